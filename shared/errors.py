@@ -1,0 +1,137 @@
+"""Every error and every signal of HighNoon, in two trees.
+
+Faults: something is wrong.
+
+    HighNoonError
+    ├── UserInputError           a person wrote something that cannot work; exit code 2, never retried
+    │   ├── InvalidInput         one or more Problems, all reported at once
+    │   ├── UnknownStudy         no study of that name
+    │   └── StudyConflict        a study of that name exists and asks another question
+    ├── ServiceError             an outside system does not do its part; exit code 3
+    │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
+    │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
+    │   └── SchemaMismatch       the ledger was made by another version; never retried
+    ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
+    ├── ObjectiveError           the user's objective is at fault; the trial FAILs
+    │   ├── InvalidObjectiveResult  it returned something that is not a finite number
+    │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
+    ├── NoTrialRunning           `report` or `should_prune` called outside a trial
+    └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
+
+Signals: a trial ends early, and nothing is wrong. They are another branch on purpose, so that
+`except HighNoonError` in an objective does not swallow them.
+
+    TrialSignal
+    ├── TrialPruned              raised by the user's objective after `should_prune()` said yes
+    ├── TrialStopped             raised inside the trial when the supervisor asks it to stop (memory, drain)
+    └── TrialCancelled           raised inside the trial when a person cancelled it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class HighNoonError(Exception):
+    """Root of all faults. Catch it at a border (command line, tick, child), nowhere else."""
+
+
+class UserInputError(HighNoonError):
+    """A person wrote something that cannot work. The message says what, where and the nearest right thing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in something a person wrote.
+
+    `key` is dotted (`search_space.learning_rate`), `value` is what was written there (its repr is shown),
+    `hint` names the nearest valid choice or the remedy; empty when there is none to name.
+    """
+
+    key: str
+    message: str
+    value: object = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" (got {_shortened(repr(self.value))})"
+        hint = f" {self.hint}" if self.hint else ""
+        return f"{self.key}: {self.message}{shown}.{hint}"
+
+
+class InvalidInput(UserInputError):
+    """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` says where."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{source}:", *(f"  {problem}" for problem in self.problems)]))
+
+
+class UnknownStudy(UserInputError):
+    """No study of that name is in the ledger. Raised by look-ups, shown by the command line."""
+
+
+class StudyConflict(UserInputError):
+    """A study of that name exists with another search space, direction or objective. Raised by submit."""
+
+
+class ServiceError(HighNoonError):
+    """An outside system (database, broker, embedded service) does not do its part."""
+
+
+class ServiceUnavailable(ServiceError):
+    """Not reachable now. Retried with backoff by the holder of the connection; `doctor` explains it."""
+
+
+class EmbeddedServiceError(ServiceError):
+    """A service that `coordinator start` runs itself cannot be started. Not retried; the message names the remedy."""
+
+
+class SchemaMismatch(ServiceError):
+    """The ledger in this database was made by another version of HighNoon. Not retried."""
+
+
+class LeaseLost(HighNoonError):
+    """A fenced statement touched no row: someone else owns the ticket now. Stop, write nothing."""
+
+
+class ObjectiveError(HighNoonError):
+    """The user's objective is at fault. Ends the attempt as failed."""
+
+
+class InvalidObjectiveResult(ObjectiveError):
+    """The objective returned something that is not a finite number. Ends the attempt as failed."""
+
+
+class EveryTrialFailed(ObjectiveError):
+    """`optimize` ended and not one of its trials did anything but fail. Carries the last traceback."""
+
+
+class NoTrialRunning(HighNoonError):
+    """`report` or `should_prune` was called where no trial is running. A mistake in the caller's code."""
+
+
+class InvariantBroken(HighNoonError):
+    """A promise of our own is broken (for example two different outcomes told for one trial). A bug; logged."""
+
+
+class TrialSignal(Exception):
+    """Root of what ends a trial early without a fault."""
+
+
+class TrialPruned(TrialSignal):
+    """The trial is not promising. Raised by the objective, recorded as PRUNED with the last report."""
+
+
+class TrialStopped(TrialSignal):
+    """The supervisor asked the trial to stop; the argument is the reason. Raised inside `report` and `should_prune`."""
+
+
+class TrialCancelled(TrialSignal):
+    """A person cancelled the trial. Raised inside `report` and `should_prune`."""
+
+
+def _shortened(text: str, limit: int = 120) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,79 @@
+"""The lease: the right of one worker to make attempt n of a ticket, until the database says otherwise.
+
+The attempt number is the fence. Every statement that a holder makes names (ticket, attempt); when it touches
+no row the right is gone, and the holder stops and writes nothing. Only the database's clock judges expiry.
+This file has the values and the pure decisions; the statements are in `ledger`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
+from shared.trial import Outcome, Params
+
+
+class Wish(StrEnum):
+    """What the study wants of a holder; brought back by each renewal."""
+
+    CARRY_ON = "carry_on"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
+class Disposition(StrEnum):
+    """What an outcome does to its ticket."""
+
+    SETTLE = "settle"
+    """The outcome is final: tell Optuna, close."""
+    RETRY = "retry"
+    """Infrastructure: give the ticket back and charge a loss."""
+    RELEASE = "release"
+    """Handed back by a drain: give the ticket back, charge nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostAttempt:
+    """What a new attempt inherits from the one before it: the same point of the search space."""
+
+    params: Params
+    trial_number: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to make attempt `attempt` of ticket `ticket_id`, as `claim` granted it."""
+
+    ticket_id: int
+    attempt: int
+    study_id: int
+    study_name: str
+    ordinal: int
+    losses: int
+    worker_id: str
+    ttl_s: float
+    spec: dict[str, Any]
+    before: LostAttempt | None = None
+
+    def __str__(self) -> str:
+        return f"study={self.study_name} ticket={self.ticket_id} attempt={self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a ticket is tried again. Losses are infrastructure's doing, errors the objective's."""
+
+    max_attempts: int = 3
+    retry_errors: int = 0
+
+
+def dispose(outcome: Outcome, *, losses: int, errors: int, policy: RetryPolicy) -> Disposition:
+    """What to do with a ticket whose attempt ended so; `losses` and `errors` were charged before this attempt."""
+    if outcome.ending is Ending.RELEASED:
+        return Disposition.RELEASE
+    if outcome.ending in INFRASTRUCTURE_ENDINGS:
+        return Disposition.RETRY if losses + 1 < policy.max_attempts else Disposition.SETTLE
+    if outcome.ending is Ending.FAILED and errors < policy.retry_errors:
+        return Disposition.RETRY
+    return Disposition.SETTLE

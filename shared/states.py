@@ -1,0 +1,101 @@
+"""Every state in the system, with the transitions that lead to it. Owns no data and does no I/O."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 11):
+    from enum import StrEnum
+else:
+    from backports.strenum import StrEnum
+
+
+class StudyState(StrEnum):
+    """running <-> paused; running | paused -> cancelling -> cancelled; running -> finished (-> running by more trials)."""
+
+    RUNNING = "running"
+    """Submitted, or resumed. Tickets are dispatched."""
+    PAUSED = "paused"
+    """A person paused it. Running attempts end by themselves, nothing new is claimed."""
+    CANCELLING = "cancelling"
+    """A person cancelled it; attempts still run until their holders hear of it."""
+    FINISHED = "finished"
+    """All tickets are closed or cancelled; the reason says which limit ended it."""
+    CANCELLED = "cancelled"
+    """Was cancelling, and its last attempt is over."""
+
+
+class TicketState(StrEnum):
+    """waiting -> queued -> leased -> settled -> closed; leased -> waiting by reap, release or retry."""
+
+    WAITING = "waiting"
+    """Made by submit, or given back by reap, release or retry."""
+    QUEUED = "queued"
+    """Dispatched: a RunTrial message is, or was, on Redis."""
+    LEASED = "leased"
+    """Claimed: one worker holds attempt n until `lease_expires_at`."""
+    SETTLED = "settled"
+    """The outcome is durable; Optuna may not know it yet. The point of no return."""
+    CLOSED = "closed"
+    """Optuna was told. Counts for n_trials."""
+    CANCELLED = "cancelled"
+    """Given up before an attempt ended; does not count for n_trials."""
+
+
+class WorkerState(StrEnum):
+    """active -> draining -> gone; active -> gone when presence ends."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
+    GONE = "gone"
+
+
+class Ending(StrEnum):
+    """How an attempt ended. `design` section 3 has the table of what each does to ticket and Optuna trial."""
+
+    COMPLETED = "completed"
+    """The objective returned a finite number."""
+    PRUNED = "pruned"
+    """The objective raised TrialPruned."""
+    STOPPED = "stopped"
+    """It did not fit into memory, by its own doing."""
+    FAILED = "failed"
+    """The objective raised, returned nonsense, exited or crashed by itself."""
+    TIMED_OUT = "timed_out"
+    """Over `trial_timeout`, or no progress for `stall_timeout`."""
+    KILLED = "killed"
+    """A signal from outside ended the trial process (infrastructure)."""
+    LOST = "lost"
+    """The lease ran out or its supervisor died (infrastructure)."""
+    RELEASED = "released"
+    """Handed back by a draining worker; not charged."""
+    CANCELLED = "cancelled"
+    """A person cancelled the study while it ran."""
+
+
+class TrialState(StrEnum):
+    """Optuna's states, by their names. A trial never leaves COMPLETE, PRUNED or FAIL."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+INFRASTRUCTURE_ENDINGS = frozenset({Ending.KILLED, Ending.LOST, Ending.RELEASED})
+"""Endings that say nothing about the parameters: the ticket is given back and tried again."""
+
+TOLD_AS: dict[Ending, TrialState] = {
+    Ending.COMPLETED: TrialState.COMPLETE,
+    Ending.PRUNED: TrialState.PRUNED,
+    Ending.STOPPED: TrialState.PRUNED,
+    Ending.FAILED: TrialState.FAIL,
+    Ending.TIMED_OUT: TrialState.FAIL,
+    Ending.KILLED: TrialState.FAIL,
+    Ending.LOST: TrialState.FAIL,
+    Ending.RELEASED: TrialState.FAIL,
+    Ending.CANCELLED: TrialState.FAIL,
+}
+"""What Optuna is told of each ending."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 if sys.version_info >= (3, 11):
-    from enum import StrEnum
+    from enum import StrEnum as StrEnum
 else:
-    from backports.strenum import StrEnum
+    from backports.strenum import StrEnum as StrEnum
 
 
 class StudyState(StrEnum):
-    """running <-> paused; running | paused -> cancelling -> cancelled; running -> finished (-> running by more trials)."""
+    """running <-> paused; both -> cancelling -> cancelled; running -> finished (-> running by more trials)."""
 
     RUNNING = "running"
     """Submitted, or resumed. Tickets are dispatched."""

@@ -1,0 +1,243 @@
+"""What this installation may be told: read once when a process starts, checked as a whole, then passed down.
+
+Owns the names, defaults and checks of all settings. Does not own addresses' spelling (`urls`), study files
+(`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below takes a `Settings`.
+Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive settings
+through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from shared.errors import InvalidInput, Problem
+
+PREFIX = "HIGHNOON_"
+ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
+READ_ELSEWHERE = (
+    "HIGHNOON_DATA_DIR",
+    "HIGHNOON_TOKEN",
+    "HIGHNOON_WEBUI_*",
+    "HIGHNOON_STUDY",
+    "HIGHNOON_TICKET",
+    "HIGHNOON_ATTEMPT",
+)
+"""Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
+
+SECRETS = frozenset({"database_url", "redis_url"})
+
+Source = Literal["default", "environment", "argument"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _lowered(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One setting as `doctor` shows it; secrets in `value` are masked."""
+
+    name: str
+    variable: str
+    value: str
+    source: Source
+
+
+class Settings(BaseSettings):
+    """Everything that may be set. Units are in the names; the README's table explains each."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    home: Path = Path(".highnoon")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowered)] = "info"
+
+    lease_s: Seconds = 30.0
+    renew_s: Seconds = 8.0
+    reap_s: Seconds = 5.0
+    presence_s: Seconds = 5.0
+    tick_s: Seconds = 1.0
+    leader_ttl_s: Seconds = 5.0
+    tell_grace_s: Patience = 10.0
+    redispatch_s: Seconds = 60.0
+    drain_s: Patience = 60.0
+    kill_grace_s: Patience = 3.0
+
+    max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
+    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("tensorflow", "keras")
+    dispatch_buffer: Annotated[int, Field(ge=0)] = 4
+    log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes: the environment comes in through `load_settings`, once."""
+        return (init_settings,)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("renew_s")
+    @classmethod
+    def _two_renewals_fit_into_a_lease(cls, renew_s: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s")
+        if lease_s is not None and renew_s >= lease_s / 2:
+            raise ValueError(
+                f"must be less than half of lease_s ({lease_s:g}), so that one lost renewal is no lost lease"
+            )
+        return renew_s
+
+    @field_validator("leader_ttl_s")
+    @classmethod
+    def _a_leader_outlives_its_tick(cls, leader_ttl_s: float, info: ValidationInfo) -> float:
+        tick_s = info.data.get("tick_s")
+        if tick_s is not None and leader_ttl_s <= tick_s:
+            raise ValueError(f"must be more than tick_s ({tick_s:g}), or leadership ends between two ticks")
+        return leader_ttl_s
+
+    def describe(self) -> tuple[SettingRow, ...]:
+        """Every setting with its value (secrets masked) and where it came from, for people."""
+        return tuple(
+            SettingRow(
+                name=name,
+                variable=_variable(name),
+                value=_shown(name, getattr(self, name)),
+                source=self._sources.get(name, "default"),
+            )
+            for name in Settings.model_fields
+        )
+
+    def to_json(self) -> str:
+        """All settings, SECRETS INCLUDED: for a pipe to our own children, never for a log or the environment."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The inverse of `to_json`. Raises InvalidInput when the text was not written by it."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInput("settings from the parent process", _problems(error, {})) from None
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
+    environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
+    problems = [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
+    told = _from_environment(environ)
+    arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
+    sources: dict[str, Source] = {**dict.fromkeys(told, "environment"), **dict.fromkeys(arguments, "argument")}
+    try:
+        settings = Settings(**{**told, **arguments})
+    except ValidationError as error:
+        problems += _problems(error, sources)
+    if problems:
+        raise InvalidInput("settings", problems)
+    settings._sources.update(sources)
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says, by field. An empty variable says nothing, except that nothing is preloaded."""
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {
+        ALIASES.get(name, name).lower(): value
+        for name, value in environ.items()
+        if value.strip() or name == _variable("preload")
+    }
+    return source()
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
+    known = {*map(_variable, Settings.model_fields), *ALIASES}
+    return [
+        Problem(key=name, message="no such setting", hint=_nearest(name, known))
+        for name in sorted(environ)
+        if name not in known and not _is_read_elsewhere(name)
+    ]
+
+
+def _unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
+    known = set(Settings.model_fields)
+    return [
+        Problem(key=name, message="no such setting", hint=_nearest(name, known))
+        for name in sorted(overrides)
+        if name not in known
+    ]
+
+
+def _contradictions(environ: Mapping[str, str]) -> list[Problem]:
+    return [
+        Problem(key=alias, message=f"says something else than {name}", hint="Set only one of the two.")
+        for alias, name in ALIASES.items()
+        if environ.get(alias) and environ.get(name) and environ[alias] != environ[name]
+    ]
+
+
+def _problems(error: ValidationError, sources: Mapping[str, Source]) -> list[Problem]:
+    return [_problem(dict(detail), sources) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    choices = ("debug", "info", "warning", "error") if name == "log_level" else ()
+    return Problem(
+        key=_variable(name) if sources.get(name) == "environment" else name,
+        message=detail["msg"].removeprefix("Value error, "),
+        value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
+        hint=_nearest(str(detail["input"]), set(choices)) if choices else "",
+    )
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"Did you mean {near[0]}?" if near else f"Valid: {', '.join(sorted(known))}."
+
+
+def _is_read_elsewhere(name: str) -> bool:
+    return any(name == known or (known[-1] == "*" and name.startswith(known[:-1])) for known in READ_ELSEWHERE)
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "not set"
+    if name in SECRETS:
+        return re.sub(r"(://[^:@/]*:)[^@/]*@", r"\1***@", str(value))
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,127 @@
+"""Settings: precedence, all mistakes at once, secrets masked for people and whole for our own children."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from shared.errors import InvalidInput
+from shared.settings import Settings, load_settings
+
+URL = "postgresql://highnoon:s3cret@127.0.0.1:5432/highnoon"
+
+
+def problems_of(environ: dict[str, str], **overrides: Any) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as caught:
+        load_settings(environ, **overrides)
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+def test_nothing_said_gives_the_defaults() -> None:
+    settings = load_settings({"PATH": "/bin", "HOME": "/nowhere"})
+
+    assert settings.database_url is None
+    assert settings.home == Path.cwd() / ".highnoon"
+    assert settings.preload == ("tensorflow", "keras")
+    assert (settings.lease_s, settings.renew_s, settings.max_tasks_per_child) == (30.0, 8.0, 200)
+
+
+def test_an_argument_beats_the_environment_and_none_is_no_argument() -> None:
+    environ = {"HIGHNOON_LEASE_S": "60", "HIGHNOON_TICK_S": "2", "HIGHNOON_LOG_LEVEL": "DEBUG"}
+
+    settings = load_settings(environ, lease_s=90.0, tick_s=None)
+
+    assert (settings.lease_s, settings.tick_s, settings.log_level) == (90.0, 2.0, "debug")
+    sources = {row.name: row.source for row in settings.describe()}
+    assert (sources["lease_s"], sources["tick_s"], sources["reap_s"]) == ("argument", "environment", "default")
+
+
+def test_constructing_settings_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_LEASE_S", "77")
+
+    assert Settings().lease_s == 30.0
+    assert load_settings().lease_s == 77.0
+
+
+@pytest.mark.parametrize(
+    ("text", "modules"), [("", ()), ("torch", ("torch",)), (" numpy , keras,", ("numpy", "keras"))]
+)
+def test_preload_is_a_list_with_commas_and_may_be_empty(text: str, modules: tuple[str, ...]) -> None:
+    assert load_settings({"HIGHNOON_PRELOAD": text}).preload == modules
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    settings = load_settings({"HIGHNOON_DATABASE_URL": "", "HIGHNOON_LEASE_S": " "})
+
+    assert (settings.database_url, settings.lease_s) == (None, 30.0)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    problems = problems_of(
+        {"HIGHNOON_LEASES": "60", "HIGHNOON_TICK_S": "soon", "HIGHNOON_LOG_LEVEL": "inof"}, drain_s=-1, lease=3
+    )
+
+    assert set(problems) == {"HIGHNOON_LEASES", "HIGHNOON_TICK_S", "HIGHNOON_LOG_LEVEL", "drain_s", "lease"}
+    assert "Did you mean HIGHNOON_LEASE_S?" in problems["HIGHNOON_LEASES"]
+    assert "'soon'" in problems["HIGHNOON_TICK_S"]
+    assert "Did you mean info?" in problems["HIGHNOON_LOG_LEVEL"]
+    assert "Did you mean lease_s?" in problems["lease"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+def test_a_period_is_finite_and_positive(value: str) -> None:
+    assert "HIGHNOON_REAP_S" in problems_of({"HIGHNOON_REAP_S": value})
+
+
+def test_two_renewals_fit_into_a_lease() -> None:
+    assert "lease_s (10)" in problems_of({"HIGHNOON_LEASE_S": "10"}, renew_s=5.0)["renew_s"]
+    assert load_settings({}, lease_s=10.0, renew_s=4.9).renew_s == 4.9
+
+
+def test_a_shorter_lease_alone_must_not_outrun_the_default_renewal() -> None:
+    assert "lease_s (10)" in problems_of({"HIGHNOON_LEASE_S": "10"})["renew_s"]
+
+
+def test_a_leader_outlives_its_tick() -> None:
+    assert "tick_s (9)" in problems_of({}, tick_s=9.0, leader_ttl_s=9.0)["leader_ttl_s"]
+
+
+def test_the_short_name_of_the_database_url_is_accepted() -> None:
+    assert load_settings({"HIGHNOON_DB_URL": URL}).database_url == load_settings({}, database_url=URL).database_url
+    assert load_settings({"HIGHNOON_DB_URL": URL, "HIGHNOON_DATABASE_URL": URL}).database_url is not None
+
+
+def test_two_different_database_urls_are_a_mistake_that_shows_no_password() -> None:
+    problems = problems_of({"HIGHNOON_DB_URL": URL, "HIGHNOON_DATABASE_URL": URL + "2"})
+
+    assert "HIGHNOON_DATABASE_URL" in problems["HIGHNOON_DB_URL"]
+    assert "s3cret" not in str(problems)
+
+
+def test_variables_of_other_parts_are_left_alone() -> None:
+    load_settings(
+        {"HIGHNOON_TOKEN": "t", "HIGHNOON_DATA_DIR": "/d", "HIGHNOON_WEBUI_PORT": "1", "HIGHNOON_TICKET": "7"}
+    )
+
+
+def test_describe_masks_secrets_and_json_keeps_them() -> None:
+    settings = load_settings({"HIGHNOON_DATABASE_URL": URL}, redis_url="redis://:s3cret@127.0.0.1:6379/0")
+
+    shown = {row.name: row.value for row in settings.describe()}
+    assert "s3cret" not in str(shown)
+    assert "127.0.0.1:5432" in shown["database_url"]
+    assert shown["preload"] == "tensorflow,keras"
+    assert Settings.from_json(settings.to_json()).model_dump() == settings.model_dump()
+
+
+def test_json_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="parent process"):
+        Settings.from_json('{"lease_s": "often"}')
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings({}).lease_s = 1.0

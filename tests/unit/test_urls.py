@@ -1,0 +1,90 @@
+"""Addresses: the driver is named, the password is hidden, and what is no database is refused with the valid ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.errors import InvalidInput
+from shared.urls import masked, normalise
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("postgresql://user:pass@db:5432/optuna", "postgresql+psycopg2://user:pass@db:5432/optuna"),
+        ("postgres://user:pass@db/optuna", "postgresql+psycopg2://user:pass@db/optuna"),
+        ("PostgreSQL://Db/Optuna", "postgresql+psycopg2://Db/Optuna"),
+        ("postgresql:///optuna?host=/tmp/socket", "postgresql+psycopg2:///optuna?host=/tmp/socket"),
+        ("mysql://user:pass@host/db", "mysql+pymysql://user:pass@host/db"),
+        ("mariadb://user:pass@host/db", "mariadb+pymysql://user:pass@host/db"),
+        ("  sqlite:///hpo.db\n", "sqlite:///hpo.db"),
+    ],
+)
+def test_names_the_driver_that_we_install(written: str, expected: str) -> None:
+    assert normalise(written) == expected
+    assert normalise(expected) == expected, "an address may be normalised twice"
+
+
+@pytest.mark.parametrize("url", ["sqlite:///hpo.db", "sqlite:////var/hpo.db", "sqlite:///:memory:", "sqlite://"])
+def test_leaves_sqlite_untouched(url: str) -> None:
+    assert normalise(url) == url
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("postgresql+psycopg://host/db", "postgresql+psycopg://host/db"),
+        ("postgres+pg8000://host/db", "postgresql+pg8000://host/db"),
+        ("mysql+mysqldb://host/db", "mysql+mysqldb://host/db"),
+    ],
+)
+def test_keeps_a_driver_that_a_person_named(written: str, expected: str) -> None:
+    assert normalise(written) == expected
+
+
+@pytest.mark.parametrize("url", ["redis://localhost:6379/0", "nonsense", "", "http://host/db", "oracle://host/db"])
+def test_refuses_anything_else_and_names_the_valid_ones(url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        normalise(url, source="HPOTrialManager", key="storage")
+    (problem,) = caught.value.problems
+    assert caught.value.source == "HPOTrialManager"
+    assert problem.key == "storage"
+    for valid in ("sqlite:///", "postgresql://", "mysql://"):
+        assert valid in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("postgresq://host/db", "Did you mean postgresql://?"),
+        ("hpo.db", "Did you mean sqlite:///hpo.db?"),
+        ("sqlite://hpo.db", "Did you mean sqlite:///hpo.db?"),
+    ],
+)
+def test_names_the_nearest_right_spelling(written: str, remedy: str) -> None:
+    with pytest.raises(InvalidInput, match=remedy.replace("?", r"\?").replace("+", r"\+")):
+        normalise(written)
+
+
+def test_a_refused_address_does_not_show_its_password() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        normalise("redis://:hunter2@localhost/0")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:hunter2@db:5432/optuna", "postgresql://user:***@db:5432/optuna"),
+        ("postgresql://user:hun@ter2@db/optuna", "postgresql://user:***@db/optuna"),
+        ("postgresql://user:hun/ter:2@db/optuna", "postgresql://user:***@db/optuna"),
+        ("redis://:hunter2@localhost:6379/0", "redis://:***@localhost:6379/0"),
+        ("postgresql://db/optuna?user=me&password=hunter2&sslmode=require",) * 2,
+        ("postgresql://user@db:5432/optuna",) * 2,
+        ("postgresql://db:5432/optuna",) * 2,
+        ("sqlite:///hpo.db",) * 2,
+        ("not an address",) * 2,
+    ],
+)
+def test_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
+    assert masked(url) == shown.replace("password=hunter2", "password=***")

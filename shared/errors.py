@@ -29,8 +29,9 @@ Signals: a trial ends early, and nothing is wrong. They are another branch on pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 class HighNoonError(Exception):
@@ -131,6 +132,20 @@ class TrialStopped(TrialSignal):
 
 class TrialCancelled(TrialSignal):
     """A person cancelled the trial. Raised inside `report` and `should_prune`."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The hint for a name that does not exist: the valid one nearest to it, or all of them where none is near."""
+    valid = list(choices)
+    spelled = {choice.lower(): choice for choice in valid}
+    near = get_close_matches(word.lower(), spelled, n=1)
+    if near:
+        return f"Did you mean {spelled[near[0]]}?"
+    more = ", …" if len(valid) > _MOST_CHOICES else ""
+    return f"Valid: {', '.join(valid[:_MOST_CHOICES])}{more}." if valid else ""
+
+
+_MOST_CHOICES = 24
 
 
 def _shortened(text: str, limit: int = 120) -> str:

@@ -1,0 +1,87 @@
+"""Real services for the tests that want them: one PostgreSQL and one Redis per session, started as `start` does.
+
+A test that asks for none of these fixtures starts nothing. Each test gets a database of its own and an empty Redis.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import redis
+
+from coordinator.stack import Stack
+from shared.settings import PREFIX, Settings, load_settings
+
+_database_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_person_who_runs_the_tests() -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The session's services. Tests that kill services start their own."""
+    home = Path(tempfile.mkdtemp(prefix="highnoon-tests-"))
+    try:
+        with Stack(home) as stack:
+            yield stack
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(stack: Stack) -> Iterator[str]:
+    """The address of an empty database; it is dropped afterwards, whoever is still connected."""
+    name = f"test_{next(_database_numbers)}"
+    _execute(stack, f"CREATE DATABASE {name}")
+    yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
+    _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(stack: Stack) -> str:
+    """The address of an empty Redis."""
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.flushall()
+    return stack.redis_url
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings without addresses and with short periods; `load_settings({}, **SHORT_PERIODS, ...)` makes others."""
+    return load_settings({}, home=tmp_path / "home", **SHORT_PERIODS)
+
+
+SHORT_PERIODS: dict[str, Any] = {
+    "lease_s": 2.0,
+    "renew_s": 0.4,
+    "reap_s": 0.2,
+    "presence_s": 0.5,
+    "tick_s": 0.1,
+    "leader_ttl_s": 1.0,
+    "tell_grace_s": 0.5,
+    "redispatch_s": 2.0,
+    "drain_s": 5.0,
+    "kill_grace_s": 0.5,
+    "preload": (),
+}
+"""Short enough to watch a lease expire, long enough for a busy machine."""
+
+
+def _execute(stack: Stack, statement: str) -> None:
+    with closing(psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)

@@ -9,14 +9,14 @@ through a pipe (`to_json`, secrets included), never through the environment, whe
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import InvalidInput, Problem
+from shared.urls import masked, normalise
 
 PREFIX = "HIGHNOON_"
 ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
@@ -39,8 +40,10 @@ READ_ELSEWHERE = (
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 
+REDIS_SCHEMES = ("redis://", "rediss://")
 SECRETS = frozenset({"database_url", "redis_url"})
 
+LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,7 +75,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     redis_url: str | None = None
     home: Path = Path(".highnoon")
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowered)] = "info"
+    log_level: Annotated[LogLevel, BeforeValidator(_lowered)] = "info"
 
     lease_s: Seconds = 30.0
     renew_s: Seconds = 8.0
@@ -104,6 +107,22 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what the caller passes: the environment comes in through `load_settings`, once."""
         return (init_settings,)
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_its_driver(cls, url: str | None) -> str | None:
+        try:
+            return url and normalise(url)
+        except InvalidInput as error:
+            raise PydanticCustomError("address", error.problems[0].message, {"hint": error.problems[0].hint}) from None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _speaks_redis(cls, url: str | None) -> str | None:
+        if url and not url.startswith(REDIS_SCHEMES):
+            hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
+            raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
+        return url
 
     @field_validator("home")
     @classmethod
@@ -213,13 +232,16 @@ def _problems(error: ValidationError, sources: Mapping[str, Source]) -> list[Pro
 
 def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
-    choices = ("debug", "info", "warning", "error") if name == "log_level" else ()
     return Problem(
         key=_variable(name) if sources.get(name) == "environment" else name,
         message=detail["msg"].removeprefix("Value error, "),
         value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
-        hint=_nearest(str(detail["input"]), set(choices)) if choices else "",
+        hint=_nearest(str(detail["input"]), set(get_args(LogLevel))) if name == "log_level" else _hint(detail),
     )
+
+
+def _hint(detail: dict[str, Any]) -> str:
+    return str(detail.get("ctx", {}).get("hint", ""))
 
 
 def _nearest(name: str, known: set[str]) -> str:
@@ -239,5 +261,5 @@ def _shown(name: str, value: object) -> str:
     if value is None:
         return "not set"
     if name in SECRETS:
-        return re.sub(r"(://[^:@/]*:)[^@/]*@", r"\1***@", str(value))
+        return masked(str(value))
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -94,6 +94,20 @@ def test_the_short_name_of_the_database_url_is_accepted() -> None:
     assert load_settings({"HIGHNOON_DB_URL": URL, "HIGHNOON_DATABASE_URL": URL}).database_url is not None
 
 
+def test_the_database_url_names_its_driver() -> None:
+    assert load_settings({}, database_url=URL).database_url == URL.replace("postgresql:", "postgresql+psycopg2:")
+
+
+def test_addresses_that_cannot_work_are_reported_without_their_password() -> None:
+    problems = problems_of(
+        {"HIGHNOON_DATABASE_URL": "posgres://me:s3cret@db/x"}, redis_url="http://:s3cret@127.0.0.1:6379"
+    )
+
+    assert "Did you mean postgres://?" in problems["HIGHNOON_DATABASE_URL"]
+    assert "redis://" in problems["redis_url"]
+    assert "s3cret" not in str(problems)
+
+
 def test_two_different_database_urls_are_a_mistake_that_shows_no_password() -> None:
     problems = problems_of({"HIGHNOON_DB_URL": URL, "HIGHNOON_DATABASE_URL": URL + "2"})
 

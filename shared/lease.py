@@ -8,7 +8,6 @@ This file has the values and the pure decisions; the statements are in `ledger`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
 from shared.trial import Outcome, Params
@@ -38,7 +37,7 @@ class LostAttempt:
     """What a new attempt inherits from the one before it: the same point of the search space."""
 
     params: Params
-    trial_number: int | None
+    trial_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +47,12 @@ class Lease:
     ticket_id: int
     attempt: int
     study_id: int
-    study_name: str
     ordinal: int
     losses: int
+    errors: int
     worker_id: str
     ttl_s: float
-    spec: dict[str, Any]
     before: LostAttempt | None = None
-
-    def __str__(self) -> str:
-        return f"study={self.study_name} ticket={self.ticket_id} attempt={self.attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

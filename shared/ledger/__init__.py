@@ -1,0 +1,15 @@
+"""The ledger: our own tables beside Optuna's, and every SQL statement that touches them.
+
+PostgreSQL is the truth of the whole system. One file per role: `schema` the tables and the clock, `database`
+the connection, `leases` what a holder may do, `studies` what people do, `control` what the coordinator does,
+`nodes` presence and leadership. Stores here decide nothing; decisions are made in `shared.lease` and
+`coordinator.planner`.
+"""
+
+from shared.ledger.control import Control
+from shared.ledger.database import Database
+from shared.ledger.leases import Leases
+from shared.ledger.nodes import Nodes
+from shared.ledger.studies import Studies
+
+__all__ = ["Control", "Database", "Leases", "Nodes", "Studies"]

@@ -1,0 +1,105 @@
+"""The connection to the ledger's database: engine, transactions, schema and its version.
+
+Raises our own errors only: ServiceUnavailable when the database cannot be reached, SchemaMismatch when another
+version made the tables. Never build a Database before a fork; each process that talks to PostgreSQL makes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from shared.errors import SchemaMismatch, ServiceUnavailable
+from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
+from shared.urls import masked, normalise
+
+_POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+_SCHEMA_LOCK = 0x484E_4850
+"""Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
+
+
+class Database:
+    """One process's way to the ledger."""
+
+    def __init__(self, url: str) -> None:
+        self.url = normalise(url)
+        self.engine = _engine(self.url)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One READ COMMITTED transaction. Raises ServiceUnavailable when the database is away; commits at the end."""
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise ServiceUnavailable(f"database {masked(self.url)}: {_first_line(error)}") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise ServiceUnavailable(f"database {masked(self.url)}: {_first_line(error)}") from error
+            raise
+
+    def create_schema(self) -> None:
+        """Makes the tables if there are none. Raises SchemaMismatch when another version made them."""
+        with self.transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+            metadata.create_all(connection)
+            if connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) is None:
+                connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+        self.check_schema()
+
+    def check_schema(self) -> None:
+        """Raises SchemaMismatch unless the tables are those of this version."""
+        with self.transaction() as connection:
+            if not inspect(connection).has_table(meta.name):
+                raise SchemaMismatch(
+                    f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it first"
+                )
+            found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+        if found != str(SCHEMA_VERSION):
+            raise SchemaMismatch(
+                f"database {masked(self.url)} has ledger version {found}, this HighNoon needs {SCHEMA_VERSION}: "
+                "use the HighNoon that made it, or another database"
+            )
+
+    def close(self) -> None:
+        """Gives all connections back to the server."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=1,
+        max_overflow=4,
+        pool_recycle=1800,
+        connect_args=_connect_args(url),
+    )
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    if url.startswith("postgresql+psycopg2"):
+        return {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 10, "options": _POSTGRES_OPTIONS}
+    return {}
+
+
+def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+__all__ = ["Database", "IntegrityError", "ProgrammingError"]

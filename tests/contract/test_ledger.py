@@ -1,0 +1,372 @@
+"""The ledger's contract, on PostgreSQL and on SQLite: the life of a ticket, the fence, and the database's clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from shared.errors import LeaseLost, SchemaMismatch, ServiceUnavailable, UnknownStudy
+from shared.lease import Disposition, Lease, Wish
+from shared.ledger import Control, Database, Leases, Nodes, Studies
+from shared.ledger.leases import Holder, Progress
+from shared.ledger.schema import db_now, tickets
+from shared.ledger.studies import StudyRecord
+from shared.states import Ending, StudyState, TicketState, WorkerState
+from shared.trial import Outcome
+
+SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
+ANNA = Holder(worker_id="anna", host="node-a", pid=1)
+BERT = Holder(worker_id="bert", host="node-b", pid=2)
+DONE = Outcome(ending=Ending.COMPLETED, value=0.25)
+
+
+class Ledger:
+    """All roles on one database, and what a test wants to know about a row."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        self.database.create_schema()
+        self.leases, self.studies = Leases(self.database), Studies(self.database)
+        self.control, self.nodes = Control(self.database), Nodes(self.database)
+
+    def study(self, n_trials: int = 1, name: str = "digits", **spec: object) -> StudyRecord:
+        return self.studies.create(name, {**SPEC, **spec}, queue="cpu", n_trials=n_trials)
+
+    def tickets(self, study: StudyRecord) -> list[int]:
+        with self.database.transaction() as connection:
+            return list(
+                connection.scalars(
+                    select(tickets.c.id).where(tickets.c.study_id == study.id).order_by(tickets.c.ordinal)
+                )
+            )
+
+    def state(self, ticket: int) -> str:
+        with self.database.transaction() as connection:
+            return str(connection.scalar(select(tickets.c.state).where(tickets.c.id == ticket)))
+
+    def expire(self, lease: Lease) -> None:
+        """As if the holder had been silent for a whole lease."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                update(tickets).where(tickets.c.id == lease.ticket_id).values(lease_expires_at=db_now() - 1.0)
+            )
+
+    def claim(self, ticket: int, holder: Holder = ANNA) -> Lease:
+        lease = self.leases.claim(ticket, holder, ttl_s=30.0)
+        assert lease is not None
+        return lease
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    sqlite = request.param == "sqlite"
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db" if sqlite else request.getfixturevalue("postgres_url"))
+    yield ledger
+    ledger.database.close()
+
+
+def test_the_life_of_a_ticket(ledger: Ledger) -> None:
+    study = ledger.study()
+    (ticket,) = ledger.tickets(study)
+    assert ledger.state(ticket) == TicketState.WAITING
+
+    assert ledger.control.dispatch(study.id, 5) == [ticket]
+    assert ledger.state(ticket) == TicketState.QUEUED
+
+    lease = ledger.claim(ticket)
+    assert (lease.attempt, lease.ordinal, lease.losses, lease.before) == (1, 0, 0, None)
+    ledger.leases.bind(lease, trial_id=11, trial_number=0, params={"x": 0.5}, log_path="trial-00000.log")
+    assert ledger.leases.renew(lease, Progress(step=3, rss_bytes=1024)) is Wish.CARRY_ON
+
+    ledger.leases.settle(lease, DONE)
+    assert ledger.state(ticket) == TicketState.SETTLED
+    (settled,) = ledger.control.settled()
+    assert (settled.trial_id, settled.outcome) == (11, DONE)
+
+    assert ledger.leases.close(ticket, 1) is True
+    assert ledger.leases.close(ticket, 1) is False, "the second one who told it changes nothing"
+    assert ledger.control.finish(study.id, state=StudyState.FINISHED, reason="n_trials") is True
+    assert ledger.studies.get("digits").state is StudyState.FINISHED
+
+    (attempt,) = ledger.studies.attempts(study.id)
+    assert (attempt.attempt, attempt.host, attempt.ending, attempt.trial_number) == (1, "node-a", Ending.COMPLETED, 0)
+
+
+def test_only_one_of_many_claims_succeeds(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    start = threading.Barrier(8)
+
+    def claim(number: int) -> Lease | None:
+        start.wait()
+        return ledger.leases.claim(ticket, Holder(worker_id=f"w{number}", host="h", pid=number), ttl_s=30.0)
+
+    with ThreadPoolExecutor(8) as pool:
+        leases = list(pool.map(claim, range(8)))
+
+    assert sum(lease is not None for lease in leases) == 1
+
+
+def test_a_duplicate_message_is_dropped(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    ledger.claim(ticket)
+    assert ledger.leases.claim(ticket, BERT, ttl_s=30.0) is None
+
+
+def test_the_fence_stops_a_zombie(ledger: Ledger) -> None:
+    # Given an attempt whose lease ran out and was reaped, and whose ticket somebody else holds now
+    (ticket,) = ledger.tickets(ledger.study())
+    zombie = ledger.claim(ticket)
+    ledger.leases.bind(zombie, trial_id=1, trial_number=0, params={"x": 1}, log_path="log")
+    ledger.expire(zombie)
+    assert ledger.leases.lose(ticket, zombie.attempt, message="gone", only_expired=True) is Disposition.RETRY
+    holder = ledger.claim(ticket, BERT)
+
+    # When the zombie wakes, nothing that it writes lands
+    with pytest.raises(LeaseLost):
+        ledger.leases.renew(zombie, Progress())
+    with pytest.raises(LeaseLost):
+        ledger.leases.bind(zombie, trial_id=2, trial_number=1, params={}, log_path="log")
+    with pytest.raises(LeaseLost):
+        ledger.leases.settle(zombie, DONE)
+    with pytest.raises(LeaseLost):
+        ledger.leases.give_back(zombie, DONE, charge=False)
+    assert ledger.leases.close(ticket, zombie.attempt) is False
+
+    # Then the holder is undisturbed, and repeats the lost parameters
+    assert (holder.attempt, holder.losses) == (2, 1)
+    assert holder.before is not None
+    assert (holder.before.params, holder.before.trial_number) == ({"x": 1}, 0)
+    ledger.leases.settle(holder, DONE)
+    assert ledger.state(ticket) == TicketState.SETTLED
+
+
+def test_settling_again_after_a_lost_acknowledgement_succeeds(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    lease = ledger.claim(ticket)
+    ledger.leases.settle(lease, DONE)
+    ledger.leases.settle(lease, DONE)
+    ledger.leases.close(ticket, lease.attempt)
+    ledger.leases.settle(lease, DONE)
+    assert ledger.state(ticket) == TicketState.CLOSED
+
+
+def test_giving_back_again_after_a_lost_acknowledgement_succeeds(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    lease = ledger.claim(ticket)
+    released = Outcome(ending=Ending.RELEASED)
+    ledger.leases.give_back(lease, released, charge=False)
+    ledger.leases.give_back(lease, released, charge=False)
+    assert ledger.state(ticket) == TicketState.WAITING
+
+
+def test_a_drain_charges_nothing_and_a_loss_does(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    ledger.leases.give_back(ledger.claim(ticket), Outcome(ending=Ending.RELEASED), charge=False)
+    second = ledger.claim(ticket)
+    assert (second.attempt, second.losses) == (2, 0)
+    ledger.leases.give_back(second, Outcome(ending=Ending.KILLED), charge=True)
+    third = ledger.claim(ticket)
+    assert (third.attempt, third.losses) == (3, 1)
+
+
+def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    dispositions = []
+    for _ in range(3):
+        lease = ledger.claim(ticket)
+        dispositions.append(ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False))
+    assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.SETTLE]
+    assert ledger.state(ticket) == TicketState.SETTLED
+    (settled,) = ledger.control.settled()
+    assert settled.outcome.ending is Ending.LOST
+
+
+def test_a_living_lease_is_neither_expired_nor_reaped(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    lease = ledger.claim(ticket)
+    assert ledger.control.expired() == []
+    assert ledger.leases.lose(ticket, lease.attempt, message="?", only_expired=True) is None
+    ledger.expire(lease)
+    assert ledger.control.expired() == [(ticket, 1)]
+    assert ledger.leases.renew(lease, Progress()) is Wish.CARRY_ON, "an expired lease that nobody reaped can be renewed"
+    assert ledger.control.expired() == []
+
+
+def test_a_ticket_that_must_wait_is_not_claimed(ledger: Ledger) -> None:
+    study = ledger.study()
+    (ticket,) = ledger.tickets(study)
+    ledger.leases.give_back(ledger.claim(ticket), Outcome(ending=Ending.KILLED), charge=True, delay_s=60.0)
+    assert ledger.leases.claim(ticket, ANNA, ttl_s=30.0) is None
+    assert ledger.control.dispatch(study.id, 5) == []
+    (load,) = ledger.control.loads()
+    assert (load.by_state, load.ready) == ({TicketState.WAITING: 1}, 0)
+
+
+def test_a_message_for_a_paused_study_puts_the_ticket_back(ledger: Ledger) -> None:
+    study = ledger.study()
+    (ticket,) = ledger.control.dispatch(study.id, 1)
+    assert ledger.studies.pause(study.id) is True
+    assert ledger.leases.claim(ticket, ANNA, ttl_s=30.0) is None
+    assert ledger.state(ticket) == TicketState.WAITING
+    assert ledger.studies.resume(study.id) is True
+    assert ledger.control.dispatch(study.id, 1) == [ticket]
+
+
+def test_cancel_reaches_what_waits_at_once_and_what_runs_by_its_renewal(ledger: Ledger) -> None:
+    study = ledger.study(3)
+    running, queued, waiting = ledger.tickets(study)
+    ledger.control.dispatch(study.id, 2)
+    lease = ledger.claim(running)
+    assert ledger.studies.cancel(study.id) is True
+    assert [ledger.state(ticket) for ticket in (running, queued, waiting)] == ["leased", "cancelled", "cancelled"]
+    assert ledger.leases.renew(lease, Progress()) is Wish.CANCEL
+    assert ledger.leases.claim(queued, BERT, ttl_s=30.0) is None
+    assert ledger.control.finish(study.id, state=StudyState.CANCELLED, reason="cancelled") is False
+    ledger.leases.settle(lease, Outcome(ending=Ending.CANCELLED))
+    ledger.leases.close(running, lease.attempt)
+    assert ledger.control.finish(study.id, state=StudyState.CANCELLED, reason="cancelled") is True
+    assert ledger.studies.cancel(study.id) is False
+
+
+def test_a_cancelled_ticket_whose_holder_died_is_not_tried_again(ledger: Ledger) -> None:
+    study = ledger.study()
+    (ticket,) = ledger.tickets(study)
+    lease = ledger.claim(ticket)
+    ledger.studies.cancel(study.id)
+    ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False)
+    assert ledger.state(ticket) == TicketState.CANCELLED
+
+
+def test_a_draining_worker_hears_of_it_by_its_renewal(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
+    lease = ledger.claim(ticket)
+    ledger.nodes.mark("anna", WorkerState.DRAINING)
+    assert ledger.leases.renew(lease, Progress()) is Wish.DRAIN
+
+
+def test_dispatch_takes_the_lowest_ordinals_and_never_twice(ledger: Ledger) -> None:
+    study = ledger.study(5)
+    all_tickets = ledger.tickets(study)
+    assert ledger.control.dispatch(study.id, 2) == all_tickets[:2]
+    assert ledger.control.dispatch(study.id, 9) == all_tickets[2:]
+    assert ledger.control.dispatch(study.id, 9) == []
+    assert [queued.ticket_id for queued in ledger.control.queued()] == all_tickets
+
+
+def test_two_coordinators_that_dispatch_at_once_share_the_tickets(ledger: Ledger) -> None:
+    study = ledger.study(60)
+    start = threading.Barrier(4)
+
+    def dispatch(_: int) -> list[int]:
+        start.wait()
+        return ledger.control.dispatch(study.id, 20)
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [ticket for share in pool.map(dispatch, range(4)) for ticket in share]
+
+    assert len(taken) == len(set(taken)), "a ticket was dispatched twice"
+
+
+def test_stop_cancels_what_has_not_begun(ledger: Ledger) -> None:
+    study = ledger.study(3)
+    first, second, third = ledger.tickets(study)
+    ledger.claim(first)
+    ledger.control.stop(study.id, "timeout")
+    assert [ledger.state(ticket) for ticket in (first, second, third)] == ["leased", "cancelled", "cancelled"]
+    assert ledger.studies.get("digits").stop_reason == "timeout"
+
+
+def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    for ticket in ledger.tickets(study):
+        ledger.leases.settle(lease := ledger.claim(ticket), DONE)
+        ledger.leases.close(ticket, lease.attempt)
+    ledger.control.finish(study.id, state=StudyState.FINISHED, reason="n_trials")
+    assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 3
+    assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 0
+    assert ledger.studies.get("digits").state is StudyState.RUNNING
+    counts = ledger.studies.counts(study.id)
+    assert (counts.total, counts.closed) == (5, 2)
+    assert ledger.claim(ledger.tickets(study)[-1]).ordinal == 4
+
+
+def test_retry_gives_failed_tickets_another_go_with_the_same_parameters(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    good, bad = ledger.tickets(study)
+    for ticket, outcome in ((good, DONE), (bad, Outcome(ending=Ending.FAILED, cause="exception"))):
+        lease = ledger.claim(ticket)
+        ledger.leases.bind(lease, trial_id=ticket, trial_number=ticket, params={"x": ticket}, log_path="log")
+        ledger.leases.settle(lease, outcome)
+        ledger.leases.close(ticket, lease.attempt)
+    assert ledger.studies.retry(study.id, endings=(Ending.FAILED,)) == 1
+    again = ledger.claim(bad)
+    assert again.before is not None
+    assert (again.attempt, again.before.params) == (2, {"x": bad})
+    assert ledger.state(good) == TicketState.CLOSED
+
+
+def test_presence(ledger: Ledger) -> None:
+    ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu", "gpu"])
+    ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
+    assert ledger.nodes.beat("anna") is WorkerState.ACTIVE
+    assert ledger.nodes.beat("nobody") is None
+    assert [(worker.id, worker.queues) for worker in ledger.nodes.workers(silent_for_s=60)] == [
+        ("anna", ("cpu", "gpu")),
+        ("bert", ("cpu",)),
+    ]
+    ledger.nodes.mark("bert", WorkerState.GONE)
+    assert [worker.id for worker in ledger.nodes.workers(silent_for_s=60)] == ["anna"]
+    assert ledger.nodes.workers(silent_for_s=-1) == []
+
+
+def test_leadership_is_kept_until_it_expires_and_then_taken(ledger: Ledger) -> None:
+    assert ledger.nodes.lead("one", ttl_s=60).mine
+    assert ledger.nodes.lead("one", ttl_s=60).term == 1
+    other = ledger.nodes.lead("two", ttl_s=60)
+    assert (other.mine, other.holder) == (False, "one")
+    ledger.nodes.step_down("one")
+    taken = ledger.nodes.lead("two", ttl_s=60)
+    assert (taken.mine, taken.term) == (True, 2)
+
+
+def test_one_name_one_study(ledger: Ledger) -> None:
+    ledger.study()
+    with pytest.raises(IntegrityError):
+        ledger.study()
+    with pytest.raises(UnknownStudy, match="nothing"):
+        ledger.studies.get("nothing")
+    assert len(ledger.studies.all()) == 1
+
+
+def test_the_database_refuses_a_lease_without_an_expiry(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    with pytest.raises(IntegrityError), ledger.database.transaction() as connection:
+        connection.execute(update(tickets).where(tickets.c.id == ticket).values(state="leased"))
+
+
+def test_creating_the_schema_twice_is_harmless_and_another_version_is_refused(ledger: Ledger) -> None:
+    ledger.database.create_schema()
+    with ledger.database.transaction() as connection:
+        connection.execute(text("UPDATE hn_meta SET value = '99' WHERE key = 'schema_version'"))
+    with pytest.raises(SchemaMismatch, match="99"):
+        ledger.database.check_schema()
+
+
+def test_a_database_without_a_ledger_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SchemaMismatch, match="no HighNoon ledger"):
+        Database(f"sqlite:///{tmp_path}/empty.db").check_schema()
+
+
+def test_an_unreachable_database_is_unavailable_and_its_password_stays_hidden() -> None:
+    database = Database("postgresql://anna:secret@127.0.0.1:1/nowhere")
+    with pytest.raises(ServiceUnavailable) as caught:
+        database.check_schema()
+    assert "127.0.0.1" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,120 @@
+"""The observer: gathers a Snapshot from ledger, Redis and Optuna. Decides nothing.
+
+What is dear is looked at rarely: Optuna's running trials only every few seconds, or when a study seems finished
+or something was reaped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from coordinator.optuna_side import OptunaSide
+from coordinator.planner import Orphan, QueueLoad, Snapshot
+from shared.broker import Broker
+from shared.errors import ServiceUnavailable
+from shared.ledger import Control, Nodes, Studies
+from shared.ledger.control import TicketLoad
+from shared.messages import RESOURCES
+from shared.settings import Settings
+from shared.states import Ending, TicketState, WorkerState
+
+_OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
+_PRESENCE_MISSES = 4
+"""A worker that missed so many beats has no slots to count on."""
+
+
+class Observer:
+    """One leader's eyes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        control: Control,
+        nodes: Nodes,
+        studies: Studies,
+        broker: Broker,
+        optuna: OptunaSide,
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._nodes = nodes
+        self._studies = studies
+        self._broker = broker
+        self._optuna = optuna
+        self._orphans_at = 0.0
+
+    def look(self, *, steady_s: float) -> Snapshot:
+        """The state of everything now. Raises ServiceUnavailable when the database is away."""
+        loads = tuple(self._control.loads())
+        return Snapshot(
+            steady_s=steady_s,
+            loads=loads,
+            queues=self._queues(loads),
+            expired=tuple(self._control.expired()),
+            settled=tuple(self._control.settled()),
+            queued=tuple(self._control.queued()),
+            orphans=self._orphans(loads),
+            ages_s={load.study.id: self._control.age_s(load.study.id) for load in loads if _asks(load, "timeout")},
+            best_values={
+                load.study.id: self._studies.best_value(
+                    load.study.id, maximize=load.study.spec["direction"] == "maximize"
+                )
+                for load in loads
+                if _asks(load, "target_value")
+            },
+            recent_endings={
+                load.study.id: self._recent_endings(load) for load in loads if _asks(load, "max_failures_in_a_row")
+            },
+        )
+
+    def look_for_orphans_soon(self) -> None:
+        """Something was reaped: its Optuna trial is an orphan now."""
+        self._orphans_at = 0.0
+
+    def _queues(self, loads: Sequence[TicketLoad]) -> dict[str, QueueLoad]:
+        if not loads:
+            return {}
+        silent_for_s = self._settings.presence_s * _PRESENCE_MISSES
+        active = [
+            worker for worker in self._nodes.workers(silent_for_s=silent_for_s) if worker.state is WorkerState.ACTIVE
+        ]
+        return {
+            resource: QueueLoad(
+                slots=sum(worker.slots for worker in active if resource in worker.queues),
+                messages=self._depth(resource),
+            )
+            for resource in RESOURCES
+            if any(load.study.queue == resource for load in loads)
+        }
+
+    def _depth(self, resource: str) -> int | None:
+        try:
+            return self._broker.depth(resource)
+        except ServiceUnavailable:
+            return None
+
+    def _orphans(self, loads: Sequence[TicketLoad]) -> tuple[Orphan, ...]:
+        ending = [load for load in loads if not any(load.by_state.get(state) for state in _OPEN)]
+        if time.monotonic() >= self._orphans_at:
+            self._orphans_at = time.monotonic() + self._settings.reap_s
+            ending = list(loads)
+        return tuple(orphan for load in ending for orphan in self._orphans_of(load))
+
+    def _orphans_of(self, load: TicketLoad) -> list[Orphan]:
+        """Running for an attempt that is over, or beside the trial that its attempt has bound."""
+        running = self._optuna.study(load.study).owned_running()
+        bound = self._control.bound_trials([(trial.owner.ticket, trial.owner.attempt) for trial in running])
+        return [
+            Orphan(study_id=load.study.id, trial=trial)
+            for trial in running
+            if bound.get((trial.owner.ticket, trial.owner.attempt), -1) not in (None, trial.number)
+        ]
+
+    def _recent_endings(self, load: TicketLoad) -> tuple[Ending, ...]:
+        return tuple(self._control.recent_endings(load.study.id, load.study.spec["max_failures_in_a_row"]))
+
+
+def _asks(load: TicketLoad, limit: str) -> bool:
+    return load.study.spec.get(limit) is not None

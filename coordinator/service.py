@@ -1,0 +1,89 @@
+"""The coordinator's service: lead, look, plan, perform, wait for the bell. Nothing is kept between two ticks that
+the ledger does not know, so it may die at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+
+from coordinator.actions import Performer
+from coordinator.observer import Observer
+from coordinator.optuna_side import OptunaSide
+from coordinator.planner import Rules, plan
+from shared.broker import Broker
+from shared.errors import ServiceUnavailable
+from shared.ledger import Database, Nodes
+from shared.logs import event
+from shared.settings import Settings
+from shared.studies import OptunaStore
+
+_log = logging.getLogger("coordinator.service")
+
+_BREATH_S = 0.03
+"""At the busiest: bells within it share one tick. The dispatch buffer covers what is claimed meanwhile."""
+
+
+class Service:
+    """One coordinator. `serve` in a thread or as a process's main loop; `tick` by hand in tests."""
+
+    def __init__(self, settings: Settings, *, database: Database, store: OptunaStore, broker: Broker) -> None:
+        self._settings = settings
+        self._nodes = Nodes(database)
+        self._broker = broker
+        optuna = OptunaSide(store)
+        self._observer = Observer(settings, database=database, broker=broker, optuna=optuna)
+        self._performer = Performer(database=database, broker=broker, optuna=optuna, observer=self._observer)
+        self._rules = Rules(
+            lease_s=settings.lease_s,
+            tell_grace_s=settings.tell_grace_s,
+            redispatch_s=settings.redispatch_s,
+            dispatch_buffer=settings.dispatch_buffer,
+        )
+        self._id = uuid.uuid4().hex
+        self._term = 0
+        self._steady_since: float | None = None
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Ticks until `stopping` is set. Survives outages of both services; says so once per failed tick."""
+        while not stopping.is_set():
+            try:
+                self.tick()
+            except ServiceUnavailable as error:
+                self._steady_since = None
+                event(_log, "outage", level=logging.WARNING, during="tick", error=error)
+            except Exception:
+                # One bad tick (a study deleted under us, a bug) must not end the service for all the others.
+                self._steady_since = None
+                _log.exception("action=tick_failed")
+            self._broker.wait_for_bell(self._settings.tick_s)
+            stopping.wait(_BREATH_S)
+        self._step_down()
+
+    def tick(self) -> bool:
+        """One round. False when another coordinator leads. Raises ServiceUnavailable."""
+        leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
+        if not leadership.mine:
+            self._steady_since = None
+            return False
+        if leadership.term != self._term:
+            self._term = leadership.term
+            event(_log, "lead", term=leadership.term)
+        snapshot = self._observer.look(steady_s=self._steady_s())
+        self._performer.perform(plan(snapshot, self._rules), snapshot)
+        return True
+
+    def _steady_s(self) -> float:
+        """For how long this leader's ticks have succeeded: the reaper waits for a whole lease of it."""
+        now = time.monotonic()
+        if self._steady_since is None:
+            self._steady_since = now
+        return now - self._steady_since
+
+    def _step_down(self) -> None:
+        try:
+            self._nodes.step_down(self._id)
+        except ServiceUnavailable as error:
+            event(_log, "outage", level=logging.WARNING, during="step_down", error=error)

@@ -1,0 +1,47 @@
+"""What crosses Redis, and every name used there, made and parsed in this one file.
+
+Ids only, never parameters, code or credentials: whatever stands in Redis is a hint that PostgreSQL confirms.
+
+    highnoon.cpu, highnoon.gpu   lists, one per resource: RunTrial messages (Celery's own envelope)
+    highnoon:bell                pub/sub channel: "look at the ledger now"; a lost ring costs one tick
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PROTOCOL_VERSION = 1
+
+RUN_TRIAL_TASK = "highnoon.run_trial"
+BELL_CHANNEL = "highnoon:bell"
+RESOURCES = ("cpu", "gpu")
+
+
+def queue_name(resource: str) -> str:
+    """The Celery queue of a resource (`cpu` -> `highnoon.cpu`)."""
+    return f"highnoon.{resource}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTrial:
+    """ "Ticket `ticket` of study `study` may be claimed." The study's name is there for people who read Flower."""
+
+    study: str
+    ticket: int
+    version: int = PROTOCOL_VERSION
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """The task's keyword arguments, as Flower shows them."""
+        return {"study": self.study, "ticket": self.ticket, "version": self.version}
+
+    @classmethod
+    def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RunTrial:
+        """Raises ValueError for a message of another protocol version or without whole ids."""
+        study, ticket, version = kwargs.get("study"), kwargs.get("ticket"), kwargs.get("version")
+        if version != PROTOCOL_VERSION:
+            raise ValueError(f"message of protocol version {version!r}; this worker speaks {PROTOCOL_VERSION}")
+        if not isinstance(study, str) or not isinstance(ticket, int) or isinstance(ticket, bool):
+            raise ValueError(f"malformed message: study={study!r} ticket={ticket!r}")
+        return cls(study=study, ticket=ticket)

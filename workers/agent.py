@@ -1,0 +1,214 @@
+"""The agent of a node: one process that says "I am here", drains on SIGTERM, and lets go of a dead supervisor's lease.
+
+Owns the pool's life, the worker's row, the health file and the drain order. Runs no trial and holds no lease.
+The first SIGTERM or SIGINT drains, the second ends everything at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from shared.broker import Broker
+from shared.errors import ServiceUnavailable
+from shared.ledger import Database, Leases, Nodes
+from shared.logs import event
+from shared.states import WorkerState
+from workers import kernel
+from workers.node import Node, threads_per_slot, without_secrets
+from workers.slot import SlotNote, SlotNotes
+
+_log = logging.getLogger("workers.agent")
+
+_LOOK_S = 0.5
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_POOL_RESTARTS = 5
+"""A pool that dies more often than this within a minute has a fault that a restart does not mend."""
+
+EXIT_POOL_BROKEN = 4
+
+
+class Agent:
+    """One boot of one node."""
+
+    def __init__(self, node: Node) -> None:
+        settings = node.settings
+        if settings.database_url is None or settings.redis_url is None:
+            raise ValueError("a worker needs the addresses of PostgreSQL and Redis")
+        self._node = node
+        self._database = Database(settings.database_url)
+        self._nodes = Nodes(self._database)
+        self._leases = Leases(self._database)
+        self._broker = Broker(settings.redis_url)
+        self._notes = SlotNotes(node.folder / "slots")
+        self._beat_at = 0.0
+        self._pool_starts: list[float] = []
+        self._kill_pool_at: float | None = None
+
+    def run(self) -> int:
+        """Serves until drained. Returns the exit code."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._notes.prepare()
+        self._enter()
+        pool = self._start_pool()
+        try:
+            while True:
+                self._hear_signals(pool)
+                self._let_go_of_the_dead()
+                self._beat()
+                code = pool.poll()
+                if code is not None:
+                    if self._node.drain.is_given():
+                        return 0
+                    event(_log, "pool_died", level=logging.ERROR, worker=self._node.worker_id[:8], code=code)
+                    if code == 2 or self._is_failing():
+                        return EXIT_POOL_BROKEN
+                    pool = self._start_pool()
+        finally:
+            self._leave(pool)
+
+    def _enter(self) -> None:
+        """Waits for the database, saying so, then registers this boot."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(ServiceUnavailable),
+            wait=wait_random_exponential(multiplier=0.5, max=10.0),
+            before_sleep=_note_wait,
+            reraise=True,
+        ):
+            with attempt:
+                self._database.check_schema()
+                self._nodes.enter(
+                    self._node.worker_id,
+                    host=self._node.host,
+                    pid=os.getpid(),
+                    slots=self._node.slots,
+                    queues=self._node.resources,
+                )
+        event(_log, "enter", worker=self._node.worker_id[:8], host=self._node.host, slots=self._node.slots)
+
+    def _start_pool(self) -> subprocess.Popen[str]:
+        """The pool gets its settings through a pipe, its environment holds no secret."""
+        threads = str(threads_per_slot(self._node.slots))
+        environ = {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+            **without_secrets(os.environ),
+        }
+        pool = subprocess.Popen(
+            [sys.executable, "-m", "workers.pool"],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environ,
+            preexec_fn=_tied_to_agent,
+        )
+        assert pool.stdin is not None
+        pool.stdin.write(self._node.to_json())
+        pool.stdin.close()
+        self._pool_starts.append(time.monotonic())
+        return pool
+
+    def _is_failing(self) -> bool:
+        recent = [started for started in self._pool_starts if time.monotonic() - started < 60.0]
+        return len(recent) > _POOL_RESTARTS
+
+    def _hear_signals(self, pool: subprocess.Popen[str]) -> None:
+        """Waits for a signal or the next look, whichever comes first."""
+        heard = signal.sigtimedwait(_SIGNALS, _LOOK_S)
+        if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
+            self._drain(pool)
+        if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at:
+            kernel.kill_group(pool.pid, signal.SIGKILL)
+
+    def _drain(self, pool: subprocess.Popen[str]) -> None:
+        settings = self._node.settings
+        again = self._node.drain.is_given()
+        allowed_s = 0.0 if again else settings.drain_s
+        self._node.drain.give(allowed_s=allowed_s)
+        # Past this the pool is beyond politeness; the ladder of each supervisor takes three graces at most.
+        self._kill_pool_at = time.monotonic() + allowed_s + 4 * settings.kill_grace_s + 1.0
+        event(_log, "drain", worker=self._node.worker_id[:8], allowed_s=allowed_s)
+        if not again:
+            self._mark(WorkerState.DRAINING)
+            # SIGTERM is Celery's warm shutdown: nothing new, wait for what runs.
+            pool.terminate()
+
+    def _beat(self) -> None:
+        """Presence, and the health file that a probe looks at without asking anybody."""
+        if time.monotonic() < self._beat_at:
+            return
+        self._beat_at = time.monotonic() + self._node.settings.presence_s
+        self._node.health_file.touch()
+        try:
+            state = self._nodes.beat(self._node.worker_id)
+        except ServiceUnavailable as error:
+            event(_log, "outage", level=logging.WARNING, during="beat", error=error)
+            return
+        if state is WorkerState.DRAINING and not self._node.drain.is_given():
+            signal.raise_signal(signal.SIGTERM)
+
+    def _let_go_of_the_dead(self) -> None:
+        """A supervisor that died holds its lease for nothing: its ticket need not wait for the reaper."""
+        for note in self._notes.orphaned():
+            try:
+                self._let_go(note)
+            except ServiceUnavailable as error:
+                event(_log, "outage", level=logging.WARNING, during="let_go", error=error)
+
+    def _let_go(self, note: SlotNote) -> None:
+        if note.trial_group is not None:
+            kernel.kill_group(note.trial_group, signal.SIGKILL)
+        disposition = self._leases.lose(
+            note.ticket,
+            note.attempt,
+            message=f"its supervisor (pid {note.pid} on {self._node.host}) died",
+            only_expired=False,
+        )
+        self._notes.drop(note)
+        event(
+            _log,
+            "let_go",
+            level=logging.WARNING,
+            study=note.study,
+            ticket=note.ticket,
+            attempt=note.attempt,
+            worker=self._node.worker_id[:8],
+            disposition=disposition or "not_held",
+        )
+        self._broker.ring()
+
+    def _leave(self, pool: subprocess.Popen[str]) -> None:
+        if pool.poll() is None:
+            kernel.kill_group(pool.pid, signal.SIGKILL)
+            pool.wait()
+        self._let_go_of_the_dead()
+        self._mark(WorkerState.GONE)
+        event(_log, "leave", worker=self._node.worker_id[:8])
+        if not self._notes.orphaned():
+            shutil.rmtree(self._node.folder, ignore_errors=True)
+
+    def _mark(self, state: WorkerState) -> None:
+        try:
+            self._nodes.mark(self._node.worker_id, state)
+        except ServiceUnavailable as error:
+            event(_log, "outage", level=logging.WARNING, during="mark", error=error)
+
+
+def _tied_to_agent() -> None:
+    """Runs in the pool before exec: ends with its agent, and hears signals that the agent has blocked."""
+    kernel.die_with_parent(signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _note_wait(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    event(_log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)

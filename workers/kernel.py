@@ -1,0 +1,84 @@
+"""What we ask of the Linux kernel about processes: death signals, sessions, groups, descriptors, threads.
+
+No policy here: who is killed and when is decided by supervisor and agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(signum: int = signal.SIGKILL) -> None:
+    """Asks the kernel to send `signum` to this process when its parent's thread ends. Not inherited by children."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def prefer_as_oom_victim() -> None:
+    """If the kernel must kill for memory, it takes this process and not its supervisor."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def thread_count() -> int:
+    """Threads of this process, C and Python alike."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` was started, in clock ticks since boot: with the pid it names a process for ever. None if gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def kill_group(pgid: int, signum: int) -> bool:
+    """Signals a whole process group; False when nothing of it is left."""
+    try:
+        os.killpg(pgid, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def release_inherited(keep: Collection[int]) -> None:
+    """Points every inherited socket and pipe but `keep` at /dev/null.
+
+    Not closed: a stale Python object that is collected later would close its old number, by then another file.
+    Without this a trial holds its supervisor's sentinel, and the pool would notice the supervisor's death only
+    when the trial ends.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor in keep or descriptor == null or descriptor < 3:
+            continue
+        with contextlib.suppress(OSError):
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+                os.dup2(null, descriptor, inheritable=False)
+    os.close(null)
+
+
+def restore_signals() -> None:
+    """Python's own defaults: an inherited handler would run the supervisor's code inside the trial."""
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """A private two-way pipe: (supervisor's end, trial's end)."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,229 @@
+"""Starting a trial process in one of three isolations, and ending it with everything that it started.
+
+    fork    a child of this supervisor that inherits the warm imports copy-on-write (default)
+    spawn   a new interpreter: for libraries that do not survive a fork
+    none    a thread of this supervisor: no isolation at all, for trusted, tiny objectives
+
+Decides nothing about outcomes: `watch` does.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from workers import kernel
+from workers.output import Output
+from workers.pipe import Pipe, PipeChannel
+from workers.trial_process import Assignment, perform, run_forked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How the kernel says the trial process ended; `peak_rss_bytes` counts inherited pages too."""
+
+    status: int | None = None
+    signum: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+class Running(Protocol):
+    """A trial under way, whatever its isolation."""
+
+    pipe: Pipe
+    pid: int | None
+
+    def wakers(self) -> list[int]:
+        """Descriptors that become readable when the trial ends."""
+
+    def poll(self) -> Exit | None:
+        """Its end, if it has ended. Does not wait."""
+
+    def kill(self, signum: int) -> None:
+        """Signals the trial and everything that it started."""
+
+    def clean_up(self) -> None:
+        """Ends what is left of its group and gives descriptors and scratch files back."""
+
+
+class ChildTrial:
+    """A trial in a process of its own: forked or spawned."""
+
+    def __init__(self, pid: int, pipe: Pipe, work_dir: Path) -> None:
+        self.pid: int | None = pid
+        self.pipe = pipe
+        self._pid = pid
+        self._work_dir = work_dir
+        self._pidfd = os.pidfd_open(pid)
+        self._exit: Exit | None = None
+
+    def wakers(self) -> list[int]:
+        return [self._pidfd]
+
+    def poll(self) -> Exit | None:
+        if self._exit is None:
+            pid, status, usage = os.wait4(self._pid, os.WNOHANG)
+            if pid:
+                self._exit = _exit_of(status, usage.ru_maxrss * 1024)
+        return self._exit
+
+    def kill(self, signum: int) -> None:
+        kernel.kill_group(self._pid, signum)
+
+    def clean_up(self) -> None:
+        kernel.kill_group(self._pid, signal.SIGKILL)
+        while self.poll() is None:
+            select.select([self._pidfd], [], [])
+        os.close(self._pidfd)
+        self.pipe.close()
+        _tidy(self._work_dir)
+
+
+class ThreadTrial:
+    """A trial in a thread of this process (isolation "none"). It cannot be killed: see `is_abandoned`."""
+
+    def __init__(self, assignment: Assignment, output: Output) -> None:
+        ours, theirs = kernel.socket_pair()
+        self.pid: int | None = None
+        self.pipe = Pipe(ours)
+        self._theirs = theirs
+        self._printing = _Redirected(output.writing_end)
+        self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
+        self._thread.start()
+
+    def wakers(self) -> list[int]:
+        return []
+
+    def poll(self) -> Exit | None:
+        return None if self._thread.is_alive() else Exit(status=0)
+
+    def kill(self, signum: int) -> None:
+        return
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True when the thread still runs after its attempt was given up: this process must not go on."""
+        return self._thread.is_alive()
+
+    def clean_up(self) -> None:
+        self._thread.join(timeout=1.0)
+        self._printing.restore()
+        self.pipe.close()
+        if not self.is_abandoned:
+            self._theirs.close()
+
+    def _run(self, assignment: Assignment) -> None:
+        channel = PipeChannel(Pipe(self._theirs))
+        channel.hello()
+        channel.result(perform(assignment, channel))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+
+
+def launch(isolation: str, assignment: Assignment, output: Output) -> Running:
+    """Starts the trial. `fork` needs a process of one thread; the caller has checked `fork_is_safe`."""
+    Path(assignment.work_dir).mkdir(parents=True, exist_ok=True)
+    if isolation == "none":
+        return ThreadTrial(assignment, output)
+    return _forked(assignment, output) if isolation == "fork" else _spawned(assignment, output)
+
+
+def fork_is_safe() -> bool:
+    """False once this process has more than its one thread or a started TensorFlow: a forked child could hang."""
+    return kernel.thread_count() == 1 and not tensorflow_has_run()
+
+
+def tensorflow_has_run() -> bool:
+    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(eager, "_context", None)
+    return context is not None and getattr(context, "_context_handle", None) is not None
+
+
+def _forked(assignment: Assignment, output: Output) -> ChildTrial:
+    ours, theirs = kernel.socket_pair()
+    # Frozen objects are left alone by the child's collector, so their pages stay shared.
+    gc.freeze()
+    pid = os.fork()
+    if pid == 0:
+        run_forked(assignment, theirs, output.writing_end)
+    gc.unfreeze()
+    theirs.close()
+    output.release_writing_end()
+    return ChildTrial(pid, Pipe(ours), Path(assignment.work_dir))
+
+
+def _spawned(assignment: Assignment, output: Output) -> ChildTrial:
+    ours, theirs = kernel.socket_pair()
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from workers.trial_process import spawned; spawned({theirs.fileno()})"],
+        stdin=subprocess.DEVNULL,
+        stdout=output.writing_end,
+        stderr=output.writing_end,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+        cwd=assignment.work_dir,
+        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    theirs.close()
+    output.release_writing_end()
+    pipe = Pipe(ours)
+    pipe.send({"event": "assignment", "assignment": assignment.to_json()})
+    # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
+    child.returncode = 0
+    return ChildTrial(child.pid, pipe, Path(assignment.work_dir))
+
+
+class _Redirected:
+    """stdout and stderr of this whole process, sent into the attempt's output while a thread runs the trial."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._saved = [os.dup(1), os.dup(2)]
+        for target in (1, 2):
+            os.dup2(descriptor, target)
+        os.close(descriptor)
+
+    def restore(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for saved, target in zip(self._saved, (1, 2), strict=True):
+            os.dup2(saved, target)
+            os.close(saved)
+
+
+def _exit_of(status: int, peak_rss_bytes: int) -> Exit:
+    if os.WIFSIGNALED(status):
+        return Exit(signum=os.WTERMSIG(status), peak_rss_bytes=peak_rss_bytes)
+    return Exit(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)
+
+
+def _tidy(work_dir: Path) -> None:
+    """Scratch goes; what the objective wrote into its working directory stays, an empty one goes too."""
+    shutil.rmtree(work_dir / "tmp", ignore_errors=True)
+    try:
+        work_dir.rmdir()
+    except OSError:
+        return
+
+
+def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
+    """Those of the descriptors that are readable, after at most `timeout_s` seconds."""
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN | select.POLLHUP)
+    return [descriptor for descriptor, _ in poller.poll(max(0.0, timeout_s) * 1000)]
+
+
+def now_s() -> float:
+    """This process's monotonic clock: for periods and deadlines, never for a lease's expiry."""
+    return time.monotonic()

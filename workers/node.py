@@ -1,0 +1,126 @@
+"""The node: who this worker is, where its files are, and what the agent hands to its pool.
+
+Credentials travel from the agent to the pool through a pipe, as the JSON of a Node, never through the
+environment: `/proc/<pid>/environ` of a trial process would show them to user code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.settings import Settings
+
+SECRET_VARIABLES = (
+    "HIGHNOON_DATABASE_URL",
+    "HIGHNOON_DB_URL",
+    "HIGHNOON_REDIS_URL",
+    "HIGHNOON_TOKEN",
+    "OPTUNA_STORAGE",
+    "PGPASSWORD",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One boot of one worker. `worker_id` is random, so that a restarted node never passes for its predecessor."""
+
+    worker_id: str
+    host: str
+    slots: int
+    resources: tuple[str, ...]
+    settings: Settings
+
+    @classmethod
+    def boot(cls, *, slots: int, resources: tuple[str, ...], settings: Settings) -> Node:
+        """A new identity for this process's lifetime."""
+        return cls(
+            worker_id=uuid.uuid4().hex, host=socket.gethostname(), slots=slots, resources=resources, settings=settings
+        )
+
+    def to_json(self) -> str:
+        """With secrets: for a pipe between our own processes only."""
+        return json.dumps(
+            {
+                "worker_id": self.worker_id,
+                "host": self.host,
+                "slots": self.slots,
+                "resources": self.resources,
+                "settings": self.settings.to_json(),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Node:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(
+            worker_id=data["worker_id"],
+            host=data["host"],
+            slots=data["slots"],
+            resources=tuple(data["resources"]),
+            settings=Settings.from_json(data["settings"]),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Files of this boot: drain order, health file, slot notes."""
+        return self.settings.home / "nodes" / self.worker_id
+
+    @property
+    def health_file(self) -> Path:
+        """Touched by the agent while node and pool are well: a health probe looks at its age and costs nothing."""
+        return self.folder / "health"
+
+    @property
+    def drain(self) -> DrainOrder:
+        """The order to drain, as agent and supervisors share it."""
+        return DrainOrder(self.folder / "drain")
+
+    def log_path(self, study: str, trial_number: int) -> Path:
+        """Where the output of one attempt goes; every attempt is an Optuna trial of its own."""
+        return self.settings.home / "logs" / study / f"trial-{trial_number:05d}.log"
+
+    def work_dir(self, study: str, trial_number: int) -> Path:
+        """The working directory of one attempt."""
+        return self.settings.home / "runs" / study / f"trial-{trial_number:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOrder:
+    """A file that says until when running trials may go on. Its clock is this machine's monotonic one."""
+
+    path: Path
+
+    def give(self, *, allowed_s: float) -> None:
+        """Orders to be done within `allowed_s` seconds; a second order replaces the first."""
+        draft = self.path.with_suffix(".new")
+        draft.write_text(str(time.monotonic() + allowed_s))
+        draft.replace(self.path)
+
+    def is_given(self) -> bool:
+        """True once the node drains: claim nothing."""
+        return self.path.exists()
+
+    def is_due(self) -> bool:
+        """True when running trials must be handed back now."""
+        try:
+            return time.monotonic() >= float(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that pool, supervisors and trials may see."""
+    return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+
+
+def threads_per_slot(slots: int) -> int:
+    """Cores that one slot may count on: slots that each use every core only slow each other down."""
+    return max(1, len(os.sched_getaffinity(0)) // slots)

@@ -1,0 +1,88 @@
+"""What a trial process prints: kept in a file of bounded size, its tail kept in memory for the ledger.
+
+The newest output is worth most and the first lines explain the start, so a full file is rotated once: at most
+two files of half the limit each stay on the disk, whatever the objective prints.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+_CHUNK = 1 << 16
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+
+class Output:
+    """The reading end of one attempt's stdout and stderr."""
+
+    def __init__(self, path: Path, *, limit_bytes: int, tail_bytes: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._half = limit_bytes // 2
+        self._tail_bytes = tail_bytes
+        self._tail = b""
+        self._written = 0
+        self._file: BinaryIO = path.open("wb", buffering=0)
+        self._reading, self.writing_end = os.pipe()
+        os.set_blocking(self._reading, False)
+        _widen(self._reading)
+        self.ended = False
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._reading
+
+    def release_writing_end(self) -> None:
+        """The trial holds it now; ours would keep the pipe open for ever."""
+        os.close(self.writing_end)
+
+    def drain(self, *, at_most_bytes: int = 8 * _PIPE_BYTES) -> None:
+        """Takes what has come, without waiting."""
+        taken = 0
+        while taken < at_most_bytes:
+            try:
+                chunk = os.read(self._reading, _CHUNK)
+            except BlockingIOError:
+                return
+            if not chunk:
+                self.ended = True
+                return
+            taken += len(chunk)
+            self._keep(chunk)
+
+    def tail(self) -> str:
+        """The last output, whole lines where possible."""
+        text = self._tail.decode("utf-8", errors="replace")
+        cut = len(self._tail) >= self._tail_bytes and "\n" in text
+        return (text.partition("\n")[2] if cut else text).replace("\x00", "�")
+
+    def close(self) -> None:
+        """Closes file and pipe; the tail stays readable."""
+        self._file.close()
+        os.close(self._reading)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._tail = (self._tail + chunk)[-self._tail_bytes :]
+        if self._written + len(chunk) > self._half:
+            self._rotate()
+        self._file.write(chunk)
+        self._written += len(chunk)
+
+    def _rotate(self) -> None:
+        self._file.close()
+        self.path.replace(self.path.with_name(self.path.name + ".1"))
+        self._file = self.path.open("wb", buffering=0)
+        self._written = 0
+
+
+def _widen(descriptor: int) -> None:
+    """A larger pipe, so that a chatty trial need not wait while its supervisor talks to the database."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        return

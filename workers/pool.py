@@ -1,0 +1,114 @@
+"""The Celery parent of a node: warm imports, one task, prefork children that are supervisors.
+
+Imports the preload list and never runs it; holds no database connection, since every fork would inherit it.
+Started by the agent, which writes the Node to its standard input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import time
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_before_create_process, worker_process_init
+
+from shared.broker import make_app
+from shared.errors import HighNoonError
+from shared.logs import configure, event
+from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from workers import kernel
+from workers.launch import tensorflow_has_run
+from workers.node import Node
+from workers.recycle import look_again_for_ended_children
+from workers.supervisor import Supervisor
+
+_log = logging.getLogger("workers.pool")
+
+
+class PreloadError(HighNoonError):
+    """A module of the preload list cannot be imported, or its import leaves a process that must not be forked."""
+
+
+def run_pool(node: Node) -> int:
+    """Serves until a warm shutdown ends. Returns the exit code."""
+    configure(node.settings.log_level)
+    preload(node.settings.preload)
+    _refuse_unsafe_forks(kernel.thread_count())
+    look_again_for_ended_children()
+    app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
+    register_task(app, node)
+    app.worker_main(_arguments(node))
+    return 0
+
+
+def preload(names: tuple[str, ...]) -> None:
+    """Imports each module once, for all trials to inherit. Raises PreloadError."""
+    for name in names:
+        began = time.monotonic()
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise PreloadError(f"preload: cannot import {name!r} ({error}); HIGHNOON_PRELOAD lists it") from error
+        event(_log, "preload", module=name, seconds=time.monotonic() - began)
+    if tensorflow_has_run():
+        raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
+
+
+def register_task(app: Celery, node: Node) -> None:
+    """The only task: hands a message to this child's supervisor."""
+    supervisors: list[Supervisor] = []
+
+    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run_trial(**kwargs: Any) -> None:
+        try:
+            message = RunTrial.from_kwargs(kwargs)
+        except ValueError as error:
+            event(_log, "message_refused", level=logging.WARNING, reason=error)
+            return
+        if not supervisors:
+            supervisors.append(Supervisor(node))
+        supervisors[0].run(message)
+
+    @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _forget_parent(**_: object) -> None:
+        supervisors.clear()
+        configure(node.settings.log_level)
+
+
+def _refuse_unsafe_forks(baseline: int) -> None:
+    """Every child is forked from this process: a thread started since the imports could hold a lock in each of them."""
+
+    @worker_before_create_process.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _check(**_: object) -> None:
+        threads = kernel.thread_count()
+        if threads != baseline or tensorflow_has_run():
+            event(_log, "unsafe_fork", level=logging.ERROR, threads=threads, baseline=baseline)
+
+
+def _arguments(node: Node) -> list[str]:
+    return [
+        "worker",
+        "--pool=prefork",
+        f"--concurrency={node.slots}",
+        f"--queues={','.join(queue_name(resource) for resource in node.resources)}",
+        f"--hostname={node.worker_id[:8]}@{node.host}",
+        "--without-gossip",
+        "--without-mingle",
+        f"--loglevel={'DEBUG' if node.settings.log_level == 'debug' else 'WARNING'}",
+    ]
+
+
+def main() -> int:
+    """Reads the Node from standard input and serves it."""
+    try:
+        return run_pool(Node.from_json(sys.stdin.read()))
+    except PreloadError as error:
+        event(_log, "pool_refused", level=logging.ERROR, reason=error)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""The note of a slot: which lease this supervisor holds and which trial process it runs, as a small file.
+
+Written by the supervisor, read by the node's agent when the supervisor is dead: it lets go of the lease at once
+and ends what the trial left behind. A hint only: every write that follows from it is fenced in the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from workers import kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotNote:
+    """`started` makes the pid unique for this boot of the machine."""
+
+    pid: int
+    started: int
+    study: str
+    ticket: int
+    attempt: int
+    trial_group: int | None = None
+
+    @property
+    def writer_is_alive(self) -> bool:
+        """False once the supervisor that wrote this is gone."""
+        return kernel.start_ticks(self.pid) == self.started
+
+
+class SlotNotes:
+    """The folder of one node's notes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def prepare(self) -> None:
+        """Makes the folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def holding(self, study: str, ticket: int, attempt: int) -> Iterator[None]:
+        """The note exists exactly while this process holds the lease."""
+        pid = os.getpid()
+        self._write(
+            SlotNote(pid=pid, started=kernel.start_ticks(pid) or 0, study=study, ticket=ticket, attempt=attempt)
+        )
+        try:
+            yield
+        finally:
+            self._path(pid).unlink(missing_ok=True)
+
+    def add_trial(self, trial_group: int | None) -> None:
+        """Notes the process group of the trial that now runs."""
+        note = self._read(self._path(os.getpid()))
+        if note is not None:
+            self._write(replace(note, trial_group=trial_group))
+
+    def orphaned(self) -> list[SlotNote]:
+        """Notes whose supervisor is dead."""
+        notes = [self._read(path) for path in self._folder.glob("*.json")]
+        return [note for note in notes if note is not None and not note.writer_is_alive]
+
+    def drop(self, note: SlotNote) -> None:
+        """Forgets a note that was acted upon."""
+        self._path(note.pid).unlink(missing_ok=True)
+
+    def _path(self, pid: int) -> Path:
+        return self._folder / f"{pid}.json"
+
+    def _write(self, note: SlotNote) -> None:
+        draft = self._folder / f"{note.pid}.new"
+        draft.write_text(json.dumps(asdict(note)))
+        draft.replace(self._path(note.pid))
+
+    def _read(self, path: Path) -> SlotNote | None:
+        try:
+            return SlotNote(**json.loads(path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None

@@ -1,0 +1,253 @@
+"""The supervisor: what one slot does with one message. One attempt at a time, from claim to close.
+
+One per Celery child, long-lived, with one Python thread (it forks) and its own connections. The steps are those of
+the protocol; whatever happens between two of them is repaired from the ledger by somebody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from shared.broker import Broker
+from shared.errors import HighNoonError, InvariantBroken, LeaseLost, ServiceUnavailable
+from shared.lease import Disposition, Lease, RetryPolicy, dispose
+from shared.ledger import Database, Leases, Studies
+from shared.ledger.leases import Holder
+from shared.logs import event
+from shared.messages import RunTrial
+from shared.states import INFRASTRUCTURE_ENDINGS
+from shared.study import StudySpec
+from shared.trial import Outcome
+from workers.duties import TrialDuties
+from workers.launch import Running, ThreadTrial, fork_is_safe, launch
+from workers.node import Node
+from workers.output import Output
+from workers.slot import SlotNotes
+from workers.trial_process import Assignment, trial_seed
+from workers.watch import Limits, Watch
+
+T = TypeVar("T")
+
+_log = logging.getLogger("workers.supervisor")
+
+_RETRY_DELAY_S = 1.0
+"""Doubled with each loss of the ticket: a node in trouble must not eat all attempts within a second."""
+
+_EXIT_ABANDONED = 71
+"""This process ends because a trial without isolation would not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStudy:
+    """A study as this supervisor has it open: its question, and Optuna's side of it."""
+
+    spec: StudySpec
+    optuna: OptunaStudy
+
+
+class Supervisor:
+    """Owns a slot's connections. Built in the Celery child, never before the fork that made it."""
+
+    def __init__(self, node: Node) -> None:
+        settings = node.settings
+        if settings.database_url is None or settings.redis_url is None:
+            raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
+        self._node = node
+        self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
+        self._database = Database(settings.database_url)
+        self._leases = Leases(self._database)
+        self._studies = Studies(self._database)
+        self._store = OptunaStore(settings.database_url, create_schema=False)
+        self._broker = Broker(settings.redis_url)
+        self._notes = SlotNotes(node.folder / "slots")
+        self._open: dict[int, OpenStudy] = {}
+
+    def run(self, message: RunTrial) -> None:
+        """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
+        lease = self._claim(message)
+        if lease is None:
+            return
+        with self._notes.holding(message.study, lease.ticket_id, lease.attempt):
+            try:
+                study = self._study(lease)
+                trial = self._ask(study, lease)
+                outcome = self._run(study, lease, trial)
+                self._conclude(study, lease, trial, outcome)
+            except LeaseLost as error:
+                self._event("lease_lost", lease, level=logging.WARNING, reason=error)
+            except HighNoonError as error:
+                # The lease runs out and the reaper gives the ticket to somebody else.
+                self._event("attempt_abandoned", lease, level=logging.ERROR, error=error)
+        self._broker.ring()
+
+    def _claim(self, message: RunTrial) -> Lease | None:
+        if self._node.drain.is_given():
+            return None
+        ttl_s = self._node.settings.lease_s
+        lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
+        if lease is not None:
+            self._event("claim", lease)
+        return lease
+
+    def _study(self, lease: Lease) -> OpenStudy:
+        known = self._open.get(lease.study_id)
+        if known is not None:
+            return known
+        record = self._persistently(lambda: self._studies.by_id(lease.study_id))
+        spec = StudySpec.from_json(record.spec)
+        study = OpenStudy(spec=spec, optuna=self._persistently(lambda: self._store.open(spec)))
+        self._open[lease.study_id] = study
+        return study
+
+    def _ask(self, study: OpenStudy, lease: Lease) -> Asked:
+        """The Optuna trial of this attempt: a new proposal, or the parameters of the attempt that was lost."""
+        owner = Owner(ticket=lease.ticket_id, attempt=lease.attempt)
+        before = lease.before
+        if before is not None:
+            trial = self._persistently(
+                lambda: study.optuna.ask_again(params=before.params, owner=owner, failed_trial=before.trial_number)
+            )
+        else:
+            trial = self._persistently(lambda: study.optuna.ask(ordinal=lease.ordinal, owner=owner))
+        log_path = self._node.log_path(study.spec.name, trial.number)
+        self._persistently(
+            lambda: self._leases.bind(
+                lease,
+                trial_id=trial.trial_id,
+                trial_number=trial.number,
+                params=trial.params,
+                log_path=str(log_path),
+            )
+        )
+        return trial
+
+    def _run(self, study: OpenStudy, lease: Lease, trial: Asked) -> Outcome:
+        spec, settings = study.spec, self._node.settings
+        output = Output(
+            self._node.log_path(spec.name, trial.number),
+            limit_bytes=settings.log_limit_bytes,
+            tail_bytes=settings.log_tail_bytes,
+        )
+        running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
+        self._notes.add_trial(running.pid)
+        limits = Limits(
+            trial_timeout_s=spec.trial_timeout,
+            stall_timeout_s=spec.stall_timeout,
+            renew_s=settings.renew_s,
+            kill_grace_s=settings.kill_grace_s,
+        )
+        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+        duties.attend(running)
+        try:
+            outcome = Watch(running, output, duties, limits).run()
+            self._persistently(duties.write_reports)
+            return outcome
+        finally:
+            running.clean_up()
+            output.close()
+
+    def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
+        """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
+        policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
+        disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+        if disposition is Disposition.SETTLE:
+            self._persistently(lambda: self._leases.settle(lease, outcome))
+            self._log_outcome(lease, trial, outcome)
+            self._tell(study, lease, trial, outcome)
+            return
+        charge = disposition is Disposition.RETRY
+        delay_s = _RETRY_DELAY_S * 2**lease.losses if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
+        self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
+        self._log_outcome(lease, trial, outcome)
+        self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
+
+    def _tell(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
+        """If this does not get through, the coordinator tells the same outcome in a few seconds."""
+        told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
+        if told:
+            self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
+
+    def _isolation(self, spec: StudySpec, lease: Lease) -> str:
+        if spec.isolation == "fork" and not fork_is_safe():
+            self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
+            return "spawn"
+        return spec.isolation
+
+    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked) -> Assignment:
+        return Assignment(
+            study=spec.name,
+            ticket=lease.ticket_id,
+            attempt=lease.attempt,
+            trial_number=trial.number,
+            objective=spec.objective,
+            code_dir=spec.code_dir,
+            params=trial.params,
+            seed=trial_seed(spec.seed or 0, lease.ordinal),
+            work_dir=str(self._node.work_dir(spec.name, trial.number)),
+            supervisor_pid=os.getpid(),
+        )
+
+    def _leave_if_abandoned(self, running: Running, lease: Lease) -> None:
+        if isinstance(running, ThreadTrial) and running.is_abandoned:
+            self._event("abandoned_thread", lease, level=logging.ERROR)
+            os._exit(_EXIT_ABANDONED)
+
+    def _persistently(self, step: Callable[[], T]) -> T:
+        """Repeats a step until the database answers. Ends only by success or by another error."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(ServiceUnavailable),
+            wait=wait_random_exponential(multiplier=0.25, max=5.0),
+            before_sleep=_note_wait,
+            reraise=True,
+        ):
+            with attempt:
+                return step()
+        raise InvariantBroken("an endless retry ended")
+
+    def _quietly(self, step: Callable[[], object], lease: Lease) -> bool:
+        """For what the coordinator repeats anyway: tried once, and an outage is only noted."""
+        try:
+            step()
+        except ServiceUnavailable as error:
+            self._event("left_to_coordinator", lease, level=logging.WARNING, error=error)
+            return False
+        except InvariantBroken as error:
+            self._event("invariant_broken", lease, level=logging.ERROR, error=error)
+        return True
+
+    def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
+        study = self._open.get(lease.study_id)
+        event(
+            _log,
+            action,
+            level=level,
+            study=study.spec.name if study else lease.study_id,
+            ticket=lease.ticket_id,
+            attempt=lease.attempt,
+            worker=self._node.worker_id[:8],
+            **fields,
+        )
+
+    def _log_outcome(self, lease: Lease, trial: Asked, outcome: Outcome) -> None:
+        self._event(
+            "settle",
+            lease,
+            trial=trial.number,
+            ending=outcome.ending,
+            value=outcome.value,
+            seconds=outcome.duration_s,
+            cause=outcome.cause,
+            reason=outcome.message or None,
+        )
+
+
+def _note_wait(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    event(_log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)

@@ -1,0 +1,183 @@
+"""The trial process: user code, a pipe to its supervisor, and nothing else.
+
+Holds no database or broker connection and no credential. Entered by a fork (`run_forked`), by a new interpreter
+(`spawned`) or, with isolation "none", by a thread of the supervisor (`perform`).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shared.errors import ObjectiveError
+from shared.execution import run_attempt
+from shared.objective import ObjectiveRef, load
+from shared.states import Ending
+from shared.trial import Outcome, Params
+from workers import kernel
+from workers.pipe import Pipe, PipeChannel
+
+_RESULT_SENT = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """All that a trial process is told. JSON-able, and free of secrets."""
+
+    study: str
+    ticket: int
+    attempt: int
+    trial_number: int
+    objective: str
+    code_dir: str | None
+    params: Params
+    seed: int
+    work_dir: str
+    supervisor_pid: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only."""
+        return asdict(self)
+
+
+def trial_seed(study_seed: int, ordinal: int) -> int:
+    """The 32-bit seed of a ticket: the same for every attempt at it, so that a retry repeats the randomness."""
+    digest = hashlib.blake2b(f"{study_seed}:{ordinal}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def run_forked(assignment: Assignment, end: socket.socket, output: int) -> NoReturn:
+    """The child of a fork, to its end. Never returns: unwinding would run the supervisor's stack a second time."""
+    exit_code = 70
+    try:
+        _become_a_trial(assignment, end.fileno(), output)
+        kernel.release_inherited(keep=(end.fileno(),))
+        _lift_daemon_flag()
+        channel = PipeChannel(Pipe(end))
+        channel.hello()
+        channel.result(perform(assignment, channel))
+        exit_code = _RESULT_SENT
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(exit_code)
+
+
+def spawned(descriptor: int) -> NoReturn:
+    """The main function of a new interpreter (isolation "spawn"): the assignment is the pipe's first line."""
+    exit_code = 70
+    try:
+        end = socket.socket(fileno=descriptor)
+        pipe = Pipe(end)
+        assignment = Assignment(**pipe.receive(None)[0]["assignment"])
+        _become_a_trial(assignment, end.fileno(), None)
+        channel = PipeChannel(pipe)
+        channel.hello()
+        channel.result(perform(assignment, channel))
+        exit_code = _RESULT_SENT
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(exit_code)
+
+
+def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
+    """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
+    _seed_python(assignment.seed)
+    try:
+        objective = load(
+            ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
+        )
+    except ObjectiveError as error:
+        return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
+    _seed_libraries(assignment.seed)
+    return run_attempt(objective, assignment.params, channel)
+
+
+def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
+    """Cuts every tie to the supervisor but the pipe, and ties this process's life to the supervisor's."""
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != assignment.supervisor_pid:
+        os._exit(_RESULT_SENT)
+    if output is not None:
+        os.setsid()
+        kernel.restore_signals()
+        _redirect(output)
+    kernel.prefer_as_oom_victim()
+    _settle_in(assignment)
+
+
+def _redirect(output: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _settle_in(assignment: Assignment) -> None:
+    scratch = Path(assignment.work_dir, "tmp")
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.chdir(assignment.work_dir)
+    os.environ.update(
+        HIGHNOON_STUDY=assignment.study,
+        HIGHNOON_TICKET=str(assignment.ticket),
+        HIGHNOON_ATTEMPT=str(assignment.attempt),
+        TMPDIR=str(scratch),
+    )
+    tempfile.tempdir = None
+
+
+def _lift_daemon_flag() -> None:
+    """billiard makes its children daemonic, and a daemon may have no children: data loaders need them."""
+    import multiprocessing
+
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False
+    sys.exit = _system_exit
+
+
+def _system_exit(status: object = None, /) -> NoReturn:
+    """Python's own `sys.exit`, which billiard replaces in its children."""
+    raise SystemExit(status)
+
+
+def _seed_python(seed: int) -> None:
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+
+
+def _seed_libraries(seed: int) -> None:
+    """After the objective's imports, for the libraries that it brought. By name: workers never import TensorFlow."""
+    _seed_python(seed)
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(seed)
+
+
+def _cause_of(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error.__cause__))[-8000:] if error.__cause__ is not None else ""
+
+
+def _leave(exit_code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    gc.disable()
+    os._exit(exit_code)

@@ -1,0 +1,202 @@
+"""Watching one trial process: events in, an Outcome out. The only place that decides how an attempt ended.
+
+Owns time limits, the ladder from a polite request to SIGKILL, and the reading of exit statuses. What must be
+asked or told outside (pruning, renewal, drain) comes in as `Duties`; this file knows no database.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from shared.lease import Wish
+from shared.states import Ending
+from shared.trial import Outcome, Report
+from workers.launch import Exit, Running, now_s, wait_any
+from workers.output import Output
+from workers.pipe import PIPE_VERSION, Event, report_of
+
+_OWN_FAULT = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
+)
+"""Signals that a process brings upon itself. The others came from outside."""
+
+_LOOK_S = 0.5
+"""How often drain and deadlines are looked at."""
+
+_RENEW_AGAIN_S = 1.0
+"""After an outage holders must be quicker than the reaper, which waits for a whole lease."""
+
+
+class Duties(Protocol):
+    """What the supervisor does for the trial while it runs. May raise LeaseLost: the trial is killed."""
+
+    def take_report(self, report: Report) -> None:
+        """Keeps one intermediate value."""
+
+    def should_prune(self) -> bool:
+        """The pruner's answer for the reports so far."""
+
+    def renew(self) -> Wish | None:
+        """Renews the lease; says what study and node want. None while the database is away."""
+
+    def must_hand_back(self) -> bool:
+        """True when the node drains and its time is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds; None means none."""
+
+    trial_timeout_s: float | None
+    stall_timeout_s: float | None
+    renew_s: float
+    kill_grace_s: float
+
+
+class Watch:
+    """One attempt, from its launch to the Outcome."""
+
+    def __init__(self, running: Running, output: Output, duties: Duties, limits: Limits) -> None:
+        self._running = running
+        self._output = output
+        self._duties = duties
+        self._limits = limits
+        self._began_at = self._progress_at = now_s()
+        self._renew_at = self._began_at + limits.renew_s
+        self._result: Outcome | None = None
+        # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
+        self._verdict: Outcome | None = None
+        self._verdict_at = 0.0
+        self._terminated = False
+
+    def run(self) -> Outcome:
+        """Waits for the end of the trial. Raises what `duties` raises; the caller cleans up in any case."""
+        while True:
+            ended = self._running.poll() is not None
+            self._take_events(self._wait(0.0 if ended else self._next_duty_s()))
+            if ended:
+                self._take_the_rest()
+            if ended or self._result is not None or self._is_beyond_reach():
+                return self._conclude()
+            self._renew_if_due()
+            self._judge_time()
+            self._climb_the_ladder()
+
+    def _wait(self, timeout_s: float) -> list[Event]:
+        pipe = self._running.pipe
+        descriptors = [*self._running.wakers(), *([] if pipe.closed else [pipe.fileno()])]
+        if not self._output.ended:
+            descriptors.append(self._output.fileno())
+        wait_any(descriptors, timeout_s)
+        self._output.drain()
+        return pipe.receive(0.0)
+
+    def _take_events(self, events: list[Event]) -> None:
+        for event in events:
+            match event["event"]:
+                case "report":
+                    self._progress_at = now_s()
+                    self._duties.take_report(report_of(event))
+                case "ask":
+                    answer = self._duties.should_prune()
+                    self._running.pipe.send_nowait({"event": "answer", "id": event["id"], "answer": answer})
+                case "result":
+                    self._result = Outcome.from_json(event["outcome"])
+                case "hello" if event["version"] != PIPE_VERSION:
+                    message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
+                    self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
+
+    def _take_the_rest(self) -> None:
+        """What a dead trial had still written; a torn last line is dropped by the pipe."""
+        while events := self._running.pipe.receive(0.0):
+            self._take_events(events)
+        self._output.drain()
+
+    def _next_duty_s(self) -> float:
+        return min(_LOOK_S, self._renew_at - now_s())
+
+    def _renew_if_due(self) -> None:
+        if now_s() < self._renew_at:
+            return
+        wish = self._duties.renew()
+        self._renew_at = now_s() + (self._limits.renew_s if wish is not None else _RENEW_AGAIN_S)
+        if wish is Wish.CANCEL:
+            self._end(Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person"))
+
+    def _judge_time(self) -> None:
+        limits, now = self._limits, now_s()
+        if self._duties.must_hand_back():
+            self._end(
+                Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
+            )
+        elif limits.trial_timeout_s is not None and now - self._began_at > limits.trial_timeout_s:
+            message = f"over trial_timeout ({limits.trial_timeout_s:g} s)"
+            self._end(Outcome(ending=Ending.TIMED_OUT, cause="timeout", message=message))
+        elif limits.stall_timeout_s is not None and now - self._progress_at > limits.stall_timeout_s:
+            message = f"no report for stall_timeout ({limits.stall_timeout_s:g} s)"
+            self._end(Outcome(ending=Ending.TIMED_OUT, cause="stalled", message=message))
+
+    def _end(self, verdict: Outcome) -> None:
+        """Asks the trial to stop at its next report. The first verdict stands."""
+        if self._verdict is not None:
+            return
+        self._verdict, self._verdict_at = verdict, now_s()
+        event = "cancel" if verdict.ending is Ending.CANCELLED else "stop"
+        self._running.pipe.send_nowait({"event": event, "reason": verdict.message})
+
+    def _climb_the_ladder(self) -> None:
+        if self._verdict is None:
+            return
+        asked_for_s, grace_s = now_s() - self._verdict_at, self._limits.kill_grace_s
+        if asked_for_s > 2 * grace_s:
+            self._running.kill(signal.SIGKILL)
+        elif asked_for_s > grace_s and not self._terminated:
+            self._terminated = True
+            self._running.kill(signal.SIGTERM)
+
+    def _is_beyond_reach(self) -> bool:
+        """Only isolation "none" can outlive SIGKILL."""
+        return self._verdict is not None and now_s() - self._verdict_at > 3 * self._limits.kill_grace_s
+
+    def _conclude(self) -> Outcome:
+        exit_ = self._await_exit()
+        return replace(
+            self._ending(exit_),
+            exit_status=exit_.status,
+            signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
+            peak_rss_bytes=exit_.peak_rss_bytes,
+            duration_s=now_s() - self._began_at,
+            log_tail=self._output.tail(),
+        )
+
+    def _await_exit(self) -> Exit:
+        """After its result a trial leaves at once; one that does not is killed, and the result stands."""
+        deadline = now_s() + self._limits.kill_grace_s
+        while (exit_ := self._running.poll()) is None and now_s() < deadline:
+            wait_any(self._running.wakers(), min(0.01, self._limits.kill_grace_s))
+            self._output.drain()
+        self._output.drain()
+        if exit_ is None:
+            self._running.kill(signal.SIGKILL)
+        return exit_ or Exit()
+
+    def _ending(self, exit_: Exit) -> Outcome:
+        result, verdict = self._result, self._verdict
+        if verdict is not None and (result is None or result.ending in (Ending.STOPPED, Ending.CANCELLED)):
+            return verdict
+        if result is not None:
+            return result
+        return ending_of(exit_)
+
+
+def ending_of(exit_: Exit) -> Outcome:
+    """The Outcome of a trial process that ended without a result and without our asking."""
+    if exit_.signum is None:
+        message = f"the trial process exited with status {exit_.status} before the objective returned"
+        return Outcome(ending=Ending.FAILED, cause="exited", message=message)
+    name = signal.Signals(exit_.signum).name
+    if exit_.signum in _OWN_FAULT:
+        return Outcome(ending=Ending.FAILED, cause="crashed", message=f"the trial process crashed with {name}")
+    return Outcome(ending=Ending.KILLED, cause="signal", message=f"the trial process was killed by {name}")

@@ -11,6 +11,7 @@ Faults: something is wrong.
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
+    ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it returned something that is not a finite number
@@ -94,6 +95,10 @@ class SchemaMismatch(ServiceError):
     """The ledger in this database was made by another version of HighNoon. Not retried."""
 
 
+class SpaceExhausted(HighNoonError):
+    """Every point of a grid has been asked for. Raised by `ask`; the study closes as exhausted, nothing is retried."""
+
+
 class LeaseLost(HighNoonError):
     """A fenced statement touched no row: someone else owns the ticket now. Stop, write nothing."""
 
@@ -137,12 +142,16 @@ class TrialCancelled(TrialSignal):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The hint for a name that does not exist: the valid one nearest to it, or all of them where none is near."""
     valid = list(choices)
-    spelled = {choice.lower(): choice for choice in valid}
-    near = get_close_matches(word.lower(), spelled, n=1)
-    if near:
-        return f"Did you mean {spelled[near[0]]}?"
+    close = did_you_mean(word, valid)
     more = ", …" if len(valid) > _MOST_CHOICES else ""
-    return f"Valid: {', '.join(valid[:_MOST_CHOICES])}{more}." if valid else ""
+    return close or (f"Valid: {', '.join(valid[:_MOST_CHOICES])}{more}." if valid else "")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The hint that names the nearest valid choice; empty where none is near."""
+    spelled = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(word.lower(), spelled, n=1)
+    return f"Did you mean {spelled[near[0]]}?" if near else ""
 
 
 _MOST_CHOICES = 24

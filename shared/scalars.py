@@ -31,7 +31,7 @@ class Mistake(Exception):
 def number(what: str, value: object) -> float:
     """A finite float from any real number, NumPy's included. Raises Mistake."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise Mistake(f"{what} must be a number, not {_kind_of(value)}", _unquoted(value, float))
+        raise Mistake(f"{what} must be a number, not {_kind_of(value)}", rewritten(value, float))
     try:
         finite = math.isfinite(float(value))
     except OverflowError:  # an int beyond every float
@@ -44,8 +44,7 @@ def number(what: str, value: object) -> float:
 def whole(what: str, value: object) -> int:
     """An int that a double holds exactly. Raises Mistake, also for 12.0."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        rounded = f"Write {int(value)}." if isinstance(value, float) and value.is_integer() else _unquoted(value, int)
-        raise Mistake(f"{what} must be a whole number, not {_kind_of(value)}", rounded)
+        raise Mistake(f"{what} must be a whole number, not {_kind_of(value)}", rewritten(value, int))
     if abs(int(value)) > EXACT:
         raise Mistake(f"{what} must be within ±{EXACT}, beyond which numbers are not stored exactly")
     return int(value)
@@ -88,6 +87,17 @@ def positive_step(step: Number) -> Number:
     return step
 
 
+def rewritten(value: object, convert: Callable[[str], int | float]) -> str:
+    """The hint for a number that was written in quotes or, where a whole one is wanted, as 12.0; else nothing."""
+    try:
+        if isinstance(value, str):
+            convert(value)
+            return f"Write {value.strip()} without quotes."
+        return f"Write {int(value)}." if isinstance(value, float) and value.is_integer() else ""
+    except ValueError:
+        return ""
+
+
 def exact(value: float) -> Decimal:
     """The number as it is written: 0.1 is a tenth here, so that steps do not drift."""
     return Decimal(repr(value))
@@ -101,11 +111,3 @@ def _storable(text: str) -> bool:
 def _kind_of(value: object) -> str:
     named = {str: "text", bool: "true or false", type(None): "null", float: "a fraction"}
     return named.get(type(value), f"a {type(value).__name__}")
-
-
-def _unquoted(value: object, convert: Callable[[str], object]) -> str:
-    """The hint for a number that was written in quotes."""
-    try:
-        return f"Write {convert(value)} without quotes." if isinstance(value, str) else ""
-    except ValueError:
-        return ""

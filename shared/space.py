@@ -75,9 +75,12 @@ def read_space(written: object) -> tuple[SearchSpace, list[Problem]]:
     space: SearchSpace = {}
     problems: list[Problem] = []
     for name, domain in written.items():
-        problems += _name_problems(name)
+        misnamed = _misnamed(name)
+        if misnamed:
+            problems.append(misnamed)
+            continue
         try:
-            space[str(name)] = parse_param(str(name), domain)
+            space[name] = parse_param(name, domain)
         except InvalidInput as invalid:
             problems += invalid.problems
     return space, problems
@@ -118,9 +121,9 @@ def _parsed(written: object) -> Param:
     if not isinstance(written, list | tuple) or not written or not isinstance(written[0], str):
         raise Mistake("is not a parameter", 'Write its kind and bounds, such as ["uniform", 0.0, 0.5].')
     kind, *arguments = written
-    if kind not in _KINDS:
-        raise Mistake(f"unknown kind {kind!r}", nearest(kind, _KINDS))
-    parse, fewest, most, usage, example = _KINDS[kind]
+    if kind not in KINDS:
+        raise Mistake(f"unknown kind {kind!r}", nearest(kind, KINDS))
+    parse, fewest, most, usage, example = KINDS[kind]
     if not fewest <= len(arguments) <= most:
         raise Mistake(f"{kind} takes {usage}", f"Write for example {example}.")
     return parse(*arguments)
@@ -158,7 +161,7 @@ def _int_log(written_low: object, written_high: object) -> Int:
 
 def _categorical(written_choices: object) -> Categorical:
     if not isinstance(written_choices, Sequence) or isinstance(written_choices, str | bytes) or not written_choices:
-        raise Mistake("needs a list with at least one choice", f"Write for example {_KINDS['categorical'][-1]}.")
+        raise Mistake("needs a list with at least one choice", f"Write for example {KINDS['categorical'][-1]}.")
     choices = tuple(scalars.choice(written) for written in written_choices)
     # A dict compares as Python and Optuna do: 1, 1.0 and True are one choice.
     seen: dict[ParamValue, ParamValue] = {}
@@ -174,7 +177,7 @@ def _categorical(written_choices: object) -> Categorical:
     return Categorical(choices=choices)
 
 
-_KINDS: dict[str, tuple[Callable[..., Param], int, int, str, str]] = {
+KINDS: dict[str, tuple[Callable[..., Param], int, int, str, str]] = {
     "uniform": (_uniform, 2, 3, "low, high and, if wanted, a step", '["uniform", 0.0, 0.5]'),
     "log_uniform": (_log_uniform, 2, 2, "low and high", '["log_uniform", 1e-5, 1e-3]'),
     "int": (_int, 2, 3, "low, high and, if wanted, a step", '["int", 128, 1024, 64]'),
@@ -184,10 +187,8 @@ _KINDS: dict[str, tuple[Callable[..., Param], int, int, str, str]] = {
 """For each kind: its parser, how many arguments it takes at least and at most, and both said for people."""
 
 
-def _name_problems(name: object) -> list[Problem]:
-    if not isinstance(name, str):
-        return [Problem(key=f"search_space.{name}", message="a parameter's name must be text", value=name)]
-    if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
-        message = f"a parameter's name must be 1 to {NAME_LIMIT} printable characters"
-        return [Problem(key="search_space", message=message, value=name)]
-    return []
+def _misnamed(name: object) -> Problem | None:
+    if isinstance(name, str) and name.strip() and len(name) <= NAME_LIMIT and name.isprintable():
+        return None
+    message = f"a parameter's name must be text of 1 to {NAME_LIMIT} printable characters"
+    return Problem(key="search_space", message=message, value=name)

@@ -1,0 +1,196 @@
+"""The user's objective by name: where it is, whether it can work, and the function itself.
+
+Two acts that must never be confused. `check` reads the source and runs nothing: its caller may hold credentials.
+`load` imports it, and is called only where user code may run: in a trial process, or in process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+from shared.errors import InvalidInput, ObjectiveError, Problem, did_you_mean, nearest
+from shared.source import flaw_in
+from shared.trial import Params
+
+_GRAMMAR = 'must be "path/file.py:function" or "package.module:function"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveRef:
+    """`where` is a file's path when it ends in .py, and a dotted module otherwise."""
+
+    where: str
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.where}:{self.function}"
+
+    @property
+    def is_file(self) -> bool:
+        """True for a path, False for a module."""
+        return self.where.endswith(".py")
+
+    @classmethod
+    def parse(cls, text: str) -> ObjectiveRef:
+        """Raises InvalidInput for anything but `path/file.py:function` and `package.module:function`."""
+        where, _, function = text.rpartition(":")
+        ref = cls(where=where, function=function)
+        named = "/" not in where and all(part.isidentifier() for part in where.split("."))
+        if not function.isidentifier() or not (ref.is_file or named) or not text.isprintable():
+            raise InvalidInput("objective", [_problem(text, _GRAMMAR, _probably_meant(text))])
+        return ref
+
+
+def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
+    """What keeps the objective from working, as far as its source shows; runs no user code and never raises."""
+    try:
+        path = _file(ref, code_dir) if ref.is_file else _source_of(_found(ref, code_dir), ref)
+    except InvalidInput as invalid:
+        return invalid.problems[0]
+    flaw = flaw_in(path, ref.function) if path else None
+    return _problem(str(ref), flaw.message, flaw.hint) if flaw else None
+
+
+def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]:
+    """Imports the objective: runs user code. Raises ObjectiveError when that fails or yields nothing callable."""
+    try:
+        module = _import_file(_file(ref, code_dir)) if ref.is_file else _import_module(ref, code_dir)
+    except InvalidInput as invalid:
+        raise ObjectiveError(str(invalid.problems[0])) from None
+    except (Exception, SystemExit) as error:  # user code: whatever the import raises
+        raise ObjectiveError(f"importing {ref.where} failed: {type(error).__name__}: {error}") from error
+    function = getattr(module, ref.function, None)
+    if function is None:
+        hint = nearest(ref.function, [name for name in vars(module) if not name.startswith("_")])
+        raise ObjectiveError(f"{ref.where} has no {ref.function}. {hint}")
+    if not callable(function):
+        raise ObjectiveError(f"{ref.function} in {ref.where} is not callable: it is a {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def _problem(written: str, message: str, hint: str = "") -> Problem:
+    return Problem(key="objective", message=message, value=written, hint=hint)
+
+
+def _refused(ref: ObjectiveRef, message: str, hint: str = "") -> InvalidInput:
+    return InvalidInput("objective", [_problem(str(ref), message, hint)])
+
+
+def _probably_meant(text: str) -> str:
+    where, colon, function = text.rpartition(":")
+    if text.endswith(".py"):
+        return f"Write {text}:objective, with the name of the function."
+    if not colon and text.rpartition(".")[0].replace(".", "_").isidentifier():
+        return f"Did you mean {':'.join(text.rsplit('.', 1))}?"
+    return f"Did you mean {where}.py:{function}?" if "/" in where and function.isidentifier() else ""
+
+
+def _file(ref: ObjectiveRef, code_dir: Path | None) -> Path:
+    """The file that a path names. Raises InvalidInput with the nearest file that exists."""
+    if code_dir is None and not Path(ref.where).is_absolute():
+        raise _refused(ref, "is a relative path, and there is no folder for it to start from", "Write it in full.")
+    path = (code_dir or Path()) / ref.where
+    try:
+        if path.is_file():
+            return path
+        if not path.parent.is_dir():
+            raise _refused(ref, f"there is no folder {path.parent}")
+        files = sorted(entry.name for entry in path.parent.glob("*.py"))
+    except OSError as error:
+        raise _refused(ref, f"{path} cannot be read ({error.strerror})") from None
+    raise _refused(ref, f"there is no file {path.name} in {path.parent}", nearest(path.name, files))
+
+
+def _found(ref: ObjectiveRef, code_dir: Path | None) -> ModuleSpec:
+    """The module's spec, found as an import would, but without importing the packages above it."""
+    importlib.invalidate_caches()
+    roots = [*sys.path, *([str(code_dir)] if code_dir else [])]
+    *packages, last = ref.where.split(".")
+    searched = roots
+    for depth, package in enumerate(packages):
+        spec = _spec(package, searched, top=depth == 0)
+        name = ".".join(packages[: depth + 1])
+        if spec is None:
+            raise _refused(ref, f"there is no package {name}", did_you_mean(package, _names(searched)))
+        if spec.submodule_search_locations is None:
+            raise _refused(ref, f"{name} is a module, not a package")
+        searched = list(spec.submodule_search_locations)
+    spec = _spec(last, searched, top=not packages)
+    if spec is None:
+        raise _refused(ref, f"there is no module {ref.where}", did_you_mean(last, _names(searched)))
+    return spec
+
+
+def _spec(name: str, searched: list[str], *, top: bool) -> ModuleSpec | None:
+    """By the plain name also below a package: with a dotted one, PathFinder wants the parent imported."""
+    spec = PathFinder.find_spec(name, searched)
+    others = (finder for finder in sys.meta_path if finder is not PathFinder) if top and spec is None else ()
+    for finder in others:  # built-in modules, and packages installed in editable mode
+        spec = spec or finder.find_spec(name, None)
+    return spec
+
+
+def _names(searched: list[str]) -> list[str]:
+    return sorted({module.name for module in pkgutil.iter_modules(searched)})
+
+
+def _source_of(spec: ModuleSpec, ref: ObjectiveRef) -> Path | None:
+    """The file with the module's source; None for one that exists in another form."""
+    if spec.origin is None and spec.submodule_search_locations is not None:
+        raise _refused(ref, f"{ref.where} is a folder without __init__.py, not a module")
+    return Path(spec.origin) if spec.origin and isinstance(spec.loader, SourceFileLoader) else None
+
+
+def _import_module(ref: ObjectiveRef, code_dir: Path | None) -> ModuleType:
+    _found(ref, code_dir)
+    if code_dir:
+        _append_to_path(code_dir)
+    return importlib.import_module(ref.where)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Under its plain name where `import` would find this very file, else under a name that is only its own.
+
+    The plain name lets helper modules import it back and lets spawned processes unpickle its functions.
+    """
+    path = path.resolve()
+    _append_to_path(path.parent)
+    if _is_importable(path):
+        return importlib.import_module(path.stem)
+    name = f"objective_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    loader = SourceFileLoader(name, str(path))
+    spec = ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_importable(path: Path) -> bool:
+    if path.stem in sys.modules:
+        return getattr(sys.modules[path.stem], "__file__", None) == str(path)
+    spec = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
+    return spec is not None and spec.origin == str(path)
+
+
+def _append_to_path(folder: Path) -> None:
+    """Last, so that a user's `shared/` or `json.py` shadows nothing of ours."""
+    importlib.invalidate_caches()
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

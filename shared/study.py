@@ -1,0 +1,231 @@
+"""The study: the question that is asked, as a person wrote it and as the ledger keeps it.
+
+Owns the keys of a study file, their defaults, and every check that runs no user code. The text of a file is read by
+`study_file`, samplers and pruners are named in `strategy`, the objective's source is judged by `objective`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
+
+from shared import objective as objectives
+from shared.errors import InvalidInput, Problem, nearest
+from shared.grid import grid_problems
+from shared.objective import ObjectiveRef
+from shared.space import KINDS, SearchSpace, read_space, written_form
+from shared.strategy import Count, Natural, Strict
+from shared.strategy import PrunerSpec as PrunerSpec
+from shared.strategy import SamplerSpec as SamplerSpec
+from shared.study_file import read_table
+from shared.validation import Key, problems_in, refusal
+
+MOST_TRIALS = 1_000_000
+NAME_LIMIT = 100
+
+QUESTION = ("direction", "objective", "search_space")
+"""What makes a study another study; everything else may differ between two that share a name."""
+
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+"""Up to 31 years: beyond that, databases cannot add it to a time."""
+
+
+class StudySpec(Strict):
+    """Everything about a study that a person decides. Times are in seconds, memory_warning_pct is a fraction."""
+
+    name: str
+    direction: Literal["minimize", "maximize"] = "minimize"
+    n_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 50
+    objective: str
+    sampler: SamplerSpec = SamplerSpec(name="tpe")
+    pruner: PrunerSpec = PrunerSpec(name="median")
+    search_space: SearchSpace
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    resources: Literal["cpu", "gpu"] = "cpu"
+    isolation: Literal["fork", "spawn", "none"] = "fork"
+
+    timeout: Seconds | None = None
+    trial_timeout: Seconds | None = None
+    stall_timeout: Seconds | None = None
+    target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_failures_in_a_row: Count | None = None
+    max_attempts: Count = 3
+    retry_errors: Natural = 0
+
+    param_budget: Count | None = None
+    lambda_efficiency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    memory_warning_pct: float | None = None
+    memory_grace_steps: Count | None = None
+    prefetch_buffer_size: Count | None = None
+
+    code_dir: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_into_paths_and_addresses(cls, name: str) -> str:
+        fits = len(name) <= NAME_LIMIT and name.isprintable() and "/" not in name and name == name.strip()
+        if not fits or not name.strip("."):
+            message = f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
+            raise refusal([Problem(key="name", message=message, value=name)])
+        return name
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_is_a_reference(cls, objective: str) -> str:
+        try:
+            return str(ObjectiveRef.parse(objective))
+        except InvalidInput as invalid:
+            raise refusal(invalid.problems) from None
+
+    @field_validator("search_space", mode="plain")
+    @classmethod
+    def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
+        space, problems = read_space(written)
+        sampler = info.data.get("sampler")
+        if sampler is not None and sampler.name == "grid":
+            problems += grid_problems(space, sampler.options.get("points"))
+        if problems:
+            raise refusal(map(_moved_up, problems))
+        return space
+
+    @field_validator("memory_warning_pct")
+    @classmethod
+    def _memory_warning_pct_is_a_fraction(cls, fraction: float | None) -> float | None:
+        if fraction is None or 0 < fraction <= 1:
+            return fraction
+        hint = f"Write {fraction / 100:g}." if 1 < fraction <= 100 else ""
+        message = "must be a fraction between 0 and 1"
+        raise refusal([Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint)])
+
+    @field_validator("code_dir")
+    @classmethod
+    def _code_dir_is_absolute(cls, code_dir: str | None) -> str | None:
+        if code_dir is None or Path(code_dir).is_absolute():
+            return code_dir
+        raise refusal([Problem(key="code_dir", message="must be an absolute path", value=code_dir)])
+
+    @field_serializer("search_space")
+    def _written_space(self, space: SearchSpace) -> dict[str, Any]:
+        return {name: written_form(param) for name, param in space.items()}
+
+    @property
+    def objective_ref(self) -> ObjectiveRef:
+        """The objective's reference, taken apart."""
+        return ObjectiveRef.parse(self.objective)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only, in the grammar of a study file."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], source: str = "stored study") -> StudySpec:
+        """The inverse of `to_json`; does not look for the objective. Raises InvalidInput with all problems."""
+        spec, problems = _validated(data)
+        if spec is None:
+            raise InvalidInput(source, problems)
+        return spec
+
+    def distinct_from(self, other: StudySpec) -> list[str]:
+        """The keys that make this another question than `other`: two such studies cannot share a name."""
+        # As text, because to Python the choices 1, 1.0 and True are equal.
+        mine, theirs = self.to_json(), other.to_json()
+        return [key for key in QUESTION if _canonical(mine[key]) != _canonical(theirs[key])]
+
+
+_EXAMPLES = {
+    ("name",): 'Write for example name = "digits".',
+    ("objective",): 'Write for example objective = "train.py:objective".',
+    ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
+    ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
+    ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
+}
+
+
+def load_study_file(path: Path, overrides: Mapping[str, object] | None = None) -> StudySpec:
+    """The study in a TOML, JSON or YAML file; `overrides` win over its keys. Raises InvalidInput with all problems."""
+    written = {**read_table(path), **(overrides or {})}
+    return build_spec(written, source=str(path), code_dir=path.absolute().parent.resolve())
+
+
+def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = None) -> StudySpec:
+    """The study that `data` describes; relative paths start from `code_dir`. Raises InvalidInput with all problems."""
+    if not isinstance(data, Mapping):
+        raise InvalidInput(source, [Problem(key="study", message="must be a table of keys and values", value=data)])
+    written = _with_code_dir(data, code_dir)
+    spec, problems = _validated(written)
+    problems += _objective_problems(written)
+    if spec is None or problems:
+        raise InvalidInput(source, problems)
+    return spec
+
+
+def _with_code_dir(data: Mapping[str, Any], code_dir: Path | None) -> Mapping[str, Any]:
+    """`code_dir` as the study may name it itself, relative to where it is written."""
+    named = data.get("code_dir", ".")
+    if code_dir is None or not isinstance(named, str):
+        return data
+    return {**data, "code_dir": str((code_dir / named).resolve())}
+
+
+def _validated(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem]]:
+    try:
+        return StudySpec.model_validate(written), []
+    except ValidationError as error:
+        return None, problems_in(error, written, lambda key, kind: _hint_for(key, kind, written))
+
+
+def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
+    """Looked for also where other keys are wrong, so that a person hears of everything at once."""
+    objective, code_dir = written.get("objective"), written.get("code_dir")
+    if not isinstance(objective, str) or not isinstance(code_dir, str | None):
+        return []
+    try:
+        ref = ObjectiveRef.parse(objective)
+    except InvalidInput:
+        return []  # validation has said so
+    problem = objectives.check(ref, Path(code_dir) if code_dir else None)
+    return [problem] if problem else []
+
+
+def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
+    if kind == "missing":
+        return _EXAMPLES.get(key, "")
+    if kind != "extra_forbidden":
+        return ""
+    *tables, name = key
+    if not tables:
+        return _belongs_into_space(written[name]) or nearest(name, StudySpec.model_fields)
+    if name in StudySpec.model_fields:
+        return _move_up(name, tables[0])
+    return nearest(name, _options(tables[0], written))
+
+
+def _options(table: str, written: Mapping[str, Any]) -> list[str]:
+    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[table]
+    return list(kinds[written[table]["name"]].model_fields)
+
+
+def _belongs_into_space(value: object) -> str:
+    is_domain = isinstance(value, list | tuple) and value and isinstance(value[0], str) and value[0] in KINDS
+    return "A parameter stands under [search_space]." if is_domain else ""
+
+
+def _moved_up(problem: Problem) -> Problem:
+    """TOML takes every key below [search_space] for a parameter, also one that was meant for the study."""
+    _, _, name = problem.key.partition(".")
+    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple):
+        return problem
+    return replace(problem, hint=_move_up(name, "search_space"))
+
+
+def _move_up(name: str, table: str) -> str:
+    return f"Move {name} above [{table}], to the keys of the study."
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True)

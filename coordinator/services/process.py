@@ -34,6 +34,8 @@ class Command:
     log: Path
     polite: signal.Signals
     account: Account | None = None
+    environ: Mapping[str, str] | None = None
+    """None: only what any server needs, and nothing of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class OwnedProcess:
             self._popen: subprocess.Popen[bytes] = subprocess.Popen(
                 list(command.argv),
                 cwd=command.cwd,
-                env=clean_environment(),
+                env=clean_environment() if command.environ is None else dict(command.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -114,7 +116,7 @@ def identify(pid: int) -> Identity | None:
     return None if state in "ZX" else Identity(pid=pid, name=name, started_ticks=int(fields[18]))
 
 
-def end_leftover(identity: Identity, patience_s: float = 10.0) -> None:
+def end_leftover(identity: Identity, patience_s: float = 5.0) -> None:
     """Waits until an earlier owner's process is gone, and kills it when it will not go."""
     if not wait_until(lambda: identify(identity.pid) != identity, patience_s):
         with suppress(ProcessLookupError):

@@ -55,7 +55,7 @@ class Redis(Service):
 
     def _answers(self, address: ServiceState) -> bool:
         try:
-            with redis.Redis.from_url(self.url_at(address), socket_timeout=5) as client:
+            with redis.Redis.from_url(self.url_at(address), socket_timeout=5, retry=None) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

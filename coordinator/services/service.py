@@ -20,7 +20,7 @@ from coordinator.services.process import Command, OwnedProcess, end_leftover, wa
 from shared.errors import EmbeddedServiceError, InvariantBroken
 from shared.logs import event
 
-_PAUSES_S = (0.0, 0.2, 0.5, 1.0, 2.0)
+_PAUSES_S = (0.0, 0.2, 0.5, 1.0)
 """Before each try. PostgreSQL needs them when its postmaster was killed and a backend is still ending a statement."""
 
 logger = logging.getLogger(__name__)
@@ -117,12 +117,11 @@ class Service(ABC):
         except OSError as error:
             raise EmbeddedServiceError(f"cannot run {command.argv[0]} ({error.strerror})") from error
         self.home.remember(self.name, replace(address, process=process.identity()))
-        wait_until(lambda: self._answers(address) or not process.is_alive, self.patience_s)
-        if process.is_alive and not self._answers(address):
-            failure = self._failure(f"does not answer within {self.patience_s:g} s")
-            self.stop()
-            raise failure
-        return process.is_alive
+        if wait_until(lambda: self._answers(address) or not process.is_alive, self.patience_s):
+            return process.is_alive
+        failure = self._failure(f"does not answer within {self.patience_s:g} s")
+        self.stop()
+        raise failure
 
     def _failure(self, what: str | None = None) -> EmbeddedServiceError:
         assert self._process is not None

@@ -9,14 +9,12 @@ from typing import Annotated
 import typer
 
 from shared.errors import HighNoonError, InvalidInput, Problem, UserInputError
+from shared.exits import Exit
 from shared.logs import configure
 from shared.messages import RESOURCES
 from shared.settings import load_settings
 from workers.agent import Agent
 from workers.node import Node
-
-EXIT_USER_INPUT = 2
-EXIT_SERVICE = 3
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -70,10 +68,10 @@ def main() -> None:
         app()
     except UserInputError as error:
         typer.echo(str(error), err=True)
-        sys.exit(EXIT_USER_INPUT)
+        sys.exit(Exit.USER_INPUT)
     except HighNoonError as error:
         typer.echo(str(error), err=True)
-        sys.exit(EXIT_SERVICE)
+        sys.exit(Exit.SERVICE)
 
 
 if __name__ == "__main__":

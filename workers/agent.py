@@ -18,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
+from shared.exits import Exit
 from shared.ledger import Database, Leases, Nodes
 from shared.logs import event
 from shared.states import WorkerState
@@ -31,8 +32,6 @@ _LOOK_S = 0.5
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 _POOL_RESTARTS = 5
 """A pool that dies more often than this within a minute has a fault that a restart does not mend."""
-
-EXIT_POOL_BROKEN = 4
 
 
 class Agent:
@@ -56,9 +55,10 @@ class Agent:
         """Serves until drained. Returns the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._notes.prepare()
-        self._enter()
+        # The pool imports TensorFlow meanwhile; it takes no message before it has.
         pool = self._start_pool()
         try:
+            self._enter()
             while True:
                 self._hear_signals(pool)
                 self._let_go_of_the_dead()
@@ -69,7 +69,7 @@ class Agent:
                         return 0
                     event(_log, "pool_died", level=logging.ERROR, worker=self._node.worker_id[:8], code=code)
                     if code == 2 or self._is_failing():
-                        return EXIT_POOL_BROKEN
+                        return Exit.POOL_BROKEN
                     pool = self._start_pool()
         finally:
             self._leave(pool)

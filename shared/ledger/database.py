@@ -54,11 +54,11 @@ class Database:
         self.check_schema()
 
     def check_schema(self) -> None:
-        """Raises SchemaMismatch unless the tables are those of this version."""
+        """Raises SchemaMismatch for the tables of another version, ServiceUnavailable while there are none."""
         with self.transaction() as connection:
             if not inspect(connection).has_table(meta.name):
-                raise SchemaMismatch(
-                    f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it first"
+                raise ServiceUnavailable(
+                    f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it"
                 )
             found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
         if found != str(SCHEMA_VERSION):

@@ -360,7 +360,7 @@ def test_creating_the_schema_twice_is_harmless_and_another_version_is_refused(le
 
 
 def test_a_database_without_a_ledger_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SchemaMismatch, match="no HighNoon ledger"):
+    with pytest.raises(ServiceUnavailable, match="no HighNoon ledger"):
         Database(f"sqlite:///{tmp_path}/empty.db").check_schema()
 
 

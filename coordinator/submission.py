@@ -1,0 +1,80 @@
+"""Submission: a StudySpec becomes a study in Optuna and in the ledger, or joins the one of its name.
+
+Optuna's study is made first: dying in between leaves an empty study that the next submission uses. The ledger's
+rows appear in one transaction.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from coordinator.access import Access
+from shared.errors import StudyConflict
+from shared.grid import grid
+from shared.ledger.database import IntegrityError
+from shared.ledger.studies import StudyRecord
+from shared.states import StudyState
+from shared.study import StudySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a submission did. `trials` counts the study's trials, `added` those that this submission made."""
+
+    record: StudyRecord
+    spec: StudySpec
+    trials: int
+    added: int
+    joined: bool
+    note: str = ""
+
+
+def submit(spec: StudySpec, access: Access) -> Submission:
+    """Submits, joins, or extends to more trials. Raises StudyConflict when the name asks another question."""
+    known = access.studies.find(spec.name)
+    if known is not None:
+        return _join(known, spec, access)
+    spec = _with_seed(spec, secrets.randbelow(2**31))
+    trials, note = _trials_of(spec)
+    access.store.create_study(spec.name, spec.direction)
+    try:
+        record = access.studies.create(spec.name, spec.to_json(), queue=spec.resources, n_trials=trials)
+    except IntegrityError:
+        return _join(access.studies.get(spec.name), spec, access)
+    return Submission(record=record, spec=spec, trials=trials, added=trials, joined=False, note=note)
+
+
+def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
+    before = StudySpec.from_json(known.spec)
+    different = spec.distinct_from(before)
+    if different:
+        raise StudyConflict(
+            f"study {spec.name!r} exists and has another {' and another '.join(different)}: "
+            "give this one another name, or undo the change"
+        )
+    if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
+        raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
+    spec = _with_seed(spec, before.seed or 0)
+    trials, note = _trials_of(spec)
+    have = access.studies.counts(known.id).total
+    if known.state is StudyState.FINISHED and have >= trials:
+        return Submission(record=known, spec=spec, trials=have, added=0, joined=True, note=note)
+    added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
+    record = access.studies.get(spec.name)
+    return Submission(record=record, spec=spec, trials=max(have, trials), added=added, joined=True, note=note)
+
+
+def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
+    """Every study has a seed, so that a retry repeats the randomness of the attempt it replaces."""
+    return spec if spec.seed is not None else spec.model_copy(update={"seed": seed})
+
+
+def _trials_of(spec: StudySpec) -> tuple[int, str]:
+    """n_trials, but no more than a grid has points: a point is never tried twice."""
+    if spec.sampler.name != "grid":
+        return spec.n_trials, ""
+    size = len(grid(spec.search_space, spec.sampler.options.get("points")))
+    if spec.n_trials <= size:
+        return spec.n_trials, ""
+    return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

@@ -13,7 +13,7 @@ from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Orphan, QueueLoad, Snapshot
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
-from shared.ledger import Control, Nodes, Studies
+from shared.ledger import Control, Database, Nodes, Studies
 from shared.ledger.control import TicketLoad
 from shared.messages import RESOURCES
 from shared.settings import Settings
@@ -27,20 +27,11 @@ _PRESENCE_MISSES = 4
 class Observer:
     """One leader's eyes."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        control: Control,
-        nodes: Nodes,
-        studies: Studies,
-        broker: Broker,
-        optuna: OptunaSide,
-    ) -> None:
+    def __init__(self, settings: Settings, *, database: Database, broker: Broker, optuna: OptunaSide) -> None:
         self._settings = settings
-        self._control = control
-        self._nodes = nodes
-        self._studies = studies
+        self._control = Control(database)
+        self._nodes = Nodes(database)
+        self._studies = Studies(database)
         self._broker = broker
         self._optuna = optuna
         self._orphans_at = 0.0

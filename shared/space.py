@@ -138,9 +138,15 @@ def _uniform(written_low: object, written_high: object, written_step: object = N
     step = scalars.positive_step(scalars.number("step", written_step))
     if (high - low) / step > scalars.EXACT:
         raise Mistake("step is too small for the range from low to high")
+    return Uniform(low=low, high=_reached(low, high, step), step=step)
+
+
+def _reached(low: float, high: float, step: float) -> float:
+    """The last value that steps reach, never rounded down: read back, it must not lose a step."""
     steps = (scalars.exact(high) - scalars.exact(low)) // scalars.exact(step)
-    reached = float(scalars.exact(low) + steps * scalars.exact(step))
-    return Uniform(low=low, high=min(high, reached), step=step)
+    reached = scalars.exact(low) + steps * scalars.exact(step)
+    rounded = float(reached)
+    return rounded if scalars.exact(rounded) >= reached else math.nextafter(rounded, math.inf)
 
 
 def _log_uniform(written_low: object, written_high: object) -> LogUniform:

@@ -19,6 +19,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
 from shared.errors import Problem
 from shared.validation import refusal
 

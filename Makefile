@@ -1,0 +1,52 @@
+# Everything that a person does here. Each target sets up what it needs; the second time that takes no time.
+
+VENV    := .venv
+PY      := $(VENV)/bin/python
+READY   := $(VENV)/ready
+PIP     := $(PY) -m pip --quiet --disable-pip-version-check --no-input
+
+STUDY   ?= examples/digits/study.toml
+WORKERS ?= 2
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help start test lint bench lock clean
+MAKEFLAGS += --no-print-directory
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/study.toml WORKERS=2)
+	@$(PY) -m coordinator start $(STUDY) --workers $(WORKERS)
+
+test: $(READY) ## Run the tests (ARGS="tests/unit -k lease")
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## Check style, types and who imports whom
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(READY) ## Measure what a trial costs beyond its training
+	@$(PY) benchmarks/overhead.py $(ARGS)
+
+lock: $(READY) ## Resolve the dependencies anew into requirements.lock (takes network)
+	@$(PIP) install uv
+	@$(PY) -m uv pip compile pyproject.toml --extra dev --extra examples --universal --python-version 3.10 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+		--custom-compile-command "make lock" -o requirements.lock
+
+clean: ## Remove the environment and what tools left; studies in .highnoon stay
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Interrupted at any line, the next run goes on: the file appears last, and pip skips what is there.
+$(READY): requirements.lock pyproject.toml
+	@echo "[1/3] Python environment in $(VENV)"
+	@$(PY) -m pip --version >/dev/null 2>&1 || { python=$$(.ci/find-python) && "$$python" -m venv --clear $(VENV); }
+	@echo "[2/3] Locked packages (the first time several hundred megabytes)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@echo "[3/3] HighNoon itself"
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

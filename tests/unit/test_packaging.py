@@ -1,0 +1,90 @@
+"""What is shipped: the four rooms, pinned by hash from anywhere, and an SDK that imports no TensorFlow by itself."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("highnoon", "coordinator", "workers", "shared")
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def locked() -> dict[str, list[str]]:
+    """Each locked requirement with its hashes; a name may stand there once per Python version."""
+    requirements: dict[str, list[str]] = {}
+    entry = ""
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[a-z0-9]", line):
+            entry = line.removesuffix("\\").strip()
+            requirements[entry] = []
+        elif line.strip().startswith("--hash=sha256:"):
+            requirements[entry].append(line)
+    return requirements
+
+
+def test_exactly_the_rooms_are_packaged(pyproject: dict[str, Any]) -> None:
+    assert pyproject["tool"]["setuptools"]["packages"]["find"]["include"] == [f"{room}*" for room in ROOMS]
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert folders == set(ROOMS)
+
+
+def test_each_locked_requirement_is_one_version_with_hashes(locked: dict[str, list[str]]) -> None:
+    assert len(locked) > 50
+    assert [entry for entry in locked if not re.match(r"[a-z0-9.-]+==\S+", entry)] == []
+    assert [entry for entry, hashes in locked.items() if not hashes] == []
+
+
+def test_the_lock_names_no_address() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+    assert (
+        re.findall(r"\S+://\S*|file:\S*|^-(?:-index|-extra-index|-find-links|i|f)\S*|.* @ .*", text, re.MULTILINE) == []
+    )
+
+
+def test_the_lock_has_everything_that_the_project_asks_for(
+    pyproject: dict[str, Any], locked: dict[str, list[str]]
+) -> None:
+    project = pyproject["project"]
+    wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    names = {canonical(entry) for entry in locked}
+
+    assert {canonical(requirement) for requirement in wanted} - names == set()
+
+
+def test_each_command_leads_to_a_function(pyproject: dict[str, Any]) -> None:
+    for target in pyproject["project"]["scripts"].values():
+        module, function = target.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_importing_the_sdk_imports_no_tensorflow() -> None:
+    heavy = "{'tensorflow', 'keras', 'celery', 'sklearn'}"
+    code = f"import sys, highnoon; print(sorted({heavy} & set(sys.modules)))"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert (said.stdout.strip(), said.stderr) == ("[]", "")
+
+
+def canonical(requirement: str) -> str:
+    name = re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -97,7 +98,7 @@ class ThreadTrial:
         self.pid: int | None = None
         self.pipe = Pipe(ours)
         self._theirs = theirs
-        self._printing = _Redirected(output.writing_end)
+        self._writing_end = output.writing_end
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
         self._thread.start()
 
@@ -117,7 +118,6 @@ class ThreadTrial:
 
     def clean_up(self) -> None:
         self._thread.join(timeout=1.0)
-        self._printing.restore()
         self.pipe.close()
         if not self.is_abandoned:
             self._theirs.close()
@@ -125,9 +125,9 @@ class ThreadTrial:
     def _run(self, assignment: Assignment) -> None:
         channel = PipeChannel(Pipe(self._theirs))
         channel.hello()
-        channel.result(perform(assignment, channel))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        with os.fdopen(self._writing_end, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+            outcome = perform(assignment, channel)
+        channel.result(outcome)
 
 
 def launch(isolation: str, assignment: Assignment, output: Output) -> Running:
@@ -182,23 +182,6 @@ def _spawned(assignment: Assignment, output: Output) -> ChildTrial:
     # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
     child.returncode = 0
     return ChildTrial(child.pid, pipe, Path(assignment.work_dir))
-
-
-class _Redirected:
-    """stdout and stderr of this whole process, sent into the attempt's output while a thread runs the trial."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._saved = [os.dup(1), os.dup(2)]
-        for target in (1, 2):
-            os.dup2(descriptor, target)
-        os.close(descriptor)
-
-    def restore(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for saved, target in zip(self._saved, (1, 2), strict=True):
-            os.dup2(saved, target)
-            os.close(saved)
 
 
 def _exit_of(status: int, peak_rss_bytes: int) -> Exit:

@@ -1,0 +1,259 @@
+"""Real trial processes, watched without any service: whatever the objective does, the Outcome says exactly that."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import LeaseLost
+from shared.lease import Wish
+from shared.states import Ending
+from shared.trial import Outcome, Report
+from tests.support import eventually
+from workers import kernel
+from workers.launch import Running, launch
+from workers.output import Output
+from workers.trial_process import Assignment, trial_seed
+from workers.watch import Limits, Watch
+
+HERE = Path(__file__).parent.parent
+
+
+@dataclass
+class Diary:
+    """Duties that a test can read and steer: what was reported, what study and node want."""
+
+    prune_from_step: int | None = None
+    wish: Wish | None = Wish.CARRY_ON
+    hand_back: bool = False
+    lost: bool = False
+    reports: list[Report] = field(default_factory=list)
+    renewals: int = 0
+
+    def take_report(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def should_prune(self) -> bool:
+        return self.prune_from_step is not None and self.reports[-1].step >= self.prune_from_step
+
+    def renew(self) -> Wish | None:
+        self.renewals += 1
+        if self.lost:
+            raise LeaseLost("somebody else has it")
+        return self.wish
+
+    def must_hand_back(self) -> bool:
+        return self.hand_back
+
+
+@dataclass
+class Attempt:
+    """One launched trial and all that a test wants to know of it."""
+
+    running: Running
+    output: Output
+    folder: Path
+
+    def watch(self, diary: Diary, **limits: Any) -> Outcome:
+        defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "renew_s": 0.1, "kill_grace_s": 0.3}
+        try:
+            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits})).run()
+        finally:
+            self.running.clean_up()
+            self.output.close()
+
+
+def begin(tmp_path: Path, objective: str, *, isolation: str = "fork", x: float = 1.0, seed: int = 1) -> Attempt:
+    output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
+    assignment = Assignment(
+        study="digits",
+        ticket=17,
+        attempt=1,
+        trial_number=4,
+        objective=f"objectives.py:{objective}",
+        code_dir=str(HERE),
+        params={"x": x},
+        seed=seed,
+        work_dir=str(tmp_path / "work"),
+        supervisor_pid=os.getpid(),
+    )
+    return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
+
+
+def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
+    return begin(tmp_path, objective).watch(diary or Diary(), **limits)
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_a_good_objective_completes_in_every_isolation(tmp_path: Path, isolation: str) -> None:
+    outcome = begin(tmp_path, "good", isolation=isolation, x=5.0).watch(Diary())
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 9.0)
+    assert "x = 5.0" in outcome.log_tail
+    assert (tmp_path / "trial.log").read_text() == "x = 5.0\n"
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_reports_come_in_order_and_pruning_ends_the_trial(tmp_path: Path, isolation: str) -> None:
+    diary = Diary(prune_from_step=2)
+    outcome = begin(tmp_path, "reports_and_prunes", isolation=isolation).watch(diary)
+    assert outcome.ending is Ending.PRUNED
+    assert diary.reports == [Report(step=step, value=1.0 + step) for step in range(3)]
+
+
+def test_an_exception_keeps_its_traceback_and_its_output(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "raises")
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "exception")
+    assert outcome.message.startswith("ZeroDivisionError")
+    assert "return 1 / 0" in outcome.traceback
+    assert "about to divide" in outcome.log_tail
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [("returns_none", "None"), ("returns_nan", "nan"), ("returns_text", "str"), ("returns_tuple", "tuple")],
+)
+def test_a_result_that_is_no_number_fails_and_says_what_it_was(tmp_path: Path, objective: str, said: str) -> None:
+    outcome = outcome_of(tmp_path, objective)
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "invalid_result")
+    assert said in outcome.message
+
+
+def test_sys_exit_is_the_objectives_failure(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "exits")
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "exited")
+    assert "sys.exit(3)" in outcome.message
+
+
+def test_a_hard_exit_is_told_with_its_status(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "exits_hard")
+    assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.FAILED, "exited", 3)
+    assert "status 3" in outcome.message
+    assert "leaving" in outcome.log_tail
+
+
+def test_a_segfault_is_the_objectives_own_fault(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "segfaults")
+    assert (outcome.ending, outcome.cause, outcome.signal) == (Ending.FAILED, "crashed", "SIGSEGV")
+
+
+def test_a_kill_from_outside_is_infrastructure(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "kills_itself")
+    assert (outcome.ending, outcome.cause, outcome.signal) == (Ending.KILLED, "signal", "SIGKILL")
+
+
+@pytest.mark.parametrize("objective", ["hangs", "hangs_in_c", "ignores_sigterm"])
+def test_nothing_outlives_its_timeout(tmp_path: Path, objective: str) -> None:
+    outcome = outcome_of(tmp_path, objective, trial_timeout_s=0.3)
+    assert (outcome.ending, outcome.cause) == (Ending.TIMED_OUT, "timeout")
+    assert outcome.duration_s is not None and outcome.duration_s < 5.0
+
+
+def test_no_progress_is_a_stall(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "hangs", stall_timeout_s=0.3)
+    assert (outcome.ending, outcome.cause) == (Ending.TIMED_OUT, "stalled")
+
+
+def test_the_lease_is_renewed_while_the_trial_holds_the_gil(tmp_path: Path) -> None:
+    diary = Diary()
+    outcome_of(tmp_path, "hangs_in_c", diary, trial_timeout_s=1.0)
+    assert diary.renewals >= 5
+
+
+def test_a_cancelled_trial_is_stopped_at_its_next_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_TEST_GO", str(tmp_path / "never"))
+    outcome = outcome_of(tmp_path, "patient", Diary(wish=Wish.CANCEL), kill_grace_s=20.0)
+    assert outcome.ending is Ending.CANCELLED
+    assert outcome.exit_status == 0, "it was asked, not killed"
+
+
+def test_a_drained_trial_is_handed_back_even_if_it_never_reports(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "hangs", Diary(hand_back=True))
+    assert (outcome.ending, outcome.cause) == (Ending.RELEASED, "drain")
+
+
+def test_a_lost_lease_kills_the_trial_and_writes_nothing(tmp_path: Path) -> None:
+    attempt = begin(tmp_path, "hangs")
+    with pytest.raises(LeaseLost):
+        attempt.watch(Diary(lost=True))
+    assert attempt.running.pid is not None
+    assert kernel.start_ticks(attempt.running.pid) is None
+
+
+def test_a_million_lines_are_bounded_and_the_trial_completes(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "prints_a_million_lines")
+    assert outcome.ending is Ending.COMPLETED
+    assert outcome.log_tail.endswith("line 999999\n")
+    assert sum(path.stat().st_size for path in tmp_path.glob("trial.log*")) <= 1_000_000
+
+
+def test_children_of_a_trial_do_not_outlive_it(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "leaves_children")
+    assert outcome.ending is Ending.COMPLETED
+    found = re.search(r"child (\d+)", outcome.log_tail)
+    assert found is not None
+    eventually(lambda: kernel.start_ticks(int(found[1])) is None, what="the trial's child is gone")
+
+
+def test_user_code_may_use_multiprocessing(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "uses_multiprocessing")
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 3.0), outcome
+
+
+def test_a_trial_has_a_folder_of_its_own_no_inherited_socket_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = kernel.socket_pair()
+    outcome = outcome_of(tmp_path, "shows_surroundings")
+    ours.close()
+    theirs.close()
+    seen = dict(line.partition(" ")[::2] for line in outcome.log_tail.splitlines())
+    assert seen["cwd"] == str(tmp_path / "work")
+    assert seen["tmp"] == str(tmp_path / "work" / "tmp")
+    assert seen["sockets"] == "1", "only its pipe to the supervisor"
+    assert seen["session"] == "True"
+    assert not (tmp_path / "work").exists(), "an empty folder is removed"
+
+
+def test_what_a_trial_writes_stays(tmp_path: Path) -> None:
+    outcome_of(tmp_path, "writes_a_file")
+    assert (tmp_path / "work" / "weights.txt").read_text() == "1.0"
+    assert not (tmp_path / "work" / "tmp").exists()
+
+
+def test_a_retry_repeats_the_randomness(tmp_path: Path) -> None:
+    def drawn(seed: int) -> str:
+        tail = begin(tmp_path, "shows_surroundings", seed=seed).watch(Diary()).log_tail
+        return next(line for line in tail.splitlines() if line.startswith("random"))
+
+    seed = trial_seed(7, 3)
+    assert seed == trial_seed(7, 3) != trial_seed(7, 4)
+    assert drawn(seed) == drawn(seed) != drawn(seed + 1)
+
+
+def test_an_objective_that_cannot_be_loaded_is_a_failure_that_names_it(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "not_there")
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "objective")
+    assert "not_there" in outcome.message
+
+
+def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
+    # Given a supervisor process with a running trial
+    note = tmp_path / "trial.pid"
+    supervisor = os.fork()
+    if supervisor == 0:
+        attempt = begin(tmp_path, "hangs")
+        note.write_text(str(attempt.running.pid))
+        signal.pause()
+        os._exit(0)
+    trial = int(eventually(lambda: note.exists() and note.read_text()))
+    # When it is killed
+    os.kill(supervisor, signal.SIGKILL)
+    os.waitpid(supervisor, 0)
+    # Then the kernel ends the trial
+    eventually(lambda: kernel.start_ticks(trial) is None, what="the trial is gone")

@@ -1,0 +1,148 @@
+"""Objectives that misbehave, each by its name, and two that do not. Loaded by trial processes as a user's file."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import highnoon as hn
+
+
+def good(params: dict[str, Any]) -> float:
+    """A parabola with its minimum at x = 2; says what it does."""
+    print(f"x = {params['x']}")
+    return (float(params["x"]) - 2.0) ** 2
+
+
+def noop(params: dict[str, Any]) -> float:
+    return 0.0
+
+
+def slow(params: dict[str, Any]) -> float:
+    """Half a second, with a report in the middle."""
+    time.sleep(0.25)
+    hn.report(1.0, 0)
+    time.sleep(0.25)
+    return (float(params["x"]) - 2.0) ** 2
+
+
+def patient(params: dict[str, Any]) -> float:
+    """Runs until the file `go` appears beside the study; reports all the while."""
+    for step in range(100_000):
+        if Path(os.environ["HIGHNOON_TEST_GO"]).exists():
+            return float(params["x"])
+        hn.report(float(step), step)
+        time.sleep(0.02)
+    raise TimeoutError("nobody said go")
+
+
+def reports_and_prunes(params: dict[str, Any]) -> float:
+    for step in range(10):
+        hn.report(float(params["x"]) + step, step)
+        if hn.should_prune():
+            raise hn.TrialPruned
+    return float(params["x"])
+
+
+def raises(params: dict[str, Any]) -> float:
+    print("about to divide")
+    return 1 / 0
+
+
+def returns_none(params: dict[str, Any]) -> None:
+    return None
+
+
+def returns_nan(params: dict[str, Any]) -> float:
+    return float("nan")
+
+
+def returns_text(params: dict[str, Any]) -> str:
+    return "0.5"
+
+
+def returns_tuple(params: dict[str, Any]) -> tuple[float, float]:
+    return 0.5, 0.9
+
+
+def exits(params: dict[str, Any]) -> float:
+    sys.exit(3)
+
+
+def exits_hard(params: dict[str, Any]) -> float:
+    print("leaving", flush=True)
+    os._exit(3)
+
+
+def segfaults(params: dict[str, Any]) -> float:
+    ctypes.string_at(0)
+    return 0.0
+
+
+def kills_itself(params: dict[str, Any]) -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def hangs(params: dict[str, Any]) -> float:
+    while True:
+        time.sleep(60)
+
+
+def hangs_in_c(params: dict[str, Any]) -> float:
+    """Holds the GIL: no Python code of this process runs any more."""
+    ctypes.PyDLL(None).sleep(3600)
+    return 0.0
+
+
+def ignores_sigterm(params: dict[str, Any]) -> float:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def prints_a_million_lines(params: dict[str, Any]) -> float:
+    for number in range(1_000_000):
+        print(f"line {number}")
+    return 0.0
+
+
+def leaves_children(params: dict[str, Any]) -> float:
+    """A child that would outlive it; its pid is printed for the test."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(f"child {child.pid}", flush=True)
+    return 0.0
+
+
+def uses_multiprocessing(params: dict[str, Any]) -> float:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return float(sum(pool.map(abs, [-1, -2])))
+
+
+def shows_surroundings(params: dict[str, Any]) -> float:
+    """Where it runs, what it sees, and what chance says."""
+    print(f"cwd {Path.cwd()}")
+    print(f"tmp {os.environ['TMPDIR']}")
+    print("secrets " + ",".join(sorted(name for name in os.environ if "URL" in name or "TOKEN" in name)))
+    print(f"sockets {_open_sockets()}")
+    print(f"session {os.getsid(0) == os.getpid()}")
+    print(f"random {random.random()}")
+    return 0.0
+
+
+def writes_a_file(params: dict[str, Any]) -> float:
+    Path("weights.txt").write_text("1.0")
+    return 0.0
+
+
+def _open_sockets() -> int:
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum(link.startswith("socket:") for link in links)

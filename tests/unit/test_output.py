@@ -1,0 +1,56 @@
+"""What a trial prints: bounded on the disk, the tail for the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.output import Output
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Output]:
+    output = Output(tmp_path / "logs" / "trial.log", limit_bytes=10_000, tail_bytes=200)
+    yield output
+    output.close()
+
+
+def test_short_output_is_kept_whole(output: Output) -> None:
+    os.write(output.writing_end, "epoch 1 — loss 0.5\n".encode())
+    output.drain()
+    assert output.path.read_text() == "epoch 1 — loss 0.5\n"
+    assert output.tail() == "epoch 1 — loss 0.5\n"
+
+
+def test_a_million_lines_stay_within_the_limit_and_the_last_one_is_kept(output: Output) -> None:
+    written = 0
+    for block in range(1_000):
+        lines = "".join(f"line {block * 1_000 + i}\n" for i in range(1_000)).encode()
+        while lines:
+            written += (count := os.write(output.writing_end, lines[:60_000]))
+            lines = lines[count:]
+            output.drain()
+    rotated = output.path.with_name("trial.log.1")
+    # One chunk may be larger than half the limit; nothing grows beyond it.
+    assert output.path.stat().st_size + rotated.stat().st_size <= 2 * 65_536
+    assert written > 10_000_000
+    tail = output.tail().splitlines()
+    assert tail[-1] == "line 999999"
+    assert all(line.startswith("line ") for line in tail), "the tail begins with a whole line"
+    assert output.path.read_text().endswith("line 999999\n")
+
+
+def test_what_is_no_text_does_not_break_the_tail(output: Output) -> None:
+    os.write(output.writing_end, b"\xff\xfe\x00ok\n")
+    output.drain()
+    assert output.tail().endswith("ok\n")
+    assert "\x00" not in output.tail(), "PostgreSQL refuses NUL in text"
+
+
+def test_the_end_of_the_output_is_noticed(output: Output) -> None:
+    output.release_writing_end()
+    output.drain()
+    assert output.ended

@@ -1,0 +1,88 @@
+"""The pipe between trial process and supervisor: whole lines, torn lines, questions and interruptions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from shared.errors import TrialCancelled, TrialStopped
+from shared.states import Ending
+from shared.trial import Outcome, Report
+from workers.kernel import socket_pair
+from workers.pipe import PIPE_VERSION, Pipe, PipeChannel, report_of
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Pipe, Pipe]]:
+    ours, theirs = socket_pair()
+    pipes = Pipe(ours), Pipe(theirs)
+    yield pipes
+    for pipe in pipes:
+        pipe.close()
+
+
+def test_a_trial_says_hello_reports_and_ends(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    channel = PipeChannel(trial)
+    channel.hello()
+    channel.report(0.5, 3)
+    outcome = Outcome(ending=Ending.COMPLETED, value=0.5)
+    channel.result(outcome)
+
+    hello, report, result = supervisor.receive(1.0)
+    assert hello == {"event": "hello", "version": PIPE_VERSION}
+    assert report_of(report) == Report(step=3, value=0.5)
+    assert Outcome.from_json(result["outcome"]) == outcome
+
+
+def test_a_question_waits_for_its_own_answer(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    channel = PipeChannel(trial)
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(channel.should_prune()))
+    asking.start()
+    (question,) = supervisor.receive(5.0)
+    supervisor.send({"event": "answer", "id": question["id"] - 1, "answer": False})
+    supervisor.send({"event": "answer", "id": question["id"], "answer": True})
+    asking.join(5.0)
+    assert answers == [True]
+
+
+@pytest.mark.parametrize(
+    ("event", "signal"),
+    [({"event": "stop", "reason": "drain"}, TrialStopped), ({"event": "cancel", "reason": ""}, TrialCancelled)],
+)
+def test_an_interruption_is_raised_at_every_later_call(
+    ends: tuple[Pipe, Pipe], event: dict[str, str], signal: type[Exception]
+) -> None:
+    supervisor, trial = ends
+    channel = PipeChannel(trial)
+    supervisor.send_nowait(event)
+    for _ in range(2):
+        with pytest.raises(signal):
+            channel.report(1.0, 0)
+
+
+def test_a_torn_line_is_no_event(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    trial._socket.sendall(b'{"event": "report", "step": 1, "value": 0.1}\n{"event": "resu')
+    trial._socket.shutdown(1)
+    assert [event["event"] for event in supervisor.receive(1.0)] == ["report"]
+    assert supervisor.receive(1.0) == []
+    assert supervisor.closed
+
+
+def test_a_supervisor_that_is_gone_does_not_raise_in_the_trial(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    supervisor._socket.shutdown(2)
+    channel = PipeChannel(trial)
+    channel.report(1.0, 0)
+    assert channel.should_prune() is False
+
+
+def test_a_trial_that_does_not_listen_does_not_block_its_supervisor(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, _ = ends
+    for _ in range(100_000):
+        supervisor.send_nowait({"event": "stop", "reason": "drain"})

@@ -1,13 +1,14 @@
 # Everything that a person does here. Each target sets up what it needs; the second time that takes no time.
 
-VENV    := .venv
-PY      := $(VENV)/bin/python
-READY   := $(VENV)/ready
-PIP     := $(PY) -m pip --quiet --disable-pip-version-check --no-input
+VENV       := .venv
+PY         := $(VENV)/bin/python
+READY      := $(VENV)/ready
+UNFINISHED := $(VENV)/unfinished
+PIP        := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 
-STUDY   ?= examples/digits/study.toml
-WORKERS ?= 2
-ARGS    ?=
+STUDY      ?= examples/digits/study.toml
+WORKERS    ?= 2
+ARGS       ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help start test lint bench lock clean
@@ -41,12 +42,15 @@ clean: ## Remove the environment and what tools left; studies in .highnoon stay
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Interrupted at any line, the next run goes on: the file appears last, and pip skips what is there.
+# Whole or not at all: pip takes a package that an interruption left half there for installed, so that an environment
+# that was never finished is made anew. What was downloaded is in pip's cache.
 $(READY): requirements.lock pyproject.toml
 	@echo "[1/3] Python environment in $(VENV)"
-	@$(PY) -m pip --version >/dev/null 2>&1 || { python=$$(.ci/find-python) && "$$python" -m venv --clear $(VENV); }
+	@test ! -e $(UNFINISHED) && $(PY) -m pip --version >/dev/null 2>&1 || \
+		{ python=$$(.ci/find-python) && "$$python" -m venv --clear $(VENV); }
+	@touch $(UNFINISHED)
 	@echo "[2/3] Locked packages (the first time several hundred megabytes)"
 	@$(PIP) install --require-hashes -r requirements.lock
 	@echo "[3/3] HighNoon itself"
 	@$(PIP) install --no-deps --no-build-isolation -e .
-	@touch $@
+	@touch $(UNFINISHED) && mv $(UNFINISHED) $@

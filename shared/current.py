@@ -1,13 +1,14 @@
 """The trial that runs here: which channel `report` and `should_prune` of this process speak through.
 
-Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread
-of control; a thread or task started inside the objective sees the trial of its process.
+Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
+control; a thread started inside an objective sees the trial that was bound last in its process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from shared.errors import NoTrialRunning
@@ -23,25 +24,31 @@ class Channel(Protocol):
         """True when the study's pruner would end this trial now."""
 
 
-_channel: Channel | None = None
+_mine: ContextVar[Channel | None] = ContextVar("channel", default=None)
+"""The channel of the trial whose objective this thread of control is in."""
+
+_bound: list[Channel] = []
+"""Every channel bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
 @contextmanager
 def bound(channel: Channel) -> Iterator[None]:
-    """Makes `channel` the one that this process's running trial speaks through."""
-    global _channel
-    before, _channel = _channel, channel
+    """Makes `channel` the one that the trial running here speaks through."""
+    token = _mine.set(channel)
+    _bound.append(channel)
     try:
         yield
     finally:
-        _channel = before
+        _bound.remove(channel)
+        _mine.reset(token)
 
 
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
-    if _channel is None:
+    found = _mine.get() or (_bound[-1] if _bound else None)
+    if found is None:
         raise NoTrialRunning(
             "no trial is running here: report() and should_prune() may only be called inside an objective "
             "that HPOTrialManager.optimize() or a worker runs"
         )
-    return _channel
+    return found

@@ -6,7 +6,8 @@ Faults: something is wrong.
     ├── UserInputError           a person wrote something that cannot work; exit code 2, never retried
     │   ├── InvalidInput         one or more Problems, all reported at once
     │   ├── UnknownStudy         no study of that name
-    │   └── StudyConflict        a study of that name exists and asks another question
+    │   ├── StudyConflict        a study of that name exists and asks another question
+    │   └── NoCompletedTrial     a best trial was asked for, and none has completed
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
@@ -77,6 +78,10 @@ class UnknownStudy(UserInputError):
 
 class StudyConflict(UserInputError):
     """A study of that name exists with another search space, direction or objective. Raised by submit."""
+
+
+class NoCompletedTrial(UserInputError):
+    """A best trial was asked for before any completed. Says how many trials there are and how they ended."""
 
 
 class ServiceError(HighNoonError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -212,6 +214,37 @@ def test_the_channel_is_bound_only_while_the_objective_runs() -> None:
 
     with pytest.raises(NoTrialRunning, match="inside an objective"):
         current.channel()
+
+
+def test_two_threads_run_two_trials_without_mixing_their_reports() -> None:
+    both_run = threading.Barrier(2, timeout=10)
+    channels = [RecordingChannel(), RecordingChannel()]
+
+    def objective(params: dict[str, Any]) -> float:
+        both_run.wait()
+        current.channel().report(params["mine"], 0)
+        both_run.wait()
+        return 0.0
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda i: attempt(objective, channels[i], mine=float(i)), range(2)))
+
+    assert {outcome.ending for outcome in outcomes} == {Ending.COMPLETED}
+    assert [channel.heard for channel in channels] == [[(0.0, 0)], [(1.0, 0)]]
+
+
+def test_a_thread_of_the_objective_reports_for_its_trial() -> None:
+    channel = RecordingChannel()
+
+    def objective(params: dict[str, Any]) -> float:
+        thread = threading.Thread(target=lambda: current.channel().report(0.5, 0))
+        thread.start()
+        thread.join()
+        return 0.0
+
+    attempt(objective, channel)
+
+    assert channel.heard == [(0.5, 0)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Trials in this process, one after another: ask, attempt, tell, call back. The first rung of three.
+
+The same core as a worker's (`shared.execution`, `shared.studies`), without a lease: nobody notices when this process
+is killed in the middle of a trial, and that trial stays RUNNING. An outage of the database ends nothing: the
+training goes on, and what it found is told once the database is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from highnoon.ordinals import INTERRUPTED, ordinals
+from shared.errors import InvariantBroken, ServiceUnavailable, SpaceExhausted
+from shared.execution import Objective, run_attempt
+from shared.logs import event
+from shared.states import TOLD_AS, Ending
+from shared.studies import Asked, OptunaStudy
+from shared.studies.callbacks import Callback, call_back
+from shared.study import StudySpec
+from shared.trial import Outcome, Report
+
+logger = logging.getLogger("highnoon")
+
+T = TypeVar("T")
+
+
+def run_trials(
+    study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback]
+) -> list[Outcome]:
+    """Runs `spec.n_trials` more trials, fewer if a grid is exhausted or a callback stops the study.
+
+    Raises what a callback raises, and KeyboardInterrupt, each after the trial was told.
+    """
+    next_ordinal = ordinals(study, spec)
+    outcomes: list[Outcome] = []
+    while len(outcomes) < spec.n_trials:
+        try:
+            asked = _persistently(lambda: study.ask(ordinal=next_ordinal(), owner=None))
+        except SpaceExhausted as exhausted:
+            event(logger, "exhausted", study=spec.name, reason=exhausted)
+            break
+        outcomes.append(_run_trial(study, asked, objective))
+        _log_trial(spec, asked, outcomes[-1])
+        if call_back(study.optuna_study, callbacks, asked.number):
+            event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
+            break
+    return outcomes
+
+
+def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective) -> Outcome:
+    channel = StudyChannel(study, asked.trial_id)
+    try:
+        outcome = run_attempt(objective, asked.params, channel)
+    except BaseException:  # Ctrl-C: the trial must not stay RUNNING
+        study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
+        raise
+    _persistently(channel.send)
+    _persistently(lambda: study.tell(asked.trial_id, outcome))
+    return outcome
+
+
+class StudyChannel:
+    """What a trial in this process says goes straight to the study, or waits here while its database is away."""
+
+    def __init__(self, study: OptunaStudy, trial_id: int) -> None:
+        self._study = study
+        self._trial_id = trial_id
+        self._unsent: list[Report] = []
+
+    def report(self, value: float, step: int) -> None:
+        """Never fails for an outage."""
+        self._unsent.append(Report(step=step, value=value))
+        _unless_away(self.send, otherwise=None)
+
+    def should_prune(self) -> bool:
+        """False while the database is away."""
+        return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
+
+    def send(self) -> None:
+        """Everything reported so far. Raises ServiceUnavailable, and may then be called again."""
+        if self._unsent:
+            self._study.report_many(self._trial_id, self._unsent)
+            self._unsent.clear()
+
+
+def _unless_away(call: Callable[[], T], *, otherwise: T) -> T:
+    try:
+        return call()
+    except ServiceUnavailable as error:
+        event(logger, "database_away", level=logging.WARNING, error=error)
+        return otherwise
+
+
+def _persistently(step: Callable[[], T]) -> T:
+    """Repeats a step until the database answers: hours of training may hang on it, and a person can press Ctrl-C."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(ServiceUnavailable),
+        wait=wait_random_exponential(multiplier=0.25, max=5.0),
+        before_sleep=_note_wait,
+        reraise=True,
+    ):
+        with attempt:
+            return step()
+    raise InvariantBroken("an endless retry ended")
+
+
+def _note_wait(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    event(logger, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)
+
+
+def _log_trial(spec: StudySpec, asked: Asked, outcome: Outcome) -> None:
+    event(
+        logger,
+        "trial",
+        level=logging.WARNING if outcome.ending is Ending.FAILED else logging.INFO,
+        study=spec.name,
+        trial=asked.number,
+        state=TOLD_AS[outcome.ending],
+        value=outcome.value,
+        seconds=outcome.duration_s,
+        cause=outcome.cause,
+        reason=outcome.message or None,
+    )
+
+
+def every_one_failed(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """The last outcome, when there are some and not one of them did anything but fail; else None."""
+    last = None
+    for outcome in outcomes:
+        if TOLD_AS[outcome.ending] is not TOLD_AS[Ending.FAILED]:
+            return None
+        last = outcome
+    return last

@@ -1,0 +1,217 @@
+"""HPOTrialManager: a study in this process, kept in memory or in any database that Optuna can use.
+
+Owns the guide's signature and its checks. Building one connects to nothing, so that it may stand at module level of an
+objective file: a worker's trial process has neither database nor credentials. `local_run` runs the trials.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from highnoon import running
+from shared import errors
+from shared.errors import EveryTrialFailed, InvalidInput, NoCompletedTrial, Problem, StudyConflict, UserInputError
+from shared.states import TrialState
+from shared.study import StudySpec
+from shared.trial import Params, Trial
+from shared.urls import normalise
+
+if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
+    from shared.studies import OptunaStore, OptunaStudy
+
+_NOT_KNOWN_YET: dict[str, Any] = {
+    "objective": "in.process:objective",
+    "search_space": {"unknown": ["categorical", [None]]},
+}
+"""Stands in for what only `optimize` is told, so that everything else can be checked before."""
+
+_IN_A_WORKERS_TRIAL = "HIGHNOON_TICKET"
+"""Set by workers in the environment of a trial process."""
+
+
+class HPOTrialManager:
+    """A study of `study_name`. Raises InvalidInput with every mistake in its arguments at once.
+
+    Managers that name the same study and storage, in any process or machine, add trials to the same study; with
+    `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+    """
+
+    TrialPruned = errors.TrialPruned
+    report = staticmethod(running.report)
+    should_prune = staticmethod(running.should_prune)
+
+    def __init__(
+        self,
+        study_name: str,
+        n_trials: int = 50,
+        direction: str = "minimize",
+        storage: str | None = None,
+        pruner: str | Mapping[str, Any] = "median",
+        sampler: str | Mapping[str, Any] = "tpe",
+        load_if_exists: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        self._written = {
+            "name": study_name,
+            "n_trials": n_trials,
+            "direction": direction,
+            "pruner": pruner,
+            "sampler": sampler,
+            "seed": seed,
+        }
+        self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
+        self._url = storage
+        self._must_be_new = not load_if_exists
+        self._store: OptunaStore | None = None
+        self._study: OptunaStudy | None = None
+
+    def optimize(
+        self,
+        objective: Callable[[Params], object],
+        search_space: Mapping[str, Any],
+        n_trials: int | None = None,
+        callbacks: Iterable[Callable[[Any, Any], object]] | None = None,
+    ) -> Params:
+        """Adds trials to the study, one after another; returns the best parameters that the study has then.
+
+        `n_trials` is how many this call adds, by default the manager's. After each trial every callback is called as
+        f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a callback raises passes on.
+
+        Raises InvalidInput with every mistake at once, StudyConflict when the study asks another question,
+        EveryTrialFailed when no trial did anything but fail, and NoCompletedTrial when all were pruned.
+        """
+        _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
+        called = list(callbacks or ())
+        asked = {**self._written, **_NOT_KNOWN_YET, "search_space": search_space}
+        spec = _checked(
+            "optimize()",
+            asked if n_trials is None else {**asked, "n_trials": n_trials},
+            [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
+        )
+        study = self._joined(spec)
+        _run(study, spec, objective, called)
+        return self.best_params
+
+    @property
+    def best_trial(self) -> Trial:
+        """The best completed trial of the study, whoever ran it. Raises NoCompletedTrial."""
+        best = self._results().best_trial()
+        if best is None:
+            raise self._nothing_completed()
+        return best
+
+    @property
+    def best_params(self) -> Params:
+        """The parameters of the best trial. Raises NoCompletedTrial."""
+        return dict(self.best_trial.params)
+
+    @property
+    def best_value(self) -> float:
+        """The value of the best trial. Raises NoCompletedTrial."""
+        value = self.best_trial.value
+        if value is None:
+            raise errors.InvariantBroken(f"the best trial of study {self._spec.name} completed without a value")
+        return value
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials of the study by number, also the running and the failed ones, whoever ran them."""
+        return self._results().trials()
+
+    def get_param_importance(self) -> dict[str, float]:
+        """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
+
+        With fewer than two completed trials Optuna warns, and all shares are equal.
+        """
+        if not self._results().trials([TrialState.COMPLETE]):
+            raise self._nothing_completed()
+        return self._results().param_importance()
+
+    def _joined(self, spec: StudySpec) -> OptunaStudy:
+        """The study, made if it is not there. Raises StudyConflict."""
+        store = self._connected()
+        if self._must_be_new and store.exists(spec.name):
+            raise StudyConflict(
+                f"study {spec.name!r} exists already, and load_if_exists=False asks for a new one. "
+                "Choose another study_name, or leave load_if_exists out to add trials to it."
+            )
+        store.create_study(spec.name, spec.direction)
+        self._must_be_new = False
+        self._study = store.open(spec)
+        return self._study
+
+    def _results(self) -> OptunaStudy:
+        """The study, to read it. Raises UnknownStudy when nobody has made it yet."""
+        if self._study is None:
+            _refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
+            store = self._connected()
+            if self._url is None:
+                store.create_study(self._spec.name, self._spec.direction)
+            self._study = store.open(self._spec)
+        return self._study
+
+    def _connected(self) -> OptunaStore:
+        if self._store is None:
+            from shared.studies import OptunaStore
+
+            self._store = OptunaStore(self._url)
+        return self._store
+
+    def _nothing_completed(self) -> NoCompletedTrial:
+        states = Counter(str(trial.state) for trial in self.trials)
+        ended = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "it has no trials"
+        return NoCompletedTrial(f"study {self._spec.name!r} has no completed trial yet: {ended}")
+
+
+def _run(
+    study: OptunaStudy,
+    spec: StudySpec,
+    objective: Callable[[Params], object],
+    callbacks: Sequence[Callable[..., object]],
+) -> None:
+    from highnoon.local_run import every_one_failed, run_trials
+
+    outcomes = run_trials(study, spec, objective, callbacks)
+    last = every_one_failed(outcomes)
+    if last is not None:
+        count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
+        raise EveryTrialFailed(f"{count} failed; the last one: {last.message}\n{last.traceback}".rstrip())
+
+
+def _checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) -> StudySpec:
+    try:
+        spec = StudySpec.from_json(written)
+    except InvalidInput as invalid:
+        raise InvalidInput(source, [*map(_as_argument, invalid.problems), *found]) from None
+    if found:
+        raise InvalidInput(source, found)
+    return spec
+
+
+def _as_argument(problem: Problem) -> Problem:
+    return replace(problem, key="study_name") if problem.key == "name" else problem
+
+
+def _storage_problems(storage: object) -> Sequence[Problem]:
+    if storage is None:
+        return ()
+    if not isinstance(storage, str):
+        return [Problem(key="storage", message="must be the address of a database, or None", value=storage)]
+    try:
+        normalise(storage, key="storage")
+    except InvalidInput as invalid:
+        return invalid.problems
+    return ()
+
+
+def _callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
+    return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
+
+
+def _refuse_in_a_workers_trial(what: str, remedy: str) -> None:
+    if _IN_A_WORKERS_TRIAL in os.environ:
+        raise UserInputError(f"{what}: a worker's trial runs in this process, without any database. {remedy}")

@@ -1,0 +1,22 @@
+"""What an objective may say about the trial that runs in this process, and ask about it.
+
+The same two calls in process, in a worker's trial process, and as methods of HPOTrialManager: they speak through
+the channel that the runner of the attempt has bound.
+"""
+
+from __future__ import annotations
+
+from shared.current import channel
+
+
+def report(value: float, step: int) -> None:
+    """Records an intermediate value, usually once per epoch; the first value of a step wins.
+
+    Raises NoTrialRunning outside an objective, InvalidInput for what is no number or no step.
+    """
+    channel().report(value, step)
+
+
+def should_prune() -> bool:
+    """True when the study's pruner would end this trial now. Raises NoTrialRunning outside an objective."""
+    return channel().should_prune()

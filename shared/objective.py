@@ -73,7 +73,7 @@ def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]
         hint = nearest(ref.function, [name for name in vars(module) if not name.startswith("_")])
         raise ObjectiveError(f"{ref.where} has no {ref.function}. {hint}")
     if not callable(function):
-        raise ObjectiveError(f"{ref.function} in {ref.where} is not callable: it is a {type(function).__name__}")
+        raise ObjectiveError(f"{ref.function} in {ref.where} is not callable: its type is {type(function).__name__}")
     return function  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,7 @@
 """Single values as people write them in a search space: a number, a whole number, a choice, a pair of bounds, a step.
 
 Owns what makes each of them acceptable and the sentence for when it is not. Which values a kind of parameter takes
-is the business of `space`, the only caller.
+is the business of `space`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def choice(value: object) -> ParamValue:
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):
         return float(value)
-    if isinstance(value, str) and _storable(value):
+    if isinstance(value, str) and is_storable(value):
         return str(value)
     raise Mistake(
         f"the choice {value!r} is not text, a finite number, true, false or null",
@@ -87,6 +87,11 @@ def positive_step(step: Number) -> Number:
     return step
 
 
+def is_storable(text: str) -> bool:
+    """False for what UTF-8 or PostgreSQL refuse: lone surrogates and NUL."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def rewritten(value: object, convert: Callable[[str], int | float]) -> str:
     """The hint for a number that was written in quotes or, where a whole one is wanted, as 12.0; else nothing."""
     try:
@@ -101,11 +106,6 @@ def rewritten(value: object, convert: Callable[[str], int | float]) -> str:
 def exact(value: float) -> Decimal:
     """The number as it is written: 0.1 is a tenth here, so that steps do not drift."""
     return Decimal(repr(value))
-
-
-def _storable(text: str) -> bool:
-    """False for what UTF-8 or PostgreSQL refuse: lone surrogates and NUL."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _kind_of(value: object) -> str:

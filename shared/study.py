@@ -18,6 +18,7 @@ from shared import objective as objectives
 from shared.errors import InvalidInput, Problem, nearest
 from shared.grid import grid_problems
 from shared.objective import ObjectiveRef
+from shared.scalars import is_storable
 from shared.space import KINDS, SearchSpace, read_space, written_form
 from shared.strategy import Count, Natural, Strict
 from shared.strategy import PrunerSpec as PrunerSpec
@@ -31,7 +32,7 @@ NAME_LIMIT = 100
 QUESTION = ("direction", "objective", "search_space")
 """What makes a study another study; everything else may differ between two that share a name."""
 
-Seconds = Annotated[float, Field(gt=0, le=1e9)]
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
 
 
@@ -105,9 +106,9 @@ class StudySpec(Strict):
     @field_validator("code_dir")
     @classmethod
     def _code_dir_is_absolute(cls, code_dir: str | None) -> str | None:
-        if code_dir is None or Path(code_dir).is_absolute():
+        if code_dir is None or (Path(code_dir).is_absolute() and is_storable(code_dir)):
             return code_dir
-        raise refusal([Problem(key="code_dir", message="must be an absolute path", value=code_dir)])
+        raise refusal([Problem(key="code_dir", message="must be an absolute path in UTF-8", value=code_dir)])
 
     @field_serializer("search_space")
     def _written_space(self, space: SearchSpace) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _with_code_dir(data: Mapping[str, Any], code_dir: Path | None) -> Mapping[st
     named = data.get("code_dir", ".")
     if code_dir is None or not isinstance(named, str):
         return data
-    return {**data, "code_dir": str((code_dir / named).resolve())}
+    return {**data, "code_dir": str((code_dir / named).absolute())}
 
 
 def _validated(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem]]:

@@ -88,7 +88,7 @@ def _toml(text: str) -> object:
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).partition(" (at ")
         numbers = [int(number) for number in re.findall(r"\d+", place)]
-        line, column = numbers if len(numbers) == 2 else (text.count("\n") + 1, 1)
+        line, column = numbers if len(numbers) == 2 else _place(text, len(text))
         hint = "Text needs quotes, a list square brackets." if message == "Invalid value" else ""
         raise _syntax(message, text, line, column, hint) from None
 
@@ -117,9 +117,7 @@ def _yaml(text: str) -> object:
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise _syntax(error.problem or error.context or "cannot be read", text, *place) from None
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise _syntax(error.reason, text, *place) from None
+        raise _syntax(error.reason, text, *_place(text, error.position)) from None
 
 
 class _Yaml(yaml.SafeLoader):
@@ -140,16 +138,18 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
     _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 _PARSERS: dict[str, Callable[[str], object]] = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    before = text[:position]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _syntax(message: str, text: str, line: int, column: int, hint: str = "") -> _Unreadable:

@@ -23,11 +23,11 @@ _SENTENCES = {
     "extra_forbidden": "is not a known key",
     "finite_number": "must be a finite number",
     "float_type": "must be a number",
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
     "int_type": "must be a whole number",
     "invalid_key": "a key must be text",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "missing": "is missing",
     "model_type": "must be a name, or a table with a name",
@@ -55,11 +55,17 @@ def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, s
         problem: Problem = context["problem"]
         return problem
     key = _written_key(detail["loc"], written)
-    value = None if kind == "missing" else detail["input"]
-    message = _SENTENCES[kind].format(**context) if kind in _SENTENCES else detail["msg"]
     return Problem(
-        key=".".join(key), message=message, value=value, hint=_hint(kind, value, context) or hint_for(key, kind)
+        key=".".join(key),
+        message=_sentence(kind, context) or detail["msg"],
+        value=None if kind == "missing" else detail["input"],
+        hint=_hint(kind, detail["input"], context) or hint_for(key, kind),
     )
+
+
+def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+    said = {name: _said(limit) for name, limit in context.items()}
+    return _SENTENCES.get(kind, "").format(**said)
 
 
 def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
@@ -68,6 +74,13 @@ def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
     if kind in ("int_type", "float_type"):
         return rewritten(value, int if kind == "int_type" else float)
     return ""
+
+
+def _said(limit: object) -> object:
+    """Pydantic gives the limits of a real number as 1000000000.0."""
+    if isinstance(limit, float) and limit.is_integer():
+        limit = int(limit)
+    return f"{limit:,}" if isinstance(limit, int) else limit
 
 
 def _written_key(loc: tuple[int | str, ...], written: object) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -53,7 +54,6 @@ def test_booleans_stay_booleans_and_whole_bounds_become_reals() -> None:
 
 
 def test_takes_numpys_numbers_as_plain_ones() -> None:
-    numpy = pytest.importorskip("numpy")
     whole, real = (
         parse_param("x", ("int", numpy.int64(1), numpy.int32(4))),
         parse_param("x", ("categorical", [numpy.float64(0.5), numpy.int64(2), numpy.str_("a")])),

@@ -166,7 +166,7 @@ def test_the_lease_is_renewed_while_the_trial_holds_the_gil(tmp_path: Path) -> N
 
 
 def test_a_cancelled_trial_is_stopped_at_its_next_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HIGHNOON_TEST_GO", str(tmp_path / "never"))
+    monkeypatch.setenv("TEST_GO_FILE", str(tmp_path / "never"))
     outcome = outcome_of(tmp_path, "patient", Diary(wish=Wish.CANCEL), kill_grace_s=20.0)
     assert outcome.ending is Ending.CANCELLED
     assert outcome.exit_status == 0, "it was asked, not killed"

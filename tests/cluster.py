@@ -1,0 +1,193 @@
+"""A cluster for tests: real coordinator and worker processes on given addresses, and what a test asks of the books."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from shared.ledger import Database, Studies
+from shared.ledger.schema import tickets
+from shared.ledger.studies import StudyRecord
+from shared.states import TicketState, TrialState
+from shared.studies import OptunaStore
+from shared.study import StudySpec
+from shared.trial import Trial
+from tests.support import eventually
+
+HERE = Path(__file__).parent
+PERIODS = {
+    "HIGHNOON_LEASE_S": "3",
+    "HIGHNOON_RENEW_S": "0.5",
+    "HIGHNOON_REAP_S": "0.5",
+    "HIGHNOON_PRESENCE_S": "0.5",
+    "HIGHNOON_TICK_S": "0.2",
+    "HIGHNOON_LEADER_TTL_S": "1",
+    "HIGHNOON_TELL_GRACE_S": "1",
+    "HIGHNOON_KILL_GRACE_S": "0.5",
+    "HIGHNOON_DRAIN_S": "5",
+    "HIGHNOON_PRELOAD": "",
+}
+
+
+@dataclass
+class Cluster:
+    """One database, one Redis, and the processes that a test starts and kills."""
+
+    database_url: str
+    redis_url: str
+    folder: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start_coordinator(self) -> subprocess.Popen[bytes]:
+        return self._start("coordinator", "start")
+
+    def start_worker(self, *, slots: int = 2, **environ: str) -> subprocess.Popen[bytes]:
+        return self._start("workers", "start", "--queues", "cpu", "--slots", str(slots), **environ)
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `coordinator` command, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "coordinator", *arguments],
+            env=self._environ(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def submit(self, objective: str, n_trials: int, *, name: str = "study", **keys: Any) -> str:
+        """Writes a study file and submits it by the command line; returns the study's name."""
+        spec = {
+            "name": name,
+            "n_trials": n_trials,
+            "objective": f"objectives.py:{objective}",
+            "code_dir": str(HERE),
+            "sampler": "random",
+            "seed": 1,
+            "search_space": {"x": ["uniform", -5.0, 5.0]},
+            **keys,
+        }
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(spec))
+        done = self.cli("submit", str(path))
+        assert done.returncode == 0, done.stderr
+        return name
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """`kill -9` of a process and of everything in its group; what it forked elsewhere must follow by itself."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def slots(self) -> list[dict[str, Any]]:
+        """The notes of all slots that run a trial now, as the agents would read them."""
+        found = []
+        for path in (self.folder / "home" / "nodes").glob("*/slots/*.json"):
+            try:
+                note = json.loads(path.read_text())
+            except (FileNotFoundError, ValueError):
+                continue
+            if note["trial_group"] is not None:
+                found.append(note)
+        return found
+
+    def a_running_slot(self) -> dict[str, Any]:
+        """Waits until a trial runs."""
+        return eventually(self.slots, 60, what="a trial is running")[0]
+
+    @contextmanager
+    def books(self) -> Iterator[Books]:
+        """Reading access to ledger and Optuna."""
+        database = Database(self.database_url)
+        store = OptunaStore(self.database_url)
+        try:
+            yield Books(database, store)
+        finally:
+            store.close()
+            database.close()
+
+    def stop(self) -> None:
+        """Ends whatever still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                self.kill(process)
+
+    def logs(self) -> str:
+        """What the processes said, for the message of a failed test."""
+        return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in self.folder.glob("*.log"))
+
+    def _start(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+        log = self.folder / f"{arguments[0]}-{len(self.processes)}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env={**self._environ(), **environ},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def _environ(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **PERIODS,
+            "HIGHNOON_DATABASE_URL": self.database_url,
+            "HIGHNOON_REDIS_URL": self.redis_url,
+            "HIGHNOON_HOME": str(self.folder / "home"),
+            **self.environ,
+        }
+
+
+class Books:
+    """Ledger and Optuna side by side."""
+
+    def __init__(self, database: Database, store: OptunaStore) -> None:
+        self._database = database
+        self._store = store
+        self.studies = Studies(database)
+
+    def wait_until_over(self, name: str, timeout_s: float = 90.0) -> StudyRecord:
+        eventually(lambda: self.studies.get(name).is_over, timeout_s, what=f"study {name} is over")
+        return self.studies.get(name)
+
+    def closed(self, name: str) -> int:
+        return self.studies.counts(self.studies.get(name).id).closed
+
+    def trials(self, name: str) -> list[Trial]:
+        return self._store.open(StudySpec.from_json(self.studies.get(name).spec)).trials()
+
+    def assert_balanced(self, name: str, n_trials: int) -> None:
+        """Every ticket closed once, every counted trial of one ticket, no trial running: the end of each story."""
+        record = self.studies.get(name)
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                select(tickets.c.id, tickets.c.state, tickets.c.trial_number, tickets.c.value).where(
+                    tickets.c.study_id == record.id
+                )
+            ).all()
+        trials = {trial.number: trial for trial in self.trials(name)}
+        assert [row.state for row in rows] == [TicketState.CLOSED] * n_trials
+        numbers = [row.trial_number for row in rows]
+        assert len(set(numbers)) == n_trials, "two tickets counted the same trial"
+        states = Counter(trial.state for trial in trials.values())
+        assert not states[TrialState.RUNNING] and not states[TrialState.WAITING], states
+        for row in rows:
+            assert trials[row.trial_number].value == row.value
+            assert trials[row.trial_number].attrs["highnoon:ticket"] == row.id
+        beside = set(trials) - set(numbers)
+        assert all(trials[number].state is TrialState.FAIL for number in beside), "a lost attempt was counted"

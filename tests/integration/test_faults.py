@@ -1,0 +1,184 @@
+"""Faults in the middle of a study of 40 trials: each story ends with balanced books."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator.stack import Stack
+from shared.states import Ending, TrialState
+from tests.cluster import Books, Cluster
+from tests.support import eventually
+from workers import kernel
+
+N_TRIALS = 40
+
+
+@pytest.fixture
+def cluster(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(postgres_url, redis_url, tmp_path)
+    yield cluster
+    cluster.stop()
+    print(cluster.logs())
+
+
+@pytest.fixture
+def books(cluster: Cluster) -> Iterator[Books]:
+    with cluster.books() as books:
+        yield books
+
+
+def begin(cluster: Cluster, books: Books, objective: str = "slow", n_trials: int = N_TRIALS) -> str:
+    """A study in its middle: some trials are closed, some run, some wait."""
+    cluster.start_coordinator()
+    cluster.start_worker()
+    name = eventually(lambda: _submitted(cluster, objective, n_trials), 30)
+    eventually(lambda: books.closed(name) >= 4, 60, what="four trials are closed")
+    return name
+
+
+def _submitted(cluster: Cluster, objective: str, n_trials: int) -> str | None:
+    try:
+        return cluster.submit(objective, n_trials)
+    except AssertionError as refused:
+        # The coordinator has not made the schema yet.
+        assert "no HighNoon ledger" in str(refused)
+        return None
+
+
+def test_a_study_without_faults(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    assert books.wait_until_over(name).stop_reason == "n_trials"
+    books.assert_balanced(name, N_TRIALS)
+    trials = books.trials(name)
+    assert len(trials) == N_TRIALS
+    assert all(trial.state is TrialState.COMPLETE and len(trial.reports) == 1 for trial in trials)
+
+
+def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    os.kill(cluster.a_running_slot()["trial_group"], signal.SIGKILL)
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+    attempts = books.studies.attempts(books.studies.get(name).id)
+    killed = [attempt for attempt in attempts if attempt.ending is Ending.KILLED]
+    assert [(attempt.signal, attempt.cause) for attempt in killed] == [("SIGKILL", "signal")]
+    trials = {trial.number: trial for trial in books.trials(name)}
+    assert len(trials) == N_TRIALS + 1
+    (retry,) = [a for a in attempts if a.ticket_id == killed[0].ticket_id and a.attempt == 2]
+    assert killed[0].trial_number is not None and retry.trial_number is not None
+    assert trials[retry.trial_number].params == trials[killed[0].trial_number].params, "the same point is tried again"
+
+
+def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    note = cluster.a_running_slot()
+    os.kill(note["pid"], signal.SIGKILL)
+    eventually(lambda: kernel.start_ticks(note["trial_group"]) is None, what="its trial is gone")
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+    lost = [attempt for attempt in books.studies.attempts(books.studies.get(name).id) if attempt.ending is Ending.LOST]
+    assert [attempt.message for attempt in lost] == [
+        f"its supervisor (pid {note['pid']} on {os.uname().nodename}) died"
+    ], "the agent lets go at once; nobody waits for the reaper"
+
+
+def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    notes = cluster.slots() or [cluster.a_running_slot()]
+    cluster.kill(cluster.processes[1])
+    for note in notes:
+        eventually(lambda note=note: kernel.start_ticks(note["pid"]) is None, what="supervisors follow their agent")
+        eventually(lambda note=note: kernel.start_ticks(note["trial_group"]) is None, what="trials follow theirs")
+    cluster.start_worker()
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+
+
+def test_kill_9_of_the_coordinator(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    cluster.kill(cluster.processes[0])
+    cluster.start_coordinator()
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+    assert len(books.trials(name)) == N_TRIALS, "no attempt was lost"
+
+
+def test_flushall_on_redis(cluster: Cluster, books: Books) -> None:
+    name = begin(cluster, books)
+    with redis.Redis.from_url(cluster.redis_url) as client:
+        client.flushall()
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+    assert len(books.trials(name)) == N_TRIALS, "no trial ran twice"
+
+
+def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(cluster: Cluster, books: Books) -> None:
+    # Given a supervisor that is stopped in the middle of its trial
+    name = begin(cluster, books)
+    note = cluster.a_running_slot()
+    os.kill(note["pid"], signal.SIGSTOP)
+    study_id = books.studies.get(name).id
+
+    # When its lease is reaped, and only then it wakes
+    def reaped() -> bool:
+        return any(
+            attempt.ticket_id == note["ticket"] and attempt.ending is Ending.LOST
+            for attempt in books.studies.attempts(study_id)
+        )
+
+    try:
+        eventually(reaped, 40, what="the lease of the sleeper is reaped")
+    finally:
+        os.kill(note["pid"], signal.SIGCONT)
+
+    # Then it kills its trial and its slot goes on with other work
+    eventually(lambda: kernel.start_ticks(note["trial_group"]) is None, what="the zombie's trial is gone")
+    books.wait_until_over(name)
+    books.assert_balanced(name, N_TRIALS)
+
+
+def test_postgres_away_for_longer_than_a_lease(tmp_path: Path) -> None:
+    # Given a stack of its own, and a study whose running trials wait for a sign
+    go = tmp_path / "go"
+    with tempfile.TemporaryDirectory(prefix="highnoon-outage-") as home, Stack(Path(home)) as stack:
+        cluster = Cluster(stack.database_url, stack.redis_url, tmp_path, {"TEST_GO_FILE": str(go)})
+        try:
+            cluster.start_coordinator()
+            cluster.start_worker()
+            name = eventually(lambda: _submitted(cluster, "patient", N_TRIALS), 30)
+            eventually(lambda: len(cluster.slots()) == 2, 60, what="two trials are running")
+            running = cluster.slots()
+
+            # When PostgreSQL is away for longer than a lease and comes back
+            stack.postgres.stop()
+            wait_out(5.0)
+            stack.postgres.start()
+            with cluster.books() as books:
+                # (time enough for a reaper that does not know rule 8)
+                wait_out(2.0)
+                go.touch()
+                books.wait_until_over(name)
+
+                # Then no healthy attempt was reaped
+                books.assert_balanced(name, N_TRIALS)
+                attempts = books.studies.attempts(books.studies.get(name).id)
+                assert [attempt for attempt in attempts if attempt.ending is Ending.LOST] == []
+                assert {note["ticket"] for note in running} <= {a.ticket_id for a in attempts if a.attempt == 1}
+                assert len(books.trials(name)) == N_TRIALS
+        finally:
+            cluster.stop()
+            print(cluster.logs())
+
+
+def wait_out(seconds: float) -> None:
+    """Lets a period pass that is the fact under test: an outage, or a lease."""
+    deadline = time.monotonic() + seconds
+    eventually(lambda: time.monotonic() > deadline, seconds + 10)

@@ -1,0 +1,11 @@
+"""Optuna's studies, as the rest of the system uses them: opened, asked, told, read.
+
+`store` opens, `study` decides, `trials` is the seam to what is written (`sql` in a database, `memory` without one),
+`history` reads. Optuna's schema and its own readers stay as they are: any Optuna script may join a study of ours.
+"""
+
+from shared.studies.store import OptunaStore, quiet
+from shared.studies.study import OptunaStudy
+from shared.studies.trials import Asked, OwnedTrial, Owner
+
+__all__ = ["Asked", "OptunaStore", "OptunaStudy", "OwnedTrial", "Owner", "quiet"]

@@ -1,0 +1,156 @@
+"""One process's way to Optuna's studies: the storage, its schema, and which studies there are.
+
+Build it after forks only, one per process: a database connection cannot be shared. A study is opened by its spec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import optuna
+from optuna.distributions import check_distribution_compatibility
+from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
+from optuna.study import StudyDirection
+from typing_extensions import Self
+
+from shared.errors import InvariantBroken, StudyConflict, UnknownStudy
+from shared.samplers import Distributions, build_pruner, build_sampler, distributions
+from shared.studies.connecting import connect
+from shared.studies.history import HistoryStorage
+from shared.studies.memory import MemoryTrials
+from shared.studies.outages import reported
+from shared.studies.sql import SqlTrials
+from shared.studies.study import OptunaStudy
+from shared.studies.trials import Trials
+from shared.study import StudySpec
+from shared.urls import masked, normalise
+
+IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
+
+
+class OptunaStore:
+    """Optuna's studies at one address; without an address, in this process's memory."""
+
+    def __init__(self, url: str | None, *, create_schema: bool = True, **engine_options: Any) -> None:
+        """Raises InvalidInput for what is no address, ServiceUnavailable, and SchemaMismatch for foreign tables.
+
+        With `create_schema` missing tables are made, however many processes start at once.
+        """
+        address = None if url is None else normalise(url)
+        self.url = None if address in IN_MEMORY else address
+        self._pid = os.getpid()
+        self._database: HistoryStorage | None = None
+        if self.url is not None:
+            with reported(self.url):
+                self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
+        self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
+
+    def create_study(self, name: str, direction: str) -> None:
+        """Makes the study unless it is there. Raises StudyConflict when it is there with the other direction."""
+        wanted = StudyDirection[direction.upper()]
+        with self._border(), _silently():
+            try:
+                self._storage.create_new_study([wanted], name)
+            except optuna.exceptions.DuplicatedStudyError:
+                self._check_direction(name, wanted)
+
+    def open(self, spec: StudySpec) -> OptunaStudy:
+        """The study of that name. Raises UnknownStudy, or StudyConflict when its trials answer another question."""
+        with self._border():
+            study_id = self._id_of(spec.name)
+            self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
+            trials = self._trials_of(study_id)
+            _check_domains(spec, trials.latest_domains())
+            study = optuna.Study(
+                study_name=spec.name,
+                storage=self._storage,
+                sampler=build_sampler(spec.sampler),
+                pruner=build_pruner(spec.pruner),
+            )
+        return OptunaStudy(spec, study, trials, self._border)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a study of that name."""
+        with self._border():
+            try:
+                self._storage.get_study_id_from_name(name)
+            except KeyError:
+                return False
+            return True
+
+    def delete(self, name: str) -> None:
+        """Removes the study with all its trials. Raises UnknownStudy."""
+        with self._border():
+            self._storage.delete_study(self._id_of(name))
+
+    def close(self) -> None:
+        """Gives the connections back. The store cannot be used afterwards."""
+        if self._database is not None:
+            self._database.remove_session()
+            self._database.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        """Everything that reaches the storage passes here: no foreign error leaves, no forked copy enters."""
+        if os.getpid() != self._pid:
+            raise InvariantBroken("an OptunaStore was used after a fork; each process builds its own")
+        with reported(self.url or "in memory"):
+            yield
+
+    def _trials_of(self, study_id: int) -> Trials:
+        if self._database is not None:
+            return SqlTrials(self._database.engine, study_id)
+        return MemoryTrials(self._storage, study_id)
+
+    def _id_of(self, name: str) -> int:
+        try:
+            return self._storage.get_study_id_from_name(name)
+        except KeyError:
+            where = masked(self.url) if self.url else "memory"
+            raise UnknownStudy(f"no study {name!r} in {where}") from None
+
+    def _check_direction(self, name: str, wanted: StudyDirection) -> None:
+        directions = self._storage.get_study_directions(self._id_of(name))
+        if directions != [wanted]:
+            found = ", ".join(direction.name.lower() for direction in directions)
+            raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")
+
+
+def quiet() -> None:
+    """Optuna says only what is wrong. For processes that are ours: it is a setting of the whole process."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """For one call: Optuna announces each new study on stderr."""
+    before = optuna.logging.get_verbosity()
+    quiet()
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _check_domains(spec: StudySpec, stored: Distributions) -> None:
+    """Optuna refuses a parameter of another kind or with other choices, ranges may change. We write past its check."""
+    for name, domain in distributions(spec.search_space).items():
+        try:
+            if name in stored:
+                check_distribution_compatibility(stored[name], domain)
+        except ValueError:
+            raise StudyConflict(
+                f"study {spec.name!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
+            ) from None

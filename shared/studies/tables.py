@@ -1,0 +1,16 @@
+"""Optuna's own tables, as its 5.0.x models define them, for the statements that we spell ourselves."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from optuna.storages._rdb import models
+from sqlalchemy import Table
+
+studies = cast(Table, models.StudyModel.__table__)
+trials = cast(Table, models.TrialModel.__table__)
+params = cast(Table, models.TrialParamModel.__table__)
+values = cast(Table, models.TrialValueModel.__table__)
+reports = cast(Table, models.TrialIntermediateValueModel.__table__)
+user_attrs = cast(Table, models.TrialUserAttributeModel.__table__)
+system_attrs = cast(Table, models.TrialSystemAttributeModel.__table__)

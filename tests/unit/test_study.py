@@ -335,7 +335,7 @@ domains = st.sampled_from(
         ["uniform", 0.1, 0.75, 0.1],
         ["log_uniform", 1e-7, 3],
         ["int", -3, 11, 4],
-        ["int_log", 1, 512],
+        ["int_log", 1, 16],
         ["categorical", [1, 2.0, "three", None, False]],
     ]
 )

@@ -1,0 +1,305 @@
+"""Sampling ahead is sampling: the same points as Optuna's own ask, and nothing written before the trial is whole.
+
+These tests hold down what `shared.samplers` uses of Optuna's private parts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from shared.errors import InvalidInput, SpaceExhausted
+from shared.grid import grid
+from shared.samplers import Grid, as_stored, build_pruner, build_sampler, distributions, sample, seed_of, snapshot_of
+from shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from shared.states import Ending
+from shared.strategy import PrunerSpec, SamplerSpec
+from shared.studies import OptunaStore, Owner, quiet
+from shared.study import StudySpec
+from shared.trial import Outcome
+
+MIXED: SearchSpace = {
+    "rate": LogUniform(low=1e-5, high=1e-1),
+    "dropout": Uniform(low=0.0, high=0.5),
+    "width": Int(low=32, high=512, step=32),
+    "optimizer": Categorical(choices=("adam", "sgd", None, True)),
+    "always": Int(low=3, high=3),
+}
+NUMERIC: SearchSpace = {"x": Uniform(low=-1.0, high=1.0), "y": Uniform(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
+
+SAMPLERS = [
+    pytest.param(SamplerSpec(name="random"), id="random"),
+    pytest.param(SamplerSpec(name="tpe"), id="tpe"),
+    pytest.param(SamplerSpec(name="tpe", options={"multivariate": False}), id="tpe-univariate"),
+    pytest.param(SamplerSpec(name="tpe", options={"constant_liar": False}), id="tpe-no-liar"),
+    pytest.param(SamplerSpec(name="tpe", options={"group": True}), id="tpe-group"),
+    pytest.param(SamplerSpec(name="cmaes"), id="cmaes"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    quiet()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    match request.param:
+        case "memory":
+            yield None
+        case "sqlite":
+            yield f"sqlite:///{tmp_path}/studies.db"
+        case _:
+            yield request.getfixturevalue("postgres_url")
+
+
+def spec_of(sampler: SamplerSpec, space: SearchSpace = MIXED, **more: Any) -> StudySpec:
+    return StudySpec(name="digits", objective="objectives:any", sampler=sampler, search_space=space, **more)
+
+
+def completed(value: float) -> Outcome:
+    return Outcome(ending=Ending.COMPLETED, value=value)
+
+
+def plain_study(sampler: BaseSampler, trials: int) -> optuna.Study:
+    """A study of Optuna's own in memory, whose history depends on nothing but `trials`."""
+    study = optuna.create_study(sampler=RandomSampler(seed=7))
+    for _ in range(trials):
+        trial = study.ask(distributions(MIXED))
+        study.tell(trial, trial.params["dropout"] + trial.params["rate"])
+    study.sampler = sampler
+    return study
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("space", [MIXED, NUMERIC], ids=["mixed", "numeric"])
+def test_every_sampler_works_ahead_on_every_storage(
+    storage: str | None, sampler: SamplerSpec, space: SearchSpace
+) -> None:
+    with OptunaStore(storage) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(sampler, space, seed=3))
+
+        # When 24 trials are asked for and told, two of them running at any time
+        running = study.ask(ordinal=0, owner=None)
+        for ordinal in range(1, 24):
+            asked = study.ask(ordinal=ordinal, owner=None)
+            study.tell(running.trial_id, completed(1.0 / (1 + running.number)))
+            running = asked
+
+        # Then each is whole: all its parameters, in order, of the right type, within their bounds
+        trials = study.optuna_study.get_trials(deepcopy=False)
+        assert [trial.number for trial in trials] == list(range(24))
+        for trial in trials:
+            trial._validate()
+            assert list(trial.params) == list(space)
+            assert trial.distributions == distributions(space)
+
+
+@pytest.mark.parametrize("trials", [0, 3, 40])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(SamplerSpec(name="random"), RandomSampler, id="random"),
+        pytest.param(SamplerSpec(name="tpe"), TPESampler, id="tpe"),
+        pytest.param(
+            SamplerSpec(name="tpe", options={"multivariate": False}),
+            lambda seed: TPESampler(seed=seed, multivariate=False),
+            id="tpe-univariate",
+        ),
+    ],
+)
+def test_proposes_what_optunas_own_ask_proposes(ours: SamplerSpec, theirs: Any, trials: int) -> None:
+    expected = plain_study(theirs(seed=99), trials).ask(distributions(MIXED)).params
+    sampled = sample(plain_study(build_sampler(ours), trials), distributions(MIXED), seed=99, fixed={})
+    assert sampled.params == expected
+
+
+def test_writes_nothing_and_reads_the_history_once() -> None:
+    study = plain_study(build_sampler(SamplerSpec(name="tpe")), trials=20)
+    before = study.get_trials()
+    reads: list[object] = []
+    read_all = study._storage.get_all_trials
+
+    def counted(*args: Any, **options: Any) -> list[FrozenTrial]:
+        reads.append(args)
+        return read_all(*args, **options)
+
+    study._storage.get_all_trials = counted  # type: ignore[method-assign]
+
+    sample(study, distributions(MIXED), seed=1, fixed={})
+
+    assert len(reads) == 1
+    assert read_all(study._study_id) == before
+
+
+def test_random_sampling_reads_nothing() -> None:
+    study = plain_study(RandomSampler(), trials=3)
+    study._storage.get_all_trials = lambda *args, **kwargs: pytest.fail("read the history")  # type: ignore[method-assign]
+    assert sample(study, distributions(MIXED), seed=1, fixed={}).params.keys() == MIXED.keys()
+
+
+def test_what_is_fixed_stays_and_the_rest_is_sampled() -> None:
+    study = plain_study(build_sampler(SamplerSpec(name="tpe")), trials=20)
+    fixed = as_stored(distributions(MIXED), {"width": 64.0, "optimizer": "sgd", "no such parameter": 1})
+    sampled = sample(study, distributions(MIXED), seed=1, fixed=fixed)
+    assert sampled.params["width"] == 64 and isinstance(sampled.params["width"], int)
+    assert sampled.params["optimizer"] == "sgd"
+    assert list(sampled.params) == list(MIXED)
+
+
+@pytest.mark.parametrize("unfit", [{"optimizer": "no such choice"}, {"rate": "fast"}, {"width": float("nan")}])
+def test_a_value_that_a_domain_cannot_hold_is_refused(unfit: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        as_stored(distributions(MIXED), unfit)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
+    study = plain_study(build_sampler(sampler), trials=20)
+    proposed = [
+        sample(study, distributions(NUMERIC), seed=seed_of(11, ordinal), fixed={}).params for ordinal in (4, 5, 4)
+    ]
+    assert proposed[0] == proposed[2]
+    assert proposed[0] != proposed[1]
+    assert seed_of(11, 4) != seed_of(12, 4)
+
+
+def test_without_a_seed_forked_processes_propose_different_points() -> None:
+    # Given a sampler whose random state was used before the fork
+    study = plain_study(build_sampler(SamplerSpec(name="random")), trials=1)
+    sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={})
+    context = multiprocessing.get_context("fork")
+    proposals = context.SimpleQueue()
+
+    def propose() -> None:
+        proposals.put(sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={}).params["x"])
+
+    children = [context.Process(target=propose) for _ in range(3)]
+    for child in children:
+        child.start()
+    assert len({proposals.get() for _ in children}) == 3
+    for child in children:
+        child.join()
+
+
+def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(storage: str | None) -> None:
+    with OptunaStore(storage) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(SamplerSpec(name="cmaes"), NUMERIC, seed=5))
+        for ordinal in range(20):
+            asked = study.ask(ordinal=ordinal, owner=None)
+            study.tell(asked.trial_id, completed(float(asked.params["x"]) ** 2 + float(asked.params["y"]) ** 2))  # type: ignore[arg-type]
+
+        theirs = study.optuna_study
+        theirs.sampler = CmaEsSampler()
+        theirs.ask(distributions(NUMERIC))
+
+        trials = theirs.get_trials(deepcopy=False)
+        generations: list[Any]
+        first, *generations = [trial.system_attrs.get("cma:generation") for trial in trials]
+        assert first is None, "the first trial is drawn at random"
+        assert generations == sorted(generations)
+        assert generations[-1] >= 2, "the script's own trial belongs to a later generation than the first ones"
+
+
+def test_a_grids_ordinal_is_its_point() -> None:
+    space: SearchSpace = {
+        "b": Int(low=1, high=3),
+        "a": Categorical(choices=("x", True)),
+        "c": Uniform(low=0.0, high=1.0),
+    }
+    points = Grid(space, points=4)
+    assert len(points) == 3 * 2 * 4
+    assert [points.point(ordinal).params for ordinal in range(len(points))] == grid(space, 4)
+    for beyond in (-1, len(points)):
+        with pytest.raises(SpaceExhausted, match="24 points"):
+            points.point(beyond)
+
+
+def test_a_continuous_grid_needs_points() -> None:
+    with pytest.raises(InvalidInput, match=r"search_space\.x"):
+        Grid(NUMERIC)
+
+
+def test_optunas_grid_sampler_takes_our_points_for_visited(storage: str | None) -> None:
+    # Given a grid of six, four points of which were asked for and told
+    space: SearchSpace = {"width": Int(low=1, high=3), "optimizer": Categorical(choices=("adam", "sgd"))}
+    with OptunaStore(storage) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(SamplerSpec(name="grid"), space))
+        for ordinal in (5, 0, 3, 2):
+            study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+
+        # When an ordinary script goes on with Optuna's own sampler, whose first ids are its trials' numbers
+        theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
+        left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
+
+        # Then exactly the two others are left to it, and none once they were asked here
+        assert left == {("adam", 2), ("sgd", 2)}
+        for ordinal in (1, 4):
+            study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+        assert theirs.is_exhausted(study.optuna_study)
+        with pytest.raises(SpaceExhausted):
+            study.ask(ordinal=6, owner=None)
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        PrunerSpec(name="median", options={"n_startup_trials": 2}),
+        PrunerSpec(name="percentile", options={"percentile": 50.0, "n_startup_trials": 2}),
+        PrunerSpec(name="hyperband", options={"min_resource": 1, "max_resource": 8}),
+        PrunerSpec(name="none"),
+    ],
+    ids=lambda pruner: pruner.name,
+)
+def test_pruners_decide_on_a_snapshot_as_on_the_study(pruner: PrunerSpec) -> None:
+    def decisions(see: Callable[[optuna.Study], optuna.Study]) -> list[bool]:
+        study = optuna.create_study(study_name="digits", sampler=RandomSampler(seed=1), pruner=build_pruner(pruner))
+        decided = []
+        for number in range(12):
+            trial = study.ask(distributions(NUMERIC))
+            for step in range(8):
+                trial.report(((number * 7) % 5) + step / 10, step)
+                seen = see(study)
+                decided.append(seen.pruner.prune(seen, study.get_trials(deepcopy=False)[-1]))
+            study.tell(trial, 1.0)
+        return decided
+
+    expected = decisions(lambda study: study)
+    assert decisions(snapshot_of) == expected
+    assert any(expected) is (pruner.name != "none")
+
+
+def _ask_many(url: str, first: int, count: int) -> None:
+    quiet()
+    with OptunaStore(url, create_schema=False) as store:
+        study = store.open(spec_of(SamplerSpec(name="tpe"), seed=1))
+        for ordinal in range(first, first + count):
+            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
+            study.tell(asked.trial_id, completed(float(ordinal)))
+
+
+def test_four_processes_get_numbers_without_gap_or_repeat(postgres_url: str) -> None:
+    with OptunaStore(postgres_url) as store:
+        store.create_study("digits", "minimize")
+        context = multiprocessing.get_context("spawn")
+        askers = [context.Process(target=_ask_many, args=(postgres_url, 15 * n, 15)) for n in range(4)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        assert [asker.exitcode for asker in askers] == [0, 0, 0, 0]
+
+        trials = store.open(spec_of(SamplerSpec(name="tpe"))).trials()
+        assert [trial.number for trial in trials] == list(range(60))
+        assert {trial.attrs["highnoon:ticket"] for trial in trials} == set(range(60))
+        assert all(trial.value == trial.attrs["highnoon:ticket"] for trial in trials)

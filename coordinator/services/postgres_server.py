@@ -90,7 +90,9 @@ class Postgres(Service):
         if self._account is not None:
             open_passage(self.home.postgres)
             open_passage(self._bin)
-            open_for_reading(self._bin.parent)
+            for folder in (self._bin.parent, _bundled_libraries(self._bin)):
+                if folder.exists():
+                    open_for_reading(folder)
 
     def _init_cluster(self) -> None:
         """Makes the cluster beside its place and moves it there when it is whole."""
@@ -159,6 +161,12 @@ def _binaries(home: Home) -> Path:
             f"Install the release that made it, or move the folder away to begin anew."
         )
     return by_version[made_by]
+
+
+def _bundled_libraries(binaries: Path) -> Path:
+    """Where the wheel keeps the shared libraries of its binaries: beside its package."""
+    package = binaries.parents[1]
+    return package.with_name(f"{package.name}.libs")
 
 
 def _major(binary: Path) -> int:

@@ -62,10 +62,10 @@ class OwnedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we end the services in order
-                preexec_fn=_dies_with(
-                    os.getpid(), command.polite
-                ),  # runs after the change of uid, which would clear it
+                # Ctrl-C reaches us alone; we end the services in order.
+                start_new_session=True,
+                # Runs after the change of uid, which would clear it.
+                preexec_fn=_dies_with(os.getpid(), command.polite),
                 **credentials(command.account),
             )
 

@@ -60,11 +60,12 @@ def ledger_access(settings: Settings) -> Iterator[Access]:
 @contextmanager
 def opened(url: str, *, create: bool = False) -> Iterator[Access]:
     """Connections to one database, given back at the end; `create` makes what tables are missing."""
-    database = Database(url)
-    if create:
-        database.create_schema()
+    # Optuna's tables first: whoever finds our ledger may count on both.
     store = OptunaStore(url, create_schema=create)
+    database = Database(url)
     try:
+        if create:
+            database.create_schema()
         yield Access(url=url, database=database, studies=Studies(database), store=store)
     finally:
         store.close()

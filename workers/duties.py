@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from shared.studies import OptunaStudy
-
 from shared.errors import ServiceUnavailable
 from shared.lease import Lease, Wish
 from shared.ledger import Leases
 from shared.ledger.leases import Progress
 from shared.logs import event
+from shared.studies import OptunaStudy
 from shared.trial import Report
 from shared.vitals import process_memory
 from workers.launch import Running

@@ -10,9 +10,11 @@ import importlib
 import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init
 
 from shared.broker import make_app
@@ -40,7 +42,9 @@ def run_pool(node: Node) -> int:
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
-    app.worker_main(_arguments(node))
+    # The images of this product run as an ordinary user; whoever runs it as root has decided so.
+    warnings.simplefilter("ignore", SecurityWarning)
+    app.start(_arguments(node))
     return 0
 
 
@@ -90,6 +94,7 @@ def _refuse_unsafe_forks(baseline: int) -> None:
 
 def _arguments(node: Node) -> list[str]:
     return [
+        "--quiet",
         "worker",
         "--pool=prefork",
         f"--concurrency={node.slots}",

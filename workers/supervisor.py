@@ -12,17 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from shared.broker import Broker
-from shared.errors import HighNoonError, InvariantBroken, LeaseLost, ServiceUnavailable
+from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable
 from shared.lease import Disposition, Lease, RetryPolicy, dispose
 from shared.ledger import Database, Leases, Studies
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
 from shared.states import INFRASTRUCTURE_ENDINGS
+from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.duties import TrialDuties
@@ -82,9 +82,10 @@ class Supervisor:
                 self._conclude(study, lease, trial, outcome)
             except LeaseLost as error:
                 self._event("lease_lost", lease, level=logging.WARNING, reason=error)
-            except HighNoonError as error:
-                # The lease runs out and the reaper gives the ticket to somebody else.
-                self._event("attempt_abandoned", lease, level=logging.ERROR, error=error)
+            except Exception as error:
+                # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
+                _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
+                self._let_go(lease, error)
         self._broker.ring()
 
     def _claim(self, message: RunTrial) -> Lease | None:
@@ -198,6 +199,12 @@ class Supervisor:
         if isinstance(running, ThreadTrial) and running.is_abandoned:
             self._event("abandoned_thread", lease, level=logging.ERROR)
             os._exit(_EXIT_ABANDONED)
+
+    def _let_go(self, lease: Lease, error: Exception) -> None:
+        message = f"its supervisor failed: {type(error).__name__}: {error}"
+        self._quietly(
+            lambda: self._leases.lose(lease.ticket_id, lease.attempt, message=message, only_expired=False), lease
+        )
 
     def _persistently(self, step: Callable[[], T]) -> T:
         """Repeats a step until the database answers. Ends only by success or by another error."""

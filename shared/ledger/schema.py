@@ -25,7 +25,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
@@ -35,7 +34,8 @@ SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
-_Json = JSON().with_variant(JSONB(), "postgresql")
+# Not JSONB: that sorts keys, and people expect their parameters in the order in which they wrote them.
+_Json = JSON(none_as_null=True)
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 

@@ -107,7 +107,10 @@ class OptunaStudy:
         now = snapshot_of(self._study)
         latest_first = reversed(now.get_trials(deepcopy=False))
         trial = next((trial for trial in latest_first if trial._trial_id == trial_id), None)
-        return trial is not None and not trial.state.is_finished() and now.pruner.prune(now, trial)
+        if trial is None or trial.state.is_finished():
+            return False
+        # Optuna's percentile pruners answer with NumPy's bool, which is no bool to JSON.
+        return bool(now.pruner.prune(now, trial))
 
     @_acting
     def tell(self, trial_id: int, outcome: Outcome) -> bool:

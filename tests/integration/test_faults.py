@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -44,12 +45,12 @@ def begin(cluster: Cluster, books: Books, objective: str = "slow", n_trials: int
     return name
 
 
-def _submitted(cluster: Cluster, objective: str, n_trials: int) -> str | None:
+def _submitted(cluster: Cluster, objective: str, n_trials: int, **keys: Any) -> str | None:
     try:
-        return cluster.submit(objective, n_trials)
+        return cluster.submit(objective, n_trials, **keys)
     except AssertionError as refused:
-        # The coordinator has not made the schema yet.
-        assert "no HighNoon ledger" in str(refused)
+        # The coordinator has not made the tables yet.
+        assert "yet: start a coordinator" in str(refused)
         return None
 
 
@@ -60,6 +61,20 @@ def test_a_study_without_faults(cluster: Cluster, books: Books) -> None:
     trials = books.trials(name)
     assert len(trials) == N_TRIALS
     assert all(trial.state is TrialState.COMPLETE and len(trial.reports) == 1 for trial in trials)
+
+
+def test_a_real_pruner_prunes_through_the_whole_chain(cluster: Cluster, books: Books) -> None:
+    cluster.start_coordinator()
+    cluster.start_worker()
+    pruner = {"name": "median", "n_startup_trials": 3}
+    name = eventually(lambda: _submitted(cluster, "reports_and_prunes", 20, pruner=pruner), 30)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 20)
+    trials = books.trials(name)
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert pruned and len(trials) == 20
+    assert all(trial.reports and trial.value == trial.reports[-1].value for trial in pruned)
+    assert {trial.state for trial in trials} == {TrialState.PRUNED, TrialState.COMPLETE}
 
 
 def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import highnoon as hn
 from digits.objective import train
+
+import highnoon as hn
 
 search_space = {
     "learning_rate": ("log_uniform", 1e-4, 1e-1),

@@ -7,6 +7,8 @@ it returns the best validation loss, reports every epoch, and gives up when the 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,12 +17,17 @@ from sklearn.datasets import load_digits
 
 import highnoon as hn
 
+tf.get_logger().setLevel("ERROR")  # every trial compiles a graph of its own, and in process TensorFlow would warn of it
+
 EPOCHS = 20
 VALIDATION_IMAGES = 360
 SPLIT_SEED = 20
 
+Split = tuple[np.ndarray, np.ndarray]
+"""Images as [count, 8, 8, 1] and their labels as [count]."""
 
-def train(params: dict) -> float:
+
+def train(params: dict[str, Any]) -> float:
     """Trains one model with `params`; returns its lowest validation loss. Raises TrialPruned when told to."""
     stay_on_one_core()
     training, validation = load_split()
@@ -50,8 +57,8 @@ def stay_on_one_core() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """(images, labels) to train on and to validate on; the same split for every trial, so that losses compare."""
+def load_split() -> tuple[Split, Split]:
+    """What to train on and what to validate on; the same for every trial, so that losses compare."""
     digits = load_digits()
     order = np.random.default_rng(SPLIT_SEED).permutation(len(digits.target))
     images = (digits.images[order, :, :, None] / 16.0).astype("float32")
@@ -60,7 +67,7 @@ def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     return (images[held_out:], labels[held_out:]), (images[:held_out], labels[:held_out])
 
 
-def build_model(params: dict) -> keras.Model:
+def build_model(params: dict[str, Any]) -> keras.Model:
     """One convolution and one hidden layer; the output is a logit for each digit."""
     penalty = keras.regularizers.L2(params["l2"])
     return keras.Sequential(
@@ -76,17 +83,20 @@ def build_model(params: dict) -> keras.Model:
     )
 
 
-def make_optimizer(params: dict) -> keras.optimizers.Optimizer:
+def make_optimizer(params: dict[str, Any]) -> keras.optimizers.Optimizer:
     """The optimizer by its name in the search space."""
     kinds = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
     return kinds[params["optimizer"]](learning_rate=params["learning_rate"])
 
 
-def compiled_epoch(model, optimizer, training, batch_size):
+def compiled_epoch(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, training: Split, batch_size: int
+) -> Callable[[], tf.Tensor]:
     """A whole epoch as one TensorFlow graph: at this size `fit` spends nine tenths of its time outside the model."""
     images, labels = (tf.constant(array) for array in training)
     count = len(training[1]) // batch_size
-    optimizer.build(model.trainable_variables)
+    weights = model.trainable_variables
+    optimizer.build(weights)
 
     @tf.function
     def epoch() -> tf.Tensor:
@@ -97,14 +107,14 @@ def compiled_epoch(model, optimizer, training, batch_size):
             with tf.GradientTape() as tape:
                 loss = cross_entropy(tf.gather(labels, batch), model(tf.gather(images, batch), training=True))
                 penalised = loss + tf.add_n(model.losses)
-            optimizer.apply_gradients(zip(tape.gradient(penalised, model.trainable_variables), model.trainable_variables))
+            optimizer.apply(tape.gradient(penalised, weights), weights)
             total += loss
         return total / count
 
     return epoch
 
 
-def evaluate(model, validation) -> tuple[float, float]:
+def evaluate(model: keras.Model, validation: Split) -> tuple[float, float]:
     """Validation loss, without the penalty that only steers the training, and accuracy."""
     images, labels = validation
     logits = model(images, training=False)
@@ -112,6 +122,6 @@ def evaluate(model, validation) -> tuple[float, float]:
     return float(cross_entropy(labels, logits)), float(accuracy)
 
 
-def cross_entropy(labels, logits) -> tf.Tensor:
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Mean over the batch, from logits."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))

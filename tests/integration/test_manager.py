@@ -11,14 +11,17 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
+import psycopg2
 import pytest
 
 import highnoon as hn
+from coordinator.stack import Stack
 from shared.errors import EveryTrialFailed, NoCompletedTrial, ServiceUnavailable, StudyConflict, UnknownStudy
 from shared.states import TrialState
 from tests.support import eventually
@@ -41,12 +44,16 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/hpo.db"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each kind of storage that outlives its process."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest) -> str | None:
     """Each kind of storage that the first rung offers."""
-    if request.param == "memory":
-        return None
-    return str(request.getfixturevalue(f"{request.param.replace('postgresql', 'postgres')}_url"))
+    return None if request.param == "memory" else str(request.getfixturevalue(f"{request.param}_url"))
 
 
 def in_a_process(program: str, *args: str, **options: Any) -> subprocess.Popen[str]:
@@ -98,12 +105,10 @@ class TestAlone:
 
         assert len(hpo.trials) == 5
 
-    def test_an_interrupted_study_is_resumed_by_another_manager(self, storage: str | None) -> None:
-        if storage is None:
-            pytest.skip("memory ends with its manager")
-        hn.HPOTrialManager("digits", n_trials=3, storage=storage).optimize(parabola, SPACE)
+    def test_an_interrupted_study_is_resumed_by_another_manager(self, database_url: str) -> None:
+        hn.HPOTrialManager("digits", n_trials=3, storage=database_url).optimize(parabola, SPACE)
 
-        resumed = hn.HPOTrialManager("digits", storage=storage, load_if_exists=True)
+        resumed = hn.HPOTrialManager("digits", storage=database_url, load_if_exists=True)
         assert len(resumed.trials) == 3
         assert resumed.best_value >= 0
         resumed.optimize(parabola, SPACE, n_trials=4)
@@ -329,9 +334,7 @@ class TestCallbacks:
 
 
 class TestJoining:
-    def test_two_processes_join_one_study(self, storage: str | None) -> None:
-        if storage is None:
-            pytest.skip("memory has one process")
+    def test_two_processes_join_one_study(self, database_url: str) -> None:
         program = """
             import sys
             import highnoon as hn
@@ -340,11 +343,11 @@ class TestJoining:
             hpo.optimize(lambda params: params["x"] ** 2, {"x": ("uniform", -1.0, 1.0)}, n_trials=15)
         """
 
-        workers = [in_a_process(program, storage) for _ in range(2)]
+        workers = [in_a_process(program, database_url) for _ in range(2)]
         endings = [(worker.communicate(timeout=120)[1], worker.returncode) for worker in workers]
 
         assert endings == [("", 0)] * 2
-        hpo = hn.HPOTrialManager("digits", storage=storage)
+        hpo = hn.HPOTrialManager("digits", storage=database_url)
         assert [trial.number for trial in hpo.trials] == list(range(30))
         assert {trial.state for trial in hpo.trials} == {TrialState.COMPLETE}
         assert len({trial.params["x"] for trial in hpo.trials}) == 30
@@ -390,7 +393,7 @@ class TestJoining:
 
 
 class TestGrid:
-    ALL = set(itertools.product(range(3), "ab"))
+    ALL: ClassVar = sorted(itertools.product(range(3), "ab"))
 
     @staticmethod
     def points(hpo: hn.HPOTrialManager) -> list[tuple[Any, ...]]:
@@ -400,7 +403,7 @@ class TestGrid:
         hpo = hn.HPOTrialManager("digits", n_trials=50, sampler="grid", storage=storage)
 
         assert hpo.optimize(parabola, GRID)["x"] == 0
-        assert sorted(self.points(hpo)) == sorted(self.ALL)
+        assert sorted(self.points(hpo)) == self.ALL
         assert hpo.optimize(parabola, GRID)["x"] == 0
         assert len(hpo.trials) == 6
 
@@ -419,7 +422,7 @@ class TestGrid:
             point for point, trial in zip(self.points(hpo), hpo.trials, strict=True) if trial.state == "COMPLETE"
         ]
         assert len(hpo.trials) == 7
-        assert sorted(complete) == sorted(self.ALL)
+        assert sorted(complete) == self.ALL
 
     def test_two_processes_share_a_grid(self, sqlite_url: str) -> None:
         program = """
@@ -447,29 +450,35 @@ class TestGrid:
 class TestOutage:
     """The database goes away in the middle of a trial and comes back: nothing is lost, nothing stops."""
 
-    def test_reports_and_endings_wait_for_the_database(self, sqlite_url: str, caplog: Any) -> None:
-        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
-        hpo = hn.HPOTrialManager("digits", n_trials=1, storage=f"{sqlite_url}?timeout=0.05")
+    def test_reports_and_endings_wait_for_the_database(self, stack: Stack, postgres_url: str, caplog: Any) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=1, storage=postgres_url)
+        name = postgres_url.rsplit("/", 1)[1]
+        admin = psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))
+        admin.autocommit = True
+        cursor = admin.cursor()
 
         def objective(params: dict[str, Any]) -> float:
             hn.report(0.9, 0)
-            other.execute("BEGIN IMMEDIATE")
+            cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
             hn.report(0.8, 1)
-            assert hn.should_prune() in (True, False)
+            assert hn.should_prune() is False
             hn.report(0.7, 2)
-            other.execute("ROLLBACK")
+            threading.Timer(0.5, cursor.execute, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]).start()
             return 0.6
 
         hpo.optimize(objective, SPACE)
-        other.close()
 
         (trial,) = hpo.trials
         assert (trial.state, trial.value) == ("COMPLETE", 0.6)
         assert [(report.step, report.value) for report in trial.reports] == [(0, 0.9), (1, 0.8), (2, 0.7)]
-        assert "action=database_away" in caplog.text
+        assert caplog.text.count("action=database_away") == 3
+        assert "action=waiting_for_database" in caplog.text
+        admin.close()
 
-    def test_an_address_where_nobody_answers_is_told_at_once(self) -> None:
-        hpo = hn.HPOTrialManager("digits", storage="postgresql://me:secret@127.0.0.1:9/db")
+    @pytest.mark.parametrize("database", ["postgresql", "mysql"])
+    def test_an_address_where_nobody_answers_is_told_at_once(self, database: str) -> None:
+        hpo = hn.HPOTrialManager("digits", storage=f"{database}://me:secret@127.0.0.1:9/db")
 
         with pytest.raises(ServiceUnavailable) as caught:
             hpo.optimize(parabola, SPACE)

@@ -1,0 +1,155 @@
+"""The package as it is imported, and what a manager says before it has connected to anything."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import highnoon as hn
+from shared.errors import InvalidInput, NoTrialRunning, TrialPruned, UserInputError
+from shared.space import read_space
+
+HEAVY = ("optuna", "sqlalchemy", "pydantic", "tensorflow", "keras", "numpy", "celery")
+
+
+def loaded_after(program: str) -> set[str]:
+    listing = f"{program}\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(done.stdout))
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert loaded_after("import highnoon") == set()
+
+
+def test_what_an_objective_needs_is_not_heavy_either() -> None:
+    assert (
+        loaded_after("import highnoon as hn; hn.report, hn.should_prune, hn.TrialPruned, hn.hsmn_search_space") == set()
+    )
+
+
+def test_building_a_manager_connects_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = "import highnoon as hn; hn.HPOTrialManager('digits', storage='sqlite:///hpo.db')"
+
+    assert loaded_after(program) <= {"pydantic"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(hn.__all__) <= set(dir(hn))
+    for name in hn.__all__:
+        assert getattr(hn, name) is not None
+    assert hn.TrialPruned is TrialPruned
+    assert hn.__version__.count(".") == 2
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'HPOTrialManger'\. Did you mean HPOTrialManager\?"):
+        hn.HPOTrialManger  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_hsmn_space_is_a_valid_space() -> None:
+    space, problems = read_space(hn.hsmn_search_space)
+
+    assert problems == []
+    assert len(space) == 14
+
+
+def test_all_mistakes_of_a_manager_are_told_at_once() -> None:
+    wrong: dict[str, Any] = {
+        "study_name": "a/b",
+        "n_trials": 0,
+        "direction": "min",
+        "storage": "postgre://host/db",
+        "pruner": "medan",
+        "sampler": {"name": "tpe", "n_startup": 3},
+        "seed": -1,
+    }
+
+    with pytest.raises(InvalidInput) as caught:
+        hn.HPOTrialManager(**wrong)
+
+    assert caught.value.source == "HPOTrialManager"
+    told = {problem.key: problem for problem in caught.value.problems}
+    assert set(told) == {"study_name", "n_trials", "direction", "storage", "pruner", "sampler.n_startup", "seed"}
+    assert "median" in told["pruner"].hint
+    assert "n_startup_trials" in told["sampler.n_startup"].hint
+    assert "postgres" in told["storage"].hint
+
+
+@pytest.mark.parametrize("storage", [5, b"sqlite://", ["sqlite://"], "hpo.db", ""])
+def test_a_storage_that_is_no_address_is_refused(storage: Any) -> None:
+    with pytest.raises(InvalidInput, match="storage: "):
+        hn.HPOTrialManager("digits", storage=storage)
+
+
+def test_the_password_of_a_wrong_address_is_not_shown() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        hn.HPOTrialManager("digits", storage="oracle://me:secret@host/db")
+
+    assert "secret" not in str(caught.value)
+
+
+def test_options_of_sampler_and_pruner_are_accepted() -> None:
+    hn.HPOTrialManager(
+        "digits",
+        sampler={"name": "tpe", "n_startup_trials": 20},
+        pruner={"name": "hyperband", "max_resource": 20},
+    )
+
+
+def test_the_study_name_is_required() -> None:
+    with pytest.raises(TypeError, match="study_name"):
+        hn.HPOTrialManager(pruner="median")  # type: ignore[call-arg]
+
+
+def test_all_mistakes_of_optimize_are_told_at_once() -> None:
+    hpo = hn.HPOTrialManager("digits")
+
+    with pytest.raises(InvalidInput) as caught:
+        hpo.optimize(
+            "train",  # type: ignore[arg-type]
+            {"lr": ("log_uniform", 0.0, 1.0), "units": ("itn", 1, 2)},
+            n_trials=-1,
+            callbacks=[print, "print"],  # type: ignore[list-item]
+        )
+
+    assert caught.value.source == "optimize()"
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {"search_space.lr", "search_space.units", "n_trials", "objective", "callbacks"}
+
+
+def test_an_empty_space_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="at least one parameter"):
+        hn.HPOTrialManager("digits").optimize(lambda params: 0.0, {})
+
+
+def test_a_grid_refuses_a_continuous_range_by_its_name() -> None:
+    hpo = hn.HPOTrialManager("digits", sampler="grid")
+
+    with pytest.raises(InvalidInput, match=r"search_space\.lr: .* needs a finite number of values"):
+        hpo.optimize(lambda params: 0.0, {"lr": ("uniform", 0.0, 1.0), "k": ("categorical", [1, 2])})
+
+
+def test_reporting_outside_a_trial_says_so() -> None:
+    hpo = hn.HPOTrialManager("digits")
+
+    for call in (lambda: hpo.report(0.5, 0), hpo.should_prune, lambda: hn.report(0.5, 0), hn.should_prune):
+        with pytest.raises(NoTrialRunning, match="inside an objective"):
+            call()
+
+
+def test_a_workers_trial_is_told_that_it_has_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_TICKET", "17")
+    hpo = hn.HPOTrialManager("digits", storage="sqlite:///hpo.db")
+
+    with pytest.raises(UserInputError, match="__main__"):
+        hpo.optimize(lambda params: 0.0, {"x": ("uniform", 0.0, 1.0)})
+    with pytest.raises(UserInputError, match="without any database"):
+        hpo.best_params  # noqa: B018

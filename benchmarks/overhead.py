@@ -1,0 +1,174 @@
+"""What a trial costs beside its training: `python -m benchmarks.overhead` (or `make bench`).
+
+Runs real studies through `coordinator start` with two slots in a scratch home, and reads the figures from the
+ledger's own times. Prints one line per figure and, with `--json FILE`, writes them. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordinator.stack import serving_database
+from shared.ledger import Database, Studies
+from shared.ledger.studies import AttemptRecord
+
+HERE = Path(__file__).parent
+SLOTS = 2
+WARM_UP = 20
+"""Trials left out of a rate: connections, caches and the first ask of each supervisor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One study through `coordinator start`: its attempts, and when the command was typed."""
+
+    attempts: list[AttemptRecord]
+    typed_at: float
+    log_tails: list[str]
+
+    @property
+    def trials_per_s(self) -> float:
+        """Of all slots together, from the end of the warm-up to the end of the last trial."""
+        ends = sorted(attempt.ended_at for attempt in self.attempts if attempt.ended_at is not None)
+        return (len(ends) - WARM_UP) / (ends[-1] - ends[WARM_UP - 1])
+
+    @property
+    def seconds_to_first_trial(self) -> float:
+        """From the command to the first claim; the database's clock is this machine's."""
+        return min(attempt.started_at for attempt in self.attempts) - self.typed_at
+
+
+def run_study(home: Path, name: str, *, objective: str, n_trials: int, **keys: Any) -> Run:
+    """Runs it to its end. Raises CalledProcessError when the command fails."""
+    spec = {
+        "name": name,
+        "objective": f"objectives.py:{objective}",
+        "code_dir": str(HERE),
+        "n_trials": n_trials,
+        "seed": 1,
+        "pruner": "none",
+        "search_space": {f"x{i}": ["uniform", 0.0, 1.0] for i in range(5)},
+        **keys,
+    }
+    path = home.parent / f"{name}.json"
+    path.write_text(json.dumps(spec))
+    typed_at = time.time()
+    subprocess.run(
+        [sys.executable, "-m", "coordinator", "start", str(path), "--workers", str(SLOTS)],
+        env={**os.environ, "HIGHNOON_HOME": str(home)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    with serving_database(home) as url:
+        database = Database(url)
+        studies = Studies(database)
+        attempts = studies.attempts(studies.get(name).id)
+        database.close()
+    return Run(attempts=attempts, typed_at=typed_at, log_tails=[attempt.log_tail or "" for attempt in attempts])
+
+
+def fork_times_ms(count: int = 60) -> tuple[list[float], list[float]]:
+    """(fork returned, trial said hello) in milliseconds, from a process that has TensorFlow imported."""
+    code = f"from benchmarks.overhead import measure_forks; measure_forks({count})"
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    return measured["forked"], measured["ready"]
+
+
+def measure_forks(count: int) -> None:
+    """Runs inside that process; prints JSON."""
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    from workers.launch import launch
+    from workers.output import Output
+    from workers.trial_process import Assignment
+
+    forked, ready = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            output = Output(Path(folder, "log"), limit_bytes=10_000, tail_bytes=1_000)
+            assignment = Assignment(
+                study="forks",
+                ticket=number,
+                attempt=1,
+                trial_number=number,
+                objective="objectives.py:noop",
+                code_dir=str(HERE),
+                params={"x0": 0.0},
+                seed=1,
+                work_dir=f"{folder}/{number}",
+                supervisor_pid=os.getpid(),
+            )
+            began = time.perf_counter()
+            running = launch("fork", assignment, output)
+            forked.append((time.perf_counter() - began) * 1000)
+            while not any(event["event"] == "hello" for event in running.pipe.receive(None)):
+                continue
+            ready.append((time.perf_counter() - began) * 1000)
+            while running.poll() is None:
+                output.drain()
+            running.clean_up()
+            output.close()
+    sys.stdout.write(json.dumps({"forked": forked, "ready": ready}) + "\n")
+
+
+def percentiles(values: Sequence[float]) -> str:
+    """p50 / p95."""
+    cuts = statistics.quantiles(values, n=20)
+    return f"{statistics.median(values):.1f} / {cuts[18]:.1f}"
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--trials", type=int, default=300, help="no-op trials per study")
+    arguments = parser.parse_args()
+    figures: dict[str, Any] = {"machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"}
+    with tempfile.TemporaryDirectory(prefix="highnoon-bench-") as folder:
+        home = Path(folder, "home")
+        n = arguments.trials
+        for name, keys in {
+            "first": {"objective": "noop", "n_trials": WARM_UP + 2, "sampler": "random"},
+            "isolated, random": {"objective": "noop", "n_trials": n, "sampler": "random"},
+            "isolated, tpe": {"objective": "noop", "n_trials": n, "sampler": "tpe"},
+            "not isolated, random": {"objective": "noop", "n_trials": n, "sampler": "random", "isolation": "none"},
+            "not isolated, tpe": {"objective": "noop", "n_trials": n, "sampler": "tpe", "isolation": "none"},
+            "isolated, small Keras": {"objective": "small_keras", "n_trials": WARM_UP + 40, "sampler": "random"},
+        }.items():
+            run = run_study(home, name, **keys)
+            if name == "first":
+                figures["start to first trial, empty home (s)"] = round(run.seconds_to_first_trial, 2)
+                continue
+            figures[f"{name}: trials/s"] = round(run.trials_per_s, 2)
+            if name == "isolated, random":
+                figures["start to first trial, existing home (s)"] = round(run.seconds_to_first_trial, 2)
+            found = [int(number) for tail in run.log_tails for number in re.findall(r"private_bytes=(\d+)", tail)]
+            if found:
+                figures["private memory of a Keras trial, median (MB)"] = round(statistics.median(found) / 1e6, 1)
+        forked, ready = fork_times_ms()
+        figures["fork p50 / p95 (ms)"] = percentiles(forked)
+        figures["fork to trial process ready p50 / p95 (ms)"] = percentiles(ready)
+    for name, value in figures.items():
+        print(f"{name:50} {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

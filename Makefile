@@ -30,7 +30,7 @@ lint: $(READY) ## Check style, types and who imports whom
 	@$(VENV)/bin/lint-imports
 
 bench: $(READY) ## Measure what a trial costs beyond its training
-	@$(PY) benchmarks/overhead.py $(ARGS)
+	@$(PY) -m benchmarks.overhead $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (takes network)
 	@$(PIP) install uv

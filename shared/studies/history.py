@@ -21,7 +21,6 @@ from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueM
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
-    Float,
     Select,
     String,
     Table,
@@ -79,26 +78,23 @@ _TRIALS = select(
     trials.c.trial_id, trials.c.number, trials.c.state, trials.c.datetime_start, trials.c.datetime_complete
 ).order_by(trials.c.trial_id)
 
-_NO_NAME = cast(null(), String)
-_NO_NUMBER = cast(null(), Float)
-
 
 def _details(
     kind: _Detail,
     table: Table,
     position: ColumnElement[int],
     *,
-    name: ColumnElement[Any] = _NO_NAME,
-    number: ColumnElement[Any] = _NO_NUMBER,
+    name: ColumnElement[Any] | None = None,
+    number: ColumnElement[Any] | None = None,
     text: ColumnElement[Any],
 ) -> Select[Any]:
     return select(
         table.c.trial_id,
         literal(int(kind), literal_execute=True).label("kind"),
         position.label("position"),
-        name.label("name"),
-        number.label("number"),
-        cast(text, String).label("text"),
+        (null() if name is None else name).label("name"),
+        (null() if number is None else number).label("number"),
+        text.label("text"),
     ).where(table.c.trial_id.in_(bindparam("ids", expanding=True)))
 
 
@@ -111,7 +107,7 @@ _DETAILS = union_all(
         number=params.c.param_value,
         text=params.c.distribution_json,
     ),
-    _details(_Detail.VALUE, values, values.c.objective, number=values.c.value, text=values.c.value_type),
+    _details(_Detail.VALUE, values, values.c.objective, number=values.c.value, text=cast(values.c.value_type, String)),
     _details(
         _Detail.USER_ATTR,
         user_attrs,
@@ -131,7 +127,7 @@ _DETAILS = union_all(
         reports,
         reports.c.step,
         number=reports.c.intermediate_value,
-        text=reports.c.intermediate_value_type,
+        text=cast(reports.c.intermediate_value_type, String),
     ),
 ).order_by("position")
 

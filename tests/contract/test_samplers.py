@@ -6,8 +6,7 @@ These tests hold down what `shared.samplers` uses of Optuna's private parts.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -49,17 +48,6 @@ def _quiet() -> None:
     quiet()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
-    match request.param:
-        case "memory":
-            yield None
-        case "sqlite":
-            yield f"sqlite:///{tmp_path}/studies.db"
-        case _:
-            yield request.getfixturevalue("postgres_url")
-
-
 def spec_of(sampler: SamplerSpec, space: SearchSpace = MIXED, **more: Any) -> StudySpec:
     return StudySpec(name="digits", objective="objectives:any", sampler=sampler, search_space=space, **more)
 
@@ -81,26 +69,25 @@ def plain_study(sampler: BaseSampler, trials: int) -> optuna.Study:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("space", [MIXED, NUMERIC], ids=["mixed", "numeric"])
 def test_every_sampler_works_ahead_on_every_storage(
-    storage: str | None, sampler: SamplerSpec, space: SearchSpace
+    optuna_store: OptunaStore, sampler: SamplerSpec, space: SearchSpace
 ) -> None:
-    with OptunaStore(storage) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(sampler, space, seed=3))
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of(sampler, space, seed=3))
 
-        # When 24 trials are asked for and told, two of them running at any time
-        running = study.ask(ordinal=0, owner=None)
-        for ordinal in range(1, 24):
-            asked = study.ask(ordinal=ordinal, owner=None)
-            study.tell(running.trial_id, completed(1.0 / (1 + running.number)))
-            running = asked
+    # When 24 trials are asked for and told, two of them running at any time
+    running = study.ask(ordinal=0, owner=None)
+    for ordinal in range(1, 24):
+        asked = study.ask(ordinal=ordinal, owner=None)
+        study.tell(running.trial_id, completed(1.0 / (1 + running.number)))
+        running = asked
 
-        # Then each is whole: all its parameters, in order, of the right type, within their bounds
-        trials = study.optuna_study.get_trials(deepcopy=False)
-        assert [trial.number for trial in trials] == list(range(24))
-        for trial in trials:
-            trial._validate()
-            assert list(trial.params) == list(space)
-            assert trial.distributions == distributions(space)
+    # Then each is whole: all its parameters, in order, of the right type, within their bounds
+    trials = study.optuna_study.get_trials(deepcopy=False)
+    assert [trial.number for trial in trials] == list(range(24))
+    for trial in trials:
+        trial._validate()
+        assert list(trial.params) == list(space)
+        assert trial.distributions == distributions(space)
 
 
 @pytest.mark.parametrize("trials", [0, 3, 40])
@@ -190,24 +177,23 @@ def test_without_a_seed_forked_processes_propose_different_points() -> None:
         child.join()
 
 
-def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(storage: str | None) -> None:
-    with OptunaStore(storage) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(SamplerSpec(name="cmaes"), NUMERIC, seed=5))
-        for ordinal in range(20):
-            asked = study.ask(ordinal=ordinal, owner=None)
-            study.tell(asked.trial_id, completed(float(asked.params["x"]) ** 2 + float(asked.params["y"]) ** 2))  # type: ignore[arg-type]
+def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of(SamplerSpec(name="cmaes"), NUMERIC, seed=5))
+    for ordinal in range(20):
+        asked = study.ask(ordinal=ordinal, owner=None)
+        study.tell(asked.trial_id, completed(float(asked.params["x"]) ** 2 + float(asked.params["y"]) ** 2))  # type: ignore[arg-type]
 
-        theirs = study.optuna_study
-        theirs.sampler = CmaEsSampler()
-        theirs.ask(distributions(NUMERIC))
+    theirs = study.optuna_study
+    theirs.sampler = CmaEsSampler()
+    theirs.ask(distributions(NUMERIC))
 
-        trials = theirs.get_trials(deepcopy=False)
-        generations: list[Any]
-        first, *generations = [trial.system_attrs.get("cma:generation") for trial in trials]
-        assert first is None, "the first trial is drawn at random"
-        assert generations == sorted(generations)
-        assert generations[-1] >= 2, "the script's own trial belongs to a later generation than the first ones"
+    trials = theirs.get_trials(deepcopy=False)
+    generations: list[Any]
+    first, *generations = [trial.system_attrs.get("cma:generation") for trial in trials]
+    assert first is None, "the first trial is drawn at random"
+    assert generations == sorted(generations)
+    assert generations[-1] >= 2, "the script's own trial belongs to a later generation than the first ones"
 
 
 def test_a_grids_ordinal_is_its_point() -> None:
@@ -229,26 +215,25 @@ def test_a_continuous_grid_needs_points() -> None:
         Grid(NUMERIC)
 
 
-def test_optunas_grid_sampler_takes_our_points_for_visited(storage: str | None) -> None:
+def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaStore) -> None:
     # Given a grid of six, four points of which were asked for and told
     space: SearchSpace = {"width": Int(low=1, high=3), "optimizer": Categorical(choices=("adam", "sgd"))}
-    with OptunaStore(storage) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(SamplerSpec(name="grid"), space))
-        for ordinal in (5, 0, 3, 2):
-            study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of(SamplerSpec(name="grid"), space))
+    for ordinal in (5, 0, 3, 2):
+        study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
 
-        # When an ordinary script goes on with Optuna's own sampler, whose first ids are its trials' numbers
-        theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
-        left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
+    # When an ordinary script goes on with Optuna's own sampler, whose first ids are its trials' numbers
+    theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
+    left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
 
-        # Then exactly the two others are left to it, and none once they were asked here
-        assert left == {("adam", 2), ("sgd", 2)}
-        for ordinal in (1, 4):
-            study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
-        assert theirs.is_exhausted(study.optuna_study)
-        with pytest.raises(SpaceExhausted):
-            study.ask(ordinal=6, owner=None)
+    # Then exactly the two others are left to it, and none once they were asked here
+    assert left == {("adam", 2), ("sgd", 2)}
+    for ordinal in (1, 4):
+        study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+    assert theirs.is_exhausted(study.optuna_study)
+    with pytest.raises(SpaceExhausted):
+        study.ask(ordinal=6, owner=None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""Optuna's studies on each kind of storage. Their tables are made once per session; each test finds no study there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from coordinator.stack import Stack
+from shared.studies import OptunaStore
+
+
+@pytest.fixture
+def optuna_store(_made_store: OptunaStore) -> Iterator[OptunaStore]:
+    """A store without studies: in memory, on SQLite and on PostgreSQL."""
+    yield _made_store
+    for study in _made_store._storage.get_all_studies():
+        _made_store.delete(study.study_name)
+
+
+@pytest.fixture(scope="session", params=["memory", "sqlite", "postgresql"])
+def _made_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OptunaStore]:
+    match request.param:
+        case "memory":
+            url = None
+        case "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('studies')}/studies.db"
+        case _:
+            url = _database(request.getfixturevalue("stack"))
+    with OptunaStore(url) as store:
+        yield store
+
+
+def _database(stack: Stack) -> str:
+    with closing(psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE optuna_contract")
+    return f"{stack.database_url.rsplit('/', 1)[0]}/optuna_contract"

@@ -5,22 +5,16 @@ from __future__ import annotations
 import sys
 
 from coordinator.cli import app
-from shared.errors import HighNoonError, UserInputError
-from shared.exits import Exit
+from shared.errors import HighNoonError
+from shared.exits import show
 
 
 def main() -> None:
-    """Never shows a traceback for what a person wrote or for a service that is away."""
+    """Never shows a traceback for what a person wrote, for a service that is away or for a disk that is full."""
     try:
         app()
-    except UserInputError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(Exit.USER_INPUT)
-    except HighNoonError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(Exit.SERVICE)
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+    except (HighNoonError, OSError) as error:
+        sys.exit(show(error))
 
 
 if __name__ == "__main__":

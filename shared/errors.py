@@ -15,7 +15,7 @@ Faults: something is wrong.
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
-    │   ├── InvalidObjectiveResult  it returned something that is not a finite number
+    │   ├── InvalidObjectiveResult  it returned something that is not a number
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -64,12 +64,18 @@ class Problem:
 
 
 class InvalidInput(UserInputError):
-    """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` says where."""
+    """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` says where.
+
+    The message is one screen: what one mistake repeated a hundred times says, its first dozen says as well.
+    """
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        super().__init__("\n".join([f"{source}:", *(f"  {problem}" for problem in self.problems)]))
+        shown = [f"  {problem}" for problem in self.problems[:_MOST_PROBLEMS]]
+        if len(self.problems) > _MOST_PROBLEMS:
+            shown.append(f"  … and {len(self.problems) - _MOST_PROBLEMS} more")
+        super().__init__("\n".join([f"{source}:", *shown]))
 
 
 class UnknownStudy(UserInputError):
@@ -113,7 +119,7 @@ class ObjectiveError(HighNoonError):
 
 
 class InvalidObjectiveResult(ObjectiveError):
-    """The objective returned something that is not a finite number. Ends the attempt as failed."""
+    """The objective returned something that is not a number. Ends the attempt as failed."""
 
 
 class EveryTrialFailed(ObjectiveError):
@@ -160,6 +166,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 _MOST_CHOICES = 24
+_MOST_PROBLEMS = 12
 
 
 def _shortened(text: str, limit: int = 120) -> str:

@@ -35,7 +35,7 @@ from shared.trial import Outcome, Params, ParamValue, Report
 T = TypeVar("T")
 
 Objective = Callable[[Params], object]
-"""What a user writes: takes a plain dict of parameters, returns one finite number."""
+"""What a user writes: takes a plain dict of parameters, returns one number; inf is legal and ranks last."""
 
 _shown = reprlib.Repr()
 _shown.maxother = _shown.maxstring = 80
@@ -58,7 +58,7 @@ class _Reports:
         self.last: Report | None = None
 
     def report(self, value: object, step: object) -> None:
-        """Raises InvalidInput for a value that is neither finite nor NaN, or a step that is not an int >= 0."""
+        """Raises InvalidInput for a value that is no number, or a step that is not an int >= 0."""
         report = _checked_report(value, step)
         if self.last is None or report.step > self.last.step:
             self.last = report
@@ -133,14 +133,14 @@ def _cause_of(error: BaseException) -> str:
 
 
 def _result(returned: object) -> float:
-    """The one finite number that an objective owes. Raises InvalidObjectiveResult with what it returned instead."""
-    expected = "expected one finite number, such as the validation loss"
+    """The one number that an objective owes. Raises InvalidObjectiveResult with what it returned instead."""
+    expected = "expected one number, such as the validation loss"
     if isinstance(returned, dict):
         expected += " (a dict is not accepted)"
     value = _or_none(_number, returned)
     if value is None:
         raise InvalidObjectiveResult(f"the objective returned {_described(returned)}; {expected}")
-    if not math.isfinite(value):
+    if math.isnan(value):
         raise InvalidObjectiveResult(f"the objective returned {value}; {expected}")
     return value
 
@@ -148,8 +148,8 @@ def _result(returned: object) -> float:
 def _checked_report(value: object, step: object) -> Report:
     number, index = _or_none(_number, value), _or_none(_index, step)
     problems = []
-    if number is None or math.isinf(number):
-        problems.append(Problem(key="value", message=f"must be one number, finite or NaN, not {_described(value)}"))
+    if number is None:
+        problems.append(Problem(key="value", message=f"must be one number, not {_described(value)}"))
     if index is None or index < 0:
         problems.append(Problem(key="step", message=f"must be an integer >= 0, not {_described(step)}"))
     if number is None or index is None or problems:

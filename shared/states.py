@@ -55,7 +55,7 @@ class Ending(StrEnum):
     """How an attempt ended. `design` section 3 has the table of what each does to ticket and Optuna trial."""
 
     COMPLETED = "completed"
-    """The objective returned a finite number."""
+    """The objective returned a number."""
     PRUNED = "pruned"
     """The objective raised TrialPruned."""
     STOPPED = "stopped"

@@ -5,6 +5,7 @@ Owns no connection: Optuna's own trial stays behind `studies.py`, rows stay behi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -46,14 +47,17 @@ class Outcome:
     log_tail: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values only."""
-        return {**asdict(self), "ending": str(self.ending)}
+        """Plain JSON values only; JSON has no infinity, so that becomes text."""
+        value = self.value if self.value is None or math.isfinite(self.value) else str(self.value)
+        return {**asdict(self), "ending": str(self.ending), "value": value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The inverse of `to_json`; keys of a newer version are dropped. Raises KeyError without an ending."""
         known = {f.name for f in fields(cls)}
-        return cls(**{**{k: v for k, v in data.items() if k in known}, "ending": Ending(data["ending"])})
+        value = data.get("value")
+        read = {"ending": Ending(data["ending"]), "value": None if value is None else float(value)}
+        return cls(**{**{k: v for k, v in data.items() if k in known}, **read})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

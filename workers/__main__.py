@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import HighNoonError, InvalidInput, Problem, UserInputError
-from shared.exits import Exit
+from shared.errors import HighNoonError, InvalidInput, Problem
+from shared.exits import show
 from shared.logs import configure
 from shared.messages import RESOURCES
 from shared.settings import load_settings
 from workers.agent import Agent
 from workers.node import Node
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -39,7 +41,7 @@ def start(
     missing = [name for name in ("database_url", "redis_url") if getattr(settings, name) is None]
     if missing:
         problems = [
-            Problem(key=f"HIGHNOON_{name.upper()}", message="is not set", hint="A worker needs both addresses")
+            Problem(key=f"HIGHNOON_{name.upper()}", message="is not set", hint="A worker needs both addresses.")
             for name in missing
         ]
         raise InvalidInput("environment", problems)
@@ -56,7 +58,7 @@ def _resources(written: str) -> tuple[str, ...]:
             key="--queues",
             message="no such resource",
             value=", ".join(unknown) or written,
-            hint=f"Valid: {', '.join(RESOURCES)}",
+            hint=f"Valid: {', '.join(RESOURCES)}.",
         )
         raise InvalidInput("command line", [problem])
     return names
@@ -66,12 +68,8 @@ def main() -> None:
     """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot live."""
     try:
         app()
-    except UserInputError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(Exit.USER_INPUT)
-    except HighNoonError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(Exit.SERVICE)
+    except (HighNoonError, OSError) as error:
+        sys.exit(show(error))
 
 
 if __name__ == "__main__":

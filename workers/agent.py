@@ -21,6 +21,7 @@ from shared.errors import ServiceUnavailable
 from shared.exits import Exit
 from shared.ledger import Database, Leases, Nodes
 from shared.logs import event
+from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
 from workers.node import Node, threads_per_slot, without_secrets
@@ -205,7 +206,7 @@ class Agent:
 
 def _tied_to_agent() -> None:
     """Runs in the pool before exec: ends with its agent, and hears signals that the agent has blocked."""
-    kernel.die_with_parent(signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

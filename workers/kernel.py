@@ -1,4 +1,4 @@
-"""What we ask of the Linux kernel about processes: death signals, sessions, groups, descriptors, threads.
+"""What a node asks of the Linux kernel about its own processes: groups, descriptors, threads, signals.
 
 No policy here: who is killed and when is decided by supervisor and agent.
 """
@@ -6,22 +6,12 @@ No policy here: who is killed and when is decided by supervisor and agent.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import stat
 from collections.abc import Collection
 from pathlib import Path
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent(signum: int = signal.SIGKILL) -> None:
-    """Asks the kernel to send `signum` to this process when its parent's thread ends. Not inherited by children."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def prefer_as_oom_victim() -> None:
@@ -33,15 +23,6 @@ def prefer_as_oom_victim() -> None:
 def thread_count() -> int:
     """Threads of this process, C and Python alike."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
-def start_ticks(pid: int) -> int | None:
-    """When `pid` was started, in clock ticks since boot: with the pid it names a process for ever. None if gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def kill_group(pgid: int, signum: int) -> bool:

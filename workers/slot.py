@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from workers import kernel
+from shared.processes import identify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotNote:
-    """`started` makes the pid unique for this boot of the machine."""
+    """`started_ticks` makes the pid unique for this boot of the machine."""
 
     pid: int
-    started: int
+    started_ticks: int
     study: str
     ticket: int
     attempt: int
@@ -30,7 +30,8 @@ class SlotNote:
     @property
     def writer_is_alive(self) -> bool:
         """False once the supervisor that wrote this is gone."""
-        return kernel.start_ticks(self.pid) == self.started
+        writer = identify(self.pid)
+        return writer is not None and writer.started_ticks == self.started_ticks
 
 
 class SlotNotes:
@@ -46,14 +47,13 @@ class SlotNotes:
     @contextlib.contextmanager
     def holding(self, study: str, ticket: int, attempt: int) -> Iterator[None]:
         """The note exists exactly while this process holds the lease."""
-        pid = os.getpid()
-        self._write(
-            SlotNote(pid=pid, started=kernel.start_ticks(pid) or 0, study=study, ticket=ticket, attempt=attempt)
-        )
+        me = identify(os.getpid())
+        assert me is not None, "a running process has an identity"
+        self._write(SlotNote(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket, attempt=attempt))
         try:
             yield
         finally:
-            self._path(pid).unlink(missing_ok=True)
+            self._path(me.pid).unlink(missing_ok=True)
 
     def add_trial(self, trial_group: int | None) -> None:
         """Notes the process group of the trial that now runs."""

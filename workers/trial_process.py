@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from shared.errors import ObjectiveError
 from shared.execution import run_attempt
 from shared.objective import ObjectiveRef, load
+from shared.processes import die_with_parent
 from shared.states import Ending
 from shared.trial import Outcome, Params
 from workers import kernel
@@ -105,7 +106,7 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
     """Cuts every tie to the supervisor but the pipe, and ties this process's life to the supervisor's."""
-    kernel.die_with_parent(signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if os.getppid() != assignment.supervisor_pid:
         os._exit(_RESULT_SENT)
     if output is not None:

@@ -10,8 +10,8 @@ import os
 from dataclasses import replace
 
 from coordinator.services.home import Holder, Home
-from coordinator.services.process import identify
 from shared.errors import InvariantBroken
+from shared.processes import identify
 
 
 class HomeLock:

@@ -18,9 +18,10 @@ import psycopg2
 
 from coordinator.services.account import Account, credentials, give, open_for_reading, open_passage, ordinary_account
 from coordinator.services.home import LOOPBACK, Home, ServiceState
-from coordinator.services.process import Command, clean_environment, identify
+from coordinator.services.process import Command, clean_environment
 from coordinator.services.service import Service
 from shared.errors import EmbeddedServiceError
+from shared.processes import identify
 
 ROLE = "highnoon"
 DATABASE = "highnoon"

@@ -5,7 +5,6 @@ Knows signals, pids and log files, and nothing of what the server does. Linux on
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,9 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from coordinator.services.account import Account, credentials
+from shared.processes import Identity, die_with_parent, identify
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.01
 
 T = TypeVar("T")
@@ -36,15 +34,6 @@ class Command:
     account: Account | None = None
     environ: Mapping[str, str] | None = None
     """None: only what any server needs, and nothing of ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """A process for good: pids are reused, a pid with its name and start time is not."""
-
-    pid: int
-    name: str
-    started_ticks: int
 
 
 class OwnedProcess:
@@ -105,17 +94,6 @@ class OwnedProcess:
             self._command.log.replace(self._command.log.with_suffix(".log.old"))
 
 
-def identify(pid: int) -> Identity | None:
-    """The identity of a running process; None when there is none, or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    name, rest = text.split("(", 1)[1].rsplit(")", 1)
-    state, *fields = rest.split()
-    return None if state in "ZX" else Identity(pid=pid, name=name, started_ticks=int(fields[18]))
-
-
 def end_leftover(identity: Identity, patience_s: float = 5.0) -> None:
     """Waits until an earlier owner's process is gone, and kills it when it will not go."""
     if not wait_until(lambda: identify(identity.pid) != identity, patience_s):
@@ -140,7 +118,7 @@ def clean_environment() -> dict[str, str]:
 
 def _dies_with(owner: int, number: signal.Signals) -> Callable[[], None]:
     def in_child() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        die_with_parent(number)
         if os.getppid() != owner:  # it died before the line above, and the signal will never come
             os._exit(1)
 

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from coordinator.stack import Stack
+from shared.processes import identify
 from shared.states import Ending, TrialState
 from tests.cluster import Books, Cluster
 from tests.support import eventually
-from workers import kernel
 
 N_TRIALS = 40
 
@@ -96,7 +96,7 @@ def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books) -> None:
     name = begin(cluster, books)
     note = cluster.a_running_slot()
     os.kill(note["pid"], signal.SIGKILL)
-    eventually(lambda: kernel.start_ticks(note["trial_group"]) is None, what="its trial is gone")
+    eventually(lambda: identify(note["trial_group"]) is None, what="its trial is gone")
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
     lost = [attempt for attempt in books.studies.attempts(books.studies.get(name).id) if attempt.ending is Ending.LOST]
@@ -110,8 +110,8 @@ def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books) -> None:
     notes = cluster.slots() or [cluster.a_running_slot()]
     cluster.kill(cluster.processes[1])
     for note in notes:
-        eventually(lambda note=note: kernel.start_ticks(note["pid"]) is None, what="supervisors follow their agent")
-        eventually(lambda note=note: kernel.start_ticks(note["trial_group"]) is None, what="trials follow theirs")
+        eventually(lambda note=note: identify(note["pid"]) is None, what="supervisors follow their agent")
+        eventually(lambda note=note: identify(note["trial_group"]) is None, what="trials follow theirs")
     cluster.start_worker()
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
@@ -155,7 +155,7 @@ def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(cl
         os.kill(note["pid"], signal.SIGCONT)
 
     # Then it kills its trial and its slot goes on with other work
-    eventually(lambda: kernel.start_ticks(note["trial_group"]) is None, what="the zombie's trial is gone")
+    eventually(lambda: identify(note["trial_group"]) is None, what="the zombie's trial is gone")
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
 

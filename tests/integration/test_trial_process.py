@@ -13,6 +13,7 @@ import pytest
 
 from shared.errors import LeaseLost
 from shared.lease import Wish
+from shared.processes import identify
 from shared.states import Ending
 from shared.trial import Outcome, Report
 from tests.support import eventually
@@ -182,7 +183,7 @@ def test_a_lost_lease_kills_the_trial_and_writes_nothing(tmp_path: Path) -> None
     with pytest.raises(LeaseLost):
         attempt.watch(Diary(lost=True))
     assert attempt.running.pid is not None
-    assert kernel.start_ticks(attempt.running.pid) is None
+    assert identify(attempt.running.pid) is None
 
 
 def test_a_million_lines_are_bounded_and_the_trial_completes(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_children_of_a_trial_do_not_outlive_it(tmp_path: Path) -> None:
     assert outcome.ending is Ending.COMPLETED
     found = re.search(r"child (\d+)", outcome.log_tail)
     assert found is not None
-    eventually(lambda: kernel.start_ticks(int(found[1])) is None, what="the trial's child is gone")
+    eventually(lambda: identify(int(found[1])) is None, what="the trial's child is gone")
 
 
 def test_user_code_may_use_multiprocessing(tmp_path: Path) -> None:
@@ -256,4 +257,4 @@ def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
     os.kill(supervisor, signal.SIGKILL)
     os.waitpid(supervisor, 0)
     # Then the kernel ends the trial
-    eventually(lambda: kernel.start_ticks(trial) is None, what="the trial is gone")
+    eventually(lambda: identify(trial) is None, what="the trial is gone")

@@ -99,8 +99,6 @@ def test_one_finite_number_completes(returned: object, value: float) -> None:
     [
         (None, "returned None"),
         (math.nan, "returned nan"),
-        (math.inf, "returned inf"),
-        (-math.inf, "returned -inf"),
         (np.float32("nan"), "returned nan"),
         ("0.5", "type str: '0.5'"),
         (b"0.5", "type bytes: b'0.5'"),
@@ -127,7 +125,7 @@ def test_anything_else_fails_and_says_what_was_returned(returned: object, descri
     assert outcome.cause == "invalid_result"
     assert outcome.value is None
     assert described in outcome.message
-    assert "expected one finite number" in outcome.message
+    assert "expected one number" in outcome.message
     assert "\n" not in outcome.message
     assert len(outcome.message) < 300
 
@@ -172,7 +170,6 @@ def test_reports_reach_the_channel_as_plain_numbers() -> None:
         ("0.5", 0, "value"),
         (None, 0, "value"),
         (True, 0, "value"),
-        (math.inf, 0, "value"),
         ([0.5], 0, "value"),
         (Hostile(), 0, "value"),
         (0.5, -1, "step"),
@@ -204,7 +201,7 @@ def test_both_mistakes_of_a_report_are_told_at_once() -> None:
 
     assert outcome.ending is Ending.FAILED
     assert outcome.message == (
-        "InvalidInput: report(value, step): value: must be one number, finite or NaN, not a value of type str: 'low'. "
+        "InvalidInput: report(value, step): value: must be one number, not a value of type str: 'low'. "
         "step: must be an integer >= 0, not -1."
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shared.lease import Disposition, RetryPolicy, dispose
@@ -45,3 +47,10 @@ def test_an_outcome_survives_json_and_drops_what_a_newer_version_added() -> None
     outcome = Outcome(ending=Ending.KILLED, cause="signal", signal="SIGKILL", log_tail="a\nb", peak_rss_bytes=1)
     assert Outcome.from_json(outcome.to_json()) == outcome
     assert Outcome.from_json({**outcome.to_json(), "invented_later": 1}) == outcome
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), 0.5, None])
+def test_an_outcome_is_json_whatever_its_value(value: float | None) -> None:
+    outcome = Outcome(ending=Ending.COMPLETED, value=value)
+    text = json.dumps(outcome.to_json(), allow_nan=False)
+    assert Outcome.from_json(json.loads(text)) == outcome

@@ -99,7 +99,7 @@ def test_a_sampler_is_a_name_or_a_table(written: Any, options: Any) -> None:
     [
         ("none", {}),
         ({"name": "median", "n_startup_trials": 3, "n_warmup_steps": 0, "interval_steps": 2, "n_min_trials": 2}, ...),
-        ("percentile", {"percentile": 25.0}),
+        ("percentile", {"percentile": 75.0}),
         ({"name": "percentile", "percentile": 50, "n_min_trials": 2}, {"percentile": 50.0, "n_min_trials": 2}),
         ({"name": "hyperband", "min_resource": 1, "max_resource": 27, "reduction_factor": 3}, ...),
         ({"name": "hyperband", "max_resource": "auto"}, {}),

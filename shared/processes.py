@@ -1,0 +1,44 @@
+"""Processes as the kernel knows them: their identity for good, and the signal that ends them with their parent.
+
+Linux only (prctl, /proc). Decides nothing about who is ended when.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A process for good: pids are reused, a pid with its name and start time is not."""
+
+    pid: int
+    name: str
+    started_ticks: int
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of a running process; None when there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, rest = text.split("(", 1)[1].rsplit(")", 1)
+    state, *fields = rest.split()
+    return None if state in "ZX" else Identity(pid=pid, name=name, started_ticks=int(fields[18]))
+
+
+def die_with_parent(signum: int = signal.SIGKILL) -> None:
+    """Asks the kernel to send `signum` to this process when its parent's thread ends. Not inherited by children.
+
+    The parent may be dead already: compare `os.getppid()` afterwards. Raises OSError when the kernel refuses.
+    """
+    if _libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

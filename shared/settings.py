@@ -110,11 +110,15 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _names_its_driver(cls, url: str | None) -> str | None:
+    def _is_a_postgresql(cls, url: str | None) -> str | None:
         try:
-            return url and normalise(url)
+            address = url and normalise(url)
         except InvalidInput as error:
             raise PydanticCustomError("address", error.problems[0].message, {"hint": error.problems[0].hint}) from None
+        if address and not address.startswith("postgresql"):
+            hint = "Write postgresql://user:password@host/db; other databases serve HPOTrialManager in one process."
+            raise PydanticCustomError("address", "a cluster needs PostgreSQL", {"hint": hint})
+        return address
 
     @field_validator("redis_url")
     @classmethod

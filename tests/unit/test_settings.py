@@ -139,3 +139,12 @@ def test_json_that_is_not_ours_is_refused() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_settings({}).lease_s = 1.0
+
+
+@pytest.mark.parametrize("url", ["sqlite:///ledger.db", "mysql://anna:secret@db/hpo"])
+def test_a_cluster_needs_postgresql(url: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        load_settings({"HIGHNOON_DATABASE_URL": url})
+    assert "needs PostgreSQL" in str(refused.value)
+    assert "postgresql://" in str(refused.value)
+    assert "secret" not in str(refused.value)

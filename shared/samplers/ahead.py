@@ -4,6 +4,9 @@ A plain `study.ask()` creates an empty trial and fills it parameter by parameter
 trial can be created in one transaction: nobody ever sees half of it, and a crash in between leaves nothing behind.
 For that a sampler meets a copy of the study whose storage is a Snapshot.
 
+Unlike Optuna's ask, nothing is filtered by Hyperband's bracket: a bracket follows from the number, which is not given
+yet, and the samplers of 5.0 read past that filter anyway.
+
 What is private in Optuna 5.0.x and used here (`Study._storage`, the samplers' random states, the frozen trial's
 fields) is held down by tests/contract/test_samplers.py.
 """

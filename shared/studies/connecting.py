@@ -22,6 +22,7 @@ _POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=3
 """A holder of a lock that is frozen must not stall every other asker for ever."""
 
 _IDLE_S = 1.0
+"""A connection that was used more recently is not tested: between two trials there are four uses."""
 
 
 def connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
@@ -67,10 +68,7 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
 
 
 def _test_idle_connections(engine: Engine) -> None:
-    """Before a connection is used that was idle for a while: servers and firewalls close such ones without a word.
-
-    SQLAlchemy's pre-ping would test at each use, four times between two trials.
-    """
+    """Before they are used again: servers and firewalls close such ones without a word. (Pre-ping tests each use.)"""
 
     def note(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
         entry.info["idle_since"] = time.monotonic()

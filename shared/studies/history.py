@@ -3,7 +3,7 @@
 `_CachedStorage` asks for whatever is new or unfinished through `_get_trials`. Only that method is respelled, so that
 every sampler, pruner and plot profits and sees just what Optuna's own reading gives. Writes nothing.
 
-Pinned to Optuna 5.0.x (schema v3.2.0.a); tests/contract/test_studies.py compares this reading with Optuna's.
+Pinned to Optuna 5.0.x (schema v3.2.0.a); the contract tests compare this reading with Optuna's own.
 """
 
 from __future__ import annotations

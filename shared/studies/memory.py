@@ -41,7 +41,10 @@ class MemoryTrials:
             system_attrs=dict(birth.system_attrs),
             intermediate_values={},
         )
-        trial_id = self._storage.create_new_trial(self._study_id, template)
+        try:
+            trial_id = self._storage.create_new_trial(self._study_id, template)
+        except KeyError:
+            raise UnknownStudy("the study was deleted") from None
         number = self._storage.get_trial_number_from_id(trial_id)
         return Asked(trial_id=trial_id, number=number, params=birth.params)
 

@@ -1,7 +1,7 @@
 """The trials of one study in a database: each act is one transaction of as few statements as it takes.
 
 Optuna's own calls are safe, but one transaction each: a trial with five parameters takes nine of them to create.
-What is written here reads back through Optuna as if Optuna had written it (tests/contract/test_studies.py).
+What is written here reads back through Optuna as if Optuna had written it; the contract tests hold it to that.
 
 Two of Optuna's rules are kept. A trial is inserted only under the lock of its study's row: numbers are counted under
 it, and caches read "newer than the last id". A trial that has ended is never changed again.

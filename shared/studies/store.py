@@ -82,11 +82,6 @@ class OptunaStore:
                 return False
             return True
 
-    def delete(self, name: str) -> None:
-        """Removes the study with all its trials. Raises UnknownStudy."""
-        with self._border():
-            self._storage.delete_study(self._id_of(name))
-
     def close(self) -> None:
         """Gives the connections back. The store cannot be used afterwards."""
         if self._database is not None:

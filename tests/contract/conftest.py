@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+import optuna
 import psycopg2
 import pytest
 
 from coordinator.stack import Stack
-from shared.studies import OptunaStore
+from shared.studies import OptunaStore, quiet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    quiet()
 
 
 @pytest.fixture
 def optuna_store(_made_store: OptunaStore) -> Iterator[OptunaStore]:
     """A store without studies: in memory, on SQLite and on PostgreSQL."""
     yield _made_store
-    for study in _made_store._storage.get_all_studies():
-        _made_store.delete(study.study_name)
+    for name in optuna.get_all_study_names(_made_store._storage):
+        optuna.delete_study(study_name=name, storage=_made_store._storage)
 
 
 @pytest.fixture(scope="session", params=["memory", "sqlite", "postgresql"])

@@ -43,11 +43,6 @@ SAMPLERS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    quiet()
-
-
 def spec_of(sampler: SamplerSpec, space: SearchSpace = MIXED, **more: Any) -> StudySpec:
     return StudySpec(name="digits", objective="objectives:any", sampler=sampler, search_space=space, **more)
 

@@ -1,78 +1,28 @@
-"""The contract of studies in memory, on SQLite and on PostgreSQL; and that Optuna reads what we write."""
+"""The contract of studies, in memory, on SQLite and on PostgreSQL: made, asked, reported to, told and read."""
 
 from __future__ import annotations
 
-import json
 import math
-import multiprocessing
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import optuna
-import psycopg2
 import pytest
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy import ClauseElement, create_engine, event
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from shared.errors import (
-    InvalidInput,
     InvariantBroken,
-    SchemaMismatch,
-    ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
     UserInputError,
 )
-from shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from shared.space import Categorical, Int, SearchSpace, Uniform
 from shared.states import TOLD_AS, Ending, TrialState
 from shared.strategy import PrunerSpec, SamplerSpec
-from shared.studies import OptunaStore, OptunaStudy, Owner, history, quiet, statements, tables
+from shared.studies import OptunaStore, OptunaStudy, Owner
 from shared.studies.endings import CAUSE, ENDING, MESSAGE, TRACEBACK
-from shared.study import StudySpec
-from shared.trial import Outcome, Params, Report
-from shared.urls import normalise
-
-SPACE: SearchSpace = {
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
-    "width": Int(low=32, high=512, step=32),
-    "optimizer": Categorical(choices=("adam", "sgd", None, True)),
-}
-POINT: Params = {"rate": 1e-3, "dropout": 0.25, "width": 64, "optimizer": "sgd"}
-ANNA, BERT = Owner(ticket=17, attempt=2), Owner(ticket=18, attempt=1)
-
-
-def spec_of(**changes: Any) -> StudySpec:
-    asked = {
-        "name": "digits",
-        "objective": "objectives:any",
-        "search_space": SPACE,
-        "sampler": SamplerSpec(name="random"),
-    }
-    return StudySpec(**{**asked, **changes})
-
-
-def completed(value: float = 0.25) -> Outcome:
-    return Outcome(ending=Ending.COMPLETED, value=value)
-
+from shared.trial import Outcome, Report
+from tests.contract.digits import ANNA, BERT, POINT, SPACE, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    quiet()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/studies.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
@@ -100,8 +50,6 @@ def test_a_study_is_created_once_and_kept(store: OptunaStore) -> None:
 def test_a_study_that_is_not_there_is_unknown(store: OptunaStore) -> None:
     with pytest.raises(UnknownStudy, match="letters"):
         store.open(spec_of(name="letters"))
-    with pytest.raises(UnknownStudy, match="letters"):
-        store.delete("letters")
 
 
 def test_another_direction_is_a_conflict(store: OptunaStore) -> None:
@@ -137,12 +85,11 @@ def test_another_range_or_parameter_is_none(study: OptunaStudy, store: OptunaSto
 
 def test_a_study_deleted_in_the_middle_is_unknown(study: OptunaStudy, store: OptunaStore) -> None:
     asked = study.ask(ordinal=0, owner=ANNA)
-    store.delete("digits")
+    optuna.delete_study(study_name="digits", storage=store._storage)
     with pytest.raises(UnknownStudy):
         study.tell(asked.trial_id, completed())
-    if store.url is not None:
-        with pytest.raises(UnknownStudy):
-            study.ask(ordinal=1, owner=ANNA)
+    with pytest.raises(UnknownStudy):
+        study.ask_again(params=POINT, owner=ANNA, failed_trial=None)
 
 
 # --- Ask
@@ -201,24 +148,6 @@ def test_a_clone_by_optunas_retry_callback_is_served_whole(study: OptunaStudy) -
     assert study.trial(again.number).attrs["highnoon:ticket"] == BERT.ticket
     study.tell(again.trial_id, completed())
     assert study.trial(again.number).attrs[ENDING] == "completed"
-
-
-def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
-    with OptunaStore(url) as store:
-        store.create_study("digits", "minimize")
-        plain = store.open(spec_of()).optuna_study
-        for width in (32, 64, 96, 128, 160, 192):
-            plain.enqueue_trial({**POINT, "width": width})
-
-    def ask_twice(ticket: int) -> list[Any]:
-        with OptunaStore(url, create_schema=False) as mine:
-            study = mine.open(spec_of())
-            return [study.ask(ordinal=ticket, owner=Owner(ticket=ticket, attempt=1)) for _ in range(2)]
-
-    with ThreadPoolExecutor(4) as askers:
-        asked = [trial for pair in askers.map(ask_twice, range(4)) for trial in pair]
-    assert sorted(trial.number for trial in asked) == list(range(8))
-    assert sorted(trial.params["width"] for trial in asked if trial.number < 6) == [32, 64, 96, 128, 160, 192]
 
 
 def test_a_grids_tickets_keep_their_points_and_later_ones_serve_what_was_enqueued(store: OptunaStore) -> None:
@@ -384,25 +313,6 @@ def test_completed_without_a_number_is_a_broken_invariant(study: OptunaStudy, va
     assert study.trial(0).state is TrialState.RUNNING
 
 
-def test_of_many_who_tell_one_is_heard(url: str) -> None:
-    with OptunaStore(url) as store:
-        store.create_study("digits", "minimize")
-        asked = store.open(spec_of()).ask(ordinal=0, owner=None)
-
-    def tell(value: float) -> bool | None:
-        with OptunaStore(url, create_schema=False) as mine:
-            try:
-                return mine.open(spec_of()).tell(asked.trial_id, completed(value))
-            except InvariantBroken:
-                return None
-
-    with ThreadPoolExecutor(4) as tellers:
-        heard = list(tellers.map(tell, [0.0, 1.0, 2.0, 3.0]))
-    assert sorted(heard, key=str) == [None, None, None, True]
-    with OptunaStore(url, create_schema=False) as store:
-        assert store.open(spec_of()).trial(0).value == heard.index(True)
-
-
 def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
     asked = study.ask(ordinal=0, owner=None)
     study.report(asked.trial_id, Report(step=0, value=0.001))
@@ -467,239 +377,3 @@ def test_knows_the_running_trials_that_are_ours(study: OptunaStudy) -> None:
     study.tell(ended.trial_id, completed())
     (owned,) = study.owned_running()
     assert (owned.trial_id, owned.number, owned.owner) == (ours.trial_id, ours.number, ANNA)
-
-
-# --- In a database: what Optuna sees of it, what it costs, and bad weather
-
-
-def messy_study(url: str) -> None:
-    """One trial of every kind that a study can hold, from us and from Optuna."""
-    with OptunaStore(url) as store:
-        store.create_study("another", "maximize")
-        store.open(spec_of(name="another", direction="maximize")).ask(ordinal=0, owner=BERT)
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(sampler=SamplerSpec(name="cmaes")))
-        for ordinal, ending in enumerate(Ending):
-            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
-            values = (0.5, math.nan, math.inf, -math.inf)
-            study.report_many(
-                asked.trial_id, [Report(step=10 - step, value=value) for step, value in enumerate(values)]
-            )
-            study.tell(asked.trial_id, Outcome(ending=ending, value=0.1 if ending is Ending.COMPLETED else None))
-        study.tell(study.ask(ordinal=20, owner=None).trial_id, completed(math.inf))
-        study.ask_again(params=POINT, owner=ANNA, failed_trial=2)
-        plain = study.optuna_study
-        plain.ask().suggest_float("momentum", 0, 1)
-        plain.enqueue_trial(POINT, user_attrs={"nested": {"list": [1, None, "x"]}})
-        plain.tell(plain.ask(), -1.0)
-        plain.enqueue_trial({"width": 64})
-
-
-def test_optuna_in_another_process_reads_what_we_wrote(url: str) -> None:
-    with OptunaStore(url) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(sampler=SamplerSpec(name="tpe"), seed=1))
-        for ordinal in range(14):
-            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
-            study.report(asked.trial_id, Report(step=0, value=0.5))
-            study.tell(asked.trial_id, completed(float(ordinal)))
-        study.ask(ordinal=14, owner=ANNA)
-        ours = [[t.number, str(t.state), t.params, t.value, dict(t.attrs)] for t in study.trials()]
-
-    script = (
-        "import json, sys, optuna; study = optuna.load_study(study_name='digits', storage=sys.argv[1]);"
-        "print(json.dumps([[t.number, t.state.name, t.params, t.value, t.user_attrs] for t in study.trials]));"
-        "trial = study.ask(); trial.suggest_float('dropout', 0.0, 0.5); study.tell(trial, 1.0)"
-    )
-    run = subprocess.run([sys.executable, "-c", script, normalise(url)], capture_output=True, text=True, check=True)
-
-    assert json.loads(run.stdout) == json.loads(json.dumps(ours))
-    with OptunaStore(url, create_schema=False) as store:
-        assert store.open(spec_of()).trial(15).state is TrialState.COMPLETE, "and an ordinary script may join"
-
-
-def test_our_reading_gives_what_optunas_gives(url: str) -> None:
-    messy_study(url)
-    theirs = optuna.load_study(study_name="digits", storage=RDBStorage(normalise(url)))
-    with OptunaStore(url, create_schema=False) as store:
-        ours = store.open(spec_of()).optuna_study
-        for states in (None, (optuna.trial.TrialState.RUNNING,), (optuna.trial.TrialState.COMPLETE,)):
-            expected = theirs.get_trials(states=states)
-            assert expected
-            assert [fields(trial) for trial in ours.get_trials(states=states)] == [fields(trial) for trial in expected]
-
-
-def fields(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """Everything about a trial, in a form in which NaN equals NaN and parameters are in order."""
-    reports = {step: str(value) for step, value in trial.intermediate_values.items()}
-    return {**vars(trial), "intermediate_values": reports, "order": list(trial.params)}
-
-
-def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.studies.history._AT_ONCE", 7)
-    with OptunaStore(url) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of())
-        asked = [study.ask(ordinal=ordinal, owner=None) for ordinal in range(22)]
-        assert [trial.params for trial in study.trials()] == [trial.params for trial in asked]
-
-
-@pytest.mark.filterwarnings("error")
-def test_mysql_which_no_test_can_start_here_is_spelled_right() -> None:
-    engine = create_engine("mysql+pymysql://host/db")
-    ours = [
-        *(value for name, value in vars(statements).items() if name.isupper() and isinstance(value, ClauseElement)),
-        statements.insert_new(engine, tables.reports),
-        statements.upsert_attrs(engine, tables.user_attrs),
-        history._TRIALS,
-        history._DETAILS,
-    ]
-    spelled = "\n".join(str(statement.compile(engine)) for statement in ours)
-    assert len(ours) > 20
-    for words in ("SKIP LOCKED", "INSERT IGNORE", "ON DUPLICATE KEY UPDATE", "UNION ALL"):
-        assert words in spelled
-
-
-@contextmanager
-def counted(store: OptunaStore) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if not statement.startswith("BEGIN"):
-            statements.append(statement)
-
-    assert store._database is not None
-    event.listen(store._database.engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(store._database.engine, "before_cursor_execute", note)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "asking"), [(SamplerSpec(name="random"), 6), (SamplerSpec(name="tpe"), 8)], ids=["random", "tpe"]
-)
-def test_a_trial_costs_few_statements(url: str, sampler: SamplerSpec, asking: int) -> None:
-    with OptunaStore(url) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of(sampler=sampler))
-        for ordinal in range(12):
-            study.tell(study.ask(ordinal=ordinal, owner=ANNA).trial_id, completed(float(ordinal)))
-
-        def cost(act: Callable[[], Any], at_most: int) -> Any:
-            with counted(store) as statements:
-                result = act()
-            assert len(statements) <= at_most, "\n".join(statements)
-            return result
-
-        asked = cost(lambda: study.ask(ordinal=12, owner=ANNA), asking)
-        cost(lambda: study.report_many(asked.trial_id, [Report(step=s, value=1.0) for s in range(20)]), 2)
-        cost(lambda: study.should_prune(asked.trial_id), 2)
-        cost(study.owned_running, 1)
-        cost(lambda: study.tell(asked.trial_id, completed()), 3)
-
-
-def test_many_may_start_on_an_empty_database_at_once(url: str) -> None:
-    def start(_: int) -> bool:
-        with OptunaStore(url) as store:
-            store.create_study("digits", "minimize")
-            return store.exists("digits")
-
-    with ThreadPoolExecutor(4) as starters:
-        assert list(starters.map(start, range(4))) == [True] * 4
-    with OptunaStore(url, create_schema=False) as store:
-        assert store.open(spec_of()).trials() == []
-
-
-def test_a_database_without_tables_is_named_as_such(url: str) -> None:
-    with pytest.raises(SchemaMismatch, match="start a coordinator"):
-        OptunaStore(url, create_schema=False)
-
-
-def test_tables_of_another_version_are_named_as_such(url: str) -> None:
-    with OptunaStore(url) as store:
-        assert store._database is not None
-        with store._database.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.9.9'")
-    with pytest.raises(SchemaMismatch, match="optuna"):
-        OptunaStore(url)
-
-
-@pytest.mark.parametrize("create_schema", [True, False])
-def test_an_unreachable_database_is_unavailable_and_keeps_its_password(create_schema: bool) -> None:
-    with pytest.raises(ServiceUnavailable) as caught:
-        OptunaStore("postgresql://me:hunter2@127.0.0.1:9/db", create_schema=create_schema)
-    assert "127.0.0.1" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    "address", ["postgresql+nosuchdriver://host/db", "mysql+mysqldb://host/db", "postgresql://host:port/db"]
-)
-def test_an_address_that_no_driver_takes_is_a_mistake(address: str) -> None:
-    with pytest.raises(InvalidInput, match="cannot be used"):
-        OptunaStore(address)
-
-
-def test_a_connection_cut_between_two_calls_is_not_noticed(postgres_url: str) -> None:
-    with OptunaStore(postgres_url) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of())
-        asked = study.ask(ordinal=0, owner=ANNA)
-        cut_connections(postgres_url)
-        assert study.tell(asked.trial_id, completed()) is True
-
-
-def test_a_connection_cut_within_a_call_is_unavailable_and_the_call_may_be_repeated(postgres_url: str) -> None:
-    with OptunaStore(postgres_url) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of())
-        asked = study.ask(ordinal=0, owner=ANNA)
-        assert store._database is not None
-        event.listen(
-            store._database.engine, "before_cursor_execute", lambda *_: cut_connections(postgres_url), once=True
-        )
-        with pytest.raises(ServiceUnavailable):
-            study.tell(asked.trial_id, completed())
-        assert study.tell(asked.trial_id, completed()) is True
-
-
-def test_a_lock_that_is_not_granted_is_unavailable(postgres_url: str) -> None:
-    with OptunaStore(postgres_url, connect_args={"options": "-c lock_timeout=50ms"}) as store:
-        store.create_study("digits", "minimize")
-        study = store.open(spec_of())
-        with psycopg2.connect(driverless(postgres_url)) as frozen, frozen.cursor() as cursor:
-            cursor.execute("SELECT * FROM studies FOR UPDATE")
-            with pytest.raises(ServiceUnavailable, match="lock timeout"):
-                study.ask(ordinal=0, owner=ANNA)
-        assert study.ask(ordinal=0, owner=ANNA).number == 0
-
-
-def test_a_forked_copy_is_refused(store: OptunaStore, study: OptunaStudy) -> None:
-    context = multiprocessing.get_context("fork")
-    said = context.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            study.ask(ordinal=0, owner=None)
-        except InvariantBroken as error:
-            said.put(str(error))
-        os._exit(0)
-
-    child = context.Process(target=ask)
-    child.start()
-    child.join()
-    assert "fork" in said.get()
-
-
-def cut_connections(url: str) -> None:
-    with psycopg2.connect(driverless(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
-def driverless(url: str) -> str:
-    return normalise(url).replace("+psycopg2", "", 1)

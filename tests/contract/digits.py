@@ -1,0 +1,35 @@
+"""The question that the contract suites of studies ask, and short ways to say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from shared.states import Ending
+from shared.strategy import SamplerSpec
+from shared.studies import Owner
+from shared.study import StudySpec
+from shared.trial import Outcome, Params
+
+SPACE: SearchSpace = {
+    "rate": LogUniform(low=1e-5, high=1e-1),
+    "dropout": Uniform(low=0.0, high=0.5),
+    "width": Int(low=32, high=512, step=32),
+    "optimizer": Categorical(choices=("adam", "sgd", None, True)),
+}
+POINT: Params = {"rate": 1e-3, "dropout": 0.25, "width": 64, "optimizer": "sgd"}
+ANNA, BERT = Owner(ticket=17, attempt=2), Owner(ticket=18, attempt=1)
+
+
+def spec_of(**changes: Any) -> StudySpec:
+    asked = {
+        "name": "digits",
+        "objective": "objectives:any",
+        "search_space": SPACE,
+        "sampler": SamplerSpec(name="random"),
+    }
+    return StudySpec(**{**asked, **changes})
+
+
+def completed(value: float = 0.25) -> Outcome:
+    return Outcome(ending=Ending.COMPLETED, value=value)

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coordinator.stack import serving_database
-from shared.errors import InvalidInput, Problem
+from shared.errors import InvalidInput, Problem, UnknownStudy, nearest
 from shared.ledger import Database, Studies
 from shared.ledger.studies import StudyRecord
 from shared.settings import Settings
 from shared.studies import OptunaStore, OptunaStudy
+from shared.studies.endings import TRACEBACK
 from shared.study import StudySpec
 
 
@@ -27,9 +28,21 @@ class Access:
     studies: Studies
     store: OptunaStore
 
+    def study(self, name: str) -> StudyRecord:
+        """The study of that name. Raises UnknownStudy with the nearest one."""
+        record = self.studies.find(name)
+        if record is None:
+            names = [known.name for known in self.studies.all()]
+            raise UnknownStudy(f"no study named {name!r}. {nearest(name, names) or 'There is none yet.'}")
+        return record
+
     def optuna(self, record: StudyRecord) -> OptunaStudy:
         """Optuna's side of a study of the ledger."""
         return self.store.open(StudySpec.from_json(record.spec))
+
+    def traceback(self, record: StudyRecord, trial_number: int) -> str:
+        """What the objective of a failed trial raised; empty when it raised nothing."""
+        return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -47,12 +60,16 @@ def is_embedded(settings: Settings) -> bool:
 
 @contextmanager
 def ledger_access(settings: Settings) -> Iterator[Access]:
-    """The ledger as it is now. Raises UnknownStudy when nothing was ever run here, ServiceUnavailable when away."""
+    """The ledger as it is now. Raises UnknownStudy when nothing was ever run here, ServiceUnavailable when away.
+
+    Reading needs no Redis, so that the database's address alone is enough.
+    """
     if settings.database_url is not None:
         with opened(settings.database_url) as access:
             access.database.check_schema()
             yield access
         return
+    is_embedded(settings)  # refuses when only Redis is named: that person means another ledger than this home's
     with serving_database(settings.home) as url, opened(url, create=True) as access:
         yield access
 

@@ -9,15 +9,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from coordinator.access import is_embedded
+from coordinator.report import aligned
 from coordinator.services.redis_server import redis_binary
 from coordinator.stack import attach
 from shared.broker import Broker
 from shared.errors import HighNoonError
 from shared.ledger import Database, Nodes
 from shared.settings import Settings
+from shared.terminal import say
 
 _LEAST_FREE_BYTES = 1 << 30
 _SILENT_S = 60.0
@@ -46,8 +48,10 @@ def _checks(settings: Settings) -> Iterator[Check]:
         if running is not None:
             database_url, redis_url = running.database_url, running.redis_url
     if database_url is not None:
-        yield _checked("database", lambda: _database_answers(database_url))
-        yield _checked("workers", lambda: _workers_alive(database_url))
+        database = _checked("database", lambda: _database_answers(database_url))
+        yield database
+        if database.ok:
+            yield _checked("workers", lambda: _workers_alive(database_url))
     if redis_url is not None:
         yield _checked("redis", lambda: _redis_answers(redis_url))
     for module in settings.preload:
@@ -93,16 +97,14 @@ def _redis_answers(url: str) -> str:
 
 def show(settings: Settings, checks: list[Check], console: Console) -> None:
     """For people."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("setting", "value", "source"):
-        table.add_column(heading, overflow="fold")
-    for row in settings.describe():
-        table.add_row(row.variable, row.value, row.source)
-    console.print(table)
+    rows = [(row.variable, row.value, row.source) for row in settings.describe()]
+    headings, *lines = aligned([("setting", "value", "source"), *rows])
+    say(console, headings, style="bold")
+    say(console, "\n".join(lines))
     console.print()
     for check in checks:
-        mark = "[green]ok[/green]     " if check.ok else "[red]problem[/red]"
-        console.print(f"{mark}  {check.name}: {check.detail}", highlight=False, soft_wrap=True)
+        mark = ("ok     ", "green") if check.ok else ("problem", "bold red")
+        console.print(Text.assemble(mark, f"  {check.name}: {check.detail}"), soft_wrap=True)
 
 
 def as_object(settings: Settings, checks: list[Check]) -> dict[str, Any]:

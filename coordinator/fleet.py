@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from coordinator.services.home import LOOPBACK, Home
 from coordinator.services.process import Command, OwnedProcess
+from shared.errors import EmbeddedServiceError
+from shared.exits import Exit
 from shared.settings import Settings
+
+_RESTARTS = 5
+"""A node that dies more often than this within a minute has a fault that a restart does not mend."""
 
 
 class Fleet:
@@ -23,6 +29,7 @@ class Fleet:
         self._home = home
         self._slots = slots
         self._worker: OwnedProcess | None = None
+        self._worker_starts: list[float] = []
         self._flower: OwnedProcess | None = None
         self._flower_port = home.service("flower").port
 
@@ -44,10 +51,15 @@ class Fleet:
         )
 
     def heal(self) -> tuple[str, ...]:
-        """Starts the node again when it has died; returns what was dead. Flower is not worth a restart."""
+        """Starts the node again when it has died; returns what was dead. Flower is not worth a restart.
+
+        Raises EmbeddedServiceError for a node that says that it cannot live, or dies again and again.
+        """
         if self._worker is None or self._worker.is_alive:
             return ()
-        died = f"worker (exit status {self._worker.exit_status})\n{self._worker.last_lines()}"
+        died = f"worker (exit status {self._worker.exit_status}). The end of its log:\n{self._worker.last_lines()}"
+        if self._worker.exit_status == Exit.POOL_BROKEN or self._is_failing():
+            raise EmbeddedServiceError(f"no trial can run here: {died}")
         self._start_worker()
         return (died,)
 
@@ -64,7 +76,12 @@ class Fleet:
         if self._worker is not None and self._worker.is_alive:
             os.kill(self._worker.pid, signal.SIGTERM)
 
+    def _is_failing(self) -> bool:
+        recent = [started for started in self._worker_starts if time.monotonic() - started < 60.0]
+        return len(recent) > _RESTARTS
+
     def _start_worker(self) -> None:
+        self._worker_starts.append(time.monotonic())
         arguments = ["workers", "start", "--queues", "cpu,gpu", "--slots", str(self._slots)]
         self._worker = OwnedProcess(self._command("worker", arguments))
 

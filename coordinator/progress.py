@@ -13,42 +13,33 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.report import failed_count, pruned_count, spelled, spelled_s
+from coordinator.report import failed_count, pruned_count, spelled, spelled_s, wanted_count
 from shared.errors import ServiceUnavailable
 from shared.ledger import Studies
 from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.states import TicketState
+from shared.terminal import say
 
 _LOOK_S = 0.25
 _LINE_S = 2.0
 
+Say = Callable[[str], None]
+"""Shows one line about something else than progress (an outage, a restart)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a study stands at one look. `elapsed_s` counts from this watcher's start, as `done_before` does."""
+    """How a study stands at one look. `per_minute` is None before this watch has seen a trial end."""
 
     record: StudyRecord
     counts: StudyCounts
     best: float | None
-    elapsed_s: float
-    done_before: int
-
-    @property
-    def wanted(self) -> int:
-        """Trials that are to be closed in the end."""
-        return self.counts.total - self.counts.by_state.get(TicketState.CANCELLED, 0)
-
-    @property
-    def per_minute(self) -> float | None:
-        """Closed trials per minute since this watcher began; None before the first."""
-        done = self.counts.closed - self.done_before
-        return done / self.elapsed_s * 60 if done and self.elapsed_s > 0 else None
+    per_minute: float | None
 
     @property
     def eta_s(self) -> float | None:
         """Seconds to the last trial at this rate."""
-        rate = self.per_minute
-        return None if rate is None else (self.wanted - self.counts.closed) / rate * 60
+        left = wanted_count(self.counts) - self.counts.closed
+        return left / self.per_minute * 60 if self.per_minute and left else None
 
 
 class Display(Protocol):
@@ -58,21 +49,38 @@ class Display(Protocol):
         """Called several times a second."""
 
     def say(self, line: str) -> None:
-        """One line about something else than progress (an outage, a restart)."""
+        """One line beside the progress."""
 
     def close(self) -> None:
         """The last one was shown."""
 
 
-def watch(name: str, studies: Studies, console: Console, *, go_on: Callable[[Display], bool]) -> Standing | None:
+class Pace:
+    """Trials per minute since the first one was seen to run: what workers need to get ready is not their pace."""
+
+    def __init__(self, done_before: int) -> None:
+        self._done_before = done_before
+        self._running_since: float | None = None
+
+    def per_minute(self, counts: StudyCounts, now: float) -> float | None:
+        """None before the first trial has ended."""
+        if self._running_since is None and (counts.running or counts.closed > self._done_before):
+            self._running_since = now
+        done = counts.closed - self._done_before
+        if self._running_since is None or not done or now <= self._running_since:
+            return None
+        return done / (now - self._running_since) * 60
+
+
+def watch(name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool]) -> Standing | None:
     """Shows the study until it is over, and returns how it stands then; None when `go_on` ended the watch."""
-    display: Display = _Bar(console) if console.is_terminal else _Lines(console)
-    began, done_before = time.monotonic(), studies.counts(studies.get(name).id).closed
+    display: Display = Bar(console) if console.is_terminal else Lines(console)
+    pace = Pace(studies.counts(studies.get(name).id).closed)
     away = False
     try:
         while True:
             try:
-                standing = _look(name, studies, time.monotonic() - began, done_before)
+                standing = _look(name, studies, pace)
                 display.show(standing)
                 away = False
                 if standing.record.is_over:
@@ -81,65 +89,58 @@ def watch(name: str, studies: Studies, console: Console, *, go_on: Callable[[Dis
                 if not away:
                     display.say(f"{error}; training goes on, waiting for it")
                 away = True
-            if not go_on(display):
+            if not go_on(display.say):
                 return None
             time.sleep(_LOOK_S)
     finally:
         display.close()
 
 
-def _look(name: str, studies: Studies, elapsed_s: float, done_before: int) -> Standing:
-    record = studies.get(name)
-    maximize = record.spec["direction"] == "maximize"
-    return Standing(
-        record=record,
-        counts=studies.counts(record.id),
-        best=studies.best_value(record.id, maximize=maximize),
-        elapsed_s=elapsed_s,
-        done_before=done_before,
-    )
-
-
 def summary(standing: Standing) -> str:
     """One line: best, running, pruned, failed, rate, time to go."""
-    counts, rate = standing.counts, standing.per_minute
+    counts = standing.counts
+    if not counts.running and standing.per_minute is None and not standing.record.is_over:
+        return "nothing runs yet: waiting for a worker to get ready"
     parts = [
         f"best {'-' if standing.best is None else spelled(standing.best)}",
         f"{counts.running} running",
         f"{pruned_count(counts)} pruned",
         f"{failed_count(counts)} failed",
     ]
-    if rate is not None:
-        parts.append(f"{rate:.1f} trials/min")
-    if standing.eta_s and not standing.record.is_over:
+    if standing.per_minute is not None:
+        parts.append(f"{standing.per_minute:.1f} trials/min")
+    if standing.eta_s is not None and not standing.record.is_over:
         parts.append(f"ETA {spelled_s(standing.eta_s)}")
     return "  ".join(parts)
 
 
-class _Bar:
+class Bar:
+    """Two lines of a terminal that are drawn again and again; what is said scrolls above them."""
+
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=8, transient=False)
         self._live.start()
 
     def show(self, standing: Standing) -> None:
+        done, wanted = standing.counts.closed, wanted_count(standing.counts)
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True, justify="right")
-        done, wanted = standing.counts.closed, standing.wanted
-        grid.add_row(
-            Text(standing.record.name, style="bold"), ProgressBar(total=wanted, completed=done), f"{done}/{wanted}"
-        )
-        self._live.update(Group(grid, Text(summary(standing), no_wrap=True, overflow="ellipsis")))
+        bar = ProgressBar(total=max(wanted, 1), completed=done)
+        grid.add_row(Text(standing.record.name, style="bold"), bar, f"{done}/{wanted}")
+        self._live.update(Group(grid, Text(summary(standing))))
 
     def say(self, line: str) -> None:
-        self._live.console.print(line, style="yellow", highlight=False)
+        say(self._live.console, line, style="yellow")
 
     def close(self) -> None:
         self._live.stop()
 
 
-class _Lines:
+class Lines:
+    """A line when something has changed, but not more often than every other second."""
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown: tuple[int, int] | None = None
@@ -150,10 +151,22 @@ class _Lines:
         if seen == self._shown or (now - self._shown_at < _LINE_S and not standing.record.is_over):
             return
         self._shown, self._shown_at = seen, now
-        self.say(f"{standing.record.name}  {standing.counts.closed}/{standing.wanted}  {summary(standing)}")
+        done, wanted = standing.counts.closed, wanted_count(standing.counts)
+        self.say(f"{standing.record.name}  {done}/{wanted}  {summary(standing)}")
 
     def say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False)
+        say(self._console, line)
 
     def close(self) -> None:
         return
+
+
+def _look(name: str, studies: Studies, pace: Pace) -> Standing:
+    record = studies.get(name)
+    counts = studies.counts(record.id)
+    return Standing(
+        record=record,
+        counts=counts,
+        best=studies.best_value(record.id, maximize=record.spec["direction"] == "maximize"),
+        per_minute=pace.per_minute(counts, time.monotonic()),
+    )

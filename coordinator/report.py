@@ -1,22 +1,34 @@
-"""What the command line shows: tables and lines for people, plain objects for `--json`. Reads values, asks nothing."""
+"""What the command line shows: lines for people, plain objects for `--json`. Reads values, asks nothing.
+
+Lines are plain text, so that a pipe gets what a terminal shows: no cell is padded to its right, and only a terminal
+has a width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
 
-from shared.ledger.studies import AttemptRecord, StudyCounts, StudyRecord
+from shared.ledger.studies import StudyCounts, StudyRecord
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, TicketState
+from shared.terminal import fitted
 from shared.trial import Params, ParamValue, Trial
 
+_INDENT = " " * 7
+_DIGITS = 4
+"""Of a parameter in a list of trials; `best` and `--json` give more."""
 
-def spelled(value: ParamValue) -> str:
+
+def spelled(value: ParamValue, digits: int = 6) -> str:
     """A parameter or score as a person would write it."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{value:.6g}"
+    return f"{value:.{digits}g}"
 
 
 def spelled_s(seconds: float | None) -> str:
@@ -28,6 +40,70 @@ def spelled_s(seconds: float | None) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def near(path: Path | str) -> str:
+    """Relative to where the person stands, when it is below."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
+    """Columns with two blanks between them, as narrow as their cells."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join(_padded(row, widths, right)).rstrip() for row in rows]
+
+
+def studies_table(rows: Sequence[tuple[StudyRecord, StudyCounts, float | None]]) -> list[str]:
+    """A line per study, below their headings."""
+    table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
+    for record, counts, best in rows:
+        trials = f"{counts.closed}/{wanted_count(counts)}"
+        numbers = [str(count) for count in (counts.running, pruned_count(counts), failed_count(counts))]
+        table.append((record.name, _state(record), trials, *numbers, "-" if best is None else spelled(best)))
+    return aligned(table, right=range(2, 7))
+
+
+def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Console) -> list[str]:
+    """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
+    heads = [("trial", "state", "value", "took")]
+    for trial in trials:
+        value = "-" if trial.value is None else spelled(trial.value)
+        heads.append((str(trial.number), str(trial.state), value, spelled_s(trial.duration_s)))
+    first, *lines = aligned(heads, right={2, 3})
+    table = [f"{first}  parameters"]
+    for trial, head in zip(trials, lines, strict=True):
+        params = " ".join(f"{name}={spelled(value, _DIGITS)}" for name, value in trial.params.items())
+        note = notes.get(trial.number, "")
+        if console.is_terminal:
+            table += fitted(f"{head}  {params}", console, hang=_INDENT)
+            table += fitted(f"{_INDENT}{note}", console, hang="") if note else []
+        else:
+            table.append(f"{head}  {params}  {note}".rstrip())
+    return table
+
+
+def params_table(params: Params) -> list[str]:
+    """The best parameters, one per line."""
+    return aligned([(name, spelled(value)) for name, value in params.items()]) if params else []
+
+
+def wanted_count(counts: StudyCounts) -> int:
+    """Trials that are to be closed in the end."""
+    return counts.total - counts.by_state.get(TicketState.CANCELLED, 0)
+
+
+def pruned_count(counts: StudyCounts) -> int:
+    """Trials that ended early without a fault."""
+    return counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0)
+
+
+def failed_count(counts: StudyCounts) -> int:
+    """Trials that Optuna knows as FAIL for good."""
+    bad = {Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS}
+    return sum(count for ending, count in counts.by_ending.items() if ending in bad)
 
 
 def study_object(record: StudyRecord, counts: StudyCounts, best: float | None) -> dict[str, Any]:
@@ -63,65 +139,22 @@ def trial_object(trial: Trial) -> dict[str, Any]:
     }
 
 
-def studies_table(rows: Sequence[tuple[StudyRecord, StudyCounts, float | None]]) -> Table:
-    """One line per study."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("study", "state", "trials", "running", "pruned", "failed", "best"):
-        table.add_column(heading, justify="left" if heading in ("study", "state") else "right")
-    for record, counts, best in rows:
-        table.add_row(
-            record.name,
-            _state(record),
-            f"{counts.closed}/{counts.total - counts.by_state.get(TicketState.CANCELLED, 0)}",
-            str(counts.running),
-            str(pruned_count(counts)),
-            str(failed_count(counts)),
-            "-" if best is None else spelled(best),
-        )
-    return table
+def as_json(value: object) -> str:
+    """Strict JSON. It has no nan and no infinity: they become null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
-def trials_table(trials: Sequence[Trial], *, attempts: Sequence[AttemptRecord] = ()) -> Table:
-    """One line per trial, parameters last."""
-    hosts = {attempt.trial_number: attempt for attempt in attempts}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    table.add_column("value", justify="right")
-    table.add_column("took", justify="right")
-    table.add_column("params", overflow="fold")
-    for trial in trials:
-        attempt = hosts.get(trial.number)
-        cause = attempt.cause if attempt is not None and attempt.ending not in (Ending.COMPLETED, None) else None
-        table.add_row(
-            str(trial.number),
-            f"{trial.state}" + (f" ({cause})" if cause and cause != "pruner" else ""),
-            "-" if trial.value is None else spelled(trial.value),
-            spelled_s(trial.duration_s),
-            " ".join(f"{name}={spelled(value)}" for name, value in trial.params.items()),
-        )
-    return table
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def params_table(params: Params) -> Table:
-    """The best parameters, one per line."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("name", style="bold")
-    table.add_column("value", overflow="fold")
-    for name, value in params.items():
-        table.add_row(name, spelled(value))
-    return table
-
-
-def pruned_count(counts: StudyCounts) -> int:
-    """Trials that ended early without a fault."""
-    return counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0)
-
-
-def failed_count(counts: StudyCounts) -> int:
-    """Trials that Optuna knows as FAIL for good."""
-    bad = {Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS}
-    return sum(count for ending, count in counts.by_ending.items() if ending in bad)
+def _padded(row: Sequence[str], widths: Sequence[int], right: Container[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.rjust(width) if column in right else cell.ljust(width)
 
 
 def _state(record: StudyRecord) -> str:

@@ -5,21 +5,23 @@ The order of things and nothing else: each step has a file of its own.
 
 from __future__ import annotations
 
-import logging
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from rich.text import Text
 
 from coordinator.access import Access, is_embedded, opened
+from coordinator.ending import report_end
 from coordinator.fleet import Fleet
-from coordinator.progress import Display, Standing, watch
-from coordinator.report import params_table, spelled
+from coordinator.progress import Say, watch
+from coordinator.report import near
 from coordinator.service import Service
 from coordinator.stack import Stack
 from coordinator.submission import Submission, submit
@@ -28,10 +30,12 @@ from shared.errors import ServiceUnavailable
 from shared.exits import Exit
 from shared.logs import configure
 from shared.settings import Settings
-from shared.states import StudyState
 from shared.study import StudySpec
+from shared.terminal import say
 
-_log = logging.getLogger("coordinator.start")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,143 +72,110 @@ def run(errand: Errand) -> Exit:
     stopping = Stopping()
     if is_embedded(errand.settings):
         return _run_embedded(errand, stopping)
-    configure(errand.settings.log_level)
-    return _coordinate(errand, errand.settings, stopping, tend=lambda _: None)
+    with _logging_for(errand):
+        return _coordinate(errand, errand.settings, stopping, tend=lambda _: None)
 
 
 def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
     console, home = errand.console, errand.settings.home
-    with Stack(home) as stack, _logging_to(home / "logs" / "coordinator.log", errand.settings.log_level):
+    _say_row(console, "data", near(home))
+    with Stack(home) as stack, _logging_to(_log_file(errand.settings), errand.settings.log_level):
         addresses = {"database_url": stack.database_url, "redis_url": stack.redis_url}
         settings = errand.settings.model_copy(update=addresses)
         fleet = Fleet(settings, stack.home, slots=errand.slots)
         stopping.on_hurry(fleet.hurry)
 
-        def tend(display: Display) -> None:
+        def tend(tell: Say) -> None:
             for died in (*stack.heal(), *fleet.heal()):
-                display.say(f"started again: {died}")
+                tell(f"started again: {died}")
 
         try:
             fleet.start()
             _say_where(errand, fleet)
             return _coordinate(errand, settings, stopping, tend=tend)
         finally:
-            console.print("stopping workers and services ...", style="dim", highlight=False)
+            grace = f" (running trials have {settings.drain_s:g} s; Ctrl-C again hands them back at once)"
+            say(console, f"stopping{grace if stopping.wanted.is_set() else ''} ...", style="dim")
             fleet.stop()
 
 
-def _coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: Callable[[Display], None]) -> Exit:
-    """Submits, serves, shows, reports."""
+def _coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: Callable[[Say], None]) -> Exit:
+    """Connects, submits, serves, shows, reports."""
     console = errand.console
-    assert settings.database_url is not None and settings.redis_url is not None
-    with _opened_patiently(settings.database_url, console) as access, Broker(settings.redis_url) as broker:
+    database_url, redis_url = settings.database_url or "", settings.redis_url or ""
+    with ExitStack() as connections:
+        access = _patiently(lambda: connections.enter_context(opened(database_url, create=True)), stopping, console)
+        broker = _patiently(lambda: connections.enter_context(_answering(redis_url)), stopping, console)
+        if access is None or broker is None:
+            return Exit.INTERRUPTED
         submission = None if errand.spec is None else submit(errand.spec, access)
         if submission is not None:
-            _say_submission(submission, console)
+            _say_submission(submission, access, console)
         service = Service(settings, database=access.database, store=access.store, broker=broker)
         with _serving(service, broker):
 
-            def go_on(display: Display) -> bool:
-                tend(display)
+            def go_on(tell: Say) -> bool:
+                tend(tell)
                 return not stopping.wanted.is_set()
 
             if submission is None:
-                _serve_until_stopped(stopping, console, tend)
+                _serve_until_stopped(stopping, console, go_on)
                 return Exit.OK
             standing = watch(submission.record.name, access.studies, console, go_on=go_on)
         if standing is None:
-            console.print("interrupted; the same command goes on where this one ended", highlight=False)
+            say(console, "interrupted: the same command goes on where this one ended")
             return Exit.INTERRUPTED
         return report_end(standing, access, console)
 
 
-def report_end(standing: Standing, access: Access, console: Console) -> Exit:
-    """The best trial as a table; OK only when there is one and the study was not cancelled."""
-    record = standing.record
-    best = access.optuna(record).best_trial()
-    if best is None or record.state is StudyState.CANCELLED:
-        _say_no_result(standing, access, console)
-        return Exit.NO_RESULT
-    console.print()
-    console.print(f"Best trial {best.number} of {standing.counts.closed}: value {spelled(best.value)}", style="bold")
-    console.print(params_table(best.params))
-    attempts = access.studies.attempts(record.id, trial_number=best.number)
-    last_line = ((attempts[-1].log_tail or "").strip().splitlines() or [""])[-1] if attempts else ""
-    if last_line:
-        console.print(f"Its last line: {last_line}", highlight=False, soft_wrap=True)
-    return Exit.OK
-
-
-def _say_no_result(standing: Standing, access: Access, console: Console) -> None:
-    record = standing.record
-    console.print(f"study {record.name} is {record.state} without a best trial", style="bold red")
-    failed = [attempt for attempt in access.studies.attempts(record.id) if attempt.message]
-    if failed:
-        last = failed[-1]
-        console.print(f"last failure: {last.message} (log: {last.log_path})", highlight=False, soft_wrap=True)
-
-
 def _say_where(errand: Errand, fleet: Fleet) -> None:
-    slots = f"{errand.slots} slot" + ("s" if errand.slots != 1 else "")
-    for name, where in (
-        ("workers", f"{slots}, log {_near(fleet.worker_log)}"),
-        ("flower", fleet.flower_url),
-        ("logs", f"{_near(fleet.worker_log.parent)}/STUDY/trial-NUMBER.log"),
-        ("optuna", "python -m coordinator exec optuna trials --study-name STUDY"),
-    ):
-        errand.console.print(f"[bold]{name:8}[/bold] {where}", highlight=False, soft_wrap=True)
+    name = "STUDY" if errand.spec is None else shlex.quote(errand.spec.name)
+    slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
+    _say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
+    _say_row(errand.console, "flower", fleet.flower_url)
+    _say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
+    _say_row(errand.console, "optuna", f"python -m coordinator exec optuna trials --study-name {name}")
 
 
-def _say_submission(submission: Submission, console: Console) -> None:
+def _say_submission(submission: Submission, access: Access, console: Console) -> None:
     name, trials = submission.record.name, submission.trials
-    how = f"goes on: {submission.added} trials added" if submission.added else "goes on"
-    console.print(f"[bold]study[/bold]    {name}, {trials} trials" + (f" ({how})" if submission.joined else ""))
+    goes_on = ""
+    if submission.joined:
+        done = access.studies.counts(submission.record.id).closed
+        goes_on = f" (goes on: {done} done, {submission.added} added)"
+    _say_row(console, "study", f"{name}, {trials} trials{goes_on}")
     if submission.note:
-        console.print(submission.note, style="yellow", highlight=False)
+        say(console, submission.note, style="yellow")
 
 
-def _serve_until_stopped(stopping: Stopping, console: Console, tend: Callable[[Display], None]) -> None:
-    console.print("serving; submit with: python -m coordinator submit STUDY_FILE; Ctrl-C ends", highlight=False)
-    display = _Plain(console)
-    while not stopping.wanted.wait(0.5):
-        tend(display)
+def _say_row(console: Console, name: str, where: str) -> None:
+    console.print(Text.assemble((f"{name:8}", "bold"), " ", where), soft_wrap=True)
 
 
-class _Plain:
-    def __init__(self, console: Console) -> None:
-        self._console = console
+def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[Say], bool]) -> None:
+    say(console, "serving; submit with: python -m coordinator submit STUDY_FILE; Ctrl-C ends")
+    while go_on(lambda line: say(console, line)):
+        stopping.wanted.wait(0.5)
 
-    def show(self, standing: Standing) -> None:
-        return
 
-    def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        return
+def _patiently(step: Callable[[], T], stopping: Stopping, console: Console) -> T | None:
+    """What `step` returns once its service answers, saying meanwhile what is waited for; None after a signal."""
+    pause_s = _FIRST_PAUSE_S
+    while not stopping.wanted.is_set():
+        try:
+            return step()
+        except ServiceUnavailable as error:
+            say(console, f"waiting: {error}", style="yellow")
+        stopping.wanted.wait(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return None
 
 
 @contextmanager
-def _opened_patiently(url: str, console: Console) -> Iterator[Access]:
-    """Waits for a database that is not there yet, saying so."""
-
-    def say(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        console.print(f"waiting: {error}", style="yellow", highlight=False, soft_wrap=True)
-
-    for attempt in Retrying(
-        retry=retry_if_exception_type(ServiceUnavailable),
-        wait=wait_random_exponential(multiplier=0.5, max=10.0),
-        before_sleep=say,
-        reraise=True,
-    ):
-        with attempt:
-            manager = opened(url, create=True)
-            access = manager.__enter__()
-    try:
-        yield access
-    finally:
-        manager.__exit__(None, None, None)
+def _answering(redis_url: str) -> Iterator[Broker]:
+    with Broker(redis_url) as broker:
+        broker.ping()
+        yield broker
 
 
 @contextmanager
@@ -221,9 +192,21 @@ def _serving(service: Service, broker: Broker) -> Iterator[None]:
         thread.join()
 
 
+def _logging_for(errand: Errand) -> AbstractContextManager[None]:
+    """A terminal that shows progress is no place for a log; everywhere else a cluster's coordinator logs to stderr."""
+    if errand.spec is not None and errand.console.is_terminal:
+        _say_row(errand.console, "log", near(_log_file(errand.settings)))
+        return _logging_to(_log_file(errand.settings), errand.settings.log_level)
+    configure(errand.settings.log_level)
+    return nullcontext()
+
+
+def _log_file(settings: Settings) -> Path:
+    return settings.home / "logs" / "coordinator.log"
+
+
 @contextmanager
 def _logging_to(path: Path, level: str) -> Iterator[None]:
-    """A terminal that shows progress is no place for a log."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         configure(level, stream)
@@ -231,11 +214,3 @@ def _logging_to(path: Path, level: str) -> Iterator[None]:
             yield
         finally:
             configure(level)
-
-
-def _near(path: Path) -> str:
-    """Relative to where the person stands, when that is shorter."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

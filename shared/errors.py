@@ -66,7 +66,7 @@ class Problem:
 class InvalidInput(UserInputError):
     """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` says where.
 
-    The message is one screen: what one mistake repeated a hundred times says, its first dozen says as well.
+    The message fits on one screen: of more than a dozen Problems it shows the first, and how many there are.
     """
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from enum import IntEnum
 
-from rich.console import Console
 from rich.text import Text
 
 from shared.errors import UserInputError
-
-_HANG = "    "
+from shared.terminal import fitted, open_console
 
 
 class Exit(IntEnum):
@@ -31,20 +28,9 @@ class Exit(IntEnum):
 
 
 def show(error: Exception) -> Exit:
-    """Prints an error to stderr, wrapped and in colour on a terminal only; returns the exit code that it means."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    lines = f"error: {error}".splitlines()
-    if console.is_terminal:
-        lines = [part for line in lines for part in _wrapped(line, console.width)]
-    text = Text("\n".join(lines))
+    """Prints an error to stderr as one that a person can act on; returns the exit code that it means."""
+    console = open_console(stderr=True)
+    text = Text("\n".join(fitted(f"error: {error}", console)))
     text.stylize("bold red", 0, len("error:"))
     console.print(text, soft_wrap=True)
     return Exit.USER_INPUT if isinstance(error, UserInputError) else Exit.SERVICE
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    """With a hanging indent below the line's own; paths and values stay whole where they fit into a line."""
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.wrap(
-        line, width, subsequent_indent=indent + _HANG, break_long_words=False, break_on_hyphens=False
-    ) or [""]

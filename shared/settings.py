@@ -68,7 +68,7 @@ class SettingRow:
 
 
 class Settings(BaseSettings):
-    """Everything that may be set. Units are in the names; the README's table explains each."""
+    """Everything that may be set. Units are in the names; the table in docs/cli.md explains each."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
@@ -266,4 +266,4 @@ def _shown(name: str, value: object) -> str:
         return "not set"
     if name in SECRETS:
         return masked(str(value))
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(value) or "nothing" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,54 @@
+"""What is said when a study is over: its best trial, what failed on the way, and the exit code of it all."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from coordinator.access import Access
+from coordinator.failures import account, by_cause, failed
+from coordinator.progress import Standing
+from coordinator.report import params_table, spelled
+from shared.exits import Exit
+from shared.ledger.studies import AttemptRecord, StudyRecord
+from shared.states import StudyState
+from shared.terminal import say
+
+
+def report_end(standing: Standing, access: Access, console: Console) -> Exit:
+    """OK only when there is a best trial and the study was not cancelled."""
+    record = standing.record
+    attempts = access.studies.attempts(record.id)
+    best = access.optuna(record).best_trial()
+    console.print()
+    _say_failures(attempts, console)
+    if best is None or record.state is StudyState.CANCELLED:
+        _say_no_result(record, attempts, access, console)
+        return Exit.NO_RESULT
+    say(console, f"Best trial {best.number} of {standing.counts.closed}: value {spelled(best.value)}", style="bold")
+    say(console, "\n".join(params_table(best.params)))
+    said = [line for attempt in attempts if attempt.trial_number == best.number for line in _lines(attempt.log_tail)]
+    if said:
+        say(console, f"Its last line: {said[-1]}")
+    return Exit.OK
+
+
+def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:
+    causes = by_cause(attempts)
+    if causes:
+        say(console, f"{len(failed(attempts))} attempts failed, by cause:", style="bold")
+        say(console, "\n".join(f"  {line}" for line in causes))
+        console.print()
+
+
+def _say_no_result(record: StudyRecord, attempts: list[AttemptRecord], access: Access, console: Console) -> None:
+    without = "" if record.state is StudyState.CANCELLED else " without a completed trial"
+    say(console, f"study {record.name} is {record.state}{without}", style="bold red")
+    wrong = failed(attempts)
+    if wrong:
+        last, number = wrong[-1], wrong[-1].trial_number
+        say(console, "the last failure:")
+        say(console, "\n".join(account(last, "" if number is None else access.traceback(record, number))))
+
+
+def _lines(text: str | None) -> list[str]:
+    return (text or "").strip().splitlines()

@@ -1,0 +1,49 @@
+"""docs/cli.md says what the code does: every command, exit code and setting, with its default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from coordinator.cli import app
+from shared.exits import Exit
+from shared.settings import Settings, load_settings
+
+TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+
+
+def rows_of(section: str) -> list[list[str]]:
+    """The body of the section's table, cells without their backticks."""
+    body = TEXT.split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in body.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_every_exit_code_is_documented() -> None:
+    assert {(int(code), name) for code, name, _ in rows_of("Exit codes")} == {(code.value, code.name) for code in Exit}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = {variable: default for variable, default, _ in rows_of("Settings")}
+    defaults = {row.variable: row.value for row in load_settings({}).describe()}
+    defaults["HIGHNOON_HOME"] = ".highnoon"
+    assert {variable: value.removesuffix(".0") for variable, value in defaults.items()} == documented
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_meaning(name: str) -> None:
+    meanings = {variable: meaning for variable, _, meaning in rows_of("Settings")}
+    assert len(meanings[f"HIGHNOON_{name.upper()}"]) > 20
+
+
+def test_every_command_is_documented_with_an_example_that_its_parser_accepts() -> None:
+    commands = {name: command for name, command in get_command(app).commands.items() if not command.hidden}  # type: ignore[attr-defined]
+    documented = {name: example for name, _, example in rows_of("Commands")}
+    assert set(documented) == set(commands)
+    for name, example in documented.items():
+        words = re.fullmatch(rf"python -m coordinator {name}(.*)", example)
+        assert words, f"{example} is no example of {name}"
+        commands[name].make_context(name, words[1].split())

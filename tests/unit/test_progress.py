@@ -1,0 +1,128 @@
+"""Progress: the pace, the line, the bar, and a watch over a real ledger in a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coordinator.progress import Bar, Lines, Pace, Standing, summary, watch
+from shared.errors import ServiceUnavailable
+from shared.ledger import Database, Studies
+from shared.ledger.studies import StudyCounts, StudyRecord
+from shared.states import Ending, StudyState, TicketState
+
+RECORD = StudyRecord(
+    id=1, name="digits", state=StudyState.RUNNING, stop_reason=None, queue="cpu", spec={"direction": "minimize"},
+    submitted_at=0.0, started_at=None, ended_at=None,
+)  # fmt: skip
+
+
+def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, cancelled: int = 0) -> StudyCounts:
+    return StudyCounts(
+        by_state={
+            TicketState.CLOSED: closed,
+            TicketState.LEASED: running,
+            TicketState.WAITING: waiting,
+            TicketState.CANCELLED: cancelled,
+        },
+        by_ending={Ending.COMPLETED: closed - failed, Ending.FAILED: failed},
+    )
+
+
+def standing(seen: StudyCounts, per_minute: float | None = None, best: float | None = None) -> Standing:
+    return Standing(record=RECORD, counts=seen, best=best, per_minute=per_minute)
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, width=80)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_pace_counts_from_the_first_trial_that_runs_and_only_what_this_watch_saw() -> None:
+    pace = Pace(done_before=10)
+    assert pace.per_minute(counts(closed=10, waiting=10), now=0.0) is None
+    assert pace.per_minute(counts(closed=10, running=2), now=30.0) is None
+    assert pace.per_minute(counts(closed=15, running=2), now=60.0) == pytest.approx(10.0)
+
+
+def test_the_time_to_go_leaves_out_what_was_cancelled() -> None:
+    assert standing(counts(closed=15, running=2, waiting=3, cancelled=80), per_minute=10.0).eta_s == pytest.approx(30.0)
+    assert standing(counts(closed=15, waiting=5)).eta_s is None
+    assert standing(counts(closed=20), per_minute=10.0).eta_s is None
+
+
+def test_the_line_says_everything() -> None:
+    seen = counts(closed=15, running=2, waiting=3, failed=4)
+    line = summary(standing(seen, per_minute=10.0, best=0.018123456))
+    assert line == "best 0.0181235  2 running  0 pruned  4 failed  10.0 trials/min  ETA 30.0 s"
+    assert summary(standing(counts(0, waiting=5))) == "nothing runs yet: waiting for a worker to get ready"
+
+
+def test_a_pipe_gets_a_line_when_something_changed_but_no_flood() -> None:
+    console = plain_console()
+    lines = Lines(console)
+    for closed in range(100):
+        lines.show(standing(counts(closed, running=1)))
+    lines.say("started again: redis")
+    assert written(console).splitlines() == [
+        "digits  0/1  best -  1 running  0 pruned  0 failed",
+        "started again: redis",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_bar_fits_the_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    bar = Bar(console)
+    bar.show(standing(counts(closed=15, running=12, waiting=85, failed=4), per_minute=142.2, best=0.000940279))
+    bar.say("started again: redis")
+    bar.close()
+    drawn = [line.rsplit("\x1b[2K", 1)[-1] for line in written(console).replace("\r", "").splitlines()]
+    assert any("15/112" in line for line in drawn) and any("4 failed" in line for line in drawn)
+    assert any("started again: redis" in line for line in drawn)
+    assert max(map(len, drawn)) <= width + len("\x1b[?25h")
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Iterator[Studies]:
+    database = Database(f"sqlite:///{tmp_path}/ledger.db")
+    database.create_schema()
+    yield Studies(database)
+    database.close()
+
+
+def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
+    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
+    console = plain_console()
+    assert watch("digits", studies, console, go_on=lambda _: False) is None
+    assert written(console) == "digits  0/4  nothing runs yet: waiting for a worker to get ready\n"
+
+
+def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
+    console, looks = plain_console(), iter([True, True, True, False])
+    really, outages = studies.best_value, iter([True, True, False, False])
+
+    def best_value(study_id: int, *, maximize: bool) -> float | None:
+        if next(outages):
+            raise ServiceUnavailable("database away")
+        return really(study_id, maximize=maximize)
+
+    monkeypatch.setattr(studies, "best_value", best_value)
+    monkeypatch.setattr("coordinator.progress._LOOK_S", 0.0)
+
+    assert watch("digits", studies, console, go_on=lambda _: next(looks)) is None
+
+    first, *others = written(console).splitlines()
+    assert first == "database away; training goes on, waiting for it"
+    assert others == ["digits  0/4  nothing runs yet: waiting for a worker to get ready"]

@@ -1,0 +1,241 @@
+"""What people and programs are shown: tables without padding, failures by cause, errors with `error:` first."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coordinator.failures import account, by_cause, failed, notes
+from coordinator.report import (
+    aligned,
+    as_json,
+    params_table,
+    spelled,
+    spelled_s,
+    studies_table,
+    study_object,
+    trial_object,
+    trials_table,
+)
+from shared.errors import InvalidInput, Problem, ServiceUnavailable
+from shared.exits import Exit, show
+from shared.ledger.studies import AttemptRecord, StudyCounts, StudyRecord
+from shared.states import Ending, StudyState, TicketState, TrialState
+from shared.terminal import say
+from shared.trial import Params, Report, Trial
+
+DIGITS: Params = {
+    "learning_rate": 0.0116007259,
+    "filters": 24,
+    "units": 48,
+    "dropout": 0.46141922324724213,
+    "l2": 5.279731774001617e-06,
+    "optimizer": "adam",
+    "batch_size": 128,
+}
+
+
+def terminal(width: int = 80) -> Console:
+    return Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        width=width,
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def pipe() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, markup=False, emoji=False, highlight=False)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def attempt(trial: int | None, ending: Ending, **fields: Any) -> AttemptRecord:
+    blank = dict.fromkeys(["ended_at", "exit_status", "signal", "peak_rss_bytes", "cause", "message", "log_tail"])
+    known = {"ordinal": 0, "attempt": 1, "host": "node1", "pid": 7, "worker_id": "w", "started_at": 0.0}
+    ticket = {"ticket_id": trial, "trial_number": trial, "log_path": f"/logs/trial-{trial}.log"}
+    return AttemptRecord(**{**blank, **known, **ticket, "ending": ending, **fields})
+
+
+def raised(trial: int, message: str) -> AttemptRecord:
+    return attempt(trial, Ending.FAILED, cause="exception", message=message)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1 + 0.2, "0.3"), (1e-7, "1e-07"), (24, "24"), (True, "true"), (None, "None"), ("adam", "adam")],
+)
+def test_values_are_spelled_as_a_person_would(value: Any, text: str) -> None:
+    assert spelled(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0.0, "0.0 s"), (59.94, "59.9 s"), (185, "3:05"), (7800, "2:10:00")]
+)
+def test_durations_are_spelled_as_a_person_would(seconds: float | None, text: str) -> None:
+    assert spelled_s(seconds) == text
+
+
+def test_columns_are_aligned_and_nothing_is_padded_to_its_right() -> None:
+    assert aligned([("name", "n"), ("a", "10"), ("abcdef", "2")], right={1}) == [
+        "name     n",
+        "a       10",
+        "abcdef   2",
+    ]
+    assert aligned([("learning_rate", "1"), ("l2", "0.25")]) == ["learning_rate  1", "l2             0.25"]
+    assert params_table({}) == []
+
+
+def test_seven_parameters_stay_readable_in_eighty_columns() -> None:
+    trials = [
+        Trial(number=number, state=TrialState.FAIL if number else TrialState.COMPLETE, params=DIGITS, value=None)
+        for number in (0, 9, 100)
+    ]
+    told = {9: "signal: the trial process was killed by SIGKILL; tried again as trial 100", 100: "trial 9 again"}
+
+    lines = trials_table(trials, told, terminal())
+
+    assert max(map(len, lines)) <= 80
+    assert all(line == line.rstrip() for line in lines)
+    assert sum(not line.startswith(" ") for line in lines) == 1 + len(trials), "what belongs to a trial is indented"
+    assert "       signal: the trial process was killed by SIGKILL; tried again as trial 100" in lines
+    for name in DIGITS:
+        assert sum(f"{name}=" in line for line in lines) == len(trials), "no parameter is cut"
+
+
+def test_a_pipe_gets_one_line_per_trial() -> None:
+    trials = [Trial(number=number, state=TrialState.FAIL, params=DIGITS) for number in range(3)]
+    _, *lines = trials_table(trials, {1: "timeout: over trial_timeout (3 s)"}, pipe())
+    assert len(lines) == 3
+    assert "batch_size=128  timeout: over" in lines[1]
+    assert lines[0].endswith("batch_size=128")
+
+
+def test_a_study_is_one_line_with_its_reason() -> None:
+    record = StudyRecord(
+        id=1, name="[bold]:x:", state=StudyState.FINISHED, stop_reason="timeout", queue="cpu",
+        spec={"direction": "minimize"}, submitted_at=1.0, started_at=2.0, ended_at=None,
+    )  # fmt: skip
+    counts = StudyCounts(
+        by_state={TicketState.CLOSED: 6, TicketState.CANCELLED: 4},
+        by_ending={Ending.COMPLETED: 1, Ending.PRUNED: 1, Ending.STOPPED: 1, Ending.FAILED: 1, Ending.LOST: 2},
+        attempts=9,
+    )
+    headings, line = studies_table([(record, counts, 0.25)])
+    assert line.split() == ["[bold]:x:", "finished", "(timeout)", "6/6", "0", "2", "3", "0.25"]
+    assert headings.split() == ["study", "state", "trials", "running", "pruned", "failed", "best"]
+    assert json.loads(as_json(study_object(record, counts, None)))["endings"]["lost"] == 2
+
+
+def test_json_is_strict_where_numbers_are_not() -> None:
+    trial = Trial(
+        number=0, state=TrialState.COMPLETE, params={"x": 1.5}, value=float("inf"),
+        reports=(Report(step=0, value=float("nan")), Report(step=1, value=0.5)), attrs={"highnoon:ticket": 3},
+    )  # fmt: skip
+    read = json.loads(as_json([trial_object(trial)]), parse_constant=pytest.fail)
+    assert read[0]["value"] is None
+    assert read[0]["reports"] == [{"step": 0, "value": None}, {"step": 1, "value": 0.5}]
+    assert read[0]["attrs"] == {"highnoon:ticket": 3}
+
+
+def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> None:
+    attempts = [
+        attempt(0, Ending.COMPLETED),
+        attempt(1, Ending.KILLED, cause="signal", message="the trial process was killed by SIGKILL"),
+        raised(2, "ValueError: shape [3, 4]"),
+        raised(3, "ValueError: shape [5, 6]"),
+        raised(4, "KeyError: 'x'"),
+        attempt(5, Ending.PRUNED, cause="pruner"),
+        attempt(6, Ending.RELEASED, cause="drain"),
+    ]
+    assert len(failed(attempts)) == 4
+    assert by_cause(attempts) == [
+        "2 x exception: ValueError: shape [5, 6] (trial 3, log /logs/trial-3.log)",
+        "1 x signal: the trial process was killed by SIGKILL (trial 1, log /logs/trial-1.log)",
+        "1 x exception: KeyError: 'x' (trial 4, log /logs/trial-4.log)",
+    ]
+    assert by_cause([attempt(0, Ending.COMPLETED)]) == []
+
+
+def test_a_long_message_stays_one_line() -> None:
+    (line,) = by_cause([raised(1, "ValueError: " + "tensor of a shape\n" * 100)])
+    assert "\n" not in line and len(line) < 300 and "…" in line
+
+
+def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
+    killed = {"ticket_id": 5, "cause": "signal", "message": "killed by SIGKILL"}
+    attempts = [
+        attempt(8, Ending.COMPLETED, ticket_id=5, attempt=3),
+        attempt(2, Ending.KILLED, **killed),
+        attempt(4, Ending.KILLED, attempt=2, **killed),
+        attempt(None, Ending.LOST, ticket_id=6, cause="lost"),
+        attempt(9, Ending.STOPPED, ticket_id=6, attempt=2, cause="memory", message="memory: over 2 GiB"),
+    ]
+    assert notes(attempts) == {
+        2: "signal: killed by SIGKILL; tried again as trial 4",
+        4: "trial 2 again; signal: killed by SIGKILL; tried again as trial 8",
+        8: "trial 4 again",
+        9: "memory: memory: over 2 GiB",
+    }
+
+
+def test_the_account_of_an_attempt_says_who_where_why_and_what_it_printed() -> None:
+    failure = attempt(
+        3, Ending.FAILED, attempt=2, cause="exception", message="KeyError: 'x'", log_tail="epoch 1\nepoch 2\n"
+    )
+    assert account(failure, "Traceback ...\nKeyError: 'x'\n") == [
+        "trial 3, attempt 2 on host node1: failed",
+        "exception: KeyError: 'x'",
+        "Traceback ...\nKeyError: 'x'",
+        "log /logs/trial-3.log, its last lines:",
+        "  | epoch 1",
+        "  | epoch 2",
+    ]
+    assert account(attempt(None, Ending.LOST, log_path=None))[-1] == "no log, nothing printed"
+
+
+def test_what_people_wrote_is_shown_literally() -> None:
+    console = terminal()
+    say(console, "study [red]x[/] :smile: [/oops]")
+    assert written(console).rstrip() == "study [red]x[/] :smile: [/oops]"
+
+
+def test_a_terminal_breaks_at_words_and_a_pipe_does_not() -> None:
+    text = "  note: " + "word " * 40 + "/a/path/that-is-not-broken-at-its-hyphens"
+    console = terminal(60)
+    say(console, text)
+    lines = written(console).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith("      ") for line in lines[1:])
+    assert lines[-1].split()[-1] == "/a/path/that-is-not-broken-at-its-hyphens"
+    piped = pipe()
+    say(piped, text)
+    assert written(piped) == f"{text}\n"
+
+
+def test_an_error_begins_with_error_and_means_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        show(InvalidInput("study.toml", [Problem(key="n_trials", message="must be at least 1", value=0)]))
+        is Exit.USER_INPUT
+    )
+    assert capsys.readouterr().err == "error: study.toml:\n  n_trials: must be at least 1 (got 0).\n"
+    assert show(ServiceUnavailable("database away")) is Exit.SERVICE
+    assert show(OSError(28, "No space left on device", "/data")) is Exit.SERVICE
+    assert capsys.readouterr().err.splitlines()[1] == "error: [Errno 28] No space left on device: '/data'"
+
+
+def test_a_hundred_mistakes_fit_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    show(InvalidInput("study.toml", [Problem(key=f"key_{n}", message="is not a known key") for n in range(100)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 14
+    assert lines[-1] == "  … and 88 more"

@@ -1,0 +1,280 @@
+"""The command line as a person meets it: mistakes, services that are away, terminals and pipes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from coordinator.__main__ import main
+from coordinator.access import opened
+from coordinator.cli import app
+from shared.exits import Exit
+from shared.studies import OptunaStore
+
+BAD = Path(__file__).parents[1] / "unit" / "bad_studies"
+MISTAKES = {
+    "bad_syntax.toml": "line 3, column 10: expected '=' after a key in a key/value pair (got 'n_trials 20').",
+    "empty_categorical.yaml": "search_space.x: needs a list with at least one choice (got ['categorical', []]). Write",
+    "log_from_zero.toml": "search_space.x: a log scale starts above 0, not at 0.0 (got ['log_uniform', 0.0, 0.001]). R",
+    "low_above_high.toml": "search_space.x: low 2.0 is above high -2.0 (got ['uniform', 2.0, -2.0]). Swap the two.",
+    "no_trials.toml": "n_trials: must be at least 1 (got 0).",
+    "objective_not_callable.toml": "objective: RATE in train.py is not callable (got 'train.py:RATE'). Name a function",
+    "objective_not_found.toml": "(got 'trian.py:objective'). Did you mean train.py?",
+    "step_zero.toml": "search_space.x: step must be above 0, not 0 (got ['int', 1, 9, 0]). Leave it out",
+    "studdy.toml": "file: does not exist. Did you mean study.toml?",
+    "unknown_key.toml": "n_trails: is not a known key (got 20). Did you mean n_trials?",
+    "unknown_sampler.toml": "sampler: must be 'tpe', 'cmaes', 'random' or 'grid' (got 'tpee'). Did you mean tpe?",
+    "wrong_type.json": "n_trials: must be a whole number (got '20'). Write 20 without quotes.",
+}
+UNREACHABLE = {
+    "HIGHNOON_DATABASE_URL": "postgresql://somebody:s3cret@127.0.0.1:1/highnoon",
+    "HIGHNOON_REDIS_URL": "redis://:s3cret@127.0.0.1:2/0",
+}
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """`python -m coordinator ...` in this process, where the import has been paid for, in a home of its own."""
+    monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, **environ: str) -> Answer:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["coordinator", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Answer(int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def process(*arguments: str, home: Path, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "coordinator", *arguments],
+        env={**os.environ, "HIGHNOON_HOME": str(home), **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_there_is_a_story_for_every_bad_study_file() -> None:
+    assert {path.name for path in BAD.iterdir() if path.suffix != ".py"} - {"study.toml"} == set(MISTAKES) - {
+        "studdy.toml"
+    }
+    assert len(MISTAKES) == 12
+
+
+@pytest.mark.parametrize(("name", "said"), MISTAKES.items())
+def test_a_bad_study_file_is_answered_and_leaves_nothing(
+    name: str, said: str, tmp_path: Path, postgres_url: str, redis_url: str
+) -> None:
+    # Given an empty ledger, an empty Redis, and a home that nobody has used
+    with opened(postgres_url, create=True) as access, redis.Redis.from_url(redis_url) as client:
+        home, cluster = tmp_path / "home", {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
+
+        # When the file is started, and submitted to the cluster
+        processes = [
+            process("start", str(BAD / name), home=home),
+            process("submit", str(BAD / name), home=home, **cluster),
+        ]
+        answers = [(running.communicate(timeout=60), running.returncode) for running in processes]
+
+        # Then both say what, where and what else, on one screen
+        for (out, err), code in answers:
+            assert code == Exit.USER_INPUT, err
+            assert err.startswith(f"error: {BAD / name}:\n  ") and said in err
+            assert out == "" and "Traceback" not in err and len(err.splitlines()) <= 5
+
+        # And nothing is left
+        assert not home.exists()
+        assert access.studies.all() == []
+        assert client.dbsize() == 0
+        with closing(OptunaStore(postgres_url)) as store:
+            assert not store.exists("parabola")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["strat"],
+        ["start", "--wrokers", "2"],
+        ["start", "--workers", "0"],
+        ["start", "--workers", "two"],
+        ["submit"],
+        ["status"],
+        ["trials", "digits", "--state", "finished"],
+        ["logs", "digits", "first"],
+    ],
+)
+def test_a_wrong_command_is_a_mistake_with_a_usage(coordinator: Callable[..., Answer], arguments: list[str]) -> None:
+    answer = coordinator(*arguments)
+    assert answer.code == Exit.USER_INPUT
+    assert "Usage: " in answer.err and "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_eighty_columns(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}, prog_name="python -m coordinator")
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert "Options:" in shown.output
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["status", "digits"], ["best", "digits"], ["trials", "digits"]])
+def test_an_unused_home_is_a_mistake_not_an_empty_answer(
+    coordinator: Callable[..., Answer], arguments: list[str], tmp_path: Path
+) -> None:
+    answer = coordinator(*arguments)
+    assert answer.code == Exit.USER_INPUT
+    assert answer.err.startswith(f"error: {tmp_path / 'home'} holds no studies: nothing was started there yet")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("given", UNREACHABLE)
+def test_one_address_without_the_other_is_a_mistake(coordinator: Callable[..., Answer], given: str) -> None:
+    (missing,) = set(UNREACHABLE) - {given}
+    for arguments in (["start"], ["doctor"], ["start", str(BAD / "study.toml"), "--workers", "2"]):
+        answer = coordinator(*arguments, **{given: UNREACHABLE[given]})
+        assert answer.code == Exit.USER_INPUT
+        assert f"{missing}: is not set, but the other address is." in answer.err
+
+
+def test_redis_alone_does_not_lead_to_the_ledger_of_this_folder(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("list", HIGHNOON_REDIS_URL=UNREACHABLE["HIGHNOON_REDIS_URL"])
+    assert answer.code == Exit.USER_INPUT and "HIGHNOON_DATABASE_URL: is not set" in answer.err
+
+
+def test_a_cluster_gets_no_workers_from_start(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("start", "--workers", "2", **UNREACHABLE)
+    assert answer.code == Exit.USER_INPUT and "python -m workers start" in answer.err
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["status", "digits"], ["submit", str(BAD / "study.toml")]])
+def test_a_database_that_is_away_is_named_without_its_password(
+    coordinator: Callable[..., Answer], arguments: list[str]
+) -> None:
+    answer = coordinator(*arguments, **UNREACHABLE)
+    assert answer.code == Exit.SERVICE
+    assert answer.err.startswith("error: database postgresql+psycopg2://somebody:***@127.0.0.1:1/highnoon: ")
+    assert "refused" in answer.err and "s3cret" not in answer.err
+
+
+def test_the_doctor_says_which_service_is_away(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("doctor", **UNREACHABLE)
+    assert answer.code == Exit.SERVICE
+    problems = [line for line in answer.out.splitlines() if line.startswith("problem")]
+    assert any("database: database postgresql+psycopg2://somebody:***@127.0.0.1:1" in line for line in problems)
+    assert any("redis: Redis redis://:***@127.0.0.1:2/0" in line for line in problems)
+    assert "s3cret" not in answer.out
+    assert all(line == line.rstrip() for line in answer.out.splitlines())
+
+
+def test_the_doctor_finds_a_healthy_cluster_healthy(
+    coordinator: Callable[..., Answer], postgres_url: str, redis_url: str
+) -> None:
+    with opened(postgres_url, create=True):
+        answer = coordinator(
+            "doctor", HIGHNOON_DATABASE_URL=postgres_url, HIGHNOON_REDIS_URL=redis_url, HIGHNOON_PRELOAD="json"
+        )
+    assert answer.code == Exit.OK
+    assert re.search(r"^ok +workers: none seen", answer.out, re.MULTILINE)
+
+
+def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
+    waiting = process("start", home=tmp_path, **UNREACHABLE)
+    assert waiting.stdout is not None
+    line = waiting.stdout.readline()
+    assert line.startswith("waiting: database postgresql+psycopg2://somebody:***@127.0.0.1:1/highnoon: ")
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=15)
+    assert waiting.returncode == Exit.INTERRUPTED, err
+
+
+def test_nobody_waits_for_a_coordinator_that_does_not_run(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("submit", str(BAD / "study.toml"), "--wait")
+    assert answer.code == Exit.SERVICE
+    assert "python -m coordinator start" in answer.err
+
+
+def test_an_unknown_study_is_answered_with_the_nearest(
+    coordinator: Callable[..., Answer], postgres_url: str, redis_url: str
+) -> None:
+    cluster = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
+    with opened(postgres_url, create=True):
+        assert coordinator("list", **cluster).out == "no studies yet\n"
+        assert "There is none yet." in coordinator("status", "parabola").err
+        assert coordinator("submit", str(BAD / "study.toml")).out == "study parabola: 20 trials, 20 added\n"
+        answer = coordinator("pause", "paraobla")
+        assert answer.code == Exit.USER_INPUT and answer.err.endswith("Did you mean parabola?\n")
+        answer = coordinator("logs", "parabola", "3")
+        assert (
+            answer.code == Exit.USER_INPUT
+            and "TRIAL: no attempt of study parabola has this number (got 3)." in answer.err
+        )
+        assert coordinator("best", "parabola").code == Exit.NO_RESULT
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_terminal_gets_colour_and_a_hanging_indent(tmp_path: Path, colours: bool) -> None:
+    for name in ("low_above_high.toml", "train.py"):
+        shutil.copy(BAD / name, tmp_path)
+    environ = {"TERM": "xterm-256color", "COLUMNS": "60", **({} if colours else {"NO_COLOR": "1"})}
+
+    shown = in_a_terminal(["start", "low_above_high.toml"], tmp_path, environ)
+
+    assert shown.startswith("\x1b[1;31merror:" if colours else "\x1b[1merror:")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() == [
+        "error: low_above_high.toml:",
+        "  search_space.x: low 2.0 is above high -2.0 (got",
+        "      ['uniform', 2.0, -2.0]). Swap the two.",
+    ]
+
+
+def in_a_terminal(arguments: list[str], folder: Path, environ: dict[str, str]) -> str:
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "coordinator", *arguments],
+        env={**os.environ, **environ},
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that nobody holds the other end any more
+        os.close(ours)
+    running.wait(timeout=30)
+    return shown.decode()

@@ -1,0 +1,270 @@
+"""`coordinator start` on one machine: to the end, again, extended, interrupted, killed, and with nothing but failures.
+
+All stories share one home, as a person's would; each has a study of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from coordinator.services.home import Home
+from coordinator.stack import serving_database
+from shared.exits import Exit
+from shared.ledger import Database
+from shared.states import Ending, TrialState
+from shared.studies import OptunaStore
+from tests.cluster import HERE, PERIODS, Books
+from tests.support import eventually
+
+_DATATABLE = (
+    "/tasks/datatable?draw=1&start=0&length=9&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a home, in which a person works."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / ".highnoon"
+
+    @property
+    def go(self) -> Path:
+        """The file that lets `patient` trials end."""
+        return self.folder / "go"
+
+    def study(self, name: str, objective: str, n_trials: int) -> str:
+        """Writes a study file; returns its name in this folder."""
+        spec = {
+            "name": name,
+            "n_trials": n_trials,
+            "objective": f"objectives.py:{objective}",
+            "code_dir": str(HERE),
+            "sampler": "random",
+            "search_space": {"x": ["uniform", -5.0, 5.0]},
+        }
+        (self.folder / f"{name}.json").write_text(json.dumps(spec))
+        return f"{name}.json"
+
+    def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """A command under way; what it says goes to a file, which `said` reads."""
+        with (self.folder / "said").open("w") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-m", "coordinator", *arguments],
+                env={**os.environ, **PERIODS, "HIGHNOON_DRAIN_S": "1", "TEST_GO_FILE": str(self.go), **environ},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    def run(self, *arguments: str, expect: Exit = Exit.OK, **environ: str) -> str:
+        """A command to its end, which is the expected one; returns what it said."""
+        code = self.begin(*arguments, **environ).wait(timeout=90)
+        assert code == expect, self.said()
+        return self.said()
+
+    @contextmanager
+    def books(self) -> Iterator[Books]:
+        with serving_database(self.home) as url:
+            database, store = Database(url), OptunaStore(url)
+            try:
+                yield Books(database, store)
+            finally:
+                store.close()
+                database.close()
+
+    def assert_balanced(self, name: str, n_trials: int) -> None:
+        with self.books() as books:
+            books.assert_balanced(name, n_trials)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    folder = Path(tempfile.mkdtemp(prefix="highnoon-start-"))
+    yield Place(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def finished(place: Place) -> str:
+    """What `start` said of a study of four trials that went well."""
+    return place.run("start", place.study("tiny", "good", 4), "--workers", "2")
+
+
+def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, finished: str) -> None:
+    assert re.search(r"^flower   http://127\.0\.0\.1:\d+$", finished, re.MULTILINE)
+    assert "\nworkers  2 slots, log .highnoon/logs/worker.log\n" in finished
+    assert "\nstudy    tiny, 4 trials\n" in finished
+    assert "\ntiny  4/4  best " in finished
+    best = re.search(r"^Best trial (\d+) of 4: value (\S+)\nx  (\S+)\nIts last line: x = ", finished, re.MULTILINE)
+    assert best and float(best[2]) == pytest.approx((float(best[3]) - 2.0) ** 2, rel=1e-3)
+    logs = re.search(r"^logs     (\S+)$", finished, re.MULTILINE)
+    assert logs and len(list(place.folder.glob(logs[1]))) == 4
+    place.assert_balanced("tiny", 4)
+
+
+def test_a_finished_study_is_not_run_again_and_more_trials_extend_it(place: Place, finished: str) -> None:
+    again = place.run("start", "tiny.json", "--workers", "2")
+    assert "study    tiny, 4 trials (goes on: 4 done, 0 added)" in again
+    assert re.findall(r"^Best trial.*$", again, re.MULTILINE) == re.findall(r"^Best trial.*$", finished, re.MULTILINE)
+    place.assert_balanced("tiny", 4)
+
+    more = place.run("start", "tiny.json", "--workers", "2", "--n-trials", "6")
+    assert "study    tiny, 6 trials (goes on: 4 done, 2 added)" in more
+    assert "of 6: value" in more
+    place.assert_balanced("tiny", 6)
+
+    with place.books() as books:
+        assert len(books.trials("tiny")) == 6
+
+
+def test_every_reading_command_finds_a_study_whose_start_has_ended(place: Place, finished: str) -> None:
+    (study,) = json.loads(place.run("list", "--json"))
+    assert (study["name"], study["state"], study["reason"]) == ("tiny", "finished", "n_trials")
+    assert json.loads(place.run("status", "tiny", "--json")) == study
+    best = json.loads(place.run("best", "tiny", "--json"))
+    trials = json.loads(place.run("trials", "tiny", "--json"))
+    assert best["value"] == min(trial["value"] for trial in trials) == study["best_value"]
+    assert trials[best["number"]]["params"] == best["params"]
+    lines = place.run("trials", "tiny").splitlines()
+    assert len(lines) == 1 + len(trials) and all(line == line.rstrip() for line in lines)
+    assert f"  | x = {best['params']['x']}" in place.run("logs", "tiny", str(best["number"]))
+
+
+def test_optunas_own_command_line_reads_the_study(place: Place, finished: str) -> None:
+    shown = place.run("exec", "optuna", "trials", "--study-name", "tiny", "--format", "json", PYTHONWARNINGS="ignore")
+    trials = json.loads(shown)
+    assert len(trials) >= 4 and {trial["state"] for trial in trials} == {"COMPLETE"}
+
+
+def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
+    # Given a study of six trials whose first two run until they are told to end
+    place.go.unlink(missing_ok=True)
+    study = place.study("interrupted", "patient", 6)
+    start = place.begin("start", study, "--workers", "2", FLOWER_UNAUTHENTICATED_API="true")
+    eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
+    flower = re.search(r"^flower   (\S+)$", place.said(), re.MULTILINE)
+    assert flower
+
+    # Then Flower serves, shows our tasks by name and ids, and lets nobody change anything
+    page = eventually(lambda: fetched(flower[1] + "/"), 30, what="flower serves")
+    assert "Flower" in page
+    tasks = eventually(
+        lambda: json.loads(fetched(flower[1] + _DATATABLE) or "{}").get("data"), 30, what="tasks are seen"
+    )
+    assert {task["name"] for task in tasks} == {"highnoon.run_trial"}
+    assert all("'study': 'interrupted'" in task["kwargs"] and "'ticket': " in task["kwargs"] for task in tasks)
+    assert refusal(f"{flower[1]}/api/worker/shutdown/{tasks[0]['worker']}") == 403
+    seen = [fetched(f"{flower[1]}/{page}") for page in ("workers", "broker", f"worker/{tasks[0]['worker']}")]
+    assert all(seen)
+    password = Home(place.home).load().services["redis"].password
+    assert not any(password in str(page) for page in seen)
+
+    # When it is interrupted
+    start.send_signal(signal.SIGINT)
+    assert start.wait(timeout=60) == Exit.INTERRUPTED, place.said()
+    assert "interrupted: the same command goes on" in place.said()
+
+    # Then the running trials were handed back, and nothing was charged for it
+    with place.books() as books:
+        record = books.studies.get("interrupted")
+        assert [attempt.ending for attempt in books.studies.attempts(record.id)] == [Ending.RELEASED] * 2
+        assert books.closed("interrupted") == 0
+        assert {trial.state for trial in books.trials("interrupted")} == {TrialState.FAIL}
+    assert (place.home / "logs" / "flower.log").read_text() == ""
+
+    # And the same command again completes exactly six
+    place.go.touch()
+    assert "study    interrupted, 6 trials (goes on: 0 done, 0 added)" in place.run("start", study, "--workers", "2")
+    place.assert_balanced("interrupted", 6)
+
+
+def test_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
+    # Given a start with two running trials
+    place.go.unlink(missing_ok=True)
+    study = place.study("killed", "patient", 6)
+    start = place.begin("start", study, "--workers", "2")
+    eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
+    family = psutil.Process(start.pid).children(recursive=True)
+    assert len(family) > 6, "postgres, redis, flower, agent, pool, two supervisors, two trials"
+
+    # When it is killed, and the same command is given again at once
+    start.kill()
+    start.wait()
+    place.go.touch()
+    place.run("start", study, "--workers", "2")
+
+    # Then the study is complete, and nobody of the first start is left
+    place.assert_balanced("killed", 6)
+    eventually(lambda: not any(map(is_alive, family)), 20, what="the first start's processes are gone")
+
+
+def test_a_study_whose_every_trial_fails_says_why(place: Place) -> None:
+    said = place.run("start", place.study("hopeless", "raises", 3), "--workers", "2", expect=Exit.NO_RESULT)
+    assert re.search(r"^hopeless  3/3  best -  0 running  0 pruned  3 failed", said, re.MULTILINE)
+    assert "3 attempts failed, by cause:\n  3 x exception: ZeroDivisionError: division by zero (trial " in said
+    assert "study hopeless is finished without a completed trial" in said
+    assert re.search(rf"^trial \d, attempt 1 on host {re.escape(os.uname().nodename)}: failed$", said, re.MULTILINE)
+    assert "    return 1 / 0\n" in said
+    log = re.search(r"^log (\S+), its last lines:\n  \| about to divide$", said, re.MULTILINE)
+    assert log and (place.folder / log[1]).read_text() == "about to divide\n"
+    place.assert_balanced("hopeless", 3)
+
+    lines = place.run("trials", "hopeless", "--state", "fail").splitlines()
+    assert (
+        all(line.endswith("exception: ZeroDivisionError: division by zero") for line in lines[1:]) and len(lines) == 4
+    )
+
+
+def test_a_worker_that_cannot_live_ends_the_start_with_its_reason(place: Place) -> None:
+    study = place.study("unserved", "good", 3)
+    said = place.run("start", study, "--workers", "1", expect=Exit.SERVICE, HIGHNOON_PRELOAD="tensorflou")
+    assert "error: no trial can run here: worker (exit status 4). The end of its log:" in said
+    assert "cannot import 'tensorflou'" in said and "HIGHNOON_PRELOAD" in said
+    assert "Traceback" not in said
+
+
+def fetched(url: str) -> str | None:
+    """A page that is served with 200; None while it is not."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+            return str(answer.read().decode())
+    except OSError:
+        return None
+
+
+def refusal(url: str) -> int:
+    """The status with which a change is refused."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10)
+    return int(refused.value.code)
+
+
+def is_alive(process: Any) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

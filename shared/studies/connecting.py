@@ -44,7 +44,8 @@ def connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) ->
 def _was_overtaken(error: BaseException) -> bool:
     """Whether another process has just created what this one was creating."""
     words = f"{error} {error.__cause__}"
-    return any(sign in words for sign in ("already exists", "duplicate key", "UNIQUE constraint", "concurrently"))
+    signs = ("already exists", "duplicate key", "UNIQUE constraint", "Duplicate entry", "concurrently")
+    return any(sign in words for sign in signs)
 
 
 @retry(retry=retry_if_exception(_was_overtaken), stop=stop_after_attempt(8), wait=wait_random(0, 0.2), reraise=True)

@@ -57,11 +57,11 @@ class Fleet:
         """
         if self._worker is None or self._worker.is_alive:
             return ()
-        died = f"worker (exit status {self._worker.exit_status}). The end of its log:\n{self._worker.last_lines()}"
-        if self._worker.exit_status == Exit.POOL_BROKEN or self._is_failing():
-            raise EmbeddedServiceError(f"no trial can run here: {died}")
+        status, said = self._worker.exit_status, self._worker.last_lines()
+        if status == Exit.POOL_BROKEN or self._is_failing():
+            raise EmbeddedServiceError(f"no trial can run here: the worker ended ({status}). Its last lines:\n{said}")
         self._start_worker()
-        return (died,)
+        return (f"worker (exit status {status})",)
 
     def stop(self) -> None:
         """Drains the node (running trials may end within `drain_s`), then ends Flower."""

@@ -100,7 +100,7 @@ def summary(standing: Standing) -> str:
     """One line: best, running, pruned, failed, rate, time to go."""
     counts = standing.counts
     if not counts.running and standing.per_minute is None and not standing.record.is_over:
-        return "nothing runs yet: waiting for a worker to get ready"
+        return "nothing runs yet: waiting for a free worker"
     parts = [
         f"best {'-' if standing.best is None else spelled(standing.best)}",
         f"{counts.running} running",

@@ -244,7 +244,7 @@ def test_a_study_whose_every_trial_fails_says_why(place: Place) -> None:
 def test_a_worker_that_cannot_live_ends_the_start_with_its_reason(place: Place) -> None:
     study = place.study("unserved", "good", 3)
     said = place.run("start", study, "--workers", "1", expect=Exit.SERVICE, HIGHNOON_PRELOAD="tensorflou")
-    assert "error: no trial can run here: worker (exit status 4). The end of its log:" in said
+    assert "error: no trial can run here: the worker ended (4). Its last lines:" in said
     assert "cannot import 'tensorflou'" in said and "HIGHNOON_PRELOAD" in said
     assert "Traceback" not in said
 

@@ -63,7 +63,7 @@ def test_the_line_says_everything() -> None:
     seen = counts(closed=15, running=2, waiting=3, failed=4)
     line = summary(standing(seen, per_minute=10.0, best=0.018123456))
     assert line == "best 0.0181235  2 running  0 pruned  4 failed  10.0 trials/min  ETA 30.0 s"
-    assert summary(standing(counts(0, waiting=5))) == "nothing runs yet: waiting for a worker to get ready"
+    assert summary(standing(counts(0, waiting=5))) == "nothing runs yet: waiting for a free worker"
 
 
 def test_a_pipe_gets_a_line_when_something_changed_but_no_flood() -> None:
@@ -103,7 +103,7 @@ def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
     studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
     console = plain_console()
     assert watch("digits", studies, console, go_on=lambda _: False) is None
-    assert written(console) == "digits  0/4  nothing runs yet: waiting for a worker to get ready\n"
+    assert written(console) == "digits  0/4  nothing runs yet: waiting for a free worker\n"
 
 
 def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
@@ -125,4 +125,4 @@ def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
 
     first, *others = written(console).splitlines()
     assert first == "database away; training goes on, waiting for it"
-    assert others == ["digits  0/4  nothing runs yet: waiting for a worker to get ready"]
+    assert others == ["digits  0/4  nothing runs yet: waiting for a free worker"]

@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from coordinator.services.home import LOOPBACK, Home
 from coordinator.services.process import Command, OwnedProcess
 from shared.errors import EmbeddedServiceError
 from shared.exits import Exit
+from shared.home import LOOPBACK, Home
 from shared.settings import Settings
 
 _RESTARTS = 5

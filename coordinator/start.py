@@ -17,20 +17,21 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from coordinator.access import Access, is_embedded, opened
+from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
 from coordinator.progress import Say, watch
 from coordinator.report import near
 from coordinator.service import Service
 from coordinator.stack import Stack
-from coordinator.submission import Submission, submit
+from shared.access import Access, opened
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.exits import Exit
 from shared.logs import configure
 from shared.settings import Settings
 from shared.study import StudySpec
+from shared.submission import Submission, submit
 from shared.terminal import say
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0

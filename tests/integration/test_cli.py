@@ -20,8 +20,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from coordinator.__main__ import main
-from coordinator.access import opened
 from coordinator.cli import app
+from shared.access import opened
 from shared.exits import Exit
 from shared.studies import OptunaStore
 

@@ -24,9 +24,9 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator.services.home import Home
 from coordinator.stack import serving_database
 from shared.exits import Exit
+from shared.home import Home
 from shared.ledger import Database
 from shared.states import Ending, TrialState
 from shared.studies import OptunaStore

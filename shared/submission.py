@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from coordinator.access import Access
+from shared.access import Access
 from shared.errors import StudyConflict
 from shared.grid import grid
 from shared.ledger.database import IntegrityError

@@ -531,3 +531,14 @@ def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:
 def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> None:
     answer = visitor.api("POST", "/studies", content=b"[" * 1_500_000)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_a_database_that_nobody_has_used_is_explained(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/new.db"
+    with dashboard(url, tmp_path) as address, Visitor(address) as visitor:
+        for path in ("/hpo", "/hpo/cluster", "/hpo/new", "/hpo/studies/x"):
+            page = visitor.get(path)
+            assert page.status_code == 503 and "start a coordinator on it" in page.text, (path, page.text)

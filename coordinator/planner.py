@@ -14,7 +14,7 @@ from shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
 from shared.states import Ending, StudyState, TicketState
 from shared.studies import OwnedTrial
 
-_LOST_MESSAGE_S = 2.0
+_LOST_MESSAGE_S = 5.0
 """A message younger than this may be on its way from Redis to a claim."""
 
 

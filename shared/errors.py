@@ -10,6 +10,7 @@ Faults: something is wrong.
     │   └── NoCompletedTrial     a best trial was asked for, and none has completed
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
+    │   ├── ServiceRefused       reachable, but it denies us a right; never retried
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
@@ -96,6 +97,10 @@ class ServiceError(HighNoonError):
 
 class ServiceUnavailable(ServiceError):
     """Not reachable now. Retried with backoff by the holder of the connection; `doctor` explains it."""
+
+
+class ServiceRefused(ServiceError):
+    """Reachable, but it denies us a right (to create tables, say). Not retried; the message names the remedy."""
 
 
 class EmbeddedServiceError(ServiceError):

@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.errors import LeaseLost, SchemaMismatch, ServiceUnavailable, UnknownStudy
+from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
 from shared.ledger import Control, Database, Leases, Nodes, Studies
 from shared.ledger.leases import Holder, Progress
 from shared.ledger.schema import db_now, tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import Ending, StudyState, TicketState, WorkerState
+from shared.studies import OptunaStore
 from shared.trial import Outcome
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
@@ -370,3 +371,22 @@ def test_an_unreachable_database_is_unavailable_and_its_password_stays_hidden() 
         database.check_schema()
     assert "127.0.0.1" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_user_without_rights_is_refused_by_name_and_not_retried(postgres_url: str) -> None:
+    owner = Database(postgres_url)
+    with owner.transaction() as connection:
+        connection.execute(text("CREATE ROLE visitor LOGIN PASSWORD 'secret'"))
+    try:
+        address = make_url(owner.url).set(username="visitor", password="secret")
+        visitor = Database(address.render_as_string(hide_password=False))
+        with pytest.raises(ServiceRefused, match="permission denied") as refused:
+            visitor.create_schema()
+        assert "secret" not in str(refused.value)
+        visitor.close()
+        with pytest.raises(ServiceRefused, match="permission denied"):
+            OptunaStore(address.render_as_string(hide_password=False))
+    finally:
+        with owner.transaction() as connection:
+            connection.execute(text("DROP ROLE visitor"))
+        owner.close()

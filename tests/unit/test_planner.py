@@ -132,7 +132,7 @@ def test_a_lost_ticket_has_no_worker_to_wait_for() -> None:
 
 
 def test_messages_that_redis_lost_are_sent_again() -> None:
-    queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=10.0 - i) for i in range(4))
+    queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=20.0 - i) for i in range(4))
     flushed = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2), queued=queued)
     assert plan(flushed, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0, 1, 2, 3))]
     half = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, messages=3), queued=queued)

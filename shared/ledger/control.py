@@ -192,10 +192,11 @@ class Control:
             return float(connection.scalar(statement) or 0.0)
 
     def recent_endings(self, study_id: int, count: int) -> list[Ending]:
-        """How the last `count` settled tickets ended, newest first (for `max_failures_in_a_row`)."""
+        """How the last `count` tickets ended that were settled since the study's clock began, newest first."""
         statement = (
             select(tickets.c.ending)
-            .where(tickets.c.study_id == study_id, tickets.c.settled_at.is_not(None))
+            .join(studies, studies.c.id == tickets.c.study_id)
+            .where(tickets.c.study_id == study_id, tickets.c.settled_at >= studies.c.started_at)
             .order_by(tickets.c.settled_at.desc())
             .limit(count)
         )

@@ -297,6 +297,36 @@ def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -
     assert ledger.claim(ledger.tickets(study)[-1]).ordinal == 4
 
 
+def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: Ledger) -> None:
+    study = ledger.study(4)
+    ledger.control.mark_started(study.id)
+    first = ledger.tickets(study)[0]
+    ledger.leases.settle(lease := ledger.claim(first), Outcome(ending=Ending.FAILED, cause="exception"))
+    ledger.leases.close(first, lease.attempt)
+    assert ledger.control.recent_endings(study.id, 5) == [Ending.FAILED]
+    ledger.control.stop(study.id, "failures_in_a_row")
+    ledger.control.finish(study.id, state=StudyState.FINISHED, reason="n_trials")
+
+    assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 4
+    assert [ledger.claim(ticket).ordinal for ticket in ledger.tickets(study)[1:]] == [1, 2, 3, 4]
+    # The limits that ended it begin anew
+    record = ledger.studies.get("digits")
+    assert (record.state, record.stop_reason, record.started_at) == (StudyState.RUNNING, None, None)
+    ledger.control.mark_started(study.id)
+    assert ledger.control.recent_endings(study.id, 5) == []
+
+
+def test_more_trials_and_retries_leave_a_paused_study_paused(ledger: Ledger) -> None:
+    study = ledger.study(1)
+    (ticket,) = ledger.tickets(study)
+    ledger.leases.settle(lease := ledger.claim(ticket), Outcome(ending=Ending.FAILED, cause="exception"))
+    ledger.leases.close(ticket, lease.attempt)
+    assert ledger.studies.pause(study.id)
+    assert ledger.studies.extend(study.id, SPEC, n_trials=2) == 1
+    assert ledger.studies.retry(study.id, endings=(Ending.FAILED,)) == 1
+    assert ledger.studies.get("digits").state is StudyState.PAUSED
+
+
 def test_retry_gives_failed_tickets_another_go_with_the_same_parameters(ledger: Ledger) -> None:
     study = ledger.study(2)
     good, bad = ledger.tickets(study)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable
-from shared.lease import Disposition, Lease, RetryPolicy, dispose
-from shared.ledger import Database, Leases, Studies
+from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
@@ -37,17 +37,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger("workers.supervisor")
 
-_RETRY_DELAY_S = 1.0
-"""Doubled with each loss of the ticket: a node in trouble must not eat all attempts within a second."""
-
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStudy:
-    """A study as this supervisor has it open: its question, and Optuna's side of it."""
+    """A study as this supervisor has it open: its question as the ledger has it, and Optuna's side of it."""
 
+    written: Mapping[str, Any]
     spec: StudySpec
     optuna: OptunaStudy
 
@@ -63,7 +61,6 @@ class Supervisor:
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
-        self._studies = Studies(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
@@ -98,12 +95,13 @@ class Supervisor:
         return lease
 
     def _study(self, lease: Lease) -> OpenStudy:
+        """Opened once, and anew when somebody has submitted it with other limits."""
         known = self._open.get(lease.study_id)
-        if known is not None:
+        if known is not None and known.written == lease.spec:
             return known
-        record = self._persistently(lambda: self._studies.by_id(lease.study_id))
-        spec = StudySpec.from_json(record.spec)
-        study = OpenStudy(spec=spec, optuna=self._persistently(lambda: self._store.open(spec)))
+        spec = StudySpec.from_json(lease.spec)
+        optuna = self._persistently(lambda: self._store.open(spec))
+        study = OpenStudy(written=lease.spec, spec=spec, optuna=optuna)
         self._open[lease.study_id] = study
         return study
 
@@ -164,7 +162,7 @@ class Supervisor:
             self._tell(study, lease, trial, outcome)
             return
         charge = disposition is Disposition.RETRY
-        delay_s = _RETRY_DELAY_S * 2**lease.losses if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
+        delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
         self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
         self._log_outcome(lease, trial, outcome)
         self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)

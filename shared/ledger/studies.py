@@ -105,14 +105,6 @@ class Studies:
             raise UnknownStudy(f"no study named {name!r} in this ledger")
         return record
 
-    def by_id(self, study_id: int) -> StudyRecord:
-        """The study of that id. Raises UnknownStudy."""
-        with self._db.transaction() as connection:
-            row = connection.execute(select(studies).where(studies.c.id == study_id)).mappings().first()
-        if row is None:
-            raise UnknownStudy(f"no study with id {study_id} in this ledger")
-        return record_of(row)
-
     def all(self) -> list[StudyRecord]:
         """All studies, oldest first."""
         with self._db.transaction() as connection:

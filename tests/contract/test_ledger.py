@@ -57,6 +57,11 @@ class Ledger:
                 update(tickets).where(tickets.c.id == lease.ticket_id).values(lease_expires_at=db_now() - 1.0)
             )
 
+    def wait_out_the_pause(self, ticket: int) -> None:
+        """As if the pause after a loss were over."""
+        with self.database.transaction() as connection:
+            connection.execute(update(tickets).where(tickets.c.id == ticket).values(not_before=db_now() - 1.0))
+
     def claim(self, ticket: int, holder: Holder = ANNA) -> Lease:
         lease = self.leases.claim(ticket, holder, ttl_s=30.0)
         assert lease is not None
@@ -125,6 +130,7 @@ def test_the_fence_stops_a_zombie(ledger: Ledger) -> None:
     ledger.leases.bind(zombie, trial_id=1, trial_number=0, params={"x": 1}, log_path="log")
     ledger.expire(zombie)
     assert ledger.leases.lose(ticket, zombie.attempt, message="gone", only_expired=True) is Disposition.RETRY
+    ledger.wait_out_the_pause(ticket)
     holder = ledger.claim(ticket, BERT)
 
     # When the zombie wakes, nothing that it writes lands
@@ -179,6 +185,7 @@ def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     dispositions = []
     for _ in range(3):
+        ledger.wait_out_the_pause(ticket)
         lease = ledger.claim(ticket)
         dispositions.append(ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False))
     assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.SETTLE]
@@ -295,6 +302,22 @@ def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -
     counts = ledger.studies.counts(study.id)
     assert (counts.total, counts.closed) == (5, 2)
     assert ledger.claim(ledger.tickets(study)[-1]).ordinal == 4
+
+
+def test_a_lease_carries_the_specification_of_its_moment(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    first, second = ledger.tickets(study)
+    assert ledger.claim(first).spec == SPEC
+    ledger.studies.extend(study.id, {**SPEC, "max_attempts": 5}, n_trials=2)
+    assert ledger.claim(second).spec == {**SPEC, "max_attempts": 5}
+
+
+def test_a_lost_ticket_waits_before_its_next_attempt(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(study := ledger.study())
+    ledger.leases.lose(ticket, ledger.claim(ticket).attempt, message="its supervisor died", only_expired=False)
+    assert ledger.state(ticket) == TicketState.WAITING
+    assert ledger.leases.claim(ticket, BERT, ttl_s=30.0) is None
+    assert ledger.control.dispatch(study.id, 1) == []
 
 
 def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: Ledger) -> None:

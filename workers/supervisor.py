@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.duties import TrialDuties
-from workers.launch import Running, ThreadTrial, fork_is_safe, launch
+from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
 from workers.slot import SlotNotes
@@ -65,6 +66,7 @@ class Supervisor:
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._open: dict[int, OpenStudy] = {}
+        self._haunted = False
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
@@ -84,6 +86,9 @@ class Supervisor:
                 _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
                 self._let_go(lease, error)
         self._broker.ring()
+        if self._haunted:
+            self._event("abandoned_thread", lease, level=logging.ERROR)
+            os._exit(_EXIT_ABANDONED)
 
     def _claim(self, message: RunTrial) -> Lease | None:
         if self._node.drain.is_given():
@@ -134,23 +139,25 @@ class Supervisor:
             limit_bytes=settings.log_limit_bytes,
             tail_bytes=settings.log_tail_bytes,
         )
-        running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
-        self._notes.add_trial(running.pid)
         limits = Limits(
             trial_timeout_s=spec.trial_timeout,
             stall_timeout_s=spec.stall_timeout,
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
-        duties.attend(running)
-        try:
-            outcome = Watch(running, output, duties, limits).run()
-            self._persistently(duties.write_reports)
-            return outcome
-        finally:
-            running.clean_up()
-            output.close()
+        with closing(output):
+            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
+            try:
+                self._notes.add_trial(running.pid)
+                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+                duties.attend(running)
+                outcome = Watch(running, output, duties, limits).run()
+                self._persistently(duties.write_reports)
+                return outcome
+            finally:
+                running.clean_up()
+                # The thread of a trial without isolation may outlive its attempt: this process must not go on then.
+                self._haunted = isinstance(running, ThreadTrial) and running.is_abandoned
 
     def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
@@ -192,11 +199,6 @@ class Supervisor:
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
             supervisor_pid=os.getpid(),
         )
-
-    def _leave_if_abandoned(self, running: Running, lease: Lease) -> None:
-        if isinstance(running, ThreadTrial) and running.is_abandoned:
-            self._event("abandoned_thread", lease, level=logging.ERROR)
-            os._exit(_EXIT_ABANDONED)
 
     def _let_go(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"

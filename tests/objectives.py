@@ -73,6 +73,17 @@ def wraps_what_stops_it(params: dict[str, Any]) -> float:
     return 0.0
 
 
+def makes_a_number_of_what_stops_it(params: dict[str, Any]) -> float:
+    """As many objectives do: whatever goes wrong is a bad score."""
+    try:
+        for step in range(100_000):
+            hn.report(float(step), step)
+            time.sleep(0.02)
+    except Exception:
+        return float("inf")
+    return 0.0
+
+
 def leaves_a_thread(params: dict[str, Any]) -> float:
     """Without isolation this thread stays in the supervisor, which must not fork any more."""
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()

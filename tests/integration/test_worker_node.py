@@ -133,7 +133,7 @@ def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
     assert losses_of(books, name) == 0 and len(attempts_of(books, name)) == 6
 
 
-@pytest.mark.parametrize("objective", ["patient", "wraps_what_stops_it", "ignores_sigterm"])
+@pytest.mark.parametrize("objective", ["patient", "ignores_sigterm"])
 def test_a_drain_that_is_shorter_than_the_trial_hands_the_ticket_back(
     cluster: Cluster, books: Books, request: pytest.FixtureRequest, tmp_path: Path, objective: str
 ) -> None:

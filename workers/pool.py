@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -77,9 +78,12 @@ def register_task(app: Celery, node: Node) -> None:
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def _forget_parent(**_: object) -> None:
+    def _begin_as_supervisor(**_: object) -> None:
         supervisors.clear()
         configure(node.settings.log_level)
+        # A service manager may signal every process of the node. The order to drain comes through the agent, and
+        # billiard's own handler would leave in the middle of an attempt, with its lease.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:

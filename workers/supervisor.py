@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -22,7 +22,7 @@ from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
-from shared.states import INFRASTRUCTURE_ENDINGS
+from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
@@ -153,11 +153,17 @@ class Supervisor:
                 duties.attend(running)
                 outcome = Watch(running, output, duties, limits).run()
                 self._persistently(duties.write_reports)
-                return outcome
+                return self._excused(outcome)
             finally:
                 running.clean_up()
                 # The thread of a trial without isolation may outlive its attempt: this process must not go on then.
                 self._haunted = isinstance(running, ThreadTrial) and running.is_abandoned
+
+    def _excused(self, outcome: Outcome) -> Outcome:
+        """A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back."""
+        if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
+            return replace(outcome, ending=Ending.RELEASED, cause="drain")
+        return outcome
 
     def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""

@@ -181,12 +181,16 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
     cluster.submit_here("patient", 4, name=name)
     wait_for_slots(cluster, 2)
     agent = psutil.Process(node.pid)
-    for process in [agent, *agent.children(recursive=True)]:
-        process.send_signal(signal.SIGTERM)
-    assert node.wait(30) == Exit.OK, log_of(cluster, node)
-    assert {attempt.ending for attempt in attempts_of(books, name)} <= {Ending.COMPLETED, Ending.RELEASED}
-    assert losses_of(books, name) == 0
+    others = agent.children(recursive=True)
+    assert len(others) == 1 + 2 + 2, "a pool, two supervisors, two trials"
+    agent.terminate()
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    for other in others:
+        other.terminate()
 
+    assert node.wait(30) == Exit.OK, log_of(cluster, node)
+    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
+    assert losses_of(books, name) == 0
     go.touch()
     cluster.start_worker(TEST_GO_FILE=str(go))
     books.wait_until_over(name)

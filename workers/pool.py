@@ -55,8 +55,9 @@ def preload(names: tuple[str, ...]) -> None:
         began = time.monotonic()
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise PreloadError(f"preload: cannot import {name!r} ({error}); HIGHNOON_PRELOAD lists it") from error
+        except Exception as error:  # the module's own code: whatever its import raises
+            reason = f"{type(error).__name__}: {error}"
+            raise PreloadError(f"preload: cannot import {name!r} ({reason}); HIGHNOON_PRELOAD lists it") from error
         event(_log, "preload", module=name, seconds=time.monotonic() - began)
     if tensorflow_has_run():
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")

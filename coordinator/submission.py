@@ -65,9 +65,7 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
     record = access.studies.get(spec.name)
     if record.state is StudyState.PAUSED:
         note = f"it is paused: python -m coordinator resume {shlex.quote(spec.name)}"
-    return Submission(
-        record=record, spec=spec, trials=max(counts.total, trials), added=added, joined=True, note=note
-    )
+    return Submission(record=record, spec=spec, trials=max(counts.total, trials), added=added, joined=True, note=note)
 
 
 def _with_seed(spec: StudySpec, seed: int) -> StudySpec:

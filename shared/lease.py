@@ -74,7 +74,7 @@ _RETRY_DELAY_S = 1.0
 
 def retry_delay_s(losses: int) -> float:
     """How long a ticket waits after a loss: doubled each time, or a node in trouble eats all attempts in a second."""
-    return _RETRY_DELAY_S * 2**losses
+    return _RETRY_DELAY_S * 2.0**losses
 
 
 def dispose(outcome: Outcome, *, losses: int, errors: int, policy: RetryPolicy) -> Disposition:

@@ -146,9 +146,7 @@ class Studies:
             missing = max(0, n_trials - int(have))
             revived = _revive_tickets(connection, study_id, at_most=missing)
             _add_tickets(connection, study_id, first=int(last) + 1, count=missing - revived)
-            connection.execute(
-                update(studies).where(studies.c.id == study_id).values(spec=dict(spec), **_live_again())
-            )
+            connection.execute(update(studies).where(studies.c.id == study_id).values(spec=dict(spec), **_live_again()))
         return missing
 
     def pause(self, study_id: int) -> bool:

@@ -166,6 +166,9 @@ class Agent:
                 event(_log, "outage", level=logging.WARNING, during="let_go", error=error)
 
     def _let_go(self, note: SlotNote) -> None:
+        if note.attempt is None:
+            self._notes.drop(note)
+            return
         if note.trial_group is not None:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
         disposition = self._leases.lose(

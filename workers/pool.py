@@ -24,6 +24,7 @@ from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
 from workers.launch import tensorflow_has_run
+from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
 from workers.supervisor import Supervisor
@@ -43,6 +44,7 @@ def run_pool(node: Node) -> int:
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
+    leave_when_idle(app, node)
     # The images of this product run as an ordinary user; whoever runs it as root has decided so.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))

@@ -70,25 +70,29 @@ class Supervisor:
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        lease = self._claim(message)
-        if lease is None:
-            return
-        with self._notes.holding(message.study, lease.ticket_id, lease.attempt):
-            try:
-                study = self._study(lease)
-                trial = self._ask(study, lease)
-                outcome = self._run(study, lease, trial)
-                self._conclude(study, lease, trial, outcome)
-            except LeaseLost as error:
-                self._event("lease_lost", lease, level=logging.WARNING, reason=error)
-            except Exception as error:
-                # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
-                _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
-                self._let_go(lease, error)
+        with self._notes.at_work(message.study, message.ticket):
+            lease = self._claim(message)
+            if lease is None:
+                return
+            self._notes.add_attempt(lease.attempt)
+            self._attempt(lease)
         self._broker.ring()
         if self._haunted:
             self._event("abandoned_thread", lease, level=logging.ERROR)
             os._exit(_EXIT_ABANDONED)
+
+    def _attempt(self, lease: Lease) -> None:
+        try:
+            study = self._study(lease)
+            trial = self._ask(study, lease)
+            outcome = self._run(study, lease, trial)
+            self._conclude(study, lease, trial, outcome)
+        except LeaseLost as error:
+            self._event("lease_lost", lease, level=logging.WARNING, reason=error)
+        except Exception as error:
+            # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
+            _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
+            self._let_go(lease, error)
 
     def _claim(self, message: RunTrial) -> Lease | None:
         if self._node.drain.is_given():

@@ -6,6 +6,7 @@ or something was reaped.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -15,9 +16,12 @@ from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.ledger import Control, Database, Nodes, Studies
 from shared.ledger.control import TicketLoad
+from shared.logs import event
 from shared.messages import RESOURCES
 from shared.settings import Settings
 from shared.states import Ending, TicketState, WorkerState
+
+_log = logging.getLogger("coordinator.observer")
 
 _OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
 _PRESENCE_MISSES = 4
@@ -35,6 +39,7 @@ class Observer:
         self._broker = broker
         self._optuna = optuna
         self._orphans_at = 0.0
+        self._redis_is_away = False
 
     def look(self, *, steady_s: float) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
@@ -82,9 +87,14 @@ class Observer:
 
     def _depth(self, resource: str) -> int | None:
         try:
-            return self._broker.depth(resource)
-        except ServiceUnavailable:
+            messages = self._broker.depth(resource)
+        except ServiceUnavailable as error:
+            if not self._redis_is_away:
+                event(_log, "outage", level=logging.WARNING, during="depth", error=error)
+            self._redis_is_away = True
             return None
+        self._redis_is_away = False
+        return messages
 
     def _orphans(self, loads: Sequence[TicketLoad]) -> tuple[Orphan, ...]:
         ending = [load for load in loads if not any(load.by_state.get(state) for state in _OPEN)]

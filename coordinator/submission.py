@@ -56,6 +56,8 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         )
     if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
+    if not access.store.exists(spec.name):
+        raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
     spec = _with_seed(spec, before.seed or 0)
     trials, note = _trials_of(spec)
     counts = access.studies.counts(known.id)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from shared.broker import Broker
-from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable
+from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
 from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
@@ -234,6 +234,9 @@ class Supervisor:
             step()
         except ServiceUnavailable as error:
             self._event("left_to_coordinator", lease, level=logging.WARNING, error=error)
+            return False
+        except UnknownStudy as error:
+            self._event("study_deleted", lease, level=logging.ERROR, error=error)
             return False
         except InvariantBroken as error:
             self._event("invariant_broken", lease, level=logging.ERROR, error=error)

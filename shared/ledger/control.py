@@ -175,6 +175,9 @@ class Control:
             .values(state=state, stop_reason=func.coalesce(studies.c.stop_reason, reason), ended_at=db_now())
         )
         with self._db.transaction() as connection:
+            # First the lock, then the look: a statement that waits for the row still sees the tickets of before, and
+            # would close a study over the tickets that somebody has just added.
+            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
             return connection.execute(statement).rowcount == 1
 
     def mark_started(self, study_id: int) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from shared.errors import LeaseLost, SchemaMismatch, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
 from shared.ledger import Control, Database, Leases, Nodes, Studies
 from shared.ledger.leases import Holder, Progress
-from shared.ledger.schema import db_now, tickets
+from shared.ledger.schema import db_now, studies, tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import Ending, StudyState, TicketState, WorkerState
 from shared.trial import Outcome
@@ -337,6 +338,24 @@ def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: L
     assert (record.state, record.stop_reason, record.started_at) == (StudyState.RUNNING, None, None)
     ledger.control.mark_started(study.id)
     assert ledger.control.recent_endings(study.id, 5) == []
+
+
+def test_a_study_is_not_closed_over_tickets_that_are_just_being_added(ledger: Ledger) -> None:
+    # Given a study without open tickets, to which somebody is adding one
+    study = ledger.study(0)
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.database.transaction() as connection:
+            connection.execute(update(studies).where(studies.c.id == study.id).values(stop_reason=None))
+            connection.execute(insert(tickets).values(study_id=study.id, ordinal=0))
+
+            # When the coordinator closes it at the same moment
+            closing = pool.submit(ledger.control.finish, study.id, state=StudyState.FINISHED, reason="n_trials")
+            with pytest.raises(StillWaiting):
+                closing.result(0.3)
+
+        # Then the tickets win
+        assert closing.result(30) is False
+    assert ledger.studies.get("digits").state is StudyState.RUNNING
 
 
 def test_more_trials_and_retries_leave_a_paused_study_paused(ledger: Ledger) -> None:

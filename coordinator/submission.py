@@ -7,6 +7,7 @@ rows appear in one transaction.
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass
 
 from coordinator.access import Access
@@ -55,14 +56,18 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         )
     if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
+    if not access.store.exists(spec.name):
+        raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
     spec = _with_seed(spec, before.seed or 0)
     trials, note = _trials_of(spec)
-    have = access.studies.counts(known.id).total
-    if known.state is StudyState.FINISHED and have >= trials:
-        return Submission(record=known, spec=spec, trials=have, added=0, joined=True, note=note)
+    counts = access.studies.counts(known.id)
+    if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
+        return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
     added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
     record = access.studies.get(spec.name)
-    return Submission(record=record, spec=spec, trials=max(have, trials), added=added, joined=True, note=note)
+    if record.state is StudyState.PAUSED:
+        note = f"it is paused: python -m coordinator resume {shlex.quote(spec.name)}"
+    return Submission(record=record, spec=spec, trials=max(counts.total, trials), added=added, joined=True, note=note)
 
 
 def _with_seed(spec: StudySpec, seed: int) -> StudySpec:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 def postgres_url(stack: Stack) -> Iterator[str]:
     """The address of an empty database; it is dropped afterwards, whoever is still connected."""
+    with empty_database(stack) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(stack: Stack) -> Iterator[str]:
+    """The same for fixtures that live longer than a test."""
     name = f"test_{next(_database_numbers)}"
     _execute(stack, f"CREATE DATABASE {name}")
     yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"

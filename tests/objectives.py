@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,56 @@ def patient(params: dict[str, Any]) -> float:
         hn.report(float(step), step)
         time.sleep(0.02)
     raise TimeoutError("nobody said go")
+
+
+def patient_by_study(params: dict[str, Any]) -> float:
+    """As `patient`, for many studies in one cluster: each waits for a file of its own name."""
+    go = Path(os.environ["TEST_GO_FOLDER"]) / os.environ["HIGHNOON_STUDY"]
+    for step in range(100_000):
+        if go.exists():
+            return float(params["x"])
+        hn.report(float(step), step)
+        time.sleep(0.02)
+    raise TimeoutError("nobody said go")
+
+
+def fails_for_half(params: dict[str, Any]) -> float:
+    if params["x"] < 0:
+        raise ValueError("x is negative")
+    return float(params["x"])
+
+
+def wraps_what_stops_it(params: dict[str, Any]) -> float:
+    """Reports until it is stopped, and takes our signal for a fault of its own."""
+    try:
+        for step in range(100_000):
+            hn.report(float(step), step)
+            time.sleep(0.02)
+    except Exception as error:
+        raise RuntimeError("training broke") from error
+    return 0.0
+
+
+def makes_a_number_of_what_stops_it(params: dict[str, Any]) -> float:
+    """As many objectives do: whatever goes wrong is a bad score."""
+    try:
+        for step in range(100_000):
+            hn.report(float(step), step)
+            time.sleep(0.02)
+    except Exception:
+        return float("inf")
+    return 0.0
+
+
+def leaves_a_thread(params: dict[str, Any]) -> float:
+    """Without isolation this thread stays in the supervisor, which must not fork any more."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return 0.0
+
+
+def kills_its_supervisor(params: dict[str, Any]) -> float:
+    os.kill(os.getppid(), signal.SIGKILL)
+    return 0.0
 
 
 def reports_and_prunes(params: dict[str, Any]) -> float:

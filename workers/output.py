@@ -30,6 +30,7 @@ class Output:
         os.set_blocking(self._reading, False)
         _widen(self._reading)
         self.ended = False
+        self._released = False
 
     def fileno(self) -> int:
         """For select."""
@@ -37,7 +38,9 @@ class Output:
 
     def release_writing_end(self) -> None:
         """The trial holds it now; ours would keep the pipe open for ever."""
-        os.close(self.writing_end)
+        if not self._released:
+            os.close(self.writing_end)
+            self._released = True
 
     def drain(self, *, at_most_bytes: int = 8 * _PIPE_BYTES) -> None:
         """Takes what has come, without waiting."""
@@ -63,6 +66,7 @@ class Output:
         """Closes file and pipe; the tail stays readable."""
         self._file.close()
         os.close(self._reading)
+        self.release_writing_end()
 
     def _keep(self, chunk: bytes) -> None:
         self._tail = (self._tail + chunk)[-self._tail_bytes :]

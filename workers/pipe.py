@@ -3,7 +3,7 @@
     trial -> supervisor   {"event": "hello", "version": 1}
                           {"event": "report", "step": 3, "value": 0.2}
                           {"event": "ask", "id": 1, "question": "should_prune"}
-                          {"event": "result", "outcome": {...}}
+                          {"event": "result", "outcome": {...}, "interrupted": false}
     supervisor -> trial   {"event": "assignment", ...}          (spawned trials only, first line)
                           {"event": "answer", "id": 1, "answer": true}
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
@@ -84,6 +84,7 @@ class PipeChannel:
         self._lock = threading.Lock()
         self._questions = 0
         self._interruption: Event | None = None
+        self._interrupted = False
 
     def hello(self) -> None:
         """The first line of every trial process."""
@@ -108,7 +109,7 @@ class PipeChannel:
     def result(self, outcome: Outcome) -> None:
         """The last line."""
         with self._lock:
-            self._pipe.send({"event": "result", "outcome": outcome.to_json()})
+            self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
 
     def _await_answer(self, question: int) -> bool:
         while not self._pipe.closed:
@@ -127,6 +128,7 @@ class PipeChannel:
     def _raise_interruption(self) -> None:
         if self._interruption is None:
             return
+        self._interrupted = True
         if self._interruption["event"] == "cancel":
             raise TrialCancelled("cancelled by a person")
         raise TrialStopped(self._interruption["reason"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -23,6 +24,7 @@ from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
 from workers.launch import tensorflow_has_run
+from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
 from workers.supervisor import Supervisor
@@ -42,6 +44,7 @@ def run_pool(node: Node) -> int:
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
+    leave_when_idle(app, node)
     # The images of this product run as an ordinary user; whoever runs it as root has decided so.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
@@ -54,8 +57,9 @@ def preload(names: tuple[str, ...]) -> None:
         began = time.monotonic()
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise PreloadError(f"preload: cannot import {name!r} ({error}); HIGHNOON_PRELOAD lists it") from error
+        except Exception as error:  # the module's own code: whatever its import raises
+            reason = f"{type(error).__name__}: {error}"
+            raise PreloadError(f"preload: cannot import {name!r} ({reason}); HIGHNOON_PRELOAD lists it") from error
         event(_log, "preload", module=name, seconds=time.monotonic() - began)
     if tensorflow_has_run():
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
@@ -77,9 +81,12 @@ def register_task(app: Celery, node: Node) -> None:
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def _forget_parent(**_: object) -> None:
+    def _begin_as_supervisor(**_: object) -> None:
         supervisors.clear()
         configure(node.settings.log_level)
+        # A service manager may signal every process of the node. The order to drain comes through the agent, and
+        # billiard's own handler would leave in the middle of an attempt, with its lease.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:

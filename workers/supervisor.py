@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from shared.broker import Broker
-from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable
-from shared.lease import Disposition, Lease, RetryPolicy, dispose
-from shared.ledger import Database, Leases, Studies
+from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
+from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
-from shared.states import INFRASTRUCTURE_ENDINGS
+from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.duties import TrialDuties
-from workers.launch import Running, ThreadTrial, fork_is_safe, launch
+from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
 from workers.slot import SlotNotes
@@ -37,17 +38,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger("workers.supervisor")
 
-_RETRY_DELAY_S = 1.0
-"""Doubled with each loss of the ticket: a node in trouble must not eat all attempts within a second."""
-
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStudy:
-    """A study as this supervisor has it open: its question, and Optuna's side of it."""
+    """A study as this supervisor has it open: its question as the ledger has it, and Optuna's side of it."""
 
+    written: Mapping[str, Any]
     spec: StudySpec
     optuna: OptunaStudy
 
@@ -63,30 +62,37 @@ class Supervisor:
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
-        self._studies = Studies(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._open: dict[int, OpenStudy] = {}
+        self._haunted = False
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        lease = self._claim(message)
-        if lease is None:
-            return
-        with self._notes.holding(message.study, lease.ticket_id, lease.attempt):
-            try:
-                study = self._study(lease)
-                trial = self._ask(study, lease)
-                outcome = self._run(study, lease, trial)
-                self._conclude(study, lease, trial, outcome)
-            except LeaseLost as error:
-                self._event("lease_lost", lease, level=logging.WARNING, reason=error)
-            except Exception as error:
-                # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
-                _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
-                self._let_go(lease, error)
+        with self._notes.at_work(message.study, message.ticket):
+            lease = self._claim(message)
+            if lease is None:
+                return
+            self._notes.add_attempt(lease.attempt)
+            self._attempt(lease)
         self._broker.ring()
+        if self._haunted:
+            self._event("abandoned_thread", lease, level=logging.ERROR)
+            os._exit(_EXIT_ABANDONED)
+
+    def _attempt(self, lease: Lease) -> None:
+        try:
+            study = self._study(lease)
+            trial = self._ask(study, lease)
+            outcome = self._run(study, lease, trial)
+            self._conclude(study, lease, trial, outcome)
+        except LeaseLost as error:
+            self._event("lease_lost", lease, level=logging.WARNING, reason=error)
+        except Exception as error:
+            # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
+            _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
+            self._let_go(lease, error)
 
     def _claim(self, message: RunTrial) -> Lease | None:
         if self._node.drain.is_given():
@@ -98,12 +104,13 @@ class Supervisor:
         return lease
 
     def _study(self, lease: Lease) -> OpenStudy:
+        """Opened once, and anew when somebody has submitted it with other limits."""
         known = self._open.get(lease.study_id)
-        if known is not None:
+        if known is not None and known.written == lease.spec:
             return known
-        record = self._persistently(lambda: self._studies.by_id(lease.study_id))
-        spec = StudySpec.from_json(record.spec)
-        study = OpenStudy(spec=spec, optuna=self._persistently(lambda: self._store.open(spec)))
+        spec = StudySpec.from_json(lease.spec)
+        optuna = self._persistently(lambda: self._store.open(spec))
+        study = OpenStudy(written=lease.spec, spec=spec, optuna=optuna)
         self._open[lease.study_id] = study
         return study
 
@@ -136,23 +143,31 @@ class Supervisor:
             limit_bytes=settings.log_limit_bytes,
             tail_bytes=settings.log_tail_bytes,
         )
-        running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
-        self._notes.add_trial(running.pid)
         limits = Limits(
             trial_timeout_s=spec.trial_timeout,
             stall_timeout_s=spec.stall_timeout,
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
-        duties.attend(running)
-        try:
-            outcome = Watch(running, output, duties, limits).run()
-            self._persistently(duties.write_reports)
-            return outcome
-        finally:
-            running.clean_up()
-            output.close()
+        with closing(output):
+            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
+            try:
+                self._notes.add_trial(running.pid)
+                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+                duties.attend(running)
+                outcome = Watch(running, output, duties, limits).run()
+                self._persistently(duties.write_reports)
+                return self._excused(outcome)
+            finally:
+                running.clean_up()
+                # The thread of a trial without isolation may outlive its attempt: this process must not go on then.
+                self._haunted = isinstance(running, ThreadTrial) and running.is_abandoned
+
+    def _excused(self, outcome: Outcome) -> Outcome:
+        """A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back."""
+        if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
+            return replace(outcome, ending=Ending.RELEASED, cause="drain")
+        return outcome
 
     def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
@@ -164,7 +179,7 @@ class Supervisor:
             self._tell(study, lease, trial, outcome)
             return
         charge = disposition is Disposition.RETRY
-        delay_s = _RETRY_DELAY_S * 2**lease.losses if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
+        delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
         self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
         self._log_outcome(lease, trial, outcome)
         self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
@@ -195,11 +210,6 @@ class Supervisor:
             supervisor_pid=os.getpid(),
         )
 
-    def _leave_if_abandoned(self, running: Running, lease: Lease) -> None:
-        if isinstance(running, ThreadTrial) and running.is_abandoned:
-            self._event("abandoned_thread", lease, level=logging.ERROR)
-            os._exit(_EXIT_ABANDONED)
-
     def _let_go(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"
         self._quietly(
@@ -224,6 +234,9 @@ class Supervisor:
             step()
         except ServiceUnavailable as error:
             self._event("left_to_coordinator", lease, level=logging.WARNING, error=error)
+            return False
+        except UnknownStudy as error:
+            self._event("study_deleted", lease, level=logging.ERROR, error=error)
             return False
         except InvariantBroken as error:
             self._event("invariant_broken", lease, level=logging.ERROR, error=error)

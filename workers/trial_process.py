@@ -109,9 +109,9 @@ def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> Non
     die_with_parent(signal.SIGKILL)
     if os.getppid() != assignment.supervisor_pid:
         os._exit(_RESULT_SENT)
+    kernel.restore_signals()
     if output is not None:
         os.setsid()
-        kernel.restore_signals()
         _redirect(output)
     kernel.prefer_as_oom_victim()
     _settle_in(assignment)

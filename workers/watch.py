@@ -22,6 +22,9 @@ _OWN_FAULT = frozenset(
 )
 """Signals that a process brings upon itself. The others came from outside."""
 
+_COMES_OF_OUR_ASKING = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
+"""What a trial may say that was asked to end, if only by SIGTERM."""
+
 _LOOK_S = 0.5
 """How often drain and deadlines are looked at."""
 
@@ -66,6 +69,8 @@ class Watch:
         self._began_at = self._progress_at = now_s()
         self._renew_at = self._began_at + limits.renew_s
         self._result: Outcome | None = None
+        # True when our signal was raised in the objective: whatever it made of it, also a number, comes of that.
+        self._interrupted = False
         # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
         self._verdict: Outcome | None = None
         self._verdict_at = 0.0
@@ -104,6 +109,7 @@ class Watch:
                     self._running.pipe.send_nowait({"event": "answer", "id": event["id"], "answer": answer})
                 case "result":
                     self._result = Outcome.from_json(event["outcome"])
+                    self._interrupted = event["interrupted"]
                 case "hello" if event["version"] != PIPE_VERSION:
                     message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                     self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
@@ -184,11 +190,9 @@ class Watch:
 
     def _ending(self, exit_: Exit) -> Outcome:
         result, verdict = self._result, self._verdict
-        if verdict is not None and (result is None or result.ending in (Ending.STOPPED, Ending.CANCELLED)):
+        if verdict is not None and (result is None or self._interrupted or result.ending in _COMES_OF_OUR_ASKING):
             return verdict
-        if result is not None:
-            return result
-        return ending_of(exit_)
+        return result or ending_of(exit_)
 
 
 def ending_of(exit_: Exit) -> Outcome:

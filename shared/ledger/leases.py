@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, case, exists, insert, select, true, upd
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
-from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose
+from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, studies, tickets, workers
 from shared.states import Ending, StudyState, TicketState, WorkerState
@@ -48,6 +48,7 @@ class Leases:
     def claim(self, ticket_id: int, holder: Holder, *, ttl_s: float) -> Lease | None:
         """The lease on a ticket's next attempt, or None when it is not to be had (taken, paused, over)."""
         study_runs = exists().where(studies.c.id == tickets.c.study_id, studies.c.state == StudyState.RUNNING)
+        spec = select(studies.c.spec).where(studies.c.id == tickets.c.study_id).scalar_subquery()
         statement = (
             update(tickets)
             .where(
@@ -65,7 +66,7 @@ class Leases:
                 step=None,
                 rss_bytes=None,
             )
-            .returning(tickets)
+            .returning(tickets, spec.label("spec"))
         )
         with self._db.transaction() as connection:
             row = connection.execute(statement).mappings().first()
@@ -89,6 +90,7 @@ class Leases:
             ticket_id=ticket_id,
             attempt=row["attempt"],
             study_id=row["study_id"],
+            spec=row["spec"],
             ordinal=row["ordinal"],
             losses=row["losses"],
             errors=row["errors"],
@@ -189,7 +191,7 @@ class Leases:
                 return None
             policy = RetryPolicy(max_attempts=row.spec["max_attempts"], retry_errors=row.spec["retry_errors"])
             disposition = dispose(outcome, losses=row.losses, errors=row.errors, policy=policy)
-            connection.execute(update(tickets).where(fence).values(_after_loss(disposition, outcome)))
+            connection.execute(update(tickets).where(fence).values(_after_loss(disposition, outcome, row.losses)))
             connection.execute(
                 update(attempts)
                 .where(attempts.c.ticket_id == ticket_id, attempts.c.attempt == attempt)
@@ -224,12 +226,14 @@ def _waiting_or_cancelled() -> ColumnElement[str]:
     return case((tickets.c.cancel_requested, TicketState.CANCELLED.value), else_=TicketState.WAITING.value)
 
 
-def _after_loss(disposition: Disposition, outcome: Outcome) -> dict[str, Any]:
-    charged = {"losses": tickets.c.losses + 1, "lease_expires_at": None}
+def _after_loss(disposition: Disposition, outcome: Outcome, losses: int) -> dict[str, Any]:
+    charged = {"losses": losses + 1, "lease_expires_at": None}
     if disposition is Disposition.SETTLE:
         settled = {"state": TicketState.SETTLED, "ending": outcome.ending, "outcome": outcome.to_json()}
         return {**charged, **settled, "settled_at": db_now()}
-    return {**charged, "state": _waiting_or_cancelled(), "worker_id": None, "queued_at": None}
+    not_before = db_now() + retry_delay_s(losses)
+    waiting = {"state": _waiting_or_cancelled(), "worker_id": None, "queued_at": None, "not_before": not_before}
+    return {**charged, **waiting}
 
 
 def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None:

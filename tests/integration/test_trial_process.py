@@ -178,6 +178,18 @@ def test_a_drained_trial_is_handed_back_even_if_it_never_reports(tmp_path: Path)
     assert (outcome.ending, outcome.cause) == (Ending.RELEASED, "drain")
 
 
+@pytest.mark.parametrize("objective", ["wraps_what_stops_it", "makes_a_number_of_what_stops_it"])
+def test_what_an_objective_makes_of_our_signal_is_no_result(tmp_path: Path, objective: str) -> None:
+    outcome = outcome_of(tmp_path, objective, Diary(hand_back=True), kill_grace_s=20.0)
+    assert (outcome.ending, outcome.value) == (Ending.RELEASED, None)
+    assert outcome.exit_status == 0, "it was asked, not killed"
+
+
+def test_a_trial_that_ends_before_it_hears_us_keeps_its_result(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "good", Diary(hand_back=True), kill_grace_s=20.0)
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
+
+
 def test_a_lost_lease_kills_the_trial_and_writes_nothing(tmp_path: Path) -> None:
     attempt = begin(tmp_path, "hangs")
     with pytest.raises(LeaseLost):

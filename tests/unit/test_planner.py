@@ -203,6 +203,13 @@ def test_failures_in_a_row_stop_and_one_success_between_them_does_not() -> None:
         assert actions == ([Stop(study_id=1, reason="failures_in_a_row")] if stops else []), recent
 
 
+def test_a_study_that_was_deleted_in_optuna_starts_nothing_more() -> None:
+    gone = load(tickets={W: 1})
+    assert plan(Snapshot(steady_s=0, loads=(gone,), queues=cpu(2), deleted=frozenset({1})), RULES) == [
+        Stop(study_id=1, reason="deleted")
+    ]
+
+
 def test_a_ticket_given_back_after_the_limit_is_stopped_too() -> None:
     stopped = load(stop_reason="timeout", tickets={W: 1})
     assert plan(Snapshot(steady_s=0, loads=(stopped,), queues=cpu(2)), RULES) == [Stop(study_id=1, reason="timeout")]

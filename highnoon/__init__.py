@@ -14,6 +14,7 @@ from shared.errors import nearest
 if TYPE_CHECKING:
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.running import report as report
+    from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
     from shared.errors import TrialPruned as TrialPruned
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "hsmn_search_space",
     "report",
+    "report_params",
     "should_prune",
 ]
 
@@ -34,6 +36,7 @@ _HOMES = {
     "TrialPruned": "shared.errors",
     "hsmn_search_space": "highnoon.spaces",
     "report": "highnoon.running",
+    "report_params": "highnoon.running",
     "should_prune": "highnoon.running",
 }
 

@@ -166,7 +166,7 @@ def _silently() -> Iterator[None]:
 
 
 def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
-    return "no param_budget" if terms is None else " and ".join(f"{key} {value:g}" for key, value in terms.items())
+    return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
 
 
 def _check_domains(spec: StudySpec, stored: Distributions) -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from shared.errors import nearest
 
 if TYPE_CHECKING:
+    from highnoon import callbacks as callbacks
     from highnoon.manager import HPOTrialManager as HPOTrialManager
+    from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
     from highnoon.running import report as report
     from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "EnterpriseMemoryManager",
     "HPOTrialManager",
     "TrialPruned",
     "__version__",
+    "callbacks",
     "hsmn_search_space",
     "report",
     "report_params",
@@ -32,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EnterpriseMemoryManager": "highnoon.memory",
     "HPOTrialManager": "highnoon.manager",
     "TrialPruned": "shared.errors",
     "hsmn_search_space": "highnoon.spaces",
@@ -40,6 +45,9 @@ _HOMES = {
     "should_prune": "highnoon.running",
 }
 
+_MODULES = {"callbacks"}
+"""Reached as `hn.callbacks`, and imported then: it needs Keras."""
+
 
 def __getattr__(name: str) -> object:
     """The public name, from its module. Raises AttributeError with the nearest name there is."""
@@ -47,10 +55,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         found: object = version("highnoon-hpo")
+    elif name in _MODULES:
+        found = importlib.import_module(f"highnoon.{name}")
     elif name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
     else:
-        hint = "" if name.startswith("_") else f". {nearest(name, _HOMES)}"
+        hint = "" if name.startswith("_") else f". {nearest(name, [*_HOMES, *_MODULES])}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")
     globals()[name] = found
     return found

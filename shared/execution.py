@@ -139,13 +139,13 @@ def _ending_of(objective: Objective, params: Params, trial: _Trial) -> Outcome:
 
 def _early_end(error: BaseException, trial: _Trial) -> Outcome | None:
     """The outcome of a signal that ends a trial without a fault; None for everything else."""
+    last = _unless_nan(trial.last.value if trial.last else None)
     if isinstance(error, _pruned_types()):
-        value = _unless_nan(trial.last.value if trial.last else None)
-        return Outcome(ending=Ending.PRUNED, value=value, cause="pruner", message=storable(text_of(error)))
+        return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
     if isinstance(error, TrialStopped):
         reason = storable(text_of(error))
         cause = reason.partition(":")[0] or "stopped"
-        return Outcome(ending=Ending.STOPPED, cause=cause, message=reason, constraint=error.constraint)
+        return Outcome(ending=Ending.STOPPED, value=last, cause=cause, message=reason, constraint=error.constraint)
     if isinstance(error, TrialCancelled):
         return Outcome(ending=Ending.CANCELLED, cause="cancelled", message=storable(text_of(error)))
     return None

@@ -39,9 +39,9 @@ class ParamCount:
 class Outcome:
     """How one attempt ended: decided once, then persisted as it is.
 
-    `value` is what Optuna is told (None unless COMPLETED, or PRUNED with a report): the score. `loss` is what the
-    objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one missed
-    what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `signal`, `timeout`, ...),
+    `value` is what Optuna is told, the score; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
+    the objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one
+    missed what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
     `message` one line for people.
     """
 

@@ -6,6 +6,7 @@ rows appear in one transaction.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shlex
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from shared.errors import StudyConflict
 from shared.grid import grid
 from shared.ledger.database import IntegrityError
 from shared.ledger.studies import StudyRecord
+from shared.logs import event
 from shared.states import StudyState
 from shared.study import StudySpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,8 @@ def submit(spec: StudySpec, access: Access) -> Submission:
         return _join(known, spec, access)
     spec = _with_seed(spec, secrets.randbelow(2**31))
     trials, note = _trials_of(spec)
-    access.store.create_study(spec.name, spec.direction)
+    access.store.create_study(spec.name, spec.direction, spec.scoring)
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
     try:
         record = access.studies.create(spec.name, spec.to_json(), queue=spec.resources, n_trials=trials)
     except IntegrityError:

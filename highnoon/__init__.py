@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from shared.errors import nearest
 
 if TYPE_CHECKING:
+    from highnoon import callbacks as callbacks
     from highnoon.manager import HPOTrialManager as HPOTrialManager
+    from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
     from highnoon.running import report as report
+    from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
     from shared.errors import TrialPruned as TrialPruned
@@ -21,21 +24,29 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "EnterpriseMemoryManager",
     "HPOTrialManager",
     "TrialPruned",
     "__version__",
+    "callbacks",
     "hsmn_search_space",
     "report",
+    "report_params",
     "should_prune",
 ]
 
 _HOMES = {
+    "EnterpriseMemoryManager": "highnoon.memory",
     "HPOTrialManager": "highnoon.manager",
     "TrialPruned": "shared.errors",
     "hsmn_search_space": "highnoon.spaces",
     "report": "highnoon.running",
+    "report_params": "highnoon.running",
     "should_prune": "highnoon.running",
 }
+
+_MODULES = {"callbacks"}
+"""Reached as `hn.callbacks`, and imported then: it needs Keras."""
 
 
 def __getattr__(name: str) -> object:
@@ -44,10 +55,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         found: object = version("highnoon-hpo")
+    elif name in _MODULES:
+        found = importlib.import_module(f"highnoon.{name}")
     elif name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
     else:
-        hint = "" if name.startswith("_") else f". {nearest(name, _HOMES)}"
+        hint = "" if name.startswith("_") else f". {nearest(name, [*_HOMES, *_MODULES])}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")
     globals()[name] = found
     return found

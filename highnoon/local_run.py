@@ -17,6 +17,7 @@ from highnoon.ordinals import INTERRUPTED, ordinals
 from shared.errors import InvariantBroken, ServiceUnavailable, SpaceExhausted
 from shared.execution import Objective, run_attempt
 from shared.logs import event
+from shared.score import Scoring
 from shared.states import TOLD_AS, Ending
 from shared.studies import Asked, OptunaStudy
 from shared.studies.callbacks import Callback, call_back
@@ -35,6 +36,7 @@ def run_trials(
 
     Raises what a callback raises, and KeyboardInterrupt, each after the trial was told.
     """
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
     next_ordinal = ordinals(study, spec)
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
@@ -43,7 +45,7 @@ def run_trials(
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
-        outcomes.append(_run_trial(study, asked, objective))
+        outcomes.append(_run_trial(study, asked, objective, spec.scoring))
         _log_trial(spec, asked, outcomes[-1])
         if call_back(study.optuna_study, callbacks, asked.number):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
@@ -51,10 +53,10 @@ def run_trials(
     return outcomes
 
 
-def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective) -> Outcome:
+def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, scoring: Scoring) -> Outcome:
     channel = StudyChannel(study, asked.trial_id)
     try:
-        outcome = run_attempt(objective, asked.params, channel)
+        outcome = run_attempt(objective, asked.params, channel, scoring)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise
@@ -79,6 +81,9 @@ class StudyChannel:
     def should_prune(self) -> bool:
         """False while the database is away."""
         return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Nothing to send: the outcome has it, and in this process no trial is lost without its study."""
 
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again."""
@@ -122,6 +127,8 @@ def _log_trial(spec: StudySpec, asked: Asked, outcome: Outcome) -> None:
         trial=asked.number,
         state=TOLD_AS[outcome.ending],
         value=outcome.value,
+        loss=outcome.loss if outcome.loss != outcome.value else None,
+        size=outcome.params_count,
         seconds=outcome.duration_s,
         cause=outcome.cause,
         reason=outcome.message or None,

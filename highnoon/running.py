@@ -1,6 +1,6 @@
 """What an objective may say about the trial that runs in this process, and ask about it.
 
-The same two calls in process, in a worker's trial process, and as methods of HPOTrialManager: they speak through
+The same three calls in process, in a worker's trial process, and as methods of HPOTrialManager: they speak through
 the channel that the runner of the attempt has bound.
 """
 
@@ -20,3 +20,13 @@ def report(value: float, step: int) -> None:
 def should_prune() -> bool:
     """True when the study's pruner would end this trial now. Raises NoTrialRunning outside an objective."""
     return channel().should_prune()
+
+
+def report_params(params: int, active_params: int | None = None) -> None:
+    """Says how many parameters this trial's model has; needed before the first report where there is a param_budget.
+
+    `active_params` are those that one input meets (mixtures of experts); they are kept beside and never scored.
+    Raises NoTrialRunning outside an objective, InvalidInput for what is no count, InvalidObjectiveResult for another
+    count than reports were scored with, and TrialStopped beyond a hard budget.
+    """
+    channel().report_params(params, active_params)

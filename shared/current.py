@@ -1,4 +1,4 @@
-"""The trial that runs here: which channel `report` and `should_prune` of this process speak through.
+"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through.
 
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
@@ -15,13 +15,16 @@ from shared.errors import NoTrialRunning
 
 
 class Channel(Protocol):
-    """What a running objective may say and ask. Both calls may raise TrialStopped or TrialCancelled."""
+    """What a running objective may say and ask. Each call may raise TrialStopped or TrialCancelled."""
 
     def report(self, value: float, step: int) -> None:
         """Records an intermediate value; the first value of a step wins, as in Optuna."""
 
     def should_prune(self) -> bool:
         """True when the study's pruner would end this trial now."""
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Says how large the model of this trial is; the last count before the first report counts."""
 
 
 _mine: ContextVar[Channel | None] = ContextVar("channel", default=None)
@@ -48,7 +51,7 @@ def channel() -> Channel:
     found = _mine.get() or (_bound[-1] if _bound else None)
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report() and should_prune() may only be called inside an objective "
-            "that HPOTrialManager.optimize() or a worker runs"
+            "no trial is running here: report(), should_prune() and report_params() may only be called inside an "
+            "objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found

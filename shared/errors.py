@@ -16,7 +16,8 @@ Faults: something is wrong.
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
-    │   ├── InvalidObjectiveResult  it returned something that is not a number
+    │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
+    │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -26,7 +27,7 @@ Signals: a trial ends early, and nothing is wrong. They are another branch on pu
 
     TrialSignal
     ├── TrialPruned              raised by the user's objective after `should_prune()` said yes
-    ├── TrialStopped             raised inside the trial when the supervisor asks it to stop (memory, drain)
+    ├── TrialStopped             raised inside the trial when it must not go on (memory, drain, hard budget)
     └── TrialCancelled           raised inside the trial when a person cancelled it
 """
 
@@ -124,7 +125,11 @@ class ObjectiveError(HighNoonError):
 
 
 class InvalidObjectiveResult(ObjectiveError):
-    """The objective returned something that is not a number. Ends the attempt as failed."""
+    """The objective gave something that is no number, or none that the study can score. Ends the attempt as failed."""
+
+
+class MissingParamCount(ObjectiveError):
+    """The study has a parameter budget, and the trial has no parameter count. Ends the attempt as failed."""
 
 
 class EveryTrialFailed(ObjectiveError):
@@ -148,7 +153,14 @@ class TrialPruned(TrialSignal):
 
 
 class TrialStopped(TrialSignal):
-    """The supervisor asked the trial to stop; the argument is the reason. Raised inside `report` and `should_prune`."""
+    """The trial must not go on; the argument is the reason. Raised inside `report`, `should_prune`, `report_params`.
+
+    `constraint` is by how much it missed what it had to keep, as a share of that: above 0, for the sampler.
+    """
+
+    def __init__(self, reason: str = "", *, constraint: float | None = None) -> None:
+        super().__init__(reason)
+        self.constraint = constraint
 
 
 class TrialCancelled(TrialSignal):

@@ -103,6 +103,30 @@ def reports_and_prunes(params: dict[str, Any]) -> float:
     return float(params["x"])
 
 
+def sized(params: dict[str, Any]) -> float:
+    """Says its size, then reports its loss twice; both are fixed by x."""
+    hn.report_params(500, active_params=200)
+    hn.report(float(params["x"]), 0)
+    hn.report(float(params["x"]), 1)
+    return float(params["x"])
+
+
+def returns_its_size(params: dict[str, Any]) -> dict[str, Any]:
+    return {"loss": float(params["x"]), "params": 500}
+
+
+def says_its_size_and_dies(params: dict[str, Any]) -> float:
+    hn.report_params(500)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def too_large(params: dict[str, Any]) -> float:
+    hn.report_params(1500)
+    print("training begins")
+    return 0.5
+
+
 def raises(params: dict[str, Any]) -> float:
     print("about to divide")
     return 1 / 0

@@ -1,9 +1,10 @@
 """The private pipe between a trial process and its supervisor: one JSON object per line, versioned.
 
     trial -> supervisor   {"event": "hello", "version": 1}
-                          {"event": "report", "step": 3, "value": 0.2}
+                          {"event": "params", "total": 1200, "active": null}
+                          {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
                           {"event": "ask", "id": 1, "question": "should_prune"}
-                          {"event": "result", "outcome": {...}, "interrupted": false}
+                          {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (spawned trials only, first line)
                           {"event": "answer", "id": 1, "answer": true}
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
@@ -22,7 +23,7 @@ import threading
 from typing import Any
 
 from shared.errors import TrialCancelled, TrialStopped
-from shared.trial import Outcome, Report
+from shared.trial import Outcome, ParamCount, Report
 
 PIPE_VERSION = 1
 
@@ -92,10 +93,11 @@ class PipeChannel:
 
     def report(self, value: float, step: int) -> None:
         """Sends and does not wait: training never waits for the database."""
-        with self._lock:
-            self._pipe.send({"event": "report", "step": step, "value": value})
-            self._note(self._pipe.receive(0.0))
-        self._raise_interruption()
+        self._tell({"event": "report", "step": step, "value": value})
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Sends at once: of a trial that is killed, its supervisor still knows the size."""
+        self._tell({"event": "params", "total": total, "active": active})
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
@@ -110,6 +112,12 @@ class PipeChannel:
         """The last line."""
         with self._lock:
             self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self._pipe.send(event)
+            self._note(self._pipe.receive(0.0))
+        self._raise_interruption()
 
     def _await_answer(self, question: int) -> bool:
         while not self._pipe.closed:
@@ -137,3 +145,8 @@ class PipeChannel:
 def report_of(event: Event) -> Report:
     """The Report in a `report` event."""
     return Report(step=event["step"], value=event["value"])
+
+
+def count_of(event: Event) -> ParamCount:
+    """The ParamCount in a `params` event."""
+    return ParamCount(total=event["total"], active=event["active"])

@@ -14,14 +14,16 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from shared.errors import ObjectiveError
-from shared.execution import run_attempt
+from shared.execution import UNSCORED, run_attempt
 from shared.objective import ObjectiveRef, load
 from shared.processes import die_with_parent
+from shared.score import Scoring
 from shared.states import Ending
 from shared.trial import Outcome, Params
 from workers import kernel
@@ -44,10 +46,16 @@ class Assignment:
     seed: int
     work_dir: str
     supervisor_pid: int
+    scoring: Scoring = UNSCORED
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Assignment:
+        """The inverse of `to_json`. Raises TypeError for what another version wrote."""
+        return cls(**{**data, "scoring": Scoring(**data["scoring"])})
 
 
 def trial_seed(study_seed: int, ordinal: int) -> int:
@@ -79,7 +87,7 @@ def spawned(descriptor: int) -> NoReturn:
     try:
         end = socket.socket(fileno=descriptor)
         pipe = Pipe(end)
-        assignment = Assignment(**pipe.receive(None)[0]["assignment"])
+        assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
         _become_a_trial(assignment, end.fileno(), None)
         channel = PipeChannel(pipe)
         channel.hello()
@@ -101,7 +109,7 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     except ObjectiveError as error:
         return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
     _seed_libraries(assignment.seed)
-    return run_attempt(objective, assignment.params, channel)
+    return run_attempt(objective, assignment.params, channel, assignment.scoring)
 
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from shared.lease import Wish
 from shared.states import Ending
-from shared.trial import Outcome, Report
+from shared.trial import Outcome, ParamCount, Report
 from workers.launch import Exit, Running, now_s, wait_any
 from workers.output import Output
-from workers.pipe import PIPE_VERSION, Event, report_of
+from workers.pipe import PIPE_VERSION, Event, count_of, report_of
 
 _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
@@ -68,6 +68,7 @@ class Watch:
         self._limits = limits
         self._began_at = self._progress_at = now_s()
         self._renew_at = self._began_at + limits.renew_s
+        self._count: ParamCount | None = None
         self._result: Outcome | None = None
         # True when our signal was raised in the objective: whatever it made of it, also a number, comes of that.
         self._interrupted = False
@@ -104,6 +105,8 @@ class Watch:
                 case "report":
                     self._progress_at = now_s()
                     self._duties.take_report(report_of(event))
+                case "params":
+                    self._count = count_of(event)
                 case "ask":
                     answer = self._duties.should_prune()
                     self._running.pipe.send_nowait({"event": "answer", "id": event["id"], "answer": answer})
@@ -169,7 +172,7 @@ class Watch:
     def _conclude(self) -> Outcome:
         exit_ = self._await_exit()
         return replace(
-            self._ending(exit_),
+            self._sized(self._ending(exit_)),
             exit_status=exit_.status,
             signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
             peak_rss_bytes=exit_.peak_rss_bytes,
@@ -187,6 +190,12 @@ class Watch:
         if exit_ is None:
             self._running.kill(signal.SIGKILL)
         return exit_ or Exit()
+
+    def _sized(self, outcome: Outcome) -> Outcome:
+        """With the size that a trial said before it was killed."""
+        if self._count is None or outcome.params_count is not None:
+            return outcome
+        return replace(outcome, params_count=self._count.total, active_params=self._count.active)
 
     def _ending(self, exit_: Exit) -> Outcome:
         result, verdict = self._result, self._verdict

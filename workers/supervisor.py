@@ -244,12 +244,11 @@ class Supervisor:
         return True
 
     def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
-        study = self._open.get(lease.study_id)
         event(
             _log,
             action,
             level=level,
-            study=study.spec.name if study else lease.study_id,
+            study=lease.spec["name"],
             ticket=lease.ticket_id,
             attempt=lease.attempt,
             worker=self._node.worker_id[:8],

@@ -12,27 +12,42 @@ from typing import TYPE_CHECKING
 from shared.errors import nearest
 
 if TYPE_CHECKING:
+    from highnoon.data import TextDataset as TextDataset
+    from highnoon.data import register_dataset as register_dataset
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.running import report as report
     from highnoon.running import should_prune as should_prune
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
+    from highnoon.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
+    from highnoon.tokenizer import QWTTextTokenizer as QWTTextTokenizer
+    from highnoon.training.trainer import Trainer as Trainer
     from shared.errors import TrialPruned as TrialPruned
 
     __version__: str
 
 __all__ = [
+    "ByteStreamTokenizer",
     "HPOTrialManager",
+    "QWTTextTokenizer",
+    "TextDataset",
+    "Trainer",
     "TrialPruned",
     "__version__",
     "hsmn_search_space",
+    "register_dataset",
     "report",
     "should_prune",
 ]
 
 _HOMES = {
+    "ByteStreamTokenizer": "highnoon.tokenizer",
     "HPOTrialManager": "highnoon.manager",
+    "QWTTextTokenizer": "highnoon.tokenizer",
+    "TextDataset": "highnoon.data",
+    "Trainer": "highnoon.training.trainer",
     "TrialPruned": "shared.errors",
     "hsmn_search_space": "highnoon.spaces",
+    "register_dataset": "highnoon.data",
     "report": "highnoon.running",
     "should_prune": "highnoon.running",
 }

@@ -16,6 +16,7 @@ Faults: something is wrong.
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it returned something that is not a finite number
+    │   ├── TrainingDiverged     the loss or a gradient stopped being a number; says at which step
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -114,6 +115,14 @@ class ObjectiveError(HighNoonError):
 
 class InvalidObjectiveResult(ObjectiveError):
     """The objective returned something that is not a finite number. Ends the attempt as failed."""
+
+
+class TrainingDiverged(ObjectiveError):
+    """The loss or a gradient is NaN or infinite from `step` on. Raised by Trainer; nothing is saved after it."""
+
+    def __init__(self, message: str, step: int) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class EveryTrialFailed(ObjectiveError):

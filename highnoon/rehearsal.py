@@ -1,0 +1,35 @@
+"""HIGHNOON_REHEARSAL=1: the whole script in small, to see that it runs before a night is spent on it.
+
+Owns the variable and the sizes. `HPOTrialManager.optimize` runs fewer trials, `create_model` builds a smaller model,
+`Trainer` reads less text; each caps what was asked for and changes nothing else. Nothing is made larger.
+"""
+
+from __future__ import annotations
+
+import os
+
+from shared.errors import InvalidInput, Problem
+
+VARIABLE = "HIGHNOON_REHEARSAL"
+
+TRIALS = 4
+EMBEDDING_DIM = 64
+BLOCKS = 3
+"""One of each mixer."""
+EXPERTS = 4
+VOCAB_SIZE = 512
+SEQUENCE = 64
+TOKENS_PER_EPOCH = 4096
+
+
+def rehearsing(environ: dict[str, str] | None = None) -> bool:
+    """True when the variable says so. Raises InvalidInput for anything but 1 and 0."""
+    told = (os.environ if environ is None else environ).get(VARIABLE, "").strip()
+    if told not in ("", "0", "1"):
+        raise InvalidInput("environment", [Problem(key=VARIABLE, message="must be 1 or 0", value=told)])
+    return told == "1"
+
+
+def capped(asked: int, cap: int) -> int:
+    """The lesser of the two in a rehearsal, and what was asked for otherwise."""
+    return min(asked, cap) if rehearsing() else asked

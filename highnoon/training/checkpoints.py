@@ -96,7 +96,7 @@ def random_states(model: Any) -> list[Any]:
 
 
 def _save_values(path: Path, variables: Sequence[Any]) -> None:
-    np.savez(path, *[np.asarray(variable) for variable in variables])
+    np.savez(path, *[variable.numpy() for variable in variables])
 
 
 def _load_values(path: Path, variables: Sequence[Any]) -> None:

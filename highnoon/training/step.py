@@ -6,6 +6,7 @@ steers the training and appears in no number that is reported.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -24,7 +25,7 @@ class TrainStep:
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.label_count = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._diverged_at = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._compiled = tf.function(self._step, jit_compile=jit_compile, autograph=False)
+        self._compiled = Compiled(self._step, jit_compile)
 
     def __call__(self, inputs: tf.Tensor, labels: tf.Tensor, learning_rate: float, weight: float, step: int) -> None:
         """`inputs` and `labels` are `[accumulation, batch, length]`; the micro-batches count by their labels."""
@@ -106,7 +107,7 @@ class ValidationStep:
 
     def __init__(self, model: Any, jit_compile: bool) -> None:
         self._model = model
-        self._compiled = tf.function(self._sums, jit_compile=jit_compile, autograph=False)
+        self._compiled = Compiled(self._sums, jit_compile)
 
     def __call__(self, inputs: tf.Tensor, labels: tf.Tensor) -> tuple[float, float]:
         """The sum of the losses, and of how many labels; both inputs are `[batch, length]`."""
@@ -116,6 +117,25 @@ class ValidationStep:
     def _sums(self, inputs: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         losses = token_losses(self._model(inputs, training=False), labels)
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(labels != IGNORED, tf.float32))
+
+
+class Compiled:
+    """A function of tensors, traced once for each shape of the first one; TensorFlow would warn of every further one."""
+
+    def __init__(self, function: Callable[..., Any], jit_compile: bool) -> None:
+        self._function = tf.function(function, jit_compile=jit_compile, autograph=False)
+        self._traced: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, *tensors: tf.Tensor) -> Any:
+        shape = tuple(tensors[0].shape)
+        if shape not in self._traced:
+            self._traced[shape] = self._function.get_concrete_function(*tensors)
+        return self._traced[shape](*tensors)
+
+    @property
+    def traced_count(self) -> int:
+        """How many shapes there have been."""
+        return len(self._traced)
 
 
 def token_losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

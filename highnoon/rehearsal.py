@@ -7,8 +7,12 @@ Owns the variable and the sizes. `HPOTrialManager.optimize` runs fewer trials, `
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from shared.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from highnoon.config import ModelConfig
 
 VARIABLE = "HIGHNOON_REHEARSAL"
 
@@ -33,3 +37,20 @@ def rehearsing(environ: dict[str, str] | None = None) -> bool:
 def capped(asked: int, cap: int) -> int:
     """The lesser of the two in a rehearsal, and what was asked for otherwise."""
     return min(asked, cap) if rehearsing() else asked
+
+
+def smaller(config: ModelConfig) -> ModelConfig:
+    """The model to build in a rehearsal: no larger than the caps, heads and experts still fitting. Else the same."""
+    if not rehearsing():
+        return config
+    dim, experts = min(config.embedding_dim, EMBEDDING_DIM), min(config.num_moe_experts, EXPERTS)
+    return config.model_copy(
+        update={
+            "embedding_dim": dim,
+            "num_reasoning_blocks": min(config.num_reasoning_blocks, BLOCKS),
+            "num_moe_experts": experts,
+            "top_k_experts": min(config.top_k_experts, experts),
+            "num_heads": max(heads for heads in range(1, min(config.num_heads, dim) + 1) if dim % heads == 0),
+            "vocab_size": min(config.vocab_size, VOCAB_SIZE),
+        }
+    )

@@ -120,7 +120,7 @@ class ValidationStep:
 
 
 class Compiled:
-    """A function of tensors, traced once for each shape of the first one; TensorFlow would warn of every further one."""
+    """A function of tensors, traced once for each shape of the first; TensorFlow would warn of every further one."""
 
     def __init__(self, function: Callable[..., Any], jit_compile: bool) -> None:
         self._function = tf.function(function, jit_compile=jit_compile, autograph=False)

@@ -32,7 +32,7 @@ class Learner:
         if not model.built:
             model(tf.zeros((1, 1), tf.int32))
         optimizer = make_optimizer(model, options)
-        jit_compile = jit_pays() if options.jit_compile is None else options.jit_compile
+        jit_compile = jit_pays(model) if options.jit_compile is None else options.jit_compile
         return cls(
             model=model,
             optimizer=optimizer,
@@ -58,8 +58,9 @@ class Learner:
         return {**state, "progress": progress.to_json()}
 
 
-def jit_pays() -> bool:
-    """On a GPU. On a CPU, compiling takes longer than most trainings save by it."""
+def jit_pays(model: Any) -> bool:
+    """On a GPU, for a model whose layers all say that they can be; on a CPU compiling costs more than it saves."""
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    able = all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers())
+    return able and bool(tf.config.list_physical_devices("GPU"))

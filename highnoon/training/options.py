@@ -40,6 +40,7 @@ OPTION_RULES: dict[str, Rule] = {
     "max_seq_length": Rule(int, 1),
     "gradient_accumulation_steps": Rule(int, 1),
     "epochs": Rule(int, 1, optional=True),
+    "tokens_per_epoch": Rule(int, 1, optional=True),
     "warmup_steps": Rule(int, 0, optional=True),
     "gradient_clip": Rule(float, 0, above=True, optional=True),
     "weight_decay": Rule(float, 0),
@@ -65,6 +66,7 @@ class TrainingOptions:
     max_seq_length: int = 2048
     gradient_accumulation_steps: int = 1
     epochs: int | None = None
+    tokens_per_epoch: int | None = None
     warmup_steps: int | None = None
     gradient_clip: float | None = 1.0
     weight_decay: float = 0.01

@@ -88,7 +88,6 @@ def _plan(
     packed = tuple(TextDataset(training[name], tokenizer, length) for name in stage.datasets)
     _refuse_short(stage, packed)
     held_out = TextDataset([text for name in stage.datasets for text in splits[name].held_out], tokenizer, length)
-    draws = max(round(sum(map(len, packed)) * stage.weight), 1)
     plan = StagePlan(
         name=stage.name,
         options=options,
@@ -96,12 +95,19 @@ def _plan(
         weight=stage.weight,
         shares=stage.shares,
         training=packed,
-        draws=capped(draws, max(TOKENS_PER_EPOCH // length, options.batch_size * options.gradient_accumulation_steps)),
+        draws=_draws(sum(map(len, packed)) * stage.weight, options),
         held_out=held_out,
         held_out_windows=capped(len(held_out), max(TOKENS_PER_EPOCH // length, 1)),
     )
     _refuse_large_batch(plan)
     return plan
+
+
+def _draws(windows: float, options: TrainingOptions) -> int:
+    """How many windows an epoch draws: whole steps of `tokens_per_epoch`, but never less than one step."""
+    drawn = options.batch_size * options.gradient_accumulation_steps
+    asked = options.tokens_per_epoch or max(round(windows), 1) * options.max_seq_length
+    return min(max(round(windows), 1), max(capped(asked, TOKENS_PER_EPOCH) // options.max_seq_length, drawn))
 
 
 def _options_of(stage: Stage, options: TrainingOptions, longest: int | None) -> TrainingOptions:

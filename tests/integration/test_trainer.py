@@ -139,6 +139,12 @@ def test_a_stage_has_its_own_settings_and_weight() -> None:
     assert half_steps == round(whole_steps / 2)
 
 
+def test_an_epoch_may_be_shorter_than_the_text() -> None:
+    trainer = trainer_of(tokens_per_epoch=32 * 4 * 3).add_curriculum_stage("only", "birds")
+
+    assert trainer.train(epochs_per_stage=2)["total_steps"] == 6
+
+
 def test_mixed_datasets_are_drawn_in_their_shares() -> None:
     hn.register_dataset("fish", [f"the fish number {number} swam up the river.\n" for number in range(40)])
     trainer = trainer_of().add_curriculum_stage("mixed", [("birds", 0.7), ("fish", 0.3)], epochs=1)

@@ -61,7 +61,10 @@ class FunctionListener(Listener):
 
 
 class KerasListener(Listener):
-    """A Keras callback. Epochs are counted over all stages; the learning rate stays the schedule's."""
+    """A Keras callback: training, epochs and ends of batches. Epochs are counted over all stages.
+
+    The learning rate stays the schedule's: a callback that would set it has no optimizer to set it in.
+    """
 
     def __init__(self, callback: Any) -> None:
         from keras.callbacks import Callback

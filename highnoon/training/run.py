@@ -7,6 +7,7 @@ Owns the order of things: steps, validation, who hears of it, what is saved. Wha
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ class TrainingRun:
             loss_sum += loss
             label_count += count
         val_loss = loss_sum / label_count
-        if val_loss - val_loss != 0.0:  # NaN or infinite
+        if not math.isfinite(val_loss):
             raise self._diverged("the validation loss is no number", self._progress.total_steps)
         return val_loss
 

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from highnoon.data.registry import DEFAULT_DATASET
 from highnoon.tokenizer import ByteStreamTokenizer, Tokenizer
-from highnoon.training.checkpoints import LATEST, find_checkpoint, read_state
+from highnoon.training.checkpoints import find_checkpoint, read_state
 from highnoon.training.curriculum import Stage, read_stage
 from highnoon.training.display import Bar, LogLines
 from highnoon.training.learner import Learner
@@ -24,9 +24,10 @@ from highnoon.training.model_facts import config_of, longest_sequence, vocabular
 from highnoon.training.options import read_options
 from highnoon.training.plan import StagePlan, plan_stages
 from highnoon.training.progress import Progress
+from highnoon.training.resuming import checkpoint_to_resume, refuse_another_plan
 from highnoon.training.run import Saving, TrainingRun
 from highnoon.training.schedule import Schedule, default_warmup
-from shared.errors import InvalidInput, Problem, UserInputError, nearest
+from shared.errors import InvalidInput, Problem, nearest
 
 _REPORT_TO = ("hpo",)
 
@@ -121,7 +122,7 @@ class Trainer:
             eval_interval=eval_interval,
         )
         folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
-        checkpoint = _checkpoint_to_resume(resume_from, checkpoint_dir)
+        checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
         plans = self._planned(epochs_per_stage)
         learner = self._learning()
         state = self._state(plans)
@@ -196,12 +197,12 @@ class Trainer:
         loaded, self._loaded = self._loaded, None
         if checkpoint is not None:
             found = read_state(checkpoint)
-            _refuse_another_plan(str(checkpoint), found, state)
+            refuse_another_plan(str(checkpoint), found, state)
             progress = Progress.from_json(found["progress"])
             self._learning().restore(checkpoint, progress)
             return progress
         if loaded is not None:
-            _refuse_another_plan("the loaded trainer", loaded, state)
+            refuse_another_plan("the loaded trainer", loaded, state)
             return self._progress
         self._learning().train_step.begin()
         return Progress()
@@ -219,36 +220,6 @@ class Trainer:
 
     def _study(self) -> list[Listener]:
         return [StudyListener()] if self._report_to == "hpo" else []
-
-
-def _checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | Path | None) -> Path | None:
-    if resume_from is None:
-        return None
-    if str(resume_from) != LATEST:
-        return find_checkpoint(resume_from)
-    if checkpoint_dir is None:
-        raise UserInputError(f"resume_from={LATEST!r} is the newest checkpoint in checkpoint_dir; give that, too")
-    newest = Path(checkpoint_dir).expanduser() / LATEST
-    return find_checkpoint(newest) if newest.is_dir() else None
-
-
-def _refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Steps are counted along the plan: under another one, a position would mean other text."""
-    before, now = found["plan"], mine["plan"]
-    if before is None:
-        return
-    problems = [
-        Problem(
-            key=f"{stage['stage']}.{key}", message=f"was {then[key]!r} when the checkpoint was written", value=value
-        )
-        for then, stage in zip(before, now, strict=False)
-        for key, value in stage.items()
-        if then[key] != value
-    ]
-    if len(before) != len(now):
-        problems.append(Problem(key="stages", message=f"were {len(before)}, and are {len(now)} now"))
-    if problems:
-        raise InvalidInput(f"resuming from {source}", problems)
 
 
 def _check_report_to(report_to: object) -> None:

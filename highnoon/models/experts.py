@@ -5,6 +5,7 @@ Token choice without a capacity: no token is dropped, and none can displace anot
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -20,20 +21,15 @@ class MixtureOfExperts(keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, dtype: Any = None) -> None:
         super().__init__(name="experts", dtype=dtype)
+        self.supports_jit = False  # XLA wants shapes that no routing changes: all experts for all tokens, or copies
         self._config = config
-        self._router = keras.layers.Dense(
-            config.num_moe_experts,
-            use_bias=False,
-            kernel_initializer=fan_in(config.embedding_dim),
-            name="router",
-            dtype="float32",  # a choice between near equals should not depend on rounding
-        )
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Makes the weights for the last axis of `shape`."""
         experts, dim = self._config.num_moe_experts, self._config.embedding_dim
         inner = FEEDFORWARD_FACTOR * dim
-        self._router.build(shape)
+        # In float32 under mixed precision too: a choice between near equals should not hang on rounding.
+        self._router = self.add_weight(shape=(dim, experts), initializer=fan_in(dim), name="router", autocast=False)
         self._kernel_in = self.add_weight(shape=(experts, dim, inner), initializer=fan_in(dim), name="kernel_in")
         self._bias_in = self.add_weight(shape=(experts, inner), initializer="zeros", name="bias_in")
         self._kernel_out = self.add_weight(
@@ -44,7 +40,7 @@ class MixtureOfExperts(keras.layers.Layer):
     def call(self, sequence: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Routes, computes, and weighs by the router's probabilities."""
         tokens = tf.reshape(sequence, [-1, self._config.embedding_dim])
-        probabilities = tf.nn.softmax(self._router(tokens))
+        probabilities = tf.nn.softmax(tf.matmul(tf.cast(tokens, tf.float32), self._router))
         gates, chosen = tf.math.top_k(probabilities, self._config.top_k_experts)
         if self._config.top_k_experts > 1:  # a lone gate of always 1 would leave the router without a gradient
             gates /= tf.reduce_sum(gates, axis=-1, keepdims=True)
@@ -80,8 +76,20 @@ def imbalance(probabilities: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
 def _feed_forward(
     tokens: tf.Tensor, kernel_in: tf.Tensor, bias_in: tf.Tensor, kernel_out: tf.Tensor, bias_out: tf.Tensor
 ) -> tf.Tensor:
-    inner = tf.nn.gelu(tf.nn.bias_add(tf.matmul(tokens, kernel_in), bias_in), approximate=True)
+    inner = _gelu(tf.nn.bias_add(tf.matmul(tokens, kernel_in), bias_in))
     return tf.nn.bias_add(tf.matmul(inner, kernel_out), bias_out)
+
+
+@tf.custom_gradient
+def _gelu(inputs: tf.Tensor) -> Any:
+    """GELU that keeps nothing but its input for the way back, where TensorFlow's own keeps five such tensors."""
+
+    def backward(gradient: tf.Tensor) -> tf.Tensor:
+        share = 0.5 * (1 + tf.math.erf(inputs * 2**-0.5))
+        density = tf.exp(-0.5 * tf.square(inputs)) * (2 * math.pi) ** -0.5
+        return gradient * (share + inputs * density)
+
+    return tf.nn.gelu(inputs), backward
 
 
 @tf.custom_gradient

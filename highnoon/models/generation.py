@@ -6,7 +6,7 @@ few sizes, so that the model is traced once for each: it is causal, so what stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,30 +32,21 @@ def continued(
     if problems:
         raise InvalidInput("generate", problems)
     random = np.random.default_rng(seed)
-    next_logits = _next_logits(model)
     for _ in range(max_new_tokens):
-        chosen = [_sampled(logits, temperature, top_k, random) for logits in next_logits(ids)]
+        chosen = [_sampled(logits, temperature, top_k, random) for logits in _next_logits(model, ids)]
         ids = np.concatenate([ids, np.array(chosen, ids.dtype)[:, None]], axis=1)
     rows: list[Any] = ids.tolist()
     return rows if np.ndim(prompt) > 1 else rows[0]
 
 
-def _next_logits(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The logits behind the last id of each row, `[batch, vocab_size]`, from what fits into the model."""
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def logits_at(ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        return model(ids, training=False)[:, last]
-
-    def of(ids: np.ndarray) -> np.ndarray:
-        seen = ids[:, -model.max_seq_length :]
-        length = seen.shape[1]
-        size = min(-(-length // _BUCKET) * _BUCKET, model.max_seq_length)
-        padded = np.pad(seen, [(0, 0), (0, size - length)])
-        logits: np.ndarray = logits_at(tf.constant(padded), tf.constant(length - 1)).numpy()
-        return logits
-
-    return of
+def _next_logits(model: Any, ids: np.ndarray) -> np.ndarray:
+    """The logits behind the last id of each row, from as many ids as fit into the model."""
+    seen = ids[:, -model.max_seq_length :]
+    length = seen.shape[1]
+    size = min(-(-length // _BUCKET) * _BUCKET, model.max_seq_length)
+    padded = np.pad(seen, [(0, 0), (0, size - length)])
+    logits: np.ndarray = model.logits_at(tf.constant(padded), tf.constant(length - 1)).numpy()
+    return logits
 
 
 def _sampled(logits: np.ndarray, temperature: float, top_k: int | None, random: np.random.Generator) -> int:

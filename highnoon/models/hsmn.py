@@ -6,6 +6,7 @@ Owns the order of the parts and what a caller may ask of the whole. Changing tok
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ class HSMN(keras.Model):
 
     def __init__(self, config: ModelConfig, name: str = "hsmn", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
+        self.supports_jit = False  # see MixtureOfExperts
         self.config = config
         policy = self.dtype_policy
         start = keras.initializers.RandomNormal(stddev=_EMBEDDING_STDDEV)
@@ -85,6 +87,15 @@ class HSMN(keras.Model):
         Temperature 0 takes the likeliest token each time. Raises InvalidInput.
         """
         return continued(self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+
+    @cached_property
+    def logits_at(self) -> Any:
+        """Compiled: the logits at one position of each row, `[batch, vocab_size]`, from ids and that position."""
+
+        def at(ids: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+            return self(ids, training=False)[:, position]
+
+        return tf.function(at, autograph=False, reduce_retracing=True)
 
     @property
     def vocab_size(self) -> int:

@@ -14,6 +14,9 @@ import tensorflow as tf
 
 from highnoon.models.shapes import SCAN_CHUNK
 
+_FORGOTTEN = -128.0
+"""The logarithm of 0 in float32; steps beyond it would only make the sums too large to be exact."""
+
 
 def selective_scan(
     values: tf.Tensor, steps: tf.Tensor, rates: tf.Tensor, writes: tf.Tensor, reads: tf.Tensor, chunk: int = SCAN_CHUNK
@@ -42,6 +45,7 @@ def decay_between(decay: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Zero for j > i. `decay` holds the logarithm of each step's decay. Sums of hundreds would swallow the small
     differences that count after a strong decay, so whole numbers, which add exactly, and rests are summed apart.
     """
+    decay = tf.maximum(decay, _FORGOTTEN)
     whole = tf.stop_gradient(tf.round(decay))
     wholes, rests = tf.cumsum(whole, axis=-1), tf.cumsum(decay - whole, axis=-1)
     exponents = _differences(wholes) + _differences(rests)

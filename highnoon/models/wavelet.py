@@ -37,21 +37,28 @@ class WaveletMixer(keras.layers.Layer):
         self._project_out.build(shape)
         filters = (WAVELET_LEVELS, WAVELET_TAPS, self._dim)
         self._low_passes = self.add_weight(shape=filters, initializer=_binomial, name="low_passes")
-        self._gains = self.add_weight(shape=(WAVELET_LEVELS + 1, self._dim), initializer="ones", name="gains")
+        self._gains = self.add_weight(shape=(WAVELET_LEVELS + 1, self._dim), initializer=_apart, name="gains")
 
     def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """Mixes each token with the 28 before it."""
+        return self._project_out(self._convolved(tokens) * tf.nn.silu(self._gate(tokens)))
+
+    def _convolved(self, tokens: tf.Tensor) -> tf.Tensor:
         gains = tf.unstack(tf.convert_to_tensor(self._gains))
         rest, mixed = tokens, tf.zeros_like(tokens)
         for level, low_pass in enumerate(tf.unstack(tf.convert_to_tensor(self._low_passes))):
             smooth = causal_convolution(rest, low_pass, dilation=2**level)
             mixed += gains[level] * (rest - smooth)
             rest = smooth
-        mixed += gains[-1] * rest
-        return self._project_out(mixed * tf.nn.silu(self._gate(tokens)))
+        return mixed + gains[-1] * rest
 
 
 def _binomial(shape: tuple[int, ...], dtype: Any = None) -> Any:
-    """Smoothing filters; with gains of one the bands add up to the input."""
+    """Smoothing filters."""
     taps = np.array([1, 4, 6, 4, 1], np.float32) / 16
     return np.broadcast_to(taps[:, None], shape).copy()
+
+
+def _apart(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """The finer a band, the louder. Equal gains would add up to the input and leave the filters no gradient."""
+    return np.broadcast_to(1 / np.arange(1, shape[0] + 1, dtype=np.float32)[:, None], shape).copy()

@@ -43,6 +43,7 @@ class Learner:
     def restore(self, checkpoint: Path, progress: Progress) -> None:
         """Everything as the checkpoint has it. Raises UserInputError when it belongs to another model."""
         restore_variables(checkpoint, self.model, self.optimizer)
+        self.train_step.begin()
         self.train_step.set_sums(progress.loss_sum, progress.label_count)
 
     def save(self, folder: Path, progress: Progress, state: dict[str, Any]) -> None:

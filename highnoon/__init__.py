@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING
 from shared.errors import nearest
 
 if TYPE_CHECKING:
+    from highnoon.config import Config as Config
+    from highnoon.config import ModelConfig as ModelConfig
+    from highnoon.config import TrainingConfig as TrainingConfig
     from highnoon.data import TextDataset as TextDataset
     from highnoon.data import register_dataset as register_dataset
     from highnoon.manager import HPOTrialManager as HPOTrialManager
+    from highnoon.models.creation import create_model as create_model
+    from highnoon.models.creation import load_model as load_model
+    from highnoon.models.memory import estimate_memory as estimate_memory
+    from highnoon.models.size import active_parameters as active_parameters
+    from highnoon.models.size import count_parameters as count_parameters
+    from highnoon.presets import PRESETS as PRESETS
     from highnoon.running import report as report
     from highnoon.running import should_prune as should_prune
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
@@ -26,27 +35,45 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "PRESETS",
     "ByteStreamTokenizer",
+    "Config",
     "HPOTrialManager",
+    "ModelConfig",
     "QWTTextTokenizer",
     "TextDataset",
     "Trainer",
+    "TrainingConfig",
     "TrialPruned",
     "__version__",
+    "active_parameters",
+    "count_parameters",
+    "create_model",
+    "estimate_memory",
     "hsmn_search_space",
+    "load_model",
     "register_dataset",
     "report",
     "should_prune",
 ]
 
 _HOMES = {
+    "PRESETS": "highnoon.presets",
     "ByteStreamTokenizer": "highnoon.tokenizer",
+    "Config": "highnoon.config",
     "HPOTrialManager": "highnoon.manager",
+    "ModelConfig": "highnoon.config",
     "QWTTextTokenizer": "highnoon.tokenizer",
     "TextDataset": "highnoon.data",
     "Trainer": "highnoon.training.trainer",
+    "TrainingConfig": "highnoon.config",
     "TrialPruned": "shared.errors",
+    "active_parameters": "highnoon.models.size",
+    "count_parameters": "highnoon.models.size",
+    "create_model": "highnoon.models.creation",
+    "estimate_memory": "highnoon.models.memory",
     "hsmn_search_space": "highnoon.spaces",
+    "load_model": "highnoon.models.creation",
     "register_dataset": "highnoon.data",
     "report": "highnoon.running",
     "should_prune": "highnoon.running",

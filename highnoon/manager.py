@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from highnoon import running
+from highnoon import rehearsal, running
 from shared import errors
 from shared.errors import EveryTrialFailed, InvalidInput, NoCompletedTrial, Problem, StudyConflict, UserInputError
 from shared.pareto import Candidate, pareto_front
@@ -88,8 +88,9 @@ class HPOTrialManager:
     ) -> Params:
         """Adds trials to the study, one after another; returns the best parameters that the study has then.
 
-        `n_trials` is how many this call adds, by default the manager's. After each trial every callback is called as
-        f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a callback raises passes on.
+        `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
+        callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
+        callback raises passes on.
 
         Raises InvalidInput with every mistake at once, StudyConflict when the study asks another question,
         EveryTrialFailed when no trial did anything but fail, and NoCompletedTrial when all were pruned.
@@ -102,6 +103,7 @@ class HPOTrialManager:
             asked if n_trials is None else {**asked, "n_trials": n_trials},
             [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
         )
+        spec = spec.model_copy(update={"n_trials": rehearsal.capped(spec.n_trials, rehearsal.TRIALS)})
         study = self._joined(spec)
         _run(study, spec, objective, called)
         return self.best_params

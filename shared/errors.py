@@ -18,6 +18,7 @@ Faults: something is wrong.
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
     │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
+    │   ├── TrainingDiverged     the loss or a gradient stopped being a number; says at which step
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -130,6 +131,14 @@ class InvalidObjectiveResult(ObjectiveError):
 
 class MissingParamCount(ObjectiveError):
     """The study has a parameter budget, and the trial has no parameter count. Ends the attempt as failed."""
+
+
+class TrainingDiverged(ObjectiveError):
+    """The loss or a gradient is NaN or infinite from `step` on. Raised by Trainer; nothing is saved after it."""
+
+    def __init__(self, message: str, step: int) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class EveryTrialFailed(ObjectiveError):

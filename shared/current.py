@@ -46,6 +46,11 @@ def bound(channel: Channel) -> Iterator[None]:
         _mine.reset(token)
 
 
+def is_trial_running() -> bool:
+    """True inside an objective that a manager or a worker runs."""
+    return bool(_bound)
+
+
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
     found = _mine.get() or (_bound[-1] if _bound else None)

@@ -14,6 +14,8 @@ from highnoon.config import Config, ModelConfig
 from highnoon.models.size import active_parameters, count_parameters
 from highnoon.presets import preset
 from highnoon.rehearsal import smaller
+from highnoon.running import report_params
+from shared.current import is_trial_running
 from shared.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
@@ -23,11 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small", **overrides: Any) -> HSMN:
-    """A built HSMN; overrides are fields of ModelConfig and win. Raises InvalidInput with all problems."""
+    """A built HSMN; overrides are fields of ModelConfig and win. Raises InvalidInput with all problems.
+
+    Inside a trial it also says the model's size, as `report_params` does, and raises what that raises.
+    """
     from highnoon.models.hsmn import HSMN
 
     shape = smaller(overridden(_model_part(config), overrides))
     total, active = count_parameters(shape), active_parameters(shape)
+    if is_trial_running():
+        # What an efficiency score needs; a hard budget ends the trial here, before anything is built.
+        report_params(total, active)
     log.info("action=create_model parameters=%d active=%d blocks=%d", total, active, shape.num_reasoning_blocks)
     return HSMN(shape)
 

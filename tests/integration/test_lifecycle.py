@@ -24,6 +24,7 @@ from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Rules, plan
 from coordinator.stack import Stack
 from shared.broker import Broker
+from shared.errors import StudyConflict
 from shared.ledger.studies import AttemptRecord
 from shared.settings import load_settings
 from shared.states import Ending, StudyState, TicketState, TrialState
@@ -100,11 +101,6 @@ def test_pause_lets_running_trials_end_and_starts_nothing_until_resume(
     cluster.submit_here("noop", 4, name=f"{name}-beside")
     books.wait_until_over(f"{name}-beside")
     assert states_of(books, name) == paused and len(attempts_of(books, name)) == 2
-    again = cluster.cli("pause", name)
-    assert (again.returncode, again.stderr.strip()) == (
-        2,
-        f"study {name!r} is paused: only a running study can be paused",
-    )
 
     # And resume goes on with it
     assert cluster.cli("resume", name).returncode == 0
@@ -142,10 +138,8 @@ def test_cancel_stops_running_trials_and_drops_the_rest(cluster: Cluster, books:
     assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.CANCELLED] * 2
     assert [trial.state for trial in books.trials(name)] == [TrialState.FAIL] * 2
 
-    again = cluster.cli("cancel", name)
-    assert again.returncode == 2 and "it is over already" in again.stderr
-    revived = cluster.cli("submit", str(cluster.write("patient_by_study", 9, name=name)))
-    assert revived.returncode == 2 and "was cancelled" in revived.stderr
+    with pytest.raises(StudyConflict, match="was cancelled"):
+        cluster.submit_here("patient_by_study", 9, name=name)
 
 
 def test_cancel_ends_trials_that_do_not_listen(cluster: Cluster, books: Books, name: str) -> None:
@@ -234,8 +228,7 @@ def test_what_may_change_between_two_submissions_holds_for_running_nodes(
 
 def test_a_grid_has_no_more_trials_than_points(cluster: Cluster, books: Books, name: str) -> None:
     space = {"x": ["categorical", ["a", "b", "c"]], "y": ["int", 0, 1]}
-    written = cluster.write("noop", 50, name=name, sampler="grid", search_space=space)
-    assert json.loads(cluster.cli("submit", str(written), "--json").stdout) == {"name": name, "trials": 6, "added": 6}
+    cluster.submit_here("noop", 50, name=name, sampler="grid", search_space=space)
     books.wait_until_over(name)
     books.assert_balanced(name, 6)
     points = [tuple(trial.params.values()) for trial in books.trials(name)]
@@ -250,7 +243,6 @@ def test_a_grid_that_a_limit_has_stopped_goes_on_with_the_points_that_are_left(
     assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
     assert states_of(books, name)[TicketState.CANCELLED] > 0
 
-    assert books.studies.retry(books.studies.get(name).id, endings=(Ending.FAILED,))
     cluster.submit_here("fails_for_half", 41, name=name, **keys)
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 41)
@@ -269,6 +261,17 @@ def test_timeout_ends_a_study_and_lets_running_trials_end(cluster: Cluster, book
     assert set(states) == {TicketState.CLOSED, TicketState.CANCELLED} and sum(states.values()) == 2000
     assert {trial.state for trial in books.trials(name)} == {TrialState.COMPLETE}
     assert len(books.trials(name)) == states[TicketState.CLOSED]
+
+
+def test_a_study_that_a_timeout_has_ended_goes_on_with_a_longer_one(cluster: Cluster, books: Books, name: str) -> None:
+    cluster.submit_here("slow", 30, name=name, timeout=0.3)
+    ended = books.wait_until_over(name)
+    assert ended.stop_reason == "timeout"
+    cluster.submit_here("slow", 30, name=name, timeout=0.3)
+    assert books.studies.get(name) == ended, "the same again changes nothing"
+    cluster.submit_here("slow", 30, name=name, timeout=600)
+    assert books.wait_until_over(name).stop_reason == "n_trials"
+    books.assert_balanced(name, 30)
 
 
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])
@@ -341,8 +344,7 @@ def test_an_objective_that_breaks_after_its_submission_fails_with_its_name(
     # Given a study whose file was sound
     train = tmp_path / "train.py"
     train.write_text("def good(params):\n    return 1.0\n")
-    written = {"objective": "train.py:good", "code_dir": str(tmp_path)}
-    cluster.submit_here("good", 2, name=name, **written)
+    cluster.submit_here("train.py:good", 2, name=name, code_dir=str(tmp_path))
     books.wait_until_over(name)
 
     # When it is edited, and somebody with a sound copy asks for more trials
@@ -403,8 +405,9 @@ def test_a_study_that_somebody_deletes_in_optuna_does_not_hold_up_the_others(
     cluster.submit_here("noop", 4, name=f"{name}-beside")
     books.wait_until_over(f"{name}-beside")
     books.assert_balanced(f"{name}-beside", 4)
-    record = books.wait_until_over(name)
-    assert record.stop_reason == "deleted"
+    assert books.wait_until_over(name).stop_reason == "deleted"
+    with pytest.raises(StudyConflict, match="was deleted in Optuna"):
+        cluster.submit_here("patient_by_study", 9, name=name)
 
 
 # --- coordinators -----------------------------------------------------------------------------------------------------

@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 import signal
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -26,11 +25,11 @@ from coordinator.stack import Stack
 from shared.exits import Exit
 from shared.ledger.schema import tickets, workers
 from shared.ledger.studies import AttemptRecord
+from shared.processes import identify
 from shared.states import Ending, TicketState, WorkerState
 from tests.cluster import Books, Cluster
 from tests.conftest import empty_database
 from tests.support import eventually
-from workers import kernel
 
 Node = subprocess.Popen[bytes]
 
@@ -95,6 +94,10 @@ def state_of(books: Books, node: Node) -> str | None:
         return connection.scalar(select(workers.c.state).where(workers.c.pid == node.pid))
 
 
+def states_of(books: Books, name: str) -> Mapping[TicketState, int]:
+    return books.studies.counts(books.studies.get(name).id).by_state
+
+
 def losses_of(books: Books, name: str) -> int:
     with books.transaction() as connection:
         query = select(tickets.c.losses).where(tickets.c.study_id == books.studies.get(name).id)
@@ -134,24 +137,25 @@ def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
     assert losses_of(books, name) == 0 and len(attempts_of(books, name)) == 6
 
 
-@pytest.mark.parametrize("objective", ["patient", "ignores_sigterm"])
-def test_a_drain_that_is_shorter_than_the_trial_hands_the_ticket_back(
-    cluster: Cluster, books: Books, request: pytest.FixtureRequest, tmp_path: Path, objective: str
+def test_a_drain_that_is_shorter_than_its_trials_hands_their_tickets_back(
+    cluster: Cluster, books: Books, tmp_path: Path
 ) -> None:
-    name = f"handed-back-{objective}"
-    node = cluster.start_worker(HIGHNOON_DRAIN_S="0.2", TEST_GO_FILE=str(tmp_path / "go"))
-    cluster.submit_here(objective, 2, name=name)
+    # Given a trial that ends when it is asked to, and one that has to be killed
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="0.2", TEST_GO_FILE=str(tmp_path / "never"))
+    names = [cluster.submit_here(objective, 1, name=f"drained-{objective}") for objective in ("patient", "hangs_in_c")]
     notes = wait_for_slots(cluster, 2)
+
+    # When their node drains
     node.send_signal(signal.SIGTERM)
     assert node.wait(30) == Exit.OK, log_of(cluster, node)
 
-    assert [kernel.start_ticks(note["trial_group"]) for note in notes] == [None, None]
-    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
-    counts = books.studies.counts(books.studies.get(name).id)
-    assert set(counts.by_state) <= {TicketState.WAITING, TicketState.QUEUED} and losses_of(books, name) == 0
+    # Then both are gone, and their tickets wait for another node
+    assert [identify(note["trial_group"]) for note in notes] == [None, None]
     assert folders(cluster) == []
-    books.studies.cancel(books.studies.get(name).id)
-    books.wait_until_over(name)
+    for name in names:
+        assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED]
+        assert set(states_of(books, name)) <= {TicketState.WAITING, TicketState.QUEUED}
+        assert losses_of(books, name) == 0
 
 
 def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
@@ -213,24 +217,26 @@ def test_an_idle_node_leaves_soon(cluster: Cluster, books: Books, name: str) -> 
 
 
 def test_recycled_supervisors_lose_nothing(cluster: Cluster, books: Books, name: str) -> None:
-    cluster.start_worker(HIGHNOON_MAX_TASKS_PER_CHILD="2")
+    node = cluster.start_worker(HIGHNOON_MAX_TASKS_PER_CHILD="2")
     cluster.submit_here("noop", 12, name=name)
     books.wait_until_over(name)
     books.assert_balanced(name, 12)
     attempts = attempts_of(books, name)
     assert [attempt.attempt for attempt in attempts] == [1] * 12
     assert max(Counter(attempt.pid for attempt in attempts).values()) <= 2
+    assert "ERROR" not in log_of(cluster, node)
 
 
 def test_a_recycled_supervisor_is_replaced_at_once(cluster: Cluster, books: Books, name: str) -> None:
-    """The contract of workers/recycle.py: without it Celery takes 5 s in ten of eleven cases."""
+    """The contract of workers/recycle.py: without it Celery takes 5 s for most replacements in a node of one slot."""
     cluster.start_worker(slots=1, HIGHNOON_MAX_TASKS_PER_CHILD="1")
     cluster.submit_here("noop", 6, name=name)
     books.wait_until_over(name)
     attempts = attempts_of(books, name)
     assert len({attempt.pid for attempt in attempts}) == 6
-    gaps = [after.started_at - (before.ended_at or 0.0) for before, after in itertools.pairwise(attempts)]
-    assert statistics.median(gaps) < 1.5, gaps
+    # From one attempt to the next: the trial, the new process and its first connections are in it.
+    gaps = [after.started_at - before.started_at for before, after in itertools.pairwise(attempts)]
+    assert max(gaps) < 3.5, gaps
 
 
 def test_kill_9_of_the_pool_gives_its_leases_back_at_once(
@@ -243,7 +249,7 @@ def test_kill_9_of_the_pool_gives_its_leases_back_at_once(
     (pool,) = psutil.Process(node.pid).children()
     pool.kill()
     for note in notes:
-        eventually(lambda note=note: kernel.start_ticks(note["trial_group"]) is None, what="its trials are gone")
+        eventually(lambda note=note: identify(note["trial_group"]) is None, what="its trials are gone")
     go.touch()
     books.wait_until_over(name)
     books.assert_balanced(name, 4)
@@ -279,17 +285,25 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
 
             # When PostgreSQL comes, and a study is submitted
             stack.postgres.start()
-            eventually(lambda: "serving" in said.read_text(), 30, what="the coordinator serves")
+            eventually(lambda: "waiting: Redis" in said.read_text(), 30, what="the coordinator waits for Redis now")
             eventually(lambda: "action=enter" in log_of(cluster, node), 30, what="the node has entered")
-            cluster.submit_here("noop", 4, name="late")
-            eventually(lambda: "Redis" in said.read_text(), 30, what="the coordinator says that Redis is away")
             eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="the node says so")
+            cluster.submit_here("noop", 4, name="late")
 
             # Then it runs as soon as Redis is there
             stack.redis.start()
             with cluster.books() as books:
                 books.wait_until_over("late")
                 books.assert_balanced("late", 4)
+
+                # And when Redis goes away later, that is said once, and the next study waits for it
+                stack.redis.stop()
+                cluster.submit_here("noop", 4, name="later")
+                eventually(lambda: "during=depth" in said.read_text(), 30, what="the coordinator says so")
+                stack.redis.start()
+                books.wait_until_over("later")
+                books.assert_balanced("later", 4)
+                assert said.read_text().count("during=depth") == 1
         finally:
             cluster.stop()
             print(cluster.logs())

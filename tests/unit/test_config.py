@@ -206,3 +206,11 @@ def test_the_configuration_imports_no_tensorflow() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert said.stdout.strip() == "[]"
+
+
+def test_the_documentation_knows_every_field_and_the_real_sizes() -> None:
+    page = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+
+    assert [name for name in ModelConfig.model_fields if f"`{name}`" not in page] == []
+    for name, config in PRESETS.items():
+        assert f"| {name} | {count_parameters(config):,} | {active_parameters(config):,} |" in page

@@ -159,8 +159,7 @@ def test_a_drain_that_is_shorter_than_its_trials_hands_their_tickets_back(
 
 
 def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    node = cluster.start_worker(HIGHNOON_DRAIN_S="600", TEST_GO_FILE=str(go))
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="600", TEST_GO_FILE=str(tmp_path / "never"))
     cluster.submit_here("patient", 2, name=name)
     wait_for_slots(cluster, 2)
     node.send_signal(signal.SIGTERM)
@@ -169,11 +168,6 @@ def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name
     node.send_signal(signal.SIGTERM)
     assert node.wait(30) == Exit.OK, log_of(cluster, node)
     assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
-
-    go.touch()
-    cluster.start_worker(TEST_GO_FILE=str(go))
-    books.wait_until_over(name)
-    books.assert_balanced(name, 2)
     assert losses_of(books, name) == 0
 
 
@@ -202,21 +196,10 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
     books.assert_balanced(name, 4)
 
 
-def test_an_idle_node_leaves_soon(cluster: Cluster, books: Books, name: str) -> None:
-    node = cluster.start_worker()
-    cluster.submit_here("noop", 4, name=name)
-    books.wait_until_over(name)
-    began = time.monotonic()
-    node.send_signal(signal.SIGTERM)
-    assert node.wait(30) == Exit.OK
-    print(f"an idle node left after {time.monotonic() - began:.2f} s")
-    assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
-
-
 # --- children ---------------------------------------------------------------------------------------------------------
 
 
-def test_recycled_supervisors_lose_nothing(cluster: Cluster, books: Books, name: str) -> None:
+def test_recycled_supervisors_lose_nothing_and_an_idle_node_leaves(cluster: Cluster, books: Books, name: str) -> None:
     node = cluster.start_worker(HIGHNOON_MAX_TASKS_PER_CHILD="2")
     cluster.submit_here("noop", 12, name=name)
     books.wait_until_over(name)
@@ -224,6 +207,13 @@ def test_recycled_supervisors_lose_nothing(cluster: Cluster, books: Books, name:
     attempts = attempts_of(books, name)
     assert [attempt.attempt for attempt in attempts] == [1] * 12
     assert max(Counter(attempt.pid for attempt in attempts).values()) <= 2
+
+    # And the node, which has nothing more to do, leaves when it is told to
+    began = time.monotonic()
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(30) == Exit.OK
+    print(f"the idle node left after {time.monotonic() - began:.2f} s")
+    assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
     assert "ERROR" not in log_of(cluster, node)
 
 

@@ -6,6 +6,7 @@ two files of half the limit each stay on the disk, whatever the objective prints
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -69,11 +70,14 @@ class Output:
         self.release_writing_end()
 
     def _keep(self, chunk: bytes) -> None:
-        self._tail = (self._tail + chunk)[-self._tail_bytes :]
-        if self._written + len(chunk) > self._half:
-            self._rotate()
-        self._file.write(chunk)
-        self._written += len(chunk)
+        kept = self._tail + chunk
+        self._tail = kept[max(0, len(kept) - self._tail_bytes) :]
+        # No training ends because a disk is full: what the file lacks, the tail still has.
+        with contextlib.suppress(OSError):
+            if self._written + len(chunk) > self._half:
+                self._rotate()
+            self._file.write(chunk)
+            self._written += len(chunk)
 
     def _rotate(self) -> None:
         self._file.close()

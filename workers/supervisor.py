@@ -96,12 +96,21 @@ class Supervisor:
 
     def _claim(self, message: RunTrial) -> Lease | None:
         if self._node.drain.is_given():
+            self._decline(message)
             return None
         ttl_s = self._node.settings.lease_s
         lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
         if lease is not None:
             self._event("claim", lease)
         return lease
+
+    def _decline(self, message: RunTrial) -> None:
+        """Otherwise the coordinator would wait until it takes the message for lost."""
+        try:
+            self._leases.decline(message.ticket)
+            self._broker.ring()
+        except ServiceUnavailable as error:
+            event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
 
     def _study(self, lease: Lease) -> OpenStudy:
         """Opened once, and anew when somebody has submitted it with other limits."""

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, exists, insert, select, true, update
+from sqlalchemy import Connection, Update, and_, case, exists, insert, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
@@ -98,6 +98,11 @@ class Leases:
             ttl_s=ttl_s,
             before=before,
         )
+
+    def decline(self, ticket_id: int) -> None:
+        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one."""
+        with self._db.transaction() as connection:
+            connection.execute(_put_back(ticket_id))
 
     def bind(self, lease: Lease, *, trial_id: int, trial_number: int, params: Params, log_path: str) -> None:
         """Writes which Optuna trial this attempt runs, and its parameters for the attempt that may follow."""
@@ -256,9 +261,13 @@ def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None
 def _put_back_while_paused(connection: Connection, ticket_id: int) -> None:
     """A message for a paused study: resume must find the ticket waiting, or it would never dispatch it again."""
     paused = exists().where(studies.c.id == tickets.c.study_id, studies.c.state == StudyState.PAUSED)
-    connection.execute(
+    connection.execute(_put_back(ticket_id).where(paused))
+
+
+def _put_back(ticket_id: int) -> Update:
+    return (
         update(tickets)
-        .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED, paused)
+        .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
         .values(state=TicketState.WAITING, queued_at=None)
     )
 

@@ -306,6 +306,15 @@ def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -
     assert ledger.claim(ledger.tickets(study)[-1]).ordinal == 4
 
 
+def test_a_declined_ticket_waits_again_and_a_claimed_one_is_not_touched(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    first, second = ledger.control.dispatch(study.id, 2)
+    ledger.claim(second)
+    for ticket in (first, second):
+        ledger.leases.decline(ticket)
+    assert [ledger.state(ticket) for ticket in (first, second)] == [TicketState.WAITING, TicketState.LEASED]
+
+
 def test_a_lease_carries_the_specification_of_its_moment(ledger: Ledger) -> None:
     study = ledger.study(2)
     first, second = ledger.tickets(study)

@@ -264,14 +264,14 @@ def test_timeout_ends_a_study_and_lets_running_trials_end(cluster: Cluster, book
 
 
 def test_a_study_that_a_timeout_has_ended_goes_on_with_a_longer_one(cluster: Cluster, books: Books, name: str) -> None:
-    cluster.submit_here("slow", 30, name=name, timeout=0.3)
+    cluster.submit_here("slow", 12, name=name, timeout=0.3)
     ended = books.wait_until_over(name)
     assert ended.stop_reason == "timeout"
-    cluster.submit_here("slow", 30, name=name, timeout=0.3)
+    cluster.submit_here("slow", 12, name=name, timeout=0.3)
     assert books.studies.get(name) == ended, "the same again changes nothing"
-    cluster.submit_here("slow", 30, name=name, timeout=600)
+    cluster.submit_here("slow", 12, name=name, timeout=600)
     assert books.wait_until_over(name).stop_reason == "n_trials"
-    books.assert_balanced(name, 30)
+    books.assert_balanced(name, 12)
 
 
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])

@@ -17,7 +17,6 @@ from highnoon.ordinals import INTERRUPTED, ordinals
 from shared.errors import InvariantBroken, ServiceUnavailable, SpaceExhausted
 from shared.execution import Objective, run_attempt
 from shared.logs import event
-from shared.score import Scoring
 from shared.states import TOLD_AS, Ending
 from shared.studies import Asked, OptunaStudy
 from shared.studies.callbacks import Callback, call_back
@@ -45,7 +44,7 @@ def run_trials(
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
-        outcomes.append(_run_trial(study, asked, objective, spec.scoring))
+        outcomes.append(_run_trial(study, asked, objective, spec))
         _log_trial(spec, asked, outcomes[-1])
         if call_back(study.optuna_study, callbacks, asked.number):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
@@ -53,10 +52,10 @@ def run_trials(
     return outcomes
 
 
-def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, scoring: Scoring) -> Outcome:
+def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: StudySpec) -> Outcome:
     channel = StudyChannel(study, asked.trial_id)
     try:
-        outcome = run_attempt(objective, asked.params, channel, scoring)
+        outcome = run_attempt(objective, asked.params, channel, spec.scoring, spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise

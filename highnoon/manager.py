@@ -61,6 +61,9 @@ class HPOTrialManager:
         param_budget: int | None = None,
         lambda_efficiency: float = 0.1,
         param_budget_hard: bool = False,
+        memory_warning_pct: float | None = None,
+        memory_grace_steps: int | None = None,
+        prefetch_buffer_size: int | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -72,6 +75,9 @@ class HPOTrialManager:
             "param_budget": param_budget,
             "lambda_efficiency": lambda_efficiency,
             "param_budget_hard": param_budget_hard,
+            "memory_warning_pct": memory_warning_pct,
+            "memory_grace_steps": memory_grace_steps,
+            "prefetch_buffer_size": prefetch_buffer_size,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage
@@ -90,7 +96,7 @@ class HPOTrialManager:
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
-        callback raises passes on.
+        callback raises is logged.
 
         Raises InvalidInput with every mistake at once, StudyConflict when the study asks another question,
         EveryTrialFailed when no trial did anything but fail, and NoCompletedTrial when all were pruned.

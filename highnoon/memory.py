@@ -17,6 +17,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from shared.current import memory_wishes
 from shared.errors import TrialStopped
 from shared.memory import Easing, Kind, MemoryGuard, MemoryPolicy, MemorySample, MemorySampler, StopTurn, Verdict
 from shared.memory.policy import check_settings
@@ -39,7 +40,8 @@ Source = Callable[[bool], MemorySample]
 class EnterpriseMemoryManager:
     """Watches the memory of this process and its children. Raises InvalidInput with every mistake at once.
 
-    What is left out comes from the guide's table, by the least of machine, cgroups and `trial_memory_limit` (bytes).
+    What is left out comes from the study whose trial runs here, else from the guide's table, by the least of machine,
+    cgroups and `trial_memory_limit` (bytes).
     As a context manager it gives Keras' state back when the block fails. `source` stands in for what is seen of the
     machine, `turn` for what the machine's trials agree on, `clock` for the time.
     """
@@ -55,7 +57,12 @@ class EnterpriseMemoryManager:
         turn: StopTurn | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        settings = (memory_warning_pct, memory_grace_steps, prefetch_buffer_size)
+        wishes = memory_wishes()
+        settings = (
+            wishes.memory_warning_pct if memory_warning_pct is None else memory_warning_pct,
+            wishes.memory_grace_steps if memory_grace_steps is None else memory_grace_steps,
+            wishes.prefetch_buffer_size if prefetch_buffer_size is None else prefetch_buffer_size,
+        )
         check_settings("EnterpriseMemoryManager", *settings, trial_memory_limit)
         sampler = MemorySampler(VitalsReader(), trial_memory_limit) if source is None else None
         self._source: Source = sampler or source  # type: ignore[assignment]

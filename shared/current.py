@@ -1,4 +1,5 @@
-"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through.
+"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
+and what its study asks of memory.
 
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 from shared.errors import NoTrialRunning
@@ -27,22 +29,41 @@ class Channel(Protocol):
         """Says how large the model of this trial is; the last count before the first report counts."""
 
 
-_mine: ContextVar[Channel | None] = ContextVar("channel", default=None)
-"""The channel of the trial whose objective this thread of control is in."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryWishes:
+    """What a study says about memory; what is None comes from the guide's table for this machine."""
 
-_bound: list[Channel] = []
-"""Every channel bound in this process, oldest first: a thread that an objective starts inherits no context."""
+    memory_warning_pct: float | None = None
+    memory_grace_steps: int | None = None
+    prefetch_buffer_size: int | None = None
+
+
+NO_WISHES = MemoryWishes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    channel: Channel
+    memory: MemoryWishes
+
+
+_mine: ContextVar[_Bound | None] = ContextVar("trial", default=None)
+"""The trial whose objective this thread of control is in."""
+
+_bound: list[_Bound] = []
+"""Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
 @contextmanager
-def bound(channel: Channel) -> Iterator[None]:
+def bound(channel: Channel, memory: MemoryWishes = NO_WISHES) -> Iterator[None]:
     """Makes `channel` the one that the trial running here speaks through."""
-    token = _mine.set(channel)
-    _bound.append(channel)
+    trial = _Bound(channel, memory)
+    token = _mine.set(trial)
+    _bound.append(trial)
     try:
         yield
     finally:
-        _bound.remove(channel)
+        _bound.remove(trial)
         _mine.reset(token)
 
 
@@ -53,10 +74,20 @@ def is_trial_running() -> bool:
 
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
-    found = _mine.get() or (_bound[-1] if _bound else None)
+    found = _here()
     if found is None:
         raise NoTrialRunning(
             "no trial is running here: report(), should_prune() and report_params() may only be called inside an "
             "objective that HPOTrialManager.optimize() or a worker runs"
         )
-    return found
+    return found.channel
+
+
+def memory_wishes() -> MemoryWishes:
+    """What the study of the trial running here says about memory; nothing outside a trial."""
+    found = _here()
+    return NO_WISHES if found is None else found.memory
+
+
+def _here() -> _Bound | None:
+    return _mine.get() or (_bound[-1] if _bound else None)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from shared import readings
-from shared.current import Channel, bound
+from shared.current import NO_WISHES, Channel, MemoryWishes, bound
 from shared.errors import (
     InvalidObjectiveResult,
     MissingParamCount,
@@ -42,12 +42,16 @@ UNSCORED = Scoring()
 
 
 def run_attempt(
-    objective: Objective, params: Mapping[str, ParamValue], channel: Channel, scoring: Scoring = UNSCORED
+    objective: Objective,
+    params: Mapping[str, ParamValue],
+    channel: Channel,
+    scoring: Scoring = UNSCORED,
+    memory: MemoryWishes = NO_WISHES,
 ) -> Outcome:
     """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does."""
     trial = _Trial(channel, scoring)
     started = time.monotonic()
-    with bound(trial):
+    with bound(trial, memory):
         outcome = _ending_of(objective, dict(params), trial)
     return replace(
         outcome,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
 from shared import objective as objectives
+from shared.current import MemoryWishes
 from shared.errors import InvalidInput, Problem, nearest
 from shared.grid import grid_problems
 from shared.objective import ObjectiveRef
@@ -131,6 +132,15 @@ class StudySpec(Strict):
     def objective_ref(self) -> ObjectiveRef:
         """The objective's reference, taken apart."""
         return ObjectiveRef.parse(self.objective)
+
+    @property
+    def memory(self) -> MemoryWishes:
+        """What its trials' memory guards are told."""
+        return MemoryWishes(
+            memory_warning_pct=self.memory_warning_pct,
+            memory_grace_steps=self.memory_grace_steps,
+            prefetch_buffer_size=self.prefetch_buffer_size,
+        )
 
     @property
     def scoring(self) -> Scoring:

@@ -215,6 +215,7 @@ class Supervisor:
             code_dir=spec.code_dir,
             params=trial.params,
             scoring=spec.scoring,
+            memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
             supervisor_pid=os.getpid(),

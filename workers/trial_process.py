@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared.current import NO_WISHES, MemoryWishes
 from shared.errors import ObjectiveError
 from shared.execution import UNSCORED, run_attempt
 from shared.objective import ObjectiveRef, load
@@ -47,6 +48,7 @@ class Assignment:
     work_dir: str
     supervisor_pid: int
     scoring: Scoring = UNSCORED
+    memory: MemoryWishes = NO_WISHES
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -55,7 +57,7 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        return cls(**{**data, "scoring": Scoring(**data["scoring"])})
+        return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
 
 
 def trial_seed(study_seed: int, ordinal: int) -> int:
@@ -109,7 +111,7 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     except ObjectiveError as error:
         return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
     _seed_libraries(assignment.seed)
-    return run_attempt(objective, assignment.params, channel, assignment.scoring)
+    return run_attempt(objective, assignment.params, channel, assignment.scoring, assignment.memory)
 
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from highnoon import running
-from shared.errors import InvalidInput, Problem, TrialPruned
+from highnoon.memory import EnterpriseMemoryManager
+from shared.errors import InvalidInput, Problem, TrialPruned, TrialStopped
 
 
 class Listener:
@@ -119,6 +120,23 @@ class StudyListener(Listener):
         if running.should_prune():
             raise TrialPruned(f"not promising at epoch {self._epoch}: validation loss {entry['val_loss']:.4f}")
         self._epoch += 1
+
+
+class MemoryListener(Listener):
+    """Steps the memory guard. Raises TrialStopped, after giving back what Keras holds, when the training must end."""
+
+    def __init__(self, manager: EnterpriseMemoryManager) -> None:
+        self.manager = manager
+
+    def step_ends(self, step: int, loss: Callable[[], float]) -> None:
+        try:
+            self.manager.step()
+        except TrialStopped:
+            self.manager.release()
+            raise
+
+    def epoch_ends(self, entry: dict[str, Any]) -> None:
+        self.manager.end_epoch()
 
 
 def listener_for(callback: Any) -> Listener:

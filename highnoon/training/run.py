@@ -45,6 +45,7 @@ class TrainingRun:
         listeners: Sequence[Listener],
         progress: Progress,
         *,
+        prefetch: Callable[[], int | None],
         check_interval: int,
         eval_interval: int,
         saving: Saving | None,
@@ -54,6 +55,8 @@ class TrainingRun:
         self._schedule = schedule
         self._listeners = listeners
         self._progress = progress
+        # Asked at each epoch: under memory pressure it becomes smaller.
+        self._prefetch = prefetch
         self._check_interval = check_interval
         self._eval_interval = eval_interval
         self._saving = saving
@@ -136,7 +139,7 @@ class TrainingRun:
             batch_size=options.batch_size,
             accumulation=options.gradient_accumulation_steps,
             first_step=progress.epoch_step,
-            prefetch_buffer_size=options.prefetch_buffer_size,
+            prefetch_buffer_size=self._prefetch(),
         )
 
     def _validate(self, plan: StagePlan) -> float:
@@ -146,7 +149,7 @@ class TrainingRun:
             plan.held_out,
             batch_size=plan.options.batch_size,
             windows=plan.held_out_windows,
-            prefetch_buffer_size=plan.options.prefetch_buffer_size,
+            prefetch_buffer_size=self._prefetch(),
         )
         for inputs, labels in batches:
             loss, count = self._learner.validation_step(inputs, labels)

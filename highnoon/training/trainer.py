@@ -14,12 +14,13 @@ from typing import Any
 from typing_extensions import Self
 
 from highnoon.data.registry import DEFAULT_DATASET
+from highnoon.memory import EnterpriseMemoryManager
 from highnoon.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.training.checkpoints import find_checkpoint, read_state
 from highnoon.training.curriculum import Stage, read_stage
 from highnoon.training.display import Bar, LogLines
 from highnoon.training.learner import Learner
-from highnoon.training.listeners import Listener, StudyListener, listener_for
+from highnoon.training.listeners import Listener, MemoryListener, StudyListener, listener_for
 from highnoon.training.model_facts import config_of, longest_sequence, vocabulary_of
 from highnoon.training.options import read_options
 from highnoon.training.plan import StagePlan, plan_stages
@@ -129,18 +130,21 @@ class Trainer:
         self._progress = self._continued(checkpoint, state)
         schedule = self._schedule(plans)
         bar = _bar(schedule.planned_steps, self._progress.total_steps)
+        memory = EnterpriseMemoryManager(prefetch_buffer_size=self.options.prefetch_buffer_size)
         run = TrainingRun(
             learner,
             plans,
             schedule,
-            [LogLines(log_interval), *bar, *self._callbacks, *self._study()],
+            [LogLines(log_interval), *bar, MemoryListener(memory), *self._callbacks, *self._study()],
             self._progress,
+            prefetch=lambda: memory.prefetch_buffer_size,
             check_interval=log_interval,
             eval_interval=eval_interval,
             saving=Saving(folder=folder, interval=checkpoint_interval, state=state) if folder else None,
         )
         try:
-            return run.run()
+            with memory:
+                return run.run()
         finally:
             for shown in bar:
                 shown.close()

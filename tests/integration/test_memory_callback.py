@@ -129,3 +129,29 @@ def test_settings_may_be_given_to_the_callback() -> None:
     assert (guard.manager.policy.warning_fraction, guard.manager.policy.grace_steps) == (0.5, 3)
     with pytest.raises(TypeError, match="memory_grace_steps"):
         hn.callbacks.MemoryGuardCallback(guard.manager, memory_grace_steps=3)
+
+
+def test_a_trainer_is_guarded_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = manager_at(lambda look: 0.5 if look < 3 else 0.96, tmp_path)
+    monkeypatch.setattr("highnoon.training.trainer.EnterpriseMemoryManager", lambda **settings: manager)
+    monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
+    hn.register_dataset("words", [f"The {number} birds flew over the river and away.\n" for number in range(400)])
+    trainer = hn.Trainer(hn.create_model("small"), batch_size=1)
+    trainer.add_curriculum_stage("only", datasets=["words"], epochs=3)
+
+    with pytest.raises(TrialStopped, match="memory_guard: sustained_high_memory"):
+        trainer.train(save_checkpoints=False)
+
+
+def test_a_manager_in_process_hands_its_memory_keys_to_its_trials() -> None:
+    seen = []
+
+    def objective(params: dict[str, Any]) -> float:
+        manager = hn.EnterpriseMemoryManager()
+        seen.append((manager.policy.warning_fraction, manager.policy.grace_steps, manager.prefetch_buffer_size))
+        return 0.0
+
+    hpo = hn.HPOTrialManager("keys", n_trials=1, memory_warning_pct=0.42, memory_grace_steps=7, prefetch_buffer_size=3)
+    best = hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+    assert seen == [(0.42, 7, 3)]
+    assert set(best) == {"x"}, "settings are no parameters"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.current import NO_WISHES, MemoryWishes
 from shared.errors import LeaseLost
 from shared.lease import Wish
 from shared.processes import identify
@@ -79,6 +80,7 @@ def begin(
     x: float = 1.0,
     seed: int = 1,
     scoring: Scoring | None = None,
+    memory: MemoryWishes = NO_WISHES,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -93,6 +95,7 @@ def begin(
         work_dir=str(tmp_path / "work"),
         supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
+        memory=memory,
     )
     return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
 
@@ -316,3 +319,11 @@ def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
     os.waitpid(supervisor, 0)
     # Then the kernel ends the trial
     eventually(lambda: identify(trial) is None, what="the trial is gone")
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_a_guard_inside_a_trial_works_with_the_studys_memory_keys(tmp_path: Path, isolation: str) -> None:
+    asked = MemoryWishes(memory_warning_pct=0.42, memory_grace_steps=7, prefetch_buffer_size=3)
+    outcome = begin(tmp_path, "shows_memory_policy", isolation=isolation, memory=asked).watch(Diary())
+    assert outcome.ending is Ending.COMPLETED, outcome
+    assert "policy 0.42 7 3" in outcome.log_tail

@@ -1,4 +1,4 @@
-"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through.
+"""The trial that runs here: the channel that its reports and questions go through, and its folder.
 
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from shared.checkpoints import CheckpointFolder
 from shared.errors import NoTrialRunning
 
 
@@ -27,23 +30,34 @@ class Channel(Protocol):
         """Says how large the model of this trial is; the last count before the first report counts."""
 
 
-_mine: ContextVar[Channel | None] = ContextVar("channel", default=None)
-"""The channel of the trial whose objective this thread of control is in."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _RunningTrial:
+    channel: Channel
+    checkpoints: CheckpointFolder
 
-_bound: list[Channel] = []
-"""Every channel bound in this process, oldest first: a thread that an objective starts inherits no context."""
+
+_mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
+"""The trial whose objective this thread of control is in."""
+
+_bound: list[_RunningTrial] = []
+"""Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
 @contextmanager
-def bound(channel: Channel) -> Iterator[None]:
-    """Makes `channel` the one that the trial running here speaks through."""
-    token = _mine.set(channel)
-    _bound.append(channel)
+def bound(channel: Channel, checkpoints: Path | None = None) -> Iterator[None]:
+    """Makes `channel` the one that the trial running here speaks through.
+
+    `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
+    """
+    trial = _RunningTrial(channel=channel, checkpoints=CheckpointFolder(checkpoints))
+    token = _mine.set(trial)
+    _bound.append(trial)
     try:
         yield
     finally:
-        _bound.remove(channel)
+        _bound.remove(trial)
         _mine.reset(token)
+        trial.checkpoints.close()
 
 
 def is_trial_running() -> bool:
@@ -53,10 +67,19 @@ def is_trial_running() -> bool:
 
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
+    return _here().channel
+
+
+def checkpoints() -> CheckpointFolder:
+    """The running trial's folder for checkpoints. Raises NoTrialRunning outside an objective."""
+    return _here().checkpoints
+
+
+def _here() -> _RunningTrial:
     found = _mine.get() or (_bound[-1] if _bound else None)
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report(), should_prune() and report_params() may only be called inside an "
-            "objective that HPOTrialManager.optimize() or a worker runs"
+            "no trial is running here: report(), should_prune(), report_params() and checkpoint_dir() may only be "
+            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found

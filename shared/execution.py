@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from shared import readings
 from shared.current import Channel, bound
@@ -42,12 +43,19 @@ UNSCORED = Scoring()
 
 
 def run_attempt(
-    objective: Objective, params: Mapping[str, ParamValue], channel: Channel, scoring: Scoring = UNSCORED
+    objective: Objective,
+    params: Mapping[str, ParamValue],
+    channel: Channel,
+    scoring: Scoring = UNSCORED,
+    checkpoints: Path | None = None,
 ) -> Outcome:
-    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does."""
+    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
+
+    `checkpoints` is a folder that outlives this attempt, None where no other would follow it.
+    """
     trial = _Trial(channel, scoring)
     started = time.monotonic()
-    with bound(trial):
+    with bound(trial, checkpoints):
         outcome = _ending_of(objective, dict(params), trial)
     return replace(
         outcome,

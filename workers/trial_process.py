@@ -45,6 +45,7 @@ class Assignment:
     params: Params
     seed: int
     work_dir: str
+    checkpoint_dir: str
     supervisor_pid: int
     scoring: Scoring = UNSCORED
 
@@ -109,7 +110,8 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     except ObjectiveError as error:
         return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
     _seed_libraries(assignment.seed)
-    return run_attempt(objective, assignment.params, channel, assignment.scoring)
+    checkpoints = Path(assignment.checkpoint_dir)
+    return run_attempt(objective, assignment.params, channel, assignment.scoring, checkpoints)
 
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
@@ -142,6 +144,7 @@ def _settle_in(assignment: Assignment) -> None:
         HIGHNOON_STUDY=assignment.study,
         HIGHNOON_TICKET=str(assignment.ticket),
         HIGHNOON_ATTEMPT=str(assignment.attempt),
+        HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
         TMPDIR=str(scratch),
     )
     tempfile.tempdir = None

@@ -15,9 +15,8 @@ SHAPE = {"vocab_size": 256, "embedding_dim": 16, "num_heads": 2, "num_reasoning_
 def is_killed_once(params: dict[str, Any]) -> float:
     """Three epochs; the first attempt is killed in its last, the next goes on with what that one has saved."""
     hn.register_dataset("birds", SENTENCES)
-    trainer = hn.Trainer(
-        hn.create_model(hn.ModelConfig(**SHAPE)), params["rate"], batch_size=4, max_seq_length=32, report_to="hpo"
-    )
+    model = hn.create_model(hn.ModelConfig(**SHAPE))
+    trainer = hn.Trainer(model, params["rate"], 4, 32, report_to="hpo", jit_compile=False)
     saved: list[int] = []
 
     def watch(event: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def cluster(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Clust
     cluster = Cluster(postgres_url, redis_url, tmp_path)
     with opened(postgres_url, create=True):
         cluster.start_coordinator()
-        cluster.start_worker(slots=1)
+        cluster.start_worker(slots=1, HIGHNOON_PRELOAD="tensorflow,keras")
     yield cluster
     cluster.stop()
     print(cluster.logs())

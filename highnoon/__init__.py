@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from highnoon.models.size import active_parameters as active_parameters
     from highnoon.models.size import count_parameters as count_parameters
     from highnoon.presets import PRESETS as PRESETS
+    from highnoon.running import checkpoint_dir as checkpoint_dir
     from highnoon.running import report as report
     from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "active_parameters",
     "callbacks",
+    "checkpoint_dir",
     "count_parameters",
     "create_model",
     "estimate_memory",
@@ -76,6 +78,7 @@ _HOMES = {
     "TrainingConfig": "highnoon.config",
     "TrialPruned": "shared.errors",
     "active_parameters": "highnoon.models.size",
+    "checkpoint_dir": "highnoon.running",
     "count_parameters": "highnoon.models.size",
     "create_model": "highnoon.models.creation",
     "estimate_memory": "highnoon.models.memory",

@@ -55,7 +55,7 @@ def run_trials(
 def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: StudySpec) -> Outcome:
     channel = StudyChannel(study, asked.trial_id)
     try:
-        outcome = run_attempt(objective, asked.params, channel, spec.scoring, spec.memory)
+        outcome = run_attempt(objective, asked.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise

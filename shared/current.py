@@ -1,5 +1,5 @@
 """The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
-and what its study asks of memory.
+what its study asks of memory, and the folder of its checkpoints.
 
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from shared.checkpoints import CheckpointFolder
 from shared.errors import NoTrialRunning
 
 
@@ -41,23 +43,27 @@ class MemoryWishes:
 NO_WISHES = MemoryWishes()
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _RunningTrial:
     channel: Channel
     memory: MemoryWishes
+    checkpoints: CheckpointFolder
 
 
-_mine: ContextVar[_Bound | None] = ContextVar("trial", default=None)
+_mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
 """The trial whose objective this thread of control is in."""
 
-_bound: list[_Bound] = []
+_bound: list[_RunningTrial] = []
 """Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
 @contextmanager
-def bound(channel: Channel, memory: MemoryWishes = NO_WISHES) -> Iterator[None]:
-    """Makes `channel` the one that the trial running here speaks through."""
-    trial = _Bound(channel, memory)
+def bound(channel: Channel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None) -> Iterator[None]:
+    """Makes `channel` the one that the trial running here speaks through.
+
+    `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
+    """
+    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints))
     token = _mine.set(trial)
     _bound.append(trial)
     try:
@@ -74,13 +80,12 @@ def is_trial_running() -> bool:
 
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
-    found = _here()
-    if found is None:
-        raise NoTrialRunning(
-            "no trial is running here: report(), should_prune() and report_params() may only be called inside an "
-            "objective that HPOTrialManager.optimize() or a worker runs"
-        )
-    return found.channel
+    return _required().channel
+
+
+def checkpoints() -> CheckpointFolder:
+    """The running trial's folder for checkpoints. Raises NoTrialRunning outside an objective."""
+    return _required().checkpoints
 
 
 def memory_wishes() -> MemoryWishes:
@@ -89,5 +94,15 @@ def memory_wishes() -> MemoryWishes:
     return NO_WISHES if found is None else found.memory
 
 
-def _here() -> _Bound | None:
+def _required() -> _RunningTrial:
+    found = _here()
+    if found is None:
+        raise NoTrialRunning(
+            "no trial is running here: report(), should_prune(), report_params() and checkpoint_dir() may only be "
+            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
+        )
+    return found
+
+
+def _here() -> _RunningTrial | None:
     return _mine.get() or (_bound[-1] if _bound else None)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from shared import readings
 from shared.current import NO_WISHES, Channel, MemoryWishes, bound
@@ -46,12 +47,17 @@ def run_attempt(
     params: Mapping[str, ParamValue],
     channel: Channel,
     scoring: Scoring = UNSCORED,
+    *,
     memory: MemoryWishes = NO_WISHES,
+    checkpoints: Path | None = None,
 ) -> Outcome:
-    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does."""
+    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
+
+    `checkpoints` is a folder that outlives this attempt, None where no other would follow it.
+    """
     trial = _Trial(channel, scoring)
     started = time.monotonic()
-    with bound(trial, memory):
+    with bound(trial, memory=memory, checkpoints=checkpoints):
         outcome = _ending_of(objective, dict(params), trial)
     return replace(
         outcome,

@@ -38,6 +38,7 @@ READ_ELSEWHERE = (
     "HIGHNOON_STUDY",
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
+    "HIGHNOON_CHECKPOINT_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 

@@ -18,11 +18,12 @@ import time
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.exits import Exit
-from shared.ledger import Database, Leases, Nodes
+from shared.ledger import Database, Leases, Nodes, Studies
 from shared.logs import event
 from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
+from workers.checkpoints import sweep
 from workers.node import Node, threads_per_slot, without_secrets
 from workers.slot import SlotNote, SlotNotes
 
@@ -85,6 +86,7 @@ class Agent:
         node = self._node
         try:
             self._database.check_schema()
+            sweep(node.checkpoints, self._is_over)
             self._nodes.enter(node.worker_id, host=node.host, pid=os.getpid(), slots=node.slots, queues=node.resources)
         except ServiceUnavailable as error:
             event(_log, "waiting_for_database", level=logging.WARNING, worker=node.worker_id[:8], error=error)
@@ -93,6 +95,10 @@ class Agent:
             return
         self._entered = True
         event(_log, "enter", worker=node.worker_id[:8], host=node.host, slots=node.slots)
+
+    def _is_over(self, study: str) -> bool:
+        record = Studies(self._database).find(study)
+        return record is not None and record.is_over
 
     def _start_pool(self) -> subprocess.Popen[str]:
         """The pool gets its settings through a pipe, its environment holds no secret."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -26,6 +27,7 @@ from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
+from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
 from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
@@ -159,7 +161,8 @@ class Supervisor:
             kill_grace_s=settings.kill_grace_s,
         )
         with closing(output):
-            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
+            checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
+            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial, checkpoints), output)
             try:
                 self._notes.add_trial(running.pid)
                 duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
@@ -182,12 +185,15 @@ class Supervisor:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
         policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
         disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+        checkpoints = self._checkpoints(lease)
         if disposition is Disposition.SETTLE:
             self._persistently(lambda: self._leases.settle(lease, outcome))
+            checkpoints.remove()
             self._log_outcome(lease, trial, outcome)
             self._tell(study, lease, trial, outcome)
             return
         charge = disposition is Disposition.RETRY
+        checkpoints.leave()
         delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
         self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
         self._log_outcome(lease, trial, outcome)
@@ -205,7 +211,7 @@ class Supervisor:
             return "spawn"
         return spec.isolation
 
-    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked) -> Assignment:
+    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, checkpoints: Path) -> Assignment:
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
@@ -218,8 +224,12 @@ class Supervisor:
             memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
+            checkpoint_dir=str(checkpoints),
             supervisor_pid=os.getpid(),
         )
+
+    def _checkpoints(self, lease: Lease) -> TicketCheckpoints:
+        return TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
 
     def _let_go(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"

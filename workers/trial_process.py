@@ -46,6 +46,7 @@ class Assignment:
     params: Params
     seed: int
     work_dir: str
+    checkpoint_dir: str
     supervisor_pid: int
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
@@ -111,7 +112,14 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     except ObjectiveError as error:
         return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
     _seed_libraries(assignment.seed)
-    return run_attempt(objective, assignment.params, channel, assignment.scoring, assignment.memory)
+    return run_attempt(
+        objective,
+        assignment.params,
+        channel,
+        assignment.scoring,
+        memory=assignment.memory,
+        checkpoints=Path(assignment.checkpoint_dir),
+    )
 
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
@@ -144,6 +152,7 @@ def _settle_in(assignment: Assignment) -> None:
         HIGHNOON_STUDY=assignment.study,
         HIGHNOON_TICKET=str(assignment.ticket),
         HIGHNOON_ATTEMPT=str(assignment.attempt),
+        HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
         TMPDIR=str(scratch),
     )
     tempfile.tempdir = None

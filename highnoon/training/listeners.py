@@ -5,7 +5,7 @@ Nothing that a listener raises is swallowed: a TrialPruned ends the training and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from highnoon import running
@@ -107,13 +107,18 @@ class KerasListener(Listener):
 
 
 class StudyListener(Listener):
-    """Reports each epoch's validation loss to the trial that runs here. Raises TrialPruned, and NoTrialRunning."""
+    """Reports each epoch's validation loss to the trial that runs here. Raises TrialPruned, and NoTrialRunning.
 
-    def __init__(self) -> None:
-        self._epoch = 0
+    Epochs before a resume are reported, too: an attempt that goes on is a new Optuna trial, and needs the whole curve.
+    """
+
+    def __init__(self, history: Sequence[dict[str, Any]]) -> None:
+        self._before = tuple(history)
+        self._epoch = len(history)
 
     def train_begins(self, model: Any, epochs_done: int) -> None:
-        self._epoch = epochs_done
+        for epoch, entry in enumerate(self._before):
+            running.report(entry["val_loss"], epoch)
 
     def epoch_ends(self, entry: dict[str, Any]) -> None:
         running.report(entry["val_loss"], self._epoch)

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.training.checkpoints import LATEST, find_checkpoint
+from shared.current import checkpoints
 from shared.errors import InvalidInput, Problem, UserInputError
+
+
+def folder_of_the_trial() -> Path | None:
+    """Where this training of the running trial is saved and found again by the attempt that follows a lost one.
+
+    None where none follows. Raises NoTrialRunning.
+    """
+    folder = checkpoints()
+    return folder.for_next_training() if folder.outlives_its_attempt else None
 
 
 def checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | Path | None) -> Path | None:

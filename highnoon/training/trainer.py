@@ -16,7 +16,7 @@ from typing_extensions import Self
 from highnoon.data.registry import DEFAULT_DATASET
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.tokenizer import ByteStreamTokenizer, Tokenizer
-from highnoon.training.checkpoints import find_checkpoint, read_state
+from highnoon.training.checkpoints import LATEST, find_checkpoint, read_state
 from highnoon.training.curriculum import Stage, read_stage
 from highnoon.training.display import Bar, LogLines
 from highnoon.training.learner import Learner
@@ -25,7 +25,7 @@ from highnoon.training.model_facts import config_of, longest_sequence, vocabular
 from highnoon.training.options import read_options
 from highnoon.training.plan import StagePlan, plan_stages
 from highnoon.training.progress import Progress
-from highnoon.training.resuming import checkpoint_to_resume, refuse_another_plan
+from highnoon.training.resuming import checkpoint_to_resume, folder_of_the_trial, refuse_another_plan
 from highnoon.training.run import Saving, TrainingRun
 from highnoon.training.schedule import Schedule, default_warmup
 from shared.errors import InvalidInput, Problem, nearest
@@ -113,6 +113,9 @@ class Trainer:
         every `checkpoint_interval` steps, and only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of
         them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
 
+        With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
+        when the worker crashes and the trial is tried again on the same machine, the training goes on from there.
+
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is no number,
         and whatever a callback raises, TrialPruned included.
         """
@@ -122,6 +125,9 @@ class Trainer:
             log_interval=log_interval,
             eval_interval=eval_interval,
         )
+        if checkpoint_dir is None and save_checkpoints and self._report_to == "hpo":
+            checkpoint_dir = folder_of_the_trial()
+            resume_from = resume_from or (LATEST if checkpoint_dir else None)
         folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
         checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
         plans = self._planned(epochs_per_stage)
@@ -223,7 +229,7 @@ class Trainer:
         return Schedule(warmup_steps=default_warmup(planned) if warmup is None else warmup, planned_steps=planned)
 
     def _study(self) -> list[Listener]:
-        return [StudyListener()] if self._report_to == "hpo" else []
+        return [StudyListener(self._progress.history)] if self._report_to == "hpo" else []
 
 
 def _check_report_to(report_to: object) -> None:

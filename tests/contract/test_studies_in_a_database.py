@@ -114,7 +114,7 @@ def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch
 
 
 @pytest.mark.filterwarnings("error")
-def test_mysql_which_no_test_can_start_here_is_spelled_right() -> None:
+def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
     engine = create_engine("mysql+pymysql://host/db")
     ours = [
         *(value for name, value in vars(statements).items() if name.isupper() and isinstance(value, ClauseElement)),

@@ -17,8 +17,9 @@ import pytest
 
 import highnoon as hn
 from highnoon.data import registry
+from shared.current import bound
 from shared.errors import InvalidInput, UserInputError
-from tests.integration.test_trainer import SENTENCES, small_model
+from tests.integration.test_trainer import SENTENCES, Study, small_model
 
 EPOCHS = 2
 
@@ -145,6 +146,44 @@ def test_resuming_from_the_newest_begins_anew_where_there_is_none(tmp_path: Path
     assert len(summary["history"]) == 2
     with pytest.raises(UserInputError, match="give that, too"):
         new_trainer().train(resume_from="latest")
+
+
+def cross_validated(rates: list[float], **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """What an objective with several trainings gets, and how many steps each has trained."""
+    summaries, steps = [], []
+    for rate in rates:
+        losses = Losses()
+        trainer = new_trainer(learning_rate=rate, report_to="hpo").add_callback(losses)
+        summaries.append(trainer.train(epochs_per_stage=1, **arguments))
+        steps.append(len(losses.seen))
+    return summaries, steps
+
+
+def test_each_training_of_a_trial_goes_on_for_itself(tmp_path: Path) -> None:
+    # Given a trial that was lost when its first training was done and its second had not begun
+    lost, retried = Study(until=99), Study(until=99)
+    with bound(lost, checkpoints=tmp_path):
+        before, _ = cross_validated([3e-3])
+
+    # When it is tried again
+    with bound(retried, checkpoints=tmp_path):
+        (first, second), (again, anew) = cross_validated([3e-3, 1e-3])
+
+    # Then the first has nothing left to do and is reported, and the second begins at its beginning
+    assert [first] == before
+    assert (again, anew) == (0, second["total_steps"])
+    assert retried.reports[:2] == lost.reports == list(enumerate(entry["loss"] for entry in first["history"]))
+    assert second["history"] != first["history"]
+
+
+def test_a_trial_saves_nothing_where_nobody_would_find_it_or_nobody_wants_it(tmp_path: Path) -> None:
+    with bound(Study(until=99)):
+        _, steps = cross_validated([3e-3])
+    with bound(Study(until=99), checkpoints=tmp_path / "unused"):
+        assert cross_validated([3e-3], save_checkpoints=False)[1] == steps
+        cross_validated([3e-3], checkpoint_dir=tmp_path / "mine")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def begin(
         params={"x": x},
         seed=seed,
         work_dir=str(tmp_path / "work"),
+        checkpoint_dir=str(tmp_path / "checkpoints"),
         supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
         memory=memory,

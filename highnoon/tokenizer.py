@@ -125,6 +125,8 @@ class QWTTextTokenizer:
         self, text: str, add_special_tokens: bool = True, max_length: int | None = None, padding: bool = False
     ) -> list[int]:
         """The ids, between BOS and EOS unless told otherwise, at most `max_length`, padded up to it when asked."""
+        # Text that happens to spell a special token is text: else a document could end itself, and would not come back.
+        self._encoding.encode_special_tokens = True
         ids = self._encoding.encode(text, add_special_tokens=False).ids
         if add_special_tokens:
             room = None if max_length is None else max(max_length - 2, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from highnoon.tokenizer import (
@@ -38,6 +38,7 @@ def test_bytes_are_the_text(text: str) -> None:
 
 
 @given(text=st.text())
+@example(text="a [BOS] and an [EOS] in the text")
 def test_an_untrained_encoding_loses_nothing(text: str) -> None:
     tokenizer = QWTTextTokenizer()
 

@@ -112,6 +112,7 @@ def measure_forks(count: int) -> None:
                 params={"x0": 0.0},
                 seed=1,
                 work_dir=f"{folder}/{number}",
+                checkpoint_dir=f"{folder}/checkpoints",
                 supervisor_pid=os.getpid(),
             )
             began = time.perf_counter()

@@ -14,7 +14,7 @@ from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
 from shared.broker import Broker
-from shared.errors import InvariantBroken, ServiceUnavailable
+from shared.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
 from shared.ledger import Control, Database, Leases
 from shared.ledger.studies import StudyRecord
 from shared.logs import event
@@ -71,6 +71,10 @@ class Performer:
                 self._optuna.study(study).tell(settled.trial_id, settled.outcome)
             except InvariantBroken as error:
                 event(_log, "invariant_broken", level=logging.ERROR, study=study.name, error=error)
+            except UnknownStudy as error:
+                # Somebody deleted it in Optuna: nobody is left to be told, and the other studies must go on.
+                event(_log, "study_deleted", level=logging.ERROR, study=study.name, error=error)
+                self._observer.remember_deleted(study.id)
         self._leases.close(settled.ticket_id, settled.attempt)
         event(
             _log,
@@ -99,7 +103,8 @@ class Performer:
     def _fail_orphan(self, action: FailOrphan) -> None:
         trial = action.orphan.trial
         study = self._studies[action.orphan.study_id]
-        self._optuna.study(study).fail(trial.trial_id, "its attempt is over and nobody runs it")
+        if not self._optuna.study(study).fail(trial.trial_id, "its attempt is over and nobody runs it"):
+            return  # it has ended since we looked
         event(
             _log,
             "fail_orphan",

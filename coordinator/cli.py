@@ -21,7 +21,7 @@ from coordinator.progress import watch
 from coordinator.report import (
     as_json,
     params_table,
-    spelled,
+    result_of,
     studies_table,
     study_object,
     trial_object,
@@ -144,9 +144,10 @@ def best(study: StudyName, json: AsJson = False) -> None:
         typer.echo(f"study {study} has no completed trial yet", err=True)
         raise typer.Exit(Exit.NO_RESULT)
     if json:
-        typer.echo(as_json({"number": trial.number, "value": trial.value, "params": trial.params}))
+        kept = ("number", "value", "loss", "params_count", "params")
+        typer.echo(as_json({name: trial_object(trial)[name] for name in kept}))
     else:
-        _print_table([f"trial {trial.number}: value {spelled(trial.value)}", *params_table(trial.params)])
+        _print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
 
 
 @app.command()

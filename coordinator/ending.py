@@ -6,7 +6,7 @@ from rich.console import Console
 
 from coordinator.failures import account, by_cause, failed
 from coordinator.progress import Standing
-from coordinator.report import params_table, spelled
+from coordinator.report import params_table, result_of
 from shared.access import Access
 from shared.exits import Exit
 from shared.ledger.studies import AttemptRecord, StudyRecord
@@ -24,7 +24,7 @@ def report_end(standing: Standing, access: Access, console: Console) -> Exit:
     if best is None or record.state is StudyState.CANCELLED:
         _say_no_result(record, attempts, access, console)
         return Exit.NO_RESULT
-    say(console, f"Best trial {best.number} of {standing.counts.closed}: value {spelled(best.value)}", style="bold")
+    say(console, f"Best trial {best.number} of {standing.counts.closed}: {result_of(best)}", style="bold")
     say(console, "\n".join(params_table(best.params)))
     said = [line for attempt in attempts if attempt.trial_number == best.number for line in _lines(attempt.log_tail)]
     if said:

@@ -6,18 +6,22 @@ or something was reaped.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Orphan, QueueLoad, Snapshot
 from shared.broker import Broker
-from shared.errors import ServiceUnavailable
+from shared.errors import ServiceUnavailable, UnknownStudy
 from shared.ledger import Control, Database, Nodes, Studies
 from shared.ledger.control import TicketLoad
+from shared.logs import event
 from shared.messages import RESOURCES
 from shared.settings import Settings
 from shared.states import Ending, TicketState, WorkerState
+
+_log = logging.getLogger("coordinator.observer")
 
 _OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
 _PRESENCE_MISSES = 4
@@ -35,10 +39,13 @@ class Observer:
         self._broker = broker
         self._optuna = optuna
         self._orphans_at = 0.0
+        self._redis_is_away = False
+        self._deleted: set[int] = set()
 
     def look(self, *, steady_s: float) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         loads = tuple(self._control.loads())
+        orphans = self._orphans(loads)
         return Snapshot(
             steady_s=steady_s,
             loads=loads,
@@ -46,7 +53,8 @@ class Observer:
             expired=tuple(self._control.expired()),
             settled=tuple(self._control.settled()),
             queued=tuple(self._control.queued()),
-            orphans=self._orphans(loads),
+            orphans=orphans,
+            deleted=frozenset(self._deleted),
             ages_s={load.study.id: self._control.age_s(load.study.id) for load in loads if _asks(load, "timeout")},
             best_values={
                 load.study.id: self._studies.best_value(
@@ -63,6 +71,10 @@ class Observer:
     def look_for_orphans_soon(self) -> None:
         """Something was reaped: its Optuna trial is an orphan now."""
         self._orphans_at = 0.0
+
+    def remember_deleted(self, study_id: int) -> None:
+        """Optuna does not know the study any more."""
+        self._deleted.add(study_id)
 
     def _queues(self, loads: Sequence[TicketLoad]) -> dict[str, QueueLoad]:
         if not loads:
@@ -82,9 +94,14 @@ class Observer:
 
     def _depth(self, resource: str) -> int | None:
         try:
-            return self._broker.depth(resource)
-        except ServiceUnavailable:
+            messages = self._broker.depth(resource)
+        except ServiceUnavailable as error:
+            if not self._redis_is_away:
+                event(_log, "outage", level=logging.WARNING, during="depth", error=error)
+            self._redis_is_away = True
             return None
+        self._redis_is_away = False
+        return messages
 
     def _orphans(self, loads: Sequence[TicketLoad]) -> tuple[Orphan, ...]:
         ending = [load for load in loads if not any(load.by_state.get(state) for state in _OPEN)]
@@ -95,7 +112,11 @@ class Observer:
 
     def _orphans_of(self, load: TicketLoad) -> list[Orphan]:
         """Running for an attempt that is over, or beside the trial that its attempt has bound."""
-        running = self._optuna.study(load.study).owned_running()
+        try:
+            running = self._optuna.study(load.study).owned_running()
+        except UnknownStudy:
+            self.remember_deleted(load.study.id)
+            return []
         bound = self._control.bound_trials([(trial.owner.ticket, trial.owner.attempt) for trial in running])
         return [
             Orphan(study_id=load.study.id, trial=trial)

@@ -14,7 +14,7 @@ from shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
 from shared.states import Ending, StudyState, TicketState
 from shared.studies import OwnedTrial
 
-_LOST_MESSAGE_S = 2.0
+_LOST_MESSAGE_S = 5.0
 """A message younger than this may be on its way from Redis to a claim."""
 
 
@@ -55,6 +55,8 @@ class Snapshot:
     settled: tuple[SettledTicket, ...] = ()
     queued: tuple[QueuedTicket, ...] = ()
     orphans: tuple[Orphan, ...] = ()
+    deleted: frozenset[int] = frozenset()
+    """Studies that somebody deleted in Optuna."""
     ages_s: Mapping[int, float] = field(default_factory=dict)
     """By study, only for studies with a `timeout`."""
     best_values: Mapping[int, float | None] = field(default_factory=dict)
@@ -168,6 +170,8 @@ def _stop_at_limits(snapshot: Snapshot) -> Iterator[Stop]:
 
 def _limit_met(load: TicketLoad, snapshot: Snapshot) -> str | None:
     spec, study_id = load.study.spec, load.study.id
+    if study_id in snapshot.deleted:
+        return "deleted"
     timeout_s = spec.get("timeout")
     if timeout_s is not None and snapshot.ages_s.get(study_id, 0.0) >= timeout_s:
         return "timeout"

@@ -85,6 +85,14 @@ def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Con
     return table
 
 
+def result_of(trial: Trial) -> str:
+    """A trial's value; loss and size beside it where the study scores by them."""
+    value = "-" if trial.value is None else spelled(trial.value)
+    if trial.params_count is None or trial.loss is None:
+        return f"value {value}"
+    return f"value {value} (loss {spelled(trial.loss)}, {trial.params_count:,} parameters)"
+
+
 def params_table(params: Params) -> list[str]:
     """The best parameters, one per line."""
     return aligned([(name, spelled(value)) for name, value in params.items()]) if params else []
@@ -132,6 +140,9 @@ def trial_object(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "state": str(trial.state),
         "value": trial.value,
+        "loss": trial.loss,
+        "params_count": trial.params_count,
+        "active_params": trial.active_params,
         "params": trial.params,
         "duration_s": trial.duration_s,
         "reports": [{"step": report.step, "value": report.value} for report in trial.reports],

@@ -12,30 +12,86 @@ from typing import TYPE_CHECKING
 from shared.errors import nearest
 
 if TYPE_CHECKING:
+    from highnoon import callbacks as callbacks
+    from highnoon.config import Config as Config
+    from highnoon.config import ModelConfig as ModelConfig
+    from highnoon.config import TrainingConfig as TrainingConfig
+    from highnoon.data import TextDataset as TextDataset
+    from highnoon.data import register_dataset as register_dataset
     from highnoon.manager import HPOTrialManager as HPOTrialManager
+    from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
+    from highnoon.models.creation import create_model as create_model
+    from highnoon.models.creation import load_model as load_model
+    from highnoon.models.memory import estimate_memory as estimate_memory
+    from highnoon.models.size import active_parameters as active_parameters
+    from highnoon.models.size import count_parameters as count_parameters
+    from highnoon.presets import PRESETS as PRESETS
+    from highnoon.running import checkpoint_dir as checkpoint_dir
     from highnoon.running import report as report
+    from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
+    from highnoon.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
+    from highnoon.tokenizer import QWTTextTokenizer as QWTTextTokenizer
+    from highnoon.training.trainer import Trainer as Trainer
     from shared.errors import TrialPruned as TrialPruned
 
     __version__: str
 
 __all__ = [
+    "PRESETS",
+    "ByteStreamTokenizer",
+    "Config",
+    "EnterpriseMemoryManager",
     "HPOTrialManager",
+    "ModelConfig",
+    "QWTTextTokenizer",
+    "TextDataset",
+    "Trainer",
+    "TrainingConfig",
     "TrialPruned",
     "__version__",
+    "active_parameters",
+    "callbacks",
+    "checkpoint_dir",
+    "count_parameters",
+    "create_model",
+    "estimate_memory",
     "hsmn_search_space",
+    "load_model",
+    "register_dataset",
     "report",
+    "report_params",
     "should_prune",
 ]
 
 _HOMES = {
+    "EnterpriseMemoryManager": "highnoon.memory",
+    "PRESETS": "highnoon.presets",
+    "ByteStreamTokenizer": "highnoon.tokenizer",
+    "Config": "highnoon.config",
     "HPOTrialManager": "highnoon.manager",
+    "ModelConfig": "highnoon.config",
+    "QWTTextTokenizer": "highnoon.tokenizer",
+    "TextDataset": "highnoon.data",
+    "Trainer": "highnoon.training.trainer",
+    "TrainingConfig": "highnoon.config",
     "TrialPruned": "shared.errors",
+    "active_parameters": "highnoon.models.size",
+    "checkpoint_dir": "highnoon.running",
+    "count_parameters": "highnoon.models.size",
+    "create_model": "highnoon.models.creation",
+    "estimate_memory": "highnoon.models.memory",
     "hsmn_search_space": "highnoon.spaces",
+    "load_model": "highnoon.models.creation",
+    "register_dataset": "highnoon.data",
     "report": "highnoon.running",
+    "report_params": "highnoon.running",
     "should_prune": "highnoon.running",
 }
+
+_MODULES = {"callbacks"}
+"""Reached as `hn.callbacks`, and imported then: it needs Keras."""
 
 
 def __getattr__(name: str) -> object:
@@ -44,10 +100,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         found: object = version("highnoon-hpo")
+    elif name in _MODULES:
+        found = importlib.import_module(f"highnoon.{name}")
     elif name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
     else:
-        hint = "" if name.startswith("_") else f". {nearest(name, _HOMES)}"
+        hint = "" if name.startswith("_") else f". {nearest(name, [*_HOMES, *_MODULES])}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")
     globals()[name] = found
     return found

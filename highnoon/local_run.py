@@ -35,6 +35,7 @@ def run_trials(
 
     Raises what a callback raises, and KeyboardInterrupt, each after the trial was told.
     """
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
     next_ordinal = ordinals(study, spec)
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
@@ -43,7 +44,7 @@ def run_trials(
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
-        outcomes.append(_run_trial(study, asked, objective))
+        outcomes.append(_run_trial(study, asked, objective, spec))
         _log_trial(spec, asked, outcomes[-1])
         if call_back(study.optuna_study, callbacks, asked.number):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
@@ -51,10 +52,10 @@ def run_trials(
     return outcomes
 
 
-def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective) -> Outcome:
+def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: StudySpec) -> Outcome:
     channel = StudyChannel(study, asked.trial_id)
     try:
-        outcome = run_attempt(objective, asked.params, channel)
+        outcome = run_attempt(objective, asked.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise
@@ -79,6 +80,9 @@ class StudyChannel:
     def should_prune(self) -> bool:
         """False while the database is away."""
         return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Nothing to send: the outcome has it, and in this process no trial is lost without its study."""
 
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again."""
@@ -122,6 +126,8 @@ def _log_trial(spec: StudySpec, asked: Asked, outcome: Outcome) -> None:
         trial=asked.number,
         state=TOLD_AS[outcome.ending],
         value=outcome.value,
+        loss=outcome.loss if outcome.loss != outcome.value else None,
+        size=outcome.params_count,
         seconds=outcome.duration_s,
         cause=outcome.cause,
         reason=outcome.message or None,

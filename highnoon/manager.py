@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from highnoon import running
+from highnoon import rehearsal, running
 from shared import errors
 from shared.errors import EveryTrialFailed, InvalidInput, NoCompletedTrial, Problem, StudyConflict, UserInputError
+from shared.pareto import Candidate, pareto_front
 from shared.states import TrialState
 from shared.study import StudySpec
 from shared.trial import Params, Trial
@@ -38,11 +39,14 @@ class HPOTrialManager:
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+
+    With a `param_budget` trials are ranked by loss and size, see `shared.score`; without one by their loss.
     """
 
     TrialPruned = errors.TrialPruned
     report = staticmethod(running.report)
     should_prune = staticmethod(running.should_prune)
+    report_params = staticmethod(running.report_params)
 
     def __init__(
         self,
@@ -54,6 +58,12 @@ class HPOTrialManager:
         sampler: str | Mapping[str, Any] = "tpe",
         load_if_exists: bool = True,
         seed: int | None = None,
+        param_budget: int | None = None,
+        lambda_efficiency: float = 0.1,
+        param_budget_hard: bool = False,
+        memory_warning_pct: float | None = None,
+        memory_grace_steps: int | None = None,
+        prefetch_buffer_size: int | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -62,6 +72,12 @@ class HPOTrialManager:
             "pruner": pruner,
             "sampler": sampler,
             "seed": seed,
+            "param_budget": param_budget,
+            "lambda_efficiency": lambda_efficiency,
+            "param_budget_hard": param_budget_hard,
+            "memory_warning_pct": memory_warning_pct,
+            "memory_grace_steps": memory_grace_steps,
+            "prefetch_buffer_size": prefetch_buffer_size,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage
@@ -78,8 +94,9 @@ class HPOTrialManager:
     ) -> Params:
         """Adds trials to the study, one after another; returns the best parameters that the study has then.
 
-        `n_trials` is how many this call adds, by default the manager's. After each trial every callback is called as
-        f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a callback raises passes on.
+        `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
+        callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
+        callback raises is logged.
 
         Raises InvalidInput with every mistake at once, StudyConflict when the study asks another question,
         EveryTrialFailed when no trial did anything but fail, and NoCompletedTrial when all were pruned.
@@ -92,6 +109,7 @@ class HPOTrialManager:
             asked if n_trials is None else {**asked, "n_trials": n_trials},
             [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
         )
+        spec = spec.model_copy(update={"n_trials": rehearsal.capped(spec.n_trials, rehearsal.TRIALS)})
         study = self._joined(spec)
         _run(study, spec, objective, called)
         return self.best_params
@@ -111,16 +129,39 @@ class HPOTrialManager:
 
     @property
     def best_value(self) -> float:
-        """The value of the best trial. Raises NoCompletedTrial."""
-        value = self.best_trial.value
-        if value is None:
-            raise errors.InvariantBroken(f"the best trial of study {self._spec.name} completed without a value")
-        return value
+        """The value of the best trial: its score, which is its loss without a param_budget. Raises NoCompletedTrial."""
+        return _present(self.best_trial.value, "value", self._spec)
+
+    @property
+    def best_loss(self) -> float:
+        """The loss of the best trial, as its objective gave it. Raises NoCompletedTrial."""
+        return _present(self.best_trial.loss, "loss", self._spec)
 
     @property
     def trials(self) -> list[Trial]:
         """All trials of the study by number, also the running and the failed ones, whoever ran them."""
         return self._results().trials()
+
+    def pareto_front(self) -> list[tuple[int, float, int]]:
+        """(trial number, loss, parameters) of every completed trial that none beats in both, smallest first.
+
+        No lambda is in it. Raises NoCompletedTrial, and UserInputError when no completed trial said its size.
+        """
+        completed = self._results().trials([TrialState.COMPLETE])
+        if not completed:
+            raise self._nothing_completed()
+        candidates = [
+            Candidate(number=trial.number, loss=trial.loss, params=trial.params_count)
+            for trial in completed
+            if trial.loss is not None and trial.params_count is not None
+        ]
+        if not candidates:
+            raise UserInputError(
+                f"study {self._spec.name!r} knows the size of no trial. Build the model with hn.create_model, call "
+                'hpo.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
+            )
+        front = pareto_front(candidates, maximize=self._spec.direction == "maximize")
+        return [(one.number, one.loss, one.params) for one in front]
 
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
@@ -139,7 +180,7 @@ class HPOTrialManager:
                 f"study {spec.name!r} exists already, and load_if_exists=False asks for a new one. "
                 "Choose another study_name, or leave load_if_exists out to add trials to it."
             )
-        store.create_study(spec.name, spec.direction)
+        store.create_study(spec.name, spec.direction, spec.scoring)
         self._must_be_new = False
         self._study = store.open(spec)
         return self._study
@@ -150,7 +191,7 @@ class HPOTrialManager:
             _refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
             store = self._connected()
             if self._url is None:
-                store.create_study(self._spec.name, self._spec.direction)
+                store.create_study(self._spec.name, self._spec.direction, self._spec.scoring)
             self._study = store.open(self._spec)
         return self._study
 
@@ -180,6 +221,12 @@ def _run(
     if last is not None:
         count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
         raise EveryTrialFailed(f"{count} failed; the last one: {last.message}\n{last.traceback}".rstrip())
+
+
+def _present(number: float | None, what: str, spec: StudySpec) -> float:
+    if number is None:
+        raise errors.InvariantBroken(f"the best trial of study {spec.name} completed without a {what}")
+    return number
 
 
 def _checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) -> StudySpec:

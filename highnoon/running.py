@@ -1,12 +1,14 @@
 """What an objective may say about the trial that runs in this process, and ask about it.
 
-The same two calls in process, in a worker's trial process, and as methods of HPOTrialManager: they speak through
-the channel that the runner of the attempt has bound.
+The same calls in process and in a worker's trial process, the first three also as methods of HPOTrialManager: they
+speak through the channel that the runner of the attempt has bound.
 """
 
 from __future__ import annotations
 
-from shared.current import channel
+from pathlib import Path
+
+from shared.current import channel, checkpoints
 
 
 def report(value: float, step: int) -> None:
@@ -20,3 +22,22 @@ def report(value: float, step: int) -> None:
 def should_prune() -> bool:
     """True when the study's pruner would end this trial now. Raises NoTrialRunning outside an objective."""
     return channel().should_prune()
+
+
+def report_params(params: int, active_params: int | None = None) -> None:
+    """Says how many parameters this trial's model has; needed before the first report where there is a param_budget.
+
+    `active_params` are those that one input meets (mixtures of experts); they are kept beside and never scored.
+    Raises NoTrialRunning outside an objective, InvalidInput for what is no count, InvalidObjectiveResult for another
+    count than reports were scored with, and TrialStopped beyond a hard budget.
+    """
+    channel().report_params(params, active_params)
+
+
+def checkpoint_dir() -> Path:
+    """A folder that this trial finds as it was left when a worker has to try it again on the same machine.
+
+    It is removed when the trial is over. In process nothing is tried again: there it is a temporary folder.
+    Raises NoTrialRunning outside an objective.
+    """
+    return checkpoints().path()

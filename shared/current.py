@@ -1,4 +1,5 @@
-"""The trial that runs here: which channel `report` and `should_prune` of this process speak through.
+"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
+what its study asks of memory, and the folder of its checkpoints.
 
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
@@ -9,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from shared.checkpoints import CheckpointFolder
 from shared.errors import NoTrialRunning
 
 
 class Channel(Protocol):
-    """What a running objective may say and ask. Both calls may raise TrialStopped or TrialCancelled."""
+    """What a running objective may say and ask. Each call may raise TrialStopped or TrialCancelled."""
 
     def report(self, value: float, step: int) -> None:
         """Records an intermediate value; the first value of a step wins, as in Optuna."""
@@ -23,32 +27,82 @@ class Channel(Protocol):
     def should_prune(self) -> bool:
         """True when the study's pruner would end this trial now."""
 
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Says how large the model of this trial is; the last count before the first report counts."""
 
-_mine: ContextVar[Channel | None] = ContextVar("channel", default=None)
-"""The channel of the trial whose objective this thread of control is in."""
 
-_bound: list[Channel] = []
-"""Every channel bound in this process, oldest first: a thread that an objective starts inherits no context."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryWishes:
+    """What a study says about memory; what is None comes from the guide's table for this machine."""
+
+    memory_warning_pct: float | None = None
+    memory_grace_steps: int | None = None
+    prefetch_buffer_size: int | None = None
+
+
+NO_WISHES = MemoryWishes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _RunningTrial:
+    channel: Channel
+    memory: MemoryWishes
+    checkpoints: CheckpointFolder
+
+
+_mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
+"""The trial whose objective this thread of control is in."""
+
+_bound: list[_RunningTrial] = []
+"""Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
 @contextmanager
-def bound(channel: Channel) -> Iterator[None]:
-    """Makes `channel` the one that the trial running here speaks through."""
-    token = _mine.set(channel)
-    _bound.append(channel)
+def bound(channel: Channel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None) -> Iterator[None]:
+    """Makes `channel` the one that the trial running here speaks through.
+
+    `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
+    """
+    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints))
+    token = _mine.set(trial)
+    _bound.append(trial)
     try:
         yield
     finally:
-        _bound.remove(channel)
+        _bound.remove(trial)
         _mine.reset(token)
+
+
+def is_trial_running() -> bool:
+    """True inside an objective that a manager or a worker runs."""
+    return bool(_bound)
 
 
 def channel() -> Channel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
-    found = _mine.get() or (_bound[-1] if _bound else None)
+    return _required().channel
+
+
+def checkpoints() -> CheckpointFolder:
+    """The running trial's folder for checkpoints. Raises NoTrialRunning outside an objective."""
+    return _required().checkpoints
+
+
+def memory_wishes() -> MemoryWishes:
+    """What the study of the trial running here says about memory; nothing outside a trial."""
+    found = _here()
+    return NO_WISHES if found is None else found.memory
+
+
+def _required() -> _RunningTrial:
+    found = _here()
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report() and should_prune() may only be called inside an objective "
-            "that HPOTrialManager.optimize() or a worker runs"
+            "no trial is running here: report(), should_prune(), report_params() and checkpoint_dir() may only be "
+            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found
+
+
+def _here() -> _RunningTrial | None:
+    return _mine.get() or (_bound[-1] if _bound else None)

@@ -10,12 +10,15 @@ Faults: something is wrong.
     │   └── NoCompletedTrial     a best trial was asked for, and none has completed
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
+    │   ├── ServiceRefused       reachable, but it denies us a right; never retried
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
-    │   ├── InvalidObjectiveResult  it returned something that is not a number
+    │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
+    │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
+    │   ├── TrainingDiverged     the loss or a gradient stopped being a number; says at which step
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -25,7 +28,7 @@ Signals: a trial ends early, and nothing is wrong. They are another branch on pu
 
     TrialSignal
     ├── TrialPruned              raised by the user's objective after `should_prune()` said yes
-    ├── TrialStopped             raised inside the trial when the supervisor asks it to stop (memory, drain)
+    ├── TrialStopped             raised inside the trial when it must not go on (memory, drain, hard budget)
     └── TrialCancelled           raised inside the trial when a person cancelled it
 """
 
@@ -98,6 +101,10 @@ class ServiceUnavailable(ServiceError):
     """Not reachable now. Retried with backoff by the holder of the connection; `doctor` explains it."""
 
 
+class ServiceRefused(ServiceError):
+    """Reachable, but it denies us a right (to create tables, say). Not retried; the message names the remedy."""
+
+
 class EmbeddedServiceError(ServiceError):
     """A service that `coordinator start` runs itself cannot be started. Not retried; the message names the remedy."""
 
@@ -119,7 +126,19 @@ class ObjectiveError(HighNoonError):
 
 
 class InvalidObjectiveResult(ObjectiveError):
-    """The objective returned something that is not a number. Ends the attempt as failed."""
+    """The objective gave something that is no number, or none that the study can score. Ends the attempt as failed."""
+
+
+class MissingParamCount(ObjectiveError):
+    """The study has a parameter budget, and the trial has no parameter count. Ends the attempt as failed."""
+
+
+class TrainingDiverged(ObjectiveError):
+    """The loss or a gradient is NaN or infinite from `step` on. Raised by Trainer; nothing is saved after it."""
+
+    def __init__(self, message: str, step: int) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class EveryTrialFailed(ObjectiveError):
@@ -143,7 +162,14 @@ class TrialPruned(TrialSignal):
 
 
 class TrialStopped(TrialSignal):
-    """The supervisor asked the trial to stop; the argument is the reason. Raised inside `report` and `should_prune`."""
+    """The trial must not go on; the argument is the reason. Raised inside `report`, `should_prune`, `report_params`.
+
+    `constraint` is by how much it missed what it had to keep, as a share of that: above 0, for the sampler.
+    """
+
+    def __init__(self, reason: str = "", *, constraint: float | None = None) -> None:
+        super().__init__(reason)
+        self.constraint = constraint
 
 
 class TrialCancelled(TrialSignal):

@@ -7,7 +7,9 @@ This file has the values and the pure decisions; the statements are in `ledger`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
 from shared.trial import Outcome, Params
@@ -42,11 +44,15 @@ class LostAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to make attempt `attempt` of ticket `ticket_id`, as `claim` granted it."""
+    """The right to make attempt `attempt` of ticket `ticket_id`, as `claim` granted it.
+
+    `spec` is the study's specification at that moment: limits may change between two attempts.
+    """
 
     ticket_id: int
     attempt: int
     study_id: int
+    spec: Mapping[str, Any]
     ordinal: int
     losses: int
     errors: int
@@ -61,6 +67,14 @@ class RetryPolicy:
 
     max_attempts: int = 3
     retry_errors: int = 0
+
+
+_RETRY_DELAY_S = 1.0
+
+
+def retry_delay_s(losses: int) -> float:
+    """How long a ticket waits after a loss: doubled each time, or a node in trouble eats all attempts in a second."""
+    return _RETRY_DELAY_S * 2.0**losses
 
 
 def dispose(outcome: Outcome, *, losses: int, errors: int, policy: RetryPolicy) -> Disposition:

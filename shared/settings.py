@@ -33,11 +33,13 @@ ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
 READ_ELSEWHERE = (
     "HIGHNOON_DATA_DIR",
     "HIGHNOON_OBJECTIVES",
+    "HIGHNOON_REHEARSAL",
     "HIGHNOON_TOKEN",
     "HIGHNOON_WEBUI_*",
     "HIGHNOON_STUDY",
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
+    "HIGHNOON_CHECKPOINT_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 

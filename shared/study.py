@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
 from shared import objective as objectives
+from shared.current import MemoryWishes
 from shared.errors import InvalidInput, Problem, nearest
 from shared.grid import grid_problems
 from shared.objective import ObjectiveRef
 from shared.scalars import is_storable
+from shared.score import Scoring
 from shared.space import KINDS, SearchSpace, read_space, written_form
 from shared.strategy import Count, Natural, Strict
 from shared.strategy import PrunerSpec as PrunerSpec
@@ -29,8 +31,11 @@ from shared.validation import Key, problems_in, refusal
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
 
-QUESTION = ("direction", "objective", "search_space")
-"""What makes a study another study; everything else may differ between two that share a name."""
+QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
+"""What makes a study another study; everything else may differ between two that share a name.
+
+The last two set the scale of its scores: on another scale they cannot be compared.
+"""
 
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
@@ -60,6 +65,7 @@ class StudySpec(Strict):
 
     param_budget: Count | None = None
     lambda_efficiency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    param_budget_hard: bool = False
     memory_warning_pct: float | None = None
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
@@ -94,6 +100,14 @@ class StudySpec(Strict):
             raise refusal(map(_moved_up, problems))
         return space
 
+    @field_validator("param_budget_hard")
+    @classmethod
+    def _a_hard_budget_is_a_budget(cls, is_hard: bool, info: ValidationInfo) -> bool:
+        if is_hard and info.data.get("param_budget", 0) is None:
+            hint = "Write for example param_budget = 1000000."
+            raise refusal([Problem(key="param_budget_hard", message="needs a param_budget", value=is_hard, hint=hint)])
+        return is_hard
+
     @field_validator("memory_warning_pct")
     @classmethod
     def _memory_warning_pct_is_a_fraction(cls, fraction: float | None) -> float | None:
@@ -119,6 +133,25 @@ class StudySpec(Strict):
         """The objective's reference, taken apart."""
         return ObjectiveRef.parse(self.objective)
 
+    @property
+    def memory(self) -> MemoryWishes:
+        """What its trials' memory guards are told."""
+        return MemoryWishes(
+            memory_warning_pct=self.memory_warning_pct,
+            memory_grace_steps=self.memory_grace_steps,
+            prefetch_buffer_size=self.prefetch_buffer_size,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this study turns losses into scores."""
+        return Scoring(
+            direction=self.direction,
+            param_budget=self.param_budget,
+            lambda_efficiency=self.lambda_efficiency,
+            param_budget_hard=self.param_budget_hard,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only, in the grammar of a study file."""
         return self.model_dump(mode="json")
@@ -135,7 +168,9 @@ class StudySpec(Strict):
         """The keys that make this another question than `other`: two such studies cannot share a name."""
         # As text, because to Python the choices 1, 1.0 and True are equal.
         mine, theirs = self.to_json(), other.to_json()
-        return [key for key in QUESTION if _canonical(mine[key]) != _canonical(theirs[key])]
+        different = [key for key in QUESTION if _canonical(mine[key]) != _canonical(theirs[key])]
+        both_unscored = self.scoring.terms is None and other.scoring.terms is None
+        return [key for key in different if key != "lambda_efficiency" or not both_unscored]
 
 
 _EXAMPLES = {

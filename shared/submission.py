@@ -6,7 +6,9 @@ rows appear in one transaction.
 
 from __future__ import annotations
 
+import logging
 import secrets
+import shlex
 from dataclasses import dataclass
 
 from shared.access import Access
@@ -14,8 +16,11 @@ from shared.errors import StudyConflict
 from shared.grid import grid
 from shared.ledger.database import IntegrityError
 from shared.ledger.studies import StudyRecord
+from shared.logs import event
 from shared.states import StudyState
 from shared.study import StudySpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +41,9 @@ def submit(spec: StudySpec, access: Access) -> Submission:
     if known is not None:
         return _join(known, spec, access)
     spec = _with_seed(spec, secrets.randbelow(2**31))
-    trials, note = _trials_of(spec)
-    access.store.create_study(spec.name, spec.direction)
+    trials, note = trials_of(spec)
+    access.store.create_study(spec.name, spec.direction, spec.scoring)
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
     try:
         record = access.studies.create(spec.name, spec.to_json(), queue=spec.resources, n_trials=trials)
     except IntegrityError:
@@ -55,14 +61,18 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         )
     if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
+    if not access.store.exists(spec.name):
+        raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
     spec = _with_seed(spec, before.seed or 0)
-    trials, note = _trials_of(spec)
-    have = access.studies.counts(known.id).total
-    if known.state is StudyState.FINISHED and have >= trials:
-        return Submission(record=known, spec=spec, trials=have, added=0, joined=True, note=note)
+    trials, note = trials_of(spec)
+    counts = access.studies.counts(known.id)
+    if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
+        return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
     added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
     record = access.studies.get(spec.name)
-    return Submission(record=record, spec=spec, trials=max(have, trials), added=added, joined=True, note=note)
+    if record.state is StudyState.PAUSED:
+        note = f"it is paused: python -m coordinator resume {shlex.quote(spec.name)}"
+    return Submission(record=record, spec=spec, trials=max(counts.total, trials), added=added, joined=True, note=note)
 
 
 def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
@@ -70,7 +80,7 @@ def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
     return spec if spec.seed is not None else spec.model_copy(update={"seed": seed})
 
 
-def _trials_of(spec: StudySpec) -> tuple[int, str]:
+def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
     if spec.sampler.name != "grid":
         return spec.n_trials, ""

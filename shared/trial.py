@@ -28,15 +28,29 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParamCount:
+    """How large a model is: all its parameters, and those that one input meets, where that is known."""
+
+    total: int
+    active: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one attempt ended: decided once, then persisted as it is.
 
-    `value` is what Optuna is told (None unless COMPLETED, or PRUNED with a report). `cause` is a stable
-    class for machines (`exception`, `exited`, `signal`, `timeout`, ...), `message` one line for people.
+    `value` is what Optuna is told, the score; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
+    the objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one
+    missed what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
+    `message` one line for people.
     """
 
     ending: Ending
     value: float | None = None
+    loss: float | None = None
+    params_count: int | None = None
+    active_params: int | None = None
+    constraint: float | None = None
     cause: str | None = None
     message: str = ""
     traceback: str = ""
@@ -48,26 +62,38 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
-        value = self.value if self.value is None or math.isfinite(self.value) else str(self.value)
-        return {**asdict(self), "ending": str(self.ending), "value": value}
+        spelled = {key: _spelled(getattr(self, key)) for key in _NUMBERS}
+        return {**asdict(self), "ending": str(self.ending), **spelled}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The inverse of `to_json`; keys of a newer version are dropped. Raises KeyError without an ending."""
         known = {f.name for f in fields(cls)}
-        value = data.get("value")
-        read = {"ending": Ending(data["ending"]), "value": None if value is None else float(value)}
-        return cls(**{**{k: v for k, v in data.items() if k in known}, **read})
+        numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
+        return cls(**{**{k: v for k, v in data.items() if k in known}, "ending": Ending(data["ending"]), **numbers})
+
+
+_NUMBERS = ("value", "loss", "constraint")
+
+
+def _spelled(number: float | None) -> float | str | None:
+    return number if number is None or math.isfinite(number) else str(number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One point of a study, read from Optuna. `number` is Optuna's; `value` is what the sampler was told."""
+    """One point of a study, read from Optuna. `number` is Optuna's; `value` is what the sampler was told: the score.
+
+    `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
+    """
 
     number: int
     state: TrialState
     params: Params
     value: float | None = None
+    loss: float | None = None
+    params_count: int | None = None
+    active_params: int | None = None
     reports: tuple[Report, ...] = ()
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -27,6 +27,7 @@ _SENTENCES = {
     "greater_than_equal": "must be at least {ge}",
     "int_type": "must be a whole number",
     "invalid_key": "a key must be text",
+    "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "missing": "is missing",

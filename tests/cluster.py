@@ -9,19 +9,21 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
+from shared.access import opened
 from shared.ledger import Database, Studies
 from shared.ledger.schema import tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import TicketState, TrialState
 from shared.studies import OptunaStore
-from shared.study import StudySpec
+from shared.study import StudySpec, build_spec
+from shared.submission import submit
 from shared.trial import Trial
 from tests.support import eventually
 
@@ -67,22 +69,36 @@ class Cluster:
             timeout=120,
         )
 
-    def submit(self, objective: str, n_trials: int, *, name: str = "study", **keys: Any) -> str:
-        """Writes a study file and submits it by the command line; returns the study's name."""
-        spec = {
+    def study(self, objective: str, n_trials: int, *, name: str, **keys: Any) -> dict[str, Any]:
+        """A study as a person would write it; a bare objective is one of tests/objectives.py."""
+        return {
             "name": name,
             "n_trials": n_trials,
-            "objective": f"objectives.py:{objective}",
+            "objective": objective if ":" in objective else f"objectives.py:{objective}",
             "code_dir": str(HERE),
             "sampler": "random",
             "seed": 1,
             "search_space": {"x": ["uniform", -5.0, 5.0]},
             **keys,
         }
-        path = self.folder / f"{name}.json"
-        path.write_text(json.dumps(spec))
-        done = self.cli("submit", str(path))
+
+    def submit(self, objective: str, n_trials: int, *, name: str = "study", **keys: Any) -> str:
+        """Writes a study file and submits it by the command line; returns the study's name."""
+        done = self.cli("submit", str(self.write(objective, n_trials, name=name, **keys)))
         assert done.returncode == 0, done.stderr
+        return name
+
+    def write(self, objective: str, n_trials: int, *, name: str = "study", **keys: Any) -> Path:
+        """A study file."""
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(self.study(objective, n_trials, name=name, **keys)))
+        return path
+
+    def submit_here(self, objective: str, n_trials: int, *, name: str, **keys: Any) -> str:
+        """As `submit`, without the second that a command takes to start."""
+        spec = build_spec(self.study(objective, n_trials, name=name, **keys), source=name)
+        with opened(self.database_url, create=True) as access:
+            submit(spec, access)
         return name
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
@@ -160,6 +176,10 @@ class Books:
         self._database = database
         self._store = store
         self.studies = Studies(database)
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """For what a test asks of the tables themselves."""
+        return self._database.transaction()
 
     def wait_until_over(self, name: str, timeout_s: float = 90.0) -> StudyRecord:
         eventually(lambda: self.studies.get(name).is_over, timeout_s, what=f"study {name} is over")

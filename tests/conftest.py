@@ -44,13 +44,13 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 def postgres_url(stack: Stack) -> Iterator[str]:
     """The address of an empty database; it is dropped afterwards, whoever is still connected."""
-    with database(stack) as url:
+    with empty_database(stack) as url:
         yield url
 
 
 @contextmanager
-def database(stack: Stack) -> Iterator[str]:
-    """As `postgres_url`, for as long as a caller wants it."""
+def empty_database(stack: Stack) -> Iterator[str]:
+    """The same for fixtures that live longer than a test."""
     name = f"test_{next(_database_numbers)}"
     _execute(stack, f"CREATE DATABASE {name}")
     try:

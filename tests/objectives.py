@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,86 @@ def patient(params: dict[str, Any]) -> float:
     raise TimeoutError("nobody said go")
 
 
+def patient_by_study(params: dict[str, Any]) -> float:
+    """As `patient`, for many studies in one cluster: each waits for a file of its own name."""
+    go = Path(os.environ["TEST_GO_FOLDER"]) / os.environ["HIGHNOON_STUDY"]
+    for step in range(100_000):
+        if go.exists():
+            return float(params["x"])
+        hn.report(float(step), step)
+        time.sleep(0.02)
+    raise TimeoutError("nobody said go")
+
+
+def fails_for_half(params: dict[str, Any]) -> float:
+    if params["x"] < 0:
+        raise ValueError("x is negative")
+    return float(params["x"])
+
+
+def wraps_what_stops_it(params: dict[str, Any]) -> float:
+    """Reports until it is stopped, and takes our signal for a fault of its own."""
+    try:
+        for step in range(100_000):
+            hn.report(float(step), step)
+            time.sleep(0.02)
+    except Exception as error:
+        raise RuntimeError("training broke") from error
+    return 0.0
+
+
+def makes_a_number_of_what_stops_it(params: dict[str, Any]) -> float:
+    """As many objectives do: whatever goes wrong is a bad score."""
+    try:
+        for step in range(100_000):
+            hn.report(float(step), step)
+            time.sleep(0.02)
+    except Exception:
+        return float("inf")
+    return 0.0
+
+
+def leaves_a_thread(params: dict[str, Any]) -> float:
+    """Without isolation this thread stays in the supervisor, which must not fork any more."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return 0.0
+
+
+def kills_its_supervisor(params: dict[str, Any]) -> float:
+    os.kill(os.getppid(), signal.SIGKILL)
+    return 0.0
+
+
 def reports_and_prunes(params: dict[str, Any]) -> float:
     for step in range(10):
         hn.report(float(params["x"]) + step, step)
         if hn.should_prune():
             raise hn.TrialPruned
     return float(params["x"])
+
+
+def sized(params: dict[str, Any]) -> float:
+    """Says its size, then reports its loss twice; both are fixed by x."""
+    hn.report_params(500, active_params=200)
+    hn.report(float(params["x"]), 0)
+    hn.report(float(params["x"]), 1)
+    return float(params["x"])
+
+
+def returns_its_size(params: dict[str, Any]) -> dict[str, Any]:
+    return {"loss": float(params["x"]), "params": 500}
+
+
+def says_its_size_and_dies(params: dict[str, Any]) -> float:
+    hn.report_params(500)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def too_large(params: dict[str, Any]) -> float:
+    hn.report_params(1500)
+    print("training begins")
+    return 0.5
 
 
 def raises(params: dict[str, Any]) -> float:
@@ -146,3 +221,10 @@ def writes_a_file(params: dict[str, Any]) -> float:
 def _open_sockets() -> int:
     links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return sum(link.startswith("socket:") for link in links)
+
+
+def shows_memory_policy(params: dict[str, Any]) -> float:
+    """The thresholds that a memory guard of this trial works with."""
+    manager = hn.EnterpriseMemoryManager()
+    print(f"policy {manager.policy.warning_fraction} {manager.policy.grace_steps} {manager.prefetch_buffer_size}")
+    return 0.0

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.exits import Exit
-from shared.ledger import Database, Leases, Nodes
+from shared.ledger import Database, Leases, Nodes, Studies
 from shared.logs import event
 from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
+from workers.checkpoints import sweep
 from workers.node import Node, threads_per_slot, without_secrets
 from workers.slot import SlotNote, SlotNotes
 
 _log = logging.getLogger("workers.agent")
 
 _LOOK_S = 0.5
+_LONGEST_PAUSE_S = 10.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 _POOL_RESTARTS = 5
 """A pool that dies more often than this within a minute has a fault that a restart does not mend."""
@@ -48,6 +49,9 @@ class Agent:
         self._leases = Leases(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._entered = False
+        self._enter_at = 0.0
+        self._enter_pause_s = 0.5
         self._beat_at = 0.0
         self._pool_starts: list[float] = []
         self._kill_pool_at: float | None = None
@@ -59,8 +63,8 @@ class Agent:
         # The pool imports TensorFlow meanwhile; it takes no message before it has.
         pool = self._start_pool()
         try:
-            self._enter()
             while True:
+                self._enter_if_due()
                 self._hear_signals(pool)
                 self._let_go_of_the_dead()
                 self._beat()
@@ -75,24 +79,26 @@ class Agent:
         finally:
             self._leave(pool)
 
-    def _enter(self) -> None:
-        """Waits for the database, saying so, then registers this boot."""
-        for attempt in Retrying(
-            retry=retry_if_exception_type(ServiceUnavailable),
-            wait=wait_random_exponential(multiplier=0.5, max=10.0),
-            before_sleep=_note_wait,
-            reraise=True,
-        ):
-            with attempt:
-                self._database.check_schema()
-                self._nodes.enter(
-                    self._node.worker_id,
-                    host=self._node.host,
-                    pid=os.getpid(),
-                    slots=self._node.slots,
-                    queues=self._node.resources,
-                )
-        event(_log, "enter", worker=self._node.worker_id[:8], host=self._node.host, slots=self._node.slots)
+    def _enter_if_due(self) -> None:
+        """Registers this boot as soon as the database answers, saying meanwhile that it is waited for."""
+        if self._entered or time.monotonic() < self._enter_at:
+            return
+        node = self._node
+        try:
+            self._database.check_schema()
+            sweep(node.checkpoints, self._is_over)
+            self._nodes.enter(node.worker_id, host=node.host, pid=os.getpid(), slots=node.slots, queues=node.resources)
+        except ServiceUnavailable as error:
+            event(_log, "waiting_for_database", level=logging.WARNING, worker=node.worker_id[:8], error=error)
+            self._enter_at = time.monotonic() + random.uniform(0.5, 1.0) * self._enter_pause_s
+            self._enter_pause_s = min(2 * self._enter_pause_s, _LONGEST_PAUSE_S)
+            return
+        self._entered = True
+        event(_log, "enter", worker=node.worker_id[:8], host=node.host, slots=node.slots)
+
+    def _is_over(self, study: str) -> bool:
+        record = Studies(self._database).find(study)
+        return record is not None and record.is_over
 
     def _start_pool(self) -> subprocess.Popen[str]:
         """The pool gets its settings through a pipe, its environment holds no secret."""
@@ -149,11 +155,15 @@ class Agent:
             return
         self._beat_at = time.monotonic() + self._node.settings.presence_s
         self._node.health_file.touch()
+        if not self._entered:
+            return
         try:
             state = self._nodes.beat(self._node.worker_id)
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="beat", error=error)
             return
+        # Another ledger at the same address knows nothing of this boot.
+        self._entered = state is not None
         if state is WorkerState.DRAINING and not self._node.drain.is_given():
             signal.raise_signal(signal.SIGTERM)
 
@@ -166,6 +176,9 @@ class Agent:
                 event(_log, "outage", level=logging.WARNING, during="let_go", error=error)
 
     def _let_go(self, note: SlotNote) -> None:
+        if note.attempt is None:
+            self._notes.drop(note)
+            return
         if note.trial_group is not None:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
         disposition = self._leases.lose(
@@ -198,6 +211,8 @@ class Agent:
             shutil.rmtree(self._node.folder, ignore_errors=True)
 
     def _mark(self, state: WorkerState) -> None:
+        if not self._entered:
+            return
         try:
             self._nodes.mark(self._node.worker_id, state)
         except ServiceUnavailable as error:
@@ -208,8 +223,3 @@ def _tied_to_agent() -> None:
     """Runs in the pool before exec: ends with its agent, and hears signals that the agent has blocked."""
     die_with_parent(signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _note_wait(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    event(_log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)

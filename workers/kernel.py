@@ -53,7 +53,7 @@ def release_inherited(keep: Collection[int]) -> None:
 
 
 def restore_signals() -> None:
-    """Python's own defaults: an inherited handler would run the supervisor's code inside the trial."""
+    """Python's own defaults: a trial must run none of its supervisor's handlers, and hear what that one ignores."""
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -98,7 +98,8 @@ class ThreadTrial:
         self.pid: int | None = None
         self.pipe = Pipe(ours)
         self._theirs = theirs
-        self._writing_end = output.writing_end
+        self._writing_end = os.dup(output.writing_end)
+        output.release_writing_end()
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
         self._thread.start()
 

@@ -92,6 +92,15 @@ class Node:
         """The working directory of one attempt."""
         return self.settings.home / "runs" / study / f"trial-{trial_number:05d}"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of all tickets, by study."""
+        return self.settings.home / "checkpoints"
+
+    def checkpoint_dir(self, study: str, ordinal: int) -> Path:
+        """The checkpoints of one ticket, whichever attempt has saved them."""
+        return self.checkpoints / study / f"ticket-{ordinal:05d}"
+
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:

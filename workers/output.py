@@ -6,6 +6,7 @@ two files of half the limit each stay on the disk, whatever the objective prints
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +31,7 @@ class Output:
         os.set_blocking(self._reading, False)
         _widen(self._reading)
         self.ended = False
+        self._released = False
 
     def fileno(self) -> int:
         """For select."""
@@ -37,7 +39,9 @@ class Output:
 
     def release_writing_end(self) -> None:
         """The trial holds it now; ours would keep the pipe open for ever."""
-        os.close(self.writing_end)
+        if not self._released:
+            os.close(self.writing_end)
+            self._released = True
 
     def drain(self, *, at_most_bytes: int = 8 * _PIPE_BYTES) -> None:
         """Takes what has come, without waiting."""
@@ -63,13 +67,17 @@ class Output:
         """Closes file and pipe; the tail stays readable."""
         self._file.close()
         os.close(self._reading)
+        self.release_writing_end()
 
     def _keep(self, chunk: bytes) -> None:
-        self._tail = (self._tail + chunk)[-self._tail_bytes :]
-        if self._written + len(chunk) > self._half:
-            self._rotate()
-        self._file.write(chunk)
-        self._written += len(chunk)
+        kept = self._tail + chunk
+        self._tail = kept[max(0, len(kept) - self._tail_bytes) :]
+        # No training ends because a disk is full: what the file lacks, the tail still has.
+        with contextlib.suppress(OSError):
+            if self._written + len(chunk) > self._half:
+                self._rotate()
+            self._file.write(chunk)
+            self._written += len(chunk)
 
     def _rotate(self) -> None:
         self._file.close()

@@ -1,9 +1,10 @@
 """The private pipe between a trial process and its supervisor: one JSON object per line, versioned.
 
     trial -> supervisor   {"event": "hello", "version": 1}
-                          {"event": "report", "step": 3, "value": 0.2}
+                          {"event": "params", "total": 1200, "active": null}
+                          {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
                           {"event": "ask", "id": 1, "question": "should_prune"}
-                          {"event": "result", "outcome": {...}}
+                          {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (spawned trials only, first line)
                           {"event": "answer", "id": 1, "answer": true}
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
@@ -22,7 +23,7 @@ import threading
 from typing import Any
 
 from shared.errors import TrialCancelled, TrialStopped
-from shared.trial import Outcome, Report
+from shared.trial import Outcome, ParamCount, Report
 
 PIPE_VERSION = 1
 
@@ -84,6 +85,7 @@ class PipeChannel:
         self._lock = threading.Lock()
         self._questions = 0
         self._interruption: Event | None = None
+        self._interrupted = False
 
     def hello(self) -> None:
         """The first line of every trial process."""
@@ -91,10 +93,11 @@ class PipeChannel:
 
     def report(self, value: float, step: int) -> None:
         """Sends and does not wait: training never waits for the database."""
-        with self._lock:
-            self._pipe.send({"event": "report", "step": step, "value": value})
-            self._note(self._pipe.receive(0.0))
-        self._raise_interruption()
+        self._tell({"event": "report", "step": step, "value": value})
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Sends at once: of a trial that is killed, its supervisor still knows the size."""
+        self._tell({"event": "params", "total": total, "active": active})
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
@@ -108,7 +111,13 @@ class PipeChannel:
     def result(self, outcome: Outcome) -> None:
         """The last line."""
         with self._lock:
-            self._pipe.send({"event": "result", "outcome": outcome.to_json()})
+            self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self._pipe.send(event)
+            self._note(self._pipe.receive(0.0))
+        self._raise_interruption()
 
     def _await_answer(self, question: int) -> bool:
         while not self._pipe.closed:
@@ -127,6 +136,7 @@ class PipeChannel:
     def _raise_interruption(self) -> None:
         if self._interruption is None:
             return
+        self._interrupted = True
         if self._interruption["event"] == "cancel":
             raise TrialCancelled("cancelled by a person")
         raise TrialStopped(self._interruption["reason"])
@@ -135,3 +145,8 @@ class PipeChannel:
 def report_of(event: Event) -> Report:
     """The Report in a `report` event."""
     return Report(step=event["step"], value=event["value"])
+
+
+def count_of(event: Event) -> ParamCount:
+    """The ParamCount in a `params` event."""
+    return ParamCount(total=event["total"], active=event["active"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
-from celery.signals import worker_before_create_process, worker_process_init
+from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
 from shared.broker import make_app
 from shared.errors import HighNoonError
@@ -23,6 +24,7 @@ from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
 from workers.launch import tensorflow_has_run
+from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
 from workers.supervisor import Supervisor
@@ -42,6 +44,7 @@ def run_pool(node: Node) -> int:
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
+    leave_when_idle(app, node)
     # The images of this product run as an ordinary user; whoever runs it as root has decided so.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
@@ -54,8 +57,9 @@ def preload(names: tuple[str, ...]) -> None:
         began = time.monotonic()
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise PreloadError(f"preload: cannot import {name!r} ({error}); HIGHNOON_PRELOAD lists it") from error
+        except Exception as error:  # the module's own code: whatever its import raises
+            reason = f"{type(error).__name__}: {error}"
+            raise PreloadError(f"preload: cannot import {name!r} ({reason}); HIGHNOON_PRELOAD lists it") from error
         event(_log, "preload", module=name, seconds=time.monotonic() - began)
     if tensorflow_has_run():
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
@@ -77,9 +81,17 @@ def register_task(app: Celery, node: Node) -> None:
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def _forget_parent(**_: object) -> None:
+    def _begin_as_supervisor(**_: object) -> None:
         supervisors.clear()
         configure(node.settings.log_level)
+        # A service manager may signal every process of the node. The order to drain comes through the agent, and
+        # billiard's own handler would leave in the middle of an attempt, with its lease.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    @worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _end_as_celery_child(**_: object) -> None:
+        # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:
@@ -88,7 +100,7 @@ def _refuse_unsafe_forks(baseline: int) -> None:
     @worker_before_create_process.connect(weak=False)  # type: ignore[untyped-decorator]
     def _check(**_: object) -> None:
         threads = kernel.thread_count()
-        if threads != baseline or tensorflow_has_run():
+        if threads > baseline or tensorflow_has_run():
             event(_log, "unsafe_fork", level=logging.ERROR, threads=threads, baseline=baseline)
 
 

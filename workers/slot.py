@@ -1,7 +1,8 @@
-"""The note of a slot: which lease this supervisor holds and which trial process it runs, as a small file.
+"""The note of a slot: which ticket this supervisor is at work on, by which attempt and trial process, as a small file.
 
 Written by the supervisor, read by the node's agent when the supervisor is dead: it lets go of the lease at once
 and ends what the trial left behind. A hint only: every write that follows from it is fenced in the ledger.
+A node without notes has nothing to do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from shared.processes import identify
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotNote:
-    """`started_ticks` makes the pid unique for this boot of the machine."""
+    """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the claim."""
 
     pid: int
     started_ticks: int
     study: str
     ticket: int
-    attempt: int
+    attempt: int | None = None
     trial_group: int | None = None
 
     @property
@@ -45,33 +46,47 @@ class SlotNotes:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def holding(self, study: str, ticket: int, attempt: int) -> Iterator[None]:
-        """The note exists exactly while this process holds the lease."""
+    def at_work(self, study: str, ticket: int) -> Iterator[None]:
+        """The note exists from before this process asks for the lease until it has let go of it."""
         me = identify(os.getpid())
         assert me is not None, "a running process has an identity"
-        self._write(SlotNote(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket, attempt=attempt))
+        self._write(SlotNote(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket))
         try:
             yield
         finally:
             self._path(me.pid).unlink(missing_ok=True)
 
+    def add_attempt(self, attempt: int) -> None:
+        """Notes the lease that was granted."""
+        self._rewrite(lambda note: replace(note, attempt=attempt))
+
     def add_trial(self, trial_group: int | None) -> None:
         """Notes the process group of the trial that now runs."""
-        note = self._read(self._path(os.getpid()))
-        if note is not None:
-            self._write(replace(note, trial_group=trial_group))
+        self._rewrite(lambda note: replace(note, trial_group=trial_group))
+
+    def none_at_work(self) -> bool:
+        """True when no living supervisor has a ticket, nor will have one once the node drains."""
+        return not any(note.writer_is_alive for note in self._all())
 
     def orphaned(self) -> list[SlotNote]:
         """Notes whose supervisor is dead."""
-        notes = [self._read(path) for path in self._folder.glob("*.json")]
-        return [note for note in notes if note is not None and not note.writer_is_alive]
+        return [note for note in self._all() if not note.writer_is_alive]
 
     def drop(self, note: SlotNote) -> None:
         """Forgets a note that was acted upon."""
         self._path(note.pid).unlink(missing_ok=True)
 
+    def _all(self) -> list[SlotNote]:
+        notes = [self._read(path) for path in self._folder.glob("*.json")]
+        return [note for note in notes if note is not None]
+
     def _path(self, pid: int) -> Path:
         return self._folder / f"{pid}.json"
+
+    def _rewrite(self, change: Callable[[SlotNote], SlotNote]) -> None:
+        note = self._read(self._path(os.getpid()))
+        if note is not None:
+            self._write(change(note))
 
     def _write(self, note: SlotNote) -> None:
         draft = self._folder / f"{note.pid}.new"

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from shared.broker import Broker
-from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable
-from shared.lease import Disposition, Lease, RetryPolicy, dispose
-from shared.ledger import Database, Leases, Studies
+from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
+from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
-from shared.states import INFRASTRUCTURE_ENDINGS
+from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
+from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
-from workers.launch import Running, ThreadTrial, fork_is_safe, launch
+from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
 from workers.slot import SlotNotes
@@ -37,17 +40,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger("workers.supervisor")
 
-_RETRY_DELAY_S = 1.0
-"""Doubled with each loss of the ticket: a node in trouble must not eat all attempts within a second."""
-
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStudy:
-    """A study as this supervisor has it open: its question, and Optuna's side of it."""
+    """A study as this supervisor has it open: its question as the ledger has it, and Optuna's side of it."""
 
+    written: Mapping[str, Any]
     spec: StudySpec
     optuna: OptunaStudy
 
@@ -63,33 +64,41 @@ class Supervisor:
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
-        self._studies = Studies(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._open: dict[int, OpenStudy] = {}
+        self._haunted = False
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        lease = self._claim(message)
-        if lease is None:
-            return
-        with self._notes.holding(message.study, lease.ticket_id, lease.attempt):
-            try:
-                study = self._study(lease)
-                trial = self._ask(study, lease)
-                outcome = self._run(study, lease, trial)
-                self._conclude(study, lease, trial, outcome)
-            except LeaseLost as error:
-                self._event("lease_lost", lease, level=logging.WARNING, reason=error)
-            except Exception as error:
-                # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
-                _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
-                self._let_go(lease, error)
+        with self._notes.at_work(message.study, message.ticket):
+            lease = self._claim(message)
+            if lease is None:
+                return
+            self._notes.add_attempt(lease.attempt)
+            self._attempt(lease)
         self._broker.ring()
+        if self._haunted:
+            self._event("abandoned_thread", lease, level=logging.ERROR)
+            os._exit(_EXIT_ABANDONED)
+
+    def _attempt(self, lease: Lease) -> None:
+        try:
+            study = self._study(lease)
+            trial = self._ask(study, lease)
+            outcome = self._run(study, lease, trial)
+            self._conclude(study, lease, trial, outcome)
+        except LeaseLost as error:
+            self._event("lease_lost", lease, level=logging.WARNING, reason=error)
+        except Exception as error:
+            # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
+            _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
+            self._let_go(lease, error)
 
     def _claim(self, message: RunTrial) -> Lease | None:
         if self._node.drain.is_given():
+            self._decline(message)
             return None
         ttl_s = self._node.settings.lease_s
         lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
@@ -97,13 +106,22 @@ class Supervisor:
             self._event("claim", lease)
         return lease
 
+    def _decline(self, message: RunTrial) -> None:
+        """Otherwise the coordinator would wait until it takes the message for lost."""
+        try:
+            self._leases.decline(message.ticket)
+            self._broker.ring()
+        except ServiceUnavailable as error:
+            event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
+
     def _study(self, lease: Lease) -> OpenStudy:
+        """Opened once, and anew when somebody has submitted it with other limits."""
         known = self._open.get(lease.study_id)
-        if known is not None:
+        if known is not None and known.written == lease.spec:
             return known
-        record = self._persistently(lambda: self._studies.by_id(lease.study_id))
-        spec = StudySpec.from_json(record.spec)
-        study = OpenStudy(spec=spec, optuna=self._persistently(lambda: self._store.open(spec)))
+        spec = StudySpec.from_json(lease.spec)
+        optuna = self._persistently(lambda: self._store.open(spec))
+        study = OpenStudy(written=lease.spec, spec=spec, optuna=optuna)
         self._open[lease.study_id] = study
         return study
 
@@ -136,35 +154,47 @@ class Supervisor:
             limit_bytes=settings.log_limit_bytes,
             tail_bytes=settings.log_tail_bytes,
         )
-        running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial), output)
-        self._notes.add_trial(running.pid)
         limits = Limits(
             trial_timeout_s=spec.trial_timeout,
             stall_timeout_s=spec.stall_timeout,
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
-        duties.attend(running)
-        try:
-            outcome = Watch(running, output, duties, limits).run()
-            self._persistently(duties.write_reports)
-            return outcome
-        finally:
-            running.clean_up()
-            output.close()
+        with closing(output):
+            checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
+            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial, checkpoints), output)
+            try:
+                self._notes.add_trial(running.pid)
+                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+                duties.attend(running)
+                outcome = Watch(running, output, duties, limits).run()
+                self._persistently(duties.write_reports)
+                return self._excused(outcome)
+            finally:
+                running.clean_up()
+                # The thread of a trial without isolation may outlive its attempt: this process must not go on then.
+                self._haunted = isinstance(running, ThreadTrial) and running.is_abandoned
+
+    def _excused(self, outcome: Outcome) -> Outcome:
+        """A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back."""
+        if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
+            return replace(outcome, ending=Ending.RELEASED, cause="drain")
+        return outcome
 
     def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
         policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
         disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+        checkpoints = self._checkpoints(lease)
         if disposition is Disposition.SETTLE:
             self._persistently(lambda: self._leases.settle(lease, outcome))
+            checkpoints.remove()
             self._log_outcome(lease, trial, outcome)
             self._tell(study, lease, trial, outcome)
             return
         charge = disposition is Disposition.RETRY
-        delay_s = _RETRY_DELAY_S * 2**lease.losses if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
+        checkpoints.leave()
+        delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
         self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
         self._log_outcome(lease, trial, outcome)
         self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
@@ -181,7 +211,7 @@ class Supervisor:
             return "spawn"
         return spec.isolation
 
-    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked) -> Assignment:
+    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, checkpoints: Path) -> Assignment:
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
@@ -190,15 +220,16 @@ class Supervisor:
             objective=spec.objective,
             code_dir=spec.code_dir,
             params=trial.params,
+            scoring=spec.scoring,
+            memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
+            checkpoint_dir=str(checkpoints),
             supervisor_pid=os.getpid(),
         )
 
-    def _leave_if_abandoned(self, running: Running, lease: Lease) -> None:
-        if isinstance(running, ThreadTrial) and running.is_abandoned:
-            self._event("abandoned_thread", lease, level=logging.ERROR)
-            os._exit(_EXIT_ABANDONED)
+    def _checkpoints(self, lease: Lease) -> TicketCheckpoints:
+        return TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
 
     def _let_go(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"
@@ -225,17 +256,19 @@ class Supervisor:
         except ServiceUnavailable as error:
             self._event("left_to_coordinator", lease, level=logging.WARNING, error=error)
             return False
+        except UnknownStudy as error:
+            self._event("study_deleted", lease, level=logging.ERROR, error=error)
+            return False
         except InvariantBroken as error:
             self._event("invariant_broken", lease, level=logging.ERROR, error=error)
         return True
 
     def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
-        study = self._open.get(lease.study_id)
         event(
             _log,
             action,
             level=level,
-            study=study.spec.name if study else lease.study_id,
+            study=lease.spec["name"],
             ticket=lease.ticket_id,
             attempt=lease.attempt,
             worker=self._node.worker_id[:8],
@@ -249,6 +282,8 @@ class Supervisor:
             trial=trial.number,
             ending=outcome.ending,
             value=outcome.value,
+            loss=outcome.loss if outcome.loss != outcome.value else None,
+            size=outcome.params_count,
             seconds=outcome.duration_s,
             cause=outcome.cause,
             reason=outcome.message or None,

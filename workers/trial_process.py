@@ -14,14 +14,17 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared.current import NO_WISHES, MemoryWishes
 from shared.errors import ObjectiveError
-from shared.execution import run_attempt
+from shared.execution import UNSCORED, run_attempt
 from shared.objective import ObjectiveRef, load
 from shared.processes import die_with_parent
+from shared.score import Scoring
 from shared.states import Ending
 from shared.trial import Outcome, Params
 from workers import kernel
@@ -43,11 +46,19 @@ class Assignment:
     params: Params
     seed: int
     work_dir: str
+    checkpoint_dir: str
     supervisor_pid: int
+    scoring: Scoring = UNSCORED
+    memory: MemoryWishes = NO_WISHES
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Assignment:
+        """The inverse of `to_json`. Raises TypeError for what another version wrote."""
+        return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
 
 
 def trial_seed(study_seed: int, ordinal: int) -> int:
@@ -79,7 +90,7 @@ def spawned(descriptor: int) -> NoReturn:
     try:
         end = socket.socket(fileno=descriptor)
         pipe = Pipe(end)
-        assignment = Assignment(**pipe.receive(None)[0]["assignment"])
+        assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
         _become_a_trial(assignment, end.fileno(), None)
         channel = PipeChannel(pipe)
         channel.hello()
@@ -101,7 +112,14 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     except ObjectiveError as error:
         return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
     _seed_libraries(assignment.seed)
-    return run_attempt(objective, assignment.params, channel)
+    return run_attempt(
+        objective,
+        assignment.params,
+        channel,
+        assignment.scoring,
+        memory=assignment.memory,
+        checkpoints=Path(assignment.checkpoint_dir),
+    )
 
 
 def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
@@ -109,9 +127,9 @@ def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> Non
     die_with_parent(signal.SIGKILL)
     if os.getppid() != assignment.supervisor_pid:
         os._exit(_RESULT_SENT)
+    kernel.restore_signals()
     if output is not None:
         os.setsid()
-        kernel.restore_signals()
         _redirect(output)
     kernel.prefer_as_oom_victim()
     _settle_in(assignment)
@@ -134,6 +152,7 @@ def _settle_in(assignment: Assignment) -> None:
         HIGHNOON_STUDY=assignment.study,
         HIGHNOON_TICKET=str(assignment.ticket),
         HIGHNOON_ATTEMPT=str(assignment.attempt),
+        HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
         TMPDIR=str(scratch),
     )
     tempfile.tempdir = None

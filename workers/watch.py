@@ -12,15 +12,18 @@ from typing import Protocol
 
 from shared.lease import Wish
 from shared.states import Ending
-from shared.trial import Outcome, Report
+from shared.trial import Outcome, ParamCount, Report
 from workers.launch import Exit, Running, now_s, wait_any
 from workers.output import Output
-from workers.pipe import PIPE_VERSION, Event, report_of
+from workers.pipe import PIPE_VERSION, Event, count_of, report_of
 
 _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
 """Signals that a process brings upon itself. The others came from outside."""
+
+_COMES_OF_OUR_ASKING = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
+"""What a trial may say that was asked to end, if only by SIGTERM."""
 
 _LOOK_S = 0.5
 """How often drain and deadlines are looked at."""
@@ -65,7 +68,10 @@ class Watch:
         self._limits = limits
         self._began_at = self._progress_at = now_s()
         self._renew_at = self._began_at + limits.renew_s
+        self._count: ParamCount | None = None
         self._result: Outcome | None = None
+        # True when our signal was raised in the objective: whatever it made of it, also a number, comes of that.
+        self._interrupted = False
         # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
         self._verdict: Outcome | None = None
         self._verdict_at = 0.0
@@ -99,11 +105,14 @@ class Watch:
                 case "report":
                     self._progress_at = now_s()
                     self._duties.take_report(report_of(event))
+                case "params":
+                    self._count = count_of(event)
                 case "ask":
                     answer = self._duties.should_prune()
                     self._running.pipe.send_nowait({"event": "answer", "id": event["id"], "answer": answer})
                 case "result":
                     self._result = Outcome.from_json(event["outcome"])
+                    self._interrupted = event["interrupted"]
                 case "hello" if event["version"] != PIPE_VERSION:
                     message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                     self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
@@ -163,7 +172,7 @@ class Watch:
     def _conclude(self) -> Outcome:
         exit_ = self._await_exit()
         return replace(
-            self._ending(exit_),
+            self._sized(self._ending(exit_)),
             exit_status=exit_.status,
             signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
             peak_rss_bytes=exit_.peak_rss_bytes,
@@ -182,13 +191,17 @@ class Watch:
             self._running.kill(signal.SIGKILL)
         return exit_ or Exit()
 
+    def _sized(self, outcome: Outcome) -> Outcome:
+        """With the size that a trial said before it was killed."""
+        if self._count is None or outcome.params_count is not None:
+            return outcome
+        return replace(outcome, params_count=self._count.total, active_params=self._count.active)
+
     def _ending(self, exit_: Exit) -> Outcome:
         result, verdict = self._result, self._verdict
-        if verdict is not None and (result is None or result.ending in (Ending.STOPPED, Ending.CANCELLED)):
+        if verdict is not None and (result is None or self._interrupted or result.ending in _COMES_OF_OUR_ASKING):
             return verdict
-        if result is not None:
-            return result
-        return ending_of(exit_)
+        return result or ending_of(exit_)
 
 
 def ending_of(exit_: Exit) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from highnoon.webui.library import LOSS, Study, cause_of, ending_of
+from highnoon.webui.library import Study, cause_of, ending_of
 from highnoon.webui.plain import dumps, finite
 from shared.ledger.overview import AttemptSpan
 from shared.trial import ParamValue, Trial
@@ -109,7 +109,8 @@ def trial_object(trial: Trial, span: AttemptSpan | None = None) -> dict[str, Any
         "ending": ending_of(trial),
         "cause": cause_of(trial) or None,
         "value": trial.value,
-        "loss": trial.attrs.get(LOSS, trial.value),
+        "loss": trial.loss,
+        "params_count": trial.params_count,
         "params": trial.params,
         "reports": [{"step": report.step, "value": report.value} for report in trial.reports],
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
@@ -128,7 +129,7 @@ def _csv_row(trial: Trial, names: Sequence[str], spans: Mapping[int, AttemptSpan
         ending_of(trial),
         _harmless(cause_of(trial)),
         trial.value,
-        trial.attrs.get(LOSS, trial.value),
+        trial.loss,
         trial.started_at.isoformat() if trial.started_at else None,
         trial.ended_at.isoformat() if trial.ended_at else None,
         trial.duration_s,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -26,7 +26,6 @@ FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one look at the database."""
 
 CAUSE, ENDING, MESSAGE, TICKET = "highnoon:cause", "highnoon:ending", "highnoon:message", "highnoon:ticket"
-LOSS, PARAMS = "highnoon:loss", "highnoon:params"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +204,8 @@ class Library:
         """
         studies = self.studies()
         for study in studies:
-            self.snapshot(study.name)
+            with suppress(UnknownStudy):  # deleted behind the ledger's back
+                self.snapshot(study.name)
         for study in studies[:1]:
             self.importance(study.name)
 

@@ -17,7 +17,7 @@ from highnoon.webui import assets, charts, exports, forms
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.formats import FILTERS, segment, sparkline
 from highnoon.webui.guard import Guard
-from highnoon.webui.library import LOSS, STATES, Study, cause_of, ending_of
+from highnoon.webui.library import STATES, Study, cause_of, ending_of
 from highnoon.webui.listing import StudyWish, TrialWish, choose_studies, choose_trials
 from highnoon.webui.sessions import Visitor
 from shared.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
@@ -197,7 +197,7 @@ def show_study(request: Request, desk: Here, name: str) -> Response:
         "recent": list(reversed(snapshot.trials[-_FEW:])),
         "names": list(snapshot.space),
         "space": snapshot.written_space or study.spec.get("search_space", {}),
-        "has_loss": any(LOSS in trial.attrs for trial in snapshot.trials),
+        "has_loss": any(trial.params_count is not None for trial in snapshot.trials),
         "has_reports": any(trial.reports for trial in snapshot.trials),
         "eta_s": _eta_s(study),
     }

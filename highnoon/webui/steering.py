@@ -14,11 +14,12 @@ from highnoon.webui.library import Library, Study
 from shared.errors import InvalidInput, Problem, StudyConflict
 from shared.ledger import Studies
 from shared.ledger.studies import StudyRecord
-from shared.states import Ending
+from shared.states import Ending, StudyState
 from shared.study import MOST_TRIALS, StudySpec, build_spec
-from shared.submission import Submission, submit
+from shared.submission import Submission, submit, trials_of
 from shared.trial import Params
 
+_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 _RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
 
 
@@ -72,8 +73,9 @@ class Steering:
         if not count >= 1 or wanted > MOST_TRIALS:
             problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
             raise InvalidInput("request", [problem])
+        self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
         spec = StudySpec.from_json({**record.spec, "n_trials": wanted})
-        added = submit(spec, self.library.access()).added
+        added = self._studies.extend(record.id, spec.to_json(), n_trials=trials_of(spec)[0])
         self._require(added > 0, study, "every point of its grid has its trial already")
         self.library.forget(study.name)
         return added

@@ -175,6 +175,9 @@ class Control:
             .values(state=state, stop_reason=func.coalesce(studies.c.stop_reason, reason), ended_at=db_now())
         )
         with self._db.transaction() as connection:
+            # First the lock, then the look: a statement that waits for the row still sees the tickets of before, and
+            # would close a study over the tickets that somebody has just added.
+            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
             return connection.execute(statement).rowcount == 1
 
     def mark_started(self, study_id: int) -> None:
@@ -192,10 +195,11 @@ class Control:
             return float(connection.scalar(statement) or 0.0)
 
     def recent_endings(self, study_id: int, count: int) -> list[Ending]:
-        """How the last `count` settled tickets ended, newest first (for `max_failures_in_a_row`)."""
+        """How the last `count` tickets ended that were settled since the study's clock began, newest first."""
         statement = (
             select(tickets.c.ending)
-            .where(tickets.c.study_id == study_id, tickets.c.settled_at.is_not(None))
+            .join(studies, studies.c.id == tickets.c.study_id)
+            .where(tickets.c.study_id == study_id, tickets.c.settled_at >= studies.c.started_at)
             .order_by(tickets.c.settled_at.desc())
             .limit(count)
         )

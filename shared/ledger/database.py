@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import SchemaMismatch, ServiceUnavailable
 from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
+from shared.outages import service_error
 from shared.urls import masked, normalise
 
 _POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
@@ -32,16 +34,15 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One READ COMMITTED transaction. Raises ServiceUnavailable when the database is away; commits at the end."""
+        """One READ COMMITTED transaction. Raises ServiceUnavailable or ServiceRefused; commits at the end."""
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (OperationalError, InterfaceError) as error:
-            raise ServiceUnavailable(f"database {masked(self.url)}: {_first_line(error)}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise ServiceUnavailable(f"database {masked(self.url)}: {_first_line(error)}") from error
-            raise
+        except (DBAPIError, PoolTimeout) as error:
+            known = service_error(self.url, error)
+            if known is None:
+                raise
+            raise known from error
 
     def create_schema(self) -> None:
         """Makes the tables if there are none. Raises SchemaMismatch when another version made them."""
@@ -98,8 +99,4 @@ def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
 
 
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-
-
-__all__ = ["Database", "IntegrityError", "ProgrammingError"]
+__all__ = ["Database", "IntegrityError"]

@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, exists, insert, select, true, update
+from sqlalchemy import Connection, Update, and_, case, exists, insert, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
-from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose
+from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, studies, tickets, workers
 from shared.states import Ending, StudyState, TicketState, WorkerState
@@ -48,6 +48,7 @@ class Leases:
     def claim(self, ticket_id: int, holder: Holder, *, ttl_s: float) -> Lease | None:
         """The lease on a ticket's next attempt, or None when it is not to be had (taken, paused, over)."""
         study_runs = exists().where(studies.c.id == tickets.c.study_id, studies.c.state == StudyState.RUNNING)
+        spec = select(studies.c.spec).where(studies.c.id == tickets.c.study_id).scalar_subquery()
         statement = (
             update(tickets)
             .where(
@@ -65,7 +66,7 @@ class Leases:
                 step=None,
                 rss_bytes=None,
             )
-            .returning(tickets)
+            .returning(tickets, spec.label("spec"))
         )
         with self._db.transaction() as connection:
             row = connection.execute(statement).mappings().first()
@@ -89,6 +90,7 @@ class Leases:
             ticket_id=ticket_id,
             attempt=row["attempt"],
             study_id=row["study_id"],
+            spec=row["spec"],
             ordinal=row["ordinal"],
             losses=row["losses"],
             errors=row["errors"],
@@ -96,6 +98,11 @@ class Leases:
             ttl_s=ttl_s,
             before=before,
         )
+
+    def decline(self, ticket_id: int) -> None:
+        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one."""
+        with self._db.transaction() as connection:
+            connection.execute(_put_back(ticket_id))
 
     def bind(self, lease: Lease, *, trial_id: int, trial_number: int, params: Params, log_path: str) -> None:
         """Writes which Optuna trial this attempt runs, and its parameters for the attempt that may follow."""
@@ -189,7 +196,7 @@ class Leases:
                 return None
             policy = RetryPolicy(max_attempts=row.spec["max_attempts"], retry_errors=row.spec["retry_errors"])
             disposition = dispose(outcome, losses=row.losses, errors=row.errors, policy=policy)
-            connection.execute(update(tickets).where(fence).values(_after_loss(disposition, outcome)))
+            connection.execute(update(tickets).where(fence).values(_after_loss(disposition, outcome, row.losses)))
             connection.execute(
                 update(attempts)
                 .where(attempts.c.ticket_id == ticket_id, attempts.c.attempt == attempt)
@@ -224,12 +231,14 @@ def _waiting_or_cancelled() -> ColumnElement[str]:
     return case((tickets.c.cancel_requested, TicketState.CANCELLED.value), else_=TicketState.WAITING.value)
 
 
-def _after_loss(disposition: Disposition, outcome: Outcome) -> dict[str, Any]:
-    charged = {"losses": tickets.c.losses + 1, "lease_expires_at": None}
+def _after_loss(disposition: Disposition, outcome: Outcome, losses: int) -> dict[str, Any]:
+    charged = {"losses": losses + 1, "lease_expires_at": None}
     if disposition is Disposition.SETTLE:
         settled = {"state": TicketState.SETTLED, "ending": outcome.ending, "outcome": outcome.to_json()}
         return {**charged, **settled, "settled_at": db_now()}
-    return {**charged, "state": _waiting_or_cancelled(), "worker_id": None, "queued_at": None}
+    not_before = db_now() + retry_delay_s(losses)
+    waiting = {"state": _waiting_or_cancelled(), "worker_id": None, "queued_at": None, "not_before": not_before}
+    return {**charged, **waiting}
 
 
 def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None:
@@ -252,9 +261,13 @@ def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None
 def _put_back_while_paused(connection: Connection, ticket_id: int) -> None:
     """A message for a paused study: resume must find the ticket waiting, or it would never dispatch it again."""
     paused = exists().where(studies.c.id == tickets.c.study_id, studies.c.state == StudyState.PAUSED)
-    connection.execute(
+    connection.execute(_put_back(ticket_id).where(paused))
+
+
+def _put_back(ticket_id: int) -> Update:
+    return (
         update(tickets)
-        .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED, paused)
+        .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
         .values(state=TicketState.WAITING, queued_at=None)
     )
 

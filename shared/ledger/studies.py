@@ -105,14 +105,6 @@ class Studies:
             raise UnknownStudy(f"no study named {name!r} in this ledger")
         return record
 
-    def by_id(self, study_id: int) -> StudyRecord:
-        """The study of that id. Raises UnknownStudy."""
-        with self._db.transaction() as connection:
-            row = connection.execute(select(studies).where(studies.c.id == study_id)).mappings().first()
-        if row is None:
-            raise UnknownStudy(f"no study with id {study_id} in this ledger")
-        return record_of(row)
-
     def all(self) -> list[StudyRecord]:
         """All studies, oldest first."""
         with self._db.transaction() as connection:
@@ -138,7 +130,10 @@ class Studies:
         return record_of(row)
 
     def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int) -> int:
-        """Makes it a running study of at least `n_trials` tickets (cancelled ones aside); returns how many it added."""
+        """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
+
+        Tickets that a limit had dropped come first: an ordinal may be a grid's point, and no other has it.
+        """
         with self._db.transaction() as connection:
             # The study's row is the lock: two that extend at once must not both add.
             connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
@@ -149,12 +144,9 @@ class Studies:
                 ).where(tickets.c.study_id == study_id)
             ).one()
             missing = max(0, n_trials - int(have))
-            _add_tickets(connection, study_id, first=int(last) + 1, count=missing)
-            connection.execute(
-                update(studies)
-                .where(studies.c.id == study_id)
-                .values(spec=dict(spec), state=StudyState.RUNNING, stop_reason=None, ended_at=None)
-            )
+            revived = _revive_tickets(connection, study_id, at_most=missing)
+            _add_tickets(connection, study_id, first=int(last) + 1, count=missing - revived)
+            connection.execute(update(studies).where(studies.c.id == study_id).values(spec=dict(spec), **_live_again()))
         return missing
 
     def pause(self, study_id: int) -> bool:
@@ -178,7 +170,10 @@ class Studies:
         return bool(changed)
 
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
-        """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many."""
+        """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
+
+        The study lives again, but a paused one stays paused.
+        """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:
             chosen.append(tickets.c.trial_number.in_(numbers))
@@ -200,11 +195,7 @@ class Studies:
                 )
             ).rowcount
             if count:
-                connection.execute(
-                    update(studies)
-                    .where(studies.c.id == study_id)
-                    .values(state=StudyState.RUNNING, stop_reason=None, ended_at=None)
-                )
+                connection.execute(update(studies).where(studies.c.id == study_id).values(**_live_again()))
         return count
 
     def delete(self, study_id: int) -> None:
@@ -277,6 +268,31 @@ def request_cancel(connection: Connection, study_id: int) -> None:
             cancel_requested=begun,
         )
     )
+
+
+def _live_again() -> dict[str, Any]:
+    """No limit ends it until one is met anew: what was over starts its clock with its next dispatch."""
+    was_over = studies.c.state.in_([StudyState.FINISHED, StudyState.CANCELLED])
+    return {
+        "state": case((studies.c.state == StudyState.PAUSED, StudyState.PAUSED.value), else_=StudyState.RUNNING.value),
+        "stop_reason": None,
+        "started_at": case((was_over, None), else_=studies.c.started_at),
+        "ended_at": None,
+    }
+
+
+def _revive_tickets(connection: Connection, study_id: int, *, at_most: int) -> int:
+    dropped = (
+        select(tickets.c.id)
+        .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CANCELLED)
+        .order_by(tickets.c.ordinal)
+        .limit(at_most)
+    )
+    return connection.execute(
+        update(tickets)
+        .where(tickets.c.id.in_(dropped))
+        .values(state=TicketState.WAITING, cancel_requested=False, queued_at=None)
+    ).rowcount
 
 
 def _add_tickets(connection: Connection, study_id: int, *, first: int, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from optuna.trial import TrialState
 
@@ -17,8 +18,19 @@ CAUSE = "highnoon:cause"
 MESSAGE = "highnoon:message"
 TRACEBACK = "highnoon:traceback"
 
-DID_NOT_FIT = "constraints:memory"
-"""Optuna's spelling of the constraint `memory`; above 0 is infeasible, so that samplers leave the region."""
+LOSS = "highnoon:loss"
+PARAMS = "highnoon:params"
+ACTIVE_PARAMS = "highnoon:active_params"
+SCORE = "highnoon:score"
+
+_CONSTRAINT = "constraints:"
+"""Optuna's spelling of a constraint's name; above 0 is infeasible, so that samplers leave the region."""
+
+_NAMED = {"param_budget": "param_budget"}
+"""The constraint that a cause of a stop stands for. All others are of one kind: it did not fit into memory."""
+
+_LEAST_MISS = 1e-3
+"""A stop is a miss, also where what was measured last was just within bounds."""
 
 
 def verdict_of(outcome: Outcome) -> Verdict:
@@ -27,8 +39,8 @@ def verdict_of(outcome: Outcome) -> Verdict:
     return Verdict(
         state=state,
         value=_value(outcome) if state is not TrialState.FAIL else None,
-        user_attrs=_said(outcome),
-        system_attrs={DID_NOT_FIT: 1.0} if outcome.ending is Ending.STOPPED else {},
+        user_attrs={**_said(outcome), **_measured(outcome)},
+        system_attrs=_constraints(outcome),
     )
 
 
@@ -48,6 +60,28 @@ def _value(outcome: Outcome) -> float | None:
     if outcome.ending is Ending.COMPLETED and (outcome.value is None or math.isnan(outcome.value)):
         raise InvariantBroken(f"an attempt counts as completed with the value {outcome.value}")
     return None if outcome.value is None or math.isnan(outcome.value) else float(outcome.value)
+
+
+def _constraints(outcome: Outcome) -> dict[str, float]:
+    """How far a stopped trial was from feasible: 1.0 where nobody measured it."""
+    if outcome.ending is not Ending.STOPPED:
+        return {}
+    missed_by = 1.0 if outcome.constraint is None else max(outcome.constraint, _LEAST_MISS)
+    return {_CONSTRAINT + _NAMED.get(outcome.cause or "", "memory"): missed_by}
+
+
+def _measured(outcome: Outcome) -> dict[str, Any]:
+    """Loss, size and score of a trial that said its size; of the others the value tells all. JSON has no infinity."""
+    if outcome.params_count is None:
+        return {}
+    written = outcome.to_json()
+    found = {
+        LOSS: written["loss"],
+        PARAMS: outcome.params_count,
+        ACTIVE_PARAMS: outcome.active_params,
+        SCORE: written["value"],
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _said(outcome: Outcome) -> dict[str, str]:

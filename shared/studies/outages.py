@@ -1,4 +1,4 @@
-"""What a database that is away looks like through Optuna, SQLAlchemy and a driver, as one error of ours."""
+"""The same border for Optuna, which wraps what SQLAlchemy raises."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from shared.errors import ServiceUnavailable
-from shared.urls import masked
+from shared.outages import service_error
 
 
 @contextmanager
@@ -19,19 +18,7 @@ def reported(url: str) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, PoolTimeout, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        if not _passes(cause):
+        known = service_error(url, error.__cause__ if isinstance(error, StorageInternalError) else error)
+        if known is None:
             raise
-        raise ServiceUnavailable(f"database {masked(url)}: {first_line(cause)}") from None
-
-
-def first_line(error: BaseException | None) -> str:
-    """The driver's own words, without the statement that SQLAlchemy adds."""
-    words = str(getattr(error, "orig", None) or error).strip()
-    return words.splitlines()[0] if words else type(error).__name__
-
-
-def _passes(error: BaseException | None) -> bool:
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+        raise known from None

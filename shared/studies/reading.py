@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from shared.states import TrialState
+from shared.studies.endings import ACTIVE_PARAMS, LOSS, PARAMS
 from shared.trial import Report, Trial
 
 _OF_ONE_RUN = ("completed_rung_", "constraints")
@@ -21,6 +22,9 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         state=TrialState[frozen.state.name],
         params=dict(frozen.params),
         value=frozen.value,
+        loss=_number(frozen.user_attrs.get(LOSS, frozen.value)),
+        params_count=frozen.user_attrs.get(PARAMS),
+        active_params=frozen.user_attrs.get(ACTIVE_PARAMS),
         reports=tuple(Report(step=step, value=value) for step, value in sorted(frozen.intermediate_values.items())),
         started_at=_aware(frozen.datetime_start),
         ended_at=_aware(frozen.datetime_complete),
@@ -33,6 +37,11 @@ def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
     kept = {key: value for key, value in failed.system_attrs.items() if not key.startswith(_OF_ONE_RUN)}
     history = [*kept.get("retry_history", ()), failed.number]
     return {**kept, "failed_trial": history[0], "retry_history": history}
+
+
+def _number(written: float | str | None) -> float | None:
+    """Infinity is written as text."""
+    return None if written is None else float(written)
 
 
 def _aware(local: datetime | None) -> datetime | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from shared.errors import InvariantBroken, StudyConflict, UnknownStudy
 from shared.samplers import Distributions, build_pruner, build_sampler, distributions
+from shared.score import Scoring
 from shared.states import TrialState
 from shared.studies.connecting import connect
 from shared.studies.history import HistoryStorage
@@ -32,6 +33,11 @@ from shared.studies.trials import Trials
 from shared.studies.view import StudyEntry, StudyView
 from shared.study import StudySpec
 from shared.urls import masked, normalise
+
+SCORING = "highnoon:scoring"
+"""Study attribute: what `Scoring.terms` says. Absent where the score is the loss."""
+
+UNSCORED = Scoring()
 
 IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
@@ -53,14 +59,15 @@ class OptunaStore:
                 self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
-    def create_study(self, name: str, direction: str) -> None:
-        """Makes the study unless it is there. Raises StudyConflict when it is there with the other direction."""
+    def create_study(self, name: str, direction: str, scoring: Scoring = UNSCORED) -> None:
+        """Makes the study unless it is there. Raises StudyConflict when it is there and scores in another way."""
         wanted = StudyDirection[direction.upper()]
         with self._border(), _silently():
             try:
                 self._storage.create_new_study([wanted], name)
             except optuna.exceptions.DuplicatedStudyError:
                 self._check_direction(name, wanted)
+            self._agree_on_scoring(name, scoring)
 
     def open(self, spec: StudySpec) -> OptunaStudy:
         """The study of that name. Raises UnknownStudy, or StudyConflict when its trials answer another question."""
@@ -144,6 +151,20 @@ class OptunaStore:
             found = ", ".join(direction.name.lower() for direction in directions)
             raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")
 
+    def _agree_on_scoring(self, name: str, scoring: Scoring) -> None:
+        """The study keeps the scale of its scores; a study without trials takes the first one that it is given."""
+        study_id, wanted = self._id_of(name), scoring.terms
+        kept = self._storage.get_study_user_attrs(study_id).get(SCORING)
+        if kept == wanted:
+            return
+        if kept is None and not self._storage.get_n_trials(study_id):
+            self._storage.set_study_user_attr(study_id, SCORING, wanted)
+            return
+        raise StudyConflict(
+            f"study {name!r} exists and has {_terms_in_words(kept)}, not {_terms_in_words(wanted)}: its scores could "
+            "not be compared. Give this one another name, or the same terms"
+        )
+
 
 def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
     states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
@@ -164,6 +185,10 @@ def _silently() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
+    return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
 
 
 def _check_domains(spec: StudySpec, stored: Distributions) -> None:

@@ -16,7 +16,7 @@ from coordinator.stack import Stack
 from shared.access import Access, opened
 from shared.states import StudyState
 from tests.browser.chromium import Page, browser, installed
-from tests.conftest import database
+from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually
 from tests.web import TOKEN, dashboard
@@ -51,7 +51,7 @@ _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, lab
 
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
-    with database(stack) as url:
+    with empty_database(stack) as url:
         make_study(url, "digits", n_trials=80, done=60, running=4)
         yield url
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.errors import LeaseLost, SchemaMismatch, ServiceUnavailable, UnknownStudy
+from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
 from shared.ledger import Control, Database, Leases, Nodes, Studies
 from shared.ledger.leases import Holder, Progress
-from shared.ledger.schema import db_now, tickets
+from shared.ledger.schema import db_now, studies, tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import Ending, StudyState, TicketState, WorkerState
+from shared.studies import OptunaStore
 from shared.trial import Outcome
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
@@ -56,6 +58,11 @@ class Ledger:
             connection.execute(
                 update(tickets).where(tickets.c.id == lease.ticket_id).values(lease_expires_at=db_now() - 1.0)
             )
+
+    def wait_out_the_pause(self, ticket: int) -> None:
+        """As if the pause after a loss were over."""
+        with self.database.transaction() as connection:
+            connection.execute(update(tickets).where(tickets.c.id == ticket).values(not_before=db_now() - 1.0))
 
     def claim(self, ticket: int, holder: Holder = ANNA) -> Lease:
         lease = self.leases.claim(ticket, holder, ttl_s=30.0)
@@ -125,6 +132,7 @@ def test_the_fence_stops_a_zombie(ledger: Ledger) -> None:
     ledger.leases.bind(zombie, trial_id=1, trial_number=0, params={"x": 1}, log_path="log")
     ledger.expire(zombie)
     assert ledger.leases.lose(ticket, zombie.attempt, message="gone", only_expired=True) is Disposition.RETRY
+    ledger.wait_out_the_pause(ticket)
     holder = ledger.claim(ticket, BERT)
 
     # When the zombie wakes, nothing that it writes lands
@@ -179,6 +187,7 @@ def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     dispositions = []
     for _ in range(3):
+        ledger.wait_out_the_pause(ticket)
         lease = ledger.claim(ticket)
         dispositions.append(ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False))
     assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.SETTLE]
@@ -297,6 +306,79 @@ def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -
     assert ledger.claim(ledger.tickets(study)[-1]).ordinal == 4
 
 
+def test_a_declined_ticket_waits_again_and_a_claimed_one_is_not_touched(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    first, second = ledger.control.dispatch(study.id, 2)
+    ledger.claim(second)
+    for ticket in (first, second):
+        ledger.leases.decline(ticket)
+    assert [ledger.state(ticket) for ticket in (first, second)] == [TicketState.WAITING, TicketState.LEASED]
+
+
+def test_a_lease_carries_the_specification_of_its_moment(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    first, second = ledger.tickets(study)
+    assert ledger.claim(first).spec == SPEC
+    ledger.studies.extend(study.id, {**SPEC, "max_attempts": 5}, n_trials=2)
+    assert ledger.claim(second).spec == {**SPEC, "max_attempts": 5}
+
+
+def test_a_lost_ticket_waits_before_its_next_attempt(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(study := ledger.study())
+    ledger.leases.lose(ticket, ledger.claim(ticket).attempt, message="its supervisor died", only_expired=False)
+    assert ledger.state(ticket) == TicketState.WAITING
+    assert ledger.leases.claim(ticket, BERT, ttl_s=30.0) is None
+    assert ledger.control.dispatch(study.id, 1) == []
+
+
+def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: Ledger) -> None:
+    study = ledger.study(4)
+    ledger.control.mark_started(study.id)
+    first = ledger.tickets(study)[0]
+    ledger.leases.settle(lease := ledger.claim(first), Outcome(ending=Ending.FAILED, cause="exception"))
+    ledger.leases.close(first, lease.attempt)
+    assert ledger.control.recent_endings(study.id, 5) == [Ending.FAILED]
+    ledger.control.stop(study.id, "failures_in_a_row")
+    ledger.control.finish(study.id, state=StudyState.FINISHED, reason="n_trials")
+
+    assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 4
+    assert [ledger.claim(ticket).ordinal for ticket in ledger.tickets(study)[1:]] == [1, 2, 3, 4]
+    # The limits that ended it begin anew
+    record = ledger.studies.get("digits")
+    assert (record.state, record.stop_reason, record.started_at) == (StudyState.RUNNING, None, None)
+    ledger.control.mark_started(study.id)
+    assert ledger.control.recent_endings(study.id, 5) == []
+
+
+def test_a_study_is_not_closed_over_tickets_that_are_just_being_added(ledger: Ledger) -> None:
+    # Given a study without open tickets, to which somebody is adding one
+    study = ledger.study(0)
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.database.transaction() as connection:
+            connection.execute(update(studies).where(studies.c.id == study.id).values(stop_reason=None))
+            connection.execute(insert(tickets).values(study_id=study.id, ordinal=0))
+
+            # When the coordinator closes it at the same moment
+            closing = pool.submit(ledger.control.finish, study.id, state=StudyState.FINISHED, reason="n_trials")
+            with pytest.raises(StillWaiting):
+                closing.result(0.3)
+
+        # Then the tickets win
+        assert closing.result(30) is False
+    assert ledger.studies.get("digits").state is StudyState.RUNNING
+
+
+def test_more_trials_and_retries_leave_a_paused_study_paused(ledger: Ledger) -> None:
+    study = ledger.study(1)
+    (ticket,) = ledger.tickets(study)
+    ledger.leases.settle(lease := ledger.claim(ticket), Outcome(ending=Ending.FAILED, cause="exception"))
+    ledger.leases.close(ticket, lease.attempt)
+    assert ledger.studies.pause(study.id)
+    assert ledger.studies.extend(study.id, SPEC, n_trials=2) == 1
+    assert ledger.studies.retry(study.id, endings=(Ending.FAILED,)) == 1
+    assert ledger.studies.get("digits").state is StudyState.PAUSED
+
+
 def test_retry_gives_failed_tickets_another_go_with_the_same_parameters(ledger: Ledger) -> None:
     study = ledger.study(2)
     good, bad = ledger.tickets(study)
@@ -370,3 +452,22 @@ def test_an_unreachable_database_is_unavailable_and_its_password_stays_hidden() 
         database.check_schema()
     assert "127.0.0.1" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_user_without_rights_is_refused_by_name_and_not_retried(postgres_url: str) -> None:
+    owner = Database(postgres_url)
+    with owner.transaction() as connection:
+        connection.execute(text("CREATE ROLE visitor LOGIN PASSWORD 'secret'"))
+    try:
+        address = make_url(owner.url).set(username="visitor", password="secret")
+        visitor = Database(address.render_as_string(hide_password=False))
+        with pytest.raises(ServiceRefused, match="permission denied") as refused:
+            visitor.create_schema()
+        assert "secret" not in str(refused.value)
+        visitor.close()
+        with pytest.raises(ServiceRefused, match="permission denied"):
+            OptunaStore(address.render_as_string(hide_password=False))
+    finally:
+        with owner.transaction() as connection:
+            connection.execute(text("DROP ROLE visitor"))
+        owner.close()

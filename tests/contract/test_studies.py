@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -14,11 +16,12 @@ from shared.errors import (
     UnknownStudy,
     UserInputError,
 )
+from shared.score import Scoring
 from shared.space import Categorical, Int, SearchSpace, Uniform
 from shared.states import TOLD_AS, Ending, TrialState
 from shared.strategy import PrunerSpec, SamplerSpec
 from shared.studies import OptunaStore, OptunaStudy, Owner
-from shared.studies.endings import CAUSE, ENDING, MESSAGE, TRACEBACK
+from shared.studies.endings import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
 from shared.trial import Outcome, Report
 from tests.contract.digits import ANNA, BERT, POINT, SPACE, completed, spec_of
 
@@ -321,6 +324,81 @@ def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
     assert frozen.constraints == {"memory": 1.0}
     assert frozen.state is optuna.trial.TrialState.PRUNED
     assert study.best_trial() is None
+
+
+def test_a_stop_tells_by_how_much_it_missed(study: OptunaStudy) -> None:
+    for constraint, cause in ((0.5, "param_budget"), (2.0, "limit"), (-0.1, "limit")):
+        asked = study.ask(ordinal=0, owner=None)
+        study.tell(asked.trial_id, Outcome(ending=Ending.STOPPED, cause=cause, constraint=constraint))
+    found = [frozen.constraints for frozen in study.optuna_study.get_trials()]
+    assert found == [{"param_budget": 0.5}, {"memory": 2.0}, {"memory": 0.001}]
+
+
+def test_loss_size_and_score_are_kept_beside_the_value(study: OptunaStudy) -> None:
+    asked = study.ask(ordinal=0, owner=None)
+    outcome = Outcome(ending=Ending.COMPLETED, value=0.105, loss=0.1, params_count=500, active_params=200)
+    study.tell(asked.trial_id, outcome)
+    (frozen,) = study.optuna_study.get_trials()
+    said = {key: value for key, value in frozen.user_attrs.items() if key != ENDING}
+    assert said == {LOSS: 0.1, PARAMS: 500, ACTIVE_PARAMS: 200, SCORE: 0.105}
+    trial = study.trial(0)
+    assert (trial.value, trial.loss, trial.params_count, trial.active_params) == (0.105, 0.1, 500, 200)
+
+
+def test_a_trial_without_a_size_has_its_value_as_loss(study: OptunaStudy) -> None:
+    asked = study.ask(ordinal=0, owner=None)
+    study.tell(asked.trial_id, completed(0.25))
+    trial = study.trial(0)
+    assert (trial.loss, trial.params_count) == (0.25, None)
+    assert set(trial.attrs) == {ENDING}
+
+
+def test_an_infinite_loss_is_kept_as_text_for_json_and_read_as_a_number(study: OptunaStudy) -> None:
+    asked = study.ask(ordinal=0, owner=None)
+    study.tell(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=math.inf, loss=math.inf, params_count=5))
+    trial = study.trial(0)
+    assert trial.loss == math.inf
+    json.dumps(dict(trial.attrs), allow_nan=False)
+
+
+def test_a_study_keeps_the_scale_of_its_scores(optuna_store: OptunaStore) -> None:
+    terms = Scoring(param_budget=1000, lambda_efficiency=0.2)
+    optuna_store.create_study("digits", "minimize", terms)
+    optuna_store.create_study("digits", "minimize", replace(terms, param_budget_hard=True))
+    with pytest.raises(StudyConflict, match=r"has param_budget 1000 and lambda_efficiency 0\.2, not no param_budget"):
+        optuna_store.create_study("digits", "minimize")
+    with pytest.raises(StudyConflict, match=r"not param_budget 2000 and lambda_efficiency 0\.2"):
+        optuna_store.create_study("digits", "minimize", replace(terms, param_budget=2000))
+
+
+def test_an_unscored_study_takes_a_scale_only_before_its_first_trial(optuna_store: OptunaStore) -> None:
+    terms = Scoring(param_budget=1000)
+    optuna_store.create_study("digits", "minimize")
+    optuna_store.create_study("digits", "minimize", terms)
+    optuna_store.create_study("letters", "minimize")
+    optuna_store.open(spec_of(name="letters")).ask(ordinal=0, owner=None)
+    with pytest.raises(StudyConflict, match="has no param_budget, not param_budget 1000"):
+        optuna_store.create_study("letters", "minimize", terms)
+
+
+def test_a_constraint_leads_the_sampler_to_what_fits_before_anything_did() -> None:
+    """2 % of the space are feasible, and the loss lures away from them: being pruned alone teaches the opposite."""
+
+    def feasible(ending: Ending) -> int:
+        with OptunaStore(None) as store:
+            store.create_study("digits", "minimize")
+            spec = spec_of(search_space={"size": Int(low=1, high=1000)}, sampler=SamplerSpec(name="tpe"), seed=1)
+            study = store.open(spec)
+            for ordinal in range(40):
+                asked = study.ask(ordinal=ordinal, owner=None)
+                size = int(str(asked.params["size"]))
+                study.report(asked.trial_id, Report(step=0, value=1 / size))
+                missed = Outcome(ending=ending, cause="param_budget", constraint=size / 20 - 1)
+                study.tell(asked.trial_id, missed if size > 20 else completed(1 / size))
+            return len(study.trials([TrialState.COMPLETE]))
+
+    assert feasible(Ending.STOPPED) >= 4
+    assert feasible(Ending.PRUNED) == 0
 
 
 # --- Read

@@ -114,7 +114,7 @@ def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch
 
 
 @pytest.mark.filterwarnings("error")
-def test_mysql_which_no_test_can_start_here_is_spelled_right() -> None:
+def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
     engine = create_engine("mysql+pymysql://host/db")
     ours = [
         *(value for name, value in vars(statements).items() if name.isupper() and isinstance(value, ClauseElement)),
@@ -315,3 +315,18 @@ def test_of_many_who_tell_one_is_heard(url: str) -> None:
     assert sorted(heard, key=str) == [None, None, None, True]
     with OptunaStore(url, create_schema=False) as store:
         assert store.open(spec_of()).trial(0).value == heard.index(True)
+
+
+def test_optuna_reads_a_constraint_and_keeps_its_best_trial_feasible(url: str) -> None:
+    with OptunaStore(url) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of())
+        stopped = Outcome(ending=Ending.STOPPED, cause="param_budget", constraint=0.5, params_count=1500)
+        for outcome, report in ((stopped, 0.001), (completed(0.25), 0.3)):
+            asked = study.ask(ordinal=0, owner=None)
+            study.report(asked.trial_id, Report(step=0, value=report))
+            study.tell(asked.trial_id, outcome)
+    theirs = optuna.load_study(study_name="digits", storage=normalise(url))
+    assert [trial.constraints for trial in theirs.trials] == [{"param_budget": 0.5}, {}]
+    assert [trial.value for trial in theirs.trials] == [0.001, 0.25]
+    assert theirs.best_trial.number == 1

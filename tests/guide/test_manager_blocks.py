@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import highnoon as hn
 from shared.space import read_space
 from shared.urls import normalise
+from tests import mariadb
 from tests.guide.blocks import GUIDE, blocks, run
 
 Params = dict[str, Any]
@@ -151,13 +153,27 @@ def test_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  learning_rate: " in printed.split("State: COMPLETE")[-1]
 
 
-def test_two_workers_join_one_study(postgres_url: str) -> None:
+@pytest.fixture(params=["postgres_url", "mysql_url"])
+def served_url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database of each kind of server that the guide names."""
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def mysql_url() -> Iterator[str]:
+    if not mariadb.is_installed():
+        pytest.skip(f"no {mariadb.SERVER} on PATH: install Debian's mariadb-server to run this on MySQL's dialect")
+    with mariadb.running_mariadb() as url:
+        yield url
+
+
+def test_two_workers_join_one_study(served_url: str) -> None:
     code = blocks("Multi-Worker Setup")[0]
     address = "postgresql://user:pass@db:5432/optuna"
     assert code.count(address) == 2
 
     given = {"HPOTrialManager": hn.HPOTrialManager, "objective": objective, "search_space": SPACE}
-    names = run(code.replace(address, postgres_url), **given)
+    names = run(code.replace(address, served_url), **given)
 
     assert [trial.number for trial in names["hpo"].trials] == list(range(50))
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,11 @@ import redis
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from coordinator.__main__ import main
 from coordinator.cli import app
 from shared.access import opened
 from shared.exits import Exit
 from shared.studies import OptunaStore
+from tests.command import Answer, caller
 
 BAD = Path(__file__).parents[1] / "unit" / "bad_studies"
 MISTAKES = {
@@ -47,32 +46,14 @@ UNREACHABLE = {
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one command said."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
-    """`python -m coordinator ...` in this process, where the import has been paid for, in a home of its own."""
+    """Commands in a folder and a home of their own."""
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str, **environ: str) -> Answer:
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["coordinator", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Answer(int(ended.value.code or 0), *capsys.readouterr())
-
-    return call
+    return caller(monkeypatch, capsys)
 
 
 def process(*arguments: str, home: Path, **environ: str) -> subprocess.Popen[str]:
@@ -93,26 +74,24 @@ def test_there_is_a_story_for_every_bad_study_file() -> None:
     assert len(MISTAKES) == 12
 
 
-@pytest.mark.parametrize(("name", "said"), MISTAKES.items())
+@pytest.mark.parametrize("name", MISTAKES)
 def test_a_bad_study_file_is_answered_and_leaves_nothing(
-    name: str, said: str, tmp_path: Path, postgres_url: str, redis_url: str
+    name: str, coordinator: Callable[..., Answer], tmp_path: Path, postgres_url: str, redis_url: str
 ) -> None:
     # Given an empty ledger, an empty Redis, and a home that nobody has used
     with opened(postgres_url, create=True) as access, redis.Redis.from_url(redis_url) as client:
         home, cluster = tmp_path / "home", {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
 
         # When the file is started, and submitted to the cluster
-        processes = [
-            process("start", str(BAD / name), home=home),
-            process("submit", str(BAD / name), home=home, **cluster),
-        ]
-        answers = [(running.communicate(timeout=60), running.returncode) for running in processes]
+        start = process("start", str(BAD / name), home=home)
+        submit = coordinator("submit", str(BAD / name), **cluster)
+        out, err = start.communicate(timeout=60)
 
         # Then both say what, where and what else, on one screen
-        for (out, err), code in answers:
-            assert code == Exit.USER_INPUT, err
-            assert err.startswith(f"error: {BAD / name}:\n  ") and said in err
-            assert out == "" and "Traceback" not in err and len(err.splitlines()) <= 5
+        for answer in (submit, Answer(start.returncode, out, err)):
+            assert answer.code == Exit.USER_INPUT, answer.err
+            assert answer.err.startswith(f"error: {BAD / name}:\n  ") and MISTAKES[name] in answer.err
+            assert answer.out == "" and "Traceback" not in answer.err and len(answer.err.splitlines()) <= 5
 
         # And nothing is left
         assert not home.exists()

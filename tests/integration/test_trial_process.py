@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from shared.current import NO_WISHES, MemoryWishes
 from shared.errors import LeaseLost
 from shared.lease import Wish
 from shared.processes import identify
+from shared.score import Scoring
 from shared.states import Ending
 from shared.trial import Outcome, Report
 from tests.support import eventually
@@ -70,7 +72,16 @@ class Attempt:
             self.output.close()
 
 
-def begin(tmp_path: Path, objective: str, *, isolation: str = "fork", x: float = 1.0, seed: int = 1) -> Attempt:
+def begin(
+    tmp_path: Path,
+    objective: str,
+    *,
+    isolation: str = "fork",
+    x: float = 1.0,
+    seed: int = 1,
+    scoring: Scoring | None = None,
+    memory: MemoryWishes = NO_WISHES,
+) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
         study="digits",
@@ -82,7 +93,10 @@ def begin(tmp_path: Path, objective: str, *, isolation: str = "fork", x: float =
         params={"x": x},
         seed=seed,
         work_dir=str(tmp_path / "work"),
+        checkpoint_dir=str(tmp_path / "checkpoints"),
         supervisor_pid=os.getpid(),
+        scoring=scoring or Scoring(),
+        memory=memory,
     )
     return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
 
@@ -105,6 +119,42 @@ def test_reports_come_in_order_and_pruning_ends_the_trial(tmp_path: Path, isolat
     outcome = begin(tmp_path, "reports_and_prunes", isolation=isolation).watch(diary)
     assert outcome.ending is Ending.PRUNED
     assert diary.reports == [Report(step=step, value=1.0 + step) for step in range(3)]
+
+
+BUDGET = Scoring(param_budget=1000, lambda_efficiency=0.1)
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_reports_and_result_are_scored_in_the_trial_in_every_isolation(tmp_path: Path, isolation: str) -> None:
+    diary = Diary()
+    outcome = begin(tmp_path, "sized", isolation=isolation, x=0.1, scoring=BUDGET).watch(diary)
+    assert (outcome.ending, outcome.value, outcome.loss) == (Ending.COMPLETED, pytest.approx(0.105), 0.1)
+    assert (outcome.params_count, outcome.active_params) == (500, 200)
+    assert [report.value for report in diary.reports] == [outcome.value] * 2
+
+
+def test_a_size_may_be_returned(tmp_path: Path) -> None:
+    outcome = begin(tmp_path, "returns_its_size", x=0.1, scoring=BUDGET).watch(Diary())
+    assert (outcome.value, outcome.loss, outcome.params_count) == (pytest.approx(0.105), 0.1, 500)
+
+
+def test_a_trial_without_a_size_fails_and_says_how_to_give_it(tmp_path: Path) -> None:
+    outcome = begin(tmp_path, "good", scoring=BUDGET).watch(Diary())
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "no_param_count")
+    assert "hpo.report_params(n)" in outcome.message
+
+
+def test_the_size_of_a_killed_trial_is_known(tmp_path: Path) -> None:
+    outcome = begin(tmp_path, "says_its_size_and_dies").watch(Diary())
+    assert (outcome.ending, outcome.signal, outcome.params_count) == (Ending.KILLED, "SIGKILL", 500)
+
+
+def test_beyond_a_hard_budget_a_trial_never_trains(tmp_path: Path) -> None:
+    hard = Scoring(param_budget=1000, param_budget_hard=True)
+    outcome = begin(tmp_path, "too_large", scoring=hard).watch(Diary())
+    assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "param_budget", 0.5)
+    assert outcome.params_count == 1500
+    assert "training begins" not in outcome.log_tail
 
 
 def test_an_exception_keeps_its_traceback_and_its_output(tmp_path: Path) -> None:
@@ -176,6 +226,18 @@ def test_a_cancelled_trial_is_stopped_at_its_next_report(tmp_path: Path, monkeyp
 def test_a_drained_trial_is_handed_back_even_if_it_never_reports(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "hangs", Diary(hand_back=True))
     assert (outcome.ending, outcome.cause) == (Ending.RELEASED, "drain")
+
+
+@pytest.mark.parametrize("objective", ["wraps_what_stops_it", "makes_a_number_of_what_stops_it"])
+def test_what_an_objective_makes_of_our_signal_is_no_result(tmp_path: Path, objective: str) -> None:
+    outcome = outcome_of(tmp_path, objective, Diary(hand_back=True), kill_grace_s=20.0)
+    assert (outcome.ending, outcome.value) == (Ending.RELEASED, None)
+    assert outcome.exit_status == 0, "it was asked, not killed"
+
+
+def test_a_trial_that_ends_before_it_hears_us_keeps_its_result(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "good", Diary(hand_back=True), kill_grace_s=20.0)
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
 
 
 def test_a_lost_lease_kills_the_trial_and_writes_nothing(tmp_path: Path) -> None:
@@ -258,3 +320,11 @@ def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
     os.waitpid(supervisor, 0)
     # Then the kernel ends the trial
     eventually(lambda: identify(trial) is None, what="the trial is gone")
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_a_guard_inside_a_trial_works_with_the_studys_memory_keys(tmp_path: Path, isolation: str) -> None:
+    asked = MemoryWishes(memory_warning_pct=0.42, memory_grace_steps=7, prefetch_buffer_size=3)
+    outcome = begin(tmp_path, "shows_memory_policy", isolation=isolation, memory=asked).watch(Diary())
+    assert outcome.ending is Ending.COMPLETED, outcome
+    assert "policy 0.42 7 3" in outcome.log_tail

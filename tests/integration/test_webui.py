@@ -23,7 +23,7 @@ from shared.access import Access, opened
 from shared.ledger import Control
 from shared.ledger.studies import StudyRecord
 from shared.states import StudyState, TicketState
-from tests.conftest import database
+from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually
 from tests.web import TOKEN, VIEWER, Visitor, dashboard
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     """A database with a study that no test changes."""
-    with database(stack) as url:
+    with empty_database(stack) as url:
         make_study(url, NAME, n_trials=60, done=50, running=3)
         yield url
 

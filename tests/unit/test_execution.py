@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from shared import current
 from shared.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
 from shared.execution import Objective, run_attempt
+from shared.score import Scoring
 from shared.states import Ending
 from shared.tracebacks import TRACEBACK_LIMIT
 from shared.trial import Outcome
@@ -26,6 +28,7 @@ class RecordingChannel:
 
     def __init__(self, *, prunes: bool = False, raises: BaseException | None = None) -> None:
         self.heard: list[tuple[float, int]] = []
+        self.sizes: list[tuple[int, int | None]] = []
         self._prunes = prunes
         self._raises = raises
 
@@ -37,9 +40,14 @@ class RecordingChannel:
     def should_prune(self) -> bool:
         return self._prunes
 
+    def report_params(self, total: int, active: int | None = None) -> None:
+        self.sizes.append((total, active))
 
-def attempt(objective: Objective, channel: RecordingChannel | None = None, **params: Any) -> Outcome:
-    return run_attempt(objective, params, channel or RecordingChannel())
+
+def attempt(
+    objective: Objective, channel: RecordingChannel | None = None, scoring: Scoring | None = None, **params: Any
+) -> Outcome:
+    return run_attempt(objective, params, channel or RecordingChannel(), scoring or Scoring())
 
 
 def raising(error: BaseException) -> Objective:
@@ -105,7 +113,11 @@ def test_one_finite_number_completes(returned: object, value: float) -> None:
         (np.str_("0.5"), "type str_"),
         ((0.5, 0.9), "type tuple: (0.5, 0.9)"),
         ([0.5], "type list: [0.5]"),
-        ({"loss": 0.5}, "a dict is not accepted"),
+        ({}, "a dict with no loss"),
+        ({"params": 5}, "a dict with no loss"),
+        ({"los": 0.5}, "unknown key 'los'"),
+        ({"loss": None}, "returned None as loss"),
+        ({"loss": math.nan, "params": 5}, "returned nan as loss"),
         (True, "type bool: True"),
         (np.True_, "type bool"),
         (FakeTensor(1.0, "bool"), "type FakeTensor"),
@@ -398,3 +410,172 @@ def test_the_core_imports_neither_optuna_nor_numpy() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert loaded.stdout.strip() == "[]"
+
+
+# --- Size and score
+
+BUDGET = Scoring(param_budget=1000)
+HARD = Scoring(param_budget=1000, param_budget_hard=True)
+
+
+def sized(loss: object, *, reports: int = 0, params: Any = 500, active: Any = None, returns: bool = False) -> Objective:
+    """An objective that says its size, by a call or with its result, and reports its loss so often."""
+
+    def objective(_: dict[str, Any]) -> object:
+        if not returns:
+            current.channel().report_params(params, active)
+        for step in range(reports):
+            current.channel().report(loss, step)  # type: ignore[arg-type]
+        return {"loss": loss, "params": params, "active_params": active} if returns else loss
+
+    return objective
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_size_can_be_called_or_returned(returns: bool) -> None:
+    outcome = attempt(sized(0.1, params=np.int64(500), active=200, returns=returns), scoring=BUDGET)
+
+    assert (outcome.ending, outcome.loss, outcome.value) == (Ending.COMPLETED, 0.1, pytest.approx(0.105))
+    assert (outcome.params_count, outcome.active_params) == (500, 200)
+    assert type(outcome.params_count) is int
+
+
+def test_without_a_budget_size_is_kept_and_changes_nothing() -> None:
+    outcome = attempt(sized(-0.1, reports=1))
+
+    assert (outcome.value, outcome.loss, outcome.params_count) == (-0.1, -0.1, 500)
+
+
+def test_reports_and_result_are_scored_alike() -> None:
+    channel = RecordingChannel()
+
+    outcome = attempt(sized(0.1, reports=2), channel, BUDGET)
+
+    assert [value for value, _ in channel.heard] == [outcome.value, outcome.value]
+    assert channel.sizes == [(500, None)]
+
+
+def test_a_pruned_trial_keeps_the_loss_beside_its_score() -> None:
+    def objective(_: dict[str, Any]) -> None:
+        current.channel().report_params(500)
+        current.channel().report(0.1, 0)
+        raise TrialPruned
+
+    outcome = attempt(objective, scoring=BUDGET)
+
+    assert (outcome.ending, outcome.value, outcome.loss) == (Ending.PRUNED, pytest.approx(0.105), 0.1)
+    assert outcome.params_count == 500
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda _: 0.1,
+        lambda _: {"loss": 0.1},
+        lambda _: current.channel().report(0.1, 0),
+    ],
+)
+def test_a_missing_count_fails_and_names_the_three_ways(objective: Objective) -> None:
+    channel = RecordingChannel()
+
+    outcome = attempt(objective, channel, BUDGET)
+
+    assert (outcome.ending, outcome.cause, outcome.value) == (Ending.FAILED, "no_param_count", None)
+    for way in ("hn.create_model", "hpo.report_params(n)", '{"loss": ..., "params": ...}'):
+        assert way in outcome.message
+    assert channel.heard == []
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_cannot_be_scored_fails_and_says_why(returns: bool) -> None:
+    outcome = attempt(sized(-0.9, reports=0 if returns else 1, returns=returns), scoring=BUDGET)
+
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "invalid_result")
+    assert "a larger model would win" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("params", "active", "key"),
+    [
+        (0, None, "params"),
+        (-5, None, "params"),
+        (2**63, None, "params"),
+        (5.5, None, "params"),
+        (math.nan, None, "params"),
+        ("5", None, "params"),
+        (True, None, "params"),
+        (None, 5, "params"),
+        (Hostile(), None, "params"),
+        (5, 0, "active_params"),
+        (5, 6, "active_params"),
+    ],
+)
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_is_no_count_is_refused_with_its_key(params: Any, active: Any, key: str, returns: bool) -> None:
+    outcome = attempt(sized(0.1, params=params, active=active, returns=returns))
+
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED, "invalid_result" if returns else "exception")
+    assert f"{key}: must be" in outcome.message
+
+
+def test_a_sum_of_numpys_products_is_a_count() -> None:
+    shapes: list[tuple[int, ...]] = [(3, 4), ()]
+
+    assert attempt(sized(0.1, params=sum(np.prod(shape) for shape in shapes))).params_count == 13
+
+
+def test_the_last_count_before_the_first_report_counts() -> None:
+    def objective(_: dict[str, Any]) -> float:
+        current.channel().report_params(100)
+        current.channel().report_params(500)
+        return 0.1
+
+    assert attempt(objective, scoring=BUDGET).params_count == 500
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_trial_keeps_the_size_that_its_reports_were_scored_with(returns: bool) -> None:
+    def objective(_: dict[str, Any]) -> object:
+        current.channel().report_params(500)
+        current.channel().report(0.1, 0)
+        if returns:
+            return {"loss": 0.1, "params": 600}
+        current.channel().report_params(600)
+        return 0.1
+
+    outcome = attempt(objective, scoring=BUDGET)
+
+    assert (outcome.ending, outcome.cause, outcome.params_count) == (Ending.FAILED, "invalid_result", 500)
+    assert "600 parameters now" in outcome.message
+
+
+def test_beyond_a_hard_budget_a_trial_ends_before_training() -> None:
+    channel = RecordingChannel()
+
+    outcome = attempt(sized(0.1, reports=3, params=1500), channel, HARD)
+
+    assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "param_budget", 0.5)
+    assert outcome.message == "param_budget: 1,500 parameters, 1,000 allowed"
+    assert (outcome.params_count, outcome.value) == (1500, None)
+    assert channel.heard == []
+
+
+def test_a_hard_budget_holds_where_the_signal_was_swallowed_or_the_size_came_late() -> None:
+    def swallows(_: dict[str, Any]) -> float:
+        with contextlib.suppress(Exception):
+            current.channel().report_params(1500)
+        return 0.1
+
+    for outcome in (attempt(swallows, scoring=HARD), attempt(sized(0.1, params=1500, returns=True), scoring=HARD)):
+        assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "param_budget", 0.5)
+        assert outcome.loss == 0.1
+
+
+def test_within_a_hard_budget_nothing_is_stopped() -> None:
+    assert attempt(sized(0.1, params=1000, reports=1), scoring=HARD).ending is Ending.COMPLETED
+
+
+def test_a_stop_carries_how_far_it_was_from_feasible() -> None:
+    outcome = attempt(raising(TrialStopped("memory_forecast: 3 GB", constraint=0.5)))
+
+    assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "memory_forecast", 0.5)

@@ -49,8 +49,20 @@ def test_an_outcome_survives_json_and_drops_what_a_newer_version_added() -> None
     assert Outcome.from_json({**outcome.to_json(), "invented_later": 1}) == outcome
 
 
+def test_an_outcome_of_an_older_version_is_read() -> None:
+    written = {"ending": "completed", "value": "inf", "cause": None, "message": "", "duration_s": 1.0}
+    assert Outcome.from_json(written) == Outcome(ending=Ending.COMPLETED, value=float("inf"), duration_s=1.0)
+
+
+def test_an_outcome_keeps_loss_size_and_constraint() -> None:
+    outcome = Outcome(
+        ending=Ending.STOPPED, loss=0.1, params_count=10**12, active_params=5, constraint=0.5, cause="param_budget"
+    )
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), 0.5, None])
 def test_an_outcome_is_json_whatever_its_value(value: float | None) -> None:
-    outcome = Outcome(ending=Ending.COMPLETED, value=value)
+    outcome = Outcome(ending=Ending.COMPLETED, value=value, loss=value, constraint=value)
     text = json.dumps(outcome.to_json(), allow_nan=False)
     assert Outcome.from_json(json.loads(text)) == outcome

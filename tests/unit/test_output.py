@@ -54,3 +54,19 @@ def test_the_end_of_the_output_is_noticed(output: Output) -> None:
     output.release_writing_end()
     output.drain()
     assert output.ended
+
+
+def test_a_full_disk_costs_the_file_and_not_the_trial() -> None:
+    output = Output(Path("/dev/full"), limit_bytes=10_000, tail_bytes=200)
+    os.write(output.writing_end, b"epoch 1\n")
+    output.drain()
+    assert output.tail() == "epoch 1\n"
+    output.close()
+
+
+def test_no_tail_may_be_wanted(tmp_path: Path) -> None:
+    output = Output(tmp_path / "trial.log", limit_bytes=10_000, tail_bytes=0)
+    os.write(output.writing_end, b"epoch 1\n")
+    output.drain()
+    assert (output.tail(), output.path.read_text()) == ("", "epoch 1\n")
+    output.close()

@@ -42,7 +42,7 @@ def locked() -> dict[str, list[str]]:
 
 def test_exactly_the_rooms_are_packaged(pyproject: dict[str, Any]) -> None:
     assert pyproject["tool"]["setuptools"]["packages"]["find"]["include"] == [f"{room}*" for room in ROOMS]
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     assert folders == set(ROOMS)
 
 

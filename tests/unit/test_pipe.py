@@ -9,9 +9,9 @@ import pytest
 
 from shared.errors import TrialCancelled, TrialStopped
 from shared.states import Ending
-from shared.trial import Outcome, Report
+from shared.trial import Outcome, ParamCount, Report
 from workers.kernel import socket_pair
-from workers.pipe import PIPE_VERSION, Pipe, PipeChannel, report_of
+from workers.pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
 
 
 @pytest.fixture
@@ -27,12 +27,14 @@ def test_a_trial_says_hello_reports_and_ends(ends: tuple[Pipe, Pipe]) -> None:
     supervisor, trial = ends
     channel = PipeChannel(trial)
     channel.hello()
+    channel.report_params(1200, 300)
     channel.report(0.5, 3)
     outcome = Outcome(ending=Ending.COMPLETED, value=0.5)
     channel.result(outcome)
 
-    hello, report, result = supervisor.receive(1.0)
+    hello, params, report, result = supervisor.receive(1.0)
     assert hello == {"event": "hello", "version": PIPE_VERSION}
+    assert count_of(params) == ParamCount(total=1200, active=300)
     assert report_of(report) == Report(step=3, value=0.5)
     assert Outcome.from_json(result["outcome"]) == outcome
 
@@ -63,6 +65,8 @@ def test_an_interruption_is_raised_at_every_later_call(
     for _ in range(2):
         with pytest.raises(signal):
             channel.report(1.0, 0)
+        with pytest.raises(signal):
+            channel.report_params(5)
 
 
 def test_a_torn_line_is_no_event(ends: tuple[Pipe, Pipe]) -> None:

@@ -132,7 +132,7 @@ def test_a_lost_ticket_has_no_worker_to_wait_for() -> None:
 
 
 def test_messages_that_redis_lost_are_sent_again() -> None:
-    queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=10.0 - i) for i in range(4))
+    queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=20.0 - i) for i in range(4))
     flushed = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2), queued=queued)
     assert plan(flushed, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0, 1, 2, 3))]
     half = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, messages=3), queued=queued)
@@ -201,6 +201,13 @@ def test_failures_in_a_row_stop_and_one_success_between_them_does_not() -> None:
     for recent, stops in (((failed,) * 3, True), ((failed, good, failed), False), ((failed,) * 2, False)):
         actions = plan(Snapshot(steady_s=0, loads=(limited,), recent_endings={1: recent}), RULES)
         assert actions == ([Stop(study_id=1, reason="failures_in_a_row")] if stops else []), recent
+
+
+def test_a_study_that_was_deleted_in_optuna_starts_nothing_more() -> None:
+    gone = load(tickets={W: 1})
+    assert plan(Snapshot(steady_s=0, loads=(gone,), queues=cpu(2), deleted=frozenset({1})), RULES) == [
+        Stop(study_id=1, reason="deleted")
+    ]
 
 
 def test_a_ticket_given_back_after_the_limit_is_stopped_too() -> None:

@@ -14,6 +14,7 @@ from coordinator.report import (
     aligned,
     as_json,
     params_table,
+    result_of,
     spelled,
     spelled_s,
     studies_table,
@@ -239,3 +240,10 @@ def test_a_hundred_mistakes_fit_on_one_screen(capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 14
     assert lines[-1] == "  … and 88 more"
+
+
+def test_a_result_shows_loss_and_size_where_they_made_it() -> None:
+    plain = Trial(number=1, state=TrialState.COMPLETE, params={}, value=0.25)
+    scored = Trial(number=2, state=TrialState.COMPLETE, params={}, value=0.105, loss=0.1, params_count=500_000_000)
+    assert result_of(plain) == "value 0.25"
+    assert result_of(scored) == "value 0.105 (loss 0.1, 500,000,000 parameters)"

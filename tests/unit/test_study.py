@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.errors import InvalidInput, Problem
+from shared.score import Scoring
 from shared.space import Categorical, Int, LogUniform, Uniform
 from shared.study import PrunerSpec, SamplerSpec, StudySpec, build_spec, load_study_file
 
@@ -153,6 +154,7 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"param_budget": 0}, "param_budget", "must be at least 1", ""),
         ({"param_budget": 1e9}, "param_budget", "must be a whole number", "Write 1000000000."),
         ({"lambda_efficiency": -0.1}, "lambda_efficiency", "must be at least 0", ""),
+        ({"param_budget_hard": True}, "param_budget_hard", "needs a param_budget", "Write for example param_budget"),
         ({"memory_warning_pct": 95}, "memory_warning_pct", "a fraction between 0 and 1", "Write 0.95."),
         ({"memory_warning_pct": 0}, "memory_warning_pct", "a fraction between 0 and 1", ""),
         ({"memory_warning_pct": 950}, "memory_warning_pct", "a fraction between 0 and 1", ""),
@@ -365,6 +367,7 @@ pruners = st.sampled_from(["none", "percentile", {"name": "hyperband", "max_reso
             "isolation": st.sampled_from(["fork", "spawn", "none"]),
             "resources": st.sampled_from(["cpu", "gpu"]),
             "param_budget": st.none() | st.integers(1, 10**15),
+            "lambda_efficiency": st.floats(0, 100),
             "memory_warning_pct": st.none() | st.floats(0.01, 1),
             "code_dir": st.none() | st.just("/srv/code"),
         },
@@ -378,6 +381,28 @@ def test_a_spec_survives_json_exactly(written: dict[str, Any]) -> None:
     assert again == study and repr(again) == repr(study)
     assert json.dumps(again.to_json()) == stored
     assert again.distinct_from(study) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "different"),
+    [
+        ({}, {"lambda_efficiency": 0.2}, []),
+        ({}, {"param_budget": 5}, ["param_budget"]),
+        ({"param_budget": 5}, {"param_budget": 6}, ["param_budget"]),
+        ({"param_budget": 5}, {"param_budget": 5, "lambda_efficiency": 0.2}, ["lambda_efficiency"]),
+        ({"param_budget": 5}, {"param_budget": 5, "param_budget_hard": True}, []),
+    ],
+)
+def test_scores_on_another_scale_are_another_study(
+    mine: dict[str, Any], theirs: dict[str, Any], different: list[str]
+) -> None:
+    assert spec(**mine).distinct_from(spec(**theirs)) == different
+
+
+def test_a_spec_says_how_it_scores() -> None:
+    written = {"direction": "maximize", "param_budget": 5, "lambda_efficiency": 0.2, "param_budget_hard": True}
+    assert spec(**written).scoring == Scoring(**written)
+    assert spec().scoring == Scoring()
 
 
 plain = st.recursive(

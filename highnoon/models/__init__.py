@@ -1,0 +1,1 @@
+"""The HSMN language model: its layers, its size, its memory. Importing this package imports no TensorFlow."""

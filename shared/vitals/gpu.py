@@ -1,0 +1,80 @@
+"""Memory of NVIDIA GPUs, through NVML (package `nvidia-ml-py`, optional). Without it there are simply no GPUs.
+
+TensorFlow takes nearly all of a GPU's memory at its first operation unless told otherwise, so that "used" here says
+who holds the card and not how much a model needs. It is therefore shown and recorded, and nothing is stopped by it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMemory:
+    """Bytes of one GPU, held by whichever processes."""
+
+    name: str
+    used_bytes: int
+    total_bytes: int
+
+
+class Gpus:
+    """The GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`. Never raises: a driver that fails shows none.
+
+    `library` stands in for the module `pynvml`; `visible` for the variable.
+    """
+
+    def __init__(self, library: Any = None, visible: str | None = None) -> None:
+        self._library = _pynvml() if library is None else library
+        self._visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+        self._handles: list[Any] | None = None
+        self._opened_in = 0
+
+    @property
+    def is_readable(self) -> bool:
+        """True when NVML is installed."""
+        return self._library is not None
+
+    def read(self) -> tuple[GpuMemory, ...]:
+        """Each visible GPU now, in the order of the driver."""
+        if self._library is None:
+            return ()
+        try:
+            return tuple(self._memory(number, handle) for number, handle in enumerate(self._opened()))
+        except Exception:  # NVML raises its own family, of a module that may be absent: no GPU is worth a training
+            self._library = None
+            return ()
+
+    def _opened(self) -> list[Any]:
+        """Handles belong to the process that asked for them: a fork asks again."""
+        if self._handles is None or self._opened_in != os.getpid():
+            self._library.nvmlInit()
+            self._handles, self._opened_in = self._find(), os.getpid()
+        return self._handles
+
+    def _find(self) -> list[Any]:
+        nvml = self._library
+        if self._visible is None:
+            return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        handles = []
+        for entry in filter(None, (part.strip() for part in self._visible.split(","))):
+            if entry.startswith("-"):
+                break  # as CUDA does: what follows an invalid number is invisible
+            by_number = entry.isdigit()
+            find = nvml.nvmlDeviceGetHandleByIndex if by_number else nvml.nvmlDeviceGetHandleByUUID
+            handles.append(find(int(entry) if by_number else entry))
+        return handles
+
+    def _memory(self, number: int, handle: Any) -> GpuMemory:
+        told = self._library.nvmlDeviceGetMemoryInfo(handle)
+        return GpuMemory(name=f"gpu {number}", used_bytes=int(told.used), total_bytes=int(told.total))
+
+
+def _pynvml() -> Any:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml

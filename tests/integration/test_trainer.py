@@ -1,0 +1,375 @@
+"""Trainer on real text with a small model: what it trains, what it says, what it refuses.
+
+The model here is a plain Keras one, so that these tests are about the trainer alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import highnoon as hn
+from highnoon.data import registry
+from highnoon.training.optimizer import decays
+from shared.current import bound
+from shared.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
+
+SENTENCES = [
+    f"{number} birds sat on the {place}, and {number + 1} flew away.\n" for number in range(20) for place in "ab"
+]
+
+
+@pytest.fixture(autouse=True)
+def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_registered", {})
+    hn.register_dataset("birds", SENTENCES)
+    keras.utils.set_random_seed(1)
+    yield
+    keras.backend.clear_session()
+
+
+class Sizes:
+    """Stands for a model's configuration."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"embedding_dim": 16}
+
+
+def small_model(vocab_size: int = 256, dropout: float = 0.1, aux: float = 0.0) -> Any:
+    ids = keras.Input((None,), dtype="int32")
+    hidden = keras.layers.Embedding(vocab_size, 16)(ids)
+    hidden = keras.layers.Conv1D(16, 3, padding="causal", activation="gelu")(hidden)
+    hidden = keras.layers.Dropout(dropout)(hidden)
+    hidden = keras.layers.ActivityRegularization(l2=aux)(hidden)
+    model = keras.Model(ids, keras.layers.Dense(vocab_size)(hidden))
+    model.config = Sizes()
+    return model
+
+
+def trainer_of(model: Any = None, **options: Any) -> hn.Trainer:
+    settings = {"learning_rate": 3e-3, "batch_size": 4, "max_seq_length": 32, **options}
+    return hn.Trainer(small_model() if model is None else model, **settings)
+
+
+def test_it_learns_and_says_so_in_the_guides_words() -> None:
+    trainer = trainer_of()
+    assert trainer.add_curriculum_stage("foundation", datasets=["birds"], epochs=3) is trainer
+    trainer.add_curriculum_stage("second", "birds", learning_rate=1e-3, batch_size=8)
+    heard: list[dict[str, Any]] = []
+    trainer.add_callback(heard.append)
+
+    summary = trainer.train(epochs_per_stage=2)
+
+    first, second = summary["stages_completed"]
+    assert (first["name"], first["epochs"], second["name"], second["epochs"]) == ("foundation", 3, "second", 2)
+    assert (first["steps"], summary["total_steps"]) == (3 * first["steps"] // 3, first["steps"] + second["steps"])
+    assert second["steps"] < first["steps"], "a larger batch makes fewer steps"
+    assert [entry["epoch"] for entry in summary["history"]] == [0, 1, 2, 0, 1]
+    losses = [entry["loss"] for entry in summary["history"]]
+    assert np.isfinite(losses).all()
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] < np.log(256)
+    assert first["final_loss"] == first["val_loss"] == losses[2]
+    assert summary["final_loss"] == second["final_loss"] == second["best_loss"] == losses[-1]
+    assert not first["early_stopped"]
+    assert first["tokens_per_second"] > 0
+    events = [event["event"] for event in heard]
+    assert events == ["epoch_end"] * 3 + ["stage_complete"] + ["epoch_end"] * 2 + ["stage_complete"]
+    assert heard[0]["stage"] == "foundation"
+    assert heard[3]["metrics"]["final_loss"] == first["final_loss"]
+    assert heard[3]["metrics"]["steps"] == first["steps"]
+
+
+def first_losses(
+    epochs: int = 1, model: Any = None, stage: dict[str, Any] | None = None, **options: Any
+) -> list[float]:
+    keras.utils.set_random_seed(5)
+    trainer = trainer_of(small_model(dropout=0.0) if model is None else model(), **options)
+    trainer.add_curriculum_stage("only", **{"datasets": "birds", **(stage or {})})
+    history = trainer.train(epochs_per_stage=epochs)["history"]
+    return [loss for entry in history for loss in (entry["train_loss"], entry["val_loss"])]
+
+
+def test_every_option_changes_the_losses_and_the_same_options_do_not() -> None:
+    plain = first_losses()
+    assert first_losses() == plain
+
+    for options in (
+        {"learning_rate": 1e-3},
+        {"batch_size": 2},
+        {"warmup_steps": 8},
+        {"gradient_clip": 0.01},
+        {"max_grad_norm": 0.01},
+        {"weight_decay": 0.5},
+        {"seed": 3},
+        {"validation_split": 0.3},
+    ):
+        assert first_losses(**options) != plain, options
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    large = first_losses(batch_size=8)
+    parts = first_losses(batch_size=2, gradient_accumulation_steps=4)
+
+    assert parts == pytest.approx(large, rel=1e-5)
+
+
+def test_what_a_model_adds_to_the_loss_steers_the_training_and_is_not_reported() -> None:
+    light = first_losses(model=lambda: small_model(dropout=0.0, aux=1e-9))
+    heavy = first_losses(model=lambda: small_model(dropout=0.0, aux=3.0))
+
+    assert heavy[0] != pytest.approx(light[0], rel=1e-6)
+    assert max(heavy) < 6.0, "an added loss of this weight would be seen in the sum"
+
+
+def test_a_stage_has_its_own_settings_and_weight() -> None:
+    own = {"learning_rate": 1e-3, "max_seq_length": 16}
+    assert first_losses(stage=own) == first_losses(**own)
+
+    half = trainer_of()
+    half.add_curriculum_stage("half", "birds", weight=0.5).add_curriculum_stage("whole", "birds")
+    half_steps, whole_steps = (stage["steps"] for stage in half.train(epochs_per_stage=1)["stages_completed"])
+    assert half_steps == round(whole_steps / 2)
+
+
+def test_an_epoch_may_be_shorter_than_the_text() -> None:
+    trainer = trainer_of(tokens_per_epoch=32 * 4 * 3).add_curriculum_stage("only", "birds")
+
+    assert trainer.train(epochs_per_stage=2)["total_steps"] == 6
+
+
+def test_mixed_datasets_are_drawn_in_their_shares() -> None:
+    hn.register_dataset("fish", [f"the fish number {number} swam up the river.\n" for number in range(40)])
+    trainer = trainer_of().add_curriculum_stage("mixed", [("birds", 0.7), ("fish", 0.3)], epochs=1)
+
+    assert np.isfinite(trainer.train()["final_loss"])
+
+
+def test_training_stops_when_nothing_gets_better() -> None:
+    trainer = trainer_of(early_stopping_patience=2, early_stopping_min_delta=100.0)
+
+    summary = trainer.add_curriculum_stage("only", "birds").train(epochs_per_stage=9)
+
+    assert summary["stages_completed"][0]["early_stopped"]
+    assert summary["stages_completed"][0]["epochs"] == 3
+
+
+class Stops(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(logs["loss"])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        assert set(logs) == {"loss", "val_loss"}
+        self.model.stop_training = epoch == 1
+
+
+def test_a_keras_callback_hears_and_stops() -> None:
+    callback = Stops()
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(callback)
+
+    summary = trainer.train(epochs_per_stage=5)
+
+    assert len(summary["history"]) == 2
+    assert len(callback.seen) == summary["total_steps"]
+
+
+@pytest.mark.parametrize("error", [TrialPruned("no"), ZeroDivisionError("mine")])
+def test_what_a_callback_raises_is_not_swallowed(error: Exception) -> None:
+    def callback(event: dict[str, Any]) -> None:
+        raise error
+
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(callback)
+
+    with pytest.raises(type(error)) as raised:
+        trainer.train(epochs_per_stage=1)
+    assert raised.value is error
+
+
+class Study:
+    """A channel that prunes after `until` reports."""
+
+    def __init__(self, until: int) -> None:
+        self.reports: list[tuple[int, float]] = []
+        self._until = until
+
+    def report(self, value: float, step: int) -> None:
+        self.reports.append((step, value))
+
+    def should_prune(self) -> bool:
+        return len(self.reports) >= self._until
+
+
+def test_it_reports_to_the_study_and_ends_when_told() -> None:
+    study = Study(until=3)
+    trainer = trainer_of(report_to="hpo")
+    trainer.add_curriculum_stage("a", "birds", epochs=2).add_curriculum_stage("b", "birds", epochs=2)
+    losses: list[float] = []
+    trainer.add_callback(lambda event: losses.append(event["loss"]) if event["event"] == "epoch_end" else None)
+
+    with bound(study), pytest.raises(TrialPruned, match="not promising at epoch 2"):
+        trainer.train()
+
+    assert study.reports == list(enumerate(losses))
+    with pytest.raises(NoTrialRunning):
+        trainer.train()
+
+
+def test_a_whole_dict_of_best_parameters_is_accepted() -> None:
+    best = {"learning_rate": 1e-3, "batch_size": 4, "embedding_dim": 16, "num_blocks": 4, "num_experts": 8}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer = hn.Trainer(small_model(), **best)
+
+    assert {key: trainer.hyperparameters[key] for key in best} == best
+    assert (trainer.options.learning_rate, trainer.options.batch_size) == (1e-3, 4)
+
+
+def test_a_difference_from_the_model_and_a_key_of_ones_own_are_said() -> None:
+    with pytest.warns(UserWarning, match=r"not built with embedding_dim=512 \(the model has 16\)"):
+        trainer_of(embedding_dim=512)
+    with pytest.warns(UserWarning, match=r"Trainer keeps flavour in trainer\.hyperparameters and does not use it"):
+        assert trainer_of(flavour="sweet").hyperparameters["flavour"] == "sweet"
+
+
+def test_mistakes_are_named_all_at_once() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        trainer_of(learning_rate=-1.0, batch_size=2.5, learning_rte=1e-3, gradient_clip=1.0, max_grad_norm=2.0)
+
+    message = str(raised.value)
+    for part in (
+        "learning_rate: must be above 0 (got -1.0)",
+        "batch_size: must be a whole number (got 2.5)",
+        "learning_rte: is not known. Did you mean learning_rate?",
+        "max_grad_norm: says something else than gradient_clip",
+    ):
+        assert part in message
+
+    trainer = trainer_of().add_curriculum_stage("only", "birds")
+    with pytest.raises(InvalidInput) as raised:
+        trainer.add_curriculum_stage("only", [("birds", 0)], epochs=0, weight=-1, learning_rte=2, batch_size=0)
+    message = str(raised.value)
+    for part in ("name: is the name", "datasets[0]: must be", "epochs: ", "weight: ", "learning_rate?", "batch_size: "):
+        assert part in message
+    with pytest.raises(InvalidInput, match="report_to: must be 'hpo' or None"):
+        trainer_of(report_to="hop")
+    with pytest.raises(InvalidInput, match="log_interval: must be a whole number of at least 1"):
+        trainer.train(log_interval=0)
+
+
+def test_data_that_cannot_be_trained_on_is_refused_before_training() -> None:
+    with pytest.raises(InvalidInput, match="vocab_size: is 100 in the model, and the tokenizer has 256 ids"):
+        trainer_of(small_model(vocab_size=100)).add_curriculum_stage("only", "birds").train()
+    with pytest.raises(InvalidInput, match=r"birds: has \d+ tokens to train on, less than one sequence of 10000"):
+        trainer_of(max_seq_length=10_000).add_curriculum_stage("only", "birds").train()
+    with pytest.raises(InvalidInput, match=r"batch_size: a step takes 5000 sequences .* an epoch has \d+ of 32 tokens"):
+        trainer_of(batch_size=5000).add_curriculum_stage("only", "birds").train()
+    with pytest.raises(UserInputError, match=r"no dataset 'brids'\. Did you mean birds\?"):
+        trainer_of().add_curriculum_stage("only", "brids").train()
+    hn.register_dataset("one", ["alone"])
+    with pytest.raises(UserInputError, match="dataset 'one': it takes two different documents"):
+        trainer_of().add_curriculum_stage("only", "one").train()
+
+
+def test_a_warm_up_longer_than_the_plan_is_said_with_both_numbers() -> None:
+    trainer = trainer_of(warmup_steps=5000).add_curriculum_stage("only", "birds", epochs=1)
+
+    with pytest.warns(UserWarning, match=r"warmup_steps is 5000, and the training has only \d+ steps") as said:
+        trainer.train()
+    assert len(said) == 1
+
+
+def test_a_trainer_without_a_stage_says_what_it_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
+
+    with pytest.warns(UserWarning, match="training on the built-in text 'python-docs'") as said:
+        summary = trainer_of(max_seq_length=2048).train(epochs_per_stage=1)
+    assert len(said) == 1
+    assert summary["total_steps"] <= 16
+
+
+def test_a_loss_that_is_no_number_is_named_by_its_first_step() -> None:
+    trainer = trainer_of(learning_rate=1e30, warmup_steps=0, gradient_clip=None)
+    trainer.add_curriculum_stage("only", "birds")
+
+    with pytest.raises(TrainingDiverged, match=r"from step \d+ on \(stage 'only', epoch 0, learning rate") as raised:
+        trainer.train(log_interval=1000)
+    assert 1 <= raised.value.step <= 5
+
+
+def test_a_poisoned_weight_is_named_by_the_step_it_was_met_at() -> None:
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 3:
+                self.model.trainable_variables[0].assign(np.full((256, 16), np.nan))
+
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(Poison())
+
+    with pytest.raises(TrainingDiverged) as raised:
+        trainer.train()
+    assert raised.value.step == 4
+
+
+def test_decay_spares_what_it_only_harms() -> None:
+    layer = keras.layers.LayerNormalization()
+    layer.build((None, 4))
+    model = small_model()
+    a_log = keras.Variable(np.ones((4, 4)), name="A_log")
+    kernels = [variable for variable in model.trainable_variables if decays(variable)]
+
+    assert {variable.name for variable in kernels} == {"kernel"}
+    assert len(kernels) == 2
+    assert not any(decays(variable) for variable in (*layer.trainable_variables, a_log))
+
+
+def test_the_steps_are_compiled_once_for_each_shape() -> None:
+    trainer = trainer_of().add_curriculum_stage("a", "birds").add_curriculum_stage("b", "birds", batch_size=8)
+
+    trainer.train(epochs_per_stage=2)
+
+    assert trainer._learner is not None
+    assert trainer._learner.train_step._compiled.traced_count == 2
+    assert trainer._learner.validation_step._compiled.traced_count == 2
+
+
+def test_a_trained_encoding_trains_too() -> None:
+    tokenizer = hn.QWTTextTokenizer(vocab_size=280)
+    tokenizer.train_on(SENTENCES)
+
+    trainer = trainer_of(small_model(vocab_size=280), tokenizer=tokenizer).add_curriculum_stage(
+        "only", "birds", epochs=1
+    )
+
+    assert np.isfinite(trainer.train()["final_loss"])
+
+
+def test_mixed_precision_leaves_weights_and_losses_in_float32() -> None:
+    model = small_model()
+    trainer = trainer_of(model, mixed_precision=True).add_curriculum_stage("only", "birds", epochs=1)
+
+    summary = trainer.train()
+
+    assert model.layers[-1].compute_dtype == "bfloat16"
+    assert {str(variable.dtype) for variable in model.trainable_variables} == {"float32"}
+    assert summary["final_loss"] < np.log(256)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    trainer_of().add_curriculum_stage("only", "birds", epochs=1).train()
+    trainer_of().add_curriculum_stage("only", "birds", epochs=1).train(
+        save_checkpoints=False, checkpoint_dir=tmp_path / "none"
+    )
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,215 @@
+"""A training that is killed and goes on as if nothing had happened, and checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import highnoon as hn
+from highnoon.data import registry
+from shared.current import bound
+from shared.errors import InvalidInput, UserInputError
+from tests.integration.test_trainer import SENTENCES, Study, small_model
+
+EPOCHS = 2
+
+
+@pytest.fixture(autouse=True)
+def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+    yield
+    keras.backend.clear_session()
+
+
+def new_trainer(model_seed: int = 5, **options: Any) -> hn.Trainer:
+    """With dropout, so that random states matter, and a stage of its own sizes, so that positions do."""
+    keras.utils.set_random_seed(model_seed)
+    settings = {"learning_rate": 3e-3, "batch_size": 4, "max_seq_length": 32, **options}
+    trainer = hn.Trainer(small_model(), **settings)
+    return trainer.add_curriculum_stage("a", "birds").add_curriculum_stage("b", "birds", batch_size=8)
+
+
+class Losses(keras.callbacks.Callback):
+    """The mean loss of the epoch after each step; kills the process after `last` of them, without any warning."""
+
+    def __init__(self, last: int | None = None) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+        self._last = last
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(logs["loss"])
+        if len(self.seen) == self._last:
+            os.kill(os.getpid(), 9)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[list[float], dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+        losses = Losses()
+        return losses.seen, new_trainer().add_callback(losses).train(epochs_per_stage=EPOCHS)
+
+
+KILLED = """
+import sys
+from tests.integration.test_trainer_resume import *
+registry._registered["birds"] = tuple(SENTENCES)
+trainer = new_trainer().add_callback(Losses(last=int(sys.argv[1])))
+trainer.train(epochs_per_stage=EPOCHS, checkpoint_dir=sys.argv[2], checkpoint_interval=3)
+"""
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(
+    uninterrupted: tuple[list[float], dict[str, Any]], tmp_path: Path
+) -> None:
+    losses, summary = uninterrupted
+    killed_after = random.randint(4, len(losses) - 1)
+
+    done = subprocess.run([sys.executable, "-c", KILLED, str(killed_after), tmp_path], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr.decode()
+    again = Losses()
+    resumed = new_trainer(model_seed=99).add_callback(
+        again
+    )  # other weights, other dropout: all comes from the checkpoint
+    after = resumed.train(epochs_per_stage=EPOCHS, checkpoint_dir=tmp_path, resume_from=tmp_path / "latest")
+
+    assert len(losses) - killed_after <= len(again.seen) < len(losses) - killed_after + 4
+    assert again.seen == pytest.approx(losses[-len(again.seen) :], rel=1e-5), f"killed after {killed_after}"
+    for name in ("train_loss", "val_loss"):
+        expected = [entry[name] for entry in summary["history"]]
+        assert [entry[name] for entry in after["history"]] == pytest.approx(expected, rel=1e-5)
+    assert after["total_steps"] == summary["total_steps"]
+    assert [stage["steps"] for stage in after["stages_completed"]] == [
+        stage["steps"] for stage in summary["stages_completed"]
+    ]
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_saved_trainer_is_loaded_with_its_curriculum_and_goes_on(
+    uninterrupted: tuple[list[float], dict[str, Any]], tmp_path: Path
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop_after_the_first_stage(event: dict[str, Any]) -> None:
+        if event["event"] == "stage_complete":
+            raise Enough
+
+    _, summary = uninterrupted
+    trainer = new_trainer().add_callback(stop_after_the_first_stage)
+    with pytest.raises(Enough):
+        trainer.train(epochs_per_stage=EPOCHS)
+    trainer.save(tmp_path / "mine")
+    trainer.save(tmp_path / "mine")
+
+    loaded = hn.Trainer.load(tmp_path / "mine", small_model())
+    after = loaded.train(epochs_per_stage=EPOCHS)
+
+    assert loaded.hyperparameters == trainer.hyperparameters
+    for name in ("train_loss", "val_loss"):
+        expected = [entry[name] for entry in summary["history"]]
+        assert [entry[name] for entry in after["history"]] == pytest.approx(expected, rel=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_newest_checkpoints_stay_and_latest_is_one_of_them(tmp_path: Path) -> None:
+    saved: list[tuple[str, int]] = []
+    trainer = new_trainer()
+    trainer.add_callback(
+        lambda event: saved.append((event["path"], event["step"])) if event["event"] == "checkpoint_saved" else None
+    )
+
+    summary = trainer.train(epochs_per_stage=2, checkpoint_dir=tmp_path, checkpoint_interval=4)
+
+    names = [f"step-{step:08d}" for _, step in saved]
+    assert [Path(path).name for path, _ in saved] == names
+    assert len(set(names)) == len(names) > 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", *names[-3:]]
+    assert (tmp_path / "latest").resolve().name == names[-1] == f"step-{summary['total_steps']:08d}"
+    assert new_trainer().train(epochs_per_stage=2, resume_from=tmp_path) == summary, "there is nothing left to do"
+
+
+def test_resuming_from_the_newest_begins_anew_where_there_is_none(tmp_path: Path) -> None:
+    summary = new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path / "new", resume_from="latest")
+
+    assert len(summary["history"]) == 2
+    with pytest.raises(UserInputError, match="give that, too"):
+        new_trainer().train(resume_from="latest")
+
+
+def cross_validated(rates: list[float], **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """What an objective with several trainings gets, and how many steps each has trained."""
+    summaries, steps = [], []
+    for rate in rates:
+        losses = Losses()
+        trainer = new_trainer(learning_rate=rate, report_to="hpo").add_callback(losses)
+        summaries.append(trainer.train(epochs_per_stage=1, **arguments))
+        steps.append(len(losses.seen))
+    return summaries, steps
+
+
+def test_each_training_of_a_trial_goes_on_for_itself(tmp_path: Path) -> None:
+    # Given a trial that was lost when its first training was done and its second had not begun
+    lost, retried = Study(until=99), Study(until=99)
+    with bound(lost, checkpoints=tmp_path):
+        before, _ = cross_validated([3e-3])
+
+    # When it is tried again
+    with bound(retried, checkpoints=tmp_path):
+        (first, second), (again, anew) = cross_validated([3e-3, 1e-3])
+
+    # Then the first has nothing left to do and is reported, and the second begins at its beginning
+    assert [first] == before
+    assert (again, anew) == (0, second["total_steps"])
+    assert retried.reports[:2] == lost.reports == list(enumerate(entry["loss"] for entry in first["history"]))
+    assert second["history"] != first["history"]
+
+
+def test_a_trial_saves_nothing_where_nobody_would_find_it_or_nobody_wants_it(tmp_path: Path) -> None:
+    with bound(Study(until=99)):
+        _, steps = cross_validated([3e-3])
+    with bound(Study(until=99), checkpoints=tmp_path / "unused"):
+        assert cross_validated([3e-3], save_checkpoints=False)[1] == steps
+        cross_validated([3e-3], checkpoint_dir=tmp_path / "mine")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+    new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path)
+
+    with pytest.raises(UserInputError, match="there is no checkpoint in"):
+        new_trainer().train(resume_from=tmp_path / "nowhere")
+    with pytest.raises(InvalidInput, match=r"(?s)a\.batch_size: was 4 when .*a\.seed: was 0 when the checkpoint was"):
+        new_trainer(batch_size=2, seed=3).train(resume_from=tmp_path)
+    with pytest.raises(UserInputError, match="holds the weights of another model"):
+        hn.Trainer.load(tmp_path, keras.Sequential([keras.Input((None,)), keras.layers.Embedding(300, 4)]))
+    state = tmp_path / "latest" / "state.json"
+    state.write_text(json.dumps({"format": 99}))
+    with pytest.raises(UserInputError, match="was written by another version"):
+        new_trainer().train(resume_from=tmp_path)
+    state.write_text("{")
+    with pytest.raises(UserInputError, match="cannot be read"):
+        new_trainer().train(resume_from=tmp_path)
+
+
+def test_the_weights_are_a_file_that_keras_reads(tmp_path: Path) -> None:
+    trainer = new_trainer()
+    trainer.train(epochs_per_stage=1, checkpoint_dir=tmp_path)
+    again = small_model()
+
+    again.load_weights(tmp_path / "latest" / "model.weights.h5")
+
+    ids = np.arange(8)[None]
+    assert np.array_equal(again(ids), trainer.model(ids))

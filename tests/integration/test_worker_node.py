@@ -1,0 +1,338 @@
+"""The life of a node: it drains, recycles its children, survives its pool, waits for its services, and leaves no trace.
+
+One coordinator serves the module; each story starts nodes of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from sqlalchemy import select
+
+from coordinator.stack import Stack
+from shared.access import opened
+from shared.exits import Exit
+from shared.ledger.schema import tickets, workers
+from shared.ledger.studies import AttemptRecord
+from shared.processes import identify
+from shared.states import Ending, TicketState, WorkerState
+from tests.cluster import Books, Cluster
+from tests.conftest import empty_database
+from tests.support import eventually
+
+Node = subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="module")
+def served(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without nodes."""
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.flushall()
+    with empty_database(stack) as database_url:
+        cluster = Cluster(database_url, stack.redis_url, tmp_path_factory.mktemp("nodes"))
+        with opened(database_url, create=True):
+            cluster.start_coordinator()
+        yield cluster
+        cluster.stop()
+        print(cluster.logs())
+
+
+@pytest.fixture(scope="module")
+def books(served: Cluster) -> Iterator[Books]:
+    with served.books() as books:
+        yield books
+
+
+@pytest.fixture
+def cluster(served: Cluster, books: Books, tmp_path: Path) -> Iterator[Cluster]:
+    """The same for one story: its nodes have a home of their own, and no study of it is left to others."""
+    cluster = Cluster(served.database_url, served.redis_url, tmp_path)
+    yield cluster
+    cluster.stop()
+    for record in books.studies.all():
+        books.studies.cancel(record.id)
+    print(cluster.logs())
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A study of the test's own name."""
+    return str(request.node.name).removeprefix("test_")
+
+
+def attempts_of(books: Books, name: str) -> list[AttemptRecord]:
+    return books.studies.attempts(books.studies.get(name).id)
+
+
+def log_of(cluster: Cluster, node: Node) -> str:
+    return (cluster.folder / f"workers-{cluster.processes.index(node)}.log").read_text()
+
+
+def wait_for_slots(cluster: Cluster, count: int) -> list[dict[str, int]]:
+    eventually(lambda: len(cluster.slots()) == count, 60, what=f"{count} trials run")
+    return cluster.slots()
+
+
+def folders(cluster: Cluster) -> list[Path]:
+    return list((cluster.folder / "home" / "nodes").glob("*"))
+
+
+def state_of(books: Books, node: Node) -> str | None:
+    """Of the node's row in the ledger; its agent is the process that was started."""
+    with books.transaction() as connection:
+        return connection.scalar(select(workers.c.state).where(workers.c.pid == node.pid))
+
+
+def states_of(books: Books, name: str) -> Mapping[TicketState, int]:
+    return books.studies.counts(books.studies.get(name).id).by_state
+
+
+def losses_of(books: Books, name: str) -> int:
+    with books.transaction() as connection:
+        query = select(tickets.c.losses).where(tickets.c.study_id == books.studies.get(name).id)
+        return sum(connection.scalars(query))
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
+    cluster: Cluster, books: Books, name: str, tmp_path: Path
+) -> None:
+    # Given a node in the middle of a study, which says that it is well
+    go = tmp_path / "go"
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(go))
+    cluster.submit_here("patient", 6, name=name)
+    wait_for_slots(cluster, 2)
+    (folder,) = folders(cluster)
+    touched = (folder / "health").stat().st_mtime_ns
+    eventually(lambda: (folder / "health").stat().st_mtime_ns > touched, what="the health file is touched again")
+
+    # When it is told to end
+    node.send_signal(signal.SIGTERM)
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    go.touch()
+
+    # Then what ran has ended, nothing more was claimed, and the node is gone
+    assert node.wait(30) == Exit.OK, log_of(cluster, node)
+    assert state_of(books, node) == WorkerState.GONE
+    assert folders(cluster) == []
+    assert [(a.attempt, a.ending) for a in attempts_of(books, name)] == [(1, Ending.COMPLETED)] * 2
+
+    # And another one ends the study
+    cluster.start_worker(TEST_GO_FILE=str(go))
+    books.wait_until_over(name)
+    books.assert_balanced(name, 6)
+    assert losses_of(books, name) == 0 and len(attempts_of(books, name)) == 6
+
+
+def test_a_drain_that_is_shorter_than_its_trials_hands_their_tickets_back(
+    cluster: Cluster, books: Books, tmp_path: Path
+) -> None:
+    # Given a trial that ends when it is asked to, and one that has to be killed
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="0.2", TEST_GO_FILE=str(tmp_path / "never"))
+    names = [cluster.submit_here(objective, 1, name=f"drained-{objective}") for objective in ("patient", "hangs_in_c")]
+    notes = wait_for_slots(cluster, 2)
+
+    # When their node drains
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(30) == Exit.OK, log_of(cluster, node)
+
+    # Then both are gone, and their tickets wait for another node
+    assert [identify(note["trial_group"]) for note in notes] == [None, None]
+    assert folders(cluster) == []
+    for name in names:
+        assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED]
+        assert set(states_of(books, name)) <= {TicketState.WAITING, TicketState.QUEUED}
+        assert losses_of(books, name) == 0
+
+
+def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="600", TEST_GO_FILE=str(tmp_path / "never"))
+    cluster.submit_here("patient", 2, name=name)
+    wait_for_slots(cluster, 2)
+    node.send_signal(signal.SIGTERM)
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    assert len(cluster.slots()) == 2 and node.poll() is None
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(30) == Exit.OK, log_of(cluster, node)
+    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
+    assert losses_of(books, name) == 0
+
+
+def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
+    cluster: Cluster, books: Books, name: str, tmp_path: Path
+) -> None:
+    """As service managers do that signal a whole control group."""
+    node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(tmp_path / "never"))
+    cluster.submit_here("patient", 2, name=name)
+    wait_for_slots(cluster, 2)
+    agent = psutil.Process(node.pid)
+    others = agent.children(recursive=True)
+    assert len(others) == 1 + 2 + 2, "a pool, two supervisors, two trials"
+    agent.terminate()
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    for other in others:
+        other.terminate()
+
+    assert node.wait(30) == Exit.OK, log_of(cluster, node)
+    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.RELEASED] * 2
+    assert set(states_of(books, name)) <= {TicketState.WAITING, TicketState.QUEUED} and losses_of(books, name) == 0
+
+
+# --- children ---------------------------------------------------------------------------------------------------------
+
+
+def test_recycled_supervisors_lose_nothing_and_an_idle_node_leaves(cluster: Cluster, books: Books, name: str) -> None:
+    node = cluster.start_worker(HIGHNOON_MAX_TASKS_PER_CHILD="2")
+    cluster.submit_here("noop", 12, name=name)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 12)
+    attempts = attempts_of(books, name)
+    assert [attempt.attempt for attempt in attempts] == [1] * 12
+    assert max(Counter(attempt.pid for attempt in attempts).values()) <= 2
+
+    # And the node, which has nothing more to do, leaves when it is told to
+    began = time.monotonic()
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(30) == Exit.OK
+    print(f"the idle node left after {time.monotonic() - began:.2f} s")
+    assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
+    assert "ERROR" not in log_of(cluster, node)
+
+
+def test_a_recycled_supervisor_is_replaced_at_once(cluster: Cluster, books: Books, name: str) -> None:
+    """The contract of workers/recycle.py: without it Celery takes 5 s for most replacements in a node of one slot."""
+    cluster.start_worker(slots=1, HIGHNOON_MAX_TASKS_PER_CHILD="1")
+    cluster.submit_here("noop", 6, name=name)
+    books.wait_until_over(name)
+    attempts = attempts_of(books, name)
+    assert len({attempt.pid for attempt in attempts}) == 6
+    # From one attempt to the next: the trial, the new process and its first connections are in it.
+    gaps = [after.started_at - before.started_at for before, after in itertools.pairwise(attempts)]
+    assert max(gaps) < 3.5, gaps
+
+
+def test_kill_9_of_the_pool_gives_its_leases_back_at_once(
+    cluster: Cluster, books: Books, name: str, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    node = cluster.start_worker(TEST_GO_FILE=str(go), HIGHNOON_LEASE_S="600", HIGHNOON_RENEW_S="1")
+    cluster.submit_here("patient", 4, name=name)
+    notes = wait_for_slots(cluster, 2)
+    (pool,) = psutil.Process(node.pid).children()
+    pool.kill()
+    for note in notes:
+        eventually(lambda note=note: identify(note["trial_group"]) is None, what="its trials are gone")
+    go.touch()
+    books.wait_until_over(name)
+    books.assert_balanced(name, 4)
+    endings = Counter(attempt.ending for attempt in attempts_of(books, name))
+    assert endings == {Ending.LOST: 2, Ending.COMPLETED: 4}
+    assert node.poll() is None, "its agent has started another pool"
+
+
+def test_a_preload_that_is_missing_ends_the_node_with_a_clear_message(cluster: Cluster) -> None:
+    node = cluster.start_worker(HIGHNOON_PRELOAD="json,no_such_module")
+    assert node.wait(60) == Exit.POOL_BROKEN
+    said = log_of(cluster, node)
+    assert "cannot import 'no_such_module'" in said and "HIGHNOON_PRELOAD lists it" in said
+    assert "Traceback" not in said
+    assert folders(cluster) == []
+
+
+def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
+    """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
+    looks = (
+        "from workers.launch import tensorflow_has_run as has_run\n"
+        "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
+        "print(before, imported, has_run())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
+
+
+# --- services that are away at the start ------------------------------------------------------------------------------
+
+
+def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="highnoon-late-") as home, Stack(Path(home)) as stack:
+        # Given addresses at which nothing answers
+        cluster = Cluster(stack.database_url, stack.redis_url, tmp_path)
+        stack.redis.stop()
+        stack.postgres.stop()
+        try:
+            cluster.start_coordinator()
+            node = cluster.start_worker()
+            said = cluster.folder / "coordinator-0.log"
+            eventually(lambda: "waiting: database" in said.read_text(), 30, what="the coordinator says so")
+            eventually(lambda: "waiting_for_database" in log_of(cluster, node), 30, what="the node says so")
+
+            # When PostgreSQL comes, and a study is submitted
+            stack.postgres.start()
+            eventually(lambda: "waiting: Redis" in said.read_text(), 30, what="the coordinator waits for Redis now")
+            eventually(lambda: "action=enter" in log_of(cluster, node), 30, what="the node has entered")
+            eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="the node says so")
+            cluster.submit_here("noop", 4, name="late")
+
+            # Then it runs as soon as Redis is there
+            stack.redis.start()
+            with cluster.books() as books:
+                books.wait_until_over("late")
+                books.assert_balanced("late", 4)
+
+                # And when Redis goes away later, that is said once, and the next study waits for it
+                stack.redis.stop()
+                cluster.submit_here("noop", 4, name="later")
+                eventually(lambda: "during=depth" in said.read_text(), 30, what="the coordinator says so")
+                stack.redis.start()
+                books.wait_until_over("later")
+                books.assert_balanced("later", 4)
+                assert said.read_text().count("during=depth") == 1
+        finally:
+            cluster.stop()
+            print(cluster.logs())
+
+
+def test_who_waits_for_a_database_can_be_told_to_end(tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{_free_port()}"
+    cluster = Cluster(f"postgresql://user:secret@{nowhere}/db", f"redis://:secret@{nowhere}/0", tmp_path)
+    try:
+        processes = [cluster.start_coordinator(), cluster.start_worker()]
+        for log in ("coordinator-0.log", "workers-1.log"):
+            said = cluster.folder / log
+            eventually(lambda said=said: "waiting" in said.read_text(), 30, what="it says that it waits")
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(20) for process in processes] == [Exit.INTERRUPTED, Exit.OK]
+        assert "secret" not in cluster.logs() and "Traceback" not in cluster.logs()
+        assert folders(cluster) == []
+    finally:
+        cluster.stop()
+        print(cluster.logs())
+
+
+def test_a_node_whose_redis_is_away_can_be_told_to_end(cluster: Cluster, books: Books) -> None:
+    node = cluster.start_worker(HIGHNOON_REDIS_URL=f"redis://127.0.0.1:{_free_port()}/0")
+    eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="it says that Redis is away")
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(20) == Exit.OK
+    assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

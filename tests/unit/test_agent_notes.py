@@ -1,0 +1,59 @@
+"""The notes by which an agent knows what its supervisors hold: from before a claim until the ticket is let go of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.slot import SlotNotes
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> SlotNotes:
+    notes = SlotNotes(tmp_path / "slots")
+    notes.prepare()
+    return notes
+
+
+def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: SlotNotes) -> None:
+    assert notes.none_at_work()
+    with notes.at_work("digits", 17):
+        assert not notes.none_at_work()
+        assert notes.orphaned() == [], "its writer is alive"
+    assert notes.none_at_work()
+
+
+def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotNotes, tmp_path: Path) -> None:
+    # Given a supervisor that dies in the middle of an attempt
+    dies = (
+        "import os; from pathlib import Path; from workers.slot import SlotNotes\n"
+        f"notes = SlotNotes(Path({str(tmp_path / 'slots')!r}))\n"
+        "with notes.at_work('digits', 17):\n"
+        "    notes.add_attempt(2); notes.add_trial(4711); os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", dies], check=False)
+
+    # Then its note says what to let go of, and is no work under way
+    (note,) = notes.orphaned()
+    assert (note.study, note.ticket, note.attempt, note.trial_group) == ("digits", 17, 2, 4711)
+    assert notes.none_at_work()
+    notes.drop(note)
+    assert notes.orphaned() == []
+
+
+def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotNotes, tmp_path: Path) -> None:
+    with notes.at_work("digits", 17):
+        (path,) = (tmp_path / "slots").glob("*.json")
+        text = path.read_text()
+    path.write_text(text.replace('"started_ticks": ', '"started_ticks": 1'))
+    (note,) = notes.orphaned()
+    assert note.pid == os.getpid() and note.attempt is None
+
+
+def test_a_torn_note_is_no_note(notes: SlotNotes, tmp_path: Path) -> None:
+    (tmp_path / "slots" / "1.json").write_text('{"pid": 1, "start')
+    assert notes.orphaned() == [] and notes.none_at_work()

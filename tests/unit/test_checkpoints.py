@@ -1,0 +1,126 @@
+"""The folders of checkpoints: a retry finds them, a zombie does not disturb them, nothing stays that nobody needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import highnoon as hn
+from shared.current import checkpoints
+from shared.errors import NoTrialRunning
+from shared.execution import run_attempt
+from shared.score import Scoring
+from workers.checkpoints import TicketCheckpoints, sweep
+
+
+class Silent:
+    """A channel to nobody."""
+
+    def report(self, value: float, step: int) -> None:
+        return
+
+    def should_prune(self) -> bool:
+        return False
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        return
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints" / "digits" / "ticket-00007"
+
+
+def save(folder: Path, text: str = "weights") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model").write_text(text)
+
+
+def test_a_retry_finds_what_the_attempt_before_had_saved(folder: Path) -> None:
+    ticket = TicketCheckpoints(folder)
+    save(ticket.begin(1, is_retry=False))
+    ticket.leave()
+
+    own = ticket.begin(3, is_retry=True)
+
+    assert (own / "model").read_text() == "weights"
+    assert list(folder.iterdir()) == [own]
+
+
+def test_a_zombie_writes_beside_its_successor(folder: Path) -> None:
+    ticket = TicketCheckpoints(folder)
+    zombies = ticket.begin(1, is_retry=False)
+    save(zombies)
+    save(ticket.begin(2, is_retry=True), "of the second")
+
+    save(zombies, "of the zombie")
+
+    assert (ticket.begin(3, is_retry=True) / "model").read_text() == "of the second"
+
+
+def test_a_first_attempt_does_not_go_on_with_another_studys(folder: Path) -> None:
+    save(TicketCheckpoints(folder).begin(1, is_retry=False))
+
+    assert not TicketCheckpoints(folder).begin(1, is_retry=False).exists()
+
+
+def test_only_what_is_saved_waits_for_a_retry_and_nothing_for_a_settled_ticket(folder: Path) -> None:
+    ticket, other = TicketCheckpoints(folder), TicketCheckpoints(folder.with_name("ticket-00008"))
+    save(other.begin(1, is_retry=False))
+    ticket.begin(1, is_retry=False).mkdir(parents=True)
+
+    ticket.leave()
+    assert [path.name for path in folder.parent.iterdir()] == ["ticket-00008"]
+
+    ticket.remove()
+    other.remove()
+    assert list(folder.parent.parent.iterdir()) == []
+
+
+def test_what_is_left_of_studies_that_are_over_is_swept(tmp_path: Path) -> None:
+    for study in ("over", "running"):
+        save(tmp_path / study / "ticket-00000" / "attempt-1")
+
+    sweep(tmp_path, lambda study: study == "over")
+    sweep(tmp_path / "nowhere", lambda study: True)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+
+
+def test_a_workers_trial_gets_the_folder_that_outlives_it(tmp_path: Path) -> None:
+    lasting = tmp_path / "ticket" / "attempt-1"
+
+    def objective(params: object) -> float:
+        assert hn.checkpoint_dir() == hn.checkpoint_dir() == lasting
+        assert [checkpoints().for_next_training().name for _ in range(2)] == ["training-1", "training-2"]
+        save(hn.checkpoint_dir())
+        return 0.0
+
+    assert run_attempt(objective, {}, Silent(), Scoring(), lasting).message == ""
+    assert (lasting / "model").exists()
+
+
+def test_a_trial_that_asks_for_no_folder_gets_none(tmp_path: Path) -> None:
+    run_attempt(lambda params: 0.0, {}, Silent(), Scoring(), tmp_path / "ticket" / "attempt-1")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_process_each_trial_has_a_temporary_folder() -> None:
+    seen: list[Path] = []
+
+    def objective(params: object) -> float:
+        save(hn.checkpoint_dir())
+        seen.append(hn.checkpoint_dir())
+        return 0.0
+
+    hn.HPOTrialManager("digits", n_trials=2).optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+
+    assert len(set(seen)) == 2
+    assert not any(folder.exists() for folder in seen)
+
+
+def test_outside_a_trial_there_is_no_folder() -> None:
+    with pytest.raises(NoTrialRunning, match="inside an objective"):
+        hn.checkpoint_dir()

@@ -1,0 +1,117 @@
+"""Text to ids and back, and that no id is larger than what a tokenizer says it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from highnoon.tokenizer import (
+    BOS,
+    EOS,
+    SMALLEST_VOCABULARY,
+    SPECIAL_TOKENS,
+    ByteStreamTokenizer,
+    QWTTextTokenizer,
+    load_tokenizer,
+)
+from shared.errors import InvalidInput, UserInputError
+
+TEXT = "the cat sat on the mat and the dog sat on the log; " * 20
+
+
+@pytest.fixture(scope="module")
+def trained() -> QWTTextTokenizer:
+    tokenizer = QWTTextTokenizer(vocab_size=300)
+    tokenizer.train_on([TEXT])
+    return tokenizer
+
+
+@given(st.text().filter(lambda text: "\0" not in text))
+def test_bytes_are_the_text(text: str) -> None:
+    ids = ByteStreamTokenizer().encode(text)
+
+    assert ids == list(text.encode())
+    assert ByteStreamTokenizer().decode(ids) == text
+
+
+@given(text=st.text())
+@example(text="a [BOS] and an [EOS] in the text")
+def test_an_untrained_encoding_loses_nothing(text: str) -> None:
+    tokenizer = QWTTextTokenizer()
+
+    ids = tokenizer.encode(text)
+
+    assert (ids[0], ids[-1]) == (BOS, EOS)
+    assert max(ids) < tokenizer.vocab_size == SMALLEST_VOCABULARY
+    assert tokenizer.decode(ids) == text
+
+
+def test_the_special_ids_are_the_guides() -> None:
+    names = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[SEP]", "[CLS]", "[MASK]")
+
+    assert names == SPECIAL_TOKENS
+    assert [QWTTextTokenizer()._encoding.token_to_id(name) for name in names] == list(range(7))
+
+
+def test_training_makes_texts_shorter_and_keeps_to_its_size(trained: QWTTextTokenizer) -> None:
+    ids = trained.encode(TEXT, add_special_tokens=False)
+
+    assert len(ids) < len(TEXT) / 2
+    assert max(ids) < trained.vocab_size <= 300
+    assert trained.decode(trained.encode("ein Satz, den es nie sah: ✓")) == "ein Satz, den es nie sah: ✓"
+
+
+def test_lengths_are_cut_and_padded(trained: QWTTextTokenizer) -> None:
+    cut = trained.encode(TEXT, max_length=5)
+    padded = trained.encode("a", max_length=5, padding=True)
+
+    assert (len(cut), cut[0], cut[-1]) == (5, BOS, EOS)
+    assert (len(padded), padded[-2:]) == (5, [0, 0])
+    assert trained.decode(padded) == "a"
+    assert ByteStreamTokenizer().encode("abc", max_length=2) == [97, 98]
+    assert ByteStreamTokenizer().decode(ByteStreamTokenizer().encode("a", max_length=3, padding=True)) == "a"
+
+
+def test_batches(trained: QWTTextTokenizer) -> None:
+    for tokenizer in (trained, ByteStreamTokenizer()):
+        rows = tokenizer.batch_encode(["the cat", "dog"], add_special_tokens=True, max_length=12, padding=True)
+        assert [len(row) for row in rows] == [12, 12]
+        assert tokenizer.batch_decode(rows) == ["the cat", "dog"]
+
+
+def test_both_kinds_are_saved_and_loaded(trained: QWTTextTokenizer, tmp_path: Path) -> None:
+    trained.save(tmp_path / "pairs")
+    ByteStreamTokenizer().save(tmp_path / "bytes")
+
+    for again in (
+        QWTTextTokenizer.load(tmp_path / "pairs"),
+        QWTTextTokenizer(model_path=tmp_path / "pairs"),
+        load_tokenizer(tmp_path / "pairs"),
+    ):
+        assert again.encode(TEXT) == trained.encode(TEXT)
+        assert again.vocab_size == trained.vocab_size
+    assert isinstance(load_tokenizer(tmp_path / "bytes"), ByteStreamTokenizer)
+
+
+def test_training_from_files(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    tokenizer = QWTTextTokenizer(vocab_size=300)
+
+    tokenizer.train([tmp_path / "text.txt"], vocab_size=280, min_frequency=2)
+
+    assert SMALLEST_VOCABULARY < tokenizer.vocab_size <= 280
+
+
+def test_what_cannot_work_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="vocab_size: must be at least 263"):
+        QWTTextTokenizer(vocab_size=256)
+    with pytest.raises(UserInputError, match=r"there is no .*nowhere\.txt"):
+        QWTTextTokenizer().train(tmp_path / "nowhere.txt")
+    with pytest.raises(UserInputError, match="no tokenizer can be read from"):
+        load_tokenizer(tmp_path)
+    ByteStreamTokenizer().save(tmp_path)
+    with pytest.raises(UserInputError, match="holds no QWTTextTokenizer"):
+        QWTTextTokenizer.load(tmp_path)

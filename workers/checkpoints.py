@@ -1,0 +1,59 @@
+"""The checkpoints of a ticket on this node: they outlive its attempts, and go when the ticket is settled.
+
+    home/checkpoints/<study>/ticket-00007/attempt-2/    the running attempt's; its trial process makes it
+
+Each attempt has a folder of its own, into which the one before it is renamed: a zombie whose lease was lost writes
+beside its successor's files and never into them. Owns names and removal; what is saved is the trial's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+class TicketCheckpoints:
+    """One ticket's folder. Raises OSError for a disk that refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, attempt: int, *, is_retry: bool) -> Path:
+        """Where this attempt's checkpoints go; a retry finds there what the attempts before it have saved here.
+
+        What a first attempt finds belongs to another study of the same name, and is removed.
+        """
+        own = self._folder / f"attempt-{attempt}"
+        if not is_retry:
+            self.remove()
+        elif (before := self._latest()) is not None:
+            before.rename(own)
+        return own
+
+    def leave(self) -> None:
+        """The ticket may be tried again: what is saved stays, empty folders go."""
+        for folder in [*self._folder.glob("attempt-*"), self._folder, self._folder.parent]:
+            _remove_if_empty(folder)
+
+    def remove(self) -> None:
+        """The ticket is settled: everything goes."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove_if_empty(self._folder.parent)
+
+    def _latest(self) -> Path | None:
+        found = self._folder.glob("attempt-*")
+        return max(found, key=lambda folder: int(folder.name.removeprefix("attempt-")), default=None)
+
+
+def sweep(checkpoints: Path, is_over: Callable[[str], bool]) -> None:
+    """Removes what is left of studies that are over: their last attempts were settled elsewhere."""
+    for study in checkpoints.glob("*"):
+        if is_over(study.name):
+            shutil.rmtree(study, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -5,15 +5,13 @@ The application itself is put together in `application`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
 from highnoon.webui.application import Application, create
-from highnoon.webui.settings import TOKEN_FILE, WebSettings, web_settings
+from highnoon.webui.settings import WebSettings, web_settings
 from shared.embedded import attach
 from shared.errors import ServiceUnavailable
 from shared.studies import quiet
@@ -61,9 +59,7 @@ def database_of(settings: WebSettings) -> Callable[[], str]:
             return settings.database_url
         running = attach(settings.home)
         if running is None:
-            raise ServiceUnavailable(
-                f"nothing runs in {settings.home} now. Start it with: python -m coordinator start"
-            )
+            raise ServiceUnavailable(f"nothing runs in {settings.home} now. Start it with: python -m coordinator start")
         return running.database_url
 
     return address
@@ -73,12 +69,10 @@ def _announce(settings: WebSettings, host: str, port: int) -> None:
     console = open_console(stderr=True)
     shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
     say(console, f"dashboard  http://{shown}:{port}/hpo")
-    if settings.tokens is None:
+    tokens = settings.tokens
+    if tokens is None:
         return
-    if settings.tokens.generated and sys.stderr.isatty():
+    if tokens.fresh:
         # Behind the #, so that the token reaches no server's log and no Referer.
-        console.print(f"login      http://{shown}:{port}/login#{settings.tokens.operator}", soft_wrap=True)
-    elif settings.tokens.generated:
-        console.print(f"login      the token is in {Path(settings.home) / TOKEN_FILE}", soft_wrap=True)
-    else:
-        say(console, "login      with the token of HIGHNOON_TOKEN")
+        console.print(f"login      http://{shown}:{port}/login#{tokens.operator}", soft_wrap=True)
+    console.print(f"token      in {tokens.kept_in or 'HIGHNOON_TOKEN'}", soft_wrap=True)

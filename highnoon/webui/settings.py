@@ -26,7 +26,10 @@ class Tokens:
 
     operator: str
     viewer: str | None = None
-    generated: bool = False
+    kept_in: Path | None = None
+    """Where a token that we made is kept; None for one that a person set."""
+    fresh: bool = False
+    """Made just now: to be shown this once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +86,20 @@ def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens |
         return Tokens(operator=given, viewer=viewer)
     if not needed and viewer is None:
         return None
-    return Tokens(operator=_kept_token(home / TOKEN_FILE), viewer=viewer, generated=True)
+    path = home / TOKEN_FILE
+    token, fresh = _kept_token(path)
+    return Tokens(operator=token, viewer=viewer, kept_in=path, fresh=fresh)
 
 
-def _kept_token(path: Path) -> str:
-    """The same one at every start, in a file for its owner alone. Raises InvalidInput where none can be written."""
+def _kept_token(path: Path) -> tuple[str, bool]:
+    """The same one at every start, in a file for its owner alone, and whether it is new. Raises InvalidInput."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             token = path.read_text(encoding="ascii").strip()
             if len(token) >= SHORTEST_TOKEN:
                 path.chmod(0o600)
-                return token
+                return token, False
         except FileNotFoundError:
             pass
         token = secrets.token_urlsafe(32)
@@ -103,8 +108,10 @@ def _kept_token(path: Path) -> str:
             file.write(token + "\n")
     except (OSError, ValueError) as error:
         hint = "Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written."
-        raise InvalidInput("settings", [Problem(key=str(path), message=f"cannot be used ({error})", hint=hint)]) from None
-    return token
+        raise InvalidInput(
+            "settings", [Problem(key=str(path), message=f"cannot be used ({error})", hint=hint)]
+        ) from None
+    return token, True
 
 
 def _token_problems(environ: Mapping[str, str]) -> list[Problem]:

@@ -133,6 +133,7 @@ def _say_where(errand: Errand, fleet: Fleet) -> None:
     name = "STUDY" if errand.spec is None else shlex.quote(errand.spec.name)
     slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
     _say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
+    _say_row(errand.console, "dashboard", fleet.dashboard_url)
     _say_row(errand.console, "flower", fleet.flower_url)
     _say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
     _say_row(errand.console, "optuna", f"python -m coordinator exec optuna trials --study-name {name}")
@@ -150,7 +151,7 @@ def _say_submission(submission: Submission, access: Access, console: Console) ->
 
 
 def _say_row(console: Console, name: str, where: str) -> None:
-    console.print(Text.assemble((f"{name:8}", "bold"), " ", where), soft_wrap=True)
+    console.print(Text.assemble((f"{name:10}", "bold"), " ", where), soft_wrap=True)
 
 
 def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[Say], bool]) -> None:

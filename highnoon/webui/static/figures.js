@@ -29,12 +29,13 @@ function layoutOf(figure, plot) {
   const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
   const layout = {
     height: 320,
-    margin: { l: 50, r: 14, t: 14, b: 40 },
+    margin: { l: 50, r: 14, t: 30, b: 40 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: color("text") },
     hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("text") } },
-    legend: { orientation: "h", y: 1.12, x: 0, font: { color: color("muted") } },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: color("muted") } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("accent") },
     hovermode: "closest",
     ...coloured(figure.layout),
   };
@@ -55,11 +56,15 @@ function configOf(name) {
   return {
     responsive: true,
     displaylogo: false,
-    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
-    modeBarButtonsToAdd: [
+    displayModeBar: "hover",
+    // Named one by one: plotly's own set has buttons that send the figure to its cloud.
+    modeBarButtons: [[
+      "zoom2d",
+      "pan2d",
+      "resetScale2d",
       { name: "Save as PNG", icon, click: save("png") },
       { name: "Save as SVG", icon: Plotly.Icons.disk, click: save("svg") },
-    ],
+    ]],
   };
 }
 

@@ -8,11 +8,7 @@ function field(row, part) {
   return row.querySelector(`[name$="-${part}"]`);
 }
 
-function share(value, low, high, isLog) {
-  return isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
-}
-
-// Where values of this domain lie: ten draws of a range, or one point per choice.
+// Where values of this domain lie: nine even draws of a range, or one point per choice.
 function draw(row) {
   const kind = field(row, "kind").value;
   row.dataset.kind = kind;
@@ -24,10 +20,12 @@ function draw(row) {
     const count = field(row, "choices").value.split(",").filter((word) => word.trim()).length;
     places = Array.from({ length: Math.min(count, 24) }, (_, index) => (index + 0.5) / count);
   } else if (low < high && (!isLog || low > 0)) {
-    const stepped = step > 0 && !isLog ? Math.floor((high - low) / step) + 1 : 0;
-    const count = stepped && stepped <= 24 ? stepped : 9;
+    const steps = step > 0 && !isLog ? Math.floor((high - low) / step) + 1 : 0;
+    const stepped = steps <= 24 ? steps : 0;
+    const count = stepped || 9;
     places = Array.from({ length: count }, (_, index) =>
-      stepped && stepped <= 24 ? (index * step) / (high - low) : share(low + ((high - low) * index) / 8, low, high, isLog));
+      isLog ? (low * (high / low) ** (index / 8) - low) / (high - low)
+        : stepped ? (index * step) / (high - low) : index / 8);
   }
   const line = document.createElementNS(SVG, "line");
   for (const [name, value] of Object.entries({ x1: 4, x2: 116, y1: 9, y2: 9 })) line.setAttribute(name, value);

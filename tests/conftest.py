@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,19 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 def postgres_url(stack: Stack) -> Iterator[str]:
     """The address of an empty database; it is dropped afterwards, whoever is still connected."""
+    with database(stack) as url:
+        yield url
+
+
+@contextmanager
+def database(stack: Stack) -> Iterator[str]:
+    """As `postgres_url`, for as long as a caller wants it."""
     name = f"test_{next(_database_numbers)}"
     _execute(stack, f"CREATE DATABASE {name}")
-    yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
-    _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
+    finally:
+        _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

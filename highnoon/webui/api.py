@@ -100,7 +100,7 @@ def get_study(desk: Here, study: str) -> Response:
 @router.patch("/studies/{study}", tags=["studies"])
 def change_study(desk: Here, study: str, change: StudyPatch) -> Response:
     """Pause, resume or cancel it, or add trials."""
-    found = desk.library.study(study)
+    found = desk.library.study(study, fresh=True)
     if change.state is None and change.add_trials is None:
         raise InvalidInput("request", [Problem(key="state", message="or add_trials is needed")])
     if change.state is not None and change.state != found.state:
@@ -114,7 +114,7 @@ def change_study(desk: Here, study: str, change: StudyPatch) -> Response:
 @router.delete("/studies/{study}", tags=["studies"], status_code=204)
 def delete_study(desk: Here, study: str) -> Response:
     """Delete a study that is over, with all its trials."""
-    desk.steering.delete(desk.library.study(study))
+    desk.steering.delete(desk.library.study(study, fresh=True))
     return Response(status_code=204)
 
 
@@ -140,7 +140,7 @@ def list_trials(
 @router.post("/studies/{study}/trials", tags=["trials"], status_code=202)
 def enqueue_trial(desk: Here, study: str, point: Point) -> Response:
     """Add one trial with these parameters."""
-    found = desk.library.study(study)
+    found = desk.library.study(study, fresh=True)
     desk.steering.enqueue(found, point.params)
     return Strict(study_object(desk.library.study(found.name)), status_code=202)
 
@@ -157,7 +157,7 @@ def get_trial(desk: Here, study: str, number: int) -> Response:
 @router.post("/studies/{study}/trials/{number}/retry", tags=["trials"], status_code=202)
 def retry_trial(desk: Here, study: str, number: int) -> Response:
     """Give a failed trial another go, with the same parameters."""
-    found = desk.library.study(study)
+    found = desk.library.study(study, fresh=True)
     desk.steering.retry(found, desk.trial(found, number).number)
     return Strict(study_object(desk.library.study(found.name)), status_code=202)
 

@@ -21,7 +21,7 @@ from highnoon.webui.allowed import AllowList
 from highnoon.webui.desk import Desk
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
-from highnoon.webui.guard import Guard
+from highnoon.webui.guard import Guard, Refused
 from highnoon.webui.library import Library
 from highnoon.webui.sessions import Doorman
 from highnoon.webui.settings import WebSettings
@@ -58,6 +58,7 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
     app.include_router(assets.router)
     app.add_route("/health", _health, include_in_schema=False)
     app.add_exception_handler(HighNoonError, _explain)
+    app.add_exception_handler(Refused, _refuse)
     app.add_exception_handler(HTTPException, _explain_http)
     app.add_exception_handler(RequestValidationError, _explain_request)
     app.add_exception_handler(Exception, _confess)
@@ -96,6 +97,11 @@ async def _explain(request: Request, error: Exception) -> Response:
     if isinstance(error, ServiceUnavailable):
         _log.warning("action=outage error=%s", error)
     return _told(request, status, _detail(error), problems.problems_of(error))
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return error.response
 
 
 async def _explain_http(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ header needs neither: no other site can make a browser send one.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, urlsplit
@@ -20,12 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from highnoon.webui.problems import problem_response
 from highnoon.webui.sessions import SESSION_S, Doorman, Guesses, Role, Visitor
 
-ANONYMOUS_PATHS = frozenset({"/health", "/login", "/static/app.css", "/static/login.js", "/static/icon.svg"})
+ANONYMOUS_PATHS = frozenset(
+    {"/health", "/login", "/static/app.css", "/static/icon.svg", "/static/login.js", "/static/page.js"}
+)
 """What answers without a credential: too little to learn anything from."""
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_BODY = 1_000_000
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::\d+)?")
 _FORMS = "application/x-www-form-urlencoded"
 
 HEADERS = {
@@ -46,6 +50,7 @@ class Refused(Exception):
     """This request goes no further; `response` says why."""
 
     def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
         self.response = response
 
 
@@ -232,10 +237,9 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _host_name(host: str) -> str:
-    """Without the port; an IPv6 address keeps its brackets."""
-    if host.startswith("["):
-        return (host.partition("]")[0] + "]").lower()
-    return host.partition(":")[0].lower()
+    """Without the port; an IPv6 address keeps its brackets. Empty for what is no host."""
+    matched = _HOST.fullmatch(host)
+    return matched[1].lower() if matched else ""
 
 
 def _refusal(request: Request, status: int, detail: str) -> Refused:

@@ -6,7 +6,7 @@ Owns the connections and what is remembered between two requests. Changes nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
@@ -168,15 +168,15 @@ class Library:
         self._studies = (self._clock(), found)
         return found
 
-    def study(self, key: str) -> Study:
-        """The study of that name, else of that id. Raises UnknownStudy with the nearest name."""
+    def study(self, key: str, *, fresh: bool = False) -> Study:
+        """The study of that name, else of that id; `fresh` for who is about to change it. Raises UnknownStudy."""
+        found = None if fresh else _named(key, self.studies())
+        if found is None:
+            self._studies = None
+            found = _named(key, self.studies())
+        if found is not None:
+            return found
         studies = self.studies()
-        for study in studies:
-            if study.name == key:
-                return study
-        for study in studies:
-            if str(study.id) == key:
-                return study
         raise UnknownStudy(
             f"There is no study named {key!r}. {nearest(key, [study.name for study in studies])}".rstrip()
         )
@@ -246,6 +246,11 @@ class Library:
         self._shelves.clear()
         self._has_ledger = False
         self._studies = None
+
+
+def _named(key: str, studies: Sequence[Study]) -> Study | None:
+    by_id = (study for study in studies if str(study.id) == key)
+    return next((study for study in studies if study.name == key), None) or next(by_id, None)
 
 
 def best_of(trials: tuple[Trial, ...], *, maximize: bool) -> Trial | None:

@@ -150,7 +150,7 @@ def list_trials(request: Request, desk: Here, name: str) -> Response:
 @router.post("/hpo/studies/{name:path}/trials/{number:int}/retry")
 def retry_trial(desk: Here, name: str, number: int) -> Response:
     """Another go for a failed trial."""
-    study = desk.library.study(name)
+    study = desk.library.study(name, fresh=True)
     desk.steering.retry(study, desk.trial(study, number).number)
     return RedirectResponse(f"/hpo/studies/{segment(study.name)}", status_code=303)
 
@@ -158,7 +158,7 @@ def retry_trial(desk: Here, name: str, number: int) -> Response:
 @router.post("/hpo/studies/{name:path}/enqueue")
 def enqueue_trial(desk: Here, sent: Sent, name: str) -> Response:
     """One more trial at a point that a person wrote."""
-    study = desk.library.study(name)
+    study = desk.library.study(name, fresh=True)
     desk.steering.enqueue(study, forms.point(sent, desk.library.snapshot(study.name).space))
     return RedirectResponse(f"/hpo/studies/{segment(study.name)}", status_code=303)
 
@@ -166,7 +166,7 @@ def enqueue_trial(desk: Here, sent: Sent, name: str) -> Response:
 @router.post("/hpo/studies/{name:path}/{act}")
 def steer(desk: Here, sent: Sent, name: str, act: str) -> Response:
     """Pause, resume, cancel, add trials, delete."""
-    study = desk.library.study(name)
+    study = desk.library.study(name, fresh=True)
     acts = {"pause": desk.steering.pause, "resume": desk.steering.resume, "cancel": desk.steering.cancel}
     if act == "add":
         count = sent.get("count", "")

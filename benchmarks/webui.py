@@ -1,4 +1,4 @@
-"""How fast the dashboard is at 10,000 trials: server time of each page, first paint in a browser, memory of the process.
+"""How fast the dashboard is at 10,000 trials: server time per page, first paint in a browser, memory that it takes.
 
     python -m benchmarks.webui [--trials 10000]
 

@@ -17,7 +17,9 @@ from highnoon.webui.plain import dumps, finite
 from shared.ledger.overview import AttemptSpan
 from shared.trial import ParamValue, Trial
 
-_CHUNK = 500
+_CHUNK = 1000
+_CSV_HEAD = ("number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host")
+_PEAK = "peak_rss_bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +89,7 @@ TRIALS = ("csv", "jsonl")
 
 def trials_csv(trials: Sequence[Trial], names: Sequence[str], spans: Mapping[int, AttemptSpan]) -> Iterator[str]:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
-    head = ["number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s"]
-    yield _csv_rows([[*head, "host", "peak_rss_bytes", *(f"params.{name}" for name in names)]])
+    yield _csv_rows([[*_CSV_HEAD, _PEAK, *(_harmless(f"params.{name}") for name in names)]])
     for start in range(0, len(trials), _CHUNK):
         yield _csv_rows([_csv_row(trial, names, spans) for trial in trials[start : start + _CHUNK]])
 
@@ -115,15 +116,26 @@ def trial_object(trial: Trial, span: AttemptSpan | None = None) -> dict[str, Any
         "ended_at": trial.ended_at.isoformat() if trial.ended_at else None,
         "duration_s": trial.duration_s,
         "host": span.host if span else None,
-        "peak_rss_bytes": span.peak_rss_bytes if span else None,
+        _PEAK: span.peak_rss_bytes if span else None,
     }
 
 
 def _csv_row(trial: Trial, names: Sequence[str], spans: Mapping[int, AttemptSpan]) -> list[object]:
-    told = trial_object(trial, spans.get(trial.number))
-    cells = ["number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s"]
-    row = [told[name] for name in [*cells, "host", "peak_rss_bytes"]]
-    return [_harmless(cell) for cell in [*row, *(trial.params.get(name) for name in names)]]
+    span = spans.get(trial.number)
+    row = [
+        trial.number,
+        str(trial.state),
+        ending_of(trial),
+        _harmless(cause_of(trial)),
+        trial.value,
+        trial.attrs.get(LOSS, trial.value),
+        trial.started_at.isoformat() if trial.started_at else None,
+        trial.ended_at.isoformat() if trial.ended_at else None,
+        trial.duration_s,
+        _harmless(span.host) if span else None,
+        span.peak_rss_bytes if span else None,
+    ]
+    return [*row, *[_harmless(trial.params.get(name)) for name in names]]
 
 
 def _csv_rows(rows: Sequence[Sequence[object]]) -> str:

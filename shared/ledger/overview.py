@@ -177,7 +177,8 @@ class Overview:
         self, study_id: int, *, limit: int | None = None, numbers: Sequence[int] | None = None
     ) -> list[AttemptSpan]:
         """Attempts, oldest first: the newest `limit` of them, or those of some trial numbers."""
-        columns = [attempts.c[name] for name in AttemptSpan.__dataclass_fields__]
+        names = list(AttemptSpan.__dataclass_fields__)
+        columns = [attempts.c[name] for name in names]
         statement = (
             select(*columns)
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
@@ -189,9 +190,12 @@ class Overview:
         if numbers is not None:
             statement = statement.where(attempts.c.trial_number.in_(numbers))
         with self._db.transaction() as connection:
-            rows = connection.execute(statement).mappings().all()
+            # Plain rows: of ten thousand, mappings would take longer than all the rest.
+            rows = connection.execute(statement).all()
+        place = names.index("ending")
         return [
-            AttemptSpan(**{**row, "ending": Ending(row["ending"]) if row["ending"] else None}) for row in reversed(rows)
+            AttemptSpan(**{**dict(zip(names, row, strict=True)), "ending": Ending(row[place]) if row[place] else None})
+            for row in reversed(rows)
         ]
 
     def causes(self, study_id: int) -> list[tuple[Ending, str | None, int]]:

@@ -35,7 +35,7 @@ PAGES = {
 }
 _DRAWN = "[...document.querySelectorAll('[data-figure] .note')].every((note) => note.textContent !== 'Loading …')"
 _UNNAMED = """[...document.querySelectorAll('a, button, input:not([type=hidden]), select')].filter((e) => e.offsetParent
-    && !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title || e.placeholder)).map((e) => e.outerHTML)"""
+    && !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).map((e) => e.outerHTML)"""
 _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, label, summary, button')].filter((e) => {
     const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)

@@ -171,7 +171,13 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
     flower = re.search(r"^flower +(\S+)$", place.said(), re.MULTILINE)
     assert flower
 
-    # Then Flower serves, shows our tasks by name and ids, and lets nobody change anything
+    dashboard = re.search(r"^dashboard +(\S+)$", place.said(), re.MULTILINE)
+    assert dashboard
+
+    # Then the dashboard shows the study
+    assert "interrupted" in eventually(lambda: fetched(dashboard[1]), 30, what="the dashboard serves")
+
+    # And Flower serves, shows our tasks by name and ids, and lets nobody change anything
     page = eventually(lambda: fetched(flower[1] + "/"), 30, what="flower serves")
     assert "Flower" in page
     tasks = eventually(
@@ -197,6 +203,7 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
         assert books.closed("interrupted") == 0
         assert {trial.state for trial in books.trials("interrupted")} == {TrialState.FAIL}
     assert (place.home / "logs" / "flower.log").read_text() == ""
+    assert (place.home / "logs" / "dashboard.log").read_text() == f"dashboard  {dashboard[1]}\n"
 
     # And the same command again completes exactly six
     place.go.touch()
@@ -211,7 +218,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
     start = place.begin("start", study, "--workers", "2")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
     family = psutil.Process(start.pid).children(recursive=True)
-    assert len(family) > 6, "postgres, redis, flower, agent, pool, two supervisors, two trials"
+    assert len(family) > 7, "postgres, redis, dashboard, flower, agent, pool, two supervisors, two trials"
 
     # When it is killed, and the same command is given again at once
     start.kill()

@@ -18,7 +18,8 @@ TEXT = (ROOT / "docs" / "dashboard.md").read_text()
 
 def test_importing_the_sdk_and_the_dashboards_name_imports_no_web_framework() -> None:
     heavy = "{'fastapi', 'starlette', 'uvicorn', 'jinja2', 'plotly', 'optuna', 'sqlalchemy', 'tensorflow'}"
-    code = f"import sys, highnoon\nfrom highnoon.webui import app\nprint(sorted({heavy} & set(sys.modules)), app.run.__name__)"
+    code = "import sys, highnoon\nfrom highnoon.webui import app\n"
+    code += f"print(sorted({heavy} & set(sys.modules)), app.run.__name__)"
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 

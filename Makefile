@@ -11,11 +11,11 @@ WORKERS    ?= 2
 ARGS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help start test lint bench lock clean
+.PHONY: help start test lint screenshots bench lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/study.toml WORKERS=2)
 	@$(PY) -m coordinator start $(STUDY) --workers $(WORKERS)
@@ -29,8 +29,13 @@ lint: $(READY) ## Check style, types and who imports whom
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
+screenshots: $(READY) ## Every page of the dashboard at 400 and 1600 pixels, light and dark, into screenshots/
+	@mkdir -p screenshots
+	@HIGHNOON_SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
+
 bench: $(READY) ## Measure what a trial costs beyond its training
 	@$(PY) -m benchmarks.overhead $(ARGS)
+	@$(PY) -m benchmarks.webui
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (takes network)
 	@$(PIP) install uv

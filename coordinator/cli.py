@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from coordinator import doctor as doctors
-from coordinator.access import Access, is_embedded, ledger_access
+from coordinator.access import is_embedded, ledger_access
 from coordinator.ending import report_end
 from coordinator.failures import account, notes
 from coordinator.flower import run_flower
@@ -27,16 +27,17 @@ from coordinator.report import (
     trial_object,
     trials_table,
 )
-from coordinator.stack import attach
 from coordinator.start import Errand
 from coordinator.start import run as run_start
-from coordinator.submission import submit as submit_study
+from shared.access import Access
+from shared.embedded import attach
 from shared.errors import InvalidInput, Problem, ServiceUnavailable, StudyConflict
 from shared.exits import Exit
 from shared.ledger.studies import StudyRecord
 from shared.settings import Settings, load_settings
 from shared.states import Ending, TrialState
 from shared.study import StudySpec, load_study_file
+from shared.submission import submit as submit_study
 from shared.terminal import open_console, say
 
 app = typer.Typer(

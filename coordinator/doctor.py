@@ -14,8 +14,8 @@ from rich.text import Text
 from coordinator.access import is_embedded
 from coordinator.report import aligned
 from coordinator.services.redis_server import redis_binary
-from coordinator.stack import attach
 from shared.broker import Broker
+from shared.embedded import attach
 from shared.errors import HighNoonError
 from shared.ledger import Database, Nodes
 from shared.settings import Settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from coordinator.access import Access
 from coordinator.failures import account, by_cause, failed
 from coordinator.progress import Standing
 from coordinator.report import params_table, result_of
+from shared.access import Access
 from shared.exits import Exit
 from shared.ledger.studies import AttemptRecord, StudyRecord
 from shared.states import StudyState

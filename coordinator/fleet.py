@@ -1,4 +1,4 @@
-"""The embedded fleet: this machine's worker node and Flower, as children of `start`.
+"""The embedded fleet: this machine's worker node, the dashboard and Flower, as children of `start`.
 
 They are told their addresses by their environment, and end with `start`, whatever ends it.
 """
@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from coordinator.services.home import LOOPBACK, Home
 from coordinator.services.process import Command, OwnedProcess
 from shared.errors import EmbeddedServiceError
 from shared.exits import Exit
+from shared.home import LOOPBACK, Home
 from shared.settings import Settings
 
 _RESTARTS = 5
@@ -22,7 +22,7 @@ _RESTARTS = 5
 
 
 class Fleet:
-    """Workers and Flower of one `start`. Start it from the main thread: the kernel watches the thread."""
+    """Workers, dashboard and Flower of one `start`. Start it from the main thread: the kernel watches the thread."""
 
     def __init__(self, settings: Settings, home: Home, *, slots: int) -> None:
         self._settings = settings
@@ -30,6 +30,8 @@ class Fleet:
         self._slots = slots
         self._worker: OwnedProcess | None = None
         self._worker_starts: list[float] = []
+        self._dashboard: OwnedProcess | None = None
+        self._dashboard_port = home.service("dashboard").port
         self._flower: OwnedProcess | None = None
         self._flower_port = home.service("flower").port
 
@@ -39,19 +41,27 @@ class Fleet:
         return self._home.logs / "worker.log"
 
     @property
+    def dashboard_url(self) -> str:
+        """Where the dashboard answers once it is up."""
+        return f"http://{LOOPBACK}:{self._dashboard_port}/hpo"
+
+    @property
     def flower_url(self) -> str:
         """Where Flower answers once it is up."""
         return f"http://{LOOPBACK}:{self._flower_port}"
 
     def start(self) -> None:
-        """Starts both; neither is waited for."""
+        """Starts all; none is waited for."""
         self._start_worker()
+        self._dashboard = OwnedProcess(
+            self._command("dashboard", ["highnoon.webui", "--host", LOOPBACK, "--port", str(self._dashboard_port)])
+        )
         self._flower = OwnedProcess(
             self._command("flower", ["coordinator", "flower", "--port", str(self._flower_port)])
         )
 
     def heal(self) -> tuple[str, ...]:
-        """Starts the node again when it has died; returns what was dead. Flower is not worth a restart.
+        """Starts the node again when it has died; returns what was dead. Dashboard and Flower are not worth a restart.
 
         Raises EmbeddedServiceError for a node that says that it cannot live, or dies again and again.
         """
@@ -64,12 +74,13 @@ class Fleet:
         return (f"worker (exit status {status})",)
 
     def stop(self) -> None:
-        """Drains the node (running trials may end within `drain_s`), then ends Flower."""
+        """Drains the node (running trials may end within `drain_s`), then ends the others."""
         settings = self._settings
         if self._worker is not None:
             self._worker.stop(settings.drain_s + 5 * settings.kill_grace_s + 5.0)
-        if self._flower is not None:
-            self._flower.stop(5.0)
+        for process in (self._dashboard, self._flower):
+            if process is not None:
+                process.stop(5.0)
 
     def hurry(self) -> None:
         """A second Ctrl-C: running trials are handed back now."""

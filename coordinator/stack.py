@@ -9,31 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from typing_extensions import Self
 
-from coordinator.services.home import Home
-from coordinator.services.lock import HomeLock, living_holder
+from coordinator.services.lock import HomeLock
 from coordinator.services.postgres_server import Postgres
 from coordinator.services.process import wait_until
 from coordinator.services.redis_server import Redis
+from shared.embedded import START, Running, attach, living_holder
 from shared.errors import EmbeddedServiceError, UnknownStudy
+from shared.home import Home
 
-START = "coordinator start"
 COMMAND = "a short command"
 _PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A stack that runs now, with passwords in its addresses."""
-
-    pid: int
-    database_url: str
-    redis_url: str
 
 
 class Stack:
@@ -86,20 +76,6 @@ class Stack:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
-
-
-def attach(home: Path) -> Running | None:
-    """The stack that runs in this home now; None when none does, or it is still starting. Changes nothing."""
-    place = Home(home)
-    holder = living_holder(place)
-    if holder is None or not holder.ready or holder.purpose != START:
-        return None
-    services = place.load().services
-    return Running(
-        pid=holder.process.pid,
-        database_url=Postgres.url_at(services[Postgres.name]),
-        redis_url=Redis.url_at(services[Redis.name]),
-    )
 
 
 @contextmanager

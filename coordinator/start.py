@@ -17,20 +17,21 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from coordinator.access import Access, is_embedded, opened
+from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
 from coordinator.progress import Say, watch
 from coordinator.report import near
 from coordinator.service import Service
 from coordinator.stack import Stack
-from coordinator.submission import Submission, submit
+from shared.access import Access, opened
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.exits import Exit
 from shared.logs import configure
 from shared.settings import Settings
 from shared.study import StudySpec
+from shared.submission import Submission, submit
 from shared.terminal import say
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
@@ -132,6 +133,7 @@ def _say_where(errand: Errand, fleet: Fleet) -> None:
     name = "STUDY" if errand.spec is None else shlex.quote(errand.spec.name)
     slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
     _say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
+    _say_row(errand.console, "dashboard", fleet.dashboard_url)
     _say_row(errand.console, "flower", fleet.flower_url)
     _say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
     _say_row(errand.console, "optuna", f"python -m coordinator exec optuna trials --study-name {name}")
@@ -149,7 +151,7 @@ def _say_submission(submission: Submission, access: Access, console: Console) ->
 
 
 def _say_row(console: Console, name: str, where: str) -> None:
-    console.print(Text.assemble((f"{name:8}", "bold"), " ", where), soft_wrap=True)
+    console.print(Text.assemble((f"{name:10}", "bold"), " ", where), soft_wrap=True)
 
 
 def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[Say], bool]) -> None:

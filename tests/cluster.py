@@ -16,14 +16,14 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from coordinator.access import opened
-from coordinator.submission import submit
+from shared.access import opened
 from shared.ledger import Database, Studies
 from shared.ledger.schema import tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import TicketState, TrialState
 from shared.studies import OptunaStore
 from shared.study import StudySpec, build_spec
+from shared.submission import submit
 from shared.trial import Trial
 from tests.support import eventually
 

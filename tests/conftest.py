@@ -53,8 +53,10 @@ def empty_database(stack: Stack) -> Iterator[str]:
     """The same for fixtures that live longer than a test."""
     name = f"test_{next(_database_numbers)}"
     _execute(stack, f"CREATE DATABASE {name}")
-    yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
-    _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
+    finally:
+        _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import fcntl
 import os
 from dataclasses import replace
 
-from coordinator.services.home import Holder, Home
 from shared.errors import InvariantBroken
+from shared.home import Holder, Home
 from shared.processes import identify
 
 
@@ -39,7 +39,7 @@ class HomeLock:
         return True
 
     def announce(self, purpose: str) -> None:
-        """Tells others that the services are ready: from now on `living_holder` leads to them."""
+        """Tells others that the services are ready: from now on `shared.embedded.attach` leads to them."""
         self._record(purpose, ready=True)
 
     def release(self) -> None:
@@ -54,9 +54,3 @@ class HomeLock:
         if me is None or self._fd is None:
             raise InvariantBroken("only the living holder of a home's lock may record itself")
         self._home.save(replace(self._home.load(), holder=Holder(process=me, purpose=purpose, ready=ready)))
-
-
-def living_holder(home: Home) -> Holder | None:
-    """Who holds the home now; None when nobody does, or its last holder was killed."""
-    holder = home.load().holder
-    return holder if holder and identify(holder.process.pid) == holder.process else None

@@ -17,14 +17,13 @@ from typing import ClassVar
 import psycopg2
 
 from coordinator.services.account import Account, credentials, give, open_for_reading, open_passage, ordinary_account
-from coordinator.services.home import LOOPBACK, Home, ServiceState
 from coordinator.services.process import Command, clean_environment
 from coordinator.services.service import Service
+from shared.embedded import DATABASE, POSTGRES, ROLE, postgres_url
 from shared.errors import EmbeddedServiceError
+from shared.home import LOOPBACK, Home, ServiceState
 from shared.processes import identify
 
-ROLE = "highnoon"
-DATABASE = "highnoon"
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -43,7 +42,7 @@ _OPTIONS = {
 class Postgres(Service):
     """`with Postgres(home) as postgres: postgres.url`; starts as said in `Service.start`."""
 
-    name: ClassVar[str] = "postgres"
+    name: ClassVar[str] = POSTGRES
     patience_s: ClassVar[float] = 120.0
 
     def __init__(self, home: Home) -> None:
@@ -53,7 +52,7 @@ class Postgres(Service):
 
     @staticmethod
     def url_at(address: ServiceState) -> str:
-        return f"postgresql+psycopg2://{ROLE}:{address.password}@{LOOPBACK}:{address.port}/{DATABASE}"
+        return postgres_url(address)
 
     def _prepare(self) -> None:
         self._bin = _binaries(self.home)

@@ -15,10 +15,11 @@ from typing import ClassVar
 
 import redis
 
-from coordinator.services.home import LOOPBACK, Home, ServiceState
 from coordinator.services.process import Command
 from coordinator.services.service import Service
+from shared.embedded import REDIS, redis_url
 from shared.errors import EmbeddedServiceError
+from shared.home import LOOPBACK, Home, ServiceState
 
 SERVERS = ("redis-server", "valkey-server")
 
@@ -26,7 +27,7 @@ SERVERS = ("redis-server", "valkey-server")
 class Redis(Service):
     """`with Redis(home) as redis: redis.url`; starts as said in `Service.start`."""
 
-    name: ClassVar[str] = "redis"
+    name: ClassVar[str] = REDIS
     patience_s: ClassVar[float] = 30.0
 
     def __init__(self, home: Home) -> None:
@@ -35,7 +36,7 @@ class Redis(Service):
 
     @staticmethod
     def url_at(address: ServiceState) -> str:
-        return f"redis://:{address.password}@{LOOPBACK}:{address.port}/0"
+        return redis_url(address)
 
     def _prepare(self) -> None:
         self.home.redis.mkdir(mode=0o700, exist_ok=True)

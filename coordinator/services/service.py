@@ -15,9 +15,9 @@ from typing import ClassVar
 
 from typing_extensions import Self
 
-from coordinator.services.home import Home, ServiceState
 from coordinator.services.process import Command, OwnedProcess, end_leftover, wait_until
 from shared.errors import EmbeddedServiceError, InvariantBroken
+from shared.home import Home, ServiceState
 from shared.logs import event
 
 _PAUSES_S = (0.0, 0.2, 0.5, 1.0)

@@ -227,8 +227,10 @@ class Studies:
             value = connection.scalar(select(best).where(completed))
         return None if value is None else float(value)
 
-    def attempts(self, study_id: int, *, trial_number: int | None = None) -> list[AttemptRecord]:
-        """The history of attempts, oldest first; of one trial when its number is given."""
+    def attempts(
+        self, study_id: int, *, trial_number: int | None = None, ticket_id: int | None = None
+    ) -> list[AttemptRecord]:
+        """The history of attempts, oldest first; of one trial, or of one ticket, when that is given."""
         statement = (
             select(attempts, tickets.c.ordinal)
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
@@ -237,6 +239,8 @@ class Studies:
         )
         if trial_number is not None:
             statement = statement.where(attempts.c.trial_number == trial_number)
+        if ticket_id is not None:
+            statement = statement.where(attempts.c.ticket_id == ticket_id)
         with self._db.transaction() as connection:
             rows = connection.execute(statement).mappings().all()
         return [AttemptRecord(**{**row, "ending": Ending(row["ending"]) if row["ending"] else None}) for row in rows]

@@ -7,5 +7,6 @@
 from shared.studies.store import OptunaStore, quiet
 from shared.studies.study import OptunaStudy
 from shared.studies.trials import Asked, OwnedTrial, Owner
+from shared.studies.view import StudyEntry, StudyView
 
-__all__ = ["Asked", "OptunaStore", "OptunaStudy", "OwnedTrial", "Owner", "quiet"]
+__all__ = ["Asked", "OptunaStore", "OptunaStudy", "OwnedTrial", "Owner", "StudyEntry", "StudyView", "quiet"]

@@ -23,9 +23,11 @@ from sqlalchemy import Connection, Engine, Insert
 
 from shared.errors import UnknownStudy
 from shared.samplers import Distributions
+from shared.states import TrialState as States
 from shared.studies import statements as sql
 from shared.studies.tables import reports, system_attrs, user_attrs
 from shared.studies.trials import ATTEMPT, TICKET, Asked, Birth, OwnedTrial, Standing, Verdict, Waiting, owner_in
+from shared.studies.view import StudyEntry
 from shared.trial import Params, Report
 
 
@@ -125,6 +127,18 @@ class SqlTrials:
     def _replace_attrs(self, connection: Connection, trial_id: int, source: Birth | Verdict) -> None:
         _insert(connection, self._upsert_user_attrs, _attr_rows(trial_id, source.user_attrs))
         _insert(connection, self._upsert_system_attrs, _attr_rows(trial_id, source.system_attrs))
+
+
+def sql_catalogue(engine: Engine) -> list[StudyEntry]:
+    """Every study with one objective, oldest first, its trials counted in one statement."""
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        rows = connection.execute(sql.CATALOGUE).all()
+    found: dict[str, tuple[str, dict[States, int]]] = {}
+    for name, direction, state, count in rows:
+        by_state = found.setdefault(name, (direction.name.lower(), {}))[1]
+        if state is not None:
+            by_state[States[state.name]] = count
+    return [StudyEntry(name=name, direction=way, by_state=by_state) for name, (way, by_state) in found.items()]
 
 
 def _stored_params(connection: Connection, trial_id: int) -> Params:

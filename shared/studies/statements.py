@@ -6,10 +6,10 @@ Portable over PostgreSQL, SQLite and MySQL; `sql` puts them into transactions.
 from __future__ import annotations
 
 from optuna.trial import TrialState
-from sqlalchemy import BindParameter, Engine, Insert, Table, and_, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Engine, Insert, Table, and_, bindparam, func, insert, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from shared.studies.tables import params, reports, studies, system_attrs, trials, user_attrs, values
+from shared.studies.tables import directions, params, reports, studies, system_attrs, trials, user_attrs, values
 from shared.studies.trials import ATTEMPT, TICKET
 
 _STUDY: BindParameter[int] = bindparam("study")
@@ -103,6 +103,20 @@ LATEST_DOMAINS = select(params.c.param_name, params.c.distribution_json).where(
     .limit(1)
     .scalar_subquery()
 )
+
+_HAS_ONE_OBJECTIVE = (
+    select(directions.c.study_id).group_by(directions.c.study_id).having(func.count() == 1).scalar_subquery()
+)
+
+CATALOGUE = (
+    select(studies.c.study_name, directions.c.direction, trials.c.state, func.count())
+    .join(directions, directions.c.study_id == studies.c.study_id)
+    .outerjoin(trials, trials.c.study_id == studies.c.study_id)
+    .where(studies.c.study_id.in_(_HAS_ONE_OBJECTIVE))
+    .group_by(studies.c.study_id, studies.c.study_name, directions.c.direction, trials.c.state)
+    .order_by(studies.c.study_id)
+)
+"""Studies with one objective and how many trials each has in each state; one row without a state when it has none."""
 
 
 def insert_new(engine: Engine, table: Table) -> Insert:

@@ -6,6 +6,7 @@ Build it after forks only, one per process: a database connection cannot be shar
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -15,18 +16,21 @@ import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from typing_extensions import Self
 
 from shared.errors import InvariantBroken, StudyConflict, UnknownStudy
 from shared.samplers import Distributions, build_pruner, build_sampler, distributions
 from shared.score import Scoring
+from shared.states import TrialState
 from shared.studies.connecting import connect
 from shared.studies.history import HistoryStorage
 from shared.studies.memory import MemoryTrials
 from shared.studies.outages import reported
-from shared.studies.sql import SqlTrials
+from shared.studies.sql import SqlTrials, sql_catalogue
 from shared.studies.study import OptunaStudy
 from shared.studies.trials import Trials
+from shared.studies.view import StudyEntry, StudyView
 from shared.study import StudySpec
 from shared.urls import masked, normalise
 
@@ -89,6 +93,24 @@ class OptunaStore:
                 return False
             return True
 
+    def view(self, name: str) -> StudyView:
+        """A study to read, whoever made it. Raises UnknownStudy, ServiceUnavailable."""
+        with self._border():
+            self._id_of(name)
+            return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._border)
+
+    def catalogue(self) -> list[StudyEntry]:
+        """All studies with one objective, oldest first, their trials counted but not loaded."""
+        with self._border():
+            if self._database is not None:
+                return sql_catalogue(self._database.engine)
+            return [_entry(study, self._storage) for study in self._storage.get_all_studies()]
+
+    def delete_study(self, name: str) -> None:
+        """Removes Optuna's study with all trials. Raises UnknownStudy."""
+        with self._border():
+            self._storage.delete_study(self._id_of(name))
+
     def close(self) -> None:
         """Gives the connections back. The store cannot be used afterwards."""
         if self._database is not None:
@@ -142,6 +164,11 @@ class OptunaStore:
             f"study {name!r} exists and has {_terms_in_words(kept)}, not {_terms_in_words(wanted)}: its scores could "
             "not be compared. Give this one another name, or the same terms"
         )
+
+
+def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
+    states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
+    return StudyEntry(name=study.study_name, direction=study.directions[0].name.lower(), by_state=states)
 
 
 def quiet() -> None:

@@ -8,7 +8,7 @@ ServiceUnavailable and may simply be called again: reports and endings are idemp
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -17,9 +17,9 @@ import optuna
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial
 
-from shared.errors import InvariantBroken, UserInputError
+from shared.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
 from shared.logs import event
-from shared.samplers import Grid, Sampled, as_stored, distributions, sample, seed_of, snapshot_of
+from shared.samplers import Distributions, Grid, Sampled, as_stored, distributions, sample, seed_of, snapshot_of
 from shared.states import TrialState
 from shared.studies.endings import agrees, failure, verdict_of
 from shared.studies.reading import inherited_by_retry, trial_of
@@ -88,6 +88,17 @@ class OptunaStudy:
         failed = None if failed_trial is None else self._found(failed_trial)
         attrs = {} if failed is None else inherited_by_retry(failed)
         return self._create(Sampled(params=known, system_attrs=attrs), owner)
+
+    @_acting
+    def enqueue(self, params: Params) -> None:
+        """A point that the next ask starts with; the sampler chooses what it leaves open.
+
+        Raises InvalidInput for names and values that the search space does not have.
+        """
+        problems = [*_misfits(self._space, params)]
+        if problems:
+            raise InvalidInput("params", problems)
+        self._study.enqueue_trial(as_stored(self._space, params))
 
     @_acting
     def report(self, trial_id: int, report: Report) -> None:
@@ -221,3 +232,18 @@ class OptunaStudy:
             return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
         except KeyError:
             return None
+
+
+def _misfits(space: Distributions, params: Params) -> Iterator[Problem]:
+    """Names that the space does not have, and values outside their domain."""
+    for name, value in params.items():
+        domain = space.get(name)
+        if domain is None:
+            yield Problem(key=name, message="is no parameter of this study", hint=nearest(name, space))
+            continue
+        try:
+            inside = domain._contains(domain.to_internal_repr(value))
+        except (ValueError, TypeError):
+            inside = False
+        if not inside:
+            yield Problem(key=name, message=f"is outside of {domain}", value=value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.access import opened
+from shared.access import opened
 from shared.states import Ending, TrialState
 from tests.cluster import Books, Cluster
 from tests.support import eventually

@@ -18,8 +18,8 @@ import redis
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from coordinator.access import opened
 from coordinator.cli import app
+from shared.access import opened
 from shared.exits import Exit
 from shared.studies import OptunaStore
 from tests.command import Answer, caller

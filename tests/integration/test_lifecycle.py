@@ -17,12 +17,12 @@ import optuna
 import pytest
 import redis
 
-from coordinator.access import Access, opened
 from coordinator.actions import Performer
 from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Rules, plan
 from coordinator.stack import Stack
+from shared.access import Access, opened
 from shared.broker import Broker
 from shared.errors import StudyConflict
 from shared.ledger.studies import AttemptRecord

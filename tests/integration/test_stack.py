@@ -22,7 +22,8 @@ import pytest
 import redis
 
 from coordinator.services.redis_server import redis_binary
-from coordinator.stack import Stack, attach, serving_database
+from coordinator.stack import Stack, serving_database
+from shared.embedded import attach
 from shared.errors import EmbeddedServiceError, UnknownStudy
 from tests.support import eventually
 

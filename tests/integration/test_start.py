@@ -25,9 +25,9 @@ import psutil
 import pytest
 
 from coordinator.failures import notes
-from coordinator.services.home import Home
 from coordinator.stack import serving_database
 from shared.exits import Exit
+from shared.home import Home
 from shared.ledger import Database
 from shared.states import Ending, TrialState
 from shared.studies import OptunaStore
@@ -119,9 +119,9 @@ def finished(place: Place) -> str:
 
 
 def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, finished: str) -> None:
-    assert re.search(r"^flower   http://127\.0\.0\.1:\d+$", finished, re.MULTILINE)
-    assert "\nworkers  2 slots, log .highnoon/logs/worker.log\n" in finished
-    assert "\nstudy    tiny, 4 trials\n" in finished
+    assert re.search(r"^flower +http://127\.0\.0\.1:\d+$", finished, re.MULTILINE)
+    assert "\nworkers    2 slots, log .highnoon/logs/worker.log\n" in finished
+    assert "\nstudy      tiny, 4 trials\n" in finished
     assert "\ntiny  4/4  best " in finished
     best = re.search(r"^Best trial (\d+) of 4: value (\S+)\nx  (\S+)\nIts last line: x = ", finished, re.MULTILINE)
     assert best and float(best[2]) == pytest.approx((float(best[3]) - 2.0) ** 2, rel=1e-3)
@@ -132,12 +132,12 @@ def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, fini
 
 def test_a_finished_study_is_not_run_again_and_more_trials_extend_it(place: Place, finished: str) -> None:
     again = place.run("start", "tiny.json", "--workers", "2")
-    assert "study    tiny, 4 trials (goes on: 4 done, 0 added)" in again
+    assert "study      tiny, 4 trials (goes on: 4 done, 0 added)" in again
     assert re.findall(r"^Best trial.*$", again, re.MULTILINE) == re.findall(r"^Best trial.*$", finished, re.MULTILINE)
     place.assert_balanced("tiny", 4)
 
     more = place.run("start", "tiny.json", "--workers", "2", "--n-trials", "6")
-    assert "study    tiny, 6 trials (goes on: 4 done, 2 added)" in more
+    assert "study      tiny, 6 trials (goes on: 4 done, 2 added)" in more
     assert "of 6: value" in more
     place.assert_balanced("tiny", 6)
 
@@ -175,10 +175,16 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
     study = place.study("interrupted", "patient", 6)
     start = place.begin("start", study, "--workers", "2", FLOWER_UNAUTHENTICATED_API="true")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
-    flower = re.search(r"^flower   (\S+)$", place.said(), re.MULTILINE)
+    flower = re.search(r"^flower +(\S+)$", place.said(), re.MULTILINE)
     assert flower
 
-    # Then Flower serves, shows our tasks by name and ids, and lets nobody change anything
+    dashboard = re.search(r"^dashboard +(\S+)$", place.said(), re.MULTILINE)
+    assert dashboard
+
+    # Then the dashboard shows the study
+    assert "interrupted" in eventually(lambda: fetched(dashboard[1]), 30, what="the dashboard serves")
+
+    # And Flower serves, shows our tasks by name and ids, and lets nobody change anything
     page = eventually(lambda: fetched(flower[1] + "/"), 30, what="flower serves")
     assert "Flower" in page
     tasks = eventually(
@@ -204,10 +210,11 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
         assert books.closed("interrupted") == 0
         assert {trial.state for trial in books.trials("interrupted")} == {TrialState.FAIL}
     assert (place.home / "logs" / "flower.log").read_text() == ""
+    assert (place.home / "logs" / "dashboard.log").read_text() == f"dashboard  {dashboard[1]}\n"
 
     # And the same command again completes exactly six
     place.go.touch()
-    assert "study    interrupted, 6 trials (goes on: 0 done, 0 added)" in place.run("start", study, "--workers", "2")
+    assert "study      interrupted, 6 trials (goes on: 0 done, 0 added)" in place.run("start", study, "--workers", "2")
     place.assert_balanced("interrupted", 6)
 
 
@@ -218,7 +225,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
     start = place.begin("start", study, "--workers", "2")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
     family = psutil.Process(start.pid).children(recursive=True)
-    assert len(family) > 6, "postgres, redis, flower, agent, pool, two supervisors, two trials"
+    assert len(family) > 7, "postgres, redis, dashboard, flower, agent, pool, two supervisors, two trials"
 
     # When it is killed, and the same command is given again at once
     start.kill()

@@ -21,8 +21,8 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from coordinator.access import opened
 from coordinator.stack import Stack
+from shared.access import opened
 from shared.exits import Exit
 from shared.ledger.schema import tickets, workers
 from shared.ledger.studies import AttemptRecord

@@ -11,7 +11,7 @@ import secrets
 import shlex
 from dataclasses import dataclass
 
-from coordinator.access import Access
+from shared.access import Access
 from shared.errors import StudyConflict
 from shared.grid import grid
 from shared.ledger.database import IntegrityError

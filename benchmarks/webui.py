@@ -1,0 +1,109 @@
+"""How fast the dashboard is at 10,000 trials: server time per page, first paint in a browser, memory that it takes.
+
+    python -m benchmarks.webui [--trials 10000]
+
+The study is made up and written in bulk; the dashboard is a process of its own, asked over HTTP as a browser would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from coordinator.stack import Stack
+from shared.home import LOOPBACK, Home
+from tests.browser.chromium import browser, installed
+from tests.made_up import make_study
+from tests.support import eventually
+
+_ROUNDS = 30
+_PATHS = {
+    "studies": "/hpo",
+    "study": "/hpo/studies/huge",
+    "trials": "/hpo/studies/huge/trials",
+    "trials, sorted": "/hpo/studies/huge/trials?sort=-params.l2&state=pruned",
+    "trial": "/hpo/studies/huge/trials/7",
+    "api trials": "/api/hpo/studies/huge/trials?per_page=500",
+    "export csv": "/api/hpo/studies/huge/export/trials",
+}
+_FIGURES = ("history", "slice", "parallel", "contour", "importance", "intermediate", "timeline", "outcomes", "memory")
+
+
+def main() -> None:
+    """Prints one line per page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=10_000)
+    trials = parser.parse_args().trials
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home") as stack:
+        make_study(stack.database_url, "huge", n_trials=trials, done=trials - 4, running=4)
+        port = Home(Path(folder)).service("bench").port
+        command = [sys.executable, "-m", "highnoon.webui", "--port", str(port)]
+        process = subprocess.Popen(command, env={**os.environ, "HIGHNOON_DATABASE_URL": stack.database_url})
+        try:
+            _measure(f"http://{LOOPBACK}:{port}", psutil.Process(process.pid), trials)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _measure(address: str, process: psutil.Process, trials: int) -> None:
+    with httpx.Client(base_url=address, timeout=120) as client:
+        eventually(lambda: _answers(client), 60, what="the dashboard answers")
+        print(
+            f"{'first look at ' + format(trials, ',') + ' trials':28} {_timed(client, _PATHS['study']) * 1e3:8.0f} ms"
+        )
+        print(f"{'':28} {'median':>8}    {'p95':>8}    {'kB':>8}")
+        for name, path in _PATHS.items():
+            _show(name, [_timed(client, path) for _ in range(_ROUNDS)], len(client.get(path).content))
+        for kind in _FIGURES:
+            path = f"/api/hpo/studies/huge/figures/{kind}?x=learning_rate&y=units"
+            first = _timed(client, path)
+            _show(
+                f"figure {kind}", [_timed(client, path) for _ in range(_ROUNDS)], len(client.get(path).content), first
+            )
+    print(f"{'memory of the process':28} {process.memory_info().rss / 1e6:8.0f} MB")
+    if installed():
+        for name in ("studies", "study", "trials"):
+            print(f"{'first paint, ' + name:28} {_first_paint(address + _PATHS[name]):8.0f} ms")
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _timed(client: httpx.Client, path: str) -> float:
+    began = time.perf_counter()
+    client.get(path, headers={"accept": "text/html"}).raise_for_status()
+    return time.perf_counter() - began
+
+
+def _show(name: str, seconds: list[float], size: int, first: float | None = None) -> None:
+    p95 = statistics.quantiles(seconds, n=20)[-1]
+    cold = "" if first is None else f"   computed in {first * 1e3:.0f} ms"
+    print(f"{name:28} {statistics.median(seconds) * 1e3:8.1f} ms {p95 * 1e3:8.1f} ms {size / 1e3:8.0f}{cold}")
+
+
+def _first_paint(address: str) -> float:
+    script = "JSON.stringify(performance.getEntriesByName('first-contentful-paint').map((e) => e.startTime))"
+    with browser() as page:
+        page.look(1400)
+        page.goto(address)
+        page.until(f"{script} !== '[]'")
+        return float(json.loads(page.eval(script))[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""`python -m highnoon.webui`: the dashboard as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from highnoon.webui.server import serve
+from shared.errors import HighNoonError, UserInputError
+from shared.exits import Exit
+from shared.logs import configure
+from shared.terminal import open_console, say
+
+
+def _run(
+    host: Annotated[str, typer.Option(help="Where to listen. Anything but loopback asks for a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535)] = 8000,
+    storage: Annotated[
+        str | None, typer.Option(help="A database. Default: HIGHNOON_DATABASE_URL, else the stack of HIGHNOON_HOME.")
+    ] = None,
+) -> None:
+    """Serve the dashboard at /hpo until Ctrl-C.
+
+    Example: python -m highnoon.webui --port 8000
+    """
+    configure("info")
+    serve(host=host, port=port, storage=storage)
+
+
+def main() -> None:
+    """Exits with 2 for what a person wrote, 3 for a service; a traceback is a bug of ours."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(_run)
+    try:
+        app(prog_name="python -m highnoon.webui")
+    except HighNoonError as error:
+        say(open_console(stderr=True), f"error: {error}", style="red")
+        sys.exit(Exit.USER_INPUT if isinstance(error, UserInputError) else Exit.SERVICE)
+
+
+if __name__ == "__main__":
+    main()

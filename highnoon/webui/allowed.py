@@ -1,0 +1,86 @@
+"""Which objectives a form or the API may start. An objective is code that runs on every worker.
+
+HIGHNOON_OBJECTIVES lists patterns: `/srv/objectives/*.py:*`, `recipes.*:objective`. Without it, what has been started
+by the command line may be started again, and on one machine everything else in the same folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from highnoon.webui.library import Study
+from shared.errors import InvalidInput, Problem, nearest
+from shared.objective import ObjectiveRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowList:
+    """Judges objectives by their names alone; opens no file."""
+
+    patterns: tuple[str, ...]
+    folders_too: bool
+    """Whether a folder that a known study comes from is allowed as a whole."""
+
+    def refusal(self, written: Mapping[str, Any], studies: Iterable[Study]) -> Problem | None:
+        """Why this objective may not be started; None when it may, or when validation will refuse it anyway."""
+        objective, code_dir = written.get("objective"), written.get("code_dir")
+        if not isinstance(objective, str) or not isinstance(code_dir, str | None):
+            return None
+        try:
+            ref = ObjectiveRef.parse(objective)
+        except InvalidInput:
+            return None
+        known = list(studies)
+        if any(fnmatchcase(resolved(ref, code_dir), pattern) for pattern in self._patterns(known)):
+            return None
+        if not self.patterns and code_dir is None and ref.is_file and not Path(ref.where).is_absolute():
+            message = "is a relative path, and there is no folder for it to start from"
+            return Problem(key="objective", message=message, value=objective, hint="Write the folder below.")
+        hint = nearest(objective, self.suggestions(known)) if self.suggestions(known) else ""
+        how = (
+            "HIGHNOON_OBJECTIVES lists what may be started from here."
+            if self.patterns
+            else ("Start it by the command line once, or list it in HIGHNOON_OBJECTIVES.")
+        )
+        return Problem(
+            key="objective",
+            message="is not one that may be started here",
+            value=objective,
+            hint=f"{hint} {how}".strip(),
+        )
+
+    def suggestions(self, studies: Iterable[Study]) -> list[str]:
+        """Objectives that were used before, newest first."""
+        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec))
+
+    def folders(self, studies: Iterable[Study]) -> list[str]:
+        """Folders that objectives came from, newest first."""
+        return list(dict.fromkeys(str(study.spec["code_dir"]) for study in studies if study.spec.get("code_dir")))
+
+    def _patterns(self, studies: Sequence[Study]) -> Iterable[str]:
+        if self.patterns:
+            return self.patterns
+        exact = [_escaped(resolved(study_ref(study), study.spec.get("code_dir"))) for study in studies if study.spec]
+        folders = [f"{_escaped(str(Path(folder).resolve()))}/*.py:*" for folder in self.folders(studies)]
+        return [*exact, *(folders if self.folders_too else ())]
+
+
+def resolved(ref: ObjectiveRef, code_dir: str | None) -> str:
+    """The objective as patterns see it: a file by its whole path, without `..` and links; a module as it is."""
+    if not ref.is_file:
+        return str(ref)
+    return f"{(Path(code_dir or '/') / ref.where).resolve()}:{ref.function}"
+
+
+def study_ref(study: Study) -> ObjectiveRef:
+    """The objective of a study of the ledger."""
+    return ObjectiveRef.parse(study.spec["objective"])
+
+
+def _escaped(text: str) -> str:
+    """A name may hold what patterns take for wild cards."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)

@@ -1,0 +1,132 @@
+"""Figures of attempts: which slot ran what when, how they ended and why, how much memory they took."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from highnoon.webui.charts.figure import Figure, Question, nothing, scatter
+from highnoon.webui.charts.thinning import left_out
+from highnoon.webui.library import cause_of, ending_of
+from shared.ledger.overview import AttemptSpan
+from shared.states import Ending, TrialState
+from shared.trial import Trial
+
+
+def timeline(asked: Question) -> Figure:
+    """Which slot ran which trial when, by how it ended: gaps are time that nobody used."""
+    if not asked.spans:
+        return nothing("No attempt was made yet." if asked.causes else "Only trials that workers run have a timeline.")
+    now = max(span.ended_at or span.started_at for span in asked.spans)
+    lanes = sorted({(span.host, span.pid) for span in asked.spans})
+    by_ending: dict[str, list[AttemptSpan]] = defaultdict(list)
+    for span in asked.spans:
+        by_ending[str(span.ending or "running")].append(span)
+    data = []
+    for ending in sorted(by_ending, key=_place_of_ending):
+        spans = by_ending[ending]
+        took = [max(0.001, (span.ended_at or max(now, span.started_at)) - span.started_at) for span in spans]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": ending,
+                "y": [_lane(span.host, span.pid, lanes) for span in spans],
+                "base": [span.started_at * 1000 for span in spans],
+                "x": [seconds * 1000 for seconds in took],
+                "text": [_span_text(span, seconds) for span, seconds in zip(spans, took, strict=True)],
+                "textposition": "none",
+                "hoverinfo": "text",
+                "marker": {"color": _COLORS.get(ending, "$muted"), "line": {"width": 0}},
+            }
+        )
+    layout = {
+        "barmode": "overlay",
+        "bargap": 0.25,
+        "xaxis": {"type": "date"},
+        "yaxis": {"automargin": True, "categoryorder": "category descending"},
+        "height": max(220, 90 + 26 * len(lanes)),
+    }
+    total = sum(count for _, _, count in asked.causes) + len(by_ending.get("running", ()))
+    return Figure(
+        data=data, layout=layout, note=left_out(len(asked.spans), max(total, len(asked.spans)), what="newest attempts")
+    )
+
+
+def outcomes(asked: Question) -> Figure:
+    """How attempts ended and why, repeated ones included."""
+    causes = list(asked.causes) or _causes_in(asked.snapshot.trials)
+    if not causes:
+        return nothing("No trial has ended yet.")
+    ranked = sorted(causes, key=lambda row: row[2])
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [f"{ending}: {cause}" if cause else str(ending) for ending, cause, _ in ranked],
+        "x": [count for _, _, count in ranked],
+        "text": [f"{count:,}" for _, _, count in ranked],
+        "textposition": "auto",
+        "hoverinfo": "skip",
+        "marker": {"color": [_COLORS.get(str(ending), "$muted") for ending, _, _ in ranked]},
+    }
+    layout = {
+        "yaxis": {"automargin": True},
+        "xaxis": {"rangemode": "tozero"},
+        "height": max(200, 60 + 30 * len(ranked)),
+    }
+    return Figure(data=[bar], layout=layout)
+
+
+def memory(asked: Question) -> Figure:
+    """The largest memory of each attempt; those that were stopped for it stand out."""
+    measured = [span for span in asked.spans if span.peak_rss_bytes and span.trial_number is not None]
+    if not measured:
+        return nothing("No attempt has told its memory yet.")
+    data = []
+    for label, color, wanted in (("in bounds", "$accent", False), ("stopped", "$stopped", True)):
+        spans = [span for span in measured if (span.ending is Ending.STOPPED) is wanted]
+        points = [(span.trial_number or 0, (span.peak_rss_bytes or 0) / 1e9) for span in spans]
+        if points:
+            data.append(scatter(label, points, marker={"color": color, "size": 9 if wanted else 5, "opacity": 0.75}))
+    layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "peak, GB"}, "rangemode": "tozero"}}
+    total = max(len(asked.snapshot.trials), len(measured))
+    return Figure(data=data, layout=layout, note=left_out(len(measured), total, what="newest measured"))
+
+
+_COLORS = {
+    "completed": "$accent",
+    "complete": "$accent",
+    "pruned": "$pruned",
+    "stopped": "$stopped",
+    "failed": "$failed",
+    "fail": "$failed",
+    "timed_out": "$failed",
+    "killed": "$lost",
+    "lost": "$lost",
+    "released": "$muted",
+    "cancelled": "$muted",
+    "running": "$running",
+}
+
+
+def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
+    """Slots of a host are told apart by their number, as supervisors' pids mean nothing to people."""
+    of_host = [lane for lane in lanes if lane[0] == host]
+    return f"{host} · {of_host.index((host, pid))}"
+
+
+def _span_text(span: AttemptSpan, seconds: float) -> str:
+    number = "–" if span.trial_number is None else span.trial_number
+    why = f", {span.cause}" if span.cause else ""
+    return f"trial {number}, attempt {span.attempt}: {span.ending or 'running'}{why}, {seconds:.1f} s"
+
+
+def _place_of_ending(ending: str) -> int:
+    order = list(_COLORS)
+    return order.index(ending) if ending in order else len(order)
+
+
+def _causes_in(trials: Iterable[Trial]) -> list[tuple[str, str | None, int]]:
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    counted = Counter((ending_of(trial), cause_of(trial) or None) for trial in trials if trial.state in ended)
+    return [(ending, cause, count) for (ending, cause), count in counted.items()]

@@ -1,0 +1,55 @@
+"""What a figure is made from, and what it is: plotly's JSON without plotly. A colour is a name with a `$`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from highnoon.webui.library import Snapshot
+from shared.ledger.overview import AttemptSpan
+from shared.states import Ending
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What the page draws, and what it says below: what is left out, or why there is nothing to see."""
+
+    data: Sequence[Json] = ()
+    layout: Json = field(default_factory=dict)
+    note: str = ""
+
+    def to_json(self) -> Json:
+        """For plotly."""
+        return {"data": list(self.data), "layout": self.layout, "note": self.note}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a figure is made from. Spans and causes are the ledger's; a study of somebody else has none."""
+
+    snapshot: Snapshot
+    x: str = ""
+    y: str = ""
+    raw: bool = False
+    """Show the objective's own loss in the place of the score, where trials have both."""
+    spans: Sequence[AttemptSpan] = ()
+    causes: Sequence[tuple[Ending, str | None, int]] = ()
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+
+def nothing(why: str) -> Figure:
+    return Figure(note=why)
+
+
+def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "markers", **style: Any) -> Json:
+    return {
+        "type": "scatter",
+        "mode": mode,
+        "name": name,
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        **style,
+    }

@@ -1,0 +1,196 @@
+"""The form of a new study: what a browser sends, as the table of a study file, and back into fields with messages.
+
+Decides nothing about values: StudySpec does. What cannot be read as a number stays text, so that the message names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from highnoon.webui.formats import param
+from shared.errors import Problem
+from shared.space import KINDS, Categorical, Int, Param, SearchSpace
+from shared.strategy import PrunerSpec, SamplerSpec
+from shared.trial import Params, ParamValue
+
+_WHOLE = ("n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row")
+_REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_efficiency")
+_TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner")
+FIELDS = (*_TEXT, *_WHOLE, *_REAL)
+PARTS = ("name", "kind", "low", "high", "step", "choices")
+"""The inputs of one row of the search space: `space-<row>-<part>`."""
+
+DEFAULT_ROWS: Sequence[Mapping[str, str]] = (
+    {"name": "learning_rate", "kind": "log_uniform", "low": "1e-5", "high": "1e-1"},
+    {"name": "", "kind": "uniform"},
+)
+SAMPLERS, PRUNERS, DIRECTIONS = tuple(SamplerSpec.kinds), tuple(PrunerSpec.kinds), ("minimize", "maximize")
+SPACE_KINDS = tuple(KINDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyForm:
+    """The fields as a person sees them; `errors` by the field's name, `general` for what belongs to none."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, str]] = DEFAULT_ROWS
+    errors: Mapping[str, str] = field(default_factory=dict)
+    general: Sequence[str] = ()
+
+    def value(self, name: str) -> str:
+        """What stands in a field."""
+        return self.values.get(name, "")
+
+    def error(self, name: str) -> str:
+        """What is wrong with a field; empty when nothing is."""
+        return self.errors.get(name, "")
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether anything is to be mended."""
+        return bool(self.errors or self.general)
+
+    @property
+    def more_is_used(self) -> bool:
+        """Whether one of the less common fields is filled or wrong, so that they must be seen."""
+        rare = (*_REAL, "seed", "max_attempts", "retry_errors", "max_failures_in_a_row", "param_budget")
+        return any(self.value(name) or self.error(name) for name in rare)
+
+
+def read_form(sent: Mapping[str, str]) -> StudyForm:
+    """The form as it was sent; rows in their order, those that were taken out or left empty are gone."""
+    numbers = sorted({int(key.split("-")[1]) for key in sent if _is_row(key)})
+    rows = [{part: sent.get(f"space-{row}-{part}", "").strip() for part in PARTS} for row in numbers]
+    rows = [row for row in rows if any(row[part] for part in PARTS if part != "kind")]
+    return StudyForm(values={name: sent.get(name, "").strip() for name in FIELDS}, rows=rows or DEFAULT_ROWS[1:])
+
+
+def with_row(form: StudyForm) -> StudyForm:
+    """The same with an empty parameter at the end, for browsers without scripts."""
+    return StudyForm(values=form.values, rows=[*form.rows, {"name": "", "kind": "uniform"}])
+
+
+def written(form: StudyForm) -> dict[str, Any]:
+    """The study as a file would hold it; empty fields are left out."""
+    told: dict[str, Any] = {name: form.value(name) for name in _TEXT if form.value(name)}
+    told |= {name: _number(form.value(name), int) for name in _WHOLE if form.value(name)}
+    told |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
+    told["search_space"] = {row["name"]: _domain(row) for row in form.rows}
+    return told
+
+
+def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
+    """The same fields, each with its messages; what names no field of the form comes first on the page."""
+    errors: dict[str, str] = {}
+    general: list[str] = []
+    for problem in [*problems, *_twice(form)]:
+        key = _field_of(problem.key, form)
+        said = f"{problem.message}. {problem.hint}".strip()
+        if key is None:
+            general.append(str(problem))
+        else:
+            errors[key] = f"{errors[key]} {said}" if key in errors else said
+    return StudyForm(values=form.values, rows=form.rows, errors=errors, general=general)
+
+
+def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
+    """The fields that make a study like this one, under another name."""
+    values = {key: _shown(spec.get(key)) for key in FIELDS if spec.get(key) is not None}
+    for strategy in ("sampler", "pruner"):
+        values[strategy] = spec[strategy]["name"]
+    rows = [_row(parameter, list(domain)) for parameter, domain in spec["search_space"].items()]
+    return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows)
+
+
+def duplicates(form: StudyForm) -> list[Problem]:
+    """Names that stand in two rows: a table could not show that."""
+    return _twice(form)
+
+
+def _twice(form: StudyForm) -> list[Problem]:
+    names = [row["name"] for row in form.rows]
+    return [
+        Problem(key=f"search_space.{name}", message="is there twice")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+
+
+def _is_row(key: str) -> bool:
+    parts = key.split("-")
+    return len(parts) == 3 and parts[0] == "space" and parts[1].isdecimal() and len(parts[1]) < 5 and parts[2] in PARTS
+
+
+def _number(text: str, kind: type[int] | type[float]) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def _domain(row: Mapping[str, str]) -> list[Any]:
+    kind = row.get("kind", "")
+    if kind == "categorical":
+        return [kind, [_choice(word) for word in row.get("choices", "").split(",") if word.strip()]]
+    wants = int if kind in ("int", "int_log") else float
+    bounds = [_number(row[part], wants) for part in ("low", "high") if row.get(part)]
+    has_step = row.get("step") and kind in ("int", "uniform")
+    return [kind, *bounds, *([_number(row["step"], wants)] if has_step else [])]
+
+
+def _choice(word: str) -> object:
+    """As in a study file: numbers, true, false and null are what they look like, all else is text."""
+    try:
+        value = json.loads(word.strip())
+    except ValueError:
+        return word.strip()
+    return value if isinstance(value, str | int | float | bool) or value is None else word.strip()
+
+
+def _row(name: str, domain: list[Any]) -> dict[str, str]:
+    kind, *rest = domain
+    if kind == "categorical":
+        return {"name": name, "kind": kind, "choices": ", ".join(map(_shown_choice, rest[0]))}
+    return {"name": name, "kind": kind, **dict(zip(("low", "high", "step"), map(_shown, rest), strict=False))}
+
+
+def _shown_choice(choice: object) -> str:
+    """Text that looks like a number keeps its quotes, so that it is read back as text."""
+    if isinstance(choice, str) and _choice(choice) == choice and "," not in choice:
+        return choice
+    return json.dumps(choice, ensure_ascii=False)
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _field_of(key: str, form: StudyForm) -> str | None:
+    first, _, rest = key.partition(".")
+    if first == "search_space":
+        rows = [str(index) for index, row in enumerate(form.rows) if row["name"] == rest]
+        return f"space-{rows[-1]}" if rows else "search_space"
+    return first if first in FIELDS else None
+
+
+def point(sent: Mapping[str, str], space: SearchSpace) -> Params:
+    """The parameters of one trial as `param-<name>` fields hold them, in their domain's types; empty ones are open."""
+    words = {key.removeprefix("param-"): word.strip() for key, word in sent.items() if key.startswith("param-")}
+    return {name: _in_domain(word, space.get(name)) for name, word in words.items() if word}
+
+
+def _in_domain(word: str, domain: Param | None) -> ParamValue:
+    match domain:
+        case Categorical(choices=choices):
+            return next((choice for choice in choices if param(choice) == word), word)
+        case Int():
+            number = _number(word, int)
+        case _:
+            number = _number(word, float)
+    return number if isinstance(number, int | float) else word

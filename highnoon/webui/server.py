@@ -1,0 +1,78 @@
+"""The dashboard's process: which database, which door, which port; then uvicorn until a signal.
+
+The application itself is put together in `application`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+
+from highnoon.webui.application import Application, create
+from highnoon.webui.settings import WebSettings, web_settings
+from shared.embedded import attach
+from shared.errors import ServiceUnavailable
+from shared.studies import quiet
+from shared.terminal import open_console, say
+
+_LEAVE_S = 2
+"""Open event streams end with the server; browsers come back by themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The application and the settings that it was made with."""
+
+    asgi: Application
+    settings: WebSettings
+
+
+def build(*, host: str, storage: str | None, port: int = 0) -> Built:
+    """The application for a server that listens on `host`. Raises InvalidInput with all mistakes."""
+    settings = web_settings(host=host, storage=storage)
+    return Built(asgi=create(settings, database=database_of(settings), port=port), settings=settings)
+
+
+def serve(*, host: str, port: int, storage: str | None) -> None:
+    """Says where it is, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
+    quiet()
+    built = build(host=host, storage=storage, port=port)
+    _announce(built.settings, host, port)
+    uvicorn.run(
+        built.asgi,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_LEAVE_S,
+    )
+
+
+def database_of(settings: WebSettings) -> Callable[[], str]:
+    """Looked up at every use: an embedded stack that is started again may have another address."""
+
+    def address() -> str:
+        if settings.database_url is not None:
+            return settings.database_url
+        running = attach(settings.home)
+        if running is None:
+            raise ServiceUnavailable(f"nothing runs in {settings.home} now. Start it with: python -m coordinator start")
+        return running.database_url
+
+    return address
+
+
+def _announce(settings: WebSettings, host: str, port: int) -> None:
+    console = open_console(stderr=True)
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+    say(console, f"dashboard  http://{shown}:{port}/hpo")
+    tokens = settings.tokens
+    if tokens is None:
+        return
+    if tokens.fresh:
+        # Behind the #, so that the token reaches no server's log and no Referer.
+        console.print(f"login      http://{shown}:{port}/login#{tokens.operator}", soft_wrap=True)
+    console.print(f"token      in {tokens.kept_in or 'HIGHNOON_TOKEN'}", soft_wrap=True)

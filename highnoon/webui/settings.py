@@ -1,0 +1,133 @@
+"""What the dashboard may be told: where the studies are, who may come in, which objectives a form may start.
+
+Read once at the start, beside the settings that every process has (`shared.settings`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import InvalidInput, Problem
+from shared.settings import Settings, load_settings
+from shared.urls import normalise
+
+SHORTEST_TOKEN = 16
+TOKEN_FILE = "webui-token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What opens the door: the operator's token, and one that only lets look."""
+
+    operator: str
+    viewer: str | None = None
+    kept_in: Path | None = None
+    """Where a token that we made is kept; None for one that a person set."""
+    fresh: bool = False
+    """Made just now: to be shown this once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Everything that the dashboard is told. Without `tokens` it is open, which only loopback may be."""
+
+    home: Path
+    database_url: str | None
+    tokens: Tokens | None
+    hosts: frozenset[str]
+    """Names under which it may be called; empty: any (a token protects it)."""
+    objectives: tuple[str, ...]
+    silent_s: float
+    """After how long without a sign of life a worker is not shown any more."""
+
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def web_settings(
+    *, host: str, storage: str | None, environ: Mapping[str, str] | None = None, settings: Settings | None = None
+) -> WebSettings:
+    """Reads the environment. Raises InvalidInput with all mistakes; makes a token where one is needed and none is."""
+    environ = os.environ if environ is None else environ
+    general = load_settings(environ) if settings is None else settings
+    problems = _token_problems(environ)
+    if problems:
+        raise InvalidInput("settings", problems)
+    named = frozenset(_split(environ.get("HIGHNOON_WEBUI_HOSTS", "")))
+    alone = is_loopback(host) and not named
+    return WebSettings(
+        home=general.home,
+        database_url=normalise(storage) if storage is not None else general.database_url,
+        tokens=_tokens(environ, general.home, needed=not alone),
+        hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
+        objectives=_split(environ.get("HIGHNOON_OBJECTIVES", "")),
+        silent_s=general.presence_s * 12,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens | None:
+    """A token that a person set is asked for everywhere; else one is made where it is needed, and kept."""
+    viewer = environ.get("HIGHNOON_WEBUI_VIEWER_TOKEN") or None
+    given = environ.get("HIGHNOON_TOKEN")
+    if given:
+        return Tokens(operator=given, viewer=viewer)
+    if not needed and viewer is None:
+        return None
+    path = home / TOKEN_FILE
+    token, fresh = _kept_token(path)
+    return Tokens(operator=token, viewer=viewer, kept_in=path, fresh=fresh)
+
+
+def _kept_token(path: Path) -> tuple[str, bool]:
+    """The same one at every start, in a file for its owner alone, and whether it is new. Raises InvalidInput."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            token = path.read_text(encoding="ascii").strip()
+            if len(token) >= SHORTEST_TOKEN:
+                path.chmod(0o600)
+                return token, False
+        except FileNotFoundError:
+            pass
+        token = secrets.token_urlsafe(32)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(token + "\n")
+    except (OSError, ValueError) as error:
+        hint = "Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written."
+        raise InvalidInput(
+            "settings", [Problem(key=str(path), message=f"cannot be used ({error})", hint=hint)]
+        ) from None
+    return token, True
+
+
+def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
+    """The tokens themselves are never shown."""
+    names = ("HIGHNOON_TOKEN", "HIGHNOON_WEBUI_VIEWER_TOKEN")
+    given = {name: environ[name] for name in names if environ.get(name)}
+    hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+    problems = [
+        Problem(key=name, message=f"must be {SHORTEST_TOKEN} or more printable ASCII characters", hint=hint)
+        for name, token in given.items()
+        if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token
+    ]
+    if len(given) == len(set(given.values())):
+        return problems
+    return [*problems, Problem(key=names[1], message="equals HIGHNOON_TOKEN", hint="A viewer needs another token.")]
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))

@@ -1,0 +1,138 @@
+// Draws the figures: fetched when they come into view, in the page's colours, again when the study has changed.
+"use strict";
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const QUIET_MS = 4000;
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function scales() {
+  return {
+    $sequence: [[0, color("line")], [1, color("accent")]],
+    $quality: [[0, color("accent")], [0.5, color("low")], [1, color("card")]],
+  };
+}
+
+// A colour is a name with a $: the figure does not know whether the page is dark.
+function coloured(value) {
+  if (typeof value === "string" && value.startsWith("$")) return scales()[value] || color(value.slice(1)) || value;
+  if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(coloured);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item)]));
+  }
+  return value;
+}
+
+function layoutOf(figure, plot) {
+  const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
+  const layout = {
+    height: 320,
+    margin: { l: 50, r: 14, t: 30, b: 40 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 12, color: color("text") },
+    hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("text") } },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: color("muted") } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("accent") },
+    hovermode: "closest",
+    ...coloured(figure.layout),
+  };
+  for (const key of Object.keys({ xaxis: 1, yaxis: 1, ...layout })) {
+    if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
+  }
+  if (layout.grid && plot.clientWidth < 640) {
+    const cells = layout.grid.rows * layout.grid.columns;
+    layout.grid = { ...layout.grid, rows: figure.data.length || cells, columns: 1 };
+    layout.height = 60 + 200 * layout.grid.rows;
+  }
+  return layout;
+}
+
+function configOf(name) {
+  const save = (format) => (plot) => Plotly.downloadImage(plot, { format, filename: name, width: 1200, height: 700, scale: 2 });
+  const icon = Plotly.Icons.camera;
+  return {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: "hover",
+    // Named one by one: plotly's own set has buttons that send the figure to its cloud.
+    modeBarButtons: [[
+      "zoom2d",
+      "pan2d",
+      "resetScale2d",
+      { name: "Save as PNG", icon, click: save("png") },
+      { name: "Save as SVG", icon: Plotly.Icons.disk, click: save("svg") },
+    ]],
+  };
+}
+
+class Figure {
+  constructor(element) {
+    this.element = element;
+    this.plot = element.querySelector(".plot");
+    this.note = element.querySelector(".note");
+    this.visible = false;
+    this.stale = true;
+    this.loading = false;
+    this.drawnAt = 0;
+    this.data = null;
+    element.addEventListener("change", () => { this.stale = true; this.load(); });
+  }
+
+  get address() {
+    const url = new URL(this.element.dataset.figure, location.href);
+    const chosen = (name) => this.element.querySelector(`[data-${name}]`);
+    if (chosen("raw")?.checked) url.searchParams.set("raw", "true");
+    for (const axis of ["x", "y"]) if (chosen(axis)) url.searchParams.set(axis, chosen(axis).value);
+    return url;
+  }
+
+  async load() {
+    if (!this.visible || !this.stale || this.loading) return;
+    const wait = this.drawnAt + QUIET_MS - Date.now();
+    if (this.data && this.followed && wait > 0) { setTimeout(() => this.load(), wait); return; }
+    this.loading = true;
+    this.stale = false;
+    this.followed = false;
+    try {
+      const answer = await fetch(this.address);
+      const told = await answer.json();
+      if (!answer.ok) throw new Error(told.detail);
+      this.data = told;
+      this.draw();
+    } catch (error) {
+      this.note.textContent = `It cannot be shown now: ${error.message}`;
+      this.stale = true;
+    } finally {
+      this.loading = false;
+      this.drawnAt = Date.now();
+    }
+  }
+
+  draw() {
+    if (!this.data) return;
+    this.note.textContent = this.data.note;
+    if (!this.data.data.length) { Plotly.purge(this.plot); this.plot.replaceChildren(); return; }
+    Plotly.react(this.plot, coloured(this.data.data), layoutOf(this.data, this.plot), configOf(this.element.dataset.name));
+  }
+
+  follow() {
+    this.stale = this.followed = true;
+    this.load();
+  }
+}
+
+const figures = [...document.querySelectorAll("[data-figure]")].map((element) => new Figure(element));
+const byElement = new Map(figures.map((figure) => [figure.element, figure]));
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const figure = byElement.get(entry.target);
+    figure.visible = entry.isIntersecting;
+    figure.load();
+  }
+}, { rootMargin: "300px" });
+figures.forEach((figure) => seen.observe(figure.element));
+document.addEventListener("study-changed", () => figures.forEach((figure) => figure.follow()));
+dark.addEventListener("change", () => figures.forEach((figure) => figure.draw()));

@@ -1,0 +1,9 @@
+// The printed login address carries the token behind a #, which no server and no Referer ever sees.
+"use strict";
+
+const token = decodeURIComponent(location.hash.slice(1));
+if (token) {
+  history.replaceState(null, "", location.pathname + location.search);
+  document.getElementById("token").value = token;
+  document.getElementById("login").requestSubmit();
+}

@@ -1,0 +1,106 @@
+// What every page does by itself: times that stay right, questions before the irreversible, and parts that follow
+// the studies. Without this script every page still works; it only stands still.
+"use strict";
+
+const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+function ago(seconds) {
+  if (seconds < 5) return "just now";
+  const [size, unit] = units.find(([size]) => seconds >= size);
+  return `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+function refreshTimes() {
+  for (const time of document.querySelectorAll("time[data-ago]")) {
+    const said = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    if (time.textContent !== said) time.textContent = said;
+  }
+}
+
+function showColumns() {
+  const menu = document.querySelector("[data-columns]");
+  if (!menu) return;
+  const key = `columns:${menu.dataset.columns}`;
+  const hidden = new Set(JSON.parse(localStorage.getItem(key) || "[]"));
+  for (const box of menu.querySelectorAll("[data-column]")) {
+    box.checked = !hidden.has(box.dataset.column);
+    for (const cell of document.querySelectorAll(`.c-${box.dataset.column}`)) cell.hidden = !box.checked;
+  }
+}
+
+document.addEventListener("change", (event) => {
+  const target = event.target;
+  if (target.matches("[data-submit]")) target.form.requestSubmit();
+  if (target.matches("[data-column]")) {
+    const menu = target.closest("[data-columns]");
+    const off = [...menu.querySelectorAll("[data-column]:not(:checked)")].map((box) => box.dataset.column);
+    localStorage.setItem(`columns:${menu.dataset.columns}`, JSON.stringify(off));
+    showColumns();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// --- Parts that follow the studies
+
+let fetching = false;
+let wanted = false;
+
+function isBusy(part) {
+  const active = document.activeElement;
+  return part.contains(active) && active.matches("input, select, textarea");
+}
+
+async function refreshParts() {
+  if (fetching) { wanted = true; return; }
+  fetching = true;
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (!answer.ok || answer.redirected) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
+      if (fresh && fresh.innerHTML !== part.innerHTML && !isBusy(part)) {
+        const place = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        part.innerHTML = fresh.innerHTML;
+        if (place) part.querySelector(`a[href="${CSS.escape(place)}"]`)?.focus();
+      }
+    }
+    showColumns();
+    refreshTimes();
+  } catch {
+    // The next event, or the reconnect, tries again.
+  } finally {
+    fetching = false;
+    if (wanted) { wanted = false; setTimeout(refreshParts, 500); }
+  }
+}
+
+function listen() {
+  const live = document.body.dataset.live;
+  if (!live) return;
+  const link = document.getElementById("link");
+  const say = (text) => { link.textContent = text; link.hidden = !text; };
+  const source = new EventSource("/api/hpo/events");
+  let lost = false;
+  const catchUp = () => { refreshParts(); document.dispatchEvent(new CustomEvent("study-changed")); };
+  source.addEventListener("hello", () => { say(""); if (lost) catchUp(); lost = false; });
+  source.addEventListener("outage", () => say("The database is away; what you see may be old."));
+  source.addEventListener("change", (event) => {
+    say("");
+    const names = JSON.parse(event.data);
+    if (live === "*" || names.length === 0 || names.includes(live)) catchUp();
+  });
+  source.onerror = () => { lost = true; say("Not connected; trying again."); };
+  window.addEventListener("pagehide", () => source.close());
+}
+
+const later = document.querySelector("[data-reload]");
+if (later) setTimeout(() => location.reload(), 1000 * Number(later.dataset.reload));
+showColumns();
+refreshTimes();
+setInterval(refreshTimes, 5000);
+listen();

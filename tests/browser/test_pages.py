@@ -1,0 +1,189 @@
+"""Every page in a real browser: no complaint, no request to anybody else, usable at 400 and at 1600 pixels.
+
+Skips where no Chromium is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from coordinator.stack import Stack
+from shared.access import Access, opened
+from shared.states import StudyState
+from tests.browser.chromium import Page, browser, installed
+from tests.conftest import empty_database as database
+from tests.made_up import make_study
+from tests.support import eventually
+from tests.web import TOKEN, dashboard
+
+pytestmark = pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+
+HERE = Path(__file__).parents[1]
+PAGES = {
+    "studies": "/hpo",
+    "study": "/hpo/studies/digits",
+    "trials": "/hpo/studies/digits/trials",
+    "trial": "/hpo/studies/digits/trials/7",
+    "new": "/hpo/new?like=digits",
+    "cluster": "/hpo/cluster",
+    "docs": "/docs",
+}
+_DRAWN = "[...document.querySelectorAll('[data-figure] .note')].every((note) => note.textContent !== 'Loading …')"
+_UNNAMED = """[...document.querySelectorAll('a, button, input:not([type=hidden]), select')].filter((e) => e.offsetParent
+    && !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).map((e) => e.outerHTML)"""
+_FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, label, summary, button')].filter((e) => {
+    const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    if (!e.offsetParent || !e.innerText.trim() || e.closest('.js-plotly-plot, .hidden')) return false;
+    let behind = e;
+    while (behind && (rgb(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)),
+        light(rgb(getComputedStyle(behind ?? document.documentElement).backgroundColor))].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05) < 4.5;
+}).map((e) => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    with database(stack) as url:
+        make_study(url, "digits", n_trials=80, done=60, running=4)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def books(url: str) -> Iterator[Access]:
+    with opened(url) as access:
+        yield access
+
+
+@pytest.fixture(scope="module")
+def address(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    environ = {"HIGHNOON_OBJECTIVES": f"{HERE}/*.py:*"}
+    with dashboard(url, tmp_path_factory.mktemp("home"), environ=environ) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with browser() as page:
+        yield page
+
+
+@pytest.fixture(autouse=True)
+def _no_complaint_and_no_stranger(page: Page, address: str) -> Iterator[None]:
+    page.complaints.clear()
+    page.requests.clear()
+    page.look(1400)
+    yield
+    assert page.complaints == []
+    assert {urlsplit(request).hostname for request in page.requests if request.startswith("http")} <= {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, width: int, dark: bool) -> None:
+    page.look(width, dark=dark)
+    for name, path in PAGES.items():
+        page.goto(address + path)
+
+        assert page.eval("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
+        assert page.eval(_UNNAMED) == [], name
+        assert page.eval(_FAINT) == [], name
+        assert page.eval("document.querySelectorAll('h1').length") == 1 and page.eval("document.title")
+        if folder := os.environ.get("HIGHNOON_SCREENSHOTS"):
+            page.look(width, dark=dark, height=4800 if name == "study" else 1200)
+            page.until(_DRAWN)
+            page.screenshot(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
+            page.look(width, dark=dark)
+
+
+def test_every_figure_is_drawn(page: Page, address: str) -> None:
+    page.look(1400, height=6000)
+    page.goto(f"{address}/hpo/studies/digits")
+
+    page.until(_DRAWN)
+    page.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 18", what="nine figures are drawn")
+
+    page.fill("[data-y]", "dropout")
+    page.until("document.querySelector('[data-name=contour] .ytitle')?.textContent === 'dropout'")
+
+
+def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> None:
+    page.goto(f"{address}/hpo/studies/digits")
+    study = books.studies.get("digits")
+    assert page.eval("document.querySelector('.title .state').innerText").endswith("running")
+
+    def heard() -> bool:
+        return bool(page.eval("document.querySelector('.title .state').innerText.endsWith('paused')"))
+
+    # Until the first look of the listener nothing is a change, so that a single one could be missed.
+    def change() -> bool:
+        books.studies.resume(study.id)
+        books.studies.pause(study.id)
+        return heard()
+
+    eventually(change, 20, what="the page shows that the study is paused")
+    books.studies.resume(study.id)
+
+
+def test_steering_by_buttons(page: Page, address: str, books: Access) -> None:
+    page.goto(f"{address}/hpo/studies/digits")
+
+    page.until("document.querySelector('form[action$=\"/pause\"]')")
+    page.click('form[action$="/pause"] button')
+    eventually(lambda: books.studies.get("digits").state is StudyState.PAUSED, what="it is paused")
+    page.until("document.querySelector('form[action$=\"/resume\"]')")
+    page.click('form[action$="/resume"] button')
+    eventually(lambda: books.studies.get("digits").state is StudyState.RUNNING, what="it goes on")
+
+
+def test_a_study_is_built_from_rows(page: Page, address: str, books: Access) -> None:
+    page.goto(f"{address}/hpo/new")
+    function = next(line for line in (HERE / "objectives.py").read_text().splitlines() if line.startswith("def "))
+    page.fill("#f-name", "from rows")
+    page.fill("#f-objective", f"objectives.py:{function[4:].partition('(')[0]}")
+    page.fill("#f-code_dir", str(HERE))
+    page.click("#add-param")
+    page.fill("[name=space-1-name]", "optimizer")
+    page.fill("[name=space-1-kind]", "categorical")
+    page.fill("[name=space-1-choices]", "adam, sgd")
+    assert page.eval("document.querySelectorAll('#space fieldset').length") == 3
+    assert page.eval("document.querySelectorAll('#space fieldset:nth-child(2) circle').length") == 2
+    page.click("#space fieldset:last-child .p-remove")
+
+    page.click("button.primary")
+
+    page.until("location.pathname === '/hpo/studies/from%20rows'")
+    assert books.studies.get("from rows").spec["search_space"] == {
+        "learning_rate": ["log_uniform", 1e-5, 0.1],
+        "optimizer": ["categorical", ["adam", "sgd"]],
+    }
+
+
+def test_columns_are_chosen_and_remembered(page: Page, address: str) -> None:
+    page.goto(f"{address}/hpo/studies/digits/trials")
+    page.click(".columns-menu summary")
+    page.click('[data-column="host"]')
+    page.goto(f"{address}/hpo/studies/digits/trials?page=2")
+    assert page.eval("document.querySelector('th.c-host').hidden") is True
+
+
+def test_the_keyboard_reaches_the_content_first(page: Page, address: str) -> None:
+    page.goto(f"{address}/hpo")
+    page.press("Tab")
+    assert page.eval("document.activeElement.className") == "skip"
+    page.press("Tab")
+    assert page.eval("document.activeElement.className") == "brand"
+
+
+def test_the_printed_address_logs_in(page: Page, url: str, tmp_path: Path) -> None:
+    with dashboard(url, tmp_path, host="0.0.0.0", environ={"HIGHNOON_TOKEN": TOKEN}) as address:
+        page.goto(f"{address}/login#{TOKEN}")
+        page.until("location.pathname === '/hpo' && document.querySelector('.logout')")
+        assert all(TOKEN not in request for request in page.requests[1:])

@@ -1,0 +1,128 @@
+"""What dashboards read: the ledger's overview on both databases, and Optuna's studies without their spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.errors import InvalidInput, UnknownStudy
+from shared.ledger import Database, Leases, Overview, Studies
+from shared.ledger.leases import Holder, Progress
+from shared.space import Categorical, Int
+from shared.states import Ending, TicketState, TrialState
+from shared.studies import OptunaStore
+from shared.trial import Outcome
+from tests.contract.digits import SPACE, completed, spec_of
+
+SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
+ANNA = Holder(worker_id="anna", host="node-a", pid=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    sqlite = request.param == "sqlite"
+    database = Database(f"sqlite:///{tmp_path}/ledger.db" if sqlite else request.getfixturevalue("postgres_url"))
+    yield database
+    database.close()
+
+
+def test_the_overview_of_three_tickets(database: Database) -> None:
+    # Given a study with a completed, a failed and a running trial
+    overview = Overview(database)
+    assert not overview.has_ledger()
+    database.create_schema()
+    studies, leases = Studies(database), Leases(database)
+    record = studies.create("digits", SPEC, queue="cpu", n_trials=4)
+    before = overview.pulse()
+    for number, outcome in enumerate(
+        [Outcome(ending=Ending.COMPLETED, value=0.5), Outcome(ending=Ending.FAILED, cause="exception"), None]
+    ):
+        lease = leases.claim(number + 1, ANNA, ttl_s=30.0)
+        assert lease is not None
+        leases.bind(lease, trial_id=number, trial_number=number, params={}, log_path="log")
+        leases.renew(lease, Progress(step=number, rss_bytes=7))
+        if outcome is not None:
+            leases.settle(lease, outcome)
+            leases.close(lease.ticket_id, lease.attempt)
+
+    # When somebody looks
+    (standing,) = overview.standings()
+    (running,) = overview.running()
+
+    # Then all is there
+    assert overview.has_ledger() and overview.pulse() != before
+    assert (standing.record.name, standing.best_value, standing.counts.attempts) == ("digits", 0.5, 3)
+    assert standing.counts.by_state == {TicketState.CLOSED: 2, TicketState.LEASED: 1, TicketState.WAITING: 1}
+    assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
+    assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
+    assert [span.ending for span in overview.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
+    assert [span.trial_number for span in overview.spans(record.id, limit=1)] == [2]
+    assert [span.trial_number for span in overview.spans(record.id, numbers=[1])] == [1]
+    assert set(overview.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
+    assert overview.values(record.id) == [0.5]
+    assert [(queue.resource, queue.waiting, queue.leased) for queue in overview.queues()] == [("cpu", 1, 1)]
+    assert overview.lead() is None
+
+
+def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("empty", "maximize")
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of())
+    study.tell(study.ask(ordinal=0, owner=None).trial_id, completed())
+    study.ask(ordinal=1, owner=None)
+
+    empty, digits = optuna_store.catalogue()
+
+    assert (empty.name, empty.direction, empty.total) == ("empty", "maximize", 0)
+    assert dict(digits.by_state) == {TrialState.COMPLETE: 1, TrialState.RUNNING: 1}
+
+
+def test_a_view_needs_no_spec_and_follows_the_study(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of())
+    view = optuna_store.view("digits")
+    assert view.trials() == [] and view.direction == "minimize" and view.param_importance() == {}
+
+    asked = study.ask(ordinal=0, owner=None)
+    assert [trial.state for trial in view.trials()] == [TrialState.RUNNING]
+    study.tell(asked.trial_id, completed(0.5))
+
+    assert [(trial.state, trial.value) for trial in view.trials()] == [(TrialState.COMPLETE, 0.5)]
+    assert view.space()["width"] == Int(low=32, high=512, step=32)
+    assert view.space()["optimizer"] == Categorical(choices=("adam", "sgd", None, True))
+    assert view.trials() == study.trials()
+
+
+def test_a_view_of_nothing_is_unknown(optuna_store: OptunaStore) -> None:
+    with pytest.raises(UnknownStudy, match="letters"):
+        optuna_store.view("letters")
+
+
+def test_an_enqueued_point_is_asked_next(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of())
+
+    study.enqueue({"width": 64, "optimizer": "sgd"})
+
+    params = study.ask(ordinal=0, owner=None).params
+    assert (params["width"], params["optimizer"]) == (64, "sgd") and params.keys() == SPACE.keys()
+
+
+def test_a_point_outside_of_the_space_is_refused_with_every_reason(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of())
+
+    with pytest.raises(InvalidInput) as refused:
+        study.enqueue({"widht": 64, "dropout": 0.9, "optimizer": "lion"})
+
+    assert [problem.key for problem in refused.value.problems] == ["widht", "dropout", "optimizer"]
+    assert "width" in refused.value.problems[0].hint
+    assert study.trials() == []
+
+
+def test_a_deleted_study_is_gone(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    optuna_store.delete_study("digits")
+    assert not optuna_store.exists("digits")

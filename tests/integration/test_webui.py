@@ -1,0 +1,519 @@
+"""The dashboard on a real PostgreSQL: its pages, its API, what may be changed, and who is let in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from coordinator.stack import Stack
+from highnoon import HPOTrialManager
+from shared.access import Access, opened
+from shared.ledger import Control
+from shared.ledger.studies import StudyRecord
+from shared.states import StudyState, TicketState
+from tests.conftest import empty_database as database
+from tests.made_up import make_study
+from tests.support import eventually
+from tests.web import TOKEN, VIEWER, Visitor, dashboard
+
+HERE = Path(__file__).parents[1]
+NAME = "digits 'n' <b>bold<b> ?#%"
+"""Everything that an address or a page could stumble over, but a slash, which no study of ours may be called by."""
+PATH = "digits%20'n'%20%3Cb%3Ebold%3Cb%3E%20%3F%23%25"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("webui")
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    """A database with a study that no test changes."""
+    with database(stack) as url:
+        make_study(url, NAME, n_trials=60, done=50, running=3)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def books(url: str) -> Iterator[Access]:
+    with opened(url) as access:
+        yield access
+
+
+@pytest.fixture(scope="module")
+def address(url: str, home: Path) -> Iterator[str]:
+    """An open dashboard, on loopback."""
+    with dashboard(url, home) as address:
+        yield address
+
+
+@pytest.fixture
+def visitor(address: str) -> Iterator[Visitor]:
+    with Visitor(address) as visitor:
+        visitor.get("/hpo/cluster")
+        yield visitor
+
+
+@pytest.fixture(scope="module")
+def closed(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A dashboard that others can reach, with a token for each role."""
+    tokens = {"HIGHNOON_TOKEN": TOKEN, "HIGHNOON_WEBUI_VIEWER_TOKEN": VIEWER}
+    with dashboard(url, tmp_path_factory.mktemp("closed"), host="0.0.0.0", environ=tokens) as address:
+        yield address
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def mine(url: str) -> str:
+    """The name of a study that the test may change: 50 of 60 trials are over, none runs."""
+    name = f"mine-{next(_numbers)}"
+    make_study(url, name, n_trials=60, done=50)
+    return name
+
+
+def record(books: Access, name: str) -> StudyRecord:
+    return books.studies.get(name)
+
+
+# --- Pages
+
+
+def test_every_page_of_a_study_whose_name_and_logs_are_hostile(visitor: Visitor) -> None:
+    pages = ["/hpo", f"/hpo/studies/{PATH}", f"/hpo/studies/{PATH}/trials", "/hpo/cluster", "/docs", "/hpo/new"]
+    pages += [f"/hpo/studies/{PATH}/trials/{number}" for number in (0, 7, 49, 50)]
+    pages += [
+        f"/hpo/new?like={PATH}",
+        f"/hpo/studies/{PATH}/trials?state=fail&cause=exception&sort=-params.units&page=9",
+    ]
+    for path in pages:
+        page = visitor.get(path)
+
+        assert page.status_code == 200, (path, page.text[:500])
+        assert "<b>bold" not in page.text and "<script>alert" not in page.text, path
+        assert "onclick" not in page.text and "<script>" not in page.text, path
+        assert not re.search(r'(?:src|href)="https?:', page.text), path
+    assert "&lt;script&gt;alert(7)" in visitor.get(f"/hpo/studies/{PATH}/trials/7").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/hpo/studies/nope", f"/hpo/studies/{PATH}/trials/99999", "/nope", "/static/../app.css"]
+)
+def test_what_there_is_not_is_said_on_a_page(visitor: Visitor, path: str) -> None:
+    page = visitor.get(path)
+    assert page.status_code == 404 and "All studies" in page.text and "Traceback" not in page.text
+
+
+def test_the_trial_list_is_chosen_sorted_and_paged(visitor: Visitor) -> None:
+    page = visitor.get(f"/hpo/studies/{PATH}/trials")
+    assert "1–50 of 53" in page.text and page.text.count('<th scope="row" class="num">') == 50
+    assert visitor.get(f"/hpo/studies/{PATH}/trials", page="2").text.count('<th scope="row" class="num">') == 3
+    assert visitor.get(f"/hpo/studies/{PATH}/trials", sort="params.nope").status_code == 422
+    assert "No trial fits" in visitor.get(f"/hpo/studies/{PATH}/trials", state="waiting").text
+
+
+def test_an_empty_database_says_what_to_do_next(postgres_url: str, home: Path) -> None:
+    with opened(postgres_url, create=True), dashboard(postgres_url, home) as address, Visitor(address) as visitor:
+        assert "python -m coordinator start" in visitor.get("/hpo").text
+        assert "No worker is there" in visitor.get("/hpo/cluster").text
+
+
+def test_without_a_database_there_is_an_explanation_until_there_is_one(url: str, tmp_path: Path) -> None:
+    with dashboard(None, tmp_path) as address, Visitor(address) as visitor:
+        page = visitor.get("/hpo")
+        assert page.status_code == 503 and "python -m coordinator start" in page.text
+        assert visitor.get("/health").json() == {"status": "ok"}
+        assert visitor.api("GET", "/studies").json()["title"] == "Service Unavailable"
+
+
+def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
+    # Given what the guide's quick start leaves, without any coordinator
+    storage = f"sqlite:///{tmp_path}/hpo.db"
+    manager = HPOTrialManager(study_name="quick start", n_trials=5, storage=storage, sampler="random")
+    manager.optimize(lambda params: params["x"] ** 2, {"x": ("uniform", -1.0, 1.0), "y": ("int", 1, 5)})
+
+    with dashboard(storage, tmp_path) as address, Visitor(address) as visitor:
+        # Then it is there, with its best value
+        (study,) = visitor.api("GET", "/studies").json()["studies"]
+        assert (study["state"], study["complete"], study["id"]) == ("external", 5, None)
+        assert study["best_value"] == manager.best_value
+        for path in (
+            "/hpo",
+            "/hpo/studies/quick%20start",
+            "/hpo/studies/quick%20start/trials",
+            "/hpo/studies/quick%20start/trials/3",
+        ):
+            assert visitor.get(path).status_code == 200
+        assert "No coordinator has used this database" in visitor.get("/hpo/cluster").text
+        assert visitor.post("/hpo/studies/quick%20start/pause").status_code == 409
+
+
+# --- Steering
+
+
+def test_a_study_is_paused_resumed_extended_and_cancelled(visitor: Visitor, books: Access, mine: str) -> None:
+    for act, state in (("pause", StudyState.PAUSED), ("resume", StudyState.RUNNING)):
+        answer = visitor.post(f"/hpo/studies/{mine}/{act}")
+        assert (answer.status_code, record(books, mine).state) == (303, state)
+        assert httpx.URL(answer.headers["location"]).path.endswith(mine)
+    assert visitor.post(f"/hpo/studies/{mine}/resume").status_code == 409
+
+    assert visitor.post(f"/hpo/studies/{mine}/add", count="5").status_code == 303
+    assert books.studies.counts(record(books, mine).id).total == 65
+    for wrong in ("0", "-1", "many", "", "99999999999"):
+        assert visitor.post(f"/hpo/studies/{mine}/add", count=wrong).status_code == 422
+
+    assert visitor.post(f"/hpo/studies/{mine}/delete").status_code == 409
+    assert visitor.post(f"/hpo/studies/{mine}/cancel").status_code == 303
+    assert record(books, mine).state is StudyState.CANCELLING
+
+
+def test_a_study_that_is_over_is_deleted_whole(visitor: Visitor, url: str, books: Access) -> None:
+    make_study(url, "old", n_trials=20)
+    assert visitor.post("/hpo/studies/old/delete").status_code == 409
+    assert Control(books.database).finish(record(books, "old").id, state=StudyState.FINISHED, reason="n_trials")
+
+    assert visitor.post("/hpo/studies/old/delete").status_code == 303
+
+    assert visitor.api("GET", "/studies/old").status_code == 404
+    assert books.studies.find("old") is None and not books.store.exists("old")
+
+
+def test_a_failed_trial_runs_again_and_a_good_one_does_not(visitor: Visitor, books: Access, mine: str) -> None:
+    trials = visitor.api("GET", f"/studies/{mine}/trials", params={"state": "FAIL"}).json()["trials"]
+    failed = trials[0]["number"]
+
+    assert visitor.post(f"/hpo/studies/{mine}/trials/{failed}/retry").status_code == 303
+
+    assert books.studies.counts(record(books, mine).id).by_state[TicketState.WAITING] == 11
+    complete = visitor.api("GET", f"/studies/{mine}/best").json()["number"]
+    assert visitor.post(f"/hpo/studies/{mine}/trials/{complete}/retry").status_code == 409
+
+
+def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: str) -> None:
+    fields = {"param-units": "64", "param-optimizer": "sgd", "param-dropout": "0.25", "param-l2": ""}
+    assert visitor.post(f"/hpo/studies/{mine}/enqueue", **fields).status_code == 303
+
+    assert books.studies.counts(record(books, mine).id).total == 61
+    params = books.optuna(record(books, mine)).ask(ordinal=99, owner=None).params
+    assert (params["units"], params["optimizer"], params["dropout"]) == (64, "sgd", 0.25) and len(params) == 6
+
+    refused = visitor.post(f"/hpo/studies/{mine}/enqueue", **{"param-units": "65000", "param-optimizer": "lion"})
+    assert refused.status_code == 422 and "65000" in refused.text and "lion" in refused.text
+    assert books.studies.counts(record(books, mine).id).total == 61
+
+
+FORM = {
+    "name": "by form",
+    "objective": "objectives.py:paraboloid",
+    "code_dir": str(HERE),
+    "direction": "minimize",
+    "n_trials": "4",
+    "sampler": "random",
+    "pruner": "none",
+    "resources": "cpu",
+    "space-0-name": "x",
+    "space-0-kind": "uniform",
+    "space-0-low": "-5",
+    "space-0-high": "5",
+    "action": "submit",
+}
+
+
+def test_a_study_is_made_by_the_form(url: str, home: Path, books: Access) -> None:
+    environ = {"HIGHNOON_OBJECTIVES": f"{HERE}/*.py:*"}
+    with dashboard(url, home, environ=environ) as address, Visitor(address) as visitor:
+        visitor.get("/hpo/new")
+        functions = re.findall(r"^def (\w+)\(", (HERE / "objectives.py").read_text(), re.MULTILINE)
+
+        answer = visitor.post("/hpo/new", **{**FORM, "objective": f"objectives.py:{functions[0]}"})
+
+        assert (answer.status_code, answer.headers.get("location")) == (303, "/hpo/studies/by%20form"), answer.text
+        made = record(books, "by form")
+        assert (made.state, made.spec["search_space"]) == (StudyState.RUNNING, {"x": ["uniform", -5.0, 5.0]})
+        assert visitor.get(answer.headers["location"]).status_code == 200
+
+
+def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visitor, books: Access) -> None:
+    visitor.get("/hpo/new")
+    wrong = {"name": "by mistake", "n_trials": "many", "space-0-low": "9", "sampler": "tpe"}
+
+    page = visitor.post("/hpo/new", **{**FORM, **wrong})
+
+    assert page.status_code == 422 and books.studies.find("by mistake") is None
+    fields = dict(re.findall(r'id="h-(\w+)"><strong>([^<]*)', page.text))
+    assert "whole number" in fields["n_trials"] and "may be started here" in fields["objective"]
+    assert "above high" in page.text and 'value="many"' in page.text
+
+
+def test_the_form_grows_without_scripts(visitor: Visitor) -> None:
+    visitor.get("/hpo/new")
+    page = visitor.post("/hpo/new", **{**FORM, "action": "add"})
+    assert page.status_code == 200 and 'name="space-1-name"' in page.text and 'value="by form"' in page.text
+
+
+def test_no_objective_but_the_allowed_ones_is_even_looked_at(visitor: Visitor) -> None:
+    visitor.get("/hpo/new")
+    for objective, folder in (("/etc/passwd.py:f", ""), ("os:system", ""), ("../x.py:f", "/srv"), ("a.py:f", "/root")):
+        page = visitor.post("/hpo/new", **{**FORM, "objective": objective, "code_dir": folder})
+        assert page.status_code == 422 and "there is no file" not in page.text and "no folder /" not in page.text
+
+
+# --- API
+
+
+def test_the_guides_two_addresses_and_pagination(visitor: Visitor) -> None:
+    told = visitor.api("GET", "/studies", params={"per_page": 1, "q": "BOLD"}).json()
+    assert (told["total"], told["pages"], len(told["studies"])) == (1, 1, 1)
+    study = told["studies"][0]
+    assert (study["name"], study["trials"], study["running"]) == (NAME, 60, 3)
+
+    by_id, by_name = (visitor.api("GET", f"/studies/{key}").json() for key in (study["id"], PATH))
+    assert by_id == by_name and by_id["spec"]["n_trials"] == 60
+
+    trials = visitor.api("GET", f"/studies/{PATH}/trials", params={"per_page": 20, "page": 3}).json()
+    assert (trials["total"], trials["page"], len(trials["trials"])) == (53, 3, 13)
+
+
+def test_one_trial_with_its_attempts_and_its_log(visitor: Visitor) -> None:
+    trial = visitor.api("GET", f"/studies/{PATH}/trials/7").json()
+    (attempt,) = trial["attempts"]
+    assert (attempt["host"], attempt["attempt"], attempt["trial"]) == ("node-a", 1, 7)
+    assert attempt["duration_s"] > 0 and attempt["peak_rss_bytes"] > 0
+    log = visitor.api("GET", f"/studies/{PATH}/trials/7/log")
+    assert log.headers["content-type"].startswith("text/plain") and "epoch 2" in log.text
+    assert log.headers["x-content-type-options"] == "nosniff"
+
+
+def test_exports_are_files_and_best_is_the_best(visitor: Visitor) -> None:
+    trials = visitor.api("GET", f"/studies/{PATH}/trials", params={"state": "COMPLETE", "per_page": 500}).json()[
+        "trials"
+    ]
+    best = min(trials, key=lambda trial: trial["value"])
+    assert visitor.api("GET", f"/studies/{PATH}/best").json()["number"] == best["number"]
+    for kind in ("json", "yaml", "toml", "python", "env"):
+        answer = visitor.api("GET", f"/studies/{PATH}/export/best", params={"format": kind})
+        assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(visitor.api("GET", f"/studies/{PATH}/export/trials").text)))
+    lines = visitor.api("GET", f"/studies/{PATH}/export/trials", params={"format": "jsonl"}).text.splitlines()
+    assert len(rows) == len(lines) == 53 and rows[7]["host"] == "node-a"
+    assert json.loads(lines[7])["params"]["units"] == int(rows[7]["params.units"])
+
+
+def test_figures_importance_and_workers(visitor: Visitor) -> None:
+    shares = visitor.api("GET", f"/studies/{PATH}/importance").json()["importance"]
+    assert sum(shares.values()) == pytest.approx(1) and len(shares) == 6
+    for kind in ("history", "slice", "parallel", "importance", "intermediate", "timeline", "outcomes", "memory"):
+        assert visitor.api("GET", f"/studies/{PATH}/figures/{kind}").json()["data"], kind
+    contour = {"x": "units", "y": "dropout"}
+    assert visitor.api("GET", f"/studies/{PATH}/figures/contour", params=contour).json()["data"]
+    assert visitor.api("GET", f"/studies/{PATH}/figures/histroy").json()["errors"][0]["hint"] == "Did you mean history?"
+
+    (worker,) = (told := visitor.api("GET", "/workers").json())["workers"]
+    assert (worker["host"], worker["slots"], len(worker["running"])) == ("node-a", 4, 3)
+    (queue,) = told["queues"]
+    assert (queue["resource"], queue["leased"], queue["queued"]) == ("cpu", 3, 0) and queue["waiting"] >= 7
+
+
+def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "paused"}).json()["state"] == "paused"
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "paused"}).status_code == 200, "said twice"
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "running", "add_trials": 2}).json()["trials"] == 62
+    assert visitor.api("POST", f"/studies/{mine}/trials", json={"params": {"units": 64}}).status_code == 202
+    for body in ({}, {"state": "exploded"}, {"add_trials": 0}, {"add_trials": True}, {"more": 1}, [], "x"):
+        told = visitor.api("PATCH", f"/studies/{mine}", json=body)
+        assert told.status_code == 422 and told.headers["content-type"] == "application/problem+json", body
+    assert visitor.api("DELETE", f"/studies/{mine}").status_code == 409
+
+    told = visitor.api("POST", "/studies", json={**record(books, mine).spec, "name": "by api", "n_trials": -3}).json()
+    assert {mistake["key"] for mistake in told["errors"]} == {"n_trials", "objective"}
+
+
+def test_no_input_makes_a_500(visitor: Visitor) -> None:
+    """Every operation of the OpenAPI with values that nobody means."""
+    schema = visitor.client.get("/openapi.json").json()
+    odd = ["", "0", "-1", "9" * 40, "1e999", "nan", "%00", "%F0%9F%92%A9", "'; drop table trials --", "..", "a" * 3000]
+    bodies: list[Any] = [None, [], {}, {"params": {"units": 1e400}}, {"params": {"": None}}, {"name": "\x00"}]
+    for path, methods in schema["paths"].items():
+        if path.endswith("/events"):
+            continue
+        for method in methods:
+            for index, word in enumerate(odd):
+                for study in (word, PATH) if "{study}" in path else (word,):
+                    address = path.replace("{study}", study or "x").replace("{number}", word or "x")
+                    address = address.replace("{kind}", word or "x").removeprefix("/api/hpo")
+                    query = "&".join(
+                        f"{p['name']}={word}" for p in methods[method].get("parameters", []) if p["in"] == "query"
+                    )
+                    content = json.dumps(bodies[index % len(bodies)]).encode() if method in ("post", "patch") else None
+                    answer = visitor.api(method.upper(), f"{address}?{query}", content=content)
+                    assert answer.status_code < 500, (method, address, query, answer.text)
+
+
+# --- Live
+
+
+def test_a_change_is_heard_by_those_who_listen(visitor: Visitor, books: Access, mine: str) -> None:
+    with visitor.client.stream("GET", "/api/hpo/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        assert "event: hello" in [next(lines), next(lines)]
+        time.sleep(1.2)  # the first look is what later ones are compared with
+        books.studies.pause(record(books, mine).id)
+        for line in lines:
+            if line == "event: change":
+                assert json.loads(next(lines).removeprefix("data: ")) == [mine]
+                break
+    assert visitor.api("GET", f"/studies/{mine}").json()["state"] == "paused"
+
+
+def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, books: Access) -> None:
+    with books.database.transaction() as connection:
+        others = "pid <> pg_backend_pid() AND datname = current_database()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+
+    def page() -> int:
+        return visitor.get(f"/hpo/studies/{PATH}").status_code
+
+    assert page() in (200, 503)
+    eventually(lambda: page() == 200, 15, what="the dashboard connects again")
+
+
+# --- Who is let in
+
+
+def test_loopback_is_open_under_its_own_names_only(visitor: Visitor) -> None:
+    assert visitor.client.get("/hpo", headers={"host": "localhost:8000"}).status_code == 200
+    for name in ("evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "[::1].evil"):
+        answer = visitor.client.get("/hpo", headers={"host": name})
+        assert answer.status_code == 421 and "digits" not in answer.text, name
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({}, {}),
+        ({"origin": "http://evil.example"}, {}),
+        ({"origin": "null"}, {}),
+        ({"sec-fetch-site": "cross-site"}, {}),
+        ({"origin": "SELF"}, {"csrf": ""}),
+        ({"origin": "SELF"}, {"csrf": "0" * 64}),
+    ],
+    ids=["no origin", "other origin", "null origin", "cross-site", "no token", "wrong token"],
+)
+def test_a_change_from_elsewhere_is_refused(
+    visitor: Visitor, books: Access, mine: str, headers: dict[str, str], fields: dict[str, str]
+) -> None:
+    headers = {name: visitor.address if value == "SELF" else value for name, value in headers.items()}
+    data = {"csrf": visitor.csrf, **fields}
+
+    answer = visitor.client.post(f"/hpo/studies/{mine}/cancel", data=data, headers=headers)
+
+    assert answer.status_code == 403 and record(books, mine).state is StudyState.RUNNING
+
+
+def test_nothing_answers_without_a_credential(closed: str) -> None:
+    with httpx.Client(base_url=closed) as client:
+        schema_paths = _all_paths()
+        for method, path in schema_paths:
+            answer = client.request(method, path, headers={"origin": closed})
+            assert answer.status_code in (401, 403), (method, path, answer.status_code)
+            assert "digits" not in answer.text
+        for path in ("/health", "/login", "/static/app.css", "/static/login.js"):
+            assert client.get(path).status_code == 200
+        page = client.get(f"/hpo/studies/{PATH}", headers={"accept": "text/html"})
+        assert (page.status_code, page.headers["location"][:12]) == (303, "/login?next=")
+
+
+def _all_paths() -> list[tuple[str, str]]:
+    """Every route of the application, with something in the place of its parts."""
+    from highnoon.webui import api, assets, pages
+
+    found = [("GET", "/openapi.json"), ("GET", "/"), ("GET", "/nope")]
+    for route in [*api.router.routes, *pages.router.routes, *assets.router.routes]:
+        path = re.sub(r"\{(\w+)[^}]*\}", lambda part: "0" if part[1] == "number" else PATH, route.path)  # type: ignore[attr-defined]
+        found += [(method, path) for method in route.methods if path not in ("/login",)]  # type: ignore[attr-defined]
+    assert len(found) > 30
+    return found
+
+
+def test_an_operator_logs_in_and_out(closed: str, books: Access, mine: str) -> None:
+    with Visitor(closed) as visitor:
+        answer = visitor.post("/login", token=TOKEN, next=f"/hpo/studies/{mine}")
+
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/hpo/studies/{mine}")
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and TOKEN not in cookie
+        assert visitor.get(f"/hpo/studies/{mine}").status_code == 200
+        assert visitor.post(f"/hpo/studies/{mine}/pause").status_code == 303
+        assert record(books, mine).state is StudyState.PAUSED
+        assert visitor.post("/logout").status_code == 303
+        assert visitor.get("/hpo").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "there", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""]
+)
+def test_the_login_leads_nowhere_else(closed: str, there: str) -> None:
+    with Visitor(closed) as visitor:
+        assert visitor.post("/login", token=TOKEN, next=there).headers["location"] == "/hpo"
+
+
+def test_a_viewer_looks_and_changes_nothing(closed: str, books: Access) -> None:
+    with Visitor(closed) as visitor:
+        visitor.post("/login", token=VIEWER)
+        page = visitor.get(f"/hpo/studies/{PATH}")
+
+        assert page.status_code == 200 and "Cancel" not in page.text and "New study" not in page.text
+        for path in (f"/hpo/studies/{PATH}/cancel", "/hpo/new", f"/hpo/studies/{PATH}/trials/1/retry"):
+            assert visitor.post(path).status_code == 403
+        bearer = {"authorization": f"Bearer {VIEWER}"}
+        assert httpx.get(f"{closed}/api/hpo/studies", headers=bearer).status_code == 200
+        refused = httpx.patch(f"{closed}/api/hpo/studies/{PATH}", headers=bearer, json={"state": "paused"})
+        assert refused.status_code == 403 and record(books, NAME).state is StudyState.RUNNING
+
+
+def test_a_program_needs_its_token_and_nothing_else(closed: str, books: Access, mine: str) -> None:
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    answer = httpx.patch(f"{closed}/api/hpo/studies/{mine}", headers=bearer, json={"state": "paused"})
+    assert answer.status_code == 200 and record(books, mine).state is StudyState.PAUSED
+
+
+def test_guessing_is_slow(url: str, tmp_path: Path) -> None:
+    with (
+        dashboard(url, tmp_path, host="0.0.0.0", environ={"HIGHNOON_TOKEN": TOKEN}) as address,
+        Visitor(address) as mallory,
+    ):
+        statuses = [mallory.post("/login", token=f"guess {number}").status_code for number in range(7)]
+        assert statuses == [401] * 5 + [429] * 2
+        late = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
+        assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 61
+
+
+def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:
+    for path in ("/hpo", "/api/hpo/studies", "/nope", "/static/app.css", "/health", "/api/hpo/studies/nope"):
+        headers = visitor.client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "script-src 'self';" in policy and "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers["referrer-policy"] == "same-origin"
+    assert visitor.client.get("/hpo").headers["cache-control"] == "no-store"
+    assert visitor.client.get("/docs").headers["content-security-policy"] == policy
+
+
+def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> None:
+    answer = visitor.api("POST", "/studies", content=b"[" * 1_500_000)
+    assert answer.status_code == 413

@@ -1,0 +1,89 @@
+"""What people take away is read back by the tools that it is for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from highnoon.webui.exports import BEST, trials_csv, trials_jsonl
+from highnoon.webui.library import Study
+from shared.states import TrialState
+from shared.trial import Params, Trial
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PARAMS: Params = {
+    "learning_rate": 1e-05,
+    "units": 64,
+    "use bias": True,
+    "optimizer": 'ad\'am "x" $HOME `id`\n#',
+    "country": "no",
+    "nothing": None,
+    "größe": 1.0,
+}
+
+
+def study(name: str = "digits\nimport os") -> Study:
+    counts = dict.fromkeys(("total", "complete", "pruned", "failed", "running", "waiting"), 1)
+    return Study(name=name, direction="minimize", best=0.5, **counts)
+
+
+def best(value: float = 0.25, params: Params = PARAMS) -> Trial:
+    return Trial(number=7, state=TrialState.COMPLETE, params=params, value=value)
+
+
+def text(kind: str, **changes: Any) -> str:
+    return BEST[kind].write(study(), best(**changes))
+
+
+def test_json_yaml_and_toml_say_the_same() -> None:
+    told = [json.loads(text("json")), yaml.safe_load(text("yaml"))]
+    assert all(one == {"study": "digits\nimport os", "trial": 7, "value": 0.25, "params": PARAMS} for one in told)
+
+    toml = tomllib.loads(text("toml"))
+    assert toml["params"] == {name: value for name, value in PARAMS.items() if value is not None}
+    assert "# nothing is none" in text("toml")
+
+
+def test_python_runs_and_gives_the_parameters() -> None:
+    lines = text("python").split("\n\n")
+    scope: dict[str, Any] = {}
+    exec(compile(lines[1], "best.py", "exec"), scope)
+
+    assert scope["best_params"] == PARAMS
+    assert lines[0].count("\n") == 1, "a study's name stays inside its comment"
+    compile(text("python"), "best.py", "exec")
+
+
+def test_a_shell_reads_the_variables_and_runs_nothing() -> None:
+    script = text("env") + 'printf "%s|%s|%s" "$LEARNING_RATE" "$OPTIMIZER" "$USE_BIAS"'
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == '1e-05|ad\'am "x" $HOME `id` #|true'
+
+
+@pytest.mark.parametrize("kind", BEST)
+def test_infinity_is_no_reason_to_fail(kind: str) -> None:
+    assert text(kind, value=math.inf)
+
+
+def test_csv_runs_no_formula() -> None:
+    trial = best(params={"x": '=HYPERLINK("http://evil")', "y": -1.5, "z": "@sum"})
+    (row,) = csv.DictReader(io.StringIO("".join(trials_csv([trial], ["x", "y", "z"], {}))))
+    assert (row["params.x"][0], row["params.z"][0], row["params.y"]) == ("'", "'", "-1.5")
+    assert (row["number"], row["state"], row["value"]) == ("7", "COMPLETE", "0.25")
+
+
+def test_json_lines_are_strict_and_one_per_trial() -> None:
+    lines = "".join(trials_jsonl([best(math.inf), best()], {})).splitlines()
+    assert [json.loads(line)["value"] for line in lines] == [None, 0.25]

@@ -1,0 +1,39 @@
+"""Numbers, sizes and times as pages spell them."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+
+import pytest
+
+from highnoon.webui.formats import duration, moment, number, param, size, sparkline
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "–"), (0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min"),
+     (90000, "1 d 1 h"), (3600, "1 h"), (-3, "0.0 s")],
+)  # fmt: skip
+def test_durations(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_sizes_and_numbers() -> None:
+    assert [size(value) for value in (None, 0, 312e6, 3.94e9, 999)] == ["–", "0 B", "312 MB", "3.94 GB", "999 B"]
+    assert [number(value) for value in (None, 0.123456789, float("inf"), 1e-7)] == ["–", "0.12346", "diverged", "1e-07"]
+    assert [param(value) for value in (True, None, 64, 0.1, "a")] == ["true", "none", "64", "0.1", "a"]
+
+
+def test_a_moment_is_relative_and_exact_on_hover() -> None:
+    then = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
+    assert 'title="2026-01-01 12:00:00 UTC"' in moment(then)
+    assert "just now" in moment(time.time()) and "2 min ago" in moment(time.time() - 125)
+
+
+def test_a_sparkline_needs_two_points_and_survives_anything() -> None:
+    assert sparkline([1.0], maximize=False) == "" and sparkline([], maximize=True) == ""
+    drawing = sparkline([3.0, float("inf"), float("nan"), 1.0, 2.0], maximize=False)
+    assert "from 3 to 1" in drawing and "nan" not in drawing
+    assert "nan" not in sparkline([5.0, 5.0], maximize=False)
+    assert len(sparkline([float(value) for value in range(10_000)], maximize=True)) < 4000

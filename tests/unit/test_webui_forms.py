@@ -1,0 +1,108 @@
+"""From a browser's fields to a study's table, and back with messages beside the fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
+from shared.errors import InvalidInput, Problem
+from shared.space import parse_space
+from shared.study import StudySpec
+from tests.made_up import spec_of
+
+SENT = {
+    "name": "digits",
+    "objective": "train.py:objective",
+    "direction": "minimize",
+    "n_trials": "20",
+    "sampler": "tpe",
+    "pruner": "median",
+    "trial_timeout": "60",
+    "space-0-name": "rate",
+    "space-0-kind": "log_uniform",
+    "space-0-low": "1e-5",
+    "space-0-high": "0.1",
+    "space-0-step": "left over from another kind",
+    "space-2-name": "units",
+    "space-2-kind": "int",
+    "space-2-low": "32",
+    "space-2-high": "512",
+    "space-2-step": "32",
+    "space-10-name": "optimizer",
+    "space-10-kind": "categorical",
+    "space-10-choices": 'adam, sgd, true, 3, 0.5, null, "4"',
+    "space-11-kind": "uniform",
+    "csrf": "x",
+}
+
+
+def test_fields_become_a_study_file() -> None:
+    table = written(read_form(SENT))
+
+    assert table["search_space"] == {
+        "rate": ["log_uniform", 1e-5, 0.1],
+        "units": ["int", 32, 512, 32],
+        "optimizer": ["categorical", ["adam", "sgd", True, 3, 0.5, None, "4"]],
+    }
+    assert (table["n_trials"], table["trial_timeout"]) == (20, 60.0) and "timeout" not in table
+    StudySpec.from_json(table)
+
+
+def test_a_study_is_shown_in_fields_that_give_the_same_study() -> None:
+    spec = spec_of(trial_timeout=60.0, target_value=0.25)
+
+    again = written(form_of(spec.to_json(), name="digits"))
+
+    assert again["search_space"] == spec.to_json()["search_space"]
+    assert StudySpec.from_json(again).distinct_from(spec) == []
+    assert (again["trial_timeout"], again["target_value"]) == (60.0, 0.25)
+
+
+def test_messages_stand_beside_their_fields() -> None:
+    form = read_form({**SENT, "n_trials": "many", "name": "a/b", "sampler": "tpee", "space-2-low": "900"})
+
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    shown = with_problems(form, refused.value.problems)
+
+    assert set(shown.errors) == {"n_trials", "name", "sampler", "space-1"}
+    assert "900" in shown.errors["space-1"] and "whole number" in shown.errors["n_trials"]
+    assert shown.value("n_trials") == "many" and not shown.general
+
+
+def test_what_names_no_field_stands_above() -> None:
+    shown = with_problems(read_form(SENT), [Problem(key="isolation", message="must be 'fork'", value="x")])
+    assert shown.has_errors and shown.general == ["isolation: must be 'fork' (got 'x')."]
+
+
+def test_a_space_without_a_parameter_is_said_at_its_only_row() -> None:
+    form = read_form({key: word for key, word in SENT.items() if not key.startswith("space")})
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    assert set(with_problems(form, refused.value.problems).errors) == {"space-0"}
+
+
+def test_a_name_that_is_there_twice_is_said_at_its_row() -> None:
+    form = read_form({**SENT, "space-2-name": "rate"})
+
+    assert [problem.key for problem in duplicates(form)] == ["search_space.rate"]
+    assert "twice" in with_problems(form, []).errors["space-1"]
+
+
+@pytest.mark.parametrize("key", ["space--1-name", "space-x-name", "space-1-shape", "space-99999999-name", "space-1"])
+def test_strange_rows_are_not_rows(key: str) -> None:
+    assert all(not row.get("name") for row in read_form({key: "x"}).rows)
+
+
+def test_an_empty_form_is_a_form() -> None:
+    assert StudyForm().value("name") == "" and len(read_form({}).rows) == 1
+
+
+def test_a_point_takes_the_types_of_its_space() -> None:
+    space = parse_space(
+        {"rate": ["uniform", 0.0, 1.0], "units": ["int", 1, 9], "flag": ["categorical", [True, False, None, "a"]]}
+    )
+    sent = {"param-rate": "1", "param-units": "4", "param-flag": "true", "other": "x"}
+
+    assert point(sent, space) == {"rate": 1.0, "units": 4, "flag": True}
+    assert point({"param-rate": " ", "param-flag": "none", "param-new": "x"}, space) == {"flag": None, "new": "x"}

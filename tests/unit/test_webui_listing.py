@@ -1,0 +1,55 @@
+"""Filtering, sorting and paging."""
+
+from __future__ import annotations
+
+import pytest
+
+from highnoon.webui.listing import TrialWish, choose_trials, paged
+from shared.errors import InvalidInput
+from shared.states import TrialState
+from shared.trial import Trial
+
+TRIALS = [
+    Trial(number=0, state=TrialState.COMPLETE, params={"x": 3, "opt": "b"}, value=0.5),
+    Trial(number=1, state=TrialState.FAIL, params={"x": 1}, attrs={"highnoon:cause": "timeout"}),
+    Trial(number=2, state=TrialState.PRUNED, params={"x": 2, "opt": "a"}, value=0.1),
+    Trial(number=3, state=TrialState.COMPLETE, params={"x": True, "opt": None}, value=float("inf")),
+]
+
+
+def numbers(**wish: object) -> list[int]:
+    return [trial.number for trial in choose_trials(TRIALS, TrialWish(**wish), ["x", "opt"]).items]  # type: ignore[arg-type]
+
+
+def test_newest_first_unless_said() -> None:
+    assert numbers() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ({"sort": "value"}, [2, 0, 3, 1]),
+        ({"sort": "-value"}, [3, 0, 2, 1]),
+        ({"sort": "params.x"}, [1, 3, 2, 0]),
+        ({"sort": "params.opt"}, [2, 0, 1, 3]),
+        ({"state": "complete"}, [3, 0]),
+        ({"cause": "timeout"}, [1]),
+        ({"state": "COMPLETE", "cause": "timeout"}, []),
+    ],
+)
+def test_sorted_and_chosen_with_the_missing_last(wish: dict[str, str], expected: list[int]) -> None:
+    assert numbers(**wish) == expected
+
+
+@pytest.mark.parametrize(("wish", "near"), [({"sort": "valu"}, "value"), ({"state": "FAILED"}, "FAIL")])
+def test_what_there_is_not_is_answered_with_what_there_is(wish: dict[str, str], near: str) -> None:
+    with pytest.raises(InvalidInput, match=f"Did you mean {near}"):
+        numbers(**wish)
+
+
+def test_pages_have_their_places_and_end() -> None:
+    items = list(range(101))
+    assert (paged(items, 3, 50).items, paged(items, 3, 50).first, paged(items, 3, 50).last) == ([100], 101, 101)
+    assert paged(items, 99, 50).number == 3 and paged(items, -4, 50).number == 1
+    assert (paged([], 1, 50).pages, paged([], 1, 50).first) == (1, 0)
+    assert paged(items, 1, 10**9).per_page == 500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from highnoon.webui.application import create
-from highnoon.webui.server import database_of
+from highnoon.webui.server import database_of, server_of
 from highnoon.webui.settings import web_settings
 from tests.support import eventually
 
@@ -28,11 +26,8 @@ def dashboard(
     """The address of a dashboard that believes to listen on `host`; it listens on loopback."""
     told = {"HIGHNOON_HOME": str(home), **(environ or {})}
     settings = web_settings(host=host, storage=storage, environ=told)
-    app = create(settings, database=database_of(settings), port=0)
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    application = create(settings, database=database_of(settings), port=0)
+    server = server_of(application, host="127.0.0.1", port=0)
     thread = threading.Thread(target=server.run, name="dashboard")
     thread.start()
     try:
@@ -69,8 +64,3 @@ class Visitor:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
-
-
-def without_settings() -> dict[str, str]:
-    """This process's environment for a child, without settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HIGHNOON_")}

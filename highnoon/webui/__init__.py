@@ -40,7 +40,7 @@ class Dashboard:
         if self._asgi is None:
             from highnoon.webui.server import build
 
-            self._asgi = build(host="", storage=None).asgi
+            self._asgi = build(host="", storage=None).application.asgi
         await self._asgi(scope, receive, send)
 
 

@@ -15,6 +15,7 @@ from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.library import Study
 from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyWish, TrialWish, choose_studies, choose_trials
+from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
 from shared.errors import InvalidInput, Problem
@@ -184,6 +185,7 @@ def get_importance(desk: Here, study: str) -> Response:
 
 @router.get("/studies/{study}/figures/{kind}", tags=["results"])
 def get_figure(
+    request: Request,
     desk: Here,
     study: str,
     kind: Annotated[str, PathParam(description=", ".join(FIGURES))],
@@ -193,8 +195,7 @@ def get_figure(
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
     packed = desk.figures.figure(desk.library.study(study), kind, x=x, y=y, raw=raw)
-    headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
-    return Response(packed, media_type="application/json", headers=headers)
+    return packed_response(request, packed, media_type="application/json")
 
 
 @router.get("/studies/{study}/export/best", tags=["results"], response_class=Response)

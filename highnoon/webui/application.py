@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -28,13 +29,19 @@ from highnoon.webui.settings import WebSettings
 from highnoon.webui.steering import Steering
 from shared.errors import HighNoonError, Problem, ServiceUnavailable
 
-Application = ASGIApp
-
 _log = logging.getLogger("highnoon.webui")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """What a server runs, and what it ends before it waits for open connections."""
+
+    asgi: ASGIApp
+    pulses: Pulses
+
+
 def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> Application:
-    """The whole dashboard as one ASGI application. Connects to nothing before the first request."""
+    """The whole dashboard as one ASGI application. Connects to nothing before it is started."""
     library = Library(database)
     allowed = AllowList(patterns=settings.objectives, folders_too=settings.database_url is None or _is_local(database))
     desk = Desk(
@@ -62,7 +69,8 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
     app.add_exception_handler(HTTPException, _explain_http)
     app.add_exception_handler(RequestValidationError, _explain_request)
     app.add_exception_handler(Exception, _confess)
-    return Guard(app, doorman=Doorman(settings.tokens), hosts=settings.hosts, port=port)
+    guard = Guard(app, doorman=Doorman(settings.tokens), hosts=settings.hosts, port=port)
+    return Application(asgi=guard, pulses=desk.pulses)
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from highnoon.webui.packed import packed_response
+
 router = APIRouter()
 
 _HERE = Path(__file__).parent / "static"
@@ -38,15 +40,10 @@ def static(request: Request, name: str) -> Response:
     if asset is None:
         raise HTTPException(404)
     kept = "public, max-age=31536000, immutable" if request.query_params.get("v") == asset.version else "no-cache"
-    headers = {
-        "cache-control": kept,
-        "etag": f'"{asset.version}"',
-        "content-encoding": "gzip",
-        "vary": "accept-encoding",
-    }
+    headers = {"cache-control": kept, "etag": f'"{asset.version}"'}
     if request.headers.get("if-none-match") == headers["etag"]:
-        return Response(status_code=304, headers={name: headers[name] for name in ("cache-control", "etag", "vary")})
-    return Response(asset.packed, media_type=asset.media_type, headers=headers)
+        return Response(status_code=304, headers=headers)
+    return packed_response(request, asset.packed, media_type=asset.media_type, headers=headers)
 
 
 @lru_cache(maxsize=32)

@@ -31,7 +31,8 @@ class Pulses:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._listeners: set[asyncio.Queue[str]] = set()
+        self._listeners: set[asyncio.Queue[str | None]] = set()
+        self._is_over = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -41,19 +42,28 @@ class Pulses:
 
     async def stream(self) -> AsyncIterator[str]:
         """Server-sent events until the listener goes away."""
-        queue: asyncio.Queue[str] = asyncio.Queue(maxsize=100)
+        queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch())
         try:
             yield "retry: 2000\nevent: hello\ndata: {}\n\n"
-            while True:
+            while not self._is_over:
                 try:
-                    yield await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+                    event = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
                 except asyncio.TimeoutError:
-                    yield ": still here\n\n"
+                    event = ": still here\n\n"
+                if event is not None:
+                    yield event
         finally:
             self._listeners.discard(queue)
+
+    def end(self) -> None:
+        """Ends all streams, so that a server need not wait for them. In the server's own thread."""
+        self._is_over = True
+        for queue in self._listeners:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
 
     async def stop(self) -> None:
         """Ends the watch."""

@@ -56,8 +56,8 @@ class FigureCache:
 
     def _keep(self, key: tuple[object, ...], packed: bytes) -> None:
         with self._lock:
+            self._bytes += len(packed) - len(self._kept.get(key, b""))
             self._kept[key] = packed
-            self._bytes += len(packed)
             while self._bytes > _MOST_BYTES:
                 _, oldest = self._kept.popitem(last=False)
                 self._bytes -= len(oldest)

@@ -5,34 +5,50 @@ The application itself is put together in `application`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import uvicorn
 
 from highnoon.webui.application import Application, create
+from highnoon.webui.events import Pulses
 from highnoon.webui.settings import WebSettings, web_settings
 from shared.embedded import attach
 from shared.errors import ServiceUnavailable
 from shared.studies import quiet
 from shared.terminal import open_console, say
 
-_LEAVE_S = 2
-"""Open event streams end with the server; browsers come back by themselves."""
+_LEAVE_S = 5
+"""How long a request may go on after the first signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
     """The application and the settings that it was made with."""
 
-    asgi: Application
+    application: Application
     settings: WebSettings
+
+
+class Server(uvicorn.Server):
+    """Ends the event streams first: they would keep a server waiting for as long as somebody looks at a page."""
+
+    def __init__(self, config: uvicorn.Config, pulses: Pulses) -> None:
+        super().__init__(config)
+        self._pulses = pulses
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, in which nothing is called before it waits for open connections."""
+        self._pulses.end()
+        await super().shutdown(sockets)
 
 
 def build(*, host: str, storage: str | None, port: int = 0) -> Built:
     """The application for a server that listens on `host`. Raises InvalidInput with all mistakes."""
     settings = web_settings(host=host, storage=storage)
-    return Built(asgi=create(settings, database=database_of(settings), port=port), settings=settings)
+    application = create(settings, database=database_of(settings), port=port)
+    return Built(application=application, settings=settings)
 
 
 def serve(*, host: str, port: int, storage: str | None) -> None:
@@ -40,8 +56,13 @@ def serve(*, host: str, port: int, storage: str | None) -> None:
     quiet()
     built = build(host=host, storage=storage, port=port)
     _announce(built.settings, host, port)
-    uvicorn.run(
-        built.asgi,
+    server_of(built.application, host=host, port=port).run()
+
+
+def server_of(application: Application, *, host: str, port: int) -> Server:
+    """A server that says nothing of itself."""
+    config = uvicorn.Config(
+        application.asgi,
         host=host,
         port=port,
         log_config=None,
@@ -49,6 +70,7 @@ def serve(*, host: str, port: int, storage: str | None) -> None:
         server_header=False,
         timeout_graceful_shutdown=_LEAVE_S,
     )
+    return Server(config, application.pulses)
 
 
 def database_of(settings: WebSettings) -> Callable[[], str]:

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,8 @@ def test_figures_importance_and_workers(visitor: Visitor) -> None:
     assert sum(shares.values()) == pytest.approx(1) and len(shares) == 6
     for kind in ("history", "slice", "parallel", "importance", "intermediate", "timeline", "outcomes", "memory"):
         assert visitor.api("GET", f"/studies/{PATH}/figures/{kind}").json()["data"], kind
+    plain = visitor.client.get(f"/api/hpo/studies/{PATH}/figures/history", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers and plain.json()["data"]
     contour = {"x": "units", "y": "dropout"}
     assert visitor.api("GET", f"/studies/{PATH}/figures/contour", params=contour).json()["data"]
     assert visitor.api("GET", f"/studies/{PATH}/figures/histroy").json()["errors"][0]["hint"] == "Did you mean history?"
@@ -378,6 +381,17 @@ def test_a_change_is_heard_by_those_who_listen(visitor: Visitor, books: Access, 
                 assert json.loads(next(lines).removeprefix("data: ")) == [mine]
                 break
     assert visitor.api("GET", f"/studies/{mine}").json()["state"] == "paused"
+
+
+def test_a_page_that_is_open_does_not_keep_the_server(url: str, home: Path) -> None:
+    with httpx.Client() as client, ExitStack() as streams:
+        with dashboard(url, home) as address:
+            stream = streams.enter_context(client.stream("GET", f"{address}/api/hpo/events"))
+            lines = stream.iter_lines()
+            next(lines)
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        assert "event: change" not in list(lines), "the stream came to its end"
 
 
 def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, books: Access) -> None:
@@ -517,3 +531,14 @@ def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:
 def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> None:
     answer = visitor.api("POST", "/studies", content=b"[" * 1_500_000)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_a_database_that_nobody_has_used_is_explained(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/new.db"
+    with dashboard(url, tmp_path) as address, Visitor(address) as visitor:
+        for path in ("/hpo", "/hpo/cluster", "/hpo/new", "/hpo/studies/x"):
+            page = visitor.get(path)
+            assert page.status_code == 503 and "start a coordinator on it" in page.text, (path, page.text)

@@ -148,6 +148,12 @@ def test_outcomes_count_causes_also_without_a_ledger() -> None:
     assert dict(zip(bar["y"], bar["x"], strict=True)) == {"complete": 1, "failed: exited": 1}
 
 
+def test_names_of_people_are_no_markup() -> None:
+    failed = trial(0, state=TrialState.FAIL, value=None, attrs={"highnoon:cause": '<a href="x">&'})
+    (bar,) = drawn("outcomes", asked(failed)).to_json()["data"]
+    assert bar["y"] == ['fail: &lt;a href="x"&gt;&amp;']
+
+
 def test_the_front_is_what_nothing_beats() -> None:
     sizes = [(10, 0.5), (20, 0.6), (30, 0.4), (40, 0.4)]
     trials = [trial(n, value=loss, attrs={"highnoon:params": size}) for n, (size, loss) in enumerate(sizes)]

@@ -28,8 +28,8 @@ def test_importing_the_sdk_and_the_dashboards_name_imports_no_web_framework() ->
 
 def test_every_operation_is_documented_and_no_other(tmp_path: Path) -> None:
     settings = web_settings(host="127.0.0.1", storage=None, environ={"HIGHNOON_HOME": str(tmp_path)})
-    guarded = create(settings, database=lambda: "sqlite:///never.db", port=0)
-    schema = guarded._app.openapi()  # type: ignore[attr-defined]
+    guard = create(settings, database=lambda: "sqlite:///never.db", port=0).asgi
+    schema = guard._app.openapi()  # type: ignore[attr-defined]
 
     documented = set(re.findall(r"^\| `(\w+) (/api/\S+)`", TEXT, re.MULTILINE))
 

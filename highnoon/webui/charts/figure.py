@@ -22,8 +22,8 @@ class Figure:
     note: str = ""
 
     def to_json(self) -> Json:
-        """For plotly."""
-        return {"data": list(self.data), "layout": self.layout, "note": self.note}
+        """For plotly, which takes text for a kind of HTML: names and messages of people must not be read as such."""
+        return {"data": _literal(self.data), "layout": _literal(self.layout), "note": self.note}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +53,11 @@ def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "marker
         "y": [y for _, y in points],
         **style,
     }
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    return [_literal(item) for item in value] if isinstance(value, list | tuple) else value

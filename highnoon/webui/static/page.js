@@ -84,18 +84,29 @@ function listen() {
   if (!live) return;
   const link = document.getElementById("link");
   const say = (text) => { link.textContent = text; link.hidden = !text; };
-  const source = new EventSource("/api/hpo/events");
-  let lost = false;
   const catchUp = () => { refreshParts(); document.dispatchEvent(new CustomEvent("study-changed")); };
-  source.addEventListener("hello", () => { say(""); if (lost) catchUp(); lost = false; });
-  source.addEventListener("outage", () => say("The database is away; what you see may be old."));
-  source.addEventListener("change", (event) => {
-    say("");
-    const names = JSON.parse(event.data);
-    if (live === "*" || names.length === 0 || names.includes(live)) catchUp();
-  });
-  source.onerror = () => { lost = true; say("Not connected; trying again."); };
-  window.addEventListener("pagehide", () => source.close());
+  let source = null;
+  let missed = false;
+  const open = () => {
+    source = new EventSource("/api/hpo/events");
+    source.addEventListener("hello", () => { say(""); if (missed) catchUp(); missed = false; });
+    source.addEventListener("outage", () => say("The database is away; what you see may be old."));
+    source.addEventListener("change", (event) => {
+      say("");
+      const names = JSON.parse(event.data);
+      if (live === "*" || names.length === 0 || names.includes(live)) catchUp();
+    });
+    source.onerror = () => { missed = true; say("Not connected; trying again."); };
+  };
+  // A browser has six connections to one server: tabs that nobody sees must not hold them.
+  const follow = () => {
+    source?.close();
+    if (document.hidden) missed = true; else open();
+  };
+  document.addEventListener("visibilitychange", follow);
+  window.addEventListener("pagehide", () => source?.close());
+  window.addEventListener("pageshow", (event) => { if (event.persisted) { missed = true; follow(); } });
+  follow();
 }
 
 const later = document.querySelector("[data-reload]");

@@ -10,7 +10,6 @@ import highnoon as hn
 from shared.current import checkpoints
 from shared.errors import NoTrialRunning
 from shared.execution import run_attempt
-from shared.score import Scoring
 from workers.checkpoints import TicketCheckpoints, sweep
 
 
@@ -97,12 +96,12 @@ def test_a_workers_trial_gets_the_folder_that_outlives_it(tmp_path: Path) -> Non
         save(hn.checkpoint_dir())
         return 0.0
 
-    assert run_attempt(objective, {}, Silent(), Scoring(), lasting).message == ""
+    assert run_attempt(objective, {}, Silent(), checkpoints=lasting).message == ""
     assert (lasting / "model").exists()
 
 
 def test_a_trial_that_asks_for_no_folder_gets_none(tmp_path: Path) -> None:
-    run_attempt(lambda params: 0.0, {}, Silent(), Scoring(), tmp_path / "ticket" / "attempt-1")
+    run_attempt(lambda params: 0.0, {}, Silent(), checkpoints=tmp_path / "ticket" / "attempt-1")
 
     assert list(tmp_path.iterdir()) == []
 

@@ -226,7 +226,7 @@ def test_an_unknown_study_is_answered_with_the_nearest(
 def test_a_terminal_gets_colour_and_a_hanging_indent(tmp_path: Path, colours: bool) -> None:
     for name in ("low_above_high.toml", "train.py"):
         shutil.copy(BAD / name, tmp_path)
-    environ = {"TERM": "xterm-256color", "COLUMNS": "60", **({} if colours else {"NO_COLOR": "1"})}
+    environ = {"TERM": "xterm-256color", "COLUMNS": "60", "NO_COLOR": "" if colours else "1"}
 
     shown = in_a_terminal(["start", "low_above_high.toml"], tmp_path, environ)
 

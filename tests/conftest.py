@@ -28,6 +28,10 @@ _database_numbers = itertools.count(1)
 def _no_settings_of_the_person_who_runs_the_tests() -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
+    # Nor of their terminal: what a test shows depends on the console that the test gives it.
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
+    os.environ["TERM"] = "xterm-256color"
 
 
 @pytest.fixture(scope="session")

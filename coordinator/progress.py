@@ -99,7 +99,7 @@ def watch(name: str, studies: Studies, console: Console, *, go_on: Callable[[Say
 def summary(standing: Standing) -> str:
     """One line: best, running, pruned, failed, rate, time to go."""
     counts = standing.counts
-    if not counts.running and standing.per_minute is None and not standing.record.is_over:
+    if not counts.running and not counts.closed and not standing.record.is_over:
         return "nothing runs yet: waiting for a free worker"
     parts = [
         f"best {'-' if standing.best is None else spelled(standing.best)}",

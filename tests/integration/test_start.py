@@ -124,7 +124,7 @@ def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, fini
     assert "\nstudy      tiny, 4 trials\n" in finished
     assert "\ntiny  4/4  best " in finished
     best = re.search(r"^Best trial (\d+) of 4: value (\S+)\nx  (\S+)\nIts last line: x = ", finished, re.MULTILINE)
-    assert best and float(best[2]) == pytest.approx((float(best[3]) - 2.0) ** 2, rel=1e-3, abs=1e-3)
+    assert best and float(best[2]) == pytest.approx((float(best[3]) - 2.0) ** 2, rel=1e-3, abs=1e-8)
     logs = re.search(r"^logs +(\S+)$", finished, re.MULTILINE)
     assert logs and len(list(place.folder.glob(logs[1]))) == 4
     place.assert_balanced("tiny", 4)

@@ -7,7 +7,6 @@ has a width.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from shared.ledger.studies import StudyCounts, StudyRecord
+from shared.plain import finite
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, TicketState
 from shared.terminal import fitted
 from shared.trial import Params, ParamValue, Trial
@@ -152,15 +152,7 @@ def trial_object(trial: Trial) -> dict[str, Any]:
 
 def as_json(value: object) -> str:
     """Strict JSON. It has no nan and no infinity: they become null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(value), indent=2, allow_nan=False)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], right: Container[int]) -> Iterator[str]:

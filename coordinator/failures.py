@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from coordinator.report import near
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 from shared.states import Ending
 
 _WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})

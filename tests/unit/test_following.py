@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.following import follow, last_lines
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 from shared.states import Ending
 
 

@@ -10,15 +10,17 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from coordinator.cli import app
+from coordinator.stack import Stack
 from shared.exits import Exit
 from tests.command import Answer, Terminal, caller, plain
+from tests.conftest import empty_database
 from tests.made_up import make_study
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +36,22 @@ _RUNS_SOMETHING = {"start", "submit"}
 Call = Callable[..., Answer]
 
 
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    """The studies that the page is about. What changes them comes last."""
+    with empty_database(stack) as url:
+        make_study(url, "digits", n_trials=60, done=50, running=3)
+        make_study(url, "digits-wide", n_trials=40, sampler="random")
+        yield url
+
+
 @pytest.fixture
 def call(
-    postgres_url: str,
-    redis_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Call:
-    """A terminal of 80 columns without colours, and the studies that the page is about."""
-    make_study(postgres_url, "digits", n_trials=60, done=50, running=3)
-    make_study(postgres_url, "digits-wide", n_trials=40, sampler="random")
+    """A terminal of 80 columns without colours, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    here = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url, "HIGHNOON_PRESENCE_S": "600"}
+    here = {"HIGHNOON_DATABASE_URL": url, "HIGHNOON_REDIS_URL": redis_url, "HIGHNOON_PRESENCE_S": "600"}
     terminal = {"FORCE_COLOR": "1", "COLUMNS": "80", "NO_COLOR": "1"}
     for name, value in {**here, **terminal, "HIGHNOON_HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(name, value)
@@ -70,20 +75,6 @@ def settled(text: str) -> list[list[str]]:
     return [_TIME.sub("TIME", line).split() for line in text.strip().splitlines()]
 
 
-def test_the_page_shows_what_its_commands_say(call: Call) -> None:
-    text = PAGE.read_text()
-    blocks = {block: ran(call, block) for block in _BLOCK.findall(text)}
-    assert len(blocks) >= 5
-    if os.environ.get("WRITE_DOCS"):
-        for before, after in blocks.items():
-            text = text.replace(f"```console\n{before}```", f"```console\n{after}\n```")
-        PAGE.write_text(text)
-        return
-    for before, after in blocks.items():
-        assert settled(before) == settled(after)
-        assert max(map(len, after.splitlines())) <= 80
-
-
 def test_the_page_shows_what_a_person_watches(call: Call, tmp_path: Path) -> None:
     terminal = Terminal("watch", "digits", folder=tmp_path, HIGHNOON_PRESENCE_S="600")
     terminal.read_until("Ctrl-C leaves")
@@ -97,13 +88,27 @@ def test_the_page_shows_what_a_person_watches(call: Call, tmp_path: Path) -> Non
         assert settled(block) == settled(board)
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_every_command_of_a_page_is_one(page: str, call: Call) -> None:
+def test_every_command_of_another_page_is_one(call: Call) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    told = _COMMAND.findall((ROOT / page).read_text())
-    assert told or page != "README.md"
-    for words in map(shlex.split, told if page != "docs/cli.md" else []):
+    pages = [path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path != PAGE]
+    told = [shlex.split(words) for path in pages for words in _COMMAND.findall(path.read_text())]
+    assert len(told) >= 5
+    for words in told:
         if words[0] in _RUNS_SOMETHING:
             commands[words[0]].make_context(words[0], words[1:])
         else:
             assert call(*words).code == Exit.OK, words
+
+
+def test_the_page_shows_what_its_commands_say(call: Call) -> None:
+    text = PAGE.read_text()
+    blocks = {block: ran(call, block) for block in _BLOCK.findall(text)}
+    assert len(blocks) >= 5
+    if os.environ.get("WRITE_DOCS"):
+        for before, after in blocks.items():
+            text = text.replace(f"```console\n{before}```", f"```console\n{after}\n```")
+        PAGE.write_text(text)
+        return
+    for before, after in blocks.items():
+        assert settled(before) == settled(after)
+        assert max(map(len, after.splitlines())) <= 80

@@ -228,3 +228,49 @@ def shows_memory_policy(params: dict[str, Any]) -> float:
     manager = hn.EnterpriseMemoryManager()
     print(f"policy {manager.policy.warning_fraction} {manager.policy.grace_steps} {manager.prefetch_buffer_size}")
     return 0.0
+
+
+def allocates_three_times(params: dict[str, Any]) -> float:
+    """Three times the 200 MiB that it may hold, in one call that touches each page; then it is in no hurry."""
+    import numpy
+
+    held = numpy.ones(600 << 20, dtype=numpy.uint8)
+    time.sleep(30)
+    return float(held[0])
+
+
+def grows_holding_the_gil(params: dict[str, Any]) -> float:
+    """100 MB/s, and no Python code of this process runs meanwhile: neither reports nor signals are heard."""
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    for _ in range(100):
+        libc.memset(libc.malloc(10_000_000), 1, 10_000_000)
+        libc.usleep(100_000)
+    return 0.0
+
+
+def feeds_a_child(params: dict[str, Any]) -> float:
+    """The child eats, in a session of its own; this process takes its death for a detail."""
+    eater = "held = bytearray()\nwhile True: held.extend(b'x' * 4_000_000)"
+    subprocess.run([sys.executable, "-c", eater], start_new_session=True, check=False)
+    return 0.0
+
+
+def fills_up_slowly_and_reports(params: dict[str, Any]) -> float:
+    """Comes to rest between the soft limit and the hard one of 200 MiB."""
+    held = bytearray(b"x" * (185 << 20))
+    for step in range(10_000):
+        hn.report(float(len(held)), step)
+        if step < 60:
+            held.extend(b"x" * (200 << 10))
+        time.sleep(0.02)
+    return 0.0
+
+
+def grows_by_modest_steps(params: dict[str, Any]) -> float:
+    """Holds 60 MiB for as long as nobody lets it go; x says how much it is."""
+    held = bytearray(b"x" * (60 << 20))
+    time.sleep(0.2)
+    return float(len(held) > 0)

@@ -259,18 +259,25 @@ def feeds_a_child(params: dict[str, Any]) -> float:
 
 
 def fills_up_slowly_and_reports(params: dict[str, Any]) -> float:
-    """Comes to rest between the soft limit and the hard one of 200 MiB."""
-    held = bytearray(b"x" * (185 << 20))
+    """Comes to rest at some 170 MiB."""
+    held = []
     for step in range(10_000):
-        hn.report(float(len(held)), step)
-        if step < 60:
-            held.extend(b"x" * (200 << 10))
-        time.sleep(0.02)
+        if step < 160:
+            held.append(b"x" * (1 << 20))
+        else:
+            hn.report(1.0, step)
+            time.sleep(0.02)
     return 0.0
 
 
-def grows_by_modest_steps(params: dict[str, Any]) -> float:
-    """Holds 60 MiB for as long as nobody lets it go; x says how much it is."""
-    held = bytearray(b"x" * (60 << 20))
+def holds_60_mib(params: dict[str, Any]) -> float:
+    """Holds 60 MiB for a moment."""
+    held = b"x" * (60 << 20)
     time.sleep(0.2)
     return float(len(held) > 0)
+
+
+def holds_60_mib_and_waits(params: dict[str, Any]) -> float:
+    """Until a file of its study's name is there."""
+    held = b"x" * (60 << 20)
+    return patient_by_study(params) * len(held) / len(held)

@@ -19,7 +19,7 @@ _MOST_RESERVE_SHARE = 0.25
 """Of a small node: a quarter for ourselves, the rest is the trials'."""
 
 _MARGIN_SHARE = 1 / 8
-"""Of the reserve: what must stay free for the kernel. Beyond the ceiling at which trials with a guard stop themselves."""
+"""Of the reserve: what stays free for the kernel. Less than what trials with a guard leave free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,7 @@ class Watch:
         self._terminated = False
         # A request that no signal follows: the trial may be over before it hears of it, and then its result stands.
         self._asked: Verdict | None = None
+        self._is_killed = False
 
     def run(self) -> Outcome:
         """Waits for the end of the trial. Raises what `duties` raises; the caller cleans up in any case."""
@@ -136,15 +137,16 @@ class Watch:
         self._output.drain()
 
     def _next_duty_s(self) -> float:
-        look_s = _LOOK_S if self._memory is None else self._memory.due_in_s()
+        look_s = _LOOK_S if self._memory is None or self._is_killed else self._memory.due_in_s()
         return min(_LOOK_S, look_s, self._renew_at - now_s())
 
     def _judge_memory(self) -> None:
         """Before everything that may wait for a database: memory does not."""
-        if self._memory is None or self._memory.due_in_s() > 0:
+        if self._memory is None or self._is_killed or self._memory.due_in_s() > 0:
             return
         verdict = self._memory.look()
         if verdict.action is Action.KILL:
+            self._is_killed = True
             self._end(self._stopped(verdict, self._memory))
             self._memory.kill()
             self._running.kill(signal.SIGKILL)

@@ -281,3 +281,12 @@ def holds_60_mib_and_waits(params: dict[str, Any]) -> float:
     """Until a file of its study's name is there."""
     held = b"x" * (60 << 20)
     return patient_by_study(params) * len(held) / len(held)
+
+
+never_freed: list[bytes] = []
+
+
+def leaks_50_mib(params: dict[str, Any]) -> float:
+    """Holds what every trial before it in the same process had held as well."""
+    never_freed.append(b"x" * (50 << 20))
+    return float(len(never_freed))

@@ -186,6 +186,14 @@ def test_who_was_pushed_out_by_a_neighbour_is_tried_again_alone(
     assert second.ending is Ending.COMPLETED
 
 
+def test_what_a_trial_leaks_is_gone_with_it(cluster: Cluster, books: Books) -> None:
+    # Twelve times 50 MiB are more than the whole node has.
+    name = cluster.submit_here("leaks_50_mib", 12, name="leaky")
+    books.wait_until_over(name)
+    books.assert_balanced(name, 12)
+    assert [trial.value for trial in books.trials(name)] == [1.0] * 12
+
+
 def _holds(cluster: Cluster, least_bytes: int) -> bool:
     groups = [note["trial_group"] for note in cluster.slots()]
     return any(psutil.Process(group).memory_info().rss >= least_bytes for group in groups if psutil.pid_exists(group))

@@ -28,6 +28,9 @@ _CLOSE_SHARE = 0.9
 
 _CLOSE_COST, _CALM_COST = 10.0, 50.0
 _CALM_EVERY_S = 10.0
+_FIND_EVERY_S = 10.0
+"""Who lost its parent is only found by a pass over all processes of the machine."""
+
 _FIRST_AFTER_S = 1.0
 """Most short trials are over before their memory is worth an exact reading."""
 
@@ -165,7 +168,7 @@ class Processes:
         self._limits = limits
         self._clock = clock
         self._group = ProcessGroup(pid)
-        self._began_at = self._found_at = clock()
+        self._began_at = self._found_at = self._followed_at = clock()
         # Just forked, all that is resident is inherited; what is not is counted until the first exact reading.
         self._foreign = self._group.resident_bytes()
         self._inherited: int | None = None
@@ -177,9 +180,9 @@ class Processes:
     def read(self) -> tuple[int, int]:
         """(bytes held, of these swapped out)."""
         now = self._clock()
-        if now - self._found_at >= LOOK_S:
-            self._found_at = now
-            self._group.find()
+        if now - self._followed_at >= LOOK_S:
+            self._followed_at = now
+            self._follow(now)
         resident = self._group.resident_bytes()
         if self._exact_is_worth_it(resident, now):
             self._read_exactly(resident)
@@ -195,6 +198,13 @@ class Processes:
         for pid in self._group.pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _follow(self, now: float) -> None:
+        if now - self._found_at < _FIND_EVERY_S:
+            self._group.follow()
+            return
+        self._found_at = now
+        self._group.find()
 
     def _exact_is_worth_it(self, resident: int, now: float) -> bool:
         estimate = resident - self._foreign + self._swapped

@@ -17,7 +17,7 @@ from shared.sizes import bytes_of, nearest_size, said
 from shared.states import Ending
 from shared.study import build_spec
 from shared.trial import Outcome
-from shared.vitals import KernelFiles
+from shared.vitals import KernelFiles, ProcessGroup
 from tests.unit.kernel_tree import KernelTree
 from workers.allowance import Allowance, TrialLimits
 from workers.cgroup import TrialGroups
@@ -278,3 +278,22 @@ def test_an_outcome_with_its_memory_survives_the_ledger() -> None:
     samples.add(Look(at_s=0.5, used_bytes=7))
     outcome = Outcome(ending=Ending.STOPPED, constraint=0.5, memory=samples.trace(5))
     assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_a_trials_processes_are_found_and_what_they_share_with_others_is_told_apart(tmp_path: Path) -> None:
+    tree = KernelTree(tmp_path).with_process(10, pss=100 * MIB, rss=300 * MIB)
+    tree.with_process(11, pss=20 * MIB, parent=10).with_process(12, pss=5 * MIB, parent=11, swap=7 * MIB)
+    tree.with_process(13, pss=900 * MIB)
+    group = ProcessGroup(10, KernelFiles(tmp_path))
+    group.follow()
+    assert sorted(group.pids) == [10, 11, 12], "this kernel keeps no list of children: all of /proc is read"
+    assert group.resident_bytes() == 325 * MIB
+    memory = group.exact()
+    assert memory is not None and (memory.private_bytes, memory.swap_bytes) == (125 * MIB, 7 * MIB)
+
+    tree.write(f"/proc/self/task/{os.getpid()}/children", "")
+    tree.write("/proc/12/task/12/children", "14 ")
+    tree.with_process(14, pss=MIB, parent=12)
+    group.follow()
+    assert sorted(group.pids) == [10, 11, 12, 14]
+    assert ProcessGroup(99, KernelFiles(tmp_path)).exact() is None

@@ -290,3 +290,11 @@ def leaks_50_mib(params: dict[str, Any]) -> float:
     """Holds what every trial before it in the same process had held as well."""
     never_freed.append(b"x" * (50 << 20))
     return float(len(never_freed))
+
+
+def outgrows_its_memory(params: dict[str, Any]) -> float:
+    """A gigabyte and a half, all of which it goes on touching."""
+    held = [bytearray(b"x" * (10 << 20)) for _ in range(150)]
+    while True:
+        for block in held:
+            block[:: 1 << 12] = b"y" * len(block[:: 1 << 12])

@@ -75,6 +75,8 @@ class TrialMemory:
         self._last = Look(at_s=0.0, used_bytes=0)
         self._node_kills = self._node_kills_before = node.oom_kills()
         self._swap: SwapWatch | None = None
+        self._node_swap_bytes = 0
+        self._is_swapping = False
         self._swap_spike_bytes: int | None = None
 
     def due_in_s(self) -> float:
@@ -134,7 +136,7 @@ class TrialMemory:
             own = self._group.memory() if self._has_joined else None
             if own is not None:
                 return own.used_bytes + own.swap_bytes, own.swap_bytes, own.oom_kills or 0
-        used, swapped = self._processes.read()
+        used, swapped = self._processes.read(is_swapping=self._is_swapping)
         return used, swapped, 0
 
     def _look_at_node(self, used_bytes: int, swapped_bytes: int) -> None:
@@ -154,6 +156,8 @@ class TrialMemory:
             process_swap_bytes=swapped_bytes,
             swap_used_bytes=node.swap_used_bytes,
         )
+        self._is_swapping = node.swap_used_bytes > self._node_swap_bytes
+        self._node_swap_bytes = node.swap_used_bytes
         if self._swap is None:
             self._swap = SwapWatch(sample)
             return
@@ -177,14 +181,14 @@ class Processes:
         self._cost_s = 0.0
         self._swapped = 0
 
-    def read(self) -> tuple[int, int]:
-        """(bytes held, of these swapped out)."""
+    def read(self, *, is_swapping: bool) -> tuple[int, int]:
+        """(bytes held, of these swapped out); what was swapped out only page tables tell."""
         now = self._clock()
         if now - self._followed_at >= LOOK_S:
             self._followed_at = now
             self._follow(now)
         resident = self._group.resident_bytes()
-        if self._exact_is_worth_it(resident, now):
+        if self._exact_is_worth_it(resident, now, is_swapping):
             self._read_exactly(resident)
         return max(0, resident - self._foreign) + self._swapped, self._swapped
 
@@ -206,7 +210,7 @@ class Processes:
         self._found_at = now
         self._group.find()
 
-    def _exact_is_worth_it(self, resident: int, now: float) -> bool:
+    def _exact_is_worth_it(self, resident: int, now: float, is_swapping: bool) -> bool:
         estimate = resident - self._foreign + self._swapped
         if estimate > self._limits.hard_bytes:
             return True
@@ -218,7 +222,7 @@ class Processes:
         if self._inherited is None:
             return since_s >= _FIRST_AFTER_S
         has_moved = abs(resident - self._exact_resident) > (1 - _CLOSE_SHARE) * self._limits.hard_bytes
-        return since_s >= (max(1.0, self._cost_s * _CALM_COST) if has_moved else _CALM_EVERY_S)
+        return since_s >= (max(1.0, self._cost_s * _CALM_COST) if has_moved or is_swapping else _CALM_EVERY_S)
 
     def _read_exactly(self, resident: int) -> None:
         began = self._clock()

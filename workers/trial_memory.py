@@ -106,11 +106,12 @@ class TrialMemory:
 
     def explain(self, signum: int | None, peak_rss_bytes: int | None) -> Outcome | None:
         """How the attempt ended, when memory ended it without a word of ours; call it once, when it is over."""
-        own = self._group.memory() if self._group is not None and self._has_joined else None
+        # Whoever was killed in this group was this trial's, also before anybody has looked.
+        own = self._group.memory() if self._group is not None else None
         kills = (own.oom_kills or 0) if own else 0
         if own is not None and kills:
             self._samples.peak_bytes = max(self._samples.peak_bytes, own.peak_bytes or 0)
-        elif own is None and peak_rss_bytes is not None:
+        elif not self._has_joined and peak_rss_bytes is not None:
             unseen = self._processes.own_part(peak_rss_bytes)
             self._samples.peak_bytes = max(self._samples.peak_bytes, unseen)
         note = self._notes.read(self._pid)

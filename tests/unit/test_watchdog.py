@@ -375,9 +375,7 @@ class TestSampling:
     def test_a_child_that_the_kernel_killed_is_the_trials_own_doing(self) -> None:
         group = Group(used=100 * MIB)
         memory = self.memory(group)
-        self.now = 0.5
-        memory.look()
-        group.oom_kills = 1
+        group.oom_kills = 1  # before anybody has looked
         found = memory.explain(None, None)
         assert found is not None and (found.ending, found.cause) == (Ending.STOPPED, "oom_kernel")
         assert memory.trace().peak_bytes == LIMITS.hard_bytes

@@ -50,6 +50,7 @@ class Assignment:
     checkpoint_dir: str
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
+    cgroup: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -86,6 +87,8 @@ def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked:
             _lift_daemon_flag()
         pipe = Pipe(end)
         assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
+        if assignment.cgroup is not None:
+            kernel.join_cgroup(assignment.cgroup)
         _settle_in(assignment)
         channel = PipeChannel(pipe)
         channel.hello()

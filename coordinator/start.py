@@ -20,6 +20,7 @@ from rich.text import Text
 from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
+from coordinator.metrics import served_metrics
 from coordinator.progress import Say, watch
 from coordinator.report import near
 from coordinator.service import Service
@@ -109,10 +110,11 @@ def _coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend:
         broker = _patiently(lambda: connections.enter_context(_answering(redis_url)), stopping, console)
         if access is None or broker is None:
             return Exit.INTERRUPTED
+        deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
         submission = None if errand.spec is None else submit(errand.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
-        service = Service(settings, database=access.database, store=access.store, broker=broker)
+        service = Service(settings, database=access.database, store=access.store, broker=broker, deeds=deeds)
         with _serving(service, broker):
 
             def go_on(tell: Say) -> bool:

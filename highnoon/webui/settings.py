@@ -5,7 +5,6 @@ Read once at the start, beside the settings that every process has (`shared.sett
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import InvalidInput, Problem
-from shared.settings import Settings, load_settings
-from shared.urls import normalise
+from shared.settings import SHORTEST_TOKEN, Settings, load_settings
+from shared.urls import is_loopback, normalise
 
-SHORTEST_TOKEN = 16
 TOKEN_FILE = "webui-token"
 
 
@@ -68,14 +66,6 @@ def web_settings(
         objectives=_split(environ.get("HIGHNOON_OBJECTIVES", "")),
         silent_s=general.presence_s * 12,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens | None:

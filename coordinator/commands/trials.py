@@ -17,7 +17,8 @@ from shared.terminal import open_console
 
 if TYPE_CHECKING:
     from shared.access import Access
-    from shared.ledger.studies import AttemptRecord, StudyRecord
+    from shared.ledger.attempts import AttemptRecord
+    from shared.ledger.studies import StudyRecord
 
 State = Annotated[TrialState | None, typer.Option(help="Only trials in this state.", case_sensitive=False)]
 Sort = Annotated[

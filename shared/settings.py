@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import InvalidInput, Problem
+from shared.tokens import SHORTEST_TOKEN
 from shared.urls import is_loopback, masked, normalise
 
 PREFIX = "HIGHNOON_"
@@ -45,7 +46,6 @@ READ_ELSEWHERE = (
 
 REDIS_SCHEMES = ("redis://", "rediss://")
 SECRETS = frozenset({"database_url", "redis_url", "metrics_token"})
-SHORTEST_TOKEN = 16
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]

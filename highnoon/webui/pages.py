@@ -105,7 +105,7 @@ def create_study(request: Request, desk: Here, sent: Sent) -> Response:
 def cluster(request: Request, desk: Here) -> Response:
     """Who is there and what it does."""
     found = desk.cluster() if desk.library.has_ledger() else None
-    return _shown(request, "cluster.html", {"cluster": found})
+    return _shown(request, "cluster.html", {"cluster": found, "flower_url": desk.settings.flower_url})
 
 
 @router.get("/hpo/studies/{name:path}/trials/{number:int}")

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from highnoon.webui import exports
 from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.library import Study
 from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyWish, TrialWish, choose_studies, choose_trials
 from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem
 from shared.ledger.attempts import AttemptRecord
 

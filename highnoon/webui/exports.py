@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from highnoon.webui.library import cause_of, ending_of
 from highnoon.webui.plain import dumps
+from highnoon.webui.snapshot import cause_of, ending_of
 from shared.exports import BEST as BEST
 from shared.ledger.overview import AttemptSpan
 from shared.trial import Trial

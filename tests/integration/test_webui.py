@@ -302,7 +302,7 @@ def test_all_trials_as_parquet_and_a_second_csv_is_the_first(visitor: Visitor) -
 def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visitor, books: Access) -> None:
     visitor.get("/hpo/new")
     # A folder that no study comes from, whatever the other tests have submitted.
-    wrong = {"name": "by mistake", "code_dir": str(HERE / "unit"), "n_trials": "many", "space-0-low": "9"}
+    wrong = {"name": "by mistake", "code_dir": str(HERE.parent / "examples"), "n_trials": "many", "space-0-low": "9"}
 
     page = visitor.post("/hpo/new", **{**FORM, **wrong})
 

@@ -89,10 +89,10 @@ def test_json_lines_are_strict_and_one_per_trial() -> None:
 
 
 def test_parquet_has_types_and_takes_choices_of_several_kinds() -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
     trials = [best(params={"x": 1, "layers": 2, "mode": "auto"}), best(math.inf, params={"x": 0.5, "mode": 3})]
 
-    table = pyarrow.parquet.read_table(io.BytesIO(parquet(trials, ["x", "layers", "mode"], {7: Place("node-a", 9)})))
+    table = pq.read_table(io.BytesIO(parquet(trials, ["x", "layers", "mode"], {7: Place("node-a", 9)})))
 
     assert table.column("params.x").to_pylist() == [1.0, 0.5] and table.column("params.layers").to_pylist() == [2, None]
     assert table.column("params.mode").to_pylist() == ["auto", "3"]

@@ -102,7 +102,7 @@ def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, widt
         assert page.eval(_UNNAMED) == [], name
         assert page.eval(_FAINT) == [], name
         assert page.eval("document.querySelectorAll('h1').length") == 1 and page.eval("document.title")
-        if folder := os.environ.get("HIGHNOON_SCREENSHOTS"):
+        if folder := os.environ.get("SCREENSHOTS"):
             page.look(width, dark=dark, height=4800 if name == "study" else 1200)
             page.until(_DRAWN)
             page.screenshot(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
@@ -115,7 +115,6 @@ def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None
     page.look(1400, dark=dark)
     for name, path in PAGES.items():
         page.goto(address + path)
-        page.until(_DRAWN)
         page.eval(f"{axe}; true")
 
         found = page.eval(_AXE)

@@ -89,16 +89,19 @@ def doctor(json: AsJson = False) -> None:
     raise typer.Exit(Exit.OK if all(check.ok for check in checks) else Exit.SERVICE)
 
 
-def flower(port: Annotated[int, typer.Option()] = 5555) -> None:
-    """Run Flower on HIGHNOON_REDIS_URL, on loopback."""
-    from coordinator.flower import run_flower
+def flower(
+    port: Annotated[int, typer.Option()] = 5555,
+    address: Annotated[str, typer.Option()] = "127.0.0.1",
+) -> None:
+    """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
+    from coordinator.flower import flower_login, run_flower
     from shared.errors import InvalidInput, Problem
     from shared.settings import load_settings
 
     settings = load_settings()
     if settings.redis_url is None:
         raise InvalidInput("environment", [Problem(key="HIGHNOON_REDIS_URL", message="is not set")])
-    run_flower(settings.redis_url, port=port)
+    run_flower(settings.redis_url, flower_login(settings.home), port=port, address=address)
 
 
 def _present(access: Access, settings: Settings) -> list[Worker]:

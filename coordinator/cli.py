@@ -17,6 +17,7 @@ from coordinator.access import is_embedded, ledger_access
 from coordinator.ending import report_end
 from coordinator.failures import account, notes
 from coordinator.flower import run_flower
+from coordinator.handover import hand_over, read_study
 from coordinator.progress import watch
 from coordinator.report import (
     as_json,
@@ -54,6 +55,9 @@ MaybeStudyFile = Annotated[
     Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
 ]
 StudyName = Annotated[str, typer.Argument(help="The study's name.", metavar="STUDY")]
+BundleDir = Annotated[
+    Path | None, typer.Option("--bundle", help="Send this folder along as the code that workers run.", metavar="DIR")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Trials = Annotated[int | None, typer.Option("--n-trials", help="Trials in all. Wins over the file's n_trials.")]
@@ -85,18 +89,25 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
 
 
 @app.command()
-def submit(study_file: StudyFile, wait: Wait = False, n_trials: Trials = None, json: AsJson = False) -> None:
+def submit(
+    study_file: StudyFile,
+    wait: Wait = False,
+    n_trials: Trials = None,
+    json: AsJson = False,
+    bundle: BundleDir = None,
+) -> None:
     """Hand a study to a running coordinator.
 
     Example: python -m coordinator submit study.toml --wait
     """
     settings = load_settings()
-    spec = _read(study_file, n_trials)
+    spec, code = read_study(study_file, {} if n_trials is None else {"n_trials": n_trials}, bundle, settings)
     nobody = _why_nobody_coordinates(settings)
     if wait and nobody:
         raise ServiceUnavailable(nobody)
     console = open_console(stderr=json)
     with ledger_access(settings) as access:
+        hand_over(spec, code, access, settings)
         submission = submit_study(spec, access)
         name = submission.record.name
         if json:

@@ -20,6 +20,7 @@ from rich.text import Text
 from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
+from coordinator.handover import allow_here
 from coordinator.progress import Say, watch
 from coordinator.report import near
 from coordinator.service import Service
@@ -91,6 +92,7 @@ def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
                 tell(f"started again: {died}")
 
         try:
+            allow_here(settings, errand.spec)
             fleet.start()
             _say_where(errand, fleet)
             return _coordinate(errand, settings, stopping, tend=tend)

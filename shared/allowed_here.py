@@ -28,8 +28,8 @@ def patterns_here(settings: Settings) -> tuple[str, ...] | None:
         return None
 
 
-def allow_here(settings: Settings, ref: ObjectiveRef | None, code_dir: Path | None) -> None:
-    """Notes a person's own objective: the folder that it comes from, and its module. None only says that nothing is.
+def allow(settings: Settings, ref: ObjectiveRef | None = None, code_dir: Path | None = None) -> None:
+    """Notes a person's own objective: the folder that it comes from, and its module. Without one, that none is yet.
 
     Raises EmbeddedServiceError for a home that cannot be written.
     """

@@ -91,7 +91,7 @@ class CodeDigests:
             return None
 
     def _of_tree(self, root: Path) -> str | None:
-        sources = []
+        sources: list[tuple[str, str]] = []
         for number, file in enumerate(files_below(root)):
             if number >= MOST_ENTRIES or len(sources) > MOST_FILES:
                 return None
@@ -102,7 +102,7 @@ class CodeDigests:
     def _combined(self, sources: Sequence[tuple[str, str]]) -> str | None:
         whole, size = hashlib.sha256(), 0
         for name, path in sources:
-            told = os.stat(path)
+            told = Path(path).stat()
             size += told.st_size
             if size > MOST_BYTES:
                 return None

@@ -39,6 +39,7 @@ PERIODS = {
     "HIGHNOON_KILL_GRACE_S": "0.5",
     "HIGHNOON_DRAIN_S": "5",
     "HIGHNOON_PRELOAD": "",
+    "HIGHNOON_OBJECTIVES": "*",
 }
 
 

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from shared.allowed_here import patterns_here
+from shared.bundles import key_of
 from shared.errors import HighNoonError, InvalidInput, Problem
 from shared.exits import show
 from shared.logs import configure
 from shared.messages import RESOURCES
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
 from workers.agent import Agent
 from workers.node import Node
 
@@ -43,9 +45,20 @@ def start(
             for name in missing
         ]
         raise InvalidInput("environment", problems)
+    _require_permission(settings)
     configure(settings.log_level)
     node = Node.boot(slots=slots or max(1, (os.cpu_count() or 2) // 2), resources=_resources(queues), settings=settings)
     raise typer.Exit(Agent(node).run())
+
+
+def _require_permission(settings: Settings) -> None:
+    """A worker that may run nothing would fail every trial that it takes."""
+    if patterns_here(settings) is None and key_of(settings) is None:
+        hint = (
+            "Say what this worker may run, for example HIGHNOON_OBJECTIVES='/srv/objectives/*.py,mypackage.*' "
+            "('*' for anything that a study names), or set HIGHNOON_CLUSTER_KEY to run signed bundles only."
+        )
+        raise InvalidInput("environment", [Problem(key="HIGHNOON_OBJECTIVES", message="is not set", hint=hint)])
 
 
 def _resources(written: str) -> tuple[str, ...]:

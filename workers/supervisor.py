@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Database, Leases
+from shared.ledger import Bundles, Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
@@ -28,6 +28,7 @@ from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.checkpoints import TicketCheckpoints
+from workers.code import Code, CodeGate
 from workers.duties import TrialDuties
 from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
@@ -67,6 +68,7 @@ class Supervisor:
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._code = CodeGate(settings, Bundles(self._database))
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
@@ -86,8 +88,9 @@ class Supervisor:
     def _attempt(self, lease: Lease) -> None:
         try:
             study = self._study(lease)
-            trial = self._ask(study, lease)
-            outcome = self._run(study, lease, trial)
+            code = self._persistently(lambda: self._code.pass_or_refuse(study.spec))
+            trial = self._ask(study, lease, code)
+            outcome = code.refusal or self._run(study, lease, trial, code)
             self._conclude(study, lease, trial, outcome)
         except LeaseLost as error:
             self._event("lease_lost", lease, level=logging.WARNING, reason=error)
@@ -125,7 +128,7 @@ class Supervisor:
         self._open[lease.study_id] = study
         return study
 
-    def _ask(self, study: OpenStudy, lease: Lease) -> Asked:
+    def _ask(self, study: OpenStudy, lease: Lease, code: Code) -> Asked:
         """The Optuna trial of this attempt: a new proposal, or the parameters of the attempt that was lost."""
         owner = Owner(ticket=lease.ticket_id, attempt=lease.attempt)
         before = lease.before
@@ -143,11 +146,12 @@ class Supervisor:
                 trial_number=trial.number,
                 params=trial.params,
                 log_path=str(log_path),
+                code=code.digest,
             )
         )
         return trial
 
-    def _run(self, study: OpenStudy, lease: Lease, trial: Asked) -> Outcome:
+    def _run(self, study: OpenStudy, lease: Lease, trial: Asked, code: Code) -> Outcome:
         spec, settings = study.spec, self._node.settings
         output = Output(
             self._node.log_path(spec.name, trial.number),
@@ -162,7 +166,8 @@ class Supervisor:
         )
         with closing(output):
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
-            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial, checkpoints), output)
+            assignment = self._assignment(spec, lease, trial, code, checkpoints)
+            running = launch(self._isolation(spec, lease), assignment, output)
             try:
                 self._notes.add_trial(running.pid)
                 duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
@@ -211,14 +216,14 @@ class Supervisor:
             return "spawn"
         return spec.isolation
 
-    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, checkpoints: Path) -> Assignment:
+    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, code: Code, checkpoints: Path) -> Assignment:
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
             trial_number=trial.number,
             objective=spec.objective,
-            code_dir=spec.code_dir,
+            code_dir=code.folder,
             params=trial.params,
             scoring=spec.scoring,
             memory=spec.memory,

@@ -7,5 +7,5 @@ from shared.bundles.archive import Bundle as Bundle
 from shared.bundles.archive import pack as pack
 from shared.bundles.archive import unpack as unpack
 from shared.bundles.key import ClusterKey as ClusterKey
-from shared.bundles.key import key_of as key_of
 from shared.bundles.key import kept_key as kept_key
+from shared.bundles.key import key_of as key_of

@@ -59,7 +59,7 @@ def _sizes(folder: Path) -> dict[TreeFile, int]:
             if file.is_link or not Path(file.path).is_file():
                 hint = f"A bundle holds plain files: put the file there, or name it in {IGNORE_FILE}."
                 raise _refused(folder, f"{file.name} is no plain file", hint)
-            sizes[file] = os.stat(file.path).st_size
+            sizes[file] = Path(file.path).stat().st_size
     except OSError as error:
         raise _refused(folder, f"cannot be read ({error})") from None
     return sizes

@@ -10,7 +10,6 @@ import hmac
 import os
 import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from shared.errors import EmbeddedServiceError
 from shared.settings import Settings

@@ -24,6 +24,7 @@ from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
 from workers.checkpoints import sweep
+from workers.facts import NodeFacts
 from workers.node import Node, threads_per_slot, without_secrets
 from workers.slot import SlotNote, SlotNotes
 
@@ -49,6 +50,7 @@ class Agent:
         self._leases = Leases(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._facts = NodeFacts()
         self._entered = False
         self._enter_at = 0.0
         self._enter_pause_s = 0.5
@@ -158,7 +160,7 @@ class Agent:
         if not self._entered:
             return
         try:
-            state = self._nodes.beat(self._node.worker_id)
+            state = self._nodes.beat(self._node.worker_id, self._facts.read())
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="beat", error=error)
             return

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -23,6 +24,7 @@ from shared.errors import HighNoonError
 from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
+from workers.gpu_check import flaw_of_forks, uses_gpu
 from workers.launch import tensorflow_has_run
 from workers.leaving import leave_when_idle
 from workers.node import Node
@@ -40,6 +42,7 @@ def run_pool(node: Node) -> int:
     """Serves until a warm shutdown ends. Returns the exit code."""
     configure(node.settings.log_level)
     preload(node.settings.preload)
+    node = _tried_on_its_gpu(node)
     _refuse_unsafe_forks(kernel.thread_count())
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
@@ -63,6 +66,17 @@ def preload(names: tuple[str, ...]) -> None:
         event(_log, "preload", module=name, seconds=time.monotonic() - began)
     if tensorflow_has_run():
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
+
+
+def _tried_on_its_gpu(node: Node) -> Node:
+    """A driver that does not survive a fork is found out here, not in the first trial of a night."""
+    if not node.gpus or "tensorflow" not in sys.modules:
+        return node
+    flaw = flaw_of_forks(lambda: uses_gpu(node.gpus[0]))
+    if not flaw:
+        return node
+    event(_log, "gpu_lost_in_fork", level=logging.WARNING, worker=node.worker_id[:8], instead="spawn", reason=flaw)
+    return replace(node, fork_works=False)
 
 
 def register_task(app: Celery, node: Node) -> None:

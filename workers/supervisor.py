@@ -30,6 +30,7 @@ from shared.trial import Outcome
 from workers.checkpoints import TicketCheckpoints
 from workers.code import Code, CodeGate
 from workers.duties import TrialDuties
+from workers.gpus import pin
 from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
@@ -62,6 +63,7 @@ class Supervisor:
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
+        self._gpu = pin(node)
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
@@ -211,6 +213,8 @@ class Supervisor:
             self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
 
     def _isolation(self, spec: StudySpec, lease: Lease) -> str:
+        if spec.isolation == "fork" and not self._node.fork_works:
+            return "spawn"
         if spec.isolation == "fork" and not fork_is_safe():
             self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
             return "spawn"

@@ -46,10 +46,5 @@ def allow(settings: Settings, ref: ObjectiveRef | None = None, code_dir: Path | 
 def _patterns(ref: ObjectiveRef | None, code_dir: Path | None) -> list[str]:
     if ref is None:
         return []
-    if ref.is_file:
-        return [below(((code_dir or Path("/")) / ref.where).resolve().parent), *_folder(code_dir)]
-    return [exactly(ref.where), *_folder(code_dir)]
-
-
-def _folder(code_dir: Path | None) -> list[str]:
-    return [below(code_dir)] if code_dir is not None else []
+    own = below(((code_dir or Path("/")) / ref.where).resolve().parent) if ref.is_file else exactly(ref.where)
+    return list(dict.fromkeys([own, *([below(code_dir)] if code_dir else [])]))

@@ -59,6 +59,9 @@ class Cluster:
     def start_worker(self, *, slots: int = 2, **environ: str) -> subprocess.Popen[bytes]:
         return self._start("workers", "start", "--queues", "cpu", "--slots", str(slots), **environ)
 
+    def start_gpu_worker(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+        return self._start("workers", "start", "--gpus", *arguments, **environ)
+
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `coordinator` command, to its end."""
         return subprocess.run(

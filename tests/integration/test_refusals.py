@@ -16,13 +16,16 @@ import redis
 from celery import Celery
 from sqlalchemy import update
 
+from coordinator.handover import hand_over, read_study
 from coordinator.stack import Stack
 from shared.access import opened
 from shared.bundles import ClusterKey, pack
-from shared.ledger import Bundles, Database
+from shared.errors import InvalidInput
+from shared.ledger import Bundles, Database, Nodes
 from shared.ledger.attempts import AttemptRecord
 from shared.ledger.schema import bundles
 from shared.messages import RUN_TRIAL_TASK, queue_name
+from shared.settings import load_settings
 from shared.states import Ending
 from shared.study import StudySpec, build_spec
 from shared.submission import submit
@@ -40,9 +43,12 @@ def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A coordinator and one node that may run the objectives of the tests, and bundles of its cluster."""
     with redis.Redis.from_url(stack.redis_url) as client:
         client.flushall()
-    environ = {"HIGHNOON_CLUSTER_KEY": KEY, "HIGHNOON_OBJECTIVES": f"{HERE}/*.py"}
+    folder = tmp_path_factory.mktemp("refusals")
+    (folder / "allowed").mkdir()
+    patterns = f"{HERE}/*.py,{folder}/allowed/*.py"
+    environ = {"HIGHNOON_CLUSTER_KEY": KEY, "HIGHNOON_OBJECTIVES": patterns}
     with empty_database(stack) as database_url:
-        cluster = Cluster(database_url, stack.redis_url, tmp_path_factory.mktemp("refusals"), environ=environ)
+        cluster = Cluster(database_url, stack.redis_url, folder, environ=environ)
         with opened(database_url, create=True):
             cluster.start_coordinator()
             cluster.start_worker(slots=1)
@@ -131,19 +137,17 @@ def test_an_objective_outside_the_list_is_not_imported(
 ) -> None:
     ran = tmp_path / "ran"
     (tmp_path / "mine.py").write_text(f"open({str(ran)!r}, 'w')\ndef objective(params): return 0.0\n")
-    link = HERE / f"link_{os.getpid()}.py"
+    allowed = cluster.folder / "allowed"
+    (allowed / "link.py").unlink(missing_ok=True)
+    (allowed / "link.py").symlink_to(tmp_path / "mine.py")
     objective, code_dir = {
-        "in_full": (f"{tmp_path}/mine.py:objective", HERE),
-        "by_dots": (f"{os.path.relpath(tmp_path, HERE)}/mine.py:objective", HERE),
-        "by_a_link": (f"{link.name}:objective", HERE),
+        "in_full": (f"{tmp_path}/mine.py:objective", allowed),
+        "by_dots": (f"{os.path.relpath(tmp_path, allowed)}/mine.py:objective", allowed),
+        "by_a_link": ("link.py:objective", allowed),
         "as_a_module": ("mine:objective", tmp_path),
     }[how]
-    try:
-        link.symlink_to(tmp_path / "mine.py")
-        cluster.submit_here(objective, 2, name=name, code_dir=str(code_dir))
-        record = books.wait_until_over(name)
-    finally:
-        link.unlink()
+    cluster.submit_here(objective, 2, name=name, code_dir=str(code_dir))
+    record = books.wait_until_over(name)
 
     assert not ran.exists()
     books.assert_balanced(name, 2)
@@ -202,10 +206,8 @@ def test_a_bundle_that_was_changed_in_the_database_is_refused(cluster: Cluster, 
 
 
 @pytest.mark.parametrize("path", ["../train.py", "/train.py"])
-def test_a_signed_bundle_that_leads_out_of_its_folder_is_refused(
-    cluster: Cluster, books: Books, path: str, name: str
-) -> None:
-    name = f"leads-out-{len(path)}"
+def test_a_signed_bundle_that_leads_out_of_its_folder_is_refused(cluster: Cluster, books: Books, path: str) -> None:
+    name = f"leads-out-by-{'dots' if '..' in path else 'root'}"
     archive = archived(member("good.py"), member(path, OBJECTIVE))
     submit_bundle(cluster, name, archive, signed(archive))
     assert_refused(cluster, books, name, "a path that leads out of it")
@@ -232,7 +234,9 @@ def test_a_bundle_of_ours_is_run_and_named_in_each_attempt(
     # Given code that lies on no worker, with a helper and a small data file
     code = tmp_path / "code"
     (code / "lib").mkdir(parents=True)
-    (code / "lib" / "__init__.py").write_text("from pathlib import Path\nBIAS = float(Path(__file__).parent.joinpath('bias.txt').read_text())\n")
+    (code / "lib" / "__init__.py").write_text(
+        "from pathlib import Path\nBIAS = float(Path(__file__).with_name('bias.txt').read_text())\n"
+    )
     (code / "lib" / "bias.txt").write_text("100")
     (code / "train.py").write_text("import lib\ndef objective(params): return lib.BIAS\n")
     study = cluster.write("train.py:objective", 3, name=name, code_dir="unused")
@@ -255,9 +259,7 @@ def test_a_bundle_of_ours_is_run_and_named_in_each_attempt(
     assert [path.name for path in unpacked.parent.glob(".*")] == [], "no draft is left"
 
 
-def test_a_node_says_once_that_its_code_is_not_what_was_submitted(
-    cluster: Cluster, books: Books, name: str
-) -> None:
+def test_a_node_says_once_that_its_code_is_not_what_was_submitted(cluster: Cluster, books: Books, name: str) -> None:
     spec = build_spec(cluster.study("good", 3, name=name), source=name)
     with opened(cluster.database_url) as access:
         submission = submit(spec, access)
@@ -269,20 +271,22 @@ def test_a_node_says_once_that_its_code_is_not_what_was_submitted(
     assert node_log(cluster).count(f"action=code_differs study={name}") == 1
 
 
-def test_a_bundle_without_a_key_is_a_clear_mistake(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_bundle_without_a_key_is_a_clear_mistake_and_is_not_kept(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_bytes(OBJECTIVE)
-    without = Cluster(cluster.database_url, cluster.redis_url, tmp_path)
-    done = without.cli("submit", str(without.write("train.py:objective", 1)), "--bundle", str(tmp_path))
-    assert done.returncode == 2
-    assert "HIGHNOON_CLUSTER_KEY: is not set" in done.stderr and "Traceback" not in done.stderr
+    study = Cluster(cluster.database_url, cluster.redis_url, tmp_path).write("train.py:objective", 1)
+    settings = load_settings({}, database_url=cluster.database_url, redis_url=cluster.redis_url, home=tmp_path / "home")
+    spec, bundle = read_study(study, {}, tmp_path, settings)
+    assert bundle is not None
+    with opened(cluster.database_url) as access:
+        with pytest.raises(InvalidInput, match=r"HIGHNOON_CLUSTER_KEY: is not set.*the same one here and there"):
+            hand_over(spec, bundle, access, settings)
+        assert Bundles(access.database).find(bundle.digest) is None
 
 
 def test_a_node_says_what_it_has(cluster: Cluster) -> None:
     def facts() -> Any:
         (worker,) = nodes.workers(silent_for_s=60.0)
         return worker.facts
-
-    from shared.ledger import Nodes
 
     database = Database(cluster.database_url)
     nodes = Nodes(database)

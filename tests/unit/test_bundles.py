@@ -55,7 +55,7 @@ def test_what_cannot_be_a_bundle_is_refused_with_a_remedy(
     with pytest.raises(InvalidInput, match="holds no file"):
         pack(tmp_path / "empty", limit_bytes=LIMIT)
     (code / "link.py").symlink_to("/etc/passwd")
-    with pytest.raises(InvalidInput, match="link.py is no plain file.*highnoonignore"):
+    with pytest.raises(InvalidInput, match=r"link.py is no plain file.*highnoonignore"):
         pack(code, limit_bytes=LIMIT)
     (code / ".highnoonignore").write_text("link.py\n")
     monkeypatch.setattr(archive, "MOST_FILES", 1)
@@ -101,7 +101,7 @@ def test_what_is_larger_than_it_may_be_is_not_unpacked(tmp_path: Path, monkeypat
 def test_what_is_no_archive_or_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     whole = archived(member("a.py", b"x" * 5000))
     for broken in (b"", b"no archive at all", whole[:2000], b"\x1f\x8b" + whole):
-        with pytest.raises(BundleRefused, match="cannot be read|can be read"):
+        with pytest.raises(BundleRefused, match=r"can(not)? be read"):
             unpack(broken, tmp_path / "new", limit_bytes=LIMIT)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as packed:

@@ -1,4 +1,4 @@
-"""Which slot gets which GPU, what a node says of its own, and what a person hears who asks for one that is not there."""
+"""Which slot gets which GPU, what a node says it has, and what a person hears who asks for a GPU that is missing."""
 
 from __future__ import annotations
 
@@ -101,7 +101,6 @@ def test_a_node_says_what_it_has(tmp_path: Path) -> None:
         {"uuid": "GPU-x-0", "name": "Card of tests", "memory_total_bytes": 80 * GIB, "memory_used_bytes": 0}
     ]
     assert facts["version"] and facts["cpus"] >= 1
-
 
 
 def test_a_container_says_what_it_may_use_and_not_what_its_machine_has(tmp_path: Path) -> None:

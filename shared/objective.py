@@ -84,7 +84,7 @@ def own_module(ref: ObjectiveRef) -> ModuleSpec | None:
 
 def brought_module(ref: ObjectiveRef, code_dir: Path | None) -> ModuleSpec | None:
     """The module as the study's folder has it; None when it has none. Imports nothing."""
-    return None if code_dir is None else _found_or_none(ref, [str(code_dir)], elsewhere=False)
+    return _found_or_none(ref, _folder_now(code_dir), elsewhere=False)
 
 
 def source_of(spec: ModuleSpec) -> Path | None:
@@ -133,12 +133,18 @@ def _file(ref: ObjectiveRef, code_dir: Path | None) -> Path:
 
 
 def _roots(code_dir: Path | None) -> list[str]:
-    return [*sys.path, *([str(code_dir)] if code_dir else [])]
+    return [*sys.path, *_folder_now(code_dir)]
+
+
+def _folder_now(code_dir: Path | None) -> list[str]:
+    if code_dir is None:
+        return []
+    _look_again(code_dir)
+    return [str(code_dir)]
 
 
 def _found(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = True) -> ModuleSpec:
     """The module's spec, found as an import would, but without importing the packages above it."""
-    importlib.invalidate_caches()
     *packages, last = ref.where.split(".")
     searched = roots
     for depth, package in enumerate(packages):
@@ -149,6 +155,7 @@ def _found(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = True) -> Mo
         if spec.submodule_search_locations is None:
             raise _refused(ref, f"{name} is a module, not a package")
         searched = list(spec.submodule_search_locations)
+        _look_again(*searched)
     spec = _spec(last, searched, elsewhere=elsewhere and not packages)
     if spec is None:
         raise _refused(ref, f"there is no module {ref.where}", did_you_mean(last, _names(searched)))
@@ -215,6 +222,16 @@ def _is_importable(path: Path) -> bool:
 
 def _append_to_path(folder: Path) -> None:
     """Last, so that a user's `shared/` or `json.py` shadows nothing of ours."""
-    importlib.invalidate_caches()
+    _look_again(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+
+
+def _look_again(*folders: Path | str) -> None:
+    """Forgets what these folders held: a file written a moment ago must be found.
+
+    Not `importlib.invalidate_caches()`: that touches the finders of every package, and in a forked trial each page it
+    writes to is copied first, which doubled the memory faults of a trial's start.
+    """
+    for folder in folders:
+        sys.path_importer_cache.pop(str(folder), None)

@@ -37,6 +37,16 @@ from tests.support import eventually
 KEY = "the-key-of-the-cluster-under-test"
 OBJECTIVE = b"def objective(params):\n    return params['x']\n"
 
+BUNDLED = """
+import os, lib
+from pathlib import Path
+
+def objective(params):
+    for pid in (os.getpid(), os.getppid()):
+        assert b"HIGHNOON_CLUSTER_KEY" not in Path(f"/proc/{pid}/environ").read_bytes()
+    return lib.BIAS
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -238,7 +248,7 @@ def test_a_bundle_of_ours_is_run_and_named_in_each_attempt(
         "from pathlib import Path\nBIAS = float(Path(__file__).with_name('bias.txt').read_text())\n"
     )
     (code / "lib" / "bias.txt").write_text("100")
-    (code / "train.py").write_text("import lib\ndef objective(params): return lib.BIAS\n")
+    (code / "train.py").write_text(BUNDLED)
     study = cluster.write("train.py:objective", 3, name=name, code_dir="unused")
 
     # When it is sent along, and is gone here before it runs

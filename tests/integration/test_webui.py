@@ -250,7 +250,7 @@ def test_a_study_is_made_by_the_form(url: str, home: Path, books: Access) -> Non
 
 def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visitor, books: Access) -> None:
     visitor.get("/hpo/new")
-    wrong = {"name": "by mistake", "n_trials": "many", "space-0-low": "9", "sampler": "tpe"}
+    wrong = {"name": "by mistake", "objective": "os:system", "n_trials": "many", "space-0-low": "9", "sampler": "tpe"}
 
     page = visitor.post("/hpo/new", **{**FORM, **wrong})
 

@@ -74,7 +74,7 @@ class GpuClaim:
 def pin(node: Node) -> GpuClaim | None:
     """Claims a GPU slot and shows this process and its trials that GPU alone; None where slots are not pinned.
 
-    Call it before anything has started CUDA. Raises NoFreeGpu.
+    Once for each process, before its fork server and before anything has started CUDA. Raises NoFreeGpu.
     """
     if not node.gpus:
         return None

@@ -24,8 +24,9 @@ from shared.errors import HighNoonError
 from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
+from workers.forkserver import ForkServer, tensorflow_has_run
 from workers.gpu_check import flaw_of_forks, uses_gpu
-from workers.launch import tensorflow_has_run
+from workers.gpus import GpuClaim, pin
 from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
@@ -82,6 +83,7 @@ def _tried_on_its_gpu(node: Node) -> Node:
 def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
+    claims: list[GpuClaim | None] = []
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> None:
@@ -91,12 +93,16 @@ def register_task(app: Celery, node: Node) -> None:
             event(_log, "message_refused", level=logging.WARNING, reason=error)
             return
         if not supervisors:
-            supervisors.append(Supervisor(node))
+            if not claims:
+                claims.append(pin(node))
+            # The fork server first, but for the GPU that its trials see: it must inherit no connection.
+            supervisors.append(Supervisor(node, ForkServer()))
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
         supervisors.clear()
+        claims.clear()
         configure(node.settings.log_level)
         # A service manager may signal every process of the node. The order to drain comes through the agent, and
         # billiard's own handler would leave in the middle of an attempt, with its lease.

@@ -29,10 +29,11 @@ from shared.trial import Outcome
 from workers.checkpoints import TicketCheckpoints
 from workers.code import Code, CodeGate
 from workers.duties import TrialDuties
-from workers.gpus import pin
-from workers.launch import ThreadTrial, fork_is_safe, launch
+from workers.forkserver import ForkServer
+from workers.launch import ThreadTrial, launch
 from workers.node import Node
 from workers.output import Output
+from workers.place import Places
 from workers.slot import SlotNotes
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
@@ -57,12 +58,12 @@ class OpenStudy:
 class Supervisor:
     """Owns a slot's connections. Built in the Celery child, never before the fork that made it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, forks: ForkServer) -> None:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
-        self._gpu = pin(node)
+        self._forks = forks
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
@@ -70,6 +71,7 @@ class Supervisor:
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._code = CodeGate(settings, Bundles(self._database))
+        self._places = Places(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
@@ -165,15 +167,17 @@ class Supervisor:
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        with closing(output):
+        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+        with closing(output), self._places.take(spec, duties, alone=lease.must_be_alone) as place:
+            if place.refusal is not None:
+                return place.refusal
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
             assignment = self._assignment(spec, lease, trial, code, checkpoints)
-            running = launch(self._isolation(spec, lease), assignment, output)
+            running = launch(self._isolation(spec, lease), place.marked(assignment), output, self._forks)
             try:
                 self._notes.add_trial(running.pid)
-                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
                 duties.attend(running)
-                outcome = Watch(running, output, duties, limits).run()
+                outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
                 self._persistently(duties.write_reports)
                 return self._excused(outcome)
             finally:
@@ -214,7 +218,7 @@ class Supervisor:
     def _isolation(self, spec: StudySpec, lease: Lease) -> str:
         if spec.isolation == "fork" and not self._node.fork_works:
             return "spawn"
-        if spec.isolation == "fork" and not fork_is_safe():
+        if spec.isolation == "fork" and not self._forks.is_ready():
             self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
             return "spawn"
         return spec.isolation
@@ -233,7 +237,6 @@ class Supervisor:
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
             checkpoint_dir=str(checkpoints),
-            supervisor_pid=os.getpid(),
         )
 
     def _checkpoints(self, lease: Lease) -> TicketCheckpoints:

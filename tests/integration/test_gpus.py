@@ -165,12 +165,15 @@ def test_a_real_gpu_survives_the_fork_of_a_warm_pool() -> None:
 # --- a node -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_node_pins_its_slots_and_spawns_where_a_fork_loses_the_gpu(stack: Stack, tmp_path: Path) -> None:
-    # Given a node with two cards that TensorFlow cannot use after a fork, and TensorFlow in its pool
+@pytest.mark.parametrize("preload", ["", "tensorflow"])
+def test_a_node_pins_its_slots_and_spawns_where_a_fork_loses_the_gpu(
+    stack: Stack, tmp_path: Path, preload: str
+) -> None:
+    # Given a node with two cards that TensorFlow cannot use after a fork, with and without TensorFlow in its pool
     (tmp_path / "nvml").mkdir()
     (tmp_path / "nvml" / "pynvml.py").write_text(NVML)
     path = os.pathsep.join(filter(None, (str(tmp_path / "nvml"), os.environ.get("PYTHONPATH"))))
-    environ = {"PYTHONPATH": path, "HIGHNOON_PRELOAD": "tensorflow", "HIGHNOON_MAX_TASKS_PER_CHILD": "1"}
+    environ = {"PYTHONPATH": path, "HIGHNOON_PRELOAD": preload, "HIGHNOON_MAX_TASKS_PER_CHILD": "1"}
     with redis.Redis.from_url(stack.redis_url) as client:
         client.flushall()
     with empty_database(stack) as database_url:
@@ -200,7 +203,8 @@ def test_a_node_pins_its_slots_and_spawns_where_a_fork_loses_the_gpu(stack: Stac
 
     # And the node has said what it lost and what it has
     log = (tmp_path / "workers-1.log").read_text()
-    assert "action=gpu_lost_in_fork" in log and "TensorFlow sees no GPU" in log and "instead=spawn" in log
+    lost = "action=gpu_lost_in_fork" in log and "TensorFlow sees no GPU" in log and "instead=spawn" in log
+    assert lost == bool(preload), "a pool without TensorFlow has nothing to lose"
     assert (worker.slots, worker.queues) == (2, ("gpu",))
     assert [(gpu["uuid"], gpu["memory_used_bytes"]) for gpu in worker.facts["gpus"]] == [
         ("GPU-test-0", 0),

@@ -20,8 +20,10 @@ from shared.states import Ending
 from shared.trial import Outcome, Report
 from tests.support import eventually
 from workers import kernel
+from workers.forkserver import ForkServer
 from workers.launch import Running, launch
 from workers.output import Output
+from workers.trial_memory import TrialMemory
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
 
@@ -60,15 +62,17 @@ class Attempt:
     """One launched trial and all that a test wants to know of it."""
 
     running: Running
+    forks: ForkServer
     output: Output
     folder: Path
 
-    def watch(self, diary: Diary, **limits: Any) -> Outcome:
+    def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
         defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "renew_s": 0.1, "kill_grace_s": 0.3}
         try:
-            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits})).run()
+            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits}), memory).run()
         finally:
             self.running.clean_up()
+            self.forks.close()
             self.output.close()
 
 
@@ -81,6 +85,7 @@ def begin(
     seed: int = 1,
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
+    cgroup: str | None = None,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -94,11 +99,12 @@ def begin(
         seed=seed,
         work_dir=str(tmp_path / "work"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
-        supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
         memory=memory,
+        cgroup=cgroup,
     )
-    return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
+    forks = ForkServer()
+    return Attempt(running=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:

@@ -106,8 +106,17 @@ class Leases:
         with self._db.transaction() as connection:
             connection.execute(_put_back(ticket_id))
 
-    def bind(self, lease: Lease, *, trial_id: int, trial_number: int, params: Params, log_path: str) -> None:
-        """Writes which Optuna trial this attempt runs, and its parameters for the attempt that may follow."""
+    def bind(
+        self,
+        lease: Lease,
+        *,
+        trial_id: int,
+        trial_number: int,
+        params: Params,
+        log_path: str,
+        code: str | None = None,
+    ) -> None:
+        """Writes which trial and code this attempt runs, and its parameters for the attempt that may follow."""
         statement = (
             update(tickets)
             .where(_held(lease))
@@ -116,7 +125,7 @@ class Leases:
         with self._db.transaction() as connection:
             _require_row(connection.execute(statement).rowcount, lease, "bind")
             connection.execute(
-                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path)
+                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path, code=code)
             )
 
     def renew(self, lease: Lease, progress: Progress) -> Wish:

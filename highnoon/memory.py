@@ -64,7 +64,9 @@ class EnterpriseMemoryManager:
             wishes.prefetch_buffer_size if prefetch_buffer_size is None else prefetch_buffer_size,
         )
         check_settings("EnterpriseMemoryManager", *settings, trial_memory_limit)
-        sampler = MemorySampler(VitalsReader(), trial_memory_limit) if source is None else None
+        # Whichever is the least: what the worker enforces holds whatever the objective asks for.
+        limits = [limit for limit in (trial_memory_limit, wishes.trial_memory_limit) if limit is not None]
+        sampler = MemorySampler(VitalsReader(), min(limits, default=None)) if source is None else None
         self._source: Source = sampler or source  # type: ignore[assignment]
         baseline = self._source(True)
         self.policy = MemoryPolicy.for_limit(baseline.limit_bytes, *settings)

@@ -228,3 +228,56 @@ def shows_memory_policy(params: dict[str, Any]) -> float:
     manager = hn.EnterpriseMemoryManager()
     print(f"policy {manager.policy.warning_fraction} {manager.policy.grace_steps} {manager.prefetch_buffer_size}")
     return 0.0
+
+
+def allocates_three_times(params: dict[str, Any]) -> float:
+    """Three times the 200 MiB that it may hold, in one call that touches each page; then it is in no hurry."""
+    import numpy
+
+    held = numpy.ones(600 << 20, dtype=numpy.uint8)
+    time.sleep(30)
+    return float(held[0])
+
+
+def grows_holding_the_gil(params: dict[str, Any]) -> float:
+    """100 MB/s, and no Python code of this process runs meanwhile: neither reports nor signals are heard."""
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    for _ in range(100):
+        libc.memset(libc.malloc(10_000_000), 1, 10_000_000)
+        libc.usleep(100_000)
+    return 0.0
+
+
+def feeds_a_child(params: dict[str, Any]) -> float:
+    """The child eats, in a session of its own; this process takes its death for a detail."""
+    eater = "held = bytearray()\nwhile True: held.extend(b'x' * 4_000_000)"
+    subprocess.run([sys.executable, "-c", eater], start_new_session=True, check=False)
+    return 0.0
+
+
+def fills_up_slowly_and_reports(params: dict[str, Any]) -> float:
+    """Comes to rest at some 170 MiB."""
+    held = []
+    for step in range(10_000):
+        if step < 160:
+            held.append(b"x" * (1 << 20))
+        else:
+            hn.report(1.0, step)
+            time.sleep(0.02)
+    return 0.0
+
+
+def holds_60_mib(params: dict[str, Any]) -> float:
+    """Holds 60 MiB for a moment."""
+    held = b"x" * (60 << 20)
+    time.sleep(0.2)
+    return float(len(held) > 0)
+
+
+def holds_60_mib_and_waits(params: dict[str, Any]) -> float:
+    """Until a file of its study's name is there."""
+    held = b"x" * (60 << 20)
+    return patient_by_study(params) * len(held) / len(held)

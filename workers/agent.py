@@ -23,8 +23,11 @@ from shared.logs import event
 from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
+from workers.cgroup import TrialGroups
 from workers.checkpoints import sweep
+from workers.kill_order import KillNotes
 from workers.node import Node, threads_per_slot, without_secrets
+from workers.node_watch import NodeWatch
 from workers.slot import SlotNote, SlotNotes
 
 _log = logging.getLogger("workers.agent")
@@ -49,6 +52,8 @@ class Agent:
         self._leases = Leases(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
+        self._groups: TrialGroups | None = None
         self._entered = False
         self._enter_at = 0.0
         self._enter_pause_s = 0.5
@@ -60,12 +65,14 @@ class Agent:
         """Serves until drained. Returns the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._notes.prepare()
+        self._prepare_groups()
         # The pool imports TensorFlow meanwhile; it takes no message before it has.
         pool = self._start_pool()
         try:
             while True:
                 self._enter_if_due()
                 self._hear_signals(pool)
+                self._node_watch.look()
                 self._let_go_of_the_dead()
                 self._beat()
                 code = pool.poll()
@@ -78,6 +85,13 @@ class Agent:
                     pool = self._start_pool()
         finally:
             self._leave(pool)
+
+    def _prepare_groups(self) -> None:
+        """Before the pool starts, since it inherits the agent's cgroup."""
+        self._groups = TrialGroups.prepare()
+        swept = self._groups.sweep() if self._groups else 0
+        by = "cgroup" if self._groups else "watchdog"
+        event(_log, "memory_limits", worker=self._node.worker_id[:8], by=by, swept=swept)
 
     def _enter_if_due(self) -> None:
         """Registers this boot as soon as the database answers, saying meanwhile that it is waited for."""
@@ -130,7 +144,7 @@ class Agent:
 
     def _hear_signals(self, pool: subprocess.Popen[str]) -> None:
         """Waits for a signal or the next look, whichever comes first."""
-        heard = signal.sigtimedwait(_SIGNALS, _LOOK_S)
+        heard = signal.sigtimedwait(_SIGNALS, min(_LOOK_S, self._node_watch.due_in_s()))
         if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
             self._drain(pool)
         if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at:
@@ -181,6 +195,8 @@ class Agent:
             return
         if note.trial_group is not None:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
+        if self._groups is not None:
+            self._groups.sweep()
         disposition = self._leases.lose(
             note.ticket,
             note.attempt,

@@ -64,6 +64,10 @@ class SlotNotes:
         """Notes the process group of the trial that now runs."""
         self._rewrite(lambda note: replace(note, trial_group=trial_group))
 
+    def trial_groups(self) -> list[int]:
+        """The process groups of the trials that run now."""
+        return [note.trial_group for note in self._all() if note.trial_group is not None and note.writer_is_alive]
+
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
         return not any(note.writer_is_alive for note in self._all())

@@ -32,6 +32,7 @@ from workers.duties import TrialDuties
 from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
+from workers.place import Places
 from workers.slot import SlotNotes
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
@@ -67,6 +68,7 @@ class Supervisor:
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._places = Places(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
@@ -160,14 +162,17 @@ class Supervisor:
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        with closing(output):
+        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+        with closing(output), self._places.take(spec, duties, alone=lease.must_be_alone) as place:
+            if place.refusal is not None:
+                return place.refusal
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
-            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial, checkpoints), output)
+            assignment = self._assignment(spec, lease, trial, checkpoints)
+            running = launch(self._isolation(spec, lease), place.marked(assignment), output)
             try:
                 self._notes.add_trial(running.pid)
-                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
                 duties.attend(running)
-                outcome = Watch(running, output, duties, limits).run()
+                outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
                 self._persistently(duties.write_reports)
                 return self._excused(outcome)
             finally:

@@ -50,6 +50,7 @@ class Assignment:
     supervisor_pid: int
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
+    cgroup: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -132,6 +133,8 @@ def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> Non
         os.setsid()
         _redirect(output)
     kernel.prefer_as_oom_victim()
+    if assignment.cgroup is not None:
+        kernel.join_cgroup(assignment.cgroup)
     _settle_in(assignment)
 
 

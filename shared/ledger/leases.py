@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Update, and_, case, exists, insert, select, true, update
+from sqlalchemy import Connection, Select, Update, and_, case, exists, insert, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
-from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
+from shared.lease import OOM_NEIGHBOUR, Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, studies, tickets, workers
 from shared.states import Ending, StudyState, TicketState, WorkerState
@@ -83,6 +83,7 @@ class Leases:
                     started_at=db_now(),
                 )
             )
+            squeezed = row["attempt"] > 1 and connection.scalar(_was_squeezed_out(ticket_id))
         before = None
         if row["trial_number"] is not None:
             before = LostAttempt(params=row["params"], trial_number=row["trial_number"])
@@ -97,6 +98,7 @@ class Leases:
             worker_id=holder.worker_id,
             ttl_s=ttl_s,
             before=before,
+            must_be_alone=bool(squeezed),
         )
 
     def decline(self, ticket_id: int) -> None:
@@ -215,6 +217,10 @@ class Leases:
             return connection.execute(statement).rowcount == 1
 
 
+def _was_squeezed_out(ticket_id: int) -> Select[tuple[bool]]:
+    return select(exists().where(attempts.c.ticket_id == ticket_id, attempts.c.cause == OOM_NEIGHBOUR))
+
+
 def _held(lease: Lease) -> ColumnElement[bool]:
     return and_(
         tickets.c.id == lease.ticket_id,
@@ -254,6 +260,7 @@ def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None
             signal=outcome.signal,
             peak_rss_bytes=outcome.peak_rss_bytes,
             log_tail=outcome.log_tail,
+            memory=outcome.memory.to_json() if outcome.memory is not None else None,
         )
     )
 

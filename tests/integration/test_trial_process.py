@@ -81,6 +81,7 @@ def begin(
     seed: int = 1,
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
+    cgroup: str | None = None,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -97,6 +98,7 @@ def begin(
         supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
         memory=memory,
+        cgroup=cgroup,
     )
     return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
 

@@ -19,14 +19,16 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Database, Leases
+from shared.ledger import Database, Leases, Peaks
 from shared.ledger.leases import Holder
+from shared.ledger.peaks import StudyPeaks
 from shared.logs import event
 from shared.messages import RunTrial
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
+from workers.admission import MOST_PEAKS, Admission, Admitted
 from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
 from workers.launch import ThreadTrial, fork_is_safe, launch
@@ -40,6 +42,9 @@ from workers.watch import Limits, Watch
 T = TypeVar("T")
 
 _log = logging.getLogger("workers.supervisor")
+
+_PUT_OFF_S = 1.0
+"""How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
 
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""
@@ -68,6 +73,8 @@ class Supervisor:
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._peaks = Peaks(self._database)
+        self._admission = Admission(node.folder / "admission", node.slots, self._notes, self._look_up_peaks)
         self._places = Places(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
@@ -75,9 +82,11 @@ class Supervisor:
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
         with self._notes.at_work(message.study, message.ticket):
-            lease = self._claim(message)
-            if lease is None:
+            admitted = self._admit(message)
+            lease = self._claim(message) if admitted else None
+            if admitted is None or lease is None:
                 return
+            lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
             self._notes.add_attempt(lease.attempt)
             self._attempt(lease)
         self._broker.ring()
@@ -98,20 +107,31 @@ class Supervisor:
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._let_go(lease, error)
 
+    def _admit(self, message: RunTrial) -> Admitted | None:
+        """Whether the ticket may be claimed now; else its message is declined."""
+        drain = self._node.drain
+        known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
+        admitted = None
+        if not drain.is_given():
+            admitted = self._admission.admit(message, known, may_wait=lambda: not drain.is_given())
+        if admitted is None:
+            self._decline(message, delay_s=0.0 if drain.is_given() else _PUT_OFF_S)
+        return admitted
+
+    def _look_up_peaks(self, message: RunTrial) -> StudyPeaks | None:
+        return self._persistently(lambda: self._peaks.of_study(message.study, message.ticket, newest=MOST_PEAKS))
+
     def _claim(self, message: RunTrial) -> Lease | None:
-        if self._node.drain.is_given():
-            self._decline(message)
-            return None
         ttl_s = self._node.settings.lease_s
         lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
         if lease is not None:
             self._event("claim", lease)
         return lease
 
-    def _decline(self, message: RunTrial) -> None:
+    def _decline(self, message: RunTrial, *, delay_s: float) -> None:
         """Otherwise the coordinator would wait until it takes the message for lost."""
         try:
-            self._leases.decline(message.ticket)
+            self._leases.decline(message.ticket, delay_s=delay_s)
             self._broker.ring()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)

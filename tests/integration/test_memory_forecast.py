@@ -68,6 +68,8 @@ def test_nothing_is_refused_within_the_error_of_the_forecast() -> None:
 
 
 def test_outside_a_trial_it_is_an_error_that_names_both_sizes_and_what_to_change(tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match=r"its weights would take about .* GiB .* limit .* GiB\. Choose a smaller") as caught:
+    with pytest.raises(
+        DoesNotFit, match=r"its weights would take about .* GiB .* limit .* GiB\. Choose a smaller"
+    ) as caught:
         hn.create_model(NO_MACHINE)
     assert not isinstance(caught.value, TrialStopped)

@@ -43,7 +43,8 @@ def _refuse(need_bytes: int, config: ModelConfig, what: str) -> None:
     limit_bytes = _limit_bytes()
     if limit_bytes is None or need_bytes <= limit_bytes * (1 + _MAY_BE_TOO_HIGH_BY) or _has_gpu():
         return
-    told = f"{what} would take about {said(need_bytes)} ({count_parameters(config):,} parameters), limit {said(limit_bytes)}"
+    size = f"{said(need_bytes)} ({count_parameters(config):,} parameters)"
+    told = f"{what} would take about {size}, limit {said(limit_bytes)}"
     if is_trial_running():
         raise TrialStopped(f"memory_forecast: {told}", constraint=need_bytes / limit_bytes - 1)
     raise DoesNotFit(

@@ -2,8 +2,8 @@
 
 PostgreSQL is the truth of the whole system. One file per role: `schema` the tables and the clock, `database`
 the connection, `leases` what a holder may do, `studies` what people do, `control` what the coordinator does,
-`nodes` presence and leadership, `peaks` what trials took of memory, `overview` what a dashboard shows. Stores here decide nothing; decisions are made in
-`shared.lease` and `coordinator.planner`.
+`nodes` presence and leadership, `peaks` what trials took of memory, `overview` what a dashboard shows.
+Stores here decide nothing; decisions are made in `shared.lease` and `coordinator.planner`.
 """
 
 from shared.ledger.control import Control

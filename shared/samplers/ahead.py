@@ -33,7 +33,7 @@ from shared.trial import Params, ParamValue
 UNBORN = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
-_LEAST_CHANCE = 0.8
+_LEAST_CHANCE = 0.9
 """Of fitting, for a proposal to be taken at once. A trial that does not fit teaches only that."""
 
 _MOST_RETRIES = 16

@@ -1,4 +1,4 @@
-"""What cannot fit into memory is refused by its forecast: before it is built, before its first step, and never in doubt."""
+"""What cannot fit into memory is refused by forecast: before it is built, before its first step, never in doubt."""
 
 from __future__ import annotations
 

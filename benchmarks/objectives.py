@@ -1,4 +1,4 @@
-"""What the overhead benchmark runs: nothing at all, and a small Keras model."""
+"""What the benchmarks of overhead and leaks run: nothing at all, a small Keras model, and 50 MB that nobody frees."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def small_keras(params: dict[str, Any]) -> float:
     history = model.fit(rows, labels, batch_size=64, epochs=2, verbose=0)
     print(f"private_bytes={private_bytes()}")
     return float(history.history["loss"][-1])
+
+
+never_freed: list[bytes] = []
+
+
+def leaks_50_mb(params: dict[str, Any]) -> float:
+    """Prints what the machine has in use before it takes its part."""
+    from shared.vitals import KernelFiles, host_memory
+
+    host = host_memory(KernelFiles())
+    assert host is not None, "this machine does not tell its memory"
+    print(f"used_bytes={host.used_bytes}")
+    never_freed.append(b"x" * 50_000_000)
+    return float(len(never_freed))
 
 
 def private_bytes() -> int:

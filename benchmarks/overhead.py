@@ -51,7 +51,7 @@ class Run:
         return min(attempt.started_at for attempt in self.attempts) - self.typed_at
 
 
-def run_study(home: Path, name: str, *, objective: str, n_trials: int, **keys: Any) -> Run:
+def run_study(home: Path, name: str, *, objective: str, n_trials: int, slots: int = SLOTS, **keys: Any) -> Run:
     """Runs it to its end. Raises CalledProcessError when the command fails."""
     spec = {
         "name": name,
@@ -67,7 +67,7 @@ def run_study(home: Path, name: str, *, objective: str, n_trials: int, **keys: A
     path.write_text(json.dumps(spec))
     typed_at = time.time()
     subprocess.run(
-        [sys.executable, "-m", "coordinator", "start", str(path), "--workers", str(SLOTS)],
+        [sys.executable, "-m", "coordinator", "start", str(path), "--workers", str(slots)],
         env={**os.environ, "HIGHNOON_HOME": str(home)},
         check=True,
         stdout=subprocess.DEVNULL,

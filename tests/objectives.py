@@ -281,3 +281,20 @@ def holds_60_mib_and_waits(params: dict[str, Any]) -> float:
     """Until a file of its study's name is there."""
     held = b"x" * (60 << 20)
     return patient_by_study(params) * len(held) / len(held)
+
+
+never_freed: list[bytes] = []
+
+
+def leaks_50_mib(params: dict[str, Any]) -> float:
+    """Holds what every trial before it in the same process had held as well."""
+    never_freed.append(b"x" * (50 << 20))
+    return float(len(never_freed))
+
+
+def outgrows_its_memory(params: dict[str, Any]) -> float:
+    """A gigabyte and a half, all of which it goes on touching."""
+    held = [bytearray(b"x" * (10 << 20)) for _ in range(150)]
+    while True:
+        for block in held:
+            block[:: 1 << 12] = b"y" * len(block[:: 1 << 12])

@@ -28,6 +28,9 @@ _CLOSE_SHARE = 0.9
 
 _CLOSE_COST, _CALM_COST = 10.0, 50.0
 _CALM_EVERY_S = 10.0
+_FIND_EVERY_S = 10.0
+"""Who lost its parent is only found by a pass over all processes of the machine."""
+
 _FIRST_AFTER_S = 1.0
 """Most short trials are over before their memory is worth an exact reading."""
 
@@ -72,6 +75,8 @@ class TrialMemory:
         self._last = Look(at_s=0.0, used_bytes=0)
         self._node_kills = self._node_kills_before = node.oom_kills()
         self._swap: SwapWatch | None = None
+        self._node_swap_bytes = 0
+        self._is_swapping = False
         self._swap_spike_bytes: int | None = None
 
     def due_in_s(self) -> float:
@@ -101,11 +106,12 @@ class TrialMemory:
 
     def explain(self, signum: int | None, peak_rss_bytes: int | None) -> Outcome | None:
         """How the attempt ended, when memory ended it without a word of ours; call it once, when it is over."""
-        own = self._group.memory() if self._group is not None and self._has_joined else None
+        # Whoever was killed in this group was this trial's, also before anybody has looked.
+        own = self._group.memory() if self._group is not None else None
         kills = (own.oom_kills or 0) if own else 0
         if own is not None and kills:
             self._samples.peak_bytes = max(self._samples.peak_bytes, own.peak_bytes or 0)
-        elif own is None and peak_rss_bytes is not None:
+        elif not self._has_joined and peak_rss_bytes is not None:
             unseen = self._processes.own_part(peak_rss_bytes)
             self._samples.peak_bytes = max(self._samples.peak_bytes, unseen)
         note = self._notes.read(self._pid)
@@ -131,7 +137,7 @@ class TrialMemory:
             own = self._group.memory() if self._has_joined else None
             if own is not None:
                 return own.used_bytes + own.swap_bytes, own.swap_bytes, own.oom_kills or 0
-        used, swapped = self._processes.read()
+        used, swapped = self._processes.read(is_swapping=self._is_swapping)
         return used, swapped, 0
 
     def _look_at_node(self, used_bytes: int, swapped_bytes: int) -> None:
@@ -151,6 +157,8 @@ class TrialMemory:
             process_swap_bytes=swapped_bytes,
             swap_used_bytes=node.swap_used_bytes,
         )
+        self._is_swapping = node.swap_used_bytes > self._node_swap_bytes
+        self._node_swap_bytes = node.swap_used_bytes
         if self._swap is None:
             self._swap = SwapWatch(sample)
             return
@@ -165,7 +173,7 @@ class Processes:
         self._limits = limits
         self._clock = clock
         self._group = ProcessGroup(pid)
-        self._began_at = self._found_at = clock()
+        self._began_at = self._found_at = self._followed_at = clock()
         # Just forked, all that is resident is inherited; what is not is counted until the first exact reading.
         self._foreign = self._group.resident_bytes()
         self._inherited: int | None = None
@@ -174,14 +182,14 @@ class Processes:
         self._cost_s = 0.0
         self._swapped = 0
 
-    def read(self) -> tuple[int, int]:
-        """(bytes held, of these swapped out)."""
+    def read(self, *, is_swapping: bool) -> tuple[int, int]:
+        """(bytes held, of these swapped out); what was swapped out only page tables tell."""
         now = self._clock()
-        if now - self._found_at >= LOOK_S:
-            self._found_at = now
-            self._group.find()
+        if now - self._followed_at >= LOOK_S:
+            self._followed_at = now
+            self._follow(now)
         resident = self._group.resident_bytes()
-        if self._exact_is_worth_it(resident, now):
+        if self._exact_is_worth_it(resident, now, is_swapping):
             self._read_exactly(resident)
         return max(0, resident - self._foreign) + self._swapped, self._swapped
 
@@ -196,7 +204,14 @@ class Processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _exact_is_worth_it(self, resident: int, now: float) -> bool:
+    def _follow(self, now: float) -> None:
+        if now - self._found_at < _FIND_EVERY_S:
+            self._group.follow()
+            return
+        self._found_at = now
+        self._group.find()
+
+    def _exact_is_worth_it(self, resident: int, now: float, is_swapping: bool) -> bool:
         estimate = resident - self._foreign + self._swapped
         if estimate > self._limits.hard_bytes:
             return True
@@ -208,7 +223,7 @@ class Processes:
         if self._inherited is None:
             return since_s >= _FIRST_AFTER_S
         has_moved = abs(resident - self._exact_resident) > (1 - _CLOSE_SHARE) * self._limits.hard_bytes
-        return since_s >= (max(1.0, self._cost_s * _CALM_COST) if has_moved else _CALM_EVERY_S)
+        return since_s >= (max(1.0, self._cost_s * _CALM_COST) if has_moved or is_swapping else _CALM_EVERY_S)
 
     def _read_exactly(self, resident: int) -> None:
         began = self._clock()

@@ -1,11 +1,12 @@
 """The memory of a trial seen from outside: its process group and session, and whatever descends from it.
 
-Two depths as elsewhere: `find` passes over /proc and `exact` walks page tables, `resident_bytes` reads one short file
-for each process that was found last.
+Dear are `find`, a pass over all of /proc (6 ms for 250 processes), and `exact`, which walks page tables. Cheap are
+`follow`, which asks the known processes for their children, and `resident_bytes`: a short file for each.
 """
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -45,6 +46,18 @@ class ProcessGroup:
         for pid in found:
             found.extend(child for child in children[pid] if child not in members)
             members.update(children[pid])
+        self.pids = tuple(found)
+
+    def follow(self) -> None:
+        """Adds descendants of those found last; misses who was orphaned meanwhile. As `find` where it cannot."""
+        if not self._files.exists(f"/proc/self/task/{os.getpid()}/children"):
+            self.find()
+            return
+        found = [pid for pid in self.pids if self._files.exists(f"/proc/{pid}")]
+        for pid in found:
+            for thread in self._files.names(f"/proc/{pid}/task"):
+                told = self._files.text(f"/proc/{pid}/task/{thread}/children") or ""
+                found.extend(child for child in map(int, told.split()) if child not in found)
         self.pids = tuple(found)
 
     def resident_bytes(self) -> int:

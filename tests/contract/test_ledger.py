@@ -186,6 +186,18 @@ def test_a_drain_charges_nothing_and_a_loss_does(ledger: Ledger) -> None:
     assert (third.attempt, third.losses) == (3, 1)
 
 
+def test_a_ticket_that_a_neighbour_pushed_out_must_be_alone_wherever_it_is_tried_again(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    first = ledger.claim(ticket)
+    assert not first.must_be_alone
+    squeezed = Outcome(ending=Ending.KILLED, cause="oom_neighbour", memory=USED)
+    ledger.leases.give_back(first, squeezed, charge=True)
+    second = ledger.claim(ticket, BERT)
+    assert second.must_be_alone
+    ledger.leases.give_back(second, Outcome(ending=Ending.LOST, cause="lost"), charge=True)
+    assert ledger.claim(ticket).must_be_alone, "also after an attempt that ended otherwise"
+
+
 def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     dispositions = []

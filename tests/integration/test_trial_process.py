@@ -22,6 +22,7 @@ from tests.support import eventually
 from workers import kernel
 from workers.launch import Running, launch
 from workers.output import Output
+from workers.trial_memory import TrialMemory
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
 
@@ -63,10 +64,10 @@ class Attempt:
     output: Output
     folder: Path
 
-    def watch(self, diary: Diary, **limits: Any) -> Outcome:
+    def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
         defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "renew_s": 0.1, "kill_grace_s": 0.3}
         try:
-            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits})).run()
+            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits}), memory).run()
         finally:
             self.running.clean_up()
             self.output.close()

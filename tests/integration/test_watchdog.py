@@ -29,7 +29,6 @@ from workers.cgroup import TrialGroup, TrialGroups
 from workers.kill_order import KillNotes
 from workers.node_memory import NodeMemory
 from workers.trial_memory import TrialMemory
-from workers.watch import Limits, Watch
 
 MIB = 1 << 20
 EATS = "held = bytearray()"
@@ -49,12 +48,7 @@ class Bench:
         assert pid is not None
         limits = TrialLimits(hard_bytes=LIMIT, soft_bytes=soft_bytes, share_bytes=LIMIT)
         memory = TrialMemory(pid, limits, NodeMemory(), KillNotes(self.folder / "kills"), group=self.group)
-        times = Limits(trial_timeout_s=30.0, stall_timeout_s=None, renew_s=1.0, kill_grace_s=1.0)
-        try:
-            return Watch(attempt.running, attempt.output, Diary(), times, memory).run()
-        finally:
-            attempt.running.clean_up()
-            attempt.output.close()
+        return attempt.watch(Diary(), memory=memory, trial_timeout_s=30.0, kill_grace_s=1.0)
 
 
 @pytest.fixture(params=["cgroup", "watchdog"])
@@ -92,6 +86,26 @@ def test_what_fits_completes_and_its_samples_are_kept(bench: Bench) -> None:
     outcome = bench.outcome_of("holds_60_mib")
     assert outcome.ending is Ending.COMPLETED
     assert outcome.memory is not None and 60 * MIB <= outcome.memory.peak_bytes < 120 * MIB, outcome.memory
+
+
+def test_what_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
+    if psutil.swap_memory().free < 2048 * MIB:
+        pytest.skip("this machine has no 2 GiB of swap left")
+    groups = TrialGroups.prepare()
+    squeezing = groups.make(300 * MIB) if groups else None
+    if squeezing is None:
+        pytest.skip("this machine does not let us make cgroups: nothing would swap before all memory is gone")
+    for name, unlimited in {"memory.memsw.limit_in_bytes": "-1", "memory.swap.max": "max"}.items():
+        knob = Path(squeezing.procs).with_name(name)
+        if knob.exists():
+            knob.write_text(unlimited)
+    attempt = begin(tmp_path, "outgrows_its_memory", cgroup=squeezing.procs)
+    assert attempt.running.pid is not None
+    limits = TrialLimits.of(8192 * MIB, 8192 * MIB)
+    memory = TrialMemory(attempt.running.pid, limits, NodeMemory(), KillNotes(tmp_path / "kills"))
+    outcome = attempt.watch(Diary(), memory=memory, trial_timeout_s=60.0)
+    assert squeezing.remove()
+    assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "swap"), outcome
 
 
 def _children_that_eat() -> list[psutil.Process]:
@@ -184,6 +198,14 @@ def test_who_was_pushed_out_by_a_neighbour_is_tried_again_alone(
     first, second = _attempts(books, name)
     assert (first.ending, first.cause) == (Ending.KILLED, "oom_neighbour"), first
     assert second.ending is Ending.COMPLETED
+
+
+def test_what_a_trial_leaks_is_gone_with_it(cluster: Cluster, books: Books) -> None:
+    # Eleven times 50 MiB are more than the whole node has.
+    name = cluster.submit_here("leaks_50_mib", 11, name="leaky")
+    books.wait_until_over(name)
+    books.assert_balanced(name, 11)
+    assert [trial.value for trial in books.trials(name)] == [1.0] * 11
 
 
 def _holds(cluster: Cluster, least_bytes: int) -> bool:

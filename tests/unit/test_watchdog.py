@@ -17,13 +17,14 @@ from shared.sizes import bytes_of, nearest_size, said
 from shared.states import Ending
 from shared.study import build_spec
 from shared.trial import Outcome
-from shared.vitals import KernelFiles
+from shared.vitals import CgroupMemory, KernelFiles, ProcessGroup
 from tests.unit.kernel_tree import KernelTree
 from workers.allowance import Allowance, TrialLimits
 from workers.cgroup import TrialGroups
 from workers.kill_order import Candidate, KillNote, KillNotes, note_of, victim
 from workers.node_memory import NodeMemory
 from workers.place import _Waiting
+from workers.trial_memory import TrialMemory
 from workers.watchdog import KEPT_SAMPLES, LOOK_S, Action, Autopsy, Look, Samples, judge, pause_s
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -278,3 +279,103 @@ def test_an_outcome_with_its_memory_survives_the_ledger() -> None:
     samples.add(Look(at_s=0.5, used_bytes=7))
     outcome = Outcome(ending=Ending.STOPPED, constraint=0.5, memory=samples.trace(5))
     assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_a_trials_processes_are_found_and_what_they_share_with_others_is_told_apart(tmp_path: Path) -> None:
+    tree = KernelTree(tmp_path).with_process(10, pss=100 * MIB, rss=300 * MIB)
+    tree.with_process(11, pss=20 * MIB, parent=10).with_process(12, pss=5 * MIB, parent=11, swap=7 * MIB)
+    tree.with_process(13, pss=900 * MIB)
+    group = ProcessGroup(10, KernelFiles(tmp_path))
+    group.follow()
+    assert sorted(group.pids) == [10, 11, 12], "this kernel keeps no list of children: all of /proc is read"
+    assert group.resident_bytes() == 325 * MIB
+    memory = group.exact()
+    assert memory is not None and (memory.private_bytes, memory.swap_bytes) == (125 * MIB, 7 * MIB)
+
+    tree.write(f"/proc/self/task/{os.getpid()}/children", "")
+    tree.write("/proc/12/task/12/children", "14 ")
+    tree.with_process(14, pss=MIB, parent=12)
+    group.follow()
+    assert sorted(group.pids) == [10, 11, 12, 14]
+    assert ProcessGroup(99, KernelFiles(tmp_path)).exact() is None
+
+
+class Group:
+    """A cgroup of a trial, as its files would say."""
+
+    def __init__(self, used: int = 0, swap: int = 0, oom_kills: int = 0, *, joined: bool = True) -> None:
+        self.used, self.swap, self.oom_kills, self.joined = used, swap, oom_kills, joined
+
+    def memory(self) -> CgroupMemory:
+        return CgroupMemory(
+            path="/trial",
+            limit_bytes=LIMITS.hard_bytes,
+            used_bytes=self.used,
+            swap_bytes=self.swap,
+            peak_bytes=LIMITS.hard_bytes,
+            oom_kills=self.oom_kills,
+        )
+
+    def holds(self, pid: int) -> bool:
+        return self.joined
+
+
+class TestSampling:
+    @pytest.fixture(autouse=True)
+    def _machine(self, tmp_path: Path) -> None:
+        self.now = 0.0
+        self.root = tmp_path
+        self.swap_in_use(0)
+
+    def swap_in_use(self, size: int) -> None:
+        KernelTree(self.root).with_host(16 * GIB, available=8 * GIB, swap=16 * GIB, swap_free=16 * GIB - size)
+
+    def memory(self, group: Group) -> TrialMemory:
+        node = NodeMemory(KernelFiles(self.root))
+        notes = KillNotes(self.root / "kills")
+        return TrialMemory(os.getpid(), LIMITS, node, notes, group=group, clock=lambda: self.now)
+
+    def test_it_looks_more_often_the_less_is_left(self) -> None:
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        self.now = 0.5
+        assert memory.look().action is Action.GO_ON
+        far = memory.due_in_s()
+        group.used = 950 * MIB
+        self.now = 1.0
+        assert memory.look().action is Action.GO_ON
+        assert 0.05 <= memory.due_in_s() < far
+        assert memory.trace().samples == ((0.5, 100 * MIB), (1.0, 950 * MIB))
+
+    def test_swap_that_grows_with_the_trial_ends_it(self) -> None:
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        for second in range(1, 4):
+            self.now = float(second)
+            assert memory.look().action is Action.GO_ON
+        group.swap = 300 * MIB
+        self.swap_in_use(600 * MIB)
+        self.now = 4.0
+        verdict = memory.look()
+        assert (verdict.action, verdict.cause) == (Action.KILL, "swap")
+
+    def test_swap_that_others_use_ends_nobody(self) -> None:
+        memory = self.memory(Group(used=100 * MIB))
+        self.now = 1.0
+        memory.look()
+        self.swap_in_use(8 * GIB)
+        self.now = 2.0
+        assert memory.look().action is Action.GO_ON
+
+    def test_a_group_that_the_trial_has_not_joined_is_not_believed(self) -> None:
+        memory = self.memory(Group(used=2000 * MIB, oom_kills=1, joined=False))
+        self.now = 0.5
+        assert memory.look().action is Action.GO_ON
+
+    def test_a_child_that_the_kernel_killed_is_the_trials_own_doing(self) -> None:
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        group.oom_kills = 1  # before anybody has looked
+        found = memory.explain(None, None)
+        assert found is not None and (found.ending, found.cause) == (Ending.STOPPED, "oom_kernel")
+        assert memory.trace().peak_bytes == LIMITS.hard_bytes

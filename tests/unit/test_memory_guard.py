@@ -411,7 +411,9 @@ class TestContract:
 
         assert len(asked) == 1 + looks
 
-    @pytest.mark.parametrize(("limit", "usage", "pause_s"), [(64 * GIB, 0.2, 10.0), (16 * GIB, 0.2, 4.8), (2 * GIB, 0.2, 2)])
+    @pytest.mark.parametrize(
+        ("limit", "usage", "pause_s"), [(64 * GIB, 0.2, 10.0), (16 * GIB, 0.2, 4.8), (2 * GIB, 0.2, 2)]
+    )
     def test_nobody_looks_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
         now = [0.0]
         looks: list[float] = []

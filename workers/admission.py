@@ -31,6 +31,9 @@ MEASURED = "measured"
 MOST_PEAKS = 50
 """The newest of a study: its sampler moves, and what it proposed at first is no guide to what comes."""
 
+PUT_OFF_S = 1.0
+"""How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
+
 _WAIT_S = 1.0
 """For room, before a ticket goes back; also what keeps a study with many tickets from asking without a pause."""
 
@@ -68,8 +71,8 @@ class Admission:
         self._clock = clock
         self._put_off_since: dict[str, float] = {}
 
-    def admit(self, message: RunTrial, known: StudySpec | None, *, may_wait: Callable[[], bool]) -> Admitted | None:
-        """The right to claim, kept in the note; None when there is no room within a second, or `may_wait` says no.
+    def admit(self, message: RunTrial, known: StudySpec | None, *, must_end: Callable[[], bool]) -> Admitted | None:
+        """The right to claim, kept in the note; None when there is no room within a second, or `must_end` says yes.
 
         `known` is the study as this supervisor has it open: one that is not measured costs no look into the ledger.
         """
@@ -78,7 +81,7 @@ class Admission:
         found = self._look_up(message)
         if found is None or found.spec.get("admission") != MEASURED:
             return self._admitted_anyway(found.spec.get("trial_memory_limit") if found else None)
-        return self._admitted_with_room(message.study, found, may_wait)
+        return self._admitted_with_room(message.study, found, must_end)
 
     def _admitted_anyway(self, trial_memory_limit: int | None) -> Admitted:
         """What such a trial may take is kept as well, so that measured ones leave it room."""
@@ -87,12 +90,12 @@ class Admission:
             self._notes.reserve(allowance.limit_bytes(trial_memory_limit))
         return Admitted()
 
-    def _admitted_with_room(self, study: str, found: StudyPeaks, may_wait: Callable[[], bool]) -> Admitted | None:
+    def _admitted_with_room(self, study: str, found: StudyPeaks, must_end: Callable[[], bool]) -> Admitted | None:
         deadline = self._clock() + _WAIT_S
         while True:
             with self._turn():
                 admitted = self._decide(study, found)
-            if admitted is not None or self._clock() >= deadline or not may_wait():
+            if admitted is not None or self._clock() >= deadline or must_end():
                 return admitted
             time.sleep(_LOOK_S)
 

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Database, Leases, Peaks
+from shared.ledger import Database, Leases, Peaks, StudyPeaks
 from shared.ledger.leases import Holder
-from shared.ledger.peaks import StudyPeaks
 from shared.logs import event
 from shared.messages import RunTrial
 from shared.outages import persistently
@@ -27,7 +26,7 @@ from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
-from workers.admission import MOST_PEAKS, Admission, Admitted
+from workers.admission import MOST_PEAKS, PUT_OFF_S, Admission, Admitted
 from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
 from workers.launch import ThreadTrial, fork_is_safe, launch
@@ -41,9 +40,6 @@ from workers.watch import Limits, Watch
 T = TypeVar("T")
 
 _log = logging.getLogger("workers.supervisor")
-
-_PUT_OFF_S = 1.0
-"""How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
 
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""
@@ -108,13 +104,11 @@ class Supervisor:
 
     def _admit(self, message: RunTrial) -> Admitted | None:
         """Whether the ticket may be claimed now; else its message is declined."""
-        drain = self._node.drain
+        is_draining = self._node.drain.is_given
         known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
-        admitted = None
-        if not drain.is_given():
-            admitted = self._admission.admit(message, known, may_wait=lambda: not drain.is_given())
+        admitted = None if is_draining() else self._admission.admit(message, known, must_end=is_draining)
         if admitted is None:
-            self._decline(message, delay_s=0.0 if drain.is_given() else _PUT_OFF_S)
+            self._decline(message, delay_s=0.0 if is_draining() else PUT_OFF_S)
         return admitted
 
     def _look_up_peaks(self, message: RunTrial) -> StudyPeaks | None:

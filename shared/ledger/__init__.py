@@ -11,7 +11,7 @@ from shared.ledger.database import Database
 from shared.ledger.leases import Leases
 from shared.ledger.nodes import Nodes
 from shared.ledger.overview import Overview
-from shared.ledger.peaks import Peaks
+from shared.ledger.peaks import Peaks, StudyPeaks
 from shared.ledger.studies import Studies
 
-__all__ = ["Control", "Database", "Leases", "Nodes", "Overview", "Peaks", "Studies"]
+__all__ = ["Control", "Database", "Leases", "Nodes", "Overview", "Peaks", "Studies", "StudyPeaks"]

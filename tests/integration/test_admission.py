@@ -37,7 +37,7 @@ def test_a_trial_that_would_not_fit_beside_what_runs_starts_when_it_is_over(
     assert all(attempt.memory and attempt.memory.limit_bytes == 384 << 20 for attempt in attempts), "not only its share"
 
 
-def _was_put_off(books: Books, name: str) -> bool:
+def _was_put_off(books: Books, name: str) -> bool:  # noqa: F811
     study_id = books.studies.get(name).id
     with books.transaction() as connection:
         times = connection.scalars(select(tickets.c.not_before).where(tickets.c.study_id == study_id))

@@ -57,7 +57,7 @@ class Node:
         found = StudyPeaks(spec={"admission": "measured", **spec}, peaks=peaks, own_peaks=())
         asked = admission or self.admission(found)
         with self.notes.at_work(MESSAGE.study, MESSAGE.ticket):
-            return asked.admit(MESSAGE, None, may_wait=lambda: False)
+            return asked.admit(MESSAGE, None, must_end=lambda: True)
 
     def admission(self, found: StudyPeaks) -> Admission:
         return Admission(
@@ -123,7 +123,7 @@ def test_a_slot_that_runs_nothing_keeps_no_room(node: Node) -> None:
 def test_what_is_admitted_is_kept_for_it(node: Node) -> None:
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
     with node.notes.at_work("digits", 7):
-        node.admission(found).admit(MESSAGE, None, may_wait=lambda: False)
+        node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
         assert [note.reserved_bytes for note in node.notes._all()] == [round(2.2 * GIB)]
         assert node.notes.reserved_by_others() == [], "its own is not in its way"
 
@@ -137,7 +137,7 @@ def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -
     node.neighbour(9 * GIB)
     found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
     with node.notes.at_work("digits", 7):
-        assert node.admission(found).admit(MESSAGE, None, may_wait=lambda: False) == Admitted()
+        assert node.admission(found).admit(MESSAGE, None, must_end=lambda: True) == Admitted()
         assert [note.reserved_bytes for note in node.notes._all() if note.pid == os.getpid()] == [2 * GIB]
 
 

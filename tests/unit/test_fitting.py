@@ -1,4 +1,4 @@
-"""What is learnt of proposals that did not fit: a border across sizes that multiply, and nothing where nothing is known."""
+"""What is learnt of proposals that did not fit: a border across sizes that multiply; nothing where nothing is known."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_failed_or_runs_says_nothing_and_what_was_pruned_did_fit() -> None:
     missed = [trial for trial in history(60) if trial.constraints]
     failed = [create_trial(state=TrialState.FAIL, params=small, distributions=DOMAINS) for _ in range(9)]
     assert chance_to_fit(missed + failed, DOMAINS) is None
-    assert chance_to_fit(missed + [told(small, TrialState.PRUNED)], DOMAINS) is not None
+    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], DOMAINS) is not None
 
 
 def test_a_long_study_costs_no_more_than_a_short_one() -> None:

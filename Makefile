@@ -31,7 +31,7 @@ lint: $(READY) ## Check style, types and who imports whom
 
 screenshots: $(READY) ## Every page of the dashboard at 400 and 1600 pixels, light and dark, into screenshots/
 	@mkdir -p screenshots
-	@HIGHNOON_SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
+	@SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
 
 bench: $(READY) ## Measure what a trial costs beyond its training
 	@$(PY) -m benchmarks.overhead $(ARGS)

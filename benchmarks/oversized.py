@@ -70,7 +70,8 @@ class Run:
             yield f"{self.closed} tickets closed and {len(self.proposals)} trials counted, not {n_trials}"
         if len({attempt.pid for attempt in self.attempts}) > SLOTS:
             yield "a supervisor died"
-        for attempt in self.attempts:
+        # An earlier attempt may have been pushed out before it had grown out of its share.
+        for attempt in {attempt.ordinal: attempt for attempt in self.attempts}.values():
             params = self.proposals[attempt.ordinal]
             is_told = attempt.ending is Ending.STOPPED and attempt.cause and attempt.memory
             if self.oversized(params) and not is_told:

@@ -6,6 +6,8 @@ Faults: something is wrong.
     ├── UserInputError           a person wrote something that cannot work; exit code 2, never retried
     │   ├── InvalidInput         one or more Problems, all reported at once
     │   ├── UnknownStudy         no study of that name
+    │   ├── UnknownWorker        no worker of that id is there
+    │   ├── WorkerConflict       a worker's state forbids what is asked of it
     │   ├── StudyConflict        a study of that name exists and asks another question
     │   ├── NoCompletedTrial     a best trial was asked for, and none has completed
     │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
@@ -84,6 +86,14 @@ class InvalidInput(UserInputError):
 
 class UnknownStudy(UserInputError):
     """No study of that name is in the ledger. Raised by look-ups, shown by the command line."""
+
+
+class UnknownWorker(UserInputError):
+    """No worker of that id is there. Raised by who would drain or reinstate it."""
+
+
+class WorkerConflict(UserInputError):
+    """A worker's state forbids what is asked of it: who drains cannot be reinstated. Raised by who steers workers."""
 
 
 class StudyConflict(UserInputError):

@@ -11,6 +11,7 @@ for minutes is admitted to wait for just that: the node's room then lets nobody 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,16 @@ from pathlib import Path
 
 from shared.ledger.peaks import StudyPeaks
 from shared.messages import RunTrial
+from shared.outages import persistently
 from shared.study import StudySpec
 from workers.allowance import Allowance
 from workers.node_memory import NodeMemory
 from workers.prediction import NodeRoom, has_room, predicted_peak_bytes
 from workers.slot import SlotNotes
 
-MEASURED = "measured"
+_log = logging.getLogger("workers.admission")
 
-MOST_PEAKS = 50
-"""The newest of a study: its sampler moves, and what it proposed at first is no guide to what comes."""
+MEASURED = "measured"
 
 PUT_OFF_S = 1.0
 """How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
@@ -51,14 +52,14 @@ class Admitted:
 
 
 class Admission:
-    """That of one supervisor; `notes` are those of its node, `look_up` asks the ledger until it answers."""
+    """That of one supervisor; `notes` are those of its node, `look_up` asks the ledger for a study by its name."""
 
     def __init__(
         self,
         lock: Path,
         slots: int,
         notes: SlotNotes,
-        look_up: Callable[[RunTrial], StudyPeaks | None],
+        look_up: Callable[[str, int], StudyPeaks | None],
         *,
         memory: NodeMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -78,7 +79,7 @@ class Admission:
         """
         if known is not None and known.admission != MEASURED:
             return self._admitted_anyway(known.trial_memory_limit)
-        found = self._look_up(message)
+        found = persistently(lambda: self._look_up(message.study, message.ticket), _log)
         if found is None or found.spec.get("admission") != MEASURED:
             return self._admitted_anyway(found.spec.get("trial_memory_limit") if found else None)
         return self._admitted_with_room(message.study, found, must_end)

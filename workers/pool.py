@@ -23,7 +23,7 @@ from shared.errors import HighNoonError
 from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
-from workers.launch import tensorflow_has_run
+from workers.forkserver import ForkServer, tensorflow_has_run
 from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
@@ -77,7 +77,8 @@ def register_task(app: Celery, node: Node) -> None:
             event(_log, "message_refused", level=logging.WARNING, reason=error)
             return
         if not supervisors:
-            supervisors.append(Supervisor(node))
+            # The fork server first: it must inherit no connection.
+            supervisors.append(Supervisor(node, ForkServer()))
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]

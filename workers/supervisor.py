@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Database, Leases, Peaks, StudyPeaks
+from shared.ledger import Database, Leases, Peaks
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
@@ -26,14 +26,16 @@ from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
-from workers.admission import MOST_PEAKS, PUT_OFF_S, Admission, Admitted
+from workers.admission import PUT_OFF_S, Admission, Admitted
 from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
-from workers.launch import ThreadTrial, fork_is_safe, launch
+from workers.forkserver import ForkServer
+from workers.launch import ThreadTrial, launch
 from workers.node import Node
 from workers.output import Output
 from workers.place import Places
 from workers.slot import SlotNotes
+from workers.telemetry import Telemetry
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
 
@@ -57,31 +59,30 @@ class OpenStudy:
 class Supervisor:
     """Owns a slot's connections. Built in the Celery child, never before the fork that made it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, forks: ForkServer) -> None:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
+        self._forks = forks
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
-        self._peaks = Peaks(self._database)
-        self._admission = Admission(node.folder / "admission", node.slots, self._notes, self._look_up_peaks)
+        self._admission = Admission(node.folder / "admission", node.slots, self._notes, Peaks(self._database).of_study)
+        self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._places = Places(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        with self._notes.at_work(message.study, message.ticket):
-            admitted = self._admit(message)
-            lease = self._claim(message) if admitted else None
-            if admitted is None or lease is None:
+        with self._notes.at_work(message.study, message.ticket), self._telemetry.attempt():
+            lease = self._claim(message)
+            if lease is None:
                 return
-            lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
             self._notes.add_attempt(lease.attempt)
             self._attempt(lease)
         self._broker.ring()
@@ -92,7 +93,8 @@ class Supervisor:
     def _attempt(self, lease: Lease) -> None:
         try:
             study = self._study(lease)
-            trial = self._ask(study, lease)
+            with self._telemetry.step("ask"):
+                trial = self._ask(study, lease)
             outcome = self._run(study, lease, trial)
             self._conclude(study, lease, trial, outcome)
         except LeaseLost as error:
@@ -111,15 +113,16 @@ class Supervisor:
             self._decline(message, delay_s=0.0 if is_draining() else PUT_OFF_S)
         return admitted
 
-    def _look_up_peaks(self, message: RunTrial) -> StudyPeaks | None:
-        return self._persistently(lambda: self._peaks.of_study(message.study, message.ticket, newest=MOST_PEAKS))
-
     def _claim(self, message: RunTrial) -> Lease | None:
-        ttl_s = self._node.settings.lease_s
-        lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
-        if lease is not None:
-            self._event("claim", lease)
-        return lease
+        admitted, ttl_s = self._admit(message), self._node.settings.lease_s
+        if admitted is None:
+            return None
+        with self._telemetry.step("claim"):
+            lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
+        if lease is None:
+            return None
+        self._event("claim", lease)
+        return replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
 
     def _decline(self, message: RunTrial, *, delay_s: float) -> None:
         """Otherwise the coordinator would wait until it takes the message for lost."""
@@ -181,7 +184,7 @@ class Supervisor:
                 return place.refusal
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
             assignment = self._assignment(spec, lease, trial, checkpoints)
-            running = launch(self._isolation(spec, lease), place.marked(assignment), output)
+            running = launch(self._isolation(spec, lease), place.marked(assignment), output, self._forks)
             try:
                 self._notes.add_trial(running.pid)
                 duties.attend(running)
@@ -203,9 +206,11 @@ class Supervisor:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
         policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
         disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+        self._telemetry.decided(outcome, disposition)
         checkpoints = self._checkpoints(lease)
         if disposition is Disposition.SETTLE:
-            self._persistently(lambda: self._leases.settle(lease, outcome))
+            with self._telemetry.step("settle"):
+                self._persistently(lambda: self._leases.settle(lease, outcome))
             checkpoints.remove()
             self._log_outcome(lease, trial, outcome)
             self._tell(study, lease, trial, outcome)
@@ -219,12 +224,13 @@ class Supervisor:
 
     def _tell(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """If this does not get through, the coordinator tells the same outcome in a few seconds."""
-        told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
+        with self._telemetry.step("tell"):
+            told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
         if told:
             self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
 
     def _isolation(self, spec: StudySpec, lease: Lease) -> str:
-        if spec.isolation == "fork" and not fork_is_safe():
+        if spec.isolation == "fork" and not self._forks.is_ready():
             self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
             return "spawn"
         return spec.isolation
@@ -243,7 +249,6 @@ class Supervisor:
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
             checkpoint_dir=str(checkpoints),
-            supervisor_pid=os.getpid(),
         )
 
     def _checkpoints(self, lease: Lease) -> TicketCheckpoints:

@@ -10,9 +10,13 @@ from starlette.requests import Request
 
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
-from highnoon.webui.library import MESSAGE, TICKET, Library, Study
+from highnoon.webui.fleet import FleetSteering
+from highnoon.webui.library import Library
 from highnoon.webui.settings import WebSettings
+from highnoon.webui.sheets import Sheets
+from highnoon.webui.snapshot import MESSAGE, TICKET
 from highnoon.webui.steering import Steering
+from highnoon.webui.studies import Study
 from shared.errors import NoCompletedTrial, UnknownStudy
 from shared.ledger.attempts import AttemptRecord
 from shared.ledger.nodes import Worker
@@ -49,6 +53,8 @@ class Cluster:
                     "slots": worker.slots,
                     "queues": list(worker.queues),
                     "state": str(worker.state),
+                    "reason": worker.state_reason,
+                    "facts": dict(worker.facts),
                     "silent_s": worker.silent_s,
                     "running": [running_object(attempt) for attempt in self.of(worker)],
                 }
@@ -75,7 +81,9 @@ class Desk:
     settings: WebSettings
     library: Library
     steering: Steering
+    fleet: FleetSteering
     figures: FigureCache
+    sheets: Sheets
     pulses: Pulses
     kept_values: dict[str, tuple[object, list[float]]] = field(default_factory=dict)
 
@@ -104,8 +112,8 @@ class Desk:
         """The attempt that made this very trial."""
         return next((one for one in self.attempts(study, trial) if one.trial_number == trial.number), None)
 
-    def spans(self, study: Study, numbers: Sequence[int] | None = None) -> Mapping[int, AttemptSpan]:
-        """By trial number: where and how long it ran; of all trials without `numbers`."""
+    def spans(self, study: Study, numbers: Sequence[int]) -> Mapping[int, AttemptSpan]:
+        """By trial number: where and how long it ran."""
         if study.record is None:
             return {}
         found = self.library.overview().spans(study.record.id, numbers=numbers)

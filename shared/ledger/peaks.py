@@ -14,6 +14,9 @@ from shared.states import Ending
 _TELLING = (Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED)
 """Endings of trials that got as far as taking what they need. One that failed may have failed at its first line."""
 
+_NEWEST = 50
+"""A sampler moves: what it proposed at first is no guide to what comes."""
+
 _REFUSED = "memory_forecast"
 """... and a trial with this cause took nothing."""
 
@@ -33,8 +36,8 @@ class Peaks:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def of_study(self, name: str, ticket_id: int, *, newest: int) -> StudyPeaks | None:
-        """Of at most `newest` attempts; None without such a study."""
+    def of_study(self, name: str, ticket_id: int) -> StudyPeaks | None:
+        """Of the newest attempts; None without such a study."""
         # As a float: an integer of SQL ends at 2 GB.
         peak = attempts.c.memory["peak_bytes"].as_float().label("peak")
         measured = (
@@ -42,7 +45,7 @@ class Peaks:
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
             .where(attempts.c.memory.is_not(None))
             .order_by(attempts.c.ended_at.desc())
-            .limit(newest)
+            .limit(_NEWEST)
         )
         telling = attempts.c.ending.in_(_TELLING), attempts.c.cause.is_distinct_from(_REFUSED)
         with self._db.transaction() as connection:

@@ -20,6 +20,7 @@ from shared.states import Ending
 from shared.trial import Outcome, Report
 from tests.support import eventually
 from workers import kernel
+from workers.forkserver import ForkServer
 from workers.launch import Running, launch
 from workers.output import Output
 from workers.trial_memory import TrialMemory
@@ -61,6 +62,7 @@ class Attempt:
     """One launched trial and all that a test wants to know of it."""
 
     running: Running
+    forks: ForkServer
     output: Output
     folder: Path
 
@@ -70,6 +72,7 @@ class Attempt:
             return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits}), memory).run()
         finally:
             self.running.clean_up()
+            self.forks.close()
             self.output.close()
 
 
@@ -96,12 +99,12 @@ def begin(
         seed=seed,
         work_dir=str(tmp_path / "work"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
-        supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
         memory=memory,
         cgroup=cgroup,
     )
-    return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
+    forks = ForkServer()
+    return Attempt(running=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:

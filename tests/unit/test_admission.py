@@ -64,7 +64,7 @@ class Node:
             self.folder / "admission",
             2,
             self.notes,
-            lambda message: found,
+            lambda study, ticket: found,
             memory=self.memory,
             clock=lambda: self.now,
         )

@@ -26,7 +26,7 @@ from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
-from workers.admission import PUT_OFF_S, Admission, Admitted
+from workers.admission import PUT_OFF_S, Admission
 from workers.checkpoints import TicketCheckpoints
 from workers.duties import TrialDuties
 from workers.forkserver import ForkServer
@@ -104,18 +104,13 @@ class Supervisor:
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._let_go(lease, error)
 
-    def _admit(self, message: RunTrial) -> Admitted | None:
-        """Whether the ticket may be claimed now; else its message is declined."""
-        is_draining = self._node.drain.is_given
+    def _claim(self, message: RunTrial) -> Lease | None:
+        """None when the ticket is not to be had, or the node has no room for it now and declines."""
+        is_draining, ttl_s = self._node.drain.is_given, self._node.settings.lease_s
         known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
         admitted = None if is_draining() else self._admission.admit(message, known, must_end=is_draining)
         if admitted is None:
             self._decline(message, delay_s=0.0 if is_draining() else PUT_OFF_S)
-        return admitted
-
-    def _claim(self, message: RunTrial) -> Lease | None:
-        admitted, ttl_s = self._admit(message), self._node.settings.lease_s
-        if admitted is None:
             return None
         with self._telemetry.step("claim"):
             lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))

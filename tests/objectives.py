@@ -48,6 +48,7 @@ def patient(params: dict[str, Any]) -> float:
 def patient_by_study(params: dict[str, Any]) -> float:
     """As `patient`, for many studies in one cluster: each waits for a file of its own name."""
     go = Path(os.environ["TEST_GO_FOLDER"]) / os.environ["HIGHNOON_STUDY"]
+    print("waiting", flush=True)
     for step in range(100_000):
         if go.exists():
             return float(params["x"])

@@ -203,7 +203,7 @@ def export_best(desk: Here, study: str, format: Literal["json", "yaml", "toml", 
     """The best configuration as a file."""
     found = desk.library.study(study)
     kind = exports.BEST[format]
-    text = kind.write(found, desk.best(found))
+    text = kind.write(found.name, desk.best(found))
     return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ never_freed: list[bytes] = []
 
 
 def leaks_50_mb(params: dict[str, Any]) -> float:
-    """Prints what the machine has in use before it takes its part."""
-    from shared.vitals import KernelFiles, host_memory
+    """Prints what the benchmark's whole tree of processes holds before it takes its part."""
+    from shared.vitals import ProcessGroup
 
-    host = host_memory(KernelFiles())
-    assert host is not None, "this machine does not tell its memory"
-    print(f"used_bytes={host.used_bytes}")
+    node = ProcessGroup(int(os.environ["LEAK_BENCHMARK_PID"]))
+    node.find()
+    held = node.exact()
+    assert held is not None, "this kernel does not tell what processes hold"
+    print(f"used_bytes={held.private_bytes + held.shared_bytes + held.swap_bytes}")
     never_freed.append(b"x" * 50_000_000)
     return float(len(never_freed))
 

@@ -39,7 +39,7 @@ bench: $(READY) ## Measure what a trial costs beyond its training
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (takes network)
 	@$(PIP) install uv
-	@$(PY) -m uv pip compile pyproject.toml --extra dev --extra examples --extra gpu --universal --python-version 3.10 \
+	@$(PY) -m uv pip compile pyproject.toml --extra dev --extra examples --extra gpu --extra parquet --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" -o requirements.lock
 

@@ -18,6 +18,7 @@ Faults: something is wrong.
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
+    ├── BundleRefused            a bundle that nobody vouches for, or that is no plain archive; the trial FAILs
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
     │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
@@ -137,6 +138,10 @@ class SpaceExhausted(HighNoonError):
 
 class LeaseLost(HighNoonError):
     """A fenced statement touched no row: someone else owns the ticket now. Stop, write nothing."""
+
+
+class BundleRefused(HighNoonError):
+    """A bundle without a valid signature, or one that holds more than plain files. Nothing of it is run."""
 
 
 class ObjectiveError(HighNoonError):

@@ -45,6 +45,9 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class StudySpec(Strict):
     """Everything about a study that a person decides. Times are in seconds, memory_warning_pct is a fraction."""
 
@@ -77,6 +80,9 @@ class StudySpec(Strict):
     admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
+    bundle: Digest | None = None
+    code: Digest | None = None
+    """The digest of the objective's source tree where it was submitted; `submit` writes it."""
 
     @field_validator("name")
     @classmethod

@@ -214,6 +214,13 @@ def shows_surroundings(params: dict[str, Any]) -> float:
     return 0.0
 
 
+def shows_its_gpu(params: dict[str, Any]) -> float:
+    """Long enough for another slot to take the next trial."""
+    print(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')} growth {os.environ.get('TF_FORCE_GPU_ALLOW_GROWTH')}")
+    time.sleep(0.3)
+    return 0.0
+
+
 def writes_a_file(params: dict[str, Any]) -> float:
     Path("weights.txt").write_text("1.0")
     return 0.0

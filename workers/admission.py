@@ -32,9 +32,6 @@ _log = logging.getLogger("workers.admission")
 
 MEASURED = "measured"
 
-PUT_OFF_S = 1.0
-"""How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
-
 _WAIT_S = 1.0
 """For room, before a ticket goes back; also what keeps a study with many tickets from asking without a pause."""
 

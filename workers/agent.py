@@ -25,6 +25,7 @@ from shared.states import WorkerState
 from workers import kernel
 from workers.cgroup import TrialGroups
 from workers.checkpoints import sweep
+from workers.facts import NodeFacts
 from workers.kill_order import KillNotes
 from workers.metrics import node_metrics
 from workers.node import Node, threads_per_slot, without_secrets
@@ -53,6 +54,7 @@ class Agent:
         self._leases = Leases(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._facts = NodeFacts()
         self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
         self._groups: TrialGroups | None = None
         self._entered = False
@@ -180,7 +182,7 @@ class Agent:
         if not self._entered:
             return
         try:
-            state = self._nodes.beat(self._node.worker_id)
+            state = self._nodes.beat(self._node.worker_id, self._facts.read())
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="beat", error=error)
             return

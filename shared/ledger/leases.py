@@ -109,8 +109,17 @@ class Leases:
         with self._db.transaction() as connection:
             connection.execute(_put_back(ticket_id).values(not_before=db_now() + delay_s))
 
-    def bind(self, lease: Lease, *, trial_id: int, trial_number: int, params: Params, log_path: str) -> None:
-        """Writes which Optuna trial this attempt runs, and its parameters for the attempt that may follow."""
+    def bind(
+        self,
+        lease: Lease,
+        *,
+        trial_id: int,
+        trial_number: int,
+        params: Params,
+        log_path: str,
+        code: str | None = None,
+    ) -> None:
+        """Writes which trial and code this attempt runs, and its parameters for the attempt that may follow."""
         statement = (
             update(tickets)
             .where(_held(lease))
@@ -119,7 +128,7 @@ class Leases:
         with self._db.transaction() as connection:
             _require_row(connection.execute(statement).rowcount, lease, "bind")
             connection.execute(
-                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path)
+                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path, code=code)
             )
 
     def renew(self, lease: Lease, progress: Progress) -> Wish:

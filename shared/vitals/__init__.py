@@ -7,6 +7,7 @@ from shared.vitals.cgroup import CgroupMemory as CgroupMemory
 from shared.vitals.cgroup import Cgroups as Cgroups
 from shared.vitals.cgroup import group_memory as group_memory
 from shared.vitals.files import KernelFiles as KernelFiles
+from shared.vitals.gpu import GpuDevice as GpuDevice
 from shared.vitals.gpu import GpuMemory as GpuMemory
 from shared.vitals.gpu import Gpus as Gpus
 from shared.vitals.group import GroupMemory as GroupMemory

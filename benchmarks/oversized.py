@@ -78,21 +78,14 @@ class Run:
                 yield f"ticket {attempt.ordinal} was oversized and ended as {attempt.ending}, {attempt.message}"
 
 
-def run_study(access: Access, name: str, objective: str, n_trials: int, seed: int, admission: str) -> Run:
-    """Submits it and waits for its end. Raises TimeoutError."""
-    written: dict[str, Any] = {
-        "name": name,
-        "objective": f"objectives.py:{objective}",
-        "code_dir": str(HERE),
-        "n_trials": n_trials,
-        "seed": seed,
-        "pruner": "none",
-        "admission": admission,
-        "search_space": SPACE,
-    }
+def run_study(access: Access, worker: subprocess.Popen[bytes], written: dict[str, Any]) -> Run:
+    """Submits it and waits for its end. Raises TimeoutError, and RuntimeError when the worker dies meanwhile."""
+    name = written["name"]
     submit(build_spec(written, source=name), access)
     deadline = time.monotonic() + LONGEST_S
     while not (record := access.studies.get(name)).is_over:
+        if worker.poll() is not None:
+            raise RuntimeError(f"the worker died with {worker.returncode} during study {name}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"study {name} is not over after {LONGEST_S:.0f} s: {access.studies.counts(record.id)}")
         time.sleep(0.5)
@@ -106,6 +99,20 @@ def run_study(access: Access, name: str, objective: str, n_trials: int, seed: in
         closed=access.studies.counts(record.id).by_state.get(TicketState.CLOSED, 0),
         limit_bytes=limits[0],
     )
+
+
+def study(name: str, objective: str, n_trials: int, seed: int, admission: str) -> dict[str, Any]:
+    """As a person would write it."""
+    return {
+        "name": name,
+        "objective": f"objectives.py:{objective}",
+        "code_dir": str(HERE),
+        "n_trials": n_trials,
+        "seed": seed,
+        "pruner": "none",
+        "admission": admission,
+        "search_space": SPACE,
+    }
 
 
 @contextmanager
@@ -123,6 +130,7 @@ def node(folder: Path) -> Iterator[tuple[Access, subprocess.Popen[bytes]]]:
             "HIGHNOON_DATABASE_URL": stack.database_url,
             "HIGHNOON_REDIS_URL": stack.redis_url,
             "HIGHNOON_HOME": str(folder / "home"),
+            "HIGHNOON_OBJECTIVES": str(HERE / "*.py"),
         }
         access = ends.enter_context(opened(stack.database_url, create=True))
         log = ends.enter_context((folder / "processes.log").open("wb"))
@@ -152,8 +160,9 @@ def main() -> int:
             for seed in range(1, arguments.seeds + 1):
                 began = time.monotonic()
                 name = f"{objective}-{seed}"
-                run = run_study(access, name, objective, arguments.trials, seed, arguments.admission)
-                faults = [*run.faults(arguments.trials), *(["the worker died"] if worker.poll() is not None else [])]
+                asked = study(name, objective, arguments.trials, seed, arguments.admission)
+                run = run_study(access, worker, asked)
+                faults = list(run.faults(arguments.trials))
                 first, last = run.first_and_last
                 firsts, lasts = firsts + first, lasts + last
                 stopped = [attempt for attempt in run.attempts if attempt.ending is Ending.STOPPED]

@@ -49,7 +49,7 @@ class Announcer:
 
         Raises ServiceUnavailable, and may then be called again.
         """
-        for trial in self._study.ended():
+        for trial in self._study.ended() if self._callbacks else ():
             if trial.number in self._announced:
                 continue
             self._announced.add(trial.number)

@@ -68,7 +68,7 @@ def _events(ended: FinishedTrial) -> Iterator[Any]:
         return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
     began_s, ended_s = (moment / 1000 for moment in ended.span_ms)
-    start = SessionStartInfo(group_name=f"trial {ended.trial.number}", start_time_secs=began_s)
+    start = SessionStartInfo(group_name=f"{ended.study}/{ended.key}", start_time_secs=began_s)
     for name, value in ended.trial.params.items():
         _set(start.hparams[name], value)
     status = STATUS_FAILURE if ended.trial.state is TrialState.FAIL else STATUS_SUCCESS

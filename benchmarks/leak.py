@@ -1,12 +1,13 @@
 """Does a trial's leak outlive it? `python -m benchmarks.leak`; ends with 1 when the node's memory grows by over 3 %.
 
-A hundred trials of one slot, each of which takes 50 MB and never frees them. Every trial says what the machine had in
-use when it began, so that nothing else of this benchmark is measured. Run it on an idle machine.
+A hundred trials of one slot, each of which takes 50 MB and never frees them. Every trial says what all processes of the
+node held when it began: coordinator, services, agent, pool, supervisor and itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import sys
@@ -17,7 +18,7 @@ from benchmarks.overhead import run_study
 
 EARLY = 5
 AROUND = 2
-"""Medians of this many trials to each side: the machine's own processes come and go."""
+"""Medians of this many trials to each side: connections and caches come and go."""
 
 MOST_GROWTH = 0.03
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=100, help="how many trials leak, at least 10")
     n_trials = parser.parse_args().trials
+    os.environ["LEAK_BENCHMARK_PID"] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="highnoon-leak-") as folder:
         run = run_study(Path(folder, "home"), "leak", objective="leaks_50_mb", n_trials=n_trials, slots=1)
     found = [re.search(r"used_bytes=(\d+)", tail) for tail in run.log_tails]

@@ -9,7 +9,8 @@ Faults: something is wrong.
     │   ├── UnknownWorker        no worker of that id is there
     │   ├── WorkerConflict       a worker's state forbids what is asked of it
     │   ├── StudyConflict        a study of that name exists and asks another question
-    │   └── NoCompletedTrial     a best trial was asked for, and none has completed
+    │   ├── NoCompletedTrial     a best trial was asked for, and none has completed
+    │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
@@ -102,6 +103,13 @@ class StudyConflict(UserInputError):
 
 class NoCompletedTrial(UserInputError):
     """A best trial was asked for before any completed. Says how many trials there are and how they ended."""
+
+
+class DoesNotFit(UserInputError):
+    """A model or its training cannot fit into memory, by a careful forecast. Raised before it is built, outside trials.
+
+    Inside a trial the same is a TrialStopped with the cause `memory_forecast`.
+    """
 
 
 class ServiceError(HighNoonError):

@@ -77,6 +77,7 @@ class StudySpec(Strict):
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
     trial_memory_limit: int | None = None
+    admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
     bundle: Digest | None = None

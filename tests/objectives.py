@@ -86,14 +86,20 @@ def makes_a_number_of_what_stops_it(params: dict[str, Any]) -> float:
 
 
 def leaves_a_thread(params: dict[str, Any]) -> float:
-    """Without isolation this thread stays in the supervisor, which must not fork any more."""
+    """Without isolation this thread stays in the supervisor."""
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
     return 0.0
 
 
-def kills_its_supervisor(params: dict[str, Any]) -> float:
+def kills_its_fork_server(params: dict[str, Any]) -> float:
     os.kill(os.getppid(), signal.SIGKILL)
-    return 0.0
+    return float(signal.pause())  # type: ignore[func-returns-value]
+
+
+def kills_its_supervisor(params: dict[str, Any]) -> float:
+    server = Path(f"/proc/{os.getppid()}/stat").read_text()
+    os.kill(int(server.rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
+    return float(signal.pause())  # type: ignore[func-returns-value]
 
 
 def reports_and_prunes(params: dict[str, Any]) -> float:

@@ -30,6 +30,7 @@ from workers.kill_order import KillNotes
 from workers.metrics import node_metrics
 from workers.node import Node, threads_per_slot, without_secrets
 from workers.node_watch import NodeWatch
+from workers.residence import resident, sweep_deserted
 from workers.slot import SlotNote, SlotNotes
 
 _log = logging.getLogger("workers.agent")
@@ -68,8 +69,11 @@ class Agent:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
         # Before the metrics' threads begin: a signal must reach `_hear_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        with node_metrics(self._node) as port:
+        with resident(self._node.folder), node_metrics(self._node) as port:
             self._notes.prepare()
+            swept = sweep_deserted(self._node.folder.parent)
+            if swept:
+                event(_log, "swept", worker=self._node.worker_id[:8], nodes=swept)
             self._prepare_groups()
             if port is not None:
                 event(_log, "metrics", worker=self._node.worker_id[:8], port=port)

@@ -69,19 +69,19 @@ class ForkServer:
         """Ends the server and whatever it has forked."""
         self._socket.close()
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            os.waitpid(self.pid, 0)
 
     def _is_alive(self) -> bool:
         try:
-            return os.waitpid(self._pid, os.WNOHANG) == (0, 0)
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
         except ChildProcessError:
             return False
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         supervisor = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             _serve(theirs, supervisor)
         theirs.close()
 

@@ -14,6 +14,7 @@ from shared.lease import Wish
 from shared.states import Ending
 from shared.study import StudySpec
 from shared.trial import Outcome
+from workers.admission import MEASURED
 from workers.allowance import Allowance, TrialLimits
 from workers.cgroup import TrialGroup, TrialGroups
 from workers.kill_order import KillNotes
@@ -83,7 +84,8 @@ class Places:
     def _limits(self, spec: StudySpec) -> TrialLimits | None:
         """Read anew: an operator may change a cgroup's limit."""
         node_bytes = self._memory.limit_bytes()
-        asked = spec.trial_memory_limit
+        # What is measured may be larger than a share: admission sees to it that there is room.
+        asked = spec.trial_memory_limit or (node_bytes if spec.admission == MEASURED else None)
         if node_bytes is None:
             return None if asked is None else TrialLimits.of(asked, asked, spec.memory_warning_pct)
         allowance = Allowance(node_bytes=node_bytes, slots=self._slots)

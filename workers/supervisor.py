@@ -27,6 +27,7 @@ from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.checkpoints import TicketCheckpoints
+from workers.claiming import Claiming
 from workers.code import Code, CodeGate
 from workers.duties import TrialDuties
 from workers.forkserver import ForkServer
@@ -71,6 +72,7 @@ class Supervisor:
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._claiming = Claiming(node, self._holder, self._database, self._leases, self._broker, self._notes)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._code = CodeGate(settings, Bundles(self._database))
         self._places = Places(node)
@@ -106,23 +108,12 @@ class Supervisor:
             self._let_go(lease, error)
 
     def _claim(self, message: RunTrial) -> Lease | None:
-        if self._node.drain.is_given():
-            self._decline(message)
-            return None
-        ttl_s = self._node.settings.lease_s
+        known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
         with self._telemetry.step("claim"):
-            lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
+            lease = self._claiming.lease(message, known)
         if lease is not None:
             self._event("claim", lease)
         return lease
-
-    def _decline(self, message: RunTrial) -> None:
-        """Otherwise the coordinator would wait until it takes the message for lost."""
-        try:
-            self._leases.decline(message.ticket)
-            self._broker.ring()
-        except ServiceUnavailable as error:
-            event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
 
     def _study(self, lease: Lease) -> OpenStudy:
         """Opened once, and anew when somebody has submitted it with other limits."""

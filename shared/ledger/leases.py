@@ -101,10 +101,13 @@ class Leases:
             must_be_alone=bool(squeezed),
         )
 
-    def decline(self, ticket_id: int) -> None:
-        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one."""
+    def decline(self, ticket_id: int, *, delay_s: float = 0.0) -> None:
+        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one.
+
+        After `delay_s`: a node without room must not be asked for the same ticket all the time.
+        """
         with self._db.transaction() as connection:
-            connection.execute(_put_back(ticket_id))
+            connection.execute(_put_back(ticket_id).values(not_before=db_now() + delay_s))
 
     def bind(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.current import NO_WISHES, MemoryWishes
@@ -309,6 +311,28 @@ def test_an_objective_that_cannot_be_loaded_is_a_failure_that_names_it(tmp_path:
     outcome = outcome_of(tmp_path, "not_there")
     assert (outcome.ending, outcome.cause) == (Ending.FAILED, "objective")
     assert "not_there" in outcome.message
+
+
+def test_a_fork_server_that_died_is_replaced_unless_a_fork_could_hang_now() -> None:
+    forks = ForkServer()
+    assert forks.is_ready()
+    kill_server_of(forks)
+    assert forks.is_ready(), "another one"
+    kill_server_of(forks)
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    assert not forks.is_ready(), "this process has a second thread"
+    leave.set()
+    thread.join()
+    eventually(forks.is_ready, what="it can be forked again")
+    forks.close()
+
+
+def kill_server_of(forks: ForkServer) -> None:
+    (server,) = [child for child in psutil.Process().children() if child.pid == forks.pid]
+    server.kill()
+    eventually(lambda: server.status() == psutil.STATUS_ZOMBIE, what="it is dead")
 
 
 def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:

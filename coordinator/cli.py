@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from coordinator import deployment
 from coordinator import doctor as doctors
 from coordinator.access import is_embedded, ledger_access
 from coordinator.ending import report_end
 from coordinator.failures import account, notes
-from coordinator.flower import run_flower
+from coordinator.flower import PASSWORD, run_flower
 from coordinator.progress import watch
 from coordinator.report import (
     as_json,
@@ -34,6 +35,7 @@ from shared.embedded import attach
 from shared.errors import InvalidInput, Problem, ServiceUnavailable, StudyConflict
 from shared.exits import Exit
 from shared.ledger.studies import StudyRecord
+from shared.secret_files import with_secret_files
 from shared.settings import Settings, load_settings
 from shared.states import Ending, TrialState
 from shared.study import StudySpec, load_study_file
@@ -63,6 +65,7 @@ TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", metavar=
 TrialNumbers = Annotated[
     list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="[TRIAL]...")
 ]
+DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="[DIR]")]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")]
 
 _RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST)
@@ -238,13 +241,26 @@ def execute(command: ShellCommand) -> None:
         raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
 
 
+@app.command("init-deploy")
+def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
+    """Make the secrets that deploy/compose.yaml needs; what exists stays as it is.
+
+    Example: python -m coordinator init-deploy
+    """
+    for line in deployment.prepare(folder):
+        typer.echo(line)
+
+
 @app.command(hidden=True)
-def flower(port: Annotated[int, typer.Option()] = 5555) -> None:
-    """Run Flower on HIGHNOON_REDIS_URL, on loopback."""
+def flower(
+    port: Annotated[int, typer.Option()] = 5555, address: Annotated[str, typer.Option()] = "127.0.0.1"
+) -> None:
+    """Run Flower on HIGHNOON_REDIS_URL; beyond loopback with HIGHNOON_FLOWER_PASSWORD."""
     settings = load_settings()
     if settings.redis_url is None:
         raise InvalidInput("environment", [Problem(key="HIGHNOON_REDIS_URL", message="is not set")])
-    run_flower(settings.redis_url, port=port)
+    told, _ = with_secret_files(os.environ)
+    run_flower(settings.redis_url, port=port, address=address, password=told.get(PASSWORD) or None)
 
 
 def _read(path: Path, n_trials: int | None) -> StudySpec:

@@ -21,7 +21,7 @@ def run_flower(redis_url: str, *, port: int, address: str = "127.0.0.1", passwor
     """Serves until a signal ends it. Raises InvalidInput for an open door: an address for others, no good password."""
     _check(address, password)
     # Flower asks nobody for a credential there. `/healthcheck` stays: it says OK and nothing else.
-    urls.handlers[:] = [handler for handler in urls.handlers if handler[0] != r"/metrics"]
+    urls.handlers[:] = [handler for handler in urls.handlers if "/metrics" not in (handler if isinstance(handler, tuple) else ())]
     make_app(redis_url).start(
         argv=[
             "flower",

@@ -14,20 +14,25 @@ from shared.messages import BELL_CHANNEL, RESOURCES, queue_name
 _CONNECTION = "+auth +hello +ping +select +client|setinfo +client|setname +client|id"
 _QUEUES = " ".join(f"~{queue_name(resource)}*" for resource in RESOURCES)
 # Kombu's books: which queue hears which exchange, and what was delivered but not yet acknowledged.
-_KOMBU = "~_kombu.binding.* ~unacked ~unacked_index ~unacked_mutex"
+_KOMBU = "~_kombu.binding* ~unacked ~unacked_index ~unacked_mutex"
 _EVENTS = "&/0.celeryev/* &/0.celery.pidbox"
 # Answers to inspections, which every node and every inspector has a list of its own for.
-_REPLIES = "~*.reply.celery.pidbox* ~*.celery.pidbox"
+_REPLIES = "~*.reply.celery.pidbox* ~*.celery.pidbox* ~celeryev.*"
+
+# Kombu's way of taking messages and of giving back what nobody acknowledged.
+_CONSUMER = (
+    "+multi +exec +llen +lpush +rpush +brpop +sadd +srem +smembers +scard +zadd +zrem +zrange +zrangebyscore"
+    " +zrevrangebyscore +hset +hdel +hget +set +get +del +time +eval +evalsha +script|load"
+    " +publish +subscribe +unsubscribe +psubscribe +punsubscribe"
+)
 
 _RULES = {
     "coordinator": f"{_QUEUES} {_KOMBU} &{BELL_CHANNEL}"
     " +multi +exec +llen +hlen +lpush +del +sadd +smembers +scard +publish +subscribe +unsubscribe",
-    "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{BELL_CHANNEL} {_EVENTS}"
-    " +multi +exec +llen +lpush +rpush +brpop +sadd +srem +smembers +scard +zadd +zrem +zrevrangebyscore +zrangebyscore"
-    " +hset +hdel +hget +set +get +del +eval +evalsha +publish +subscribe +unsubscribe +psubscribe +punsubscribe",
-    "flower": f"{_KOMBU} {_REPLIES} {_EVENTS} %R~{queue_name(RESOURCES[0])}* %R~{queue_name(RESOURCES[1])}*"
-    " +multi +exec +llen +brpop +sadd +srem +smembers +scard +zadd +zrem +hset +hdel"
-    " +publish +subscribe +unsubscribe +psubscribe +punsubscribe",
+    "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{BELL_CHANNEL} {_EVENTS} {_CONSUMER}",
+    # It looks at the queues' lengths. Redis 6 cannot give a key for reading only; a message that it took would be missed
+    # and sent again.
+    "flower": f"{_QUEUES} {_KOMBU} {_REPLIES} {_EVENTS} {_CONSUMER}",
 }
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from coordinator.stack import serving_database
 from shared.ledger import Database, Studies
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 
 HERE = Path(__file__).parent
 SLOTS = 2

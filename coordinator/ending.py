@@ -9,7 +9,8 @@ from coordinator.progress import Standing
 from coordinator.report import params_table, result_of
 from shared.access import Access
 from shared.exits import Exit
-from shared.ledger.studies import AttemptRecord, StudyRecord
+from shared.ledger.attempts import AttemptRecord
+from shared.ledger.studies import StudyRecord
 from shared.states import StudyState
 from shared.terminal import say
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from coordinator.report import near
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 from shared.states import Ending
 
 _WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Sequence
 
+from coordinator.deficit import LastingDeficit
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Orphan, QueueLoad, Snapshot
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable, UnknownStudy
 from shared.ledger import Control, Database, Nodes, Studies
 from shared.ledger.control import TicketLoad
+from shared.ledger.nodes import Worker
 from shared.logs import event
 from shared.messages import RESOURCES
 from shared.settings import Settings
@@ -26,6 +28,9 @@ _log = logging.getLogger("coordinator.observer")
 _OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
 _PRESENCE_MISSES = 4
 """A worker that missed so many beats has no slots to count on."""
+
+_LOST_AFTER_S = 5.0
+"""A message may take so long from Redis to a claim."""
 
 
 class Observer:
@@ -41,6 +46,7 @@ class Observer:
         self._orphans_at = 0.0
         self._redis_is_away = False
         self._deleted: set[int] = set()
+        self._deficits = {resource: LastingDeficit(_LOST_AFTER_S) for resource in RESOURCES}
 
     def look(self, *, steady_s: float) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
@@ -84,13 +90,20 @@ class Observer:
             worker for worker in self._nodes.workers(silent_for_s=silent_for_s) if worker.state is WorkerState.ACTIVE
         ]
         return {
-            resource: QueueLoad(
-                slots=sum(worker.slots for worker in active if resource in worker.queues),
-                messages=self._depth(resource),
-            )
+            resource: self._queue(resource, active, loads)
             for resource in RESOURCES
             if any(load.study.queue == resource for load in loads)
         }
+
+    def _queue(self, resource: str, active: Sequence[Worker], loads: Sequence[TicketLoad]) -> QueueLoad:
+        messages = self._depth(resource)
+        queued = sum(load.by_state.get(TicketState.QUEUED, 0) for load in loads if load.study.queue == resource)
+        missing = 0 if messages is None else queued - messages
+        return QueueLoad(
+            slots=sum(worker.slots for worker in active if resource in worker.queues),
+            messages=messages,
+            lost=self._deficits[resource].add(missing, time.monotonic()),
+        )
 
     def _depth(self, resource: str) -> int | None:
         try:

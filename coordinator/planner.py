@@ -11,19 +11,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
-from shared.states import Ending, StudyState, TicketState
+from shared.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
 from shared.studies import OwnedTrial
-
-_LOST_MESSAGE_S = 5.0
-"""A message younger than this may be on its way from Redis to a claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLoad:
-    """One resource: slots of living workers, and messages in Redis (None when Redis is away)."""
+    """One resource: slots of living workers, messages in Redis (None when it is away), and how many are lost.
+
+    `lost`: tickets that have been queued for a while without a message to explain it.
+    """
 
     slots: int
     messages: int | None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,7 @@ def _limit_met(load: TicketLoad, snapshot: Snapshot) -> str | None:
         return "target_value"
     most = spec.get("max_failures_in_a_row")
     recent = snapshot.recent_endings.get(study_id, ())[:most]
-    if most is not None and len(recent) == most and all(ending is Ending.FAILED for ending in recent):
+    if most is not None and len(recent) == most and all(TOLD_AS[ending] is TrialState.FAIL for ending in recent):
         return "failures_in_a_row"
     return None
 
@@ -202,7 +203,7 @@ def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
 
 
 def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
-    """More tickets are queued than Redis can explain, or nobody claims though slots are free."""
+    """More tickets are queued than Redis can explain, the oldest first; or nobody claims though slots are free."""
     loads = {load.study.id: load for load in snapshot.loads}
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
@@ -212,10 +213,9 @@ def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
             for ticket in snapshot.queued
             if ticket.study_id in loads and loads[ticket.study_id].study.queue == resource
         ]
-        settled_down = [ticket for ticket in queued if ticket.age_s >= _LOST_MESSAGE_S]
-        lost = settled_down[: max(0, len(queued) - queue.messages)]
+        lost, others = queued[: queue.lost], queued[queue.lost :]
         if queue.slots > _leased(snapshot, resource):
-            lost += [ticket for ticket in settled_down if ticket.age_s >= rules.redispatch_s and ticket not in lost]
+            lost += [ticket for ticket in others if ticket.age_s >= rules.redispatch_s]
         for load in loads.values():
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == load.study.id)
             if ticket_ids:

@@ -11,12 +11,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from highnoon.ordinals import INTERRUPTED, ordinals
-from shared.errors import InvariantBroken, ServiceUnavailable, SpaceExhausted
+from shared.errors import ServiceUnavailable, SpaceExhausted
 from shared.execution import Objective, run_attempt
 from shared.logs import event
+from shared.outages import persistently
 from shared.states import TOLD_AS, Ending
 from shared.studies import Asked, OptunaStudy
 from shared.studies.callbacks import Callback, call_back
@@ -40,7 +39,7 @@ def run_trials(
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
         try:
-            asked = _persistently(lambda: study.ask(ordinal=next_ordinal(), owner=None))
+            asked = persistently(lambda: study.ask(ordinal=next_ordinal(), owner=None), logger)
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
@@ -59,8 +58,8 @@ def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: Stu
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise
-    _persistently(channel.send)
-    _persistently(lambda: study.tell(asked.trial_id, outcome))
+    persistently(channel.send, logger)
+    persistently(lambda: study.tell(asked.trial_id, outcome), logger)
     return outcome
 
 
@@ -97,24 +96,6 @@ def _unless_away(call: Callable[[], T], *, otherwise: T) -> T:
     except ServiceUnavailable as error:
         event(logger, "database_away", level=logging.WARNING, error=error)
         return otherwise
-
-
-def _persistently(step: Callable[[], T]) -> T:
-    """Repeats a step until the database answers: hours of training may hang on it, and a person can press Ctrl-C."""
-    for attempt in Retrying(
-        retry=retry_if_exception_type(ServiceUnavailable),
-        wait=wait_random_exponential(multiplier=0.25, max=5.0),
-        before_sleep=_note_wait,
-        reraise=True,
-    ):
-        with attempt:
-            return step()
-    raise InvariantBroken("an endless retry ended")
-
-
-def _note_wait(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    event(logger, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)
 
 
 def _log_trial(spec: StudySpec, asked: Asked, outcome: Outcome) -> None:

@@ -1,15 +1,24 @@
 """What a database that is away, or that refuses, looks like through SQLAlchemy and a driver: one error of ours.
 
-Used by both sides of the database, `ledger` and `studies`. Retries nothing.
+Used by both sides of the database, `ledger` and `studies`, which retry nothing; `persistently` is for callers whose
+work must not be lost to an outage.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from shared.errors import ServiceError, ServiceRefused, ServiceUnavailable
+from shared.errors import InvariantBroken, ServiceError, ServiceRefused, ServiceUnavailable
+from shared.logs import event
 from shared.urls import masked
+
+T = TypeVar("T")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -33,3 +42,21 @@ def first_line(error: BaseException | None) -> str:
 
 
 _PASSING = (OperationalError, InterfaceError, PoolTimeout)
+
+
+def persistently(step: Callable[[], T], log: logging.Logger) -> T:
+    """Repeats a step until the database answers: hours of training may hang on it. Raises any other error of it."""
+
+    def note_wait(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        event(log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)
+
+    for attempt in Retrying(
+        retry=retry_if_exception_type(ServiceUnavailable),
+        wait=wait_random_exponential(multiplier=0.25, max=5.0),
+        before_sleep=note_wait,
+        reraise=True,
+    ):
+        with attempt:
+            return step()
+    raise InvariantBroken("an endless retry ended")

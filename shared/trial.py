@@ -36,6 +36,28 @@ class ParamCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryTrace:
+    """The memory of one attempt: its peak, the limit that counted, and the newest samples.
+
+    A sample is (seconds since the attempt began, bytes in use), the newest last.
+    """
+
+    peak_bytes: int
+    limit_bytes: int | None = None
+    samples: tuple[tuple[float, int], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MemoryTrace:
+        """The inverse of `to_json`."""
+        samples = tuple((float(at_s), int(used)) for at_s, used in data["samples"])
+        return cls(peak_bytes=data["peak_bytes"], limit_bytes=data["limit_bytes"], samples=samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one attempt ended: decided once, then persisted as it is.
 
@@ -59,6 +81,7 @@ class Outcome:
     peak_rss_bytes: int | None = None
     duration_s: float | None = None
     log_tail: str = ""
+    memory: MemoryTrace | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
@@ -70,7 +93,9 @@ class Outcome:
         """The inverse of `to_json`; keys of a newer version are dropped. Raises KeyError without an ending."""
         known = {f.name for f in fields(cls)}
         numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
-        return cls(**{**{k: v for k, v in data.items() if k in known}, "ending": Ending(data["ending"]), **numbers})
+        memory = MemoryTrace.from_json(data["memory"]) if data.get("memory") else None
+        read = {**numbers, "ending": Ending(data["ending"]), "memory": memory}
+        return cls(**{**{key: value for key, value in data.items() if key in known}, **read})
 
 
 _NUMBERS = ("value", "loss", "constraint")

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
@@ -23,6 +21,7 @@ from shared.ledger import Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
+from shared.outages import persistently
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending
 from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
@@ -238,16 +237,7 @@ class Supervisor:
         )
 
     def _persistently(self, step: Callable[[], T]) -> T:
-        """Repeats a step until the database answers. Ends only by success or by another error."""
-        for attempt in Retrying(
-            retry=retry_if_exception_type(ServiceUnavailable),
-            wait=wait_random_exponential(multiplier=0.25, max=5.0),
-            before_sleep=_note_wait,
-            reraise=True,
-        ):
-            with attempt:
-                return step()
-        raise InvariantBroken("an endless retry ended")
+        return persistently(step, _log)
 
     def _quietly(self, step: Callable[[], object], lease: Lease) -> bool:
         """For what the coordinator repeats anyway: tried once, and an outage is only noted."""
@@ -288,8 +278,3 @@ class Supervisor:
             cause=outcome.cause,
             reason=outcome.message or None,
         )
-
-
-def _note_wait(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    event(_log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)

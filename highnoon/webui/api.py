@@ -19,7 +19,7 @@ from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
 from shared.errors import InvalidInput, Problem
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 
 router = APIRouter(
     prefix="/api/hpo",

@@ -14,9 +14,9 @@ from highnoon.webui.library import MESSAGE, TICKET, Library, Study
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.steering import Steering
 from shared.errors import NoCompletedTrial, UnknownStudy
+from shared.ledger.attempts import AttemptRecord
 from shared.ledger.nodes import Worker
 from shared.ledger.overview import AttemptSpan, Lead, QueueState, RunningAttempt
-from shared.ledger.studies import AttemptRecord
 from shared.trial import Trial
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import SchemaMismatch, ServiceUnavailable
 from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
+from shared.ledger.upgrades import upgrade
 from shared.outages import service_error
 from shared.urls import masked, normalise
 
@@ -45,28 +46,36 @@ class Database:
             raise known from error
 
     def create_schema(self) -> None:
-        """Makes the tables if there are none. Raises SchemaMismatch when another version made them."""
+        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
         with self.transaction() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             metadata.create_all(connection)
-            if connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) is None:
+            found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+            if found is None:
                 connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+            elif int(found) < SCHEMA_VERSION:
+                upgrade(connection, int(found))
+                connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(SCHEMA_VERSION)))
         self.check_schema()
 
     def check_schema(self) -> None:
-        """Raises SchemaMismatch for the tables of another version, ServiceUnavailable while there are none."""
+        """Raises ServiceUnavailable until a coordinator has made the tables this version needs.
+
+        Raises SchemaMismatch for those of a newer one: waiting would not help.
+        """
         with self.transaction() as connection:
             if not inspect(connection).has_table(meta.name):
                 raise ServiceUnavailable(
                     f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it"
                 )
             found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-        if found != str(SCHEMA_VERSION):
-            raise SchemaMismatch(
-                f"database {masked(self.url)} has ledger version {found}, this HighNoon needs {SCHEMA_VERSION}: "
-                "use the HighNoon that made it, or another database"
-            )
+        if found == str(SCHEMA_VERSION):
+            return
+        problem = f"database {masked(self.url)} has ledger version {found}, this HighNoon needs {SCHEMA_VERSION}"
+        if int(found or 0) < SCHEMA_VERSION:
+            raise ServiceUnavailable(f"{problem}: start a coordinator of this version, which brings it up to date")
+        raise SchemaMismatch(f"{problem}: use the HighNoon that made it, or another database")
 
     def close(self) -> None:
         """Gives all connections back to the server."""

@@ -254,6 +254,7 @@ def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None
             signal=outcome.signal,
             peak_rss_bytes=outcome.peak_rss_bytes,
             log_tail=outcome.log_tail,
+            memory=outcome.memory.to_json() if outcome.memory is not None else None,
         )
     )
 

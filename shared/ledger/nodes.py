@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Integer, cast, insert, or_, select, update
 
@@ -14,7 +15,10 @@ from shared.states import WorkerState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One node's agent as the ledger knows it; `silent_s` is the age of its last sign of life."""
+    """One node's agent as the ledger knows it; `silent_s` is the age of its last sign of life.
+
+    `facts` is what it last said of its machine: memory, cores, GPUs, version.
+    """
 
     id: str
     host: str
@@ -23,6 +27,8 @@ class Worker:
     queues: tuple[str, ...]
     state: WorkerState
     silent_s: float
+    state_reason: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +62,19 @@ class Nodes:
                 )
             )
 
-    def beat(self, worker_id: str) -> WorkerState | None:
-        """Says "still here" and brings back the state others want it in; None when the row is gone."""
-        statement = update(workers).where(workers.c.id == worker_id).values(seen_at=db_now())
+    def beat(self, worker_id: str, facts: Mapping[str, Any] | None = None) -> WorkerState | None:
+        """Says "still here" and what the node has now; brings back the state others want it in, None without a row."""
+        said = {} if facts is None else {"facts": dict(facts)}
+        statement = update(workers).where(workers.c.id == worker_id).values(seen_at=db_now(), **said)
         with self._db.transaction() as connection:
             state = connection.scalar(statement.returning(workers.c.state))
         return None if state is None else WorkerState(state)
 
-    def mark(self, worker_id: str, state: WorkerState) -> None:
-        """Sets a worker's state: draining, quarantined, gone, or active again."""
+    def mark(self, worker_id: str, state: WorkerState, reason: str | None = None) -> None:
+        """Sets a worker's state: draining, quarantined, gone, or active again; and why, for people."""
+        statement = update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason)
         with self._db.transaction() as connection:
-            connection.execute(update(workers).where(workers.c.id == worker_id).values(state=state))
+            connection.execute(statement)
 
     def workers(self, *, silent_for_s: float) -> list[Worker]:
         """The workers that have not left and were seen within `silent_for_s` seconds."""
@@ -83,6 +91,8 @@ class Nodes:
                 queues=tuple(row["queues"]),
                 state=WorkerState(row["state"]),
                 silent_s=row["silent_s"],
+                state_reason=row["state_reason"],
+                facts=row["facts"] or {},
             )
             for row in rows
         ]

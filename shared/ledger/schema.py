@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -30,7 +31,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from shared.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -122,6 +123,10 @@ attempts = Table(
     Column("signal", String(16)),
     Column("peak_rss_bytes", BigInteger),
     Column("log_tail", Text),
+    # {"peak_bytes", "limit_bytes", "samples": [[seconds since its start, bytes], ...]}, the newest samples last.
+    Column("memory", _Json),
+    # Which code it ran: a digest of the objective's source tree, as its worker saw it.
+    Column("code", String(64)),
 )
 
 workers = Table(
@@ -136,7 +141,22 @@ workers = Table(
     Column("state", String(16), nullable=False, default=WorkerState.ACTIVE),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    # What the node has, as its agent last saw it: memory, cores, GPUs, version.
+    Column("facts", _Json),
+    # Why a person or the coordinator put it into its state.
+    Column("state_reason", Text),
     _one_of("state", WorkerState),
+)
+
+bundles = Table(
+    "hn_bundles",
+    metadata,
+    # Named by their content: a bundle never changes.
+    Column("digest", String(64), primary_key=True),
+    Column("archive", LargeBinary, nullable=False),
+    Column("signature", String(128), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
 )
 
 leader = Table(

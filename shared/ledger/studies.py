@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select
 from sqlalchemy.engine import RowMapping
 
 from shared.errors import UnknownStudy
+from shared.ledger.attempts import AttemptRecord, attempt_record
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, studies, tickets
 from shared.states import Ending, StudyState, TicketState
@@ -61,29 +62,6 @@ class StudyCounts:
     def running(self) -> int:
         """Attempts under way now."""
         return self.by_state.get(TicketState.LEASED, 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
-    """One row of the history of attempts."""
-
-    ticket_id: int
-    ordinal: int
-    attempt: int
-    host: str
-    pid: int
-    worker_id: str
-    trial_number: int | None
-    started_at: float
-    ended_at: float | None
-    ending: Ending | None
-    cause: str | None
-    message: str | None
-    exit_status: int | None
-    signal: str | None
-    peak_rss_bytes: int | None
-    log_path: str | None
-    log_tail: str | None
 
 
 class Studies:
@@ -243,7 +221,7 @@ class Studies:
             statement = statement.where(attempts.c.ticket_id == ticket_id)
         with self._db.transaction() as connection:
             rows = connection.execute(statement).mappings().all()
-        return [AttemptRecord(**{**row, "ending": Ending(row["ending"]) if row["ending"] else None}) for row in rows]
+        return [attempt_record(row) for row in rows]
 
     def clock(self) -> float:
         """The database's now: what the times of a StudyRecord are to be compared with."""

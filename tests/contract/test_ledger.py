@@ -16,16 +16,18 @@ from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnav
 from shared.lease import Disposition, Lease, Wish
 from shared.ledger import Control, Database, Leases, Nodes, Studies
 from shared.ledger.leases import Holder, Progress
-from shared.ledger.schema import db_now, studies, tickets
+from shared.ledger.schema import attempts, db_now, studies, tickets
 from shared.ledger.studies import StudyRecord
+from shared.ledger.upgrades import ADDED_BY
 from shared.states import Ending, StudyState, TicketState, WorkerState
 from shared.studies import OptunaStore
-from shared.trial import Outcome
+from shared.trial import MemoryTrace, Outcome
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 ANNA = Holder(worker_id="anna", host="node-a", pid=1)
 BERT = Holder(worker_id="bert", host="node-b", pid=2)
-DONE = Outcome(ending=Ending.COMPLETED, value=0.25)
+USED = MemoryTrace(peak_bytes=300, limit_bytes=400, samples=((0.5, 200), (1.0, 300)))
+DONE = Outcome(ending=Ending.COMPLETED, value=0.25, memory=USED)
 
 
 class Ledger:
@@ -102,6 +104,7 @@ def test_the_life_of_a_ticket(ledger: Ledger) -> None:
     assert ledger.studies.get("digits").state is StudyState.FINISHED
 
     (attempt,) = ledger.studies.attempts(study.id)
+    assert attempt.memory == USED
     assert (attempt.attempt, attempt.host, attempt.ending, attempt.trial_number) == (1, "node-a", Ending.COMPLETED, 0)
 
 
@@ -397,8 +400,13 @@ def test_retry_gives_failed_tickets_another_go_with_the_same_parameters(ledger: 
 def test_presence(ledger: Ledger) -> None:
     ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu", "gpu"])
     ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
+    assert ledger.nodes.beat("anna", {"cpus": 8}) is WorkerState.ACTIVE
     assert ledger.nodes.beat("anna") is WorkerState.ACTIVE
     assert ledger.nodes.beat("nobody") is None
+    ledger.nodes.mark("anna", WorkerState.QUARANTINED, "its GPU fell off the bus")
+    anna, _ = ledger.nodes.workers(silent_for_s=60.0)
+    assert (anna.state, anna.state_reason) == (WorkerState.QUARANTINED, "its GPU fell off the bus")
+    assert anna.facts == {"cpus": 8}, "a beat without facts keeps the last ones"
     assert [(worker.id, worker.queues) for worker in ledger.nodes.workers(silent_for_s=60)] == [
         ("anna", ("cpu", "gpu")),
         ("bert", ("cpu",)),
@@ -431,6 +439,21 @@ def test_the_database_refuses_a_lease_without_an_expiry(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     with pytest.raises(IntegrityError), ledger.database.transaction() as connection:
         connection.execute(update(tickets).where(tickets.c.id == ticket).values(state="leased"))
+
+
+def test_a_coordinator_brings_an_older_ledger_up_to_date_and_others_wait_for_it(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    with ledger.database.transaction() as connection:
+        connection.execute(text("UPDATE hn_meta SET value = '1' WHERE key = 'schema_version'"))
+        for column in (column for added in ADDED_BY.values() for column in added):
+            connection.execute(text(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}"))
+    with pytest.raises(ServiceUnavailable, match="start a coordinator of this version"):
+        ledger.database.check_schema()
+    ledger.database.create_schema()
+    ledger.database.check_schema()
+    assert ledger.leases.claim(ticket, ANNA, ttl_s=30.0) is not None
+    with ledger.database.transaction() as connection:
+        assert list(connection.execute(select(attempts.c.memory, attempts.c.code))) == [(None, None)]
 
 
 def test_creating_the_schema_twice_is_harmless_and_another_version_is_refused(ledger: Ledger) -> None:

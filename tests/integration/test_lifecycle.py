@@ -25,7 +25,7 @@ from coordinator.stack import Stack
 from shared.access import Access, opened
 from shared.broker import Broker
 from shared.errors import StudyConflict
-from shared.ledger.studies import AttemptRecord
+from shared.ledger.attempts import AttemptRecord
 from shared.settings import load_settings
 from shared.states import Ending, StudyState, TicketState, TrialState
 from tests.cluster import Books, Cluster

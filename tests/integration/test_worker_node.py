@@ -24,8 +24,8 @@ from sqlalchemy import select
 from coordinator.stack import Stack
 from shared.access import opened
 from shared.exits import Exit
+from shared.ledger.attempts import AttemptRecord
 from shared.ledger.schema import tickets, workers
-from shared.ledger.studies import AttemptRecord
 from shared.processes import identify
 from shared.states import Ending, TicketState, WorkerState
 from tests.cluster import Books, Cluster

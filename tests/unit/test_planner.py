@@ -67,8 +67,8 @@ def settled(*, ending: Ending = Ending.COMPLETED, age_s: float = 0.0) -> Settled
     return SettledTicket(ticket_id=7, attempt=1, study_id=1, trial_id=3, outcome=outcome, age_s=age_s)
 
 
-def cpu(slots: int, messages: int | None = 0) -> dict[str, QueueLoad]:
-    return {"cpu": QueueLoad(slots=slots, messages=messages)}
+def cpu(slots: int, messages: int | None = 0, lost: int = 0) -> dict[str, QueueLoad]:
+    return {"cpu": QueueLoad(slots=slots, messages=messages, lost=lost)}
 
 
 def test_dispatch_fills_the_free_slots_and_a_small_buffer() -> None:
@@ -133,15 +133,10 @@ def test_a_lost_ticket_has_no_worker_to_wait_for() -> None:
 
 def test_messages_that_redis_lost_are_sent_again() -> None:
     queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=20.0 - i) for i in range(4))
-    flushed = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2), queued=queued)
+    flushed = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, lost=4), queued=queued)
     assert plan(flushed, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0, 1, 2, 3))]
-    half = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, messages=3), queued=queued)
+    half = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, messages=3, lost=1), queued=queued)
     assert plan(half, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))]
-
-
-def test_a_message_that_was_just_sent_is_not_lost() -> None:
-    queued = (QueuedTicket(ticket_id=1, study_id=1, age_s=0.5),)
-    assert plan(Snapshot(steady_s=0, loads=(load(tickets={Q: 1}),), queues=cpu(2), queued=queued), RULES) == []
 
 
 def test_queued_for_long_though_slots_are_free_is_sent_again() -> None:
@@ -197,8 +192,13 @@ def test_a_target_value_stops_in_the_studys_direction() -> None:
 
 def test_failures_in_a_row_stop_and_one_success_between_them_does_not() -> None:
     limited = load(spec={"max_failures_in_a_row": 3}, tickets={W: 1})
-    failed, good = Ending.FAILED, Ending.COMPLETED
-    for recent, stops in (((failed,) * 3, True), ((failed, good, failed), False), ((failed,) * 2, False)):
+    failed, timed_out, good = Ending.FAILED, Ending.TIMED_OUT, Ending.COMPLETED
+    for recent, stops in (
+        ((failed,) * 3, True),
+        ((failed, timed_out, Ending.LOST), True),
+        ((failed, good, failed), False),
+        ((failed,) * 2, False),
+    ):
         actions = plan(Snapshot(steady_s=0, loads=(limited,), recent_endings={1: recent}), RULES)
         assert actions == ([Stop(study_id=1, reason="failures_in_a_row")] if stops else []), recent
 

@@ -24,7 +24,8 @@ from coordinator.report import (
 )
 from shared.errors import InvalidInput, Problem, ServiceUnavailable
 from shared.exits import Exit, show
-from shared.ledger.studies import AttemptRecord, StudyCounts, StudyRecord
+from shared.ledger.attempts import AttemptRecord
+from shared.ledger.studies import StudyCounts, StudyRecord
 from shared.states import Ending, StudyState, TicketState, TrialState
 from shared.terminal import say
 from shared.trial import Params, Report, Trial

@@ -1,6 +1,6 @@
 """Access to the ledger for commands: the cluster's database, or the embedded one of this home.
 
-Owns the choice between the two and nothing else.
+Owns the choice between the two, and whether one is there, and nothing else.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from coordinator.report import near
 from coordinator.stack import serving_database
 from shared.access import Access, opened
+from shared.embedded import attach
 from shared.errors import InvalidInput, Problem
 from shared.settings import Settings
 
@@ -25,6 +27,18 @@ def is_embedded(settings: Settings) -> bool:
         )
         raise InvalidInput("environment", [problem])
     return bool(missing)
+
+
+def is_served(settings: Settings) -> bool:
+    """True when the ledger can be read without starting a database for it. Connects to nobody."""
+    return settings.database_url is not None or attach(settings.home) is not None
+
+
+def why_nobody_coordinates(settings: Settings) -> str:
+    """Empty when somebody may: only of the embedded stack is it known without asking."""
+    if is_served(settings):
+        return ""
+    return f"no coordinator runs in {near(settings.home)} now; python -m coordinator start runs one"
 
 
 @contextmanager

@@ -7,9 +7,10 @@ not closed ticket is told again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
+from coordinator.metrics import Deeds
 from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
@@ -22,16 +23,30 @@ from shared.messages import RunTrial
 
 _log = logging.getLogger("coordinator.actions")
 
+_NAMES: Mapping[type[Action], str] = {
+    Tell: "tell",
+    Reap: "reap",
+    FailOrphan: "fail_orphan",
+    Stop: "stop",
+    Close: "close_study",
+    Resend: "resend",
+    Dispatch: "dispatch",
+}
+"""As metrics call them."""
+
 
 class Performer:
     """One leader's hands."""
 
-    def __init__(self, *, database: Database, broker: Broker, optuna: OptunaSide, observer: Observer) -> None:
+    def __init__(
+        self, *, database: Database, broker: Broker, optuna: OptunaSide, observer: Observer, deeds: Deeds
+    ) -> None:
         self._control = Control(database)
         self._leases = Leases(database)
         self._broker = broker
         self._optuna = optuna
         self._observer = observer
+        self._deeds = deeds
         self._studies: dict[int, StudyRecord] = {}
 
     def perform(self, actions: Sequence[Action], snapshot: Snapshot) -> None:
@@ -39,6 +54,7 @@ class Performer:
         self._studies = {load.study.id: load.study for load in snapshot.loads}
         for action in actions:
             self._perform(action)
+            self._deeds.did(_NAMES[type(action)])
 
     def _perform(self, action: Action) -> None:
         match action:

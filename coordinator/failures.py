@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from coordinator.report import near
 from shared.ledger.attempts import AttemptRecord
@@ -47,15 +48,39 @@ def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
     return found
 
 
-def account(attempt: AttemptRecord, traceback: str = "") -> list[str]:
-    """All that is known of one attempt: who, where, why, its traceback and the last lines that it printed."""
-    said = (attempt.log_tail or "").rstrip()
+def account(attempt: AttemptRecord, traceback: str = "", printed: Sequence[str] | None = None) -> list[str]:
+    """All that is known of one attempt: who, where, why, its traceback and the last lines that it printed.
+
+    `printed` are these lines where they are known better than the ledger does.
+    """
+    said = (attempt.log_tail or "").rstrip().splitlines() if printed is None else printed
+    return [
+        *verdict(attempt, traceback),
+        f"{_log(attempt)}, its last lines:" if said else f"{_log(attempt)}, nothing printed",
+        *(f"  | {line}" for line in said),
+    ]
+
+
+def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
+    """Who, where and why, without what it printed."""
     return [
         f"trial {_number(attempt)}, attempt {attempt.attempt} on host {attempt.host}: {attempt.ending or 'running'}",
         *filter(None, [_reason(attempt), traceback.rstrip()]),
-        f"{_log(attempt)}, its last lines:" if said else f"{_log(attempt)}, nothing printed",
-        *(f"  | {line}" for line in said.splitlines()),
     ]
+
+
+def attempt_object(attempt: AttemptRecord, traceback: str, printed: Sequence[str]) -> dict[str, Any]:
+    """An attempt for programs."""
+    kept = ("attempt", "host", "pid", "ending", "cause", "message", "exit_status", "signal", "peak_rss_bytes")
+    return {
+        "trial": attempt.trial_number,
+        **{name: getattr(attempt, name) for name in kept},
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "traceback": traceback,
+        "log_path": attempt.log_path,
+        "lines": list(printed),
+    }
 
 
 def _kind(attempt: AttemptRecord) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from coordinator.flower import flower_login
 from coordinator.services.process import Command, OwnedProcess
 from shared.errors import EmbeddedServiceError
 from shared.exits import Exit
@@ -34,6 +35,7 @@ class Fleet:
         self._dashboard_port = home.service("dashboard").port
         self._flower: OwnedProcess | None = None
         self._flower_port = home.service("flower").port
+        self.flower_login = flower_login(home.root)
 
     @property
     def worker_log(self) -> Path:
@@ -107,5 +109,6 @@ class Fleet:
                 "HIGHNOON_DATABASE_URL": self._settings.database_url or "",
                 "HIGHNOON_REDIS_URL": self._settings.redis_url or "",
                 "HIGHNOON_HOME": str(self._home.root),
+                "HIGHNOON_WEBUI_FLOWER_URL": self.flower_url,
             },
         )

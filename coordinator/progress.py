@@ -13,7 +13,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.report import failed_count, pruned_count, spelled, spelled_s, wanted_count
+from coordinator.report import (
+    as_json_line,
+    failed_count,
+    pruned_count,
+    spelled,
+    spelled_s,
+    study_object,
+    wanted_count,
+)
 from shared.errors import ServiceUnavailable
 from shared.ledger import Studies
 from shared.ledger.studies import StudyCounts, StudyRecord
@@ -72,9 +80,11 @@ class Pace:
         return done / (now - self._running_since) * 60
 
 
-def watch(name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool]) -> Standing | None:
+def watch(
+    name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool], on: Display | None = None
+) -> Standing | None:
     """Shows the study until it is over, and returns how it stands then; None when `go_on` ended the watch."""
-    display: Display = Bar(console) if console.is_terminal else Lines(console)
+    display: Display = on or (Bar(console) if console.is_terminal else Lines(console))
     pace = Pace(studies.counts(studies.get(name).id).closed)
     away = False
     try:
@@ -114,6 +124,18 @@ def summary(standing: Standing) -> str:
     return "  ".join(parts)
 
 
+def bar(standing: Standing) -> Table:
+    """One line as wide as the terminal: name, bar, trials."""
+    done, wanted = standing.counts.closed, wanted_count(standing.counts)
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    drawn = ProgressBar(total=max(wanted, 1), completed=done)
+    grid.add_row(Text(standing.record.name, style="bold"), drawn, f"{done}/{wanted}")
+    return grid
+
+
 class Bar:
     """Two lines of a terminal that are drawn again and again; what is said scrolls above them."""
 
@@ -122,14 +144,7 @@ class Bar:
         self._live.start()
 
     def show(self, standing: Standing) -> None:
-        done, wanted = standing.counts.closed, wanted_count(standing.counts)
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
-        grid.add_column(ratio=1)
-        grid.add_column(no_wrap=True, justify="right")
-        bar = ProgressBar(total=max(wanted, 1), completed=done)
-        grid.add_row(Text(standing.record.name, style="bold"), bar, f"{done}/{wanted}")
-        self._live.update(Group(grid, Text(summary(standing))))
+        self._live.update(Group(bar(standing), Text(summary(standing))))
 
     def say(self, line: str) -> None:
         say(self._live.console, line, style="yellow")
@@ -156,6 +171,26 @@ class Lines:
 
     def say(self, line: str) -> None:
         say(self._console, line)
+
+    def close(self) -> None:
+        return
+
+
+class Objects:
+    """An object of JSON a line when something has changed, for programs."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._shown = ""
+
+    def show(self, standing: Standing) -> None:
+        line = as_json_line(study_object(standing.record, standing.counts, standing.best))
+        if line != self._shown:
+            self._shown = line
+            self._write(line)
+
+    def say(self, line: str) -> None:
+        self._write(as_json_line({"note": line}))
 
     def close(self) -> None:
         return

@@ -7,7 +7,6 @@ has a width.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from shared.ledger.studies import StudyCounts, StudyRecord
+from shared.plain import finite
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, TicketState
 from shared.terminal import fitted
 from shared.trial import Params, ParamValue, Trial
 
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _INDENT = " " * 7
+_LONGEST_BAR = 40
 _DIGITS = 4
 """Of a parameter in a list of trials; `best` and `--json` give more."""
 
@@ -40,6 +42,14 @@ def spelled_s(seconds: float | None) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def spelled_bytes(count: int | None) -> str:
+    """A size: 640 MB, 3.9 GB."""
+    if count is None:
+        return "-"
+    value, unit = next(((count / size, unit) for size, unit in _UNITS if count >= size), (count, "B"))
+    return f"{value:.3g} {unit}"
 
 
 def near(path: Path | str) -> str:
@@ -98,6 +108,14 @@ def params_table(params: Params) -> list[str]:
     return aligned([(name, spelled(value)) for name, value in params.items()]) if params else []
 
 
+def importance_table(shares: Mapping[str, float]) -> list[str]:
+    """A line with a bar per parameter, the most important first."""
+    most = max(shares.values(), default=0.0) or 1.0
+    bars = ["█" * round(_LONGEST_BAR * share / most) or "▏" for share in shares.values()]
+    rows = [(name, f"{share:.1%}", bar) for (name, share), bar in zip(shares.items(), bars, strict=True)]
+    return aligned([("parameter", "share", ""), *rows], right={1})
+
+
 def wanted_count(counts: StudyCounts) -> int:
     """Trials that are to be closed in the end."""
     return counts.total - counts.by_state.get(TicketState.CANCELLED, 0)
@@ -152,15 +170,12 @@ def trial_object(trial: Trial) -> dict[str, Any]:
 
 def as_json(value: object) -> str:
     """Strict JSON. It has no nan and no infinity: they become null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
+    return json.dumps(finite(value), indent=2, allow_nan=False)
 
 
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def as_json_line(value: object) -> str:
+    """The same on one line, for a stream of them."""
+    return json.dumps(finite(value), allow_nan=False)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], right: Container[int]) -> Iterator[str]:

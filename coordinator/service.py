@@ -10,6 +10,7 @@ import time
 import uuid
 
 from coordinator.actions import Performer
+from coordinator.metrics import Deeds
 from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Rules, plan
@@ -30,13 +31,24 @@ meanwhile: with four messages a slot, 40 trials a second and slot."""
 class Service:
     """One coordinator. `serve` in a thread or as a process's main loop; `tick` by hand in tests."""
 
-    def __init__(self, settings: Settings, *, database: Database, store: OptunaStore, broker: Broker) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        store: OptunaStore,
+        broker: Broker,
+        deeds: Deeds | None = None,
+    ) -> None:
         self._settings = settings
+        self._deeds = deeds or Deeds()
         self._nodes = Nodes(database)
         self._broker = broker
         optuna = OptunaSide(store)
         self._observer = Observer(settings, database=database, broker=broker, optuna=optuna)
-        self._performer = Performer(database=database, broker=broker, optuna=optuna, observer=self._observer)
+        self._performer = Performer(
+            database=database, broker=broker, optuna=optuna, observer=self._observer, deeds=self._deeds
+        )
         self._rules = Rules(
             lease_s=settings.lease_s,
             tell_grace_s=settings.tell_grace_s,
@@ -54,10 +66,12 @@ class Service:
                 self.tick()
             except ServiceUnavailable as error:
                 self._steady_since = None
+                self._deeds.failed()
                 event(_log, "outage", level=logging.WARNING, during="tick", error=error)
             except Exception:
                 # One bad tick (a study deleted under us, a bug) must not end the service for all the others.
                 self._steady_since = None
+                self._deeds.failed()
                 _log.exception("action=tick_failed")
             self._broker.wait_for_bell(self._settings.tick_s)
             stopping.wait(_BREATH_S)
@@ -66,14 +80,16 @@ class Service:
     def tick(self) -> bool:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
+        self._deeds.led(leadership.mine)
         if not leadership.mine:
             self._steady_since = None
             return False
         if leadership.term != self._term:
             self._term = leadership.term
             event(_log, "lead", term=leadership.term)
-        snapshot = self._observer.look(steady_s=self._steady_s())
-        self._performer.perform(plan(snapshot, self._rules), snapshot)
+        with self._deeds.tick():
+            snapshot = self._observer.look(steady_s=self._steady_s())
+            self._performer.perform(plan(snapshot, self._rules), snapshot)
         return True
 
     def _steady_s(self) -> float:

@@ -20,6 +20,8 @@ from rich.text import Text
 from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
+from coordinator.flower import USER
+from coordinator.metrics import served_metrics
 from coordinator.progress import Say, watch
 from coordinator.report import near
 from coordinator.service import Service
@@ -109,10 +111,11 @@ def _coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend:
         broker = _patiently(lambda: connections.enter_context(_answering(redis_url)), stopping, console)
         if access is None or broker is None:
             return Exit.INTERRUPTED
+        deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
         submission = None if errand.spec is None else submit(errand.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
-        service = Service(settings, database=access.database, store=access.store, broker=broker)
+        service = Service(settings, database=access.database, store=access.store, broker=broker, deeds=deeds)
         with _serving(service, broker):
 
             def go_on(tell: Say) -> bool:
@@ -134,7 +137,10 @@ def _say_where(errand: Errand, fleet: Fleet) -> None:
     slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
     _say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
     _say_row(errand.console, "dashboard", fleet.dashboard_url)
+    login = fleet.flower_login
     _say_row(errand.console, "flower", fleet.flower_url)
+    password = f"password {login.password}" if login.fresh else f"password in {near(login.kept_in)}"
+    _say_row(errand.console, "", f"user {USER}, {password}")
     _say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
     _say_row(errand.console, "optuna", f"python -m coordinator exec optuna trials --study-name {name}")
 

@@ -77,6 +77,7 @@ class Broker:
                     self._app.send_task(
                         RUN_TRIAL_TASK,
                         kwargs=message.to_kwargs(),
+                        kwargsrepr=message.shown(),
                         queue=queue_name(resource),
                         producer=producer,
                         retry=False,

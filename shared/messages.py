@@ -33,8 +33,12 @@ class RunTrial:
     version: int = PROTOCOL_VERSION
 
     def to_kwargs(self) -> dict[str, Any]:
-        """The task's keyword arguments, as Flower shows them."""
+        """The task's keyword arguments."""
         return {"study": self.study, "ticket": self.ticket, "version": self.version}
+
+    def shown(self) -> str:
+        """How Flower shows them."""
+        return f"{self.study}, ticket {self.ticket}"
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RunTrial:

@@ -27,7 +27,8 @@ from pydantic_settings import (
 
 from shared.errors import InvalidInput, Problem
 from shared.secret_files import SECRET_FILES, with_secret_files
-from shared.urls import masked, normalise
+from shared.tokens import SHORTEST_TOKEN
+from shared.urls import is_loopback, masked, normalise
 
 PREFIX = "HIGHNOON_"
 ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
@@ -46,12 +47,13 @@ READ_ELSEWHERE = (
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 
 REDIS_SCHEMES = ("redis://", "rediss://")
-SECRETS = frozenset({"database_url", "redis_url"})
+SECRETS = frozenset({"database_url", "redis_url", "metrics_token"})
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _lowered(value: object) -> object:
@@ -98,6 +100,11 @@ class Settings(BaseSettings):
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
+
+    metrics_port: Port = 0
+    worker_metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_token: str | None = None
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
@@ -155,6 +162,20 @@ class Settings(BaseSettings):
         if tick_s is not None and leader_ttl_s <= tick_s:
             raise ValueError(f"must be more than tick_s ({tick_s:g}), or leadership ends between two ticks")
         return leader_ttl_s
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _others_need_a_token(cls, token: str | None, info: ValidationInfo) -> str | None:
+        host = info.data.get("metrics_host", "")
+        is_on = info.data.get("metrics_port") or info.data.get("worker_metrics_port")
+        if token is None and is_on and not is_loopback(host):
+            hint = "Set HIGHNOON_METRICS_TOKEN, and the same as bearer token in Prometheus."
+            raise PydanticCustomError("token", f"is needed where others can reach the metrics ({host})", {"hint": hint})
+        if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
+            hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+            message = f"must be {SHORTEST_TOKEN} or more printable ASCII characters"
+            raise PydanticCustomError("token", message, {"hint": hint})
+        return token
 
     def describe(self) -> tuple[SettingRow, ...]:
         """Every setting with its value (secrets masked) and where it came from, for people."""
@@ -271,5 +292,5 @@ def _shown(name: str, value: object) -> str:
     if value is None:
         return "not set"
     if name in SECRETS:
-        return masked(str(value))
+        return masked(str(value)) if name.endswith("_url") else "***"
     return ",".join(value) or "nothing" if isinstance(value, tuple) else str(value)

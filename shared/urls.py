@@ -1,4 +1,4 @@
-"""How a database address is spelled: the driver named, the password hidden.
+"""How addresses are spelled: a database's with its driver named and its password hidden, and which hosts are loopback.
 
 SQLAlchemy resolves a bare `postgresql://` or `mysql://` to another driver in other releases, so the drivers that
 we install are named here, once, before an address reaches any engine. Owns spelling only: opens nothing, and
@@ -7,6 +7,7 @@ leaves WAL and busy timeouts to whoever does.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from difflib import get_close_matches
 
@@ -44,6 +45,14 @@ def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
 def masked(url: str) -> str:
     """The address with every password in it replaced by ***; never raises, for logs, errors and `doctor`."""
     return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", url))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _explicit(dialect: str, driver: str) -> str:

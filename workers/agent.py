@@ -24,6 +24,7 @@ from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
 from workers.checkpoints import sweep
+from workers.metrics import node_metrics
 from workers.node import Node, threads_per_slot, without_secrets
 from workers.slot import SlotNote, SlotNotes
 
@@ -57,9 +58,16 @@ class Agent:
         self._kill_pool_at: float | None = None
 
     def run(self) -> int:
-        """Serves until drained. Returns the exit code."""
+        """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
+        # Before the metrics' threads begin: a signal must reach `_hear_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        self._notes.prepare()
+        with node_metrics(self._node) as port:
+            self._notes.prepare()
+            if port is not None:
+                event(_log, "metrics", worker=self._node.worker_id[:8], port=port)
+            return self._serve()
+
+    def _serve(self) -> int:
         # The pool imports TensorFlow meanwhile; it takes no message before it has.
         pool = self._start_pool()
         try:

@@ -68,6 +68,10 @@ class SlotNotes:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
         return not any(note.writer_is_alive for note in self._all())
 
+    def busy(self) -> int:
+        """How many living supervisors have an attempt under way."""
+        return sum(note.attempt is not None and note.writer_is_alive for note in self._all())
+
     def orphaned(self) -> list[SlotNote]:
         """Notes whose supervisor is dead."""
         return [note for note in self._all() if not note.writer_is_alive]

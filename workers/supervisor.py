@@ -32,6 +32,7 @@ from workers.launch import ThreadTrial, fork_is_safe, launch
 from workers.node import Node
 from workers.output import Output
 from workers.slot import SlotNotes
+from workers.telemetry import Telemetry
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
 
@@ -66,12 +67,13 @@ class Supervisor:
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        with self._notes.at_work(message.study, message.ticket):
+        with self._notes.at_work(message.study, message.ticket), self._telemetry.attempt():
             lease = self._claim(message)
             if lease is None:
                 return
@@ -85,7 +87,8 @@ class Supervisor:
     def _attempt(self, lease: Lease) -> None:
         try:
             study = self._study(lease)
-            trial = self._ask(study, lease)
+            with self._telemetry.step("ask"):
+                trial = self._ask(study, lease)
             outcome = self._run(study, lease, trial)
             self._conclude(study, lease, trial, outcome)
         except LeaseLost as error:
@@ -100,7 +103,8 @@ class Supervisor:
             self._decline(message)
             return None
         ttl_s = self._node.settings.lease_s
-        lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
+        with self._telemetry.step("claim"):
+            lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
         if lease is not None:
             self._event("claim", lease)
         return lease
@@ -184,9 +188,11 @@ class Supervisor:
         """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
         policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
         disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+        self._telemetry.decided(outcome, disposition)
         checkpoints = self._checkpoints(lease)
         if disposition is Disposition.SETTLE:
-            self._persistently(lambda: self._leases.settle(lease, outcome))
+            with self._telemetry.step("settle"):
+                self._persistently(lambda: self._leases.settle(lease, outcome))
             checkpoints.remove()
             self._log_outcome(lease, trial, outcome)
             self._tell(study, lease, trial, outcome)
@@ -200,7 +206,8 @@ class Supervisor:
 
     def _tell(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
         """If this does not get through, the coordinator tells the same outcome in a few seconds."""
-        told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
+        with self._telemetry.step("tell"):
+            told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
         if told:
             self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
 

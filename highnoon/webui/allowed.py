@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from highnoon.webui.library import Study
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem, nearest
 from shared.objective import ObjectiveRef
 

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from highnoon.webui import exports
 from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.library import Study
 from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyWish, TrialWish, choose_studies, choose_trials
 from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem
 from shared.ledger.attempts import AttemptRecord
 
@@ -203,7 +203,7 @@ def export_best(desk: Here, study: str, format: Literal["json", "yaml", "toml", 
     """The best configuration as a file."""
     found = desk.library.study(study)
     kind = exports.BEST[format]
-    text = kind.write(found, desk.best(found))
+    text = kind.write(found.name, desk.best(found))
     return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
 
 

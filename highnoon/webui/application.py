@@ -17,13 +17,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from highnoon.webui import api, assets, pages, problems
+from highnoon.webui import api, assets, entrance, new_study, pages, problems
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.desk import Desk
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
 from highnoon.webui.guard import Guard, Refused
 from highnoon.webui.library import Library
+from highnoon.webui.rendering import error_page
 from highnoon.webui.sessions import Doorman
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.steering import Steering
@@ -60,9 +61,8 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
         lifespan=_lifespan,
     )
     app.state.desk = desk
-    app.include_router(api.router)
-    app.include_router(pages.router)
-    app.include_router(assets.router)
+    for routes in (api, new_study, pages, entrance, assets):
+        app.include_router(routes.router)
     app.add_route("/health", _health, include_in_schema=False)
     app.add_exception_handler(HighNoonError, _explain)
     app.add_exception_handler(Refused, _refuse)
@@ -137,7 +137,7 @@ def _told(request: Request, status: int, detail: str, found: object = ()) -> Res
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         headers = {"retry-after": "5"} if status == 503 else None
         return problems.problem_response(status, detail, mistakes, headers)
-    return pages.error_page(request, status, detail, mistakes)
+    return error_page(request, status, detail, mistakes)
 
 
 def _detail(error: HighNoonError) -> str:

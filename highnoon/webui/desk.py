@@ -10,9 +10,11 @@ from starlette.requests import Request
 
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
-from highnoon.webui.library import MESSAGE, TICKET, Library, Study
+from highnoon.webui.library import Library
 from highnoon.webui.settings import WebSettings
+from highnoon.webui.snapshot import MESSAGE, TICKET
 from highnoon.webui.steering import Steering
+from highnoon.webui.studies import Study
 from shared.errors import NoCompletedTrial, UnknownStudy
 from shared.ledger.attempts import AttemptRecord
 from shared.ledger.nodes import Worker

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from threading import Lock
 
 from highnoon.webui.charts import FIGURES, Question
-from highnoon.webui.library import Library, Study
+from highnoon.webui.library import Library
 from highnoon.webui.plain import dumps
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem, nearest
 
 _MOST_BYTES = 48_000_000

@@ -6,92 +6,21 @@ Owns the connections and what is remembered between two requests. Changes nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
+from highnoon.webui.snapshot import Snapshot, taken
+from highnoon.webui.studies import Study, named, of_ledger, of_optuna
 from shared.access import Access, opened
 from shared.errors import UnknownStudy, nearest
 from shared.ledger import Nodes, Overview
-from shared.ledger.overview import Standing
-from shared.ledger.studies import StudyRecord
-from shared.space import SearchSpace, written_form
-from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
+from shared.states import TrialState
 from shared.studies import StudyEntry, StudyView
-from shared.trial import Trial
 
 FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one look at the database."""
-
-CAUSE, ENDING, MESSAGE, TICKET = "highnoon:cause", "highnoon:ending", "highnoon:message", "highnoon:ticket"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """One study, whoever made it. `record` is None for one that no coordinator knows: such a one is only read."""
-
-    name: str
-    direction: str
-    total: int
-    complete: int
-    pruned: int
-    failed: int
-    running: int
-    waiting: int
-    best: float | None
-    record: StudyRecord | None = None
-
-    @property
-    def state(self) -> str:
-        """The ledger's word; `external` for a study that is steered elsewhere."""
-        return "external" if self.record is None else str(self.record.state)
-
-    @property
-    def id(self) -> int | None:
-        """The ledger's id."""
-        return None if self.record is None else self.record.id
-
-    @property
-    def over(self) -> int:
-        """Trials that have ended."""
-        return self.complete + self.pruned + self.failed
-
-    @property
-    def is_live(self) -> bool:
-        """Whether something about it may change by itself."""
-        return self.running > 0 or (self.record is not None and not self.record.is_over)
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """What a person decided; empty for a study of somebody else."""
-        return {} if self.record is None else self.record.spec
-
-    @property
-    def maximize(self) -> bool:
-        """Whether more is better."""
-        return self.direction == "maximize"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A study's trials at one moment; `version` changes whenever any of them did."""
-
-    trials: tuple[Trial, ...]
-    space: SearchSpace
-    maximize: bool
-    version: tuple[int, int, int]
-
-    @property
-    def best(self) -> Trial | None:
-        """The best completed trial."""
-        return best_of(self.trials, maximize=self.maximize)
-
-    @property
-    def written_space(self) -> dict[str, Any]:
-        """The search space in the grammar of a study file."""
-        return {name: written_form(param) for name, param in self.space.items()}
 
 
 @dataclass(slots=True)
@@ -163,16 +92,19 @@ class Library:
         standings = Overview(access.database).standings() if self.has_ledger() else []
         ours = {standing.record.name for standing in standings}
         others = [entry for entry in access.store.catalogue() if entry.name not in ours]
-        found = [*map(_of_ledger, reversed(standings)), *(self._of_optuna(entry) for entry in reversed(others))]
+        found = [
+            *map(of_ledger, reversed(standings)),
+            *(of_optuna(entry, self._best_of(entry)) for entry in reversed(others)),
+        ]
         self._studies = (self._clock(), found)
         return found
 
     def study(self, key: str, *, fresh: bool = False) -> Study:
         """The study of that name, else of that id; `fresh` for who is about to change it. Raises UnknownStudy."""
-        found = None if fresh else _named(key, self.studies())
+        found = None if fresh else named(key, self.studies())
         if found is None:
             self._studies = None
-            found = _named(key, self.studies())
+            found = named(key, self.studies())
         if found is not None:
             return found
         studies = self.studies()
@@ -185,7 +117,7 @@ class Library:
         shelf = self._shelf(name)
         with shelf.lock:
             if shelf.snapshot is None or self._clock() - shelf.seen_at > FRESH_S:
-                shelf.snapshot = _snapshot(shelf.view, shelf.snapshot)
+                shelf.snapshot = taken(shelf.view, shelf.snapshot)
                 shelf.seen_at = self._clock()
             return shelf.snapshot
 
@@ -231,19 +163,9 @@ class Library:
                 known = self._shelves[name] = _Shelf(view=access.store.view(name))
             return known
 
-    def _of_optuna(self, entry: StudyEntry) -> Study:
+    def _best_of(self, entry: StudyEntry) -> float | None:
         best = self.snapshot(entry.name).best if entry.by_state.get(TrialState.COMPLETE) else None
-        return Study(
-            name=entry.name,
-            direction=entry.direction,
-            total=entry.total,
-            complete=entry.by_state.get(TrialState.COMPLETE, 0),
-            pruned=entry.by_state.get(TrialState.PRUNED, 0),
-            failed=entry.by_state.get(TrialState.FAIL, 0),
-            running=entry.by_state.get(TrialState.RUNNING, 0),
-            waiting=entry.by_state.get(TrialState.WAITING, 0),
-            best=None if best is None else best.value,
-        )
+        return None if best is None else best.value
 
     def _drop(self) -> None:
         if self._open is not None:
@@ -252,60 +174,3 @@ class Library:
         self._shelves.clear()
         self._has_ledger = False
         self._studies = None
-
-
-def _named(key: str, studies: Sequence[Study]) -> Study | None:
-    by_id = (study for study in studies if str(study.id) == key)
-    return next((study for study in studies if study.name == key), None) or next(by_id, None)
-
-
-def best_of(trials: tuple[Trial, ...], *, maximize: bool) -> Trial | None:
-    """The best completed trial that has a value; the first of equals."""
-    valued = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    if not valued:
-        return None
-    return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
-
-
-def cause_of(trial: Trial) -> str:
-    """Why a trial ended early; empty when there is nothing to explain."""
-    return str(trial.attrs.get(CAUSE) or "")
-
-
-def ending_of(trial: Trial) -> str:
-    """How its attempt ended, in the ledger's words; Optuna's where there are none."""
-    return str(trial.attrs.get(ENDING) or trial.state.lower())
-
-
-def _snapshot(view: StudyView, before: Snapshot | None) -> Snapshot:
-    trials = tuple(view.trials())
-    ended = sum(trial.state in _ENDED for trial in trials)
-    reports = sum(len(trial.reports) for trial in trials if trial.state is TrialState.RUNNING)
-    version = (len(trials), ended, reports)
-    if before is not None and before.version == version:
-        return before
-    return Snapshot(trials=trials, space=view.space(), maximize=view.direction == "maximize", version=version)
-
-
-_ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
-
-
-def _of_ledger(standing: Standing) -> Study:
-    counts = standing.counts
-    failed = {Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS}
-    return Study(
-        name=standing.record.name,
-        direction=standing.record.spec["direction"],
-        total=counts.total - counts.by_state.get(TicketState.CANCELLED, 0),
-        complete=counts.by_ending.get(Ending.COMPLETED, 0),
-        pruned=counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0),
-        failed=sum(count for ending, count in counts.by_ending.items() if ending in failed),
-        running=counts.running,
-        waiting=sum(counts.by_state.get(state, 0) for state in (TicketState.WAITING, TicketState.QUEUED)),
-        best=standing.best_value,
-        record=standing.record,
-    )
-
-
-STATES = (*(str(state) for state in StudyState), "external")
-"""What `Study.state` may be."""

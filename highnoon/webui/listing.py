@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from highnoon.webui.library import Study, cause_of, ending_of
+from highnoon.webui.snapshot import cause_of, ending_of
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem, nearest
 from shared.states import TrialState
 from shared.trial import Trial

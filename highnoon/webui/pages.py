@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from http import HTTPStatus
-from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from highnoon.webui import assets, charts, exports, forms
+from highnoon.webui import charts, exports, forms
 from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.formats import FILTERS, segment, sparkline
-from highnoon.webui.guard import Guard
-from highnoon.webui.library import STATES, Study, cause_of, ending_of
+from highnoon.webui.formats import segment, sparkline
 from highnoon.webui.listing import StudyWish, TrialWish, choose_studies, choose_trials
-from highnoon.webui.sessions import Visitor
-from shared.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
+from highnoon.webui.rendering import form_fields, shown
+from highnoon.webui.snapshot import cause_of, ending_of
+from highnoon.webui.studies import STATES, Study
+from shared.errors import InvalidInput, Problem, UnknownStudy
 from shared.states import TrialState
 from shared.studies.endings import TRACEBACK
 
 router = APIRouter(include_in_schema=False)
 
 
-async def _form_fields(request: Request) -> dict[str, str]:
-    return dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))
-
-
 Here = Annotated[Desk, Depends(desk_of)]
-Sent = Annotated[dict[str, str], Depends(_form_fields)]
+Sent = Annotated[dict[str, str], Depends(form_fields)]
 
 _PER_PAGE = 50
 _FEW = 12
-
-_environment = Environment(
-    loader=PackageLoader("highnoon.webui", "templates"),
-    autoescape=select_autoescape(default=True, default_for_string=True),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.filters.update(FILTERS)
-_environment.globals.update(asset=assets.address, cause_of=cause_of, ending_of=ending_of)
-_templates = Jinja2Templates(env=_environment)
 
 
 @router.get("/")
@@ -66,46 +46,15 @@ def browse(request: Request, desk: Here) -> Response:
     page = choose_studies(studies, wish)
     has_ledger = desk.library.has_ledger()
     sparks = {study.name: _spark(desk, study) for study in page.items}
-    shown = {"page": page, "wish": wish, "total": len(studies), "sparks": sparks, "states": STATES}
-    return _shown(request, "studies.html", {**shown, "has_ledger": has_ledger})
-
-
-@router.get("/hpo/new")
-def new_study(request: Request, desk: Here) -> Response:
-    """The form of a new study, or of one like another."""
-    like = request.query_params.get("like")
-    form = forms.StudyForm(values={"n_trials": "50", "direction": "minimize"})
-    if like is not None:
-        study = desk.library.study(like)
-        if study.record is not None:
-            form = forms.form_of(study.spec, name=f"{study.name}-2")
-    return _form(request, desk, form)
-
-
-@router.post("/hpo/new")
-def create_study(request: Request, desk: Here, sent: Sent) -> Response:
-    """Checks the form and submits it; with mistakes it is shown again, with a message beside each field."""
-    form = forms.read_form(sent)
-    if sent.get("action") == "add":
-        return _form(request, desk, forms.with_row(form))
-    problems = forms.duplicates(form)
-    try:
-        if problems:
-            raise InvalidInput("study", problems)
-        submission = desk.steering.create(forms.written(form))
-    except InvalidInput as invalid:
-        return _form(request, desk, forms.with_problems(form, invalid.problems), status=422)
-    except StudyConflict as conflict:
-        problem = Problem(key="name", message=str(conflict))
-        return _form(request, desk, forms.with_problems(form, [problem]), status=409)
-    return RedirectResponse(f"/hpo/studies/{segment(submission.spec.name)}", status_code=303)
+    context = {"page": page, "wish": wish, "total": len(studies), "sparks": sparks, "states": STATES}
+    return shown(request, "studies.html", {**context, "has_ledger": has_ledger})
 
 
 @router.get("/hpo/cluster")
 def cluster(request: Request, desk: Here) -> Response:
     """Who is there and what it does."""
     found = desk.cluster() if desk.library.has_ledger() else None
-    return _shown(request, "cluster.html", {"cluster": found})
+    return shown(request, "cluster.html", {"cluster": found, "flower_url": desk.settings.flower_url})
 
 
 @router.get("/hpo/studies/{name:path}/trials/{number:int}")
@@ -115,7 +64,7 @@ def show_trial(request: Request, desk: Here, name: str, number: int) -> Response
     trial = desk.trial(study, number)
     attempts = desk.attempts(study, trial)
     own = next((attempt for attempt in attempts if attempt.trial_number == number), None)
-    shown = {
+    context = {
         "study": study,
         "trial": trial,
         "attempts": attempts,
@@ -123,7 +72,7 @@ def show_trial(request: Request, desk: Here, name: str, number: int) -> Response
         "space": desk.library.snapshot(study.name).space,
     }
     told = {"message": desk.message_of(trial), "traceback": str(trial.attrs.get(TRACEBACK) or "")}
-    return _shown(request, "trial.html", {**shown, **told, "count": len(desk.library.snapshot(study.name).trials)})
+    return shown(request, "trial.html", {**context, **told, "count": len(desk.library.snapshot(study.name).trials)})
 
 
 @router.get("/hpo/studies/{name:path}/trials")
@@ -142,9 +91,9 @@ def list_trials(request: Request, desk: Here, name: str) -> Response:
     names = list(snapshot.space)
     page = choose_trials(snapshot.trials, wish, names)
     causes = sorted({word for trial in snapshot.trials for word in (cause_of(trial), ending_of(trial)) if word})
-    shown = {"study": study, "page": page, "wish": wish, "names": names, "causes": causes}
+    context = {"study": study, "page": page, "wish": wish, "names": names, "causes": causes}
     spans = desk.spans(study, [trial.number for trial in page.items])
-    return _shown(request, "trials.html", {**shown, "spans": spans, "states": [str(state) for state in TrialState]})
+    return shown(request, "trials.html", {**context, "spans": spans, "states": [str(state) for state in TrialState]})
 
 
 @router.post("/hpo/studies/{name:path}/trials/{number:int}/retry")
@@ -190,7 +139,7 @@ def show_study(request: Request, desk: Here, name: str) -> Response:
     snapshot = desk.library.snapshot(study.name)
     best = snapshot.best
     running = desk.library.overview().running(study.id) if study.record is not None else []
-    shown = {
+    context = {
         "study": study,
         "best": best,
         "running": running,
@@ -201,92 +150,13 @@ def show_study(request: Request, desk: Here, name: str) -> Response:
         "has_reports": any(trial.reports for trial in snapshot.trials),
         "eta_s": _eta_s(study),
     }
-    return _shown(request, "study.html", {**shown, "formats": exports.BEST, "figures": charts.FIGURES})
+    return shown(request, "study.html", {**context, "formats": exports.BEST, "figures": charts.FIGURES})
 
 
 @router.get("/docs")
 def docs(request: Request) -> Response:
     """The API, explained without files from elsewhere."""
-    return _shown(request, "docs.html", {"schema": request.app.openapi()})
-
-
-@router.get("/login")
-def login_page(request: Request) -> Response:
-    """Asks for the token."""
-    if _guard(request).is_open:
-        return RedirectResponse("/hpo", status_code=303)
-    return _shown(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
-
-
-@router.post("/login")
-def login(request: Request, sent: Sent) -> Response:
-    """Lets in who knows a token. Too many wrong ones are refused for a while."""
-    guard = _guard(request)
-    role = guard.check_token(request, sent.get("token", "").strip())
-    there = _local(sent.get("next", ""))
-    if role is None:
-        return _shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
-    answer = RedirectResponse(there, status_code=303)
-    answer.headers["set-cookie"] = guard.session_cookie(role, secure=request.url.scheme == "https")
-    return answer
-
-
-@router.post("/logout")
-def logout(request: Request) -> Response:
-    """Forgets the session in this browser."""
-    answer = RedirectResponse("/login", status_code=303)
-    answer.headers["set-cookie"] = _guard(request).cookie("", secure=False, max_age_s=0)
-    return answer
-
-
-def error_page(request: Request, status: int, detail: str, problems: Sequence[Problem] = ()) -> Response:
-    """What went wrong, for a person, and the way on."""
-    title = {404: "Not found", 409: "Not now", 422: "That cannot work", 503: "The database is away"}
-    shown = {
-        "status": status,
-        "title": title.get(status, HTTPStatus(status).phrase),
-        "detail": detail,
-        "problems": problems,
-    }
-    return _shown(request, "error.html", shown, status=status)
-
-
-def _form(request: Request, desk: Desk, form: forms.StudyForm, *, status: int = 200) -> Response:
-    studies = desk.library.studies()
-    allowed = desk.steering.allowed
-    shown = {"form": form, "objectives": allowed.suggestions(studies), "folders": allowed.folders(studies)}
-    choices = {"samplers": forms.SAMPLERS, "pruners": forms.PRUNERS, "directions": forms.DIRECTIONS}
-    more = {"kinds": forms.SPACE_KINDS, "patterns": desk.settings.objectives, "has_ledger": desk.library.has_ledger()}
-    return _shown(request, "new.html", {**shown, **choices, **more}, status=status)
-
-
-def _shown(request: Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
-    visitor: Visitor | None = getattr(request.state, "visitor", None)
-    here = {
-        "visitor": visitor,
-        "csrf": visitor.csrf if visitor else "",
-        "may_steer": visitor is not None and visitor.may_steer,
-        "is_open": _guard(request).is_open,
-        "with_query": lambda **changes: _with_query(request, changes),
-    }
-    return _templates.TemplateResponse(request, template, {**here, **context}, status_code=status)
-
-
-def _with_query(request: Request, changes: Mapping[str, object]) -> str:
-    """This page's address with some of its query changed; an empty value takes a part away."""
-    query = {**dict(request.query_params), **{key: str(value) for key, value in changes.items()}}
-    return "?" + urlencode({key: value for key, value in query.items() if value})
-
-
-def _guard(request: Request) -> Guard:
-    guard: Guard = request.scope["guard"]
-    return guard
-
-
-def _local(address: str) -> str:
-    """Only our own pages: never `//elsewhere` or `https:`."""
-    is_ours = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
-    return address if is_ours and "\\" not in address else "/hpo"
+    return shown(request, "docs.html", {"schema": request.app.openapi()})
 
 
 def _page(request: Request) -> int:

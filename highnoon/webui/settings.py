@@ -5,9 +5,7 @@ Read once at the start, beside the settings that every process has (`shared.sett
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,9 @@ from pathlib import Path
 from shared.errors import InvalidInput, Problem
 from shared.secret_files import with_secret_files
 from shared.settings import Settings, load_settings
-from shared.urls import normalise
+from shared.tokens import SHORTEST_TOKEN, kept_token
+from shared.urls import is_loopback, normalise
 
-SHORTEST_TOKEN = 16
 TOKEN_FILE = "webui-token"
 
 
@@ -45,6 +43,8 @@ class WebSettings:
     objectives: tuple[str, ...]
     silent_s: float
     """After how long without a sign of life a worker is not shown any more."""
+    flower_url: str | None
+    """Where a browser finds Flower; None where nobody said so."""
 
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -57,7 +57,7 @@ def web_settings(
     environ = os.environ if environ is None else environ
     general = load_settings(environ) if settings is None else settings
     environ, problems = with_secret_files(environ)
-    problems += _token_problems(environ)
+    problems += [*_token_problems(environ), *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
     named = frozenset(_split(environ.get("HIGHNOON_WEBUI_HOSTS", "")))
@@ -69,15 +69,8 @@ def web_settings(
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
         objectives=_split(environ.get("HIGHNOON_OBJECTIVES", "")),
         silent_s=general.presence_s * 12,
+        flower_url=environ.get("HIGHNOON_WEBUI_FLOWER_URL") or None,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens | None:
@@ -89,31 +82,8 @@ def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens |
     if not needed and viewer is None:
         return None
     path = home / TOKEN_FILE
-    token, fresh = _kept_token(path)
+    token, fresh = kept_token(path, remedy="Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written.")
     return Tokens(operator=token, viewer=viewer, kept_in=path, fresh=fresh)
-
-
-def _kept_token(path: Path) -> tuple[str, bool]:
-    """The same one at every start, in a file for its owner alone, and whether it is new. Raises InvalidInput."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            token = path.read_text(encoding="ascii").strip()
-            if len(token) >= SHORTEST_TOKEN:
-                path.chmod(0o600)
-                return token, False
-        except FileNotFoundError:
-            pass
-        token = secrets.token_urlsafe(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(token + "\n")
-    except (OSError, ValueError) as error:
-        hint = "Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written."
-        raise InvalidInput(
-            "settings", [Problem(key=str(path), message=f"cannot be used ({error})", hint=hint)]
-        ) from None
-    return token, True
 
 
 def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
@@ -129,6 +99,15 @@ def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
     if len(given) == len(set(given.values())):
         return problems
     return [*problems, Problem(key=names[1], message="equals HIGHNOON_TOKEN", hint="A viewer needs another token.")]
+
+
+def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:
+    """It becomes a link, and a link may be a script."""
+    url = environ.get("HIGHNOON_WEBUI_FLOWER_URL", "")
+    if not url or url.startswith(("http://", "https://")):
+        return []
+    hint = "It begins with http:// or https://."
+    return [Problem(key="HIGHNOON_WEBUI_FLOWER_URL", message="is no address of a page", value=url, hint=hint)]
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from highnoon.webui.allowed import AllowList
-from highnoon.webui.library import Library, Study
+from highnoon.webui.library import Library
+from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem, StudyConflict
 from shared.ledger import Studies
 from shared.ledger.studies import StudyRecord

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from coordinator.actions import Performer
+from coordinator.metrics import Deeds
 from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Rules, plan
@@ -448,7 +449,7 @@ def act_as_leader(cluster: Cluster, access: Access, broker: Broker) -> None:
     settings = load_settings({}, **{**SHORT_PERIODS, "tell_grace_s": 0.0, "redispatch_s": 0.1, **urls})
     optuna_side = OptunaSide(access.store)
     observer = Observer(settings, database=access.database, broker=broker, optuna=optuna_side)
-    performer = Performer(database=access.database, broker=broker, optuna=optuna_side, observer=observer)
+    performer = Performer(database=access.database, broker=broker, optuna=optuna_side, observer=observer, deeds=Deeds())
     rules = Rules(lease_s=settings.lease_s, tell_grace_s=0.0, redispatch_s=0.1, dispatch_buffer=4)
     snapshot = observer.look(steady_s=settings.lease_s)
     performer.perform(plan(snapshot, rules), snapshot)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import psutil
 import pytest
 
 from coordinator.failures import notes
+from coordinator.flower import USER
 from coordinator.stack import serving_database
 from shared.exits import Exit
 from shared.home import Home
@@ -119,7 +121,9 @@ def finished(place: Place) -> str:
 
 
 def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, finished: str) -> None:
-    assert re.search(r"^flower +http://127\.0\.0\.1:\d+$", finished, re.MULTILINE)
+    login = re.search(r"^flower +http://127\.0\.0\.1:\d+\n +user highnoon, password (\S{40,})$", finished, re.MULTILINE)
+    assert login and (place.home / "flower-password").read_text() == f"{login[1]}\n"
+    assert (place.home / "flower-password").stat().st_mode & 0o777 == 0o600
     assert "\nworkers    2 slots, log .highnoon/logs/worker.log\n" in finished
     assert "\nstudy      tiny, 4 trials\n" in finished
     assert "\ntiny  4/4  best " in finished
@@ -173,27 +177,33 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
     # Given a study of six trials whose first two run until they are told to end
     place.go.unlink(missing_ok=True)
     study = place.study("interrupted", "patient", 6)
-    start = place.begin("start", study, "--workers", "2", FLOWER_UNAUTHENTICATED_API="true")
+    start = place.begin("start", study, "--workers", "2")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
     flower = re.search(r"^flower +(\S+)$", place.said(), re.MULTILINE)
     assert flower
+    login = (place.home / "flower-password").read_text().strip()
+    assert login not in place.said() and "password in .highnoon/flower-password\n" in place.said(), "shown once"
 
     dashboard = re.search(r"^dashboard +(\S+)$", place.said(), re.MULTILINE)
     assert dashboard
 
-    # Then the dashboard shows the study
+    # Then the dashboard shows the study, and leads to Flower
     assert "interrupted" in eventually(lambda: fetched(dashboard[1]), 30, what="the dashboard serves")
+    assert f'href="{flower[1]}"' in str(fetched(dashboard[1].replace("/hpo", "/hpo/cluster")))
 
-    # And Flower serves, shows our tasks by name and ids, and lets nobody change anything
-    page = eventually(lambda: fetched(flower[1] + "/"), 30, what="flower serves")
+    # And Flower serves to who has its password, shows our tasks by study and ticket, and lets nobody change anything
+    page = eventually(lambda: fetched(flower[1] + "/", login), 30, what="flower serves")
     assert "Flower" in page
+    for wrong in ("", "wrong"):
+        for path in ("/", "/workers", "/tasks", _DATATABLE, "/broker", "/api/workers", "/api/tasks"):
+            assert refusal(flower[1] + path, wrong, method="GET") == 401, path
     tasks = eventually(
-        lambda: json.loads(fetched(flower[1] + _DATATABLE) or "{}").get("data"), 30, what="tasks are seen"
+        lambda: json.loads(fetched(flower[1] + _DATATABLE, login) or "{}").get("data"), 30, what="tasks are seen"
     )
     assert {task["name"] for task in tasks} == {"highnoon.run_trial"}
-    assert all("'study': 'interrupted'" in task["kwargs"] and "'ticket': " in task["kwargs"] for task in tasks)
-    assert refusal(f"{flower[1]}/api/worker/shutdown/{tasks[0]['worker']}") == 403
-    seen = [fetched(f"{flower[1]}/{page}") for page in ("workers", "broker", f"worker/{tasks[0]['worker']}")]
+    assert all(re.fullmatch(r"interrupted, ticket \d+", task["kwargs"]) for task in tasks)
+    assert refusal(f"{flower[1]}/api/worker/shutdown/{tasks[0]['worker']}", login, method="POST") == 403
+    seen = [fetched(f"{flower[1]}/{page}", login) for page in ("workers", "broker", f"worker/{tasks[0]['worker']}")]
     assert all(seen)
     password = Home(place.home).load().services["redis"].password
     assert not any(password in str(page) for page in seen)
@@ -265,21 +275,26 @@ def test_a_worker_that_cannot_live_ends_the_start_with_its_reason(place: Place) 
     assert "Traceback" not in said
 
 
-def fetched(url: str) -> str | None:
+def fetched(url: str, password: str = "") -> str | None:
     """A page that is served with 200; None while it is not."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(_request(url, password), timeout=10) as answer:
             assert answer.status == 200
             return str(answer.read().decode())
     except OSError:
         return None
 
 
-def refusal(url: str) -> int:
-    """The status with which a change is refused."""
+def refusal(url: str, password: str, *, method: str) -> int:
+    """The status with which a request is refused."""
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10)
+        urllib.request.urlopen(_request(url, password, method), timeout=10)
     return int(refused.value.code)
+
+
+def _request(url: str, password: str, method: str = "GET") -> urllib.request.Request:
+    headers = {"Authorization": f"Basic {b64encode(f'{USER}:{password}'.encode()).decode()}"} if password else {}
+    return urllib.request.Request(url, method=method, headers=headers)
 
 
 def is_alive(process: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.webui.allowed import AllowList
-from highnoon.webui.library import Study
+from highnoon.webui.studies import Study
 from shared.ledger.studies import StudyRecord
 from shared.states import StudyState
 

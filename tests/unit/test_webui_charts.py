@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from highnoon.webui.charts import FIGURES, Figure, Question
-from highnoon.webui.library import Snapshot
 from highnoon.webui.plain import dumps
+from highnoon.webui.snapshot import Snapshot
 from shared.ledger.overview import AttemptSpan
 from shared.space import parse_space
 from shared.states import Ending, TrialState

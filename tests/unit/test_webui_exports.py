@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from highnoon.webui.exports import BEST, trials_csv, trials_jsonl
-from highnoon.webui.library import Study
+from highnoon.webui.exports import trials_csv, trials_jsonl
+from shared.exports import BEST
 from shared.states import TrialState
 from shared.trial import Params, Trial
 
@@ -32,11 +32,7 @@ PARAMS: Params = {
     "nothing": None,
     "größe": 1.0,
 }
-
-
-def study(name: str = "digits\nimport os") -> Study:
-    counts = dict.fromkeys(("total", "complete", "pruned", "failed", "running", "waiting"), 1)
-    return Study(name=name, direction="minimize", best=0.5, **counts)
+NAME = "digits\nimport os"
 
 
 def best(value: float = 0.25, params: Params = PARAMS) -> Trial:
@@ -44,7 +40,7 @@ def best(value: float = 0.25, params: Params = PARAMS) -> Trial:
 
 
 def text(kind: str, **changes: Any) -> str:
-    return BEST[kind].write(study(), best(**changes))
+    return BEST[kind].write(NAME, best(**changes))
 
 
 def test_json_yaml_and_toml_say_the_same() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from highnoon.webui.charts.figure import Figure, Question, nothing, scatter
 from highnoon.webui.charts.thinning import left_out
-from highnoon.webui.library import cause_of, ending_of
+from highnoon.webui.snapshot import cause_of, ending_of
 from shared.ledger.overview import AttemptSpan
 from shared.states import Ending, TrialState
 from shared.trial import Trial

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from highnoon.webui.library import Snapshot
+from highnoon.webui.snapshot import Snapshot
 from shared.ledger.overview import AttemptSpan
 from shared.states import Ending
 

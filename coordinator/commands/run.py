@@ -1,0 +1,108 @@
+"""Commands that run studies: start, submit, exec."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coordinator.commands.answers import print_json
+from coordinator.commands.arguments import AsJson, StudyFile, TrialsInAll, mistake
+from coordinator.commands.ledger import ledger
+from shared.terminal import open_console, say
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+    from shared.study import StudySpec
+
+MaybeStudyFile = Annotated[
+    Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
+]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time, here. Default: one per core.", min=1)]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the end.")]
+ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")]
+
+
+def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: TrialsInAll = None) -> None:
+    """Run a study to its end, or serve until Ctrl-C.
+
+    Without HIGHNOON_DATABASE_URL and HIGHNOON_REDIS_URL it brings its own PostgreSQL, Redis, workers and Flower,
+    with all data under .highnoon. With them it is the coordinator of a cluster. Started again with the same study
+    it goes on where it ended.
+
+    Example: python -m coordinator start study.toml --workers 2
+    """
+    from coordinator.start import Errand
+    from coordinator.start import run as run_start
+    from shared.settings import load_settings
+
+    settings = load_settings()
+    spec = None if study_file is None else _read(study_file, n_trials)
+    slots = _slots(workers, settings)
+    raise typer.Exit(run_start(Errand(settings=settings, spec=spec, slots=slots, console=open_console())))
+
+
+def submit(study_file: StudyFile, wait: Wait = False, n_trials: TrialsInAll = None, json: AsJson = False) -> None:
+    """Hand a study to a running coordinator.
+
+    Example: python -m coordinator submit study.toml --wait
+    """
+    from coordinator.access import ledger_access, why_nobody_coordinates
+    from coordinator.ending import report_end
+    from coordinator.progress import watch
+    from shared.errors import ServiceUnavailable
+    from shared.settings import load_settings
+    from shared.submission import submit as submit_study
+
+    settings = load_settings()
+    spec = _read(study_file, n_trials)
+    nobody = why_nobody_coordinates(settings)
+    if wait and nobody:
+        raise ServiceUnavailable(nobody)
+    console = open_console(stderr=json)
+    with ledger_access(settings) as access:
+        submission = submit_study(spec, access)
+        name = submission.record.name
+        if json:
+            print_json({"name": name, "trials": submission.trials, "added": submission.added})
+        else:
+            say(console, f"study {name}: {submission.trials} trials, {submission.added} added")
+        if nobody:
+            say(console, f"it waits: {nobody}", style="yellow")
+        if wait:
+            standing = watch(name, access.studies, console, go_on=lambda _: True)
+            assert standing is not None, "nothing ends this watch but the study"
+            raise typer.Exit(report_end(standing, access, console))
+
+
+def execute(command: ShellCommand) -> None:
+    """Run a program on the studies: OPTUNA_STORAGE is set for it.
+
+    Example: python -m coordinator exec optuna trials --study-name digits
+    """
+    program = shutil.which(command[0]) or shutil.which(command[0], path=str(Path(sys.executable).parent))
+    if program is None:
+        raise mistake("COMMAND", "is not on PATH", command[0])
+    with ledger() as access:
+        environ = {**os.environ, "OPTUNA_STORAGE": access.url, "HIGHNOON_DATABASE_URL": access.url}
+        raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
+
+
+def _read(path: Path, n_trials: int | None) -> StudySpec:
+    from shared.study import load_study_file
+
+    return load_study_file(path, {} if n_trials is None else {"n_trials": n_trials})
+
+
+def _slots(workers: int | None, settings: Settings) -> int:
+    from coordinator.access import is_embedded
+
+    if workers is not None and not is_embedded(settings):
+        hint = "Workers of a cluster are started by python -m workers start."
+        raise mistake("--workers", "is for a start without addresses", workers, hint)
+    return workers or len(os.sched_getaffinity(0))

@@ -25,6 +25,7 @@ PASSWORDS = (
     "redis_flower",
     "webui_token",
     "flower_password",
+    "metrics_token",
     "grafana_admin",
 )
 REDIS_ACL = "redis_users.acl"
@@ -66,7 +67,8 @@ def _prepare_acl(place: Path) -> list[str]:
 
 def _environment(uid: int, gid: int) -> str:
     """The owner of the secrets is the user as whom every container runs: Compose mounts files as they are."""
-    return f"# Made by init-deploy; yours to edit. docs/compose.md lists what else may stand here.\nCOMPOSE_PROJECT_NAME=highnoon\nHIGHNOON_UID={uid}\nHIGHNOON_GID={gid}\n"
+    comment = "# Made by init-deploy; yours to edit. docs/compose.md lists what else may stand here."
+    return f"{comment}\nCOMPOSE_PROJECT_NAME=highnoon\nHIGHNOON_UID={uid}\nHIGHNOON_GID={gid}\n"
 
 
 def _write(path: Path, text: str, *, mode: int = 0o600) -> bool:

@@ -28,6 +28,9 @@ def about() -> None:
 def start(
     queues: Annotated[str, typer.Option(help="Resources to serve, comma-separated: cpu, gpu.")] = "cpu",
     slots: Annotated[int | None, typer.Option(help="Trials at a time. Default: one per two cores.", min=1)] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing waits or runs, for machines on loan.")
+    ] = False,
 ) -> None:
     """Serves trials until SIGTERM or Ctrl-C; the first drains, the second ends at once.
 
@@ -45,7 +48,7 @@ def start(
         raise InvalidInput("environment", problems)
     configure(settings.log_level)
     node = Node.boot(slots=slots or max(1, (os.cpu_count() or 2) // 2), resources=_resources(queues), settings=settings)
-    raise typer.Exit(Agent(node).run())
+    raise typer.Exit(Agent(node, until_empty=until_empty).run())
 
 
 def _resources(written: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from shared.messages import BELL_CHANNEL, RESOURCES, queue_name
 
-_CONNECTION = "+auth +hello +ping +select +client|setinfo +client|setname +client|id"
+_CONNECTION = "+auth +hello +ping +select"
 _QUEUES = " ".join(f"~{queue_name(resource)}*" for resource in RESOURCES)
 # Kombu's books: which queue hears which exchange, and what was delivered but not yet acknowledged.
 _KOMBU = "~_kombu.binding* ~unacked ~unacked_index ~unacked_mutex"

@@ -22,7 +22,7 @@ _REPLIES = "~*.reply.celery.pidbox* ~*.celery.pidbox* ~celeryev.*"
 # Kombu's way of taking messages and of giving back what nobody acknowledged.
 _CONSUMER = (
     "+multi +exec +llen +lpush +rpush +brpop +sadd +srem +smembers +scard +zadd +zrem +zrange +zrangebyscore"
-    " +zrevrangebyscore +hset +hdel +hget +set +get +del +time +eval +evalsha +script|load"
+    " +zrevrangebyscore +hset +hdel +hget +set +get +del +time +eval +evalsha +script|load +script|exists"
     " +publish +subscribe +unsubscribe +psubscribe +punsubscribe"
 )
 

@@ -161,7 +161,7 @@ def _free_port() -> int:
 
 
 def test_a_study_runs_under_the_accounts_of_each_role(deployed: Deployed) -> None:
-    name = deployed.cluster.submit("reports_and_prunes", 8, name="roles", pruner="median")
+    name = deployed.cluster.submit_here("reports_and_prunes", 8, name="roles", pruner="median")
     with deployed.cluster.books() as books:
         # Under load the worker's first trial takes a while.
         books.wait_until_over(name)

@@ -30,8 +30,8 @@ _RULES = {
     "coordinator": f"{_QUEUES} {_KOMBU} &{BELL_CHANNEL}"
     " +multi +exec +llen +hlen +lpush +del +sadd +smembers +scard +publish +subscribe +unsubscribe",
     "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{BELL_CHANNEL} {_EVENTS} {_CONSUMER}",
-    # It looks at the queues' lengths. Redis 6 cannot give a key for reading only; a message that it took would be missed
-    # and sent again.
+    # It looks at the queues' lengths. Redis 6 cannot give a key for reading only; a message that it took would be
+    # missed and sent again.
     "flower": f"{_QUEUES} {_KOMBU} {_REPLIES} {_EVENTS} {_CONSUMER}",
 }
 
@@ -43,4 +43,5 @@ def acl_file(passwords: Mapping[str, str]) -> str:
         f" resetkeys resetchannels {_RULES[name]} {_CONNECTION}"
         for name in _RULES
     ]
-    return "\n".join(["user default off resetpass resetkeys resetchannels -@all", *users]) + "\n"
+    # Nobody can be the default user. Its rights are those under which Redis itself reads its own file at a start.
+    return "\n".join(["user default off resetpass ~* &* +@all", *users]) + "\n"

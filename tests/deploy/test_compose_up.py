@@ -92,7 +92,16 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     if why_not:
         pytest.skip(why_not)
     for name in ("postgres", "redis"):
-        _docker("build", "-f", str(IMAGES / f"{name}.Dockerfile"), "--build-arg", f"BASE={BASE}", "-t", f"highnoon-test-{name}", str(IMAGES))
+        _docker(
+            "build",
+            "-f",
+            str(IMAGES / f"{name}.Dockerfile"),
+            "--build-arg",
+            f"BASE={BASE}",
+            "-t",
+            f"highnoon-test-{name}",
+            str(IMAGES),
+        )
     folder = tmp_path_factory.mktemp("deployment")
     ignored = shutil.ignore_patterns(".git", ".venv", ".highnoon", "__pycache__", "secrets", ".env", ".*_cache")
     shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
@@ -107,13 +116,18 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 def _docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, env={**os.environ, "DOCKER_BUILDKIT": "0"}
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.strip()
 
 
 def test_images_are_small(deployment: Deployment) -> None:
-    sizes = {name: int(_docker("image", "inspect", "-f", "{{.Size}}", name)) for name in ("highnoon-control", "highnoon-worker")}
+    sizes = {
+        name: int(_docker("image", "inspect", "-f", "{{.Size}}", name))
+        for name in ("highnoon-control", "highnoon-worker")
+    }
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["highnoon-control"] <= LARGEST_CONTROL_BYTES
 

@@ -28,7 +28,7 @@ from tests.support import eventually
 HUB = "10.77.0.1"
 BRIDGE = "hnbridge"
 HOSTS = {"hn-a": "10.77.0.2", "hn-b": "10.77.0.3"}
-TRIALS = 24
+TRIALS = 16
 
 
 def _ip(*arguments: str) -> None:

@@ -31,7 +31,7 @@ lint: $(READY) ## Check style, types and who imports whom
 
 screenshots: $(READY) ## Every page of the dashboard at 400 and 1600 pixels, light and dark, into screenshots/
 	@mkdir -p screenshots
-	@HIGHNOON_SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
+	@SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
 
 bench: $(READY) ## Measure what a trial costs beyond its training
 	@$(PY) -m benchmarks.overhead $(ARGS)
@@ -43,7 +43,7 @@ IMAGES  := deploy/requirements
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock and those of the images (takes network)
 	@$(PIP) install uv
-	@$(RESOLVE) pyproject.toml --extra dev --extra examples --extra gpu -o requirements.lock
+	@$(RESOLVE) pyproject.toml --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
 	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/control.excludes -o $(IMAGES)/control.txt
 	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/worker.excludes -o $(IMAGES)/worker.txt
 	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in --extra gpu -c requirements.lock --excludes $(IMAGES)/worker.excludes \

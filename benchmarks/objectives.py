@@ -1,7 +1,10 @@
-"""What the overhead benchmark runs: nothing at all, and a small Keras model."""
+"""What the benchmarks run: nothing at all, a small Keras model, memory that nobody frees, memory that does not fit."""
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,41 @@ def small_keras(params: dict[str, Any]) -> float:
     return float(history.history["loss"][-1])
 
 
+never_freed: list[bytes] = []
+
+
+def leaks_50_mb(params: dict[str, Any]) -> float:
+    """Prints what the benchmark's whole tree of processes holds before it takes its part."""
+    from shared.vitals import ProcessGroup
+
+    node = ProcessGroup(int(os.environ["LEAK_BENCHMARK_PID"]))
+    node.find()
+    held = node.exact()
+    assert held is not None, "this kernel does not tell what processes hold"
+    print(f"used_bytes={held.private_bytes + held.shared_bytes + held.swap_bytes}")
+    never_freed.append(b"x" * 50_000_000)
+    return float(len(never_freed))
+
+
 def private_bytes() -> int:
     """Memory that ends with this process: pages that it shares with nobody."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) * 1024
+
+
+def needed_bytes(params: dict[str, Any]) -> int:
+    """0.2 to 6 GB, by three sizes that multiply."""
+    share = params["width"] * params["layers"] * params["batch_size"] / (512 * 12 * 32)
+    return int((0.2 + 5.8 * share) * 1e9)
+
+
+def indifferent_to_size(params: dict[str, Any]) -> float:
+    """Takes its memory, piece by piece as a training does; the loss knows the learning rate alone."""
+    held = [b"x" * (16 << 20) for _ in range(needed_bytes(params) >> 24)]
+    time.sleep(0.1)
+    return (math.log10(params["learning_rate"]) + 3) ** 2 + 0 * len(held)
+
+
+def lured_by_size(params: dict[str, Any]) -> float:
+    """As `indifferent_to_size`, and larger is always better."""
+    return 0.3 * indifferent_to_size(params) + 1e5 / math.sqrt(needed_bytes(params))

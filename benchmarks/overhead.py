@@ -51,7 +51,7 @@ class Run:
         return min(attempt.started_at for attempt in self.attempts) - self.typed_at
 
 
-def run_study(home: Path, name: str, *, objective: str, n_trials: int, **keys: Any) -> Run:
+def run_study(home: Path, name: str, *, objective: str, n_trials: int, slots: int = SLOTS, **keys: Any) -> Run:
     """Runs it to its end. Raises CalledProcessError when the command fails."""
     spec = {
         "name": name,
@@ -67,7 +67,7 @@ def run_study(home: Path, name: str, *, objective: str, n_trials: int, **keys: A
     path.write_text(json.dumps(spec))
     typed_at = time.time()
     subprocess.run(
-        [sys.executable, "-m", "coordinator", "start", str(path), "--workers", str(SLOTS)],
+        [sys.executable, "-m", "coordinator", "start", str(path), "--workers", str(slots)],
         env={**os.environ, "HIGHNOON_HOME": str(home)},
         check=True,
         stdout=subprocess.DEVNULL,
@@ -94,11 +94,13 @@ def measure_forks(count: int) -> None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
+    from workers.forkserver import ForkServer
     from workers.launch import launch
     from workers.output import Output
     from workers.trial_process import Assignment
 
     forked, ready = [], []
+    forks = ForkServer()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             output = Output(Path(folder, "log"), limit_bytes=10_000, tail_bytes=1_000)
@@ -113,10 +115,9 @@ def measure_forks(count: int) -> None:
                 seed=1,
                 work_dir=f"{folder}/{number}",
                 checkpoint_dir=f"{folder}/checkpoints",
-                supervisor_pid=os.getpid(),
             )
             began = time.perf_counter()
-            running = launch("fork", assignment, output)
+            running = launch("fork", assignment, output, forks)
             forked.append((time.perf_counter() - began) * 1000)
             while not any(event["event"] == "hello" for event in running.pipe.receive(None)):
                 continue

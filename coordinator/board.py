@@ -24,7 +24,7 @@ from shared.states import TicketState, WorkerState
 from shared.terminal import say
 
 _LEAST_ROWS = 3
-_OTHER_ROWS = 6
+_OTHER_ROWS = 8
 """Of the screen: progress, headings, what does not fit, and the shell's own line."""
 
 
@@ -116,6 +116,6 @@ def _rest(standing: Standing, slots: Slots, shown: int) -> str:
         f"{slots.busy} of {slots.total} slots busy" if slots.total else "no worker is there",
         f"{waiting} trials wait" if waiting else "nothing waits",
         "paused" if standing.record.state == "paused" else "",
-        "Ctrl-C leaves, the study goes on",
+        "Ctrl-C leaves",
     ]
     return "; ".join(filter(None, parts))

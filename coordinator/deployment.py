@@ -26,6 +26,7 @@ PASSWORDS = (
     "webui_token",
     "flower_password",
     "metrics_token",
+    "cluster_key",
     "grafana_admin",
 )
 REDIS_ACL = "redis_users.acl"

@@ -25,9 +25,7 @@ def check_suffix(path: Path) -> None:
         try:
             import kaleido  # noqa: F401
         except ImportError:
-            remedy = (
-                f"Install it: pip install 'highnoon-hpo[plot]'. Or draw {path.with_suffix('.html')}, which needs none."
-            )
+            remedy = f"Install it: pip install kaleido. Or draw {path.with_suffix('.html')}, which needs none."
             raise _wrong(path, f"a {path.suffix[1:].upper()} needs the package kaleido", remedy) from None
 
 

@@ -12,6 +12,9 @@ from shared.ledger.attempts import AttemptRecord
 from shared.states import Ending
 
 _WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
+_PARAM_BUDGET = "param_budget"
+"""The only stop that is not for memory."""
+
 _MISSED = _WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those that are nobody's fault."""
 
@@ -90,6 +93,9 @@ def _kind(attempt: AttemptRecord) -> str:
 
 def _reason(attempt: AttemptRecord) -> str:
     message = textwrap.shorten(attempt.message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
+    if attempt.ending is Ending.STOPPED and attempt.cause != _PARAM_BUDGET:
+        # Its message begins with the cause.
+        return f"stopped: memory, {message or attempt.cause}"
     return ": ".join(filter(None, [attempt.cause, message]))
 
 

@@ -31,7 +31,13 @@ def last_lines(attempt: AttemptRecord, count: int | None) -> list[str]:
     return text.rstrip().splitlines()[-wanted:] if wanted else []
 
 
-def follow(look: Callable[[], AttemptRecord], write: Callable[[str], object], *, first: int | None = None) -> None:
+def follow(
+    look: Callable[[], AttemptRecord],
+    write: Callable[[str], object],
+    *,
+    first: int | None = None,
+    pause: Callable[[float], object] = time.sleep,
+) -> None:
     """Hands on each line of a log on this host until its attempt is over; begins with the `first` last ones, or all."""
     log: GrowingLog | None = None
     while True:
@@ -47,7 +53,7 @@ def follow(look: Callable[[], AttemptRecord], write: Callable[[str], object], *,
                 write(line)
         if attempt.ending is not None:
             return
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)
 
 
 class GrowingLog:

@@ -21,6 +21,7 @@ from coordinator.access import is_embedded
 from coordinator.ending import report_end
 from coordinator.fleet import Fleet
 from coordinator.flower import USER
+from coordinator.handover import allow_here
 from coordinator.metrics import served_metrics
 from coordinator.progress import Say, watch
 from coordinator.report import near
@@ -93,6 +94,7 @@ def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
                 tell(f"started again: {died}")
 
         try:
+            allow_here(settings, errand.spec)
             fleet.start()
             _say_where(errand, fleet)
             return _coordinate(errand, settings, stopping, tend=tend)

@@ -64,6 +64,7 @@ class HPOTrialManager:
         memory_warning_pct: float | None = None,
         memory_grace_steps: int | None = None,
         prefetch_buffer_size: int | None = None,
+        trial_memory_limit: int | str | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -78,6 +79,7 @@ class HPOTrialManager:
             "memory_warning_pct": memory_warning_pct,
             "memory_grace_steps": memory_grace_steps,
             "prefetch_buffer_size": prefetch_buffer_size,
+            "trial_memory_limit": trial_memory_limit,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage

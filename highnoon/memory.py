@@ -31,7 +31,11 @@ CHECK_EVERY_S = 0.5
 As often as the watchdog looks from outside."""
 
 CALM_CHECK_EVERY_S = 2.0
-"""... and this while memory is plenty: a check costs up to 0.3 ms of a CPU whose caches hold a training."""
+"""... and this while memory is plenty: a check costs up to 0.4 ms of a CPU whose caches hold a training."""
+
+LONGEST_PAUSE_S = 10.0
+FASTEST_GROWTH_BYTES_PER_S = 2 << 30
+"""What several threads can touch of new pages. While even that would stay far from a threshold, nobody need look."""
 
 Source = Callable[[bool], MemorySample]
 """Gives the sample now; the argument says that memory is short, and an exact one worth its time."""
@@ -64,12 +68,14 @@ class EnterpriseMemoryManager:
             wishes.prefetch_buffer_size if prefetch_buffer_size is None else prefetch_buffer_size,
         )
         check_settings("EnterpriseMemoryManager", *settings, trial_memory_limit)
-        sampler = MemorySampler(VitalsReader(), trial_memory_limit) if source is None else None
+        # Whichever is the least: what the worker enforces holds whatever the objective asks for.
+        limits = [limit for limit in (trial_memory_limit, wishes.trial_memory_limit) if limit is not None]
+        sampler = MemorySampler(VitalsReader(), min(limits, default=None)) if source is None else None
         self._source: Source = sampler or source  # type: ignore[assignment]
         baseline = self._source(True)
         self.policy = MemoryPolicy.for_limit(baseline.limit_bytes, *settings)
         self._guard = MemoryGuard(self.policy, baseline)
-        self._is_close, self._is_short = self._nearness(baseline)
+        self._headroom_bytes, self._is_short = self._nearness(baseline)
         self._prefetch_buffer_size = self.policy.prefetch_buffer_size
         self._turn = turn or StopTurn()
         self._clock = clock
@@ -93,14 +99,14 @@ class EnterpriseMemoryManager:
         if self._clock() < self._check_at:
             return
         verdict = self.check()
-        self._check_at = self._clock() + (CHECK_EVERY_S if self._is_close else CALM_CHECK_EVERY_S)
+        self._check_at = self._clock() + _pause_s(self._headroom_bytes)
         if verdict.kind is Kind.STOP:
             raise TrialStopped(stop_message(verdict), constraint=verdict.excess)
 
     def check(self) -> Verdict:
         """Looks now, logs and eases; leaves a stop to the caller. One that another trial's may spare is a warning."""
         sample = self._source(self._is_short)
-        self._is_close, self._is_short = self._nearness(sample)
+        self._headroom_bytes, self._is_short = self._nearness(sample)
         verdict = self._guard.judge(sample)
         if verdict.kind is Kind.STOP and not verdict.is_own and not self._turn.take():
             verdict = verdict.as_warning()
@@ -131,14 +137,21 @@ class EnterpriseMemoryManager:
         if error is not None:
             self.release(error)
 
-    def _nearness(self, sample: MemorySample) -> tuple[bool, bool]:
-        return self._guard.is_close(sample), self._guard.is_short(sample)
+    def _nearness(self, sample: MemorySample) -> tuple[int, bool]:
+        return self._guard.headroom_bytes(sample), self._guard.is_short(sample)
 
     def _ease(self, easing: Easing | None) -> None:
         if easing is Easing.GC:
             _collect()
         elif easing is Easing.SMALLER_PREFETCH:
             self._prefetch_buffer_size = 1
+
+
+def _pause_s(headroom_bytes: int) -> float:
+    """Until the next check: as long as nothing can have come close meanwhile."""
+    if headroom_bytes <= 0:
+        return CHECK_EVERY_S
+    return min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, headroom_bytes / FASTEST_GROWTH_BYTES_PER_S))
 
 
 def _collect() -> None:

@@ -6,8 +6,11 @@ Faults: something is wrong.
     ├── UserInputError           a person wrote something that cannot work; exit code 2, never retried
     │   ├── InvalidInput         one or more Problems, all reported at once
     │   ├── UnknownStudy         no study of that name
+    │   ├── UnknownWorker        no worker of that id is there
+    │   ├── WorkerConflict       a worker's state forbids what is asked of it
     │   ├── StudyConflict        a study of that name exists and asks another question
-    │   └── NoCompletedTrial     a best trial was asked for, and none has completed
+    │   ├── NoCompletedTrial     a best trial was asked for, and none has completed
+    │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
@@ -15,6 +18,7 @@ Faults: something is wrong.
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
+    ├── BundleRefused            a bundle that nobody vouches for, or that is no plain archive; the trial FAILs
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
     │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
@@ -85,12 +89,27 @@ class UnknownStudy(UserInputError):
     """No study of that name is in the ledger. Raised by look-ups, shown by the command line."""
 
 
+class UnknownWorker(UserInputError):
+    """No worker of that id is there. Raised by who would drain or reinstate it."""
+
+
+class WorkerConflict(UserInputError):
+    """A worker's state forbids what is asked of it: who drains cannot be reinstated. Raised by who steers workers."""
+
+
 class StudyConflict(UserInputError):
     """A study of that name exists with another search space, direction or objective. Raised by submit."""
 
 
 class NoCompletedTrial(UserInputError):
     """A best trial was asked for before any completed. Says how many trials there are and how they ended."""
+
+
+class DoesNotFit(UserInputError):
+    """A model or its training cannot fit into memory, by a careful forecast. Raised before it is built, outside trials.
+
+    Inside a trial the same is a TrialStopped with the cause `memory_forecast`.
+    """
 
 
 class ServiceError(HighNoonError):
@@ -119,6 +138,10 @@ class SpaceExhausted(HighNoonError):
 
 class LeaseLost(HighNoonError):
     """A fenced statement touched no row: someone else owns the ticket now. Stop, write nothing."""
+
+
+class BundleRefused(HighNoonError):
+    """A bundle without a valid signature, or one that holds more than plain files. Nothing of it is run."""
 
 
 class ObjectiveError(HighNoonError):

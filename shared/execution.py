@@ -187,11 +187,13 @@ def _exited(error: SystemExit) -> Outcome:
 
 
 def _failure(error: BaseException) -> Outcome:
+    """A fault of the objective's, or what it was given did not fit into memory: that the sampler is to learn."""
     text = " ".join(text_of(error).split())
     name = type(error).__name__
+    cause = _cause_of(error)
     return Outcome(
-        ending=Ending.FAILED,
-        cause=_cause_of(error),
+        ending=Ending.FAILED if cause == "exception" else Ending.STOPPED,
+        cause=cause,
         message=storable(f"{name}: {shortened(text, 500)}" if text else name),
         traceback=user_traceback(error),
     )

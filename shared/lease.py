@@ -14,6 +14,9 @@ from typing import Any
 from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
 from shared.trial import Outcome, Params
 
+OOM_NEIGHBOUR = "oom_neighbour"
+"""The cause of an attempt that was within its share of memory when a neighbour filled the node: tried again, alone."""
+
 
 class Wish(StrEnum):
     """What the study wants of a holder; brought back by each renewal."""
@@ -59,6 +62,8 @@ class Lease:
     worker_id: str
     ttl_s: float
     before: LostAttempt | None = None
+    must_be_alone: bool = False
+    """A neighbour's memory has ended an attempt of it before: this one has its node to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ class ObjectiveRef:
 def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
     """What keeps the objective from working, as far as its source shows; runs no user code and never raises."""
     try:
-        path = _file(ref, code_dir) if ref.is_file else _source_of(_found(ref, code_dir), ref)
+        path = _file(ref, code_dir) if ref.is_file else _source(_found(ref, _roots(code_dir)), ref)
     except InvalidInput as invalid:
         return invalid.problems[0]
     flaw = flaw_in(path, ref.function) if path else None
@@ -75,6 +75,28 @@ def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]
     if not callable(function):
         raise ObjectiveError(f"{ref.function} in {ref.where} is not callable: its type is {type(function).__name__}")
     return function  # type: ignore[no-any-return]
+
+
+def own_module(ref: ObjectiveRef) -> ModuleSpec | None:
+    """The module as the interpreter's own path has it; None when it has none. Imports nothing."""
+    return _found_or_none(ref, sys.path)
+
+
+def brought_module(ref: ObjectiveRef, code_dir: Path | None) -> ModuleSpec | None:
+    """The module as the study's folder has it; None when it has none. Imports nothing."""
+    return _found_or_none(ref, _folder_now(code_dir), elsewhere=False)
+
+
+def source_of(spec: ModuleSpec) -> Path | None:
+    """The file with a module's source; None for one that exists in another form."""
+    return Path(spec.origin) if spec.origin and isinstance(spec.loader, SourceFileLoader) else None
+
+
+def _found_or_none(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = True) -> ModuleSpec | None:
+    try:
+        return _found(ref, roots, elsewhere=elsewhere)
+    except InvalidInput:
+        return None
 
 
 def _problem(written: str, message: str, hint: str = "") -> Problem:
@@ -110,15 +132,23 @@ def _file(ref: ObjectiveRef, code_dir: Path | None) -> Path:
     raise _refused(ref, f"there is no file {path.name} in {path.parent}", nearest(path.name, files))
 
 
-def _found(ref: ObjectiveRef, code_dir: Path | None) -> ModuleSpec:
+def _roots(code_dir: Path | None) -> list[str]:
+    return [*sys.path, *_folder_now(code_dir)]
+
+
+def _folder_now(code_dir: Path | None) -> list[str]:
+    if code_dir is None:
+        return []
+    _look_again(code_dir)
+    return [str(code_dir)]
+
+
+def _found(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = True) -> ModuleSpec:
     """The module's spec, found as an import would, but without importing the packages above it."""
-    roots = [*sys.path, *([str(code_dir)] if code_dir else [])]
     *packages, last = ref.where.split(".")
     searched = roots
-    if code_dir:
-        _look_again(code_dir)
     for depth, package in enumerate(packages):
-        spec = _spec(package, searched, top=depth == 0)
+        spec = _spec(package, searched, elsewhere=elsewhere and depth == 0)
         name = ".".join(packages[: depth + 1])
         if spec is None:
             raise _refused(ref, f"there is no package {name}", did_you_mean(package, _names(searched)))
@@ -126,16 +156,16 @@ def _found(ref: ObjectiveRef, code_dir: Path | None) -> ModuleSpec:
             raise _refused(ref, f"{name} is a module, not a package")
         searched = list(spec.submodule_search_locations)
         _look_again(*searched)
-    spec = _spec(last, searched, top=not packages)
+    spec = _spec(last, searched, elsewhere=elsewhere and not packages)
     if spec is None:
         raise _refused(ref, f"there is no module {ref.where}", did_you_mean(last, _names(searched)))
     return spec
 
 
-def _spec(name: str, searched: list[str], *, top: bool) -> ModuleSpec | None:
+def _spec(name: str, searched: list[str], *, elsewhere: bool) -> ModuleSpec | None:
     """By the plain name also below a package: with a dotted one, PathFinder wants the parent imported."""
     spec = PathFinder.find_spec(name, searched)
-    others = (finder for finder in sys.meta_path if finder is not PathFinder) if top and spec is None else ()
+    others = (finder for finder in sys.meta_path if finder is not PathFinder) if elsewhere and spec is None else ()
     for finder in others:  # built-in modules, and packages installed in editable mode
         spec = spec or finder.find_spec(name, None)
     return spec
@@ -145,15 +175,14 @@ def _names(searched: list[str]) -> list[str]:
     return sorted({module.name for module in pkgutil.iter_modules(searched)})
 
 
-def _source_of(spec: ModuleSpec, ref: ObjectiveRef) -> Path | None:
-    """The file with the module's source; None for one that exists in another form."""
+def _source(spec: ModuleSpec, ref: ObjectiveRef) -> Path | None:
     if spec.origin is None and spec.submodule_search_locations is not None:
         raise _refused(ref, f"{ref.where} is a folder without __init__.py, not a module")
-    return Path(spec.origin) if spec.origin and isinstance(spec.loader, SourceFileLoader) else None
+    return source_of(spec)
 
 
 def _import_module(ref: ObjectiveRef, code_dir: Path | None) -> ModuleType:
-    _found(ref, code_dir)
+    _found(ref, _roots(code_dir))
     if code_dir:
         _append_to_path(code_dir)
     return importlib.import_module(ref.where)

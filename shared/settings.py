@@ -35,7 +35,6 @@ ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
 READ_ELSEWHERE = (
     "HIGHNOON_DATA_DIR",
     "HIGHNOON_REHEARSAL",
-    "HIGHNOON_OBJECTIVES",
     "HIGHNOON_TOKEN",
     "HIGHNOON_WEBUI_*",
     "HIGHNOON_FLOWER_PASSWORD",
@@ -47,7 +46,8 @@ READ_ELSEWHERE = (
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 
 REDIS_SCHEMES = ("redis://", "rediss://")
-SECRETS = frozenset({"database_url", "redis_url", "metrics_token"})
+SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key"})
+SHORTEST_KEY = 16
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]
@@ -97,6 +97,9 @@ class Settings(BaseSettings):
 
     max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
     preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("tensorflow", "keras")
+    objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    cluster_key: str | None = None
+    bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
@@ -139,6 +142,15 @@ class Settings(BaseSettings):
             hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
             raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
         return url
+
+    @field_validator("cluster_key")
+    @classmethod
+    def _cannot_be_guessed(cls, key: str | None) -> str | None:
+        if key is None or (len(key) >= SHORTEST_KEY and key.isascii() and key.isprintable()):
+            return key
+        hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+        message = f"must be {SHORTEST_KEY} or more printable ASCII characters"
+        raise PydanticCustomError("key", message, {"hint": hint})
 
     @field_validator("home")
     @classmethod

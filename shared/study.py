@@ -21,6 +21,7 @@ from shared.grid import grid_problems
 from shared.objective import ObjectiveRef
 from shared.scalars import is_storable
 from shared.score import Scoring
+from shared.sizes import bytes_of, nearest_size
 from shared.space import KINDS, SearchSpace, read_space, written_form
 from shared.strategy import Count, Natural, Strict
 from shared.strategy import PrunerSpec as PrunerSpec
@@ -30,6 +31,9 @@ from shared.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
+LEAST_MEMORY_BYTES = 16 << 20
+"""A Python process that has imported nothing holds about this much: whoever writes less has meant another unit."""
+MOST_MEMORY_BYTES = 1 << 60
 
 QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
 """What makes a study another study; everything else may differ between two that share a name.
@@ -39,6 +43,9 @@ The last two set the scale of its scores: on another scale they cannot be compar
 
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class StudySpec(Strict):
@@ -69,8 +76,13 @@ class StudySpec(Strict):
     memory_warning_pct: float | None = None
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
+    trial_memory_limit: int | None = None
+    admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
+    bundle: Digest | None = None
+    code: Digest | None = None
+    """The digest of the objective's source tree where it was submitted; `submit` writes it."""
 
     @field_validator("name")
     @classmethod
@@ -117,6 +129,16 @@ class StudySpec(Strict):
         message = "must be a fraction between 0 and 1"
         raise refusal([Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint)])
 
+    @field_validator("trial_memory_limit", mode="before")
+    @classmethod
+    def _trial_memory_limit_is_a_size(cls, written: object) -> int | None:
+        size = None if written is None else bytes_of(written)
+        if written is None or (size is not None and LEAST_MEMORY_BYTES <= size <= MOST_MEMORY_BYTES):
+            return size
+        hint = f'Write for example "{nearest_size(written, least_bytes=LEAST_MEMORY_BYTES)}".'
+        message = 'must be a size of memory like "2 GB" or a number of bytes, at least 16 MiB'
+        raise refusal([Problem(key="trial_memory_limit", message=message, value=written, hint=hint)])
+
     @field_validator("code_dir")
     @classmethod
     def _code_dir_is_absolute(cls, code_dir: str | None) -> str | None:
@@ -140,6 +162,7 @@ class StudySpec(Strict):
             memory_warning_pct=self.memory_warning_pct,
             memory_grace_steps=self.memory_grace_steps,
             prefetch_buffer_size=self.prefetch_buffer_size,
+            trial_memory_limit=self.trial_memory_limit,
         )
 
     @property

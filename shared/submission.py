@@ -10,6 +10,7 @@ import logging
 import secrets
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.access import Access
 from shared.errors import StudyConflict
@@ -17,6 +18,7 @@ from shared.grid import grid
 from shared.ledger.database import IntegrityError
 from shared.ledger.studies import StudyRecord
 from shared.logs import event
+from shared.source_tree import CodeDigests, root_of
 from shared.states import StudyState
 from shared.study import StudySpec
 
@@ -37,6 +39,7 @@ class Submission:
 
 def submit(spec: StudySpec, access: Access) -> Submission:
     """Submits, joins, or extends to more trials. Raises StudyConflict when the name asks another question."""
+    spec = _with_code(spec)
     known = access.studies.find(spec.name)
     if known is not None:
         return _join(known, spec, access)
@@ -63,7 +66,7 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
     if not access.store.exists(spec.name):
         raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
-    spec = _with_seed(spec, before.seed or 0)
+    spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
     trials, note = trials_of(spec)
     counts = access.studies.counts(known.id)
     if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
@@ -78,6 +81,19 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
 def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
     """Every study has a seed, so that a retry repeats the randomness of the attempt it replaces."""
     return spec if spec.seed is not None else spec.model_copy(update={"seed": seed})
+
+
+def _with_code(spec: StudySpec) -> StudySpec:
+    """With the digest of its code as it is here, which workers compare theirs with; without where it cannot be seen."""
+    root = root_of(spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
+    return spec.model_copy(update={"code": None if root is None else CodeDigests().of(root)})
+
+
+def _with_bundle(spec: StudySpec, before: StudySpec) -> StudySpec:
+    """A study keeps its bundle until it is given another one: who adds trials need not pack its code again."""
+    if spec.bundle is None and before.bundle is not None:
+        return spec.model_copy(update={"bundle": before.bundle, "code": before.code})
+    return spec if spec.code is not None else spec.model_copy(update={"code": before.code})
 
 
 def trials_of(spec: StudySpec) -> tuple[int, str]:

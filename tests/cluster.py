@@ -39,6 +39,7 @@ PERIODS = {
     "HIGHNOON_KILL_GRACE_S": "0.5",
     "HIGHNOON_DRAIN_S": "5",
     "HIGHNOON_PRELOAD": "",
+    "HIGHNOON_OBJECTIVES": "*",
 }
 
 
@@ -57,6 +58,9 @@ class Cluster:
 
     def start_worker(self, *, slots: int = 2, **environ: str) -> subprocess.Popen[bytes]:
         return self._start("workers", "start", "--queues", "cpu", "--slots", str(slots), **environ)
+
+    def start_gpu_worker(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+        return self._start("workers", "start", "--gpus", *arguments, **environ)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `coordinator` command, to its end."""

@@ -1,10 +1,15 @@
-"""`python -m coordinator ...` inside the tests' process, where its imports have been paid for."""
+"""`python -m coordinator ...` inside the tests' process, where its imports have been paid for, and in a terminal."""
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +37,48 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Answer(int(ended.value.code or 0), *capsys.readouterr())
 
     return call
+
+
+class Terminal:
+    """A command in a terminal of its own, 80 columns wide: what it shows, as it shows it."""
+
+    def __init__(self, *arguments: str, folder: Path, **environ: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "coordinator", *arguments],
+            env={**os.environ, "COLUMNS": "80", "LINES": "30", **environ},
+            cwd=folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+
+    def read_until(self, text: str) -> None:
+        """Reads on until this was shown since the last call. Raises AssertionError when the command ends before."""
+        seen = ""
+        while text not in seen:
+            chunk = self._read()
+            assert chunk, f"{text!r} was never shown, but {self.shown}"
+            seen += chunk
+
+    def read_to_the_end(self) -> int:
+        """Everything else; the exit code."""
+        while self._read():
+            pass
+        os.close(self._ours)
+        return self.process.wait(timeout=30)
+
+    def _read(self) -> str:
+        try:
+            chunk = os.read(self._ours, 65536).decode(errors="replace")
+        except OSError:  # how Linux says that nobody holds the other end any more
+            return ""
+        self.shown += chunk
+        return chunk
+
+
+def plain(shown: str) -> str:
+    """Without colours and movements of the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")

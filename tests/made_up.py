@@ -45,6 +45,21 @@ _ENDINGS = (
     (Ending.TIMED_OUT, "timeout", "ran for more than 60 s", 2),
     (Ending.KILLED, "signal", "SIGKILL from outside", 1),
 )
+_LIMIT_BYTES = 4_000_000_000
+_FACTS = {
+    "version": "0.1.0",
+    "cpus": 16,
+    "memory_total_bytes": 64_000_000_000,
+    "memory_used_bytes": 21_300_000_000,
+    "gpus": [
+        {
+            "uuid": "GPU-5a1c",
+            "name": "NVIDIA L4",
+            "memory_total_bytes": 24_000_000_000,
+            "memory_used_bytes": 9_400_000_000,
+        }
+    ],
+}
 _STEPS = 8
 _SLOTS = 4
 
@@ -92,7 +107,9 @@ def make_study(
                 serial = func.pg_get_serial_sequence("trials", "trial_id")
                 connection.execute(select(func.setval(serial, first + over + running)))
         if running and not Nodes(access.database).workers(silent_for_s=60):
-            Nodes(access.database).enter("w1", host="node-a", pid=4242, slots=_SLOTS, queues=["cpu"])
+            nodes = Nodes(access.database)
+            nodes.enter("w1", host="node-a", pid=4242, slots=_SLOTS, queues=["cpu"])
+            nodes.beat("w1", _FACTS)
 
 
 Row = tuple[FromClause, dict[str, Any]]
@@ -134,6 +151,7 @@ class _History:
         yield from self._optuna_rows(
             trial_id, study_id, number, ticket, params, chosen, valued, started, started + took
         )
+        peak_bytes = int((0.6 + params["units"] / 512 * 2.6 + dice.random() * 0.3) * 1e9)
         outcome = {"ending": ending, "value": valued, "cause": cause, "message": message}
         yield (
             tickets,
@@ -167,7 +185,12 @@ class _History:
                 "message": message,
                 "exit_status": 1 if cause == "exited" else None,
                 "signal": "SIGKILL" if cause == "signal" else None,
-                "peak_rss_bytes": int((0.6 + params["units"] / 512 * 2.6 + dice.random() * 0.3) * 1e9),
+                "peak_rss_bytes": peak_bytes,
+                "memory": {
+                    "peak_bytes": peak_bytes,
+                    "limit_bytes": _LIMIT_BYTES,
+                    "samples": _samples(peak_bytes, took),
+                },
                 "log_path": f"logs/digits/trial-{number:05d}.log",
                 "log_tail": f"epoch 1 loss=0.9\n<script>alert({number})</script>\nepoch 2 loss=0.7\n",
             },
@@ -186,7 +209,7 @@ class _History:
         yield _RUNNING, {"row": ticket, "trial_id": trial_id, "trial_number": number, "params": params}
         place = {"worker_id": "w1", "host": "node-a", "pid": 4300 + number % _SLOTS, "trial_number": number}
         nothing = dict.fromkeys(
-            ["ended_at", "ending", "cause", "message", "exit_status", "signal", "peak_rss_bytes", "log_tail"]
+            ["ended_at", "ending", "cause", "message", "exit_status", "signal", "peak_rss_bytes", "log_tail", "memory"]
         )
         path = f"logs/digits/trial-{number:05d}.log"
         yield attempts, {"ticket_id": ticket, "attempt": 1, **place, "started_at": began, "log_path": path, **nothing}
@@ -225,6 +248,11 @@ class _History:
             reported = final + math.exp(-step / 2) * 0.8 + self._dice.gauss(0, 0.01)
             stored = {"intermediate_value": reported, "intermediate_value_type": "FINITE"}
             yield tables.reports, {"trial_id": trial_id, "step": step, **stored}
+
+
+def _samples(peak_bytes: int, took_s: float) -> list[list[float]]:
+    """Rises quickly, and is at its peak in the middle."""
+    return [[took_s * i / 20, int(peak_bytes * min(1.0, 0.4 + i / 12, 1.25 - i / 60))] for i in range(21)]
 
 
 def _loss(params: dict[str, Any]) -> float:

@@ -48,6 +48,7 @@ def patient(params: dict[str, Any]) -> float:
 def patient_by_study(params: dict[str, Any]) -> float:
     """As `patient`, for many studies in one cluster: each waits for a file of its own name."""
     go = Path(os.environ["TEST_GO_FOLDER"]) / os.environ["HIGHNOON_STUDY"]
+    print("waiting", flush=True)
     for step in range(100_000):
         if go.exists():
             return float(params["x"])
@@ -85,14 +86,20 @@ def makes_a_number_of_what_stops_it(params: dict[str, Any]) -> float:
 
 
 def leaves_a_thread(params: dict[str, Any]) -> float:
-    """Without isolation this thread stays in the supervisor, which must not fork any more."""
+    """Without isolation this thread stays in the supervisor."""
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
     return 0.0
 
 
-def kills_its_supervisor(params: dict[str, Any]) -> float:
+def kills_its_fork_server(params: dict[str, Any]) -> float:
     os.kill(os.getppid(), signal.SIGKILL)
-    return 0.0
+    return float(signal.pause())  # type: ignore[func-returns-value]
+
+
+def kills_its_supervisor(params: dict[str, Any]) -> float:
+    server = Path(f"/proc/{os.getppid()}/stat").read_text()
+    os.kill(int(server.rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
+    return float(signal.pause())  # type: ignore[func-returns-value]
 
 
 def reports_and_prunes(params: dict[str, Any]) -> float:
@@ -213,6 +220,13 @@ def shows_surroundings(params: dict[str, Any]) -> float:
     return 0.0
 
 
+def shows_its_gpu(params: dict[str, Any]) -> float:
+    """Long enough for another slot to take the next trial."""
+    print(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')} growth {os.environ.get('TF_FORCE_GPU_ALLOW_GROWTH')}")
+    time.sleep(0.3)
+    return 0.0
+
+
 def writes_a_file(params: dict[str, Any]) -> float:
     Path("weights.txt").write_text("1.0")
     return 0.0
@@ -228,3 +242,73 @@ def shows_memory_policy(params: dict[str, Any]) -> float:
     manager = hn.EnterpriseMemoryManager()
     print(f"policy {manager.policy.warning_fraction} {manager.policy.grace_steps} {manager.prefetch_buffer_size}")
     return 0.0
+
+
+def allocates_three_times(params: dict[str, Any]) -> float:
+    """Three times the 200 MiB that it may hold, in one call that touches each page; then it is in no hurry."""
+    import numpy
+
+    held = numpy.ones(600 << 20, dtype=numpy.uint8)
+    time.sleep(30)
+    return float(held[0])
+
+
+def grows_holding_the_gil(params: dict[str, Any]) -> float:
+    """100 MB/s, and no Python code of this process runs meanwhile: neither reports nor signals are heard."""
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    for _ in range(100):
+        libc.memset(libc.malloc(10_000_000), 1, 10_000_000)
+        libc.usleep(100_000)
+    return 0.0
+
+
+def feeds_a_child(params: dict[str, Any]) -> float:
+    """The child eats, in a session of its own; this process takes its death for a detail."""
+    eater = "held = bytearray()\nwhile True: held.extend(b'x' * 4_000_000)"
+    subprocess.run([sys.executable, "-c", eater], start_new_session=True, check=False)
+    return 0.0
+
+
+def fills_up_slowly_and_reports(params: dict[str, Any]) -> float:
+    """Comes to rest at some 170 MiB."""
+    held = []
+    for step in range(10_000):
+        if step < 160:
+            held.append(b"x" * (1 << 20))
+        else:
+            hn.report(1.0, step)
+            time.sleep(0.02)
+    return 0.0
+
+
+def holds_60_mib(params: dict[str, Any]) -> float:
+    """Holds 60 MiB for a moment."""
+    held = b"x" * (60 << 20)
+    time.sleep(0.2)
+    return float(len(held) > 0)
+
+
+def holds_60_mib_and_waits(params: dict[str, Any]) -> float:
+    """Until a file of its study's name is there."""
+    held = b"x" * (60 << 20)
+    return patient_by_study(params) * len(held) / len(held)
+
+
+never_freed: list[bytes] = []
+
+
+def leaks_50_mib(params: dict[str, Any]) -> float:
+    """Holds what every trial before it in the same process had held as well."""
+    never_freed.append(b"x" * (50 << 20))
+    return float(len(never_freed))
+
+
+def outgrows_its_memory(params: dict[str, Any]) -> float:
+    """A gigabyte and a half, all of which it goes on touching."""
+    held = [bytearray(b"x" * (10 << 20)) for _ in range(150)]
+    while True:
+        for block in held:
+            block[:: 1 << 12] = b"y" * len(block[:: 1 << 12])

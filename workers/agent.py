@@ -23,10 +23,15 @@ from shared.logs import event
 from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
+from workers.cgroup import TrialGroups
 from workers.checkpoints import sweep
 from workers.emptiness import Emptiness
+from workers.facts import NodeFacts
+from workers.kill_order import KillNotes
 from workers.metrics import node_metrics
 from workers.node import Node, threads_per_slot, without_secrets
+from workers.node_watch import NodeWatch
+from workers.residence import resident, sweep_deserted
 from workers.slot import SlotNote, SlotNotes
 
 _log = logging.getLogger("workers.agent")
@@ -51,6 +56,9 @@ class Agent:
         self._leases = Leases(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._facts = NodeFacts()
+        self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
+        self._groups: TrialGroups | None = None
         self._emptiness = Emptiness(self._database, node.resources) if until_empty else None
         self._entered = False
         self._enter_at = 0.0
@@ -63,8 +71,12 @@ class Agent:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
         # Before the metrics' threads begin: a signal must reach `_hear_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        with node_metrics(self._node) as port:
+        with resident(self._node.folder), node_metrics(self._node) as port:
             self._notes.prepare()
+            swept = sweep_deserted(self._node.folder.parent)
+            if swept:
+                event(_log, "swept", worker=self._node.worker_id[:8], nodes=swept)
+            self._prepare_groups()
             if port is not None:
                 event(_log, "metrics", worker=self._node.worker_id[:8], port=port)
             return self._serve()
@@ -76,6 +88,7 @@ class Agent:
             while True:
                 self._enter_if_due()
                 self._hear_signals(pool)
+                self._node_watch.look()
                 self._let_go_of_the_dead()
                 self._beat()
                 code = pool.poll()
@@ -88,6 +101,13 @@ class Agent:
                     pool = self._start_pool()
         finally:
             self._leave(pool)
+
+    def _prepare_groups(self) -> None:
+        """Before the pool starts, since it inherits the agent's cgroup."""
+        self._groups = TrialGroups.prepare()
+        swept = self._groups.sweep() if self._groups else 0
+        by = "cgroup" if self._groups else "watchdog"
+        event(_log, "memory_limits", worker=self._node.worker_id[:8], by=by, swept=swept)
 
     def _enter_if_due(self) -> None:
         """Registers this boot as soon as the database answers, saying meanwhile that it is waited for."""
@@ -142,7 +162,7 @@ class Agent:
 
     def _hear_signals(self, pool: subprocess.Popen[str]) -> None:
         """Waits for a signal or the next look, whichever comes first."""
-        heard = signal.sigtimedwait(_SIGNALS, _LOOK_S)
+        heard = signal.sigtimedwait(_SIGNALS, min(_LOOK_S, self._node_watch.due_in_s()))
         if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
             self._drain(pool)
         if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at:
@@ -170,7 +190,7 @@ class Agent:
         if not self._entered:
             return
         try:
-            state = self._nodes.beat(self._node.worker_id)
+            state = self._nodes.beat(self._node.worker_id, self._facts.read())
             is_empty = self._emptiness is not None and self._emptiness.lasts()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="beat", error=error)
@@ -194,6 +214,8 @@ class Agent:
             return
         if note.trial_group is not None:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
+        if self._groups is not None:
+            self._groups.sweep()
         disposition = self._leases.lose(
             note.ticket,
             note.attempt,

@@ -20,6 +20,12 @@ def prefer_as_oom_victim() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
+def join_cgroup(procs: str) -> None:
+    """Moves this process into a cgroup, by its file of processes. What it may not join, its supervisor sees."""
+    with contextlib.suppress(OSError), Path(procs).open("r+") as file:
+        file.write("0")
+
+
 def thread_count() -> int:
     """Threads of this process, C and Python alike."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())

@@ -1,6 +1,6 @@
 """Starting a trial process in one of three isolations, and ending it with everything that it started.
 
-    fork    a child of this supervisor that inherits the warm imports copy-on-write (default)
+    fork    a child of this slot's fork server that inherits the warm imports copy-on-write (default)
     spawn   a new interpreter: for libraries that do not survive a fork
     none    a thread of this supervisor: no isolation at all, for trusted, tiny objectives
 
@@ -9,11 +9,11 @@ Decides nothing about outcomes: `watch` does.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Protocol
 
 from workers import kernel
+from workers.forkserver import ForkServer
 from workers.output import Output
 from workers.pipe import Pipe, PipeChannel
-from workers.trial_process import Assignment, perform, run_forked
+from workers.trial_process import Assignment, perform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +58,30 @@ class Running(Protocol):
         """Ends what is left of its group and gives descriptors and scratch files back."""
 
 
+class Family(Protocol):
+    """Who can tell how a trial process ended: the parent that forked it."""
+
+    def wait(self, pid: int) -> tuple[int, int] | None:
+        """Wait status and peak memory (bytes) of a child that has ended; None when that cannot be known any more."""
+
+
+class OwnChildren:
+    """Children of this very process."""
+
+    def wait(self, pid: int) -> tuple[int, int]:
+        """See `Family`."""
+        _, status, usage = os.wait4(pid, 0)
+        return status, usage.ru_maxrss * 1024
+
+
 class ChildTrial:
     """A trial in a process of its own: forked or spawned."""
 
-    def __init__(self, pid: int, pipe: Pipe, work_dir: Path) -> None:
+    def __init__(self, pid: int, family: Family, pipe: Pipe, work_dir: Path) -> None:
         self.pid: int | None = pid
         self.pipe = pipe
         self._pid = pid
+        self._family = family
         self._work_dir = work_dir
         self._pidfd = os.pidfd_open(pid)
         self._exit: Exit | None = None
@@ -72,10 +90,8 @@ class ChildTrial:
         return [self._pidfd]
 
     def poll(self) -> Exit | None:
-        if self._exit is None:
-            pid, status, usage = os.wait4(self._pid, os.WNOHANG)
-            if pid:
-                self._exit = _exit_of(status, usage.ru_maxrss * 1024)
+        if self._exit is None and wait_any([self._pidfd], 0.0):
+            self._exit = _exit_of(self._family.wait(self._pid))
         return self._exit
 
     def kill(self, signum: int) -> None:
@@ -131,61 +147,41 @@ class ThreadTrial:
         channel.result(outcome)
 
 
-def launch(isolation: str, assignment: Assignment, output: Output) -> Running:
-    """Starts the trial. `fork` needs a process of one thread; the caller has checked `fork_is_safe`."""
+def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer) -> Running:
+    """Starts the trial."""
     Path(assignment.work_dir).mkdir(parents=True, exist_ok=True)
     if isolation == "none":
         return ThreadTrial(assignment, output)
-    return _forked(assignment, output) if isolation == "fork" else _spawned(assignment, output)
-
-
-def fork_is_safe() -> bool:
-    """False once this process has more than its one thread or a started TensorFlow: a forked child could hang."""
-    return kernel.thread_count() == 1 and not tensorflow_has_run()
-
-
-def tensorflow_has_run() -> bool:
-    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
-    eager = sys.modules.get("tensorflow.python.eager.context")
-    context = getattr(eager, "_context", None)
-    return context is not None and getattr(context, "_context_handle", None) is not None
-
-
-def _forked(assignment: Assignment, output: Output) -> ChildTrial:
     ours, theirs = kernel.socket_pair()
-    # Frozen objects are left alone by the child's collector, so their pages stay shared.
-    gc.freeze()
-    pid = os.fork()
-    if pid == 0:
-        run_forked(assignment, theirs, output.writing_end)
-    gc.unfreeze()
-    theirs.close()
-    output.release_writing_end()
-    return ChildTrial(pid, Pipe(ours), Path(assignment.work_dir))
-
-
-def _spawned(assignment: Assignment, output: Output) -> ChildTrial:
-    ours, theirs = kernel.socket_pair()
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"from workers.trial_process import spawned; spawned({theirs.fileno()})"],
-        stdin=subprocess.DEVNULL,
-        stdout=output.writing_end,
-        stderr=output.writing_end,
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,
-        cwd=assignment.work_dir,
-        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
-    )
+    pid = forks.fork(theirs, output.writing_end) if isolation == "fork" else _spawned(theirs, assignment, output)
     theirs.close()
     output.release_writing_end()
     pipe = Pipe(ours)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
+    return ChildTrial(pid, forks if isolation == "fork" else OwnChildren(), pipe, Path(assignment.work_dir))
+
+
+def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
+    code = f"from workers.trial_process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=output.writing_end,
+        stderr=output.writing_end,
+        pass_fds=[end.fileno()],
+        start_new_session=True,
+        cwd=assignment.work_dir,
+        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+    )
     # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
     child.returncode = 0
-    return ChildTrial(child.pid, pipe, Path(assignment.work_dir))
+    return child.pid
 
 
-def _exit_of(status: int, peak_rss_bytes: int) -> Exit:
+def _exit_of(end: tuple[int, int] | None) -> Exit:
+    if end is None:
+        return Exit(signum=signal.SIGKILL)
+    status, peak_rss_bytes = end
     if os.WIFSIGNALED(status):
         return Exit(signum=os.WTERMSIG(status), peak_rss_bytes=peak_rss_bytes)
     return Exit(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)

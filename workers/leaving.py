@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any
 
+import psutil
 from celery import Celery, bootsteps
 
 from workers.node import Node
@@ -30,6 +31,9 @@ def leave_when_idle(app: Celery, node: Node) -> None:
             notes = SlotNotes(node.folder / "slots")
             while not notes.none_at_work():
                 time.sleep(_LOOK_S)
+            # One that has just begun has no death signal yet, and would complain of its parent's end.
+            for supervisor in psutil.Process().children():
+                supervisor.kill()
             os._exit(0)
 
     app.steps["worker"].add(LeaveWhenIdle)

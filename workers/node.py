@@ -22,6 +22,7 @@ SECRET_VARIABLES = (
     "HIGHNOON_DATABASE_URL",
     "HIGHNOON_DB_URL",
     "HIGHNOON_REDIS_URL",
+    "HIGHNOON_CLUSTER_KEY",
     "HIGHNOON_TOKEN",
     "HIGHNOON_WEBUI_VIEWER_TOKEN",
     "HIGHNOON_METRICS_TOKEN",
@@ -41,13 +42,16 @@ class Node:
     slots: int
     resources: tuple[str, ...]
     settings: Settings
+    gpus: tuple[str, ...] = ()
+    """For each slot the UUID of its GPU; empty where slots are not pinned."""
+    fork_works: bool = True
+    """False when a forked trial could not use its GPU here: trials are spawned then."""
 
     @classmethod
-    def boot(cls, *, slots: int, resources: tuple[str, ...], settings: Settings) -> Node:
+    def boot(cls, *, slots: int, resources: tuple[str, ...], settings: Settings, gpus: tuple[str, ...] = ()) -> Node:
         """A new identity for this process's lifetime."""
-        return cls(
-            worker_id=uuid.uuid4().hex, host=socket.gethostname(), slots=slots, resources=resources, settings=settings
-        )
+        worker_id, host = uuid.uuid4().hex, socket.gethostname()
+        return cls(worker_id=worker_id, host=host, slots=slots, resources=resources, settings=settings, gpus=gpus)
 
     def to_json(self) -> str:
         """With secrets: for a pipe between our own processes only."""
@@ -58,6 +62,7 @@ class Node:
                 "slots": self.slots,
                 "resources": self.resources,
                 "settings": self.settings.to_json(),
+                "gpus": self.gpus,
             }
         )
 
@@ -71,6 +76,7 @@ class Node:
             slots=data["slots"],
             resources=tuple(data["resources"]),
             settings=Settings.from_json(data["settings"]),
+            gpus=tuple(data["gpus"]),
         )
 
     @property

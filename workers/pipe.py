@@ -5,7 +5,7 @@
                           {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
                           {"event": "ask", "id": 1, "question": "should_prune"}
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
-    supervisor -> trial   {"event": "assignment", ...}          (spawned trials only, first line)
+    supervisor -> trial   {"event": "assignment", ...}          (the first line, but for isolation "none")
                           {"event": "answer", "id": 1, "answer": true}
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
                           {"event": "cancel"}                   (raises TrialCancelled)

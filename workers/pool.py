@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -23,7 +24,9 @@ from shared.errors import HighNoonError
 from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from workers import kernel
-from workers.launch import tensorflow_has_run
+from workers.forkserver import ForkServer, tensorflow_has_run
+from workers.gpu_check import flaw_of_forks, uses_gpu
+from workers.gpus import GpuClaim, pin
 from workers.leaving import leave_when_idle
 from workers.node import Node
 from workers.recycle import look_again_for_ended_children
@@ -40,6 +43,7 @@ def run_pool(node: Node) -> int:
     """Serves until a warm shutdown ends. Returns the exit code."""
     configure(node.settings.log_level)
     preload(node.settings.preload)
+    node = _tried_on_its_gpu(node)
     _refuse_unsafe_forks(kernel.thread_count())
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
@@ -65,9 +69,21 @@ def preload(names: tuple[str, ...]) -> None:
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
 
 
+def _tried_on_its_gpu(node: Node) -> Node:
+    """A driver that does not survive a fork is found out here, not in the first trial of a night."""
+    if not node.gpus or "tensorflow" not in sys.modules:
+        return node
+    flaw = flaw_of_forks(lambda: uses_gpu(node.gpus[0]))
+    if not flaw:
+        return node
+    event(_log, "gpu_lost_in_fork", level=logging.WARNING, worker=node.worker_id[:8], instead="spawn", reason=flaw)
+    return replace(node, fork_works=False)
+
+
 def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
+    claims: list[GpuClaim | None] = []
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> None:
@@ -77,12 +93,16 @@ def register_task(app: Celery, node: Node) -> None:
             event(_log, "message_refused", level=logging.WARNING, reason=error)
             return
         if not supervisors:
-            supervisors.append(Supervisor(node))
+            if not claims:
+                claims.append(pin(node))
+            # The fork server first, but for the GPU that its trials see: it must inherit no connection.
+            supervisors.append(Supervisor(node, ForkServer()))
         supervisors[0].run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
         supervisors.clear()
+        claims.clear()
         configure(node.settings.log_level)
         # A service manager may signal every process of the node. The order to drain comes through the agent, and
         # billiard's own handler would leave in the middle of an attempt, with its lease.

@@ -19,7 +19,10 @@ from shared.processes import identify
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotNote:
-    """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the claim."""
+    """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the claim.
+
+    `reserved_bytes` is the memory that the slot keeps for its trial, None until that is admitted.
+    """
 
     pid: int
     started_ticks: int
@@ -27,6 +30,7 @@ class SlotNote:
     ticket: int
     attempt: int | None = None
     trial_group: int | None = None
+    reserved_bytes: int | None = None
 
     @property
     def writer_is_alive(self) -> bool:
@@ -56,6 +60,15 @@ class SlotNotes:
         finally:
             self._path(me.pid).unlink(missing_ok=True)
 
+    def reserve(self, reserved_bytes: int) -> None:
+        """Notes what is kept of the node's memory for the trial that this slot is about to run."""
+        self._rewrite(lambda note: replace(note, reserved_bytes=reserved_bytes))
+
+    def reserved_by_others(self) -> list[int]:
+        """What the other slots keep for trials that run, or are about to."""
+        others = (note for note in self._all() if note.pid != os.getpid() and note.writer_is_alive)
+        return [note.reserved_bytes for note in others if note.reserved_bytes is not None]
+
     def add_attempt(self, attempt: int) -> None:
         """Notes the lease that was granted."""
         self._rewrite(lambda note: replace(note, attempt=attempt))
@@ -63,6 +76,10 @@ class SlotNotes:
     def add_trial(self, trial_group: int | None) -> None:
         """Notes the process group of the trial that now runs."""
         self._rewrite(lambda note: replace(note, trial_group=trial_group))
+
+    def trial_groups(self) -> list[int]:
+        """The process groups of the trials that run now."""
+        return [note.trial_group for note in self._all() if note.trial_group is not None and note.writer_is_alive]
 
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Database, Leases
+from shared.ledger import Bundles, Database, Leases
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
@@ -27,10 +27,14 @@ from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
 from shared.study import StudySpec
 from shared.trial import Outcome
 from workers.checkpoints import TicketCheckpoints
+from workers.claiming import Claiming
+from workers.code import Code, CodeGate
 from workers.duties import TrialDuties
-from workers.launch import ThreadTrial, fork_is_safe, launch
+from workers.forkserver import ForkServer
+from workers.launch import ThreadTrial, launch
 from workers.node import Node
 from workers.output import Output
+from workers.place import Places
 from workers.slot import SlotNotes
 from workers.telemetry import Telemetry
 from workers.trial_process import Assignment, trial_seed
@@ -56,18 +60,22 @@ class OpenStudy:
 class Supervisor:
     """Owns a slot's connections. Built in the Celery child, never before the fork that made it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, forks: ForkServer) -> None:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
+        self._forks = forks
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
+        self._claiming = Claiming(node, self._holder, self._database, self._leases, self._broker, self._notes)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
+        self._code = CodeGate(settings, Bundles(self._database))
+        self._places = Places(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
@@ -87,9 +95,10 @@ class Supervisor:
     def _attempt(self, lease: Lease) -> None:
         try:
             study = self._study(lease)
+            code = self._persistently(lambda: self._code.pass_or_refuse(study.spec))
             with self._telemetry.step("ask"):
-                trial = self._ask(study, lease)
-            outcome = self._run(study, lease, trial)
+                trial = self._ask(study, lease, code)
+            outcome = code.refusal or self._run(study, lease, trial, code)
             self._conclude(study, lease, trial, outcome)
         except LeaseLost as error:
             self._event("lease_lost", lease, level=logging.WARNING, reason=error)
@@ -99,23 +108,12 @@ class Supervisor:
             self._let_go(lease, error)
 
     def _claim(self, message: RunTrial) -> Lease | None:
-        if self._node.drain.is_given():
-            self._decline(message)
-            return None
-        ttl_s = self._node.settings.lease_s
+        known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
         with self._telemetry.step("claim"):
-            lease = self._persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s))
+            lease = self._claiming.lease(message, known)
         if lease is not None:
             self._event("claim", lease)
         return lease
-
-    def _decline(self, message: RunTrial) -> None:
-        """Otherwise the coordinator would wait until it takes the message for lost."""
-        try:
-            self._leases.decline(message.ticket)
-            self._broker.ring()
-        except ServiceUnavailable as error:
-            event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
 
     def _study(self, lease: Lease) -> OpenStudy:
         """Opened once, and anew when somebody has submitted it with other limits."""
@@ -128,7 +126,7 @@ class Supervisor:
         self._open[lease.study_id] = study
         return study
 
-    def _ask(self, study: OpenStudy, lease: Lease) -> Asked:
+    def _ask(self, study: OpenStudy, lease: Lease, code: Code) -> Asked:
         """The Optuna trial of this attempt: a new proposal, or the parameters of the attempt that was lost."""
         owner = Owner(ticket=lease.ticket_id, attempt=lease.attempt)
         before = lease.before
@@ -146,11 +144,12 @@ class Supervisor:
                 trial_number=trial.number,
                 params=trial.params,
                 log_path=str(log_path),
+                code=code.digest,
             )
         )
         return trial
 
-    def _run(self, study: OpenStudy, lease: Lease, trial: Asked) -> Outcome:
+    def _run(self, study: OpenStudy, lease: Lease, trial: Asked, code: Code) -> Outcome:
         spec, settings = study.spec, self._node.settings
         output = Output(
             self._node.log_path(spec.name, trial.number),
@@ -163,14 +162,17 @@ class Supervisor:
             renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        with closing(output):
+        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
+        with closing(output), self._places.take(spec, duties, alone=lease.must_be_alone) as place:
+            if place.refusal is not None:
+                return place.refusal
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
-            running = launch(self._isolation(spec, lease), self._assignment(spec, lease, trial, checkpoints), output)
+            assignment = self._assignment(spec, lease, trial, code, checkpoints)
+            running = launch(self._isolation(spec, lease), place.marked(assignment), output, self._forks)
             try:
                 self._notes.add_trial(running.pid)
-                duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
                 duties.attend(running)
-                outcome = Watch(running, output, duties, limits).run()
+                outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
                 self._persistently(duties.write_reports)
                 return self._excused(outcome)
             finally:
@@ -212,26 +214,27 @@ class Supervisor:
             self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
 
     def _isolation(self, spec: StudySpec, lease: Lease) -> str:
-        if spec.isolation == "fork" and not fork_is_safe():
+        if spec.isolation == "fork" and not self._node.fork_works:
+            return "spawn"
+        if spec.isolation == "fork" and not self._forks.is_ready():
             self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
             return "spawn"
         return spec.isolation
 
-    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, checkpoints: Path) -> Assignment:
+    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, code: Code, checkpoints: Path) -> Assignment:
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
             trial_number=trial.number,
             objective=spec.objective,
-            code_dir=spec.code_dir,
+            code_dir=code.folder,
             params=trial.params,
             scoring=spec.scoring,
             memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, trial.number)),
             checkpoint_dir=str(checkpoints),
-            supervisor_pid=os.getpid(),
         )
 
     def _checkpoints(self, lease: Lease) -> TicketCheckpoints:

@@ -1,7 +1,8 @@
 """The trial process: user code, a pipe to its supervisor, and nothing else.
 
 Holds no database or broker connection and no credential. Entered by a fork (`run_forked`), by a new interpreter
-(`spawned`) or, with isolation "none", by a thread of the supervisor (`perform`).
+(`spawned`), both of which are given their assignment as the pipe's first line, or, with isolation "none", by a thread
+of the supervisor (`perform`).
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Assignment:
     seed: int
     work_dir: str
     checkpoint_dir: str
-    supervisor_pid: int
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
+    cgroup: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -67,31 +68,28 @@ def trial_seed(study_seed: int, ordinal: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def run_forked(assignment: Assignment, end: socket.socket, output: int) -> NoReturn:
-    """The child of a fork, to its end. Never returns: unwinding would run the supervisor's stack a second time."""
-    exit_code = 70
-    try:
-        _become_a_trial(assignment, end.fileno(), output)
-        kernel.release_inherited(keep=(end.fileno(),))
-        _lift_daemon_flag()
-        channel = PipeChannel(Pipe(end))
-        channel.hello()
-        channel.result(perform(assignment, channel))
-        exit_code = _RESULT_SENT
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        _leave(exit_code)
+def run_forked(end: socket.socket, output: int, parent: int) -> NoReturn:
+    """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time."""
+    _lead_a_life(end, output, parent, forked=True)
 
 
-def spawned(descriptor: int) -> NoReturn:
-    """The main function of a new interpreter (isolation "spawn"): the assignment is the pipe's first line."""
+def spawned(descriptor: int, parent: int) -> NoReturn:
+    """The main function of a new interpreter (isolation "spawn")."""
+    _lead_a_life(socket.socket(fileno=descriptor), None, parent, forked=False)
+
+
+def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked: bool) -> NoReturn:
     exit_code = 70
     try:
-        end = socket.socket(fileno=descriptor)
+        _cut_ties(parent, output)
+        if forked:
+            kernel.release_inherited(keep=(end.fileno(),))
+            _lift_daemon_flag()
         pipe = Pipe(end)
         assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
-        _become_a_trial(assignment, end.fileno(), None)
+        if assignment.cgroup is not None:
+            kernel.join_cgroup(assignment.cgroup)
+        _settle_in(assignment)
         channel = PipeChannel(pipe)
         channel.hello()
         channel.result(perform(assignment, channel))
@@ -122,17 +120,16 @@ def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
     )
 
 
-def _become_a_trial(assignment: Assignment, end: int, output: int | None) -> None:
-    """Cuts every tie to the supervisor but the pipe, and ties this process's life to the supervisor's."""
+def _cut_ties(parent: int, output: int | None) -> None:
+    """Cuts every tie to the supervisor but the pipe, and ties this process's life to its parent's."""
     die_with_parent(signal.SIGKILL)
-    if os.getppid() != assignment.supervisor_pid:
+    if os.getppid() != parent:
         os._exit(_RESULT_SENT)
     kernel.restore_signals()
     if output is not None:
         os.setsid()
         _redirect(output)
     kernel.prefer_as_oom_victim()
-    _settle_in(assignment)
 
 
 def _redirect(output: int) -> None:

@@ -1,7 +1,8 @@
 """Watching one trial process: events in, an Outcome out. The only place that decides how an attempt ended.
 
 Owns time limits, the ladder from a polite request to SIGKILL, and the reading of exit statuses. What must be
-asked or told outside (pruning, renewal, drain) comes in as `Duties`; this file knows no database.
+asked or told outside (pruning, renewal, drain) comes in as `Duties`, what the trial holds as `TrialMemory`; this file
+knows no database.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from shared.trial import Outcome, ParamCount, Report
 from workers.launch import Exit, Running, now_s, wait_any
 from workers.output import Output
 from workers.pipe import PIPE_VERSION, Event, count_of, report_of
+from workers.trial_memory import TrialMemory
+from workers.watchdog import Action, Verdict, stopped
 
 _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
@@ -24,6 +27,8 @@ _OWN_FAULT = frozenset(
 
 _COMES_OF_OUR_ASKING = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
 """What a trial may say that was asked to end, if only by SIGTERM."""
+
+_DECIDED_BY_PEOPLE = frozenset({Ending.CANCELLED, Ending.RELEASED})
 
 _LOOK_S = 0.5
 """How often drain and deadlines are looked at."""
@@ -61,11 +66,15 @@ class Limits:
 class Watch:
     """One attempt, from its launch to the Outcome."""
 
-    def __init__(self, running: Running, output: Output, duties: Duties, limits: Limits) -> None:
+    def __init__(
+        self, running: Running, output: Output, duties: Duties, limits: Limits, memory: TrialMemory | None = None
+    ) -> None:
         self._running = running
         self._output = output
         self._duties = duties
         self._limits = limits
+        # None where memory cannot be told apart from the supervisor's own: isolation "none".
+        self._memory = memory
         self._began_at = self._progress_at = now_s()
         self._renew_at = self._began_at + limits.renew_s
         self._count: ParamCount | None = None
@@ -76,6 +85,9 @@ class Watch:
         self._verdict: Outcome | None = None
         self._verdict_at = 0.0
         self._terminated = False
+        # A request that no signal follows: the trial may be over before it hears of it, and then its result stands.
+        self._asked: Verdict | None = None
+        self._is_killed = False
 
     def run(self) -> Outcome:
         """Waits for the end of the trial. Raises what `duties` raises; the caller cleans up in any case."""
@@ -86,6 +98,7 @@ class Watch:
                 self._take_the_rest()
             if ended or self._result is not None or self._is_beyond_reach():
                 return self._conclude()
+            self._judge_memory()
             self._renew_if_due()
             self._judge_time()
             self._climb_the_ladder()
@@ -124,7 +137,27 @@ class Watch:
         self._output.drain()
 
     def _next_duty_s(self) -> float:
-        return min(_LOOK_S, self._renew_at - now_s())
+        look_s = _LOOK_S if self._memory is None or self._is_killed else self._memory.due_in_s()
+        return min(_LOOK_S, look_s, self._renew_at - now_s())
+
+    def _judge_memory(self) -> None:
+        """Before everything that may wait for a database: memory does not."""
+        if self._memory is None or self._is_killed or self._memory.due_in_s() > 0:
+            return
+        verdict = self._memory.look()
+        if verdict.action is Action.KILL:
+            self._is_killed = True
+            self._end(self._stopped(verdict, self._memory))
+            self._memory.kill()
+            self._running.kill(signal.SIGKILL)
+        elif verdict.action is Action.ASK and self._asked is None:
+            self._asked = verdict
+            self._running.pipe.send_nowait({"event": "stop", "reason": verdict.message})
+
+    def _stopped(self, verdict: Verdict, memory: TrialMemory) -> Outcome:
+        return stopped(
+            verdict.cause, verdict.message, peak_bytes=memory.peak_bytes, limit_bytes=memory.limits.hard_bytes
+        )
 
     def _renew_if_due(self) -> None:
         if now_s() < self._renew_at:
@@ -172,7 +205,7 @@ class Watch:
     def _conclude(self) -> Outcome:
         exit_ = self._await_exit()
         return replace(
-            self._sized(self._ending(exit_)),
+            self._sized(self._remembered(self._ending(exit_), exit_)),
             exit_status=exit_.status,
             signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
             peak_rss_bytes=exit_.peak_rss_bytes,
@@ -201,7 +234,22 @@ class Watch:
         result, verdict = self._result, self._verdict
         if verdict is not None and (result is None or self._interrupted or result.ending in _COMES_OF_OUR_ASKING):
             return verdict
+        if result is not None and self._interrupted and self._asked is not None and self._memory is not None:
+            # The trial has the last report, also where it took our signal for a fault of its own.
+            asked = self._stopped(self._asked, self._memory)
+            return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
         return result or ending_of(exit_)
+
+    def _remembered(self, outcome: Outcome, exit_: Exit) -> Outcome:
+        """With what memory was seen to be; and what it ended without a word of ours."""
+        memory = self._memory
+        if memory is None:
+            return outcome
+        killed_by = exit_.signum if self._result is None and self._verdict is None else None
+        found = memory.explain(killed_by, exit_.peak_rss_bytes)
+        if found is not None and outcome.ending not in _DECIDED_BY_PEOPLE:
+            outcome = replace(found, loss=outcome.loss)
+        return replace(outcome, memory=memory.trace())
 
 
 def ending_of(exit_: Exit) -> Outcome:

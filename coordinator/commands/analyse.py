@@ -61,7 +61,7 @@ def plot(
 ) -> None:
     """Draw a figure of a study into a file.
 
-    HTML can be zoomed, and needs no network. Pictures need the package kaleido, which the extra "plot" brings.
+    HTML can be zoomed, and needs no network. Pictures need the package kaleido.
     A contour shows the two parameters that mattered most, unless --param names others.
 
     Example: python -m coordinator plot digits --kind slice -o digits.html

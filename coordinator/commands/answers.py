@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shared.exits import Exit
-from shared.terminal import open_console
+from shared.terminal import open_console, say
 
 if TYPE_CHECKING:
     from shared.ledger.studies import StudyRecord
@@ -28,9 +28,14 @@ def print_table(lines: Sequence[str]) -> None:
         console.print(line, style=None if number else "bold", soft_wrap=True)
 
 
+def tell(text: str, *, stderr: bool = False) -> None:
+    """A sentence, broken at words for a terminal."""
+    say(open_console(stderr=stderr), text)
+
+
 def no_result(why: str, *, next_step: str = "") -> typer.Exit:
     """Says on stderr that there is nothing to show yet, and what to do; the exit code that means it."""
-    typer.echo(f"{why}; {next_step}" if next_step else why, err=True)
+    tell(f"{why}; {next_step}" if next_step else why, stderr=True)
     return typer.Exit(Exit.NO_RESULT)
 
 

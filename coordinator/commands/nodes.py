@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import print_json, print_table
+from coordinator.commands.answers import print_json, print_table, tell
 from coordinator.commands.arguments import AsJson, mistake
 from coordinator.commands.ledger import ledger
 from shared.exits import Exit
@@ -44,7 +44,7 @@ def workers(json: AsJson = False) -> None:
     else:
         embedded = settings.database_url is None and is_embedded(settings)
         begin = "its worker starts in a few seconds" if embedded else "python -m workers start --slots 2 starts one"
-        typer.echo(f"no worker is there; {why_nobody_coordinates(settings) or begin}")
+        tell(f"no worker is there; {why_nobody_coordinates(settings) or begin}")
 
 
 def drain(worker: WorkerName) -> None:
@@ -69,7 +69,7 @@ def drain(worker: WorkerName) -> None:
             raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
         Nodes(access.database).mark(chosen.id, WorkerState.DRAINING)
         count = sum(attempt.worker_id == chosen.id for attempt in Overview(access.database).running())
-    typer.echo(f"worker {chosen.id[:8]} on {chosen.host} drains: {count} trials run there, then it ends")
+    tell(f"worker {chosen.id[:8]} on {chosen.host} drains: {count} trials run there, then it ends")
 
 
 def doctor(json: AsJson = False) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import no_result, print_json, print_table
+from coordinator.commands.answers import no_result, print_json, print_table, tell
 from coordinator.commands.arguments import AsJson, StudyName, mistake
 from coordinator.commands.ledger import ledger, study_names
 from shared.exits import Exit
@@ -47,7 +47,7 @@ def list_studies(json: AsJson = False) -> None:
     elif rows:
         print_table(studies_table(rows))
     else:
-        typer.echo("no studies yet; begin one: python -m coordinator start STUDY_FILE")
+        tell("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
 
 def status(study: StudyName, json: AsJson = False) -> None:

@@ -18,12 +18,14 @@ from shared.terminal import open_console, say
 
 if TYPE_CHECKING:
     from shared.settings import Settings
-    from shared.study import StudySpec
 
 MaybeStudyFile = Annotated[
     Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
 ]
 Workers = Annotated[int | None, typer.Option(help="Trials at a time, here. Default: one per core.", min=1)]
+BundleDir = Annotated[
+    Path | None, typer.Option("--bundle", help="Send this folder along as the code that workers run.", metavar="DIR")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the end.")]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")]
 
@@ -40,32 +42,41 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
     from coordinator.start import Errand
     from coordinator.start import run as run_start
     from shared.settings import load_settings
+    from shared.study import load_study_file
 
     settings = load_settings()
-    spec = None if study_file is None else _read(study_file, n_trials)
+    spec = None if study_file is None else load_study_file(study_file, _overrides(n_trials))
     slots = _slots(workers, settings)
     raise typer.Exit(run_start(Errand(settings=settings, spec=spec, slots=slots, console=open_console())))
 
 
-def submit(study_file: StudyFile, wait: Wait = False, n_trials: TrialsInAll = None, json: AsJson = False) -> None:
+def submit(
+    study_file: StudyFile,
+    wait: Wait = False,
+    n_trials: TrialsInAll = None,
+    json: AsJson = False,
+    bundle: BundleDir = None,
+) -> None:
     """Hand a study to a running coordinator.
 
     Example: python -m coordinator submit study.toml --wait
     """
     from coordinator.access import ledger_access, why_nobody_coordinates
     from coordinator.ending import report_end
+    from coordinator.handover import hand_over, read_study
     from coordinator.progress import watch
     from shared.errors import ServiceUnavailable
     from shared.settings import load_settings
     from shared.submission import submit as submit_study
 
     settings = load_settings()
-    spec = _read(study_file, n_trials)
+    spec, code = read_study(study_file, _overrides(n_trials), bundle, settings)
     nobody = why_nobody_coordinates(settings)
     if wait and nobody:
         raise ServiceUnavailable(nobody)
     console = open_console(stderr=json)
     with ledger_access(settings) as access:
+        hand_over(spec, code, access, settings)
         submission = submit_study(spec, access)
         name = submission.record.name
         if json:
@@ -93,10 +104,8 @@ def execute(command: ShellCommand) -> None:
         raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
 
 
-def _read(path: Path, n_trials: int | None) -> StudySpec:
-    from shared.study import load_study_file
-
-    return load_study_file(path, {} if n_trials is None else {"n_trials": n_trials})
+def _overrides(n_trials: int | None) -> dict[str, object]:
+    return {} if n_trials is None else {"n_trials": n_trials}
 
 
 def _slots(workers: int | None, settings: Settings) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import print_json, print_table
+from coordinator.commands.answers import print_json, print_table, tell
 from coordinator.commands.arguments import AsJson, StudyName, TrialNumber, mistake
 from coordinator.commands.ledger import ledger
 from shared.exits import Exit
@@ -66,7 +66,7 @@ def trials(
         return
     if not shown:
         of_state = "" if state is None else f" in state {state}"
-        typer.echo(f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is")
+        tell(f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is")
         return
     print_table(trials_table(shown, notes(attempts), open_console()))
     if len(shown) < len(rows):
@@ -92,7 +92,7 @@ def logs(
         attempt = _attempt(access, record, trial)
         followed = follow and attempt.ending is None
         if followed and is_elsewhere(attempt):
-            typer.echo(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", err=True)
+            tell(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
             with _leaving_cleanly():
                 follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines)

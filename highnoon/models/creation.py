@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from highnoon.config import Config, ModelConfig
+from highnoon.forecast import refuse_model
 from highnoon.models.size import active_parameters, count_parameters
 from highnoon.presets import preset
 from highnoon.rehearsal import smaller
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small", **overrides: Any) -> HSMN:
     """A built HSMN; overrides are fields of ModelConfig and win. Raises InvalidInput with all problems.
 
-    Inside a trial it also says the model's size, as `report_params` does, and raises what that raises.
+    Inside a trial it also says the model's size, as `report_params` does, and raises what that raises. What cannot fit
+    into memory is not built: TrialStopped inside a trial, DoesNotFit elsewhere.
     """
     from highnoon.models.hsmn import HSMN
 
@@ -36,6 +38,7 @@ def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small
     if is_trial_running():
         # What an efficiency score needs; a hard budget ends the trial here, before anything is built.
         report_params(total, active)
+    refuse_model(shape)
     log.info("action=create_model parameters=%d active=%d blocks=%d", total, active, shape.num_reasoning_blocks)
     return HSMN(shape)
 

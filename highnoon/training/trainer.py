@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from highnoon.data.registry import DEFAULT_DATASET
+from highnoon.forecast import refuse_training
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.training.checkpoints import LATEST, find_checkpoint, read_state
@@ -117,7 +118,8 @@ class Trainer:
         when the worker crashes and the trial is tried again on the same machine, the training goes on from there.
 
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is no number,
-        and whatever a callback raises, TrialPruned included.
+        and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:
+        TrialStopped inside a trial, DoesNotFit elsewhere.
         """
         _check_intervals(
             epochs_per_stage=epochs_per_stage,
@@ -131,6 +133,7 @@ class Trainer:
         folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
         checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
         plans = self._planned(epochs_per_stage)
+        self._refuse_what_cannot_fit(plans)
         learner = self._learning()
         state = self._state(plans)
         self._progress = self._continued(checkpoint, state)
@@ -182,6 +185,10 @@ class Trainer:
             raise InvalidInput("Trainer.train()", [Problem(key="vocab_size", message=message, hint=hint)])
         epochs = self.options.epochs or epochs_per_stage or 10
         return plan_stages(self._asked(), self.options, epochs, self.tokenizer, longest_sequence(self.model))
+
+    def _refuse_what_cannot_fit(self, plans: Sequence[StagePlan]) -> None:
+        for plan in plans:
+            refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
 
     def _asked(self) -> list[Stage]:
         if self._stages:

@@ -1,18 +1,18 @@
 """Which objectives a form or the API may start. An objective is code that runs on every worker.
 
-HIGHNOON_OBJECTIVES lists patterns: `/srv/objectives/*.py:*`, `recipes.*:objective`. Without it, what has been started
-by the command line may be started again, and on one machine everything else in the same folders.
+HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.allowed`), who judge again. Without it, what has been
+started by the command line may be started again, and on one machine everything else in the same folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from highnoon.webui.studies import Study
+from shared.allowed import below, exactly, matches, resolved
 from shared.errors import InvalidInput, Problem, nearest
 from shared.objective import ObjectiveRef
 
@@ -35,7 +35,7 @@ class AllowList:
         except InvalidInput:
             return None
         known = list(studies)
-        if any(fnmatchcase(resolved(ref, code_dir), pattern) for pattern in self._patterns(known)):
+        if matches(resolved(ref, code_dir), self._patterns(known)):
             return None
         if not self.patterns and code_dir is None and ref.is_file and not Path(ref.where).is_absolute():
             message = "is a relative path, and there is no folder for it to start from"
@@ -64,23 +64,11 @@ class AllowList:
     def _patterns(self, studies: Sequence[Study]) -> Iterable[str]:
         if self.patterns:
             return self.patterns
-        exact = [_escaped(resolved(study_ref(study), study.spec.get("code_dir"))) for study in studies if study.spec]
-        folders = [f"{_escaped(str(Path(folder).resolve()))}/*.py:*" for folder in self.folders(studies)]
+        exact = [exactly(resolved(study_ref(study), study.spec.get("code_dir"))) for study in studies if study.spec]
+        folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]
-
-
-def resolved(ref: ObjectiveRef, code_dir: str | None) -> str:
-    """The objective as patterns see it: a file by its whole path, without `..` and links; a module as it is."""
-    if not ref.is_file:
-        return str(ref)
-    return f"{(Path(code_dir or '/') / ref.where).resolve()}:{ref.function}"
 
 
 def study_ref(study: Study) -> ObjectiveRef:
     """The objective of a study of the ledger."""
     return ObjectiveRef.parse(study.spec["objective"])
-
-
-def _escaped(text: str) -> str:
-    """A name may hold what patterns take for wild cards."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -14,12 +13,11 @@ from highnoon.webui import exports
 from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyWish, TrialWish, choose_studies, choose_trials
+from highnoon.webui.objects import attempt_object, study_object
 from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
-from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem
-from shared.ledger.attempts import AttemptRecord
 
 router = APIRouter(
     prefix="/api/hpo",
@@ -47,6 +45,14 @@ class StudyPatch(BaseModel):
 
     state: Literal["running", "paused", "cancelled"] | None = None
     add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+
+
+class WorkerPatch(BaseModel):
+    """The state that a worker is to go to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["draining", "active"]
 
 
 class Point(BaseModel):
@@ -208,21 +214,29 @@ def export_best(desk: Here, study: str, format: Literal["json", "yaml", "toml", 
 
 
 @router.get("/studies/{study}/export/trials", tags=["results"], response_class=Response)
-def export_trials(desk: Here, study: str, format: Literal["csv", "jsonl"] = "csv") -> Response:
-    """All trials as a file."""
+def export_trials(desk: Here, study: str, format: Literal["csv", "jsonl", "parquet"] = "csv") -> Response:
+    """All trials as a file. Parquet needs pyarrow where the dashboard runs."""
     found = desk.library.study(study)
-    snapshot = desk.library.snapshot(found.name)
-    spans = desk.spans(found)
+    headers = _as_file(f"trials.{format}")
+    if format == "parquet":
+        body = desk.sheets.parquet(found)
+        return Response(body, media_type="application/vnd.apache.parquet", headers=headers)
     if format == "csv":
-        parts: Iterable[str] = exports.trials_csv(snapshot.trials, list(snapshot.space), spans)
-        return StreamingResponse(parts, media_type="text/csv; charset=utf-8", headers=_as_file("trials.csv"))
-    parts = exports.trials_jsonl(snapshot.trials, spans)
-    return StreamingResponse(parts, media_type="application/jsonl", headers=_as_file("trials.jsonl"))
+        return StreamingResponse(desk.sheets.csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(desk.sheets.jsonl(found), media_type="application/jsonl", headers=headers)
 
 
 @router.get("/workers", tags=["cluster"])
 def list_workers(desk: Here) -> Response:
     """Workers that are there, what they run, and what waits."""
+    return Strict(desk.cluster().to_json())
+
+
+@router.patch("/workers/{worker}", tags=["cluster"])
+def change_worker(desk: Here, worker: str, change: WorkerPatch) -> Response:
+    """Drain a worker (it takes nothing new, and ends), or make one active again that is in quarantine."""
+    acts = {"draining": desk.fleet.drain, "active": desk.fleet.reinstate}
+    acts[change.state](worker)
     return Strict(desk.cluster().to_json())
 
 
@@ -234,49 +248,6 @@ async def events(request: Request) -> Response:
         return problem_response(503, "Too many pages listen already.", headers={"retry-after": "30"})
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(pulses.stream(), media_type="text/event-stream", headers=headers)
-
-
-def study_object(study: Study) -> dict[str, Any]:
-    """A study for programs."""
-    record = study.record
-    return {
-        "id": study.id,
-        "name": study.name,
-        "state": study.state,
-        "reason": record.stop_reason if record else None,
-        "direction": study.direction,
-        "trials": study.total,
-        "complete": study.complete,
-        "pruned": study.pruned,
-        "failed": study.failed,
-        "running": study.running,
-        "waiting": study.waiting,
-        "best_value": study.best,
-        "submitted_at": record.submitted_at if record else None,
-        "started_at": record.started_at if record else None,
-        "ended_at": record.ended_at if record else None,
-    }
-
-
-def attempt_object(attempt: AttemptRecord) -> dict[str, Any]:
-    """An attempt for programs, without its log."""
-    took = None if attempt.ended_at is None else attempt.ended_at - attempt.started_at
-    return {
-        "attempt": attempt.attempt,
-        "trial": attempt.trial_number,
-        "host": attempt.host,
-        "pid": attempt.pid,
-        "started_at": attempt.started_at,
-        "ended_at": attempt.ended_at,
-        "duration_s": took,
-        "ending": str(attempt.ending) if attempt.ending else None,
-        "cause": attempt.cause,
-        "message": attempt.message,
-        "exit_status": attempt.exit_status,
-        "signal": attempt.signal,
-        "peak_rss_bytes": attempt.peak_rss_bytes,
-        "log_path": attempt.log_path,
-    }
 
 
 def _page_object(page: Page[Any], name: str, to_object: Any) -> dict[str, Any]:

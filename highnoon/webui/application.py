@@ -22,11 +22,13 @@ from highnoon.webui.allowed import AllowList
 from highnoon.webui.desk import Desk
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
+from highnoon.webui.fleet import FleetSteering
 from highnoon.webui.guard import Guard, Refused
 from highnoon.webui.library import Library
 from highnoon.webui.rendering import error_page
 from highnoon.webui.sessions import Doorman
 from highnoon.webui.settings import WebSettings
+from highnoon.webui.sheets import Sheets
 from highnoon.webui.steering import Steering
 from shared.errors import HighNoonError, Problem, ServiceUnavailable
 
@@ -49,7 +51,9 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
         settings=settings,
         library=library,
         steering=Steering(library=library, allowed=allowed),
+        fleet=FleetSteering(library=library, home=settings.home, silent_s=settings.silent_s),
         figures=FigureCache(library),
+        sheets=Sheets(library),
         pulses=Pulses(library),
     )
     app = FastAPI(

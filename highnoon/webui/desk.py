@@ -10,8 +10,10 @@ from starlette.requests import Request
 
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
+from highnoon.webui.fleet import FleetSteering
 from highnoon.webui.library import Library
 from highnoon.webui.settings import WebSettings
+from highnoon.webui.sheets import Sheets
 from highnoon.webui.snapshot import MESSAGE, TICKET
 from highnoon.webui.steering import Steering
 from highnoon.webui.studies import Study
@@ -51,6 +53,8 @@ class Cluster:
                     "slots": worker.slots,
                     "queues": list(worker.queues),
                     "state": str(worker.state),
+                    "reason": worker.state_reason,
+                    "facts": dict(worker.facts),
                     "silent_s": worker.silent_s,
                     "running": [running_object(attempt) for attempt in self.of(worker)],
                 }
@@ -77,7 +81,9 @@ class Desk:
     settings: WebSettings
     library: Library
     steering: Steering
+    fleet: FleetSteering
     figures: FigureCache
+    sheets: Sheets
     pulses: Pulses
     kept_values: dict[str, tuple[object, list[float]]] = field(default_factory=dict)
 
@@ -106,8 +112,8 @@ class Desk:
         """The attempt that made this very trial."""
         return next((one for one in self.attempts(study, trial) if one.trial_number == trial.number), None)
 
-    def spans(self, study: Study, numbers: Sequence[int] | None = None) -> Mapping[int, AttemptSpan]:
-        """By trial number: where and how long it ran; of all trials without `numbers`."""
+    def spans(self, study: Study, numbers: Sequence[int]) -> Mapping[int, AttemptSpan]:
+        """By trial number: where and how long it ran."""
         if study.record is None:
             return {}
         found = self.library.overview().spans(study.record.id, numbers=numbers)

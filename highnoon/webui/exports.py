@@ -4,39 +4,57 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from highnoon.webui.plain import dumps
 from highnoon.webui.snapshot import cause_of, ending_of
+from shared.errors import InvalidInput, Problem
 from shared.exports import BEST as BEST
-from shared.ledger.overview import AttemptSpan
+from shared.ledger.overview import AttemptSpan, Place
 from shared.trial import Trial
 
-_CHUNK = 1000
 _CSV_HEAD = ("number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host")
 _PEAK = "peak_rss_bytes"
 
 
-TRIALS = ("csv", "jsonl")
+TRIALS = ("csv", "jsonl", "parquet")
 """Formats of all trials."""
 
 
-def trials_csv(trials: Sequence[Trial], names: Sequence[str], spans: Mapping[int, AttemptSpan]) -> Iterator[str]:
+def csv_head(names: Sequence[str]) -> str:
+    """The names of the columns."""
+    return _csv([[*_CSV_HEAD, _PEAK, *(_harmless(f"params.{name}") for name in names)]])
+
+
+def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Mapping[int, Place]) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
-    yield _csv_rows([[*_CSV_HEAD, _PEAK, *(_harmless(f"params.{name}") for name in names)]])
-    for start in range(0, len(trials), _CHUNK):
-        yield _csv_rows([_csv_row(trial, names, spans) for trial in trials[start : start + _CHUNK]])
+    return _csv([list(map(_harmless, _row(trial, names, places))) for trial in trials])
 
 
-def trials_jsonl(trials: Sequence[Trial], spans: Mapping[int, AttemptSpan]) -> Iterator[str]:
+def json_lines(trials: Sequence[Trial], places: Mapping[int, Place]) -> str:
     """An object per line."""
-    for start in range(0, len(trials), _CHUNK):
-        chunk = trials[start : start + _CHUNK]
-        yield "".join(dumps(trial_object(trial, spans.get(trial.number))) + "\n" for trial in chunk)
+    return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
 
 
-def trial_object(trial: Trial, span: AttemptSpan | None = None) -> dict[str, Any]:
+def parquet(trials: Sequence[Trial], names: Sequence[str], places: Mapping[int, Place]) -> bytes:
+    """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        hint = "Install pyarrow where the dashboard runs: pip install 'highnoon-hpo[parquet]'."
+        problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
+        raise InvalidInput("request", [problem]) from None
+    rows = [_row(trial, names, places) for trial in trials]
+    titles = [*_CSV_HEAD, _PEAK, *(f"params.{name}" for name in names)]
+    columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def trial_object(trial: Trial, span: AttemptSpan | Place | None = None) -> dict[str, Any]:
     """A trial for programs."""
     return {
         "number": trial.number,
@@ -56,25 +74,31 @@ def trial_object(trial: Trial, span: AttemptSpan | None = None) -> dict[str, Any
     }
 
 
-def _csv_row(trial: Trial, names: Sequence[str], spans: Mapping[int, AttemptSpan]) -> list[object]:
-    span = spans.get(trial.number)
-    row = [
+def _row(trial: Trial, names: Sequence[str], places: Mapping[int, Place]) -> list[object]:
+    place = places.get(trial.number)
+    return [
         trial.number,
         str(trial.state),
         ending_of(trial),
-        _harmless(cause_of(trial)),
+        cause_of(trial),
         trial.value,
         trial.loss,
         trial.started_at.isoformat() if trial.started_at else None,
         trial.ended_at.isoformat() if trial.ended_at else None,
         trial.duration_s,
-        _harmless(span.host) if span else None,
-        span.peak_rss_bytes if span else None,
+        place.host if place else None,
+        place.peak_rss_bytes if place else None,
+        *map(trial.params.get, names),
     ]
-    return [*row, *[_harmless(trial.params.get(name)) for name in names]]
 
 
-def _csv_rows(rows: Sequence[Sequence[object]]) -> str:
+def _column(values: list[object]) -> list[object]:
+    """Parquet's columns have one type: choices of several kinds become text."""
+    kinds = {float if type(value) is int else type(value) for value in values if value is not None}
+    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from shared.trial import ParamValue
+from shared.trial import MemoryTrace, ParamValue
 
 NOTHING = "–"
 
@@ -106,7 +106,33 @@ def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: 
     ).format(width, height, width, height, label, path)
 
 
+def memory_line(trace: MemoryTrace | None, *, width: int = 560, height: int = 90) -> Markup:
+    """The memory of an attempt over its time as a small drawing, with its limit as a line above."""
+    if trace is None or len(trace.samples) < 2:
+        return Markup("")
+    first_s, last_s = trace.samples[0][0], trace.samples[-1][0]
+    top = max(trace.limit_bytes or 0, trace.peak_bytes, *(used for _, used in trace.samples)) * 1.05 or 1.0
+    across = width / ((last_s - first_s) or 1.0)
+
+    def down(used: float) -> float:
+        return height * (1 - used / top)
+
+    path = " ".join(f"{(at_s - first_s) * across:.1f},{down(used):.1f}" for at_s, used in trace.samples)
+    limit, bound = Markup(""), ""
+    if trace.limit_bytes:
+        limit = Markup('<line class="limit" x1="0" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
+            width, y=down(trace.limit_bytes)
+        )
+        bound = f", limit {size(trace.limit_bytes)}"
+    label = f"memory over {duration(last_s - first_s)}: peak {size(trace.peak_bytes)}{bound}"
+    return Markup(
+        '<svg class="memory-line" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<polyline points="{}"/>{}</svg>'
+    ).format(width, height, label, path, limit)
+
+
 FILTERS = {
+    "memory_line": memory_line,
     "number": number,
     "param": param,
     "count": count,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
@@ -55,6 +55,14 @@ def cluster(request: Request, desk: Here) -> Response:
     """Who is there and what it does."""
     found = desk.cluster() if desk.library.has_ledger() else None
     return shown(request, "cluster.html", {"cluster": found, "flower_url": desk.settings.flower_url})
+
+
+@router.post("/hpo/workers/{worker}/{act}")
+def steer_worker(desk: Here, worker: str, act: Literal["drain", "reinstate"]) -> Response:
+    """Drain a worker, or take it out of quarantine."""
+    acts = {"drain": desk.fleet.drain, "reinstate": desk.fleet.reinstate}
+    acts[act](worker)
+    return RedirectResponse("/hpo/cluster", status_code=303)
 
 
 @router.get("/hpo/studies/{name:path}/trials/{number:int}")

@@ -18,7 +18,9 @@ from shared.errors import (
     ServiceError,
     StudyConflict,
     UnknownStudy,
+    UnknownWorker,
     UserInputError,
+    WorkerConflict,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,9 +67,9 @@ def mistake(problem: Problem) -> dict[str, Any]:
 def status_of(error: HighNoonError) -> int:
     """The HTTP status of one of our errors."""
     match error:
-        case UnknownStudy() | NoCompletedTrial():
+        case UnknownStudy() | UnknownWorker() | NoCompletedTrial():
             return 404
-        case StudyConflict():
+        case StudyConflict() | WorkerConflict():
             return 409
         case UserInputError():
             return 422

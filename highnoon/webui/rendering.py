@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -26,6 +27,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters.update(FILTERS)
+_environment.globals.update(has_parquet=find_spec("pyarrow") is not None)
 _environment.globals.update(asset=assets.address, cause_of=cause_of, ending_of=ending_of)
 _templates = Jinja2Templates(env=_environment)
 

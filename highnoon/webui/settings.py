@@ -67,7 +67,7 @@ def web_settings(
         database_url=normalise(storage) if storage is not None else general.database_url,
         tokens=_tokens(environ, general.home, needed=not alone),
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
-        objectives=_split(environ.get("HIGHNOON_OBJECTIVES", "")),
+        objectives=general.objectives or (),
         silent_s=general.presence_s * 12,
         flower_url=environ.get("HIGHNOON_WEBUI_FLOWER_URL") or None,
     )

@@ -38,7 +38,7 @@ class Snapshot:
 def taken(view: StudyView, before: Snapshot | None) -> Snapshot:
     """What the view shows now; the snapshot before where nothing has changed since."""
     trials = tuple(view.trials())
-    ended = sum(trial.state in _ENDED for trial in trials)
+    ended = sum(map(has_ended, trials))
     reports = sum(len(trial.reports) for trial in trials if trial.state is TrialState.RUNNING)
     version = (len(trials), ended, reports)
     if before is not None and before.version == version:
@@ -52,6 +52,11 @@ def best_of(trials: tuple[Trial, ...], *, maximize: bool) -> Trial | None:
     if not valued:
         return None
     return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
+
+
+def has_ended(trial: Trial) -> bool:
+    """Whether nothing about it will change any more."""
+    return trial.state in _ENDED
 
 
 def cause_of(trial: Trial) -> str:

@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Update, and_, case, exists, insert, select, true, update
+from sqlalchemy import Connection, Select, Update, and_, case, exists, insert, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
-from shared.lease import Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
+from shared.lease import OOM_NEIGHBOUR, Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, studies, tickets, workers
 from shared.states import Ending, StudyState, TicketState, WorkerState
@@ -83,6 +83,7 @@ class Leases:
                     started_at=db_now(),
                 )
             )
+            squeezed = row["attempt"] > 1 and connection.scalar(_was_squeezed_out(ticket_id))
         before = None
         if row["trial_number"] is not None:
             before = LostAttempt(params=row["params"], trial_number=row["trial_number"])
@@ -97,15 +98,28 @@ class Leases:
             worker_id=holder.worker_id,
             ttl_s=ttl_s,
             before=before,
+            must_be_alone=bool(squeezed),
         )
 
-    def decline(self, ticket_id: int) -> None:
-        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one."""
-        with self._db.transaction() as connection:
-            connection.execute(_put_back(ticket_id))
+    def decline(self, ticket_id: int, *, delay_s: float = 0.0) -> None:
+        """Its message was taken by a node that will not claim: the ticket waits again, to be sent to another one.
 
-    def bind(self, lease: Lease, *, trial_id: int, trial_number: int, params: Params, log_path: str) -> None:
-        """Writes which Optuna trial this attempt runs, and its parameters for the attempt that may follow."""
+        After `delay_s`: a node without room must not be asked for the same ticket all the time.
+        """
+        with self._db.transaction() as connection:
+            connection.execute(_put_back(ticket_id).values(not_before=db_now() + delay_s))
+
+    def bind(
+        self,
+        lease: Lease,
+        *,
+        trial_id: int,
+        trial_number: int,
+        params: Params,
+        log_path: str,
+        code: str | None = None,
+    ) -> None:
+        """Writes which trial and code this attempt runs, and its parameters for the attempt that may follow."""
         statement = (
             update(tickets)
             .where(_held(lease))
@@ -114,7 +128,7 @@ class Leases:
         with self._db.transaction() as connection:
             _require_row(connection.execute(statement).rowcount, lease, "bind")
             connection.execute(
-                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path)
+                update(attempts).where(_attempt(lease)).values(trial_number=trial_number, log_path=log_path, code=code)
             )
 
     def renew(self, lease: Lease, progress: Progress) -> Wish:
@@ -213,6 +227,10 @@ class Leases:
         )
         with self._db.transaction() as connection:
             return connection.execute(statement).rowcount == 1
+
+
+def _was_squeezed_out(ticket_id: int) -> Select[tuple[bool]]:
+    return select(exists().where(attempts.c.ticket_id == ticket_id, attempts.c.cause == OOM_NEIGHBOUR))
 
 
 def _held(lease: Lease) -> ColumnElement[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,15 @@ class Nodes:
         statement = update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason)
         with self._db.transaction() as connection:
             connection.execute(statement)
+
+    def move(
+        self, worker_id: str, before: Collection[WorkerState], after: WorkerState, reason: str | None = None
+    ) -> bool:
+        """As `mark`, for who must not undo what others did meanwhile: False when it is in none of those states."""
+        of_worker = workers.c.id == worker_id, workers.c.state.in_(before)
+        with self._db.transaction() as connection:
+            moved = connection.execute(update(workers).where(*of_worker).values(state=after, state_reason=reason))
+            return moved.rowcount == 1
 
     def workers(self, *, silent_for_s: float) -> list[Worker]:
         """The workers that have not left and were seen within `silent_for_s` seconds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, and_, func, inspect, select
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, inspect, select
 from sqlalchemy.engine import RowMapping
 
 from shared.ledger.database import Database
@@ -59,6 +59,15 @@ class AttemptSpan:
     ended_at: float | None
     ending: Ending | None
     cause: str | None
+    peak_rss_bytes: int | None
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an attempt ran and the memory that it took: the part of a span that a list of all trials shows."""
+
+    host: str
     peak_rss_bytes: int | None
 
 
@@ -178,7 +187,8 @@ class Overview:
     ) -> list[AttemptSpan]:
         """Attempts, oldest first: the newest `limit` of them, or those of some trial numbers."""
         names = list(AttemptSpan.__dataclass_fields__)
-        columns = [attempts.c[name] for name in names]
+        limit_bytes = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger).label("limit_bytes")
+        columns = [limit_bytes if name == "limit_bytes" else attempts.c[name] for name in names]
         statement = (
             select(*columns)
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
@@ -197,6 +207,16 @@ class Overview:
             AttemptSpan(**{**dict(zip(names, row, strict=True)), "ending": Ending(row[place]) if row[place] else None})
             for row in reversed(rows)
         ]
+
+    def places(self, study_id: int, *, since: int = 0) -> dict[int, Place]:
+        """Of the trials from number `since` on. As plain as it can be: there may be ten thousands."""
+        statement = (
+            select(attempts.c.trial_number, attempts.c.host, attempts.c.peak_rss_bytes)
+            .join(tickets, tickets.c.id == attempts.c.ticket_id)
+            .where(tickets.c.study_id == study_id, attempts.c.trial_number >= since)
+        )
+        with self._db.transaction() as connection:
+            return {number: Place(host, peak) for number, host, peak in connection.execute(statement)}
 
     def causes(self, study_id: int) -> list[tuple[Ending, str | None, int]]:
         """How attempts ended and why, lost and repeated ones included; the most frequent first."""

@@ -43,9 +43,13 @@ class MemoryGuard:
         worst = max(verdicts, key=_severity, default=Verdict(kind=Kind.OK))
         return replace(worst, peak_bytes=self._peak_bytes, swap_used_bytes=sample.swap_used_bytes)
 
-    def is_close(self, sample: MemorySample) -> bool:
-        """True where a threshold may be reached soon: worth a look every half second."""
-        return any(scope.used_bytes >= self.policy.close_bytes(scope.limit_bytes) for scope in sample.scopes)
+    def headroom_bytes(self, sample: MemorySample) -> int:
+        """How far memory is from where a threshold may be reached soon; 0 from there on, where often is not too often.
+
+        Also 0 where no limit can be seen: there swap alone is watched.
+        """
+        rooms = (self.policy.close_bytes(scope.limit_bytes) - scope.used_bytes for scope in sample.scopes)
+        return max(0, min(rooms, default=0))
 
     def is_short(self, sample: MemorySample) -> bool:
         """True where an episode may begin or goes on: worth an exact and dear sample."""

@@ -16,21 +16,28 @@ from __future__ import annotations
 import copy
 import hashlib
 import secrets
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.samplers.build import Distributions
+from shared.samplers.fitting import Chance, chance_to_fit
 from shared.trial import Params, ParamValue
 
 UNBORN = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
+
+_LEAST_CHANCE = 0.9
+"""Of fitting, for a proposal to be taken at once. A trial that does not fit teaches only that."""
+
+_MOST_RETRIES = 16
+"""Then the likeliest proposal is taken, and a trial may tell that we were wrong."""
 
 _RELATIVE_PARAMS = "tpe:relative_params"
 """TPE's note to other processes about parameters that are not written yet. Ours are never seen unwritten."""
@@ -68,10 +75,39 @@ def sample(study: Study, space: Distributions, *, seed: int, fixed: Params) -> S
     known = {name: _only_value(domain) for name, domain in space.items() if domain.single()} | fixed
     if known.keys() == space.keys():
         return Sampled(params={name: known[name] for name in space})
+    reseed(study.sampler, seed)
+    history = snapshot_of(study)
+    chance = _chance_to_fit(history, space)
+    proposed = _propose(history, space, known)
+    if chance is None:
+        return proposed
+    retries = (_propose(history, space, known) for _ in range(_MOST_RETRIES))
+    return _likely_to_fit(proposed, retries, chance)
+
+
+def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
+    """Not for random draws: whoever asks for them wants them as they fall."""
+    if isinstance(history.sampler, RandomSampler):
+        return None
+    return chance_to_fit(history.get_trials(deepcopy=False), space)
+
+
+def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance) -> Sampled:
+    """The first that is as likely as it need be, else the likeliest; `retries` are made as they are needed."""
+    best, best_chance = proposed, chance(proposed.params)
+    for retry in retries:
+        if best_chance >= _LEAST_CHANCE:
+            break
+        if (retry_chance := chance(retry.params)) > best_chance:
+            best, best_chance = retry, retry_chance
+    return best
+
+
+def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
+    """One point by the study's sampler, in which what is `known` stays as it is."""
     unborn = _unborn()
-    ahead = snapshot_of(study, unborn)
+    ahead = snapshot_of(history, unborn)
     sampler = ahead.sampler
-    reseed(sampler, seed)
     sampler.before_trial(ahead, unborn)
     relative = sampler.sample_relative(ahead, unborn, sampler.infer_relative_search_space(ahead, unborn))
     for name, domain in space.items():

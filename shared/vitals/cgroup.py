@@ -81,23 +81,10 @@ class Cgroups:
 
     def oom_kills(self) -> int | None:
         """How many processes of the own group the kernel has killed for memory; None when it does not count."""
-        return self._oom_kills(self._folders[0]) if self._folders else None
+        return _oom_kills(self._folders[0], self._names, self._files) if self._folders else None
 
     def _level(self, folder: str) -> CgroupMemory | None:
-        limit = self._files.number(f"{folder}/{self._names.limit}")
-        usage = self._files.number(f"{folder}/{self._names.usage}")
-        if limit is None or usage is None or limit >= _NO_LIMIT_BYTES:
-            return None
-        stat = self._files.table(f"{folder}/memory.stat") or {}
-        swap = self._files.number(f"{folder}/memory.swap.current") if self._names is _V2 else None
-        return CgroupMemory(
-            path=folder,
-            limit_bytes=limit,
-            used_bytes=max(0, usage - stat.get(self._names.droppable, 0)),
-            swap_bytes=stat.get(self._names.swap, 0) if swap is None else swap,
-            peak_bytes=self._files.number(f"{folder}/{self._names.peak}"),
-            oom_kills=self._oom_kills(folder),
-        )
+        return _read(folder, self._names, self._files)
 
     def _moved(self, level: CgroupMemory) -> CgroupMemory:
         usage = self._files.number(f"{level.path}/{self._names.usage}")
@@ -108,8 +95,31 @@ class Cgroups:
             return level
         return replace(level, used_bytes=max(0, usage - int(droppable.group(1))))
 
-    def _oom_kills(self, folder: str) -> int | None:
-        return (self._files.table(f"{folder}/{self._names.events}") or {}).get("oom_kill")
+
+def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory | None:
+    """One group whose folder is known; None when it is gone or has no limit."""
+    return _read(folder, _V1 if version == 1 else _V2, files)
+
+
+def _read(folder: str, names: _Names, files: KernelFiles) -> CgroupMemory | None:
+    limit = files.number(f"{folder}/{names.limit}")
+    usage = files.number(f"{folder}/{names.usage}")
+    if limit is None or usage is None or limit >= _NO_LIMIT_BYTES:
+        return None
+    stat = files.table(f"{folder}/memory.stat") or {}
+    swap = files.number(f"{folder}/memory.swap.current") if names is _V2 else None
+    return CgroupMemory(
+        path=folder,
+        limit_bytes=limit,
+        used_bytes=max(0, usage - stat.get(names.droppable, 0)),
+        swap_bytes=stat.get(names.swap, 0) if swap is None else swap,
+        peak_bytes=files.number(f"{folder}/{names.peak}"),
+        oom_kills=_oom_kills(folder, names, files),
+    )
+
+
+def _oom_kills(folder: str, names: _Names, files: KernelFiles) -> int | None:
+    return (files.table(f"{folder}/{names.events}") or {}).get("oom_kill")
 
 
 def _group_of(pid: int, files: KernelFiles) -> tuple[_Names, tuple[str, ...]]:

@@ -7,8 +7,11 @@ who holds the card and not how much a model needs. It is therefore shown and rec
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +21,16 @@ class GpuMemory:
     name: str
     used_bytes: int
     total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDevice:
+    """One GPU as a node tells of it. `uuid` is its name for good; numbers change with the order of the driver."""
+
+    uuid: str
+    name: str
+    memory_total_bytes: int
+    memory_used_bytes: int
 
 
 class Gpus:
@@ -31,20 +44,33 @@ class Gpus:
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
         self._handles: list[Any] | None = None
         self._opened_in = 0
+        self._trouble = ""
 
     @property
     def is_readable(self) -> bool:
         """True when NVML is installed."""
         return self._library is not None
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing could be read, in the driver's words; empty while it answers."""
+        return self._trouble
+
     def read(self) -> tuple[GpuMemory, ...]:
         """Each visible GPU now, in the order of the driver."""
+        return self._each(self._memory)
+
+    def devices(self) -> tuple[GpuDevice, ...]:
+        """The same with the names by which a slot can be pinned to one."""
+        return self._each(self._device)
+
+    def _each(self, reading: Callable[[int, Any], T]) -> tuple[T, ...]:
         if self._library is None:
             return ()
         try:
-            return tuple(self._memory(number, handle) for number, handle in enumerate(self._opened()))
-        except Exception:  # NVML raises its own family, of a module that may be absent: no GPU is worth a training
-            self._library = None
+            return tuple(reading(number, handle) for number, handle in enumerate(self._opened()))
+        except Exception as error:  # NVML's own family, of a module that may be absent: no GPU is worth a training
+            self._library, self._trouble = None, str(error)
             return ()
 
     def _opened(self) -> list[Any]:
@@ -70,6 +96,20 @@ class Gpus:
     def _memory(self, number: int, handle: Any) -> GpuMemory:
         told = self._library.nvmlDeviceGetMemoryInfo(handle)
         return GpuMemory(name=f"gpu {number}", used_bytes=int(told.used), total_bytes=int(told.total))
+
+    def _device(self, _number: int, handle: Any) -> GpuDevice:
+        told = self._library.nvmlDeviceGetMemoryInfo(handle)
+        return GpuDevice(
+            uuid=_text(self._library.nvmlDeviceGetUUID(handle)),
+            name=_text(self._library.nvmlDeviceGetName(handle)),
+            memory_total_bytes=int(told.total),
+            memory_used_bytes=int(told.used),
+        )
+
+
+def _text(told: str | bytes) -> str:
+    """Older bindings give bytes."""
+    return told.decode() if isinstance(told, bytes) else told
 
 
 def _pynvml() -> Any:

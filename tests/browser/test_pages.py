@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,6 +48,11 @@ _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, lab
         light(rgb(getComputedStyle(behind ?? document.documentElement).backgroundColor))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05) < 4.5;
 }).map((e) => e.outerHTML.slice(0, 120))"""
+
+# Drawings are plotly's own, and their content is in tables as well.
+_AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((told) => told.violations
+    .filter((one) => ['serious', 'critical'].includes(one.impact))
+    .map((one) => one.id + ': ' + one.help + ' ' + one.nodes.map((node) => node.html.slice(0, 160)).join(' | ')))"""
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +102,24 @@ def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, widt
         assert page.eval(_UNNAMED) == [], name
         assert page.eval(_FAINT) == [], name
         assert page.eval("document.querySelectorAll('h1').length") == 1 and page.eval("document.title")
-        if folder := os.environ.get("HIGHNOON_SCREENSHOTS"):
+        if folder := os.environ.get("SCREENSHOTS"):
             page.look(width, dark=dark, height=4800 if name == "study" else 1200)
             page.until(_DRAWN)
             page.screenshot(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
             page.look(width, dark=dark)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None:
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text()
+    page.look(1400, dark=dark)
+    for name, path in PAGES.items():
+        page.goto(address + path)
+        page.eval(f"{axe}; true")
+
+        found = page.eval(_AXE)
+
+        assert found == [], name
 
 
 def test_every_figure_is_drawn(page: Page, address: str) -> None:

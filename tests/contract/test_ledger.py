@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
-from shared.ledger import Control, Database, Leases, Nodes, Studies
+from shared.ledger import Bundles, Control, Database, Leases, Nodes, Studies
 from shared.ledger.leases import Holder, Progress
 from shared.ledger.schema import attempts, db_now, studies, tickets
 from shared.ledger.studies import StudyRecord
@@ -184,6 +184,18 @@ def test_a_drain_charges_nothing_and_a_loss_does(ledger: Ledger) -> None:
     ledger.leases.give_back(second, Outcome(ending=Ending.KILLED), charge=True)
     third = ledger.claim(ticket)
     assert (third.attempt, third.losses) == (3, 1)
+
+
+def test_a_ticket_that_a_neighbour_pushed_out_must_be_alone_wherever_it_is_tried_again(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    first = ledger.claim(ticket)
+    assert not first.must_be_alone
+    squeezed = Outcome(ending=Ending.KILLED, cause="oom_neighbour", memory=USED)
+    ledger.leases.give_back(first, squeezed, charge=True)
+    second = ledger.claim(ticket, BERT)
+    assert second.must_be_alone
+    ledger.leases.give_back(second, Outcome(ending=Ending.LOST, cause="lost"), charge=True)
+    assert ledger.claim(ticket).must_be_alone, "also after an attempt that ended otherwise"
 
 
 def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
@@ -454,6 +466,23 @@ def test_a_coordinator_brings_an_older_ledger_up_to_date_and_others_wait_for_it(
     assert ledger.leases.claim(ticket, ANNA, ttl_s=30.0) is not None
     with ledger.database.transaction() as connection:
         assert list(connection.execute(select(attempts.c.memory, attempts.c.code))) == [(None, None)]
+
+
+def test_a_bundle_is_kept_once_and_may_be_signed_again(ledger: Ledger) -> None:
+    bundles, digest = Bundles(ledger.database), "d" * 64
+    assert bundles.find(digest) is None and bundles.archive(digest) == b""
+    bundles.put(digest, b"\0archive", "signed")
+    bundles.put(digest, b"\0archive", "signed anew")
+    row = bundles.find(digest)
+    assert row is not None
+    assert (row.signature, row.size_bytes, bundles.archive(digest)) == ("signed anew", 8, b"\0archive")
+
+
+def test_an_attempt_says_which_code_it_ran(ledger: Ledger) -> None:
+    study = ledger.study()
+    lease = ledger.claim(*ledger.tickets(study))
+    ledger.leases.bind(lease, trial_id=1, trial_number=0, params={}, log_path="x", code="c" * 64)
+    assert [attempt.code for attempt in ledger.studies.attempts(study.id)] == ["c" * 64]
 
 
 def test_creating_the_schema_twice_is_harmless_and_another_version_is_refused(ledger: Ledger) -> None:

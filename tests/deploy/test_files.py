@@ -65,7 +65,8 @@ def test_each_secret_is_made_by_init_deploy_and_goes_to_those_who_need_it() -> N
         f"./secrets/{name}" for name in COMPOSE["secrets"]
     }
     given = {name: set(service.get("secrets", [])) for name, service in SERVICES.items()}
-    assert given["worker-cpu"] == given["worker-gpu"] == {"postgres_worker", "redis_worker", "metrics_token"}
+    for name in ("worker-cpu", "worker-gpu"):
+        assert given[name] == {"postgres_worker", "redis_worker", "metrics_token", "cluster_key"}
     assert [name for name, secrets in given.items() if "postgres_admin" in secrets] == ["postgres"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import shutil
 import signal
@@ -22,7 +21,7 @@ from coordinator.cli import app
 from shared.access import opened
 from shared.exits import Exit
 from shared.studies import OptunaStore
-from tests.command import Answer, caller
+from tests.command import Answer, Terminal, caller, plain
 
 BAD = Path(__file__).parents[1] / "unit" / "bad_studies"
 MISTAKES = {
@@ -209,7 +208,7 @@ def test_an_unknown_study_is_answered_with_the_nearest(
 ) -> None:
     cluster = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
     with opened(postgres_url, create=True):
-        assert coordinator("list", **cluster).out == "no studies yet\n"
+        assert coordinator("list", **cluster).out.startswith("no studies yet; begin one: ")
         assert "There is none yet." in coordinator("status", "parabola").err
         assert coordinator("submit", str(BAD / "study.toml")).out == "study parabola: 20 trials, 20 added\n"
         answer = coordinator("pause", "paraobla")
@@ -228,32 +227,13 @@ def test_a_terminal_gets_colour_and_a_hanging_indent(tmp_path: Path, colours: bo
         shutil.copy(BAD / name, tmp_path)
     environ = {"TERM": "xterm-256color", "COLUMNS": "60", "NO_COLOR": "" if colours else "1"}
 
-    shown = in_a_terminal(["start", "low_above_high.toml"], tmp_path, environ)
+    terminal = Terminal("start", "low_above_high.toml", folder=tmp_path, **environ)
+    terminal.read_to_the_end()
+    shown = terminal.shown
 
     assert shown.startswith("\x1b[1;31merror:" if colours else "\x1b[1merror:")
-    assert re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() == [
+    assert plain(shown).splitlines() == [
         "error: low_above_high.toml:",
         "  search_space.x: low 2.0 is above high -2.0 (got",
         "      ['uniform', 2.0, -2.0]). Swap the two.",
     ]
-
-
-def in_a_terminal(arguments: list[str], folder: Path, environ: dict[str, str]) -> str:
-    ours, theirs = pty.openpty()
-    running = subprocess.Popen(
-        [sys.executable, "-m", "coordinator", *arguments],
-        env={**os.environ, **environ},
-        cwd=folder,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:  # how Linux says that nobody holds the other end any more
-        os.close(ours)
-    running.wait(timeout=30)
-    return shown.decode()

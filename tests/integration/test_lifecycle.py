@@ -318,6 +318,19 @@ def test_an_objective_that_kills_itself_is_tried_max_attempts_times_with_growing
         assert second.started_at - first.ended_at >= 1.0 and third.started_at - second.ended_at >= 2.0
 
 
+def test_an_objective_that_kills_its_fork_server_ends_as_one_that_kills_itself(
+    cluster: Cluster, books: Books, name: str
+) -> None:
+    cluster.submit_here("kills_its_fork_server", 1, name=name, max_attempts=2)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 1)
+    assert {(a.ending, a.cause) for a in attempts_of(books, name)} == {(Ending.KILLED, "signal")}
+    # And its supervisor has another fork server for those that follow
+    cluster.submit_here("good", 4, name=f"{name}-after")
+    books.wait_until_over(f"{name}-after")
+    assert {trial.state for trial in books.trials(f"{name}-after")} == {TrialState.COMPLETE}
+
+
 def test_an_objective_that_kills_its_supervisor_does_not_use_up_its_attempts_at_once(
     cluster: Cluster, books: Books, name: str
 ) -> None:
@@ -372,17 +385,18 @@ def test_other_isolations(cluster: Cluster, books: Books, name: str, isolation: 
     assert all(trial.state is TrialState.COMPLETE and len(trial.reports) == 1 for trial in trials)
 
 
-def test_a_supervisor_that_has_threads_spawns_instead_of_forking(cluster: Cluster, books: Books, name: str) -> None:
+def test_threads_that_a_trial_left_in_its_supervisor_do_not_reach_later_forks(
+    cluster: Cluster, books: Books, name: str
+) -> None:
     # Given supervisors in which a trial without isolation left a thread
     cluster.submit_here("leaves_a_thread", 4, name=f"{name}-before", isolation="none")
     books.wait_until_over(f"{name}-before")
     # When a study asks for forks
     cluster.submit_here("good", 6, name=name)
     books.wait_until_over(name)
-    # Then it runs all the same
+    # Then it gets them
     books.assert_balanced(name, 6)
     assert {trial.state for trial in books.trials(name)} == {TrialState.COMPLETE}
-    assert f"action=fork_unsafe study={name}" in cluster.logs()
 
 
 def test_a_trial_without_isolation_that_cannot_be_ended_takes_its_supervisor_along(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.current import NO_WISHES, MemoryWishes
@@ -20,8 +22,10 @@ from shared.states import Ending
 from shared.trial import Outcome, Report
 from tests.support import eventually
 from workers import kernel
+from workers.forkserver import ForkServer
 from workers.launch import Running, launch
 from workers.output import Output
+from workers.trial_memory import TrialMemory
 from workers.trial_process import Assignment, trial_seed
 from workers.watch import Limits, Watch
 
@@ -60,15 +64,17 @@ class Attempt:
     """One launched trial and all that a test wants to know of it."""
 
     running: Running
+    forks: ForkServer
     output: Output
     folder: Path
 
-    def watch(self, diary: Diary, **limits: Any) -> Outcome:
+    def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
         defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "renew_s": 0.1, "kill_grace_s": 0.3}
         try:
-            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits})).run()
+            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits}), memory).run()
         finally:
             self.running.clean_up()
+            self.forks.close()
             self.output.close()
 
 
@@ -81,6 +87,7 @@ def begin(
     seed: int = 1,
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
+    cgroup: str | None = None,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -94,11 +101,12 @@ def begin(
         seed=seed,
         work_dir=str(tmp_path / "work"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
-        supervisor_pid=os.getpid(),
         scoring=scoring or Scoring(),
         memory=memory,
+        cgroup=cgroup,
     )
-    return Attempt(running=launch(isolation, assignment, output), output=output, folder=tmp_path)
+    forks = ForkServer()
+    return Attempt(running=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
@@ -303,6 +311,28 @@ def test_an_objective_that_cannot_be_loaded_is_a_failure_that_names_it(tmp_path:
     outcome = outcome_of(tmp_path, "not_there")
     assert (outcome.ending, outcome.cause) == (Ending.FAILED, "objective")
     assert "not_there" in outcome.message
+
+
+def test_a_fork_server_that_died_is_replaced_unless_a_fork_could_hang_now() -> None:
+    forks = ForkServer()
+    assert forks.is_ready()
+    kill_server_of(forks)
+    assert forks.is_ready(), "another one"
+    kill_server_of(forks)
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    assert not forks.is_ready(), "this process has a second thread"
+    leave.set()
+    thread.join()
+    eventually(forks.is_ready, what="it can be forked again")
+    forks.close()
+
+
+def kill_server_of(forks: ForkServer) -> None:
+    (server,) = [child for child in psutil.Process().children() if child.pid == forks.pid]
+    server.kill()
+    eventually(lambda: server.status() == psutil.STATUS_ZOMBIE, what="it is dead")
 
 
 def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:

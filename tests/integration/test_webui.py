@@ -20,9 +20,9 @@ from sqlalchemy import text
 from coordinator.stack import Stack
 from highnoon import HPOTrialManager
 from shared.access import Access, opened
-from shared.ledger import Control
+from shared.ledger import Control, Nodes
 from shared.ledger.studies import StudyRecord
-from shared.states import StudyState, TicketState
+from shared.states import StudyState, TicketState, WorkerState
 from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually
@@ -248,9 +248,61 @@ def test_a_study_is_made_by_the_form(url: str, home: Path, books: Access) -> Non
         assert visitor.get(answer.headers["location"]).status_code == 200
 
 
+def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visitor, books: Access) -> None:
+    nodes = Nodes(books.database)
+    for worker in ("good", "bad"):
+        nodes.enter(worker, host=f"node-{worker}", pid=1, slots=1, queues=["gpu"])
+    nodes.mark("bad", WorkerState.QUARANTINED, "its GPU <b>fell</b> off the bus")
+
+    page = visitor.get("/hpo/cluster").text
+    assert "its GPU &lt;b&gt;fell&lt;/b&gt; off the bus" in page and page.count("/reinstate") == 1
+    assert "NVIDIA L4" in page and "64 GB" in page
+
+    assert visitor.post("/hpo/workers/good/drain").status_code == 303
+    assert visitor.post("/hpo/workers/bad/reinstate").status_code == 303
+    states = {worker.id: worker.state for worker in nodes.workers(silent_for_s=60)}
+    assert states["good"] is WorkerState.DRAINING and states["bad"] is WorkerState.ACTIVE
+
+    # One that drains is about to leave: it neither comes back nor drains twice
+    for state in ("active", "draining"):
+        assert visitor.api("PATCH", "/workers/good", json={"state": state}).status_code == 409
+    assert visitor.api("PATCH", "/workers/nobody", json={"state": "draining"}).status_code == 404
+    assert visitor.api("PATCH", "/workers/bad", json={"state": "gone"}).status_code == 422
+    listed = visitor.api("PATCH", "/workers/bad", json={"state": "draining"}).json()["workers"]
+    assert {worker["id"]: worker["state"] for worker in listed}["bad"] == "draining"
+    for worker in ("good", "bad"):
+        nodes.mark(worker, WorkerState.GONE)
+
+
+def test_a_viewer_drains_nobody(closed: str) -> None:
+    headers = {"authorization": f"Bearer {VIEWER}"}
+    answer = httpx.patch(f"{closed}/api/hpo/workers/w1", headers=headers, json={"state": "draining"})
+    assert answer.status_code == 403
+
+
+def test_the_memory_of_an_attempt_is_drawn_beside_its_limit(visitor: Visitor) -> None:
+    page = visitor.get(f"/hpo/studies/{PATH}/trials/7").text
+    assert 'class="memory-line"' in page and "of 4 GB" in page and 'class="limit"' in page
+    told = visitor.api("GET", f"/studies/{PATH}/trials/7").json()["attempts"][0]["memory"]
+    assert told["limit_bytes"] == 4e9 and len(told["samples"]) == 21
+    figure = visitor.api("GET", f"/studies/{PATH}/figures/memory").json()
+    assert "limit" in [trace["name"] for trace in figure["data"]]
+
+
+def test_all_trials_as_parquet_and_a_second_csv_is_the_first(visitor: Visitor) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(
+        io.BytesIO(visitor.get(f"/api/hpo/studies/{PATH}/export/trials", format="parquet").content)
+    )
+    assert table.num_rows == 53 and table.column("host").to_pylist()[0] == "node-a"
+    first, second = (visitor.get(f"/api/hpo/studies/{PATH}/export/trials").text for _ in range(2))
+    assert first == second and first.count("\r\n") == 54
+
+
 def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visitor, books: Access) -> None:
     visitor.get("/hpo/new")
-    wrong = {"name": "by mistake", "n_trials": "many", "space-0-low": "9", "sampler": "tpe"}
+    # A folder that no study comes from, whatever the other tests have submitted.
+    wrong = {"name": "by mistake", "code_dir": str(HERE.parent / "examples"), "n_trials": "many", "space-0-low": "9"}
 
     page = visitor.post("/hpo/new", **{**FORM, **wrong})
 

@@ -181,7 +181,7 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
     wait_for_slots(cluster, 2)
     agent = psutil.Process(node.pid)
     others = agent.children(recursive=True)
-    assert len(others) == 1 + 2 + 2, "a pool, two supervisors, two trials"
+    assert len(others) == 1 + 2 + 2 + 2, "a pool, two supervisors, two fork servers, two trials"
     agent.terminate()
     eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
     for other in others:
@@ -256,7 +256,7 @@ def test_a_preload_that_is_missing_ends_the_node_with_a_clear_message(cluster: C
 def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
     """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
     looks = (
-        "from workers.launch import tensorflow_has_run as has_run\n"
+        "from workers.forkserver import tensorflow_has_run as has_run\n"
         "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
         "print(before, imported, has_run())\n"
     )

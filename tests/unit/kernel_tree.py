@@ -152,6 +152,12 @@ class FakeNvml:
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
         return int(uuid.rpartition("-")[2])
 
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-x-{handle}"
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:
+        return b"Card of tests"
+
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
         used, total = self.cards[handle]
         return SimpleNamespace(used=used, total=total, free=total - used)

@@ -344,10 +344,11 @@ def named(name: str, message: str) -> Exception:
         (RecursionError("deep"), "exception"),
     ],
 )
-def test_each_error_has_its_cause(error: BaseException, cause: str) -> None:
+def test_each_error_has_its_cause_and_what_did_not_fit_into_memory_is_stopped(error: BaseException, cause: str) -> None:
     outcome = attempt(raising(error))
 
-    assert (outcome.ending, outcome.cause) == (Ending.FAILED, cause)
+    assert (outcome.ending, outcome.cause) == (Ending.FAILED if cause == "exception" else Ending.STOPPED, cause)
+    assert outcome.traceback
 
 
 def test_the_message_is_one_line_and_the_traceback_shows_the_users_frames_only() -> None:

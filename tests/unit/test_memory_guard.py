@@ -411,6 +411,24 @@ class TestContract:
 
         assert len(asked) == 1 + looks
 
+    @pytest.mark.parametrize(
+        ("limit", "usage", "pause_s"), [(64 * GIB, 0.2, 10.0), (16 * GIB, 0.2, 4.8), (2 * GIB, 0.2, 2)]
+    )
+    def test_nobody_looks_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
+        now = [0.0]
+        looks: list[float] = []
+
+        def source(is_close: bool) -> MemorySample:
+            looks.append(now[0])
+            return at(now[0], usage, limit=limit)
+
+        manager = EnterpriseMemoryManager(source=source, clock=lambda: now[0])
+        for _ in range(250):
+            manager.step()
+            now[0] += 0.1
+
+        assert looks[2] - looks[1] == pytest.approx(pause_s, abs=0.11)
+
     def test_under_pressure_the_prefetch_shrinks(self) -> None:
         manager = manager_on([at(0, 0.9), *[at(n, 0.96) for n in range(1, 9)]])
         before = manager.prefetch_buffer_size

@@ -187,7 +187,7 @@ def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
         2: "signal: killed by SIGKILL; tried again as trial 4",
         4: "trial 2 again; signal: killed by SIGKILL; tried again as trial 8",
         8: "trial 4 again",
-        9: "memory: memory: over 2 GiB",
+        9: "stopped: memory, memory: over 2 GiB",
     }
 
 

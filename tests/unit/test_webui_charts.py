@@ -56,7 +56,13 @@ def asked(*trials: Trial, maximize: bool = False, **more: Any) -> Question:
 
 def span(number: int, ending: Ending | None = Ending.COMPLETED, **changes: Any) -> AttemptSpan:
     usual = {"ticket_id": number, "attempt": 1, "host": "node-a", "pid": 40 + number % 2, "trial_number": number}
-    times = {"started_at": 100.0 + number, "ended_at": 105.0 + number, "cause": None, "peak_rss_bytes": 10**9}
+    times = {
+        "started_at": 100.0 + number,
+        "ended_at": 105.0 + number,
+        "cause": None,
+        "limit_bytes": None,
+        "peak_rss_bytes": 10**9,
+    }
     return AttemptSpan(**{**usual, **times, "ending": ending, **changes})
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from highnoon.webui.exports import trials_csv, trials_jsonl
+from highnoon.webui.exports import csv_head, csv_rows, json_lines, parquet
+from shared.errors import InvalidInput
 from shared.exports import BEST
+from shared.ledger.overview import Place
 from shared.states import TrialState
 from shared.trial import Params, Trial
 
@@ -75,11 +77,32 @@ def test_infinity_is_no_reason_to_fail(kind: str) -> None:
 
 def test_csv_runs_no_formula() -> None:
     trial = best(params={"x": '=HYPERLINK("http://evil")', "y": -1.5, "z": "@sum"})
-    (row,) = csv.DictReader(io.StringIO("".join(trials_csv([trial], ["x", "y", "z"], {}))))
+    names = ["x", "y", "z"]
+    (row,) = csv.DictReader(io.StringIO(csv_head(names) + csv_rows([trial], names, {})))
     assert (row["params.x"][0], row["params.z"][0], row["params.y"]) == ("'", "'", "-1.5")
     assert (row["number"], row["state"], row["value"]) == ("7", "COMPLETE", "0.25")
 
 
 def test_json_lines_are_strict_and_one_per_trial() -> None:
-    lines = "".join(trials_jsonl([best(math.inf), best()], {})).splitlines()
+    lines = json_lines([best(math.inf), best()], {}).splitlines()
     assert [json.loads(line)["value"] for line in lines] == [None, 0.25]
+
+
+def test_parquet_has_types_and_takes_choices_of_several_kinds() -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    trials = [best(params={"x": 1, "layers": 2, "mode": "auto"}), best(math.inf, params={"x": 0.5, "mode": 3})]
+
+    table = pq.read_table(io.BytesIO(parquet(trials, ["x", "layers", "mode"], {7: Place("node-a", 9)})))
+
+    assert table.column("params.x").to_pylist() == [1.0, 0.5] and table.column("params.layers").to_pylist() == [2, None]
+    assert table.column("params.mode").to_pylist() == ["auto", "3"]
+    assert table.column("value").to_pylist() == [0.25, math.inf]
+    assert (
+        table.column("host").to_pylist() == ["node-a", "node-a"] and str(table.schema.field("number").type) == "int64"
+    )
+
+
+def test_parquet_without_its_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InvalidInput, match=r"pyarrow.*pip install 'highnoon-hpo\[parquet\]'"):
+        parquet([best()], ["x"], {})

@@ -78,16 +78,23 @@ def outcomes(asked: Question) -> Figure:
 
 
 def memory(asked: Question) -> Figure:
-    """The largest memory of each attempt; those that were stopped for it stand out."""
+    """The largest memory of each attempt against its limit; those that were stopped for it stand out."""
     measured = [span for span in asked.spans if span.peak_rss_bytes and span.trial_number is not None]
     if not measured:
         return nothing("No attempt has told its memory yet.")
     data = []
-    for label, color, wanted in (("in bounds", "$accent", False), ("stopped", "$stopped", True)):
+    for label, wanted, marker in (
+        ("in bounds", False, {"color": "$accent", "size": 5, "opacity": 0.75}),
+        ("stopped for it", True, {"color": "$stopped", "size": 10, "symbol": "x"}),
+    ):
         spans = [span for span in measured if (span.ending is Ending.STOPPED) is wanted]
         points = [(span.trial_number or 0, (span.peak_rss_bytes or 0) / 1e9) for span in spans]
         if points:
-            data.append(scatter(label, points, marker={"color": color, "size": 9 if wanted else 5, "opacity": 0.75}))
+            data.append(scatter(label, points, marker=marker))
+    limits = sorted((span.trial_number or 0, span.limit_bytes / 1e9) for span in measured if span.limit_bytes)
+    if limits:
+        line = {"color": "$muted", "width": 1, "dash": "dash"}
+        data.append({**scatter("limit", limits), "mode": "lines", "line": {**line, "shape": "hv"}})
     layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "peak, GB"}, "rangemode": "tozero"}}
     total = max(len(asked.snapshot.trials), len(measured))
     return Figure(data=data, layout=layout, note=left_out(len(measured), total, what="newest measured"))

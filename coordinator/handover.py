@@ -1,0 +1,80 @@
+"""How a study's code gets to the workers that are to run it, before the study is submitted.
+
+With `--bundle DIR` it is packed, signed and kept in the ledger; dying in between leaves a bundle that no study names,
+and the next try finds it there. On one machine the workers are told that its person wants it run. In a cluster without
+a bundle the code is there already, and each worker's own list says whether it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from coordinator.access import is_embedded
+from shared import allowed_here
+from shared.access import Access
+from shared.bundles import Bundle, ClusterKey, kept_key, key_of, pack
+from shared.errors import InvalidInput, Problem
+from shared.ledger import Bundles
+from shared.logs import event
+from shared.settings import Settings
+from shared.study import StudySpec, load_study_file
+
+_log = logging.getLogger("coordinator.handover")
+
+
+def read_study(
+    study_file: Path, overrides: Mapping[str, object], folder: Path | None, settings: Settings
+) -> tuple[StudySpec, Bundle | None]:
+    """The study; with a `folder` as its code, also that folder packed. Raises InvalidInput for what cannot work."""
+    if folder is None:
+        return load_study_file(study_file, overrides), None
+    if not folder.is_dir():
+        raise _mistake("is no folder", folder)
+    root = folder.resolve()
+    spec = load_study_file(study_file, {**overrides, "code_dir": str(root)})
+    where = (root / spec.objective_ref.where).resolve()
+    if spec.objective_ref.is_file and not where.is_relative_to(root):
+        raise _mistake(f"does not hold the objective {where}", folder)
+    bundle = pack(root, limit_bytes=settings.bundle_limit_bytes)
+    return spec.model_copy(update={"bundle": bundle.digest, "objective": _inside(spec, where, root)}), bundle
+
+
+def _inside(spec: StudySpec, where: Path, root: Path) -> str:
+    """Relative to the bundle: an absolute path would name a file of this machine."""
+    ref = spec.objective_ref
+    return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
+
+
+def allow_here(settings: Settings, spec: StudySpec | None) -> None:
+    """Tells the workers of this machine what its person has started; without a study, that they wait for one."""
+    if spec is None:
+        allowed_here.allow(settings)
+    else:
+        allowed_here.allow(settings, spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
+
+
+def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
+    """The code of a study that is about to be submitted. Raises InvalidInput for a bundle that nobody can sign."""
+    if bundle is not None:
+        _keep(bundle, access, settings)
+    elif is_embedded(settings):
+        allow_here(settings, spec)
+
+
+def _keep(bundle: Bundle, access: Access, settings: Settings) -> None:
+    Bundles(access.database).put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
+    event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive))
+
+
+def _key(settings: Settings) -> ClusterKey:
+    key = kept_key(settings) if is_embedded(settings) else key_of(settings)
+    if key is None:
+        hint = "A bundle is signed with it, and the workers verify it: set the same one here and there."
+        raise InvalidInput("environment", [Problem(key="HIGHNOON_CLUSTER_KEY", message="is not set", hint=hint)])
+    return key
+
+
+def _mistake(message: str, folder: Path, hint: str = "") -> InvalidInput:
+    return InvalidInput("command line", [Problem(key="--bundle", message=message, value=str(folder), hint=hint)])

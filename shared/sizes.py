@@ -1,0 +1,40 @@
+"""Sizes of memory as people write them: a number of bytes, or text like "2 GB", "512MB", "1.5 GiB"."""
+
+from __future__ import annotations
+
+import re
+
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_NEARLY = re.compile(r"\D*(\d+(?:[.,]\d+)?)\s*([kmgt]?)", re.IGNORECASE)
+
+
+def bytes_of(written: object) -> int | None:
+    """The size in whole bytes, None for what is no size. GB is 10^9 bytes, GiB 2^30; without a unit it is bytes."""
+    if isinstance(written, int) and not isinstance(written, bool):
+        return written
+    found = _WRITTEN.fullmatch(written.strip()) if isinstance(written, str) else None
+    if found is None:
+        return None
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
+
+
+def nearest_size(written: object, *, least_bytes: int) -> str:
+    """What was probably meant, as a person would write it; "2 GB" when it cannot be guessed.
+
+    Nobody gives so little memory as `least_bytes`: a smaller number was meant in GB.
+    """
+    found = _NEARLY.match(str(written))
+    if found is None or not float(found[1].replace(",", ".")):
+        return "2 GB"
+    number, prefix = found[1].replace(",", "."), found[2].upper()
+    meant = f"{number} {prefix}B".replace(" B", " GB")
+    size = bytes_of(meant)
+    return meant if size is not None and size >= least_bytes else f"{number} GB"
+
+
+def said(size_bytes: float) -> str:
+    """For a message: `1.5 GiB`, `300 MiB`."""
+    mebibytes = size_bytes / (1 << 20)
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"

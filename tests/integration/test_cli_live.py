@@ -1,0 +1,135 @@
+"""Commands that watch what runs now: a study in a terminal and in a pipe, a log as it grows, a node that is drained.
+
+One coordinator and one node serve all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator.stack import Stack
+from shared.access import opened
+from shared.exits import Exit
+from tests.cluster import PERIODS, Cluster
+from tests.command import Terminal, caller, plain
+from tests.conftest import empty_database
+from tests.support import eventually
+
+
+@pytest.fixture(scope="module")
+def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("live")
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.flushall()
+    with empty_database(stack) as url:
+        cluster = Cluster(url, stack.redis_url, folder, {"TEST_GO_FOLDER": str(folder)})
+        with opened(url, create=True):
+            cluster.start_coordinator()
+            cluster.start_worker()
+        yield cluster
+        cluster.stop()
+        print(cluster.logs())
+
+
+def environ(cluster: Cluster) -> dict[str, str]:
+    addresses = {"HIGHNOON_DATABASE_URL": cluster.database_url, "HIGHNOON_REDIS_URL": cluster.redis_url}
+    return {**PERIODS, **addresses, "HIGHNOON_HOME": str(cluster.folder / "home")}
+
+
+def wait_until_running(cluster: Cluster, name: str, count: int) -> None:
+    with cluster.books() as books:
+        study = books.studies.get(name)
+        eventually(lambda: books.studies.counts(study.id).running == count, 60, what=f"{count} trials run")
+
+
+def following(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "coordinator", *arguments],
+        env={**os.environ, **environ(cluster)},
+        cwd=cluster.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_study_and_a_log_are_watched_to_their_end(cluster: Cluster) -> None:
+    # Given a study whose two trials run until somebody says go
+    name = cluster.submit_here("patient_by_study", 2, name="watched")
+    wait_until_running(cluster, name, 2)
+
+    # When one person watches it, and another one follows a log
+    board = Terminal("watch", folder=cluster.folder, **environ(cluster))
+    log = following(cluster, "logs", name, "0", "-f")
+    board.read_until("2 of 2 slots busy")
+    assert log.stdout is not None
+    first = log.stdout.readline()
+    (cluster.folder / name).touch()
+
+    # Then both see it happen, and end with it
+    assert board.read_to_the_end() == Exit.OK
+    out, err = log.communicate(timeout=60)
+    assert log.returncode == Exit.OK, err
+    shown = plain(board.shown)
+    assert re.search(r"slot +trial +attempt +step +memory +runs for", shown)
+    assert "Best trial" in shown and "Traceback" not in shown
+    assert first == "waiting\n" and out == ""
+    assert re.match(r"trial 0, attempt 1 on host \S+: completed\n", err)
+
+
+def test_a_pipe_gets_lines_and_programs_get_objects(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys)
+    name = cluster.submit_here("good", 3, name="piped")
+    answer = call("watch", name, **environ(cluster))
+    assert answer.code == Exit.OK, answer.err
+    assert "piped  3/3  best" in answer.out and "Best trial" in answer.out and "\x1b" not in answer.out
+
+    told = [json.loads(line) for line in call("watch", name, "--json").out.splitlines()]
+    assert told[-1]["state"] == "finished" and told[-1]["closed"] == 3
+
+    nothing = call("watch")
+    assert nothing.code == Exit.USER_INPUT and "no study runs now. Name one that is over: " in nothing.err
+
+
+def test_ctrl_c_leaves_and_the_study_goes_on(cluster: Cluster) -> None:
+    name = cluster.submit_here("patient_by_study", 1, name="left")
+    wait_until_running(cluster, name, 1)
+    board = Terminal("watch", name, folder=cluster.folder, **environ(cluster))
+    board.read_until("1 of 2 slots busy")
+    board.process.send_signal(signal.SIGINT)
+    assert board.read_to_the_end() == Exit.INTERRUPTED
+    assert plain(board.shown).rstrip().endswith("left; study left goes on")
+    (cluster.folder / name).touch()
+    with cluster.books() as books:
+        assert books.wait_until_over(name).stop_reason == "n_trials"
+
+
+def test_a_drained_node_ends(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys)
+    (node,) = json.loads(call("workers", "--json", **environ(cluster)).out)
+    assert "drains: 0 trials run there" in call("drain", node["id"][:6]).out
+    worker = cluster.processes[-1]
+    assert worker.wait(timeout=30) == Exit.OK
+    assert call("workers").out == "no worker is there; python -m workers start --slots 2 starts one\n"
+
+
+def test_a_study_that_nobody_runs_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys)
+    answer = call("watch", "digits", HIGHNOON_HOME=str(tmp_path / "home"))
+    assert answer.code == Exit.USER_INPUT and "nothing was started there yet" in answer.err

@@ -1,0 +1,202 @@
+"""Commands that read, on one made-up study: for people, for programs, in order, in files, and with mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+from typer.testing import CliRunner
+
+from coordinator.cli import app
+from coordinator.commands.analyse import KINDS
+from coordinator.commands.ledger import study_names
+from coordinator.stack import Stack
+from shared.access import opened
+from shared.exits import Exit
+from shared.ledger import Nodes
+from shared.states import WorkerState
+from shared.submission import submit
+from tests.command import Answer, caller
+from tests.conftest import empty_database
+from tests.made_up import make_study, spec_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Call = Callable[..., Answer]
+MISTAKES = {
+    "trials digits --sort scor": "is neither a column nor a parameter (got 'scor'). Did you mean score?",
+    "best digits --format tml": "is no format of a best configuration (got 'tml'). Did you mean toml?",
+    "plot digits --kind histroy": "--kind: is no figure (got 'histroy'). Did you mean history?",
+    "plot digits -k slice -p unit": "is no parameter of study digits (got 'unit'). Did you mean units?",
+    "plot digits -o x.gif": "--output: has no suffix that says how to draw (got 'x.gif').",
+    "plot digits -o no/x.html": "--output: lies in a folder that does not exist (got 'no/x.html').",
+    "compare digits digits-wid": "no study named 'digits-wid'. Did you mean digits-wide?",
+    "logs digits 77": "no attempt of study digits has this number (got 77). It has trials 0 to 52.",
+    "watch digit": "no study named 'digit'. Did you mean digits?",
+    "importance dgits": "Did you mean digits?",
+    "drain node-b": "WORKER: is no node that is there (got 'node-b'). Did you mean node-a?",
+}
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    with empty_database(stack) as url:
+        make_study(url, "digits", n_trials=60, done=50, running=3)
+        make_study(url, "digits-wide", n_trials=40)
+        with opened(url) as access:
+            submit(spec_of("new", n_trials=5), access)
+        yield url
+
+
+@pytest.fixture
+def call(
+    url: str, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Commands in a folder of their own, on the module's database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HIGHNOON_DATABASE_URL", url)
+    monkeypatch.setenv("HIGHNOON_REDIS_URL", stack.redis_url)
+    monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HIGHNOON_PRESENCE_S", "600")
+    return caller(monkeypatch, capsys)
+
+
+def numbers(answer: Answer) -> list[int]:
+    assert answer.code == Exit.OK, answer.err
+    return [int(line.split()[0]) for line in answer.out.splitlines()[1:]]
+
+
+def test_trials_are_sorted_chosen_and_limited(call: Call) -> None:
+    everything = {trial["number"]: trial for trial in json.loads(call("trials", "digits", "--json").out)}
+    assert len(everything) == 53
+
+    best = numbers(call("trials", "digits", "--sort", "score", "--state", "complete"))
+    values = [everything[number]["value"] for number in best]
+    assert values == sorted(values) and all(everything[number]["state"] == "COMPLETE" for number in best)
+
+    longest = numbers(call("trials", "digits", "--sort", "duration", "--reverse", "--state", "pruned", "--limit", "3"))
+    durations = [trial["duration_s"] for trial in everything.values() if trial["state"] == "PRUNED"]
+    assert [everything[number]["duration_s"] for number in longest] == sorted(durations, reverse=True)[:3]
+
+    limited = call("trials", "digits", "--sort", "units", "-n", "2")
+    assert len(numbers(limited)) == 2 and limited.err == "2 of 53 trials\n"
+    told = json.loads(call("trials", "digits", "--sort", "score", "-n", "1", "--state", "complete", "--json").out)
+    assert [trial["number"] for trial in told] == best[:1]
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_answered_with_the_nearest(call: Call, words: str) -> None:
+    answer = call(*words.split())
+    assert answer.code == Exit.USER_INPUT
+    assert MISTAKES[words] in answer.err and answer.out == "" and "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("arguments", [["best"], ["importance"], ["plot"], ["trials"]])
+def test_a_study_without_results_says_what_to_do_next(call: Call, arguments: list[str]) -> None:
+    answer = call(*arguments, "new")
+    assert answer.code == (Exit.OK if arguments == ["trials"] else Exit.NO_RESULT)
+    assert "watch new" in answer.out + answer.err or "wait for more" in answer.err
+
+
+def test_the_best_is_written_in_each_format(call: Call) -> None:
+    best = json.loads(call("best", "digits", "--json").out)
+    toml = tomllib.loads(call("best", "digits", "--format", "toml").out)
+    assert toml["params"] == best["params"] and toml["trial"] == best["number"]
+    assert json.loads(call("best", "digits", "--format", "json").out)["params"] == best["params"]
+    compile(call("best", "digits", "--format", "python").out, "best.py", "exec")
+    for other in ("yaml", "env"):
+        assert str(best["params"]["units"]) in call("best", "digits", "--format", other).out
+
+
+def test_importances_add_up(call: Call) -> None:
+    shares = json.loads(call("importance", "digits", "--json").out)
+    assert sum(shares.values()) == pytest.approx(1.0) and len(shares) == 6
+    shown = call("importance", "digits").out.splitlines()
+    assert [line.split()[0] for line in shown[1:]] == list(shares)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_figure_is_drawn(call: Call, kind: str, tmp_path: Path) -> None:
+    answer = call("plot", "digits", "--kind", kind, "-o", f"{kind}.json")
+    if kind == "pareto":
+        assert answer.code == Exit.NO_RESULT and "hn.report_params" in answer.err
+        return
+    assert (answer.code, answer.out) == (Exit.OK, f"wrote {kind}.json\n"), answer.err
+    figure = json.loads((tmp_path / f"{kind}.json").read_text())
+    assert figure["data"] and figure["layout"]["title"]["text"].startswith("digits: ")
+
+
+def test_a_page_needs_no_network(call: Call, tmp_path: Path) -> None:
+    assert call("plot", "digits", "-k", "slice", "-p", "units").out == "wrote digits-slice.html\n"
+    page = (tmp_path / "digits-slice.html").read_text()
+    assert len(page) > 1_000_000 and '<script src="http' not in page and "units" in page
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kaleido") is not None, reason="kaleido is installed")
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_names_the_package_that_it_needs(call: Call, suffix: str, tmp_path: Path) -> None:
+    answer = call("plot", "digits", "-o", f"x.{suffix}")
+    assert answer.code == Exit.USER_INPUT
+    assert "needs the package kaleido" in answer.err and "pip install kaleido" in answer.err and "x.html" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_studies_are_compared(call: Call) -> None:
+    shown = call("compare", "digits", "digits-wide").out.splitlines()
+    assert shown[0].split() == ["digits", "digits-wide"]
+    assert ["n_trials", "60", "40"] in [line.split() for line in shown]
+    told = json.loads(call("compare", "digits", "digits-wide", "--json").out)
+    assert shown[-1].startswith(f"{told['better']} is better by ") and told["differs"]["n_trials"] == [60, 40]
+
+
+def test_nodes_are_listed_with_what_they_run(call: Call) -> None:
+    (node,) = json.loads(call("workers", "--json").out)
+    assert node["host"] == "node-a" and len(node["running"]) == 3
+    lines = call("workers").out.splitlines()
+    assert lines[1].split()[:5] == ["w1", "node-a", "cpu", "3/4", "active"]
+    assert [line.split()[2] for line in lines[2:]] == ["digits"] * 3
+
+
+def test_a_node_is_drained_by_its_name(call: Call, url: str) -> None:
+    answer = call("drain", "node-a")
+    assert answer.out == "worker w1 on node-a drains: 3 trials run there, then it ends\n", answer.err
+    with opened(url) as access:
+        nodes = Nodes(access.database)
+        assert [worker.state for worker in nodes.workers(silent_for_s=600)] == [WorkerState.DRAINING]
+        nodes.mark("w1", WorkerState.ACTIVE)
+
+
+def test_a_log_of_another_host_is_told_from_the_ledger(call: Call) -> None:
+    answer = call("logs", "digits", "7", "-n", "1")
+    assert answer.out.splitlines()[0] == "trial 7, attempt 1 on host node-a: pruned"
+    assert answer.out.splitlines()[1:] == ["log logs/digits/trial-00007.log, its last lines:", "  | epoch 2 loss=0.7"]
+    told = json.loads(call("logs", "digits", "7", "--json").out)
+    assert told["host"] == "node-a" and told["lines"][-1] == "epoch 2 loss=0.7"
+
+
+def test_shells_complete_commands_and_studies(call: Call) -> None:
+    assert study_names("digits-") == ["digits-wide"]
+    asked = {"_HIGHNOON_COORDINATOR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    shown = CliRunner().invoke(
+        app, env={**asked, "COMP_WORDS": "highnoon-coordinator wat"}, prog_name="highnoon-coordinator"
+    )
+    assert shown.output.split() == ["watch"]
+    asked["COMP_CWORD"] = "2"
+    shown = CliRunner().invoke(
+        app, env={**asked, "COMP_WORDS": "highnoon-coordinator best digits-w"}, prog_name="highnoon-coordinator"
+    )
+    assert shown.output.split() == ["digits-wide"]
+
+
+def test_without_a_ledger_a_shell_completes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path / "home"))
+    assert study_names("") == []
+    assert not (tmp_path / "home").exists()

@@ -1,0 +1,87 @@
+"""The room of a node between real processes: shared, taken alone, and free again however its holder ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import eventually
+from workers.room import Room
+
+
+@contextmanager
+def another_supervisor(path: Path, *, alone: bool) -> Iterator[int]:
+    """A process that is inside, or waits to be, until it is killed; leaves a file when it has come in."""
+    pid = os.fork()
+    if pid == 0:
+        with Room(path).entered(alone=alone, may_wait=lambda: True):
+            path.with_name(f"inside-{os.getpid()}").touch()
+            signal.pause()
+        os._exit(0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def inside(path: Path, pid: int) -> Callable[[], bool]:
+    return path.with_name(f"inside-{pid}").exists
+
+
+def can_enter(path: Path, *, alone: bool) -> bool:
+    with Room(path).entered(alone=alone, may_wait=lambda: False) as is_inside:
+        return is_inside
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "node" / "room"
+
+
+def test_trials_share_the_room_and_none_is_alone_meanwhile(path: Path) -> None:
+    assert can_enter(path, alone=True) and can_enter(path, alone=False)
+    with another_supervisor(path, alone=False) as pid:
+        eventually(inside(path, pid), what="it runs")
+        assert can_enter(path, alone=False)
+        assert not can_enter(path, alone=True)
+    assert can_enter(path, alone=True), "killed, and its locks are gone"
+
+
+def test_nobody_enters_beside_one_that_is_alone(path: Path) -> None:
+    with another_supervisor(path, alone=True) as pid:
+        eventually(inside(path, pid), what="it is alone")
+        assert not can_enter(path, alone=False)
+        assert not can_enter(path, alone=True)
+
+
+def test_who_waits_to_be_alone_gets_the_room_although_others_keep_coming(path: Path) -> None:
+    with another_supervisor(path, alone=False) as running:
+        eventually(inside(path, running), what="it runs")
+        with another_supervisor(path, alone=True) as waiting:
+            # Newcomers are kept out while it waits, so that the room comes free.
+            eventually(lambda: not can_enter(path, alone=False), what="the gate is taken")
+            assert not inside(path, waiting)()
+            os.kill(running, signal.SIGKILL)
+            eventually(inside(path, waiting), what="it is alone")
+            assert not can_enter(path, alone=False)
+
+
+def test_a_trial_that_was_forked_inside_holds_nothing(path: Path) -> None:
+    room = Room(path)
+    with room.entered(alone=True, may_wait=lambda: False) as is_inside:
+        assert is_inside
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        with another_supervisor(path, alone=True) as pid:
+            eventually(inside(path, pid), what="its parent has left, and nothing else holds the room")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

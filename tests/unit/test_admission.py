@@ -1,0 +1,153 @@
+"""Whether one more trial fits beside those that run: the prediction, the sum, and two supervisors that ask at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.ledger.peaks import StudyPeaks
+from shared.messages import RunTrial
+from workers.admission import Admission, Admitted
+from workers.node_memory import NodeMemory, NodeVitals
+from workers.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
+from workers.slot import SlotNote, SlotNotes
+
+GIB = 1 << 30
+ROOM = NodeRoom(trials_bytes=8 * GIB, free_bytes=8 * GIB)
+MESSAGE = RunTrial(study="digits", ticket=7)
+
+
+class StillMemory(NodeMemory):
+    """A node of 10 GiB that uses as much as the test says."""
+
+    def __init__(self, used_bytes: int = GIB) -> None:
+        super().__init__()
+        self.used_bytes = used_bytes
+
+    def limit_bytes(self) -> int | None:
+        return 10 * GIB
+
+    def read(self) -> NodeVitals | None:
+        return NodeVitals(limit_bytes=10 * GIB, used_bytes=self.used_bytes, swap_used_bytes=0)
+
+
+class Node:
+    """Two slots: this process is one, `neighbour` is the note of the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notes = SlotNotes(folder / "slots")
+        self.notes.prepare()
+        self.folder = folder
+        self.now = 0.0
+        self.memory = StillMemory()
+
+    def neighbour(self, reserved_bytes: int | None) -> None:
+        parent = os.getppid()
+        ticks = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19])
+        self.notes._write(
+            SlotNote(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
+        )
+
+    def admit(self, peaks: tuple[int, ...] = (), admission: Admission | None = None, **spec: Any) -> Admitted | None:
+        found = StudyPeaks(spec={"admission": "measured", **spec}, peaks=peaks, own_peaks=())
+        asked = admission or self.admission(found)
+        with self.notes.at_work(MESSAGE.study, MESSAGE.ticket):
+            return asked.admit(MESSAGE, None, must_end=lambda: True)
+
+    def admission(self, found: StudyPeaks) -> Admission:
+        return Admission(
+            self.folder / "admission",
+            2,
+            self.notes,
+            lambda study, ticket: found,
+            memory=self.memory,
+            clock=lambda: self.now,
+        )
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def test_few_peaks_say_nothing() -> None:
+    assert predicted_peak_bytes([GIB] * (LEAST_PEAKS - 1), [], unknown_bytes=5 * GIB) == 5 * GIB
+
+
+def test_most_trials_stay_below_the_prediction_and_one_giant_does_not_rule_it() -> None:
+    predicted = predicted_peak_bytes([GIB] * 19 + [30 * GIB], [], unknown_bytes=5 * GIB)
+    assert predicted == round(1.1 * GIB)
+    assert predicted_peak_bytes([GIB] * 15 + [3 * GIB] * 5, [], unknown_bytes=0) == round(3.3 * GIB)
+
+
+def test_what_an_attempt_took_the_next_one_at_the_same_parameters_takes() -> None:
+    assert predicted_peak_bytes([GIB] * 20, [6 * GIB], unknown_bytes=0) == round(6.6 * GIB)
+
+
+@given(st.lists(st.integers(0, 1 << 40), min_size=LEAST_PEAKS))
+def test_the_prediction_covers_nine_of_ten_trials_seen(peaks: list[int]) -> None:
+    predicted = predicted_peak_bytes(peaks, [], unknown_bytes=0)
+    assert sum(peak <= predicted for peak in peaks) >= 0.9 * len(peaks)
+    assert predicted <= round(1.1 * max(peaks))
+
+
+@given(st.integers(0, 1 << 50))
+def test_alone_every_trial_is_admitted(wanted: int) -> None:
+    assert has_room(NodeRoom(trials_bytes=0, free_bytes=0), wanted, [])
+
+
+def test_beside_others_it_must_fit_now_and_when_all_have_grown() -> None:
+    assert has_room(ROOM, 3 * GIB, [5 * GIB])
+    assert not has_room(ROOM, 3 * GIB, [5 * GIB, 1])
+    assert not has_room(NodeRoom(trials_bytes=8 * GIB, free_bytes=2 * GIB), 3 * GIB, [GIB])
+
+
+def test_a_further_trial_starts_only_where_its_peak_fits(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    assert node.admit(peaks=(3 * GIB,) * 5) == Admitted()
+    assert node.admit(peaks=(4 * GIB,) * 5) is None
+    node.memory.used_bytes = 8 * GIB  # somebody else lives on the machine
+    assert node.admit(peaks=(3 * GIB,) * 5) is None
+
+
+def test_a_slot_that_runs_nothing_keeps_no_room(node: Node) -> None:
+    node.neighbour(None)
+    assert node.admit(peaks=(9 * GIB,) * 5) == Admitted()
+
+
+def test_what_is_admitted_is_kept_for_it(node: Node) -> None:
+    found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
+    with node.notes.at_work("digits", 7):
+        node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
+        assert [note.reserved_bytes for note in node.notes._all()] == [round(2.2 * GIB)]
+        assert node.notes.reserved_by_others() == [], "its own is not in its way"
+
+
+def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    assert node.admit(peaks=(6 * GIB,) * 5, trial_memory_limit=3 * GIB) == Admitted()
+
+
+def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -> None:
+    node.neighbour(9 * GIB)
+    found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
+    with node.notes.at_work("digits", 7):
+        assert node.admission(found).admit(MESSAGE, None, must_end=lambda: True) == Admitted()
+        assert [note.reserved_bytes for note in node.notes._all() if note.pid == os.getpid()] == [2 * GIB]
+
+
+def test_who_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    found = StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=())
+    admission = node.admission(found)
+    assert node.admit(admission=admission) is None
+    node.now = 299.0
+    assert node.admit(admission=admission) is None
+    node.now = 301.0
+    assert node.admit(admission=admission) == Admitted(must_be_alone=True)
+    assert node.admit(admission=admission) is None, "and its patience begins anew"

@@ -1,0 +1,31 @@
+"""The command line starts fast, and says the same as what it calls."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from coordinator.commands.analyse import KINDS
+from coordinator.commands.read import _FORMATS
+from coordinator.drawing import SUFFIXES
+from shared.exports import BEST
+from shared.studies.figures import KINDS as FIGURES
+
+SLOW = ("optuna", "sqlalchemy", "plotly", "pydantic", "redis", "numpy")
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; from coordinator.cli import app; from typer.testing import CliRunner;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        f"print(*[name for name in {SLOW} if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == []
+
+
+def test_names_that_are_spelled_twice_are_the_same() -> None:
+    # The command line spells them itself, so that help needs neither Optuna nor YAML.
+    assert set(KINDS) == set(FIGURES)
+    assert set(_FORMATS) == set(BEST)
+    assert all(suffix.startswith(".") for suffix in SUFFIXES)

@@ -1,0 +1,120 @@
+"""Which slot gets which GPU, what a node says it has, and what a person hears who asks for a GPU that is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from shared.errors import InvalidInput
+from shared.settings import load_settings
+from shared.vitals import GpuDevice, Gpus, KernelFiles
+from tests.unit.kernel_tree import FakeNvml, KernelTree
+from workers.__main__ import app
+from workers.facts import NodeFacts
+from workers.gpus import gpu_slots
+from workers.node import Node
+
+GIB = 1 << 30
+
+
+def gpus(count: int = 2, visible: str | None = None) -> Gpus:
+    cards = [(number * GIB, 80 * GIB) for number in range(count)]
+    return Gpus(FakeNvml(cards), ",".join(map(str, range(count))) if visible is None else visible)
+
+
+def slots(wanted: str, slots_per_gpu: int = 1, **machine: object) -> tuple[str, ...]:
+    return gpu_slots(wanted, slots_per_gpu=slots_per_gpu, gpus=gpus(**machine))  # type: ignore[arg-type]
+
+
+def test_every_slot_has_a_gpu_and_the_first_ones_have_different_ones() -> None:
+    assert slots("all") == ("GPU-x-0", "GPU-x-1")
+    assert slots("all", 2) == ("GPU-x-0", "GPU-x-1", "GPU-x-0", "GPU-x-1")
+    assert slots("1") == ("GPU-x-1",)
+    assert slots(" 1, 0 ") == ("GPU-x-1", "GPU-x-0")
+    assert slots("0,GPU-x-0") == ("GPU-x-0",), "named twice is one"
+
+
+def test_numbers_count_what_the_worker_can_see() -> None:
+    assert slots("0", count=3, visible="2,1") == ("GPU-x-2",)
+    with pytest.raises(InvalidInput, match="there is no GPU 2"):
+        slots("2", count=3, visible="2,1")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ("7", r"--gpus: there is no GPU 7 \(got '7'\). This machine has 0 \(Card of tests\), 1 \(Card of tests\)"),
+        ("0,7,eight", "there is no GPU 7, eight"),
+        ("-1", "there is no GPU -1"),
+        (" , ", "names no GPU"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_answered_with_those_that_are(wanted: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        slots(wanted)
+
+
+def test_a_machine_without_gpus_says_why() -> None:
+    with pytest.raises(InvalidInput, match=r"no GPU can be used here \(Driver Not Loaded\).*nvidia-smi"):
+        gpu_slots("all", slots_per_gpu=1, gpus=Gpus(FakeNvml([], fails=True), "0"))
+    with pytest.raises(InvalidInput, match="the driver shows none"):
+        slots("all", count=2, visible="")
+
+
+def test_without_the_drivers_library_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.vitals.gpu._pynvml", lambda: None)
+    with pytest.raises(InvalidInput, match="pip install nvidia-ml-py"):
+        gpu_slots("all", slots_per_gpu=1, gpus=Gpus())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--slots-per-gpu", "2"], "needs --gpus"),
+        (["--gpus", "all", "--slots", "2"], "excludes --gpus"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = {
+        "DATABASE_URL": "postgresql://u:p@h/d", "REDIS_URL": "redis://h", "OBJECTIVES": "*", "HOME": str(tmp_path),
+    }  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(f"HIGHNOON_{name}", value)
+    refused = CliRunner().invoke(app, ["start", *arguments]).exception
+    assert isinstance(refused, InvalidInput) and says in str(refused)
+
+
+def test_a_node_hands_its_gpus_to_its_pool() -> None:
+    node = Node.boot(slots=2, resources=("gpu",), settings=load_settings({}), gpus=("GPU-x-0", "GPU-x-1"))
+    assert Node.from_json(node.to_json()) == node
+
+
+def test_a_node_says_what_it_has(tmp_path: Path) -> None:
+    facts = NodeFacts(KernelFiles(tmp_path), gpus(1)).read()
+    assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (None, None)
+    assert facts["gpus"] == [
+        {"uuid": "GPU-x-0", "name": "Card of tests", "memory_total_bytes": 80 * GIB, "memory_used_bytes": 0}
+    ]
+    assert facts["version"] and facts["cpus"] >= 1
+
+
+def test_a_container_says_what_it_may_use_and_not_what_its_machine_has(tmp_path: Path) -> None:
+    kernel = KernelTree(tmp_path).with_host(64 * GIB, available=40 * GIB)
+    no_gpus = Gpus(FakeNvml([], fails=True), "0")
+    facts = NodeFacts(KernelFiles(tmp_path), no_gpus).read()
+    assert (facts["memory_total_bytes"], facts["memory_used_bytes"], facts["gpus"]) == (64 * GIB, 24 * GIB, [])
+
+    kernel.with_cgroup(os.getpid(), 2, "/box", limit=8 * GIB, usage=3 * GIB, droppable=GIB)
+    facts = NodeFacts(KernelFiles(tmp_path), no_gpus).read()
+    assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (8 * GIB, 2 * GIB)
+
+
+def test_a_driver_that_answers_in_bytes_is_understood() -> None:
+    assert gpus(1).devices() == (
+        GpuDevice(uuid="GPU-x-0", name="Card of tests", memory_total_bytes=80 * GIB, memory_used_bytes=0),
+    )

@@ -1,0 +1,65 @@
+"""In which order trials are listed: the best first, what has no value last."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from coordinator.ordering import ordered
+from shared.errors import InvalidInput
+from shared.states import TrialState
+from shared.trial import Params, Trial
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def trial(number: int, value: float | None, took_s: float | None, params: Params) -> Trial:
+    ended = None if took_s is None else BEGAN + timedelta(seconds=took_s)
+    return Trial(
+        number=number,
+        state=TrialState.COMPLETE,
+        params=params,
+        value=value,
+        loss=value,
+        started_at=BEGAN,
+        ended_at=ended,
+    )
+
+
+TRIALS = [
+    trial(0, 0.5, 3.0, {"units": 64, "choice": "b"}),
+    trial(1, None, None, {"units": 8}),
+    trial(2, float("inf"), 1.0, {"units": 32, "choice": 2}),
+    trial(3, -0.5, 2.0, {"units": 16, "choice": "a"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "numbers"),
+    [
+        ("number", {}, [0, 1, 2, 3]),
+        ("number", {"reverse": True}, [3, 2, 1, 0]),
+        ("score", {}, [3, 0, 2, 1]),
+        ("score", {"maximize": True}, [2, 0, 3, 1]),
+        ("loss", {"maximize": True, "reverse": True}, [3, 0, 2, 1]),
+        ("duration", {"maximize": True}, [2, 3, 0, 1]),
+        ("units", {}, [1, 3, 2, 0]),
+        ("choice", {}, [2, 3, 0, 1]),
+        ("choice", {"reverse": True}, [0, 3, 2, 1]),
+        ("size", {}, [0, 1, 2, 3]),
+    ],
+)
+def test_trials_are_ordered_and_those_without_a_value_come_last(
+    key: str, told: dict[str, Any], numbers: list[int]
+) -> None:
+    asked = {"names": ["units", "choice"], "maximize": False, **told}
+    assert [one.number for one in ordered(TRIALS, key, **asked)] == numbers
+
+
+def test_a_wrong_key_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InvalidInput, match=r"--sort: .*got 'unts'.*Did you mean units"):
+        ordered(TRIALS, "unts", names=["units"], maximize=False)
+    with pytest.raises(InvalidInput, match="Valid: number, score, loss, size, duration, units"):
+        ordered(TRIALS, "zzz", names=["units"], maximize=False)

@@ -1,0 +1,111 @@
+"""The GPUs of a node: which slot gets which, and how a supervisor finds its own.
+
+A slot is pinned to one GPU by the UUID that the driver gives it. Nobody can tell a supervisor which slot it is: the
+pool replaces its children as it likes. So it takes the first that is free, by a lock that ends with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from shared.errors import HighNoonError, InvalidInput, Problem
+from shared.logs import event
+from shared.vitals import GpuDevice, Gpus
+from workers.node import Node
+
+_log = logging.getLogger("workers.gpus")
+
+_PATIENCE_S = 10.0
+"""A replaced supervisor may take a moment to die; one that does not keeps its GPU."""
+
+
+def gpu_slots(wanted: str, *, slots_per_gpu: int, gpus: Gpus) -> tuple[str, ...]:
+    """For each slot the UUID of its GPU, the first slots on different ones. Raises InvalidInput for what is missing."""
+    chosen = _chosen(wanted, _devices(wanted, gpus))
+    return tuple(device.uuid for _ in range(slots_per_gpu) for device in chosen)
+
+
+def _devices(wanted: str, gpus: Gpus) -> tuple[GpuDevice, ...]:
+    if not gpus.is_readable:
+        raise _refused(wanted, "needs the NVIDIA driver's library", "Install it with pip install nvidia-ml-py.")
+    devices = gpus.devices()
+    if not devices:
+        why = f"no GPU can be used here ({gpus.trouble or 'the driver shows none'})"
+        raise _refused(wanted, why, "nvidia-smi shows what this machine or container has; CUDA_VISIBLE_DEVICES hides.")
+    return devices
+
+
+def _chosen(wanted: str, devices: tuple[GpuDevice, ...]) -> list[GpuDevice]:
+    """By number or UUID, each once. Numbers count the GPUs that are visible to the worker."""
+    if wanted.strip() == "all":
+        return list(devices)
+    known = {**{str(number): device for number, device in enumerate(devices)}, **{one.uuid: one for one in devices}}
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        there = ", ".join(f"{number} ({device.name})" for number, device in enumerate(devices))
+        message = f"there is no GPU {', '.join(missing)}" if missing else "names no GPU"
+        raise _refused(wanted, message, f"This machine has {there}; all takes every one.")
+    return list({known[name].uuid: known[name] for name in names}.values())
+
+
+def _refused(wanted: str, message: str, hint: str) -> InvalidInput:
+    return InvalidInput("command line", [Problem(key="--gpus", message=message, value=wanted, hint=hint)])
+
+
+class NoFreeGpu(HighNoonError):
+    """Every GPU slot of the node is taken. The message is dropped; the coordinator sends it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuClaim:
+    """A slot of this process for as long as it lives; the lock goes with the file."""
+
+    uuid: str
+    lock: TextIO
+
+
+def pin(node: Node) -> GpuClaim | None:
+    """Claims a GPU slot and shows this process and its trials that GPU alone; None where slots are not pinned.
+
+    Once for each process, before its fork server and before anything has started CUDA. Raises NoFreeGpu.
+    """
+    if not node.gpus:
+        return None
+    claim = _claimed(node.folder / "gpus", node.gpus)
+    os.environ["CUDA_VISIBLE_DEVICES"] = claim.uuid
+    if node.gpus.count(claim.uuid) > 1:
+        # TensorFlow takes a whole card at its first operation unless it is told that others are there.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    event(_log, "gpu", worker=node.worker_id[:8], pid=os.getpid(), gpu=claim.uuid)
+    return claim
+
+
+def _claimed(folder: Path, gpus: tuple[str, ...]) -> GpuClaim:
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        for number, uuid in enumerate(gpus):
+            lock = _locked(folder / f"{number}.lock")
+            if lock is not None:
+                return GpuClaim(uuid, lock)
+        if time.monotonic() > deadline:
+            raise NoFreeGpu(f"all {len(gpus)} GPU slots of this node are taken")
+        time.sleep(0.02)
+
+
+def _locked(path: Path) -> TextIO | None:
+    """With a record lock: it belongs to this process alone, and what it forks does not keep it."""
+    file = path.open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

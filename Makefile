@@ -37,11 +37,19 @@ bench: $(READY) ## Measure what a trial costs beyond its training
 	@$(PY) -m benchmarks.overhead $(ARGS)
 	@$(PY) -m benchmarks.webui
 
-lock: $(READY) ## Resolve the dependencies anew into requirements.lock (takes network)
+RESOLVE := $(PY) -m uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --quiet --custom-compile-command "make lock"
+IMAGES  := deploy/requirements
+
+lock: $(READY) ## Resolve the dependencies anew into requirements.lock and those of the images (takes network)
 	@$(PIP) install uv
-	@$(PY) -m uv pip compile pyproject.toml --extra dev --extra examples --extra gpu --extra parquet --universal --python-version 3.10 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-		--custom-compile-command "make lock" -o requirements.lock
+	@$(RESOLVE) pyproject.toml --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
+	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/control.excludes -o $(IMAGES)/control.txt
+	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/worker.excludes -o $(IMAGES)/worker.txt
+	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in --extra gpu -c requirements.lock --excludes $(IMAGES)/worker.excludes \
+		-o $(IMAGES)/gpu.txt
+	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
+	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
 
 clean: ## Remove the environment and what tools left; studies in .highnoon stay
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from coordinator.commands import analyse, nodes, read, run, steer, trials
+from coordinator.commands import analyse, deploy, nodes, read, run, steer, trials
 from coordinator.commands.sections import Sections
 
 PROGRAM = "highnoon-coordinator"
@@ -41,7 +41,13 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     },
     "Analyse": {"importance": analyse.importance, "plot": analyse.plot, "compare": analyse.compare},
     "Steer": {"pause": steer.pause, "resume": steer.resume, "cancel": steer.cancel, "retry": steer.retry},
-    "Service": {"workers": nodes.workers, "drain": nodes.drain, "doctor": nodes.doctor, "exec": run.execute},
+    "Service": {
+        "workers": nodes.workers,
+        "drain": nodes.drain,
+        "doctor": nodes.doctor,
+        "exec": run.execute,
+        "init-deploy": deploy.init_deploy,
+    },
 }
 
 _FOREIGN = {"ignore_unknown_options": True, "allow_interspersed_args": False}

@@ -6,13 +6,18 @@ they pass through Redis, by study and ticket. Not a source of truth: the ledger 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.broker import make_app
-from shared.tokens import kept_token
+from shared.errors import InvalidInput, Problem
+from shared.secret_files import with_secret_files
+from shared.tokens import SHORTEST_TOKEN, kept_token
 
 USER = "highnoon"
+PASSWORD = "HIGHNOON_FLOWER_PASSWORD"
 _FILE = "flower-password"
 
 
@@ -26,7 +31,18 @@ class Login:
 
 
 def flower_login(home: Path) -> Login:
-    """The login of this home's Flower, made where there is none. Raises InvalidInput."""
+    """The password that a person set, else the one of this home's Flower, made where there is none.
+
+    Raises InvalidInput.
+    """
+    environ, problems = with_secret_files(os.environ)
+    given = environ.get(PASSWORD, "")
+    if given and (len(given) < SHORTEST_TOKEN or not given.replace("-", "").replace("_", "").isalnum()):
+        problems.append(Problem(key=PASSWORD, message=f"must be {SHORTEST_TOKEN} or more letters, digits, - and _"))
+    if problems:
+        raise InvalidInput("environment", problems)
+    if given:
+        return Login(password=given, kept_in=Path(PASSWORD), fresh=False)
     path = home / _FILE
     password, fresh = kept_token(path, remedy="Set HIGHNOON_HOME to a folder that can be written.")
     return Login(password=password, kept_in=path, fresh=fresh)
@@ -34,6 +50,7 @@ def flower_login(home: Path) -> Login:
 
 def run_flower(redis_url: str, login: Login, *, port: int, address: str = "127.0.0.1") -> None:
     """Serves until a signal ends it."""
+    _close_what_asks_for_no_credential()
     make_app(redis_url).start(
         argv=[
             "flower",
@@ -51,3 +68,13 @@ def run_flower(redis_url: str, login: Login, *, port: int, address: str = "127.0
             "--logging=error",
         ]
     )
+
+
+def _close_what_asks_for_no_credential() -> None:
+    """Flower's own metrics are open to everybody; ours are elsewhere. `/healthcheck` stays: it says OK and no more."""
+    from flower import urls  # importing it takes a second, which no other command should pay
+
+    def is_open(handler: Any) -> bool:
+        return isinstance(handler, tuple) and handler[0] == "/metrics"
+
+    urls.handlers[:] = [handler for handler in urls.handlers if not is_open(handler)]

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import uuid
+from contextlib import suppress
 
 from coordinator.actions import Performer
 from coordinator.metrics import Deeds
@@ -22,6 +23,8 @@ from shared.settings import Settings
 from shared.studies import OptunaStore
 
 _log = logging.getLogger("coordinator.service")
+
+HEALTH_FILE = "coordinator.health"
 
 _BREATH_S = 0.1
 """At the busiest: bells within it share one tick, which costs about 10 ms. The dispatch buffer covers what is claimed
@@ -62,6 +65,7 @@ class Service:
     def serve(self, stopping: threading.Event) -> None:
         """Ticks until `stopping` is set. Survives outages of both services; says so once per failed tick."""
         while not stopping.is_set():
+            self._say_alive()
             try:
                 self.tick()
             except ServiceUnavailable as error:
@@ -98,6 +102,11 @@ class Service:
         if self._steady_since is None:
             self._steady_since = now
         return now - self._steady_since
+
+    def _say_alive(self) -> None:
+        """A file whose age a health check looks at: whether the loop turns, whatever the services do."""
+        with suppress(OSError):
+            (self._settings.home / HEALTH_FILE).touch()
 
     def _step_down(self) -> None:
         try:

@@ -91,7 +91,7 @@ _HOMES = {
 }
 
 _MODULES = {"callbacks"}
-"""Reached as `hn.callbacks`, and imported then: it needs Keras."""
+"""Reached as `hn.callbacks`, and imported then."""
 
 
 def __getattr__(name: str) -> object:

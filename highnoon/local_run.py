@@ -45,10 +45,16 @@ def run_trials(
             break
         outcomes.append(_run_trial(study, asked, objective, spec))
         _log_trial(spec, asked, outcomes[-1])
-        if call_back(study.optuna_study, callbacks, asked.number):
+        if callbacks and _call_back(study, callbacks, asked):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
             break
     return outcomes
+
+
+def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], asked: Asked) -> bool:
+    ended = persistently(study.ended, logger)
+    trial = next(trial for trial in reversed(ended) if trial.number == asked.number)
+    return call_back(study.optuna_study, callbacks, trial)
 
 
 def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: StudySpec) -> Outcome:

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import InvalidInput, Problem
+from shared.secret_files import SECRET_FILES, with_secret_files
 from shared.tokens import SHORTEST_TOKEN
 from shared.urls import is_loopback, masked, normalise
 
@@ -36,6 +37,7 @@ READ_ELSEWHERE = (
     "HIGHNOON_REHEARSAL",
     "HIGHNOON_TOKEN",
     "HIGHNOON_WEBUI_*",
+    "HIGHNOON_FLOWER_PASSWORD",
     "HIGHNOON_STUDY",
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
@@ -215,7 +217,8 @@ class Settings(BaseSettings):
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
     environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
-    problems = [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
+    environ, problems = with_secret_files(environ)
+    problems += [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
     told = _from_environment(environ)
     arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
     sources: dict[str, Source] = {**dict.fromkeys(told, "environment"), **dict.fromkeys(arguments, "argument")}
@@ -241,7 +244,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
-    known = {*map(_variable, Settings.model_fields), *ALIASES}
+    known = {*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES}
     return [
         Problem(key=name, message="no such setting", hint=_nearest(name, known))
         for name in sorted(environ)

@@ -34,6 +34,9 @@ def start(
         str | None, typer.Option(help="Resources to serve, comma-separated: cpu, gpu. Default: cpu, with --gpus gpu.")
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Trials at a time. Default: one per two cores.", min=1)] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing waits or runs, for machines on loan.")
+    ] = False,
     gpus: Annotated[
         str | None, typer.Option(help="Pin each slot to a GPU: all, or numbers or UUIDs with commas.")
     ] = None,
@@ -64,7 +67,7 @@ def start(
         settings=settings,
         gpus=pinned,
     )
-    raise typer.Exit(Agent(node).run())
+    raise typer.Exit(Agent(node, until_empty=until_empty).run())
 
 
 def _require_permission(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from shared.states import WorkerState
 from workers import kernel
 from workers.cgroup import TrialGroups
 from workers.checkpoints import sweep
+from workers.emptiness import Emptiness
 from workers.facts import NodeFacts
 from workers.kill_order import KillNotes
 from workers.metrics import node_metrics
@@ -45,7 +46,7 @@ _POOL_RESTARTS = 5
 class Agent:
     """One boot of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, until_empty: bool = False) -> None:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a worker needs the addresses of PostgreSQL and Redis")
@@ -58,6 +59,7 @@ class Agent:
         self._facts = NodeFacts()
         self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
         self._groups: TrialGroups | None = None
+        self._emptiness = Emptiness(self._database, node.resources) if until_empty else None
         self._entered = False
         self._enter_at = 0.0
         self._enter_pause_s = 0.5
@@ -138,6 +140,8 @@ class Agent:
             "OMP_NUM_THREADS": threads,
             **without_secrets(os.environ),
         }
+        # billiard would turn our warm shutdown into a cold one, which ends a supervisor with its lease.
+        environ.pop("REMAP_SIGTERM", None)
         pool = subprocess.Popen(
             [sys.executable, "-m", "workers.pool"],
             stdin=subprocess.PIPE,
@@ -187,12 +191,13 @@ class Agent:
             return
         try:
             state = self._nodes.beat(self._node.worker_id, self._facts.read())
+            is_empty = self._emptiness is not None and self._emptiness.lasts()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="beat", error=error)
             return
         # Another ledger at the same address knows nothing of this boot.
         self._entered = state is not None
-        if state is WorkerState.DRAINING and not self._node.drain.is_given():
+        if (state is WorkerState.DRAINING or is_empty) and not self._node.drain.is_given():
             signal.raise_signal(signal.SIGTERM)
 
     def _let_go_of_the_dead(self) -> None:

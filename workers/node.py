@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.secret_files import SECRET_FILES
 from shared.settings import Settings
 
 SECRET_VARIABLES = (
@@ -26,7 +27,9 @@ SECRET_VARIABLES = (
     "HIGHNOON_WEBUI_VIEWER_TOKEN",
     "HIGHNOON_METRICS_TOKEN",
     "OPTUNA_STORAGE",
+    "HIGHNOON_FLOWER_PASSWORD",
     "PGPASSWORD",
+    *SECRET_FILES,
 )
 
 

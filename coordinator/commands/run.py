@@ -27,6 +27,14 @@ BundleDir = Annotated[
     Path | None, typer.Option("--bundle", help="Send this folder along as the code that workers run.", metavar="DIR")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the end.")]
+Callbacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--callback",
+        help="With --wait: f(study, trial), called as trials end. May be repeated.",
+        metavar="FILE.py:NAME",
+    ),
+]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")]
 
 
@@ -56,20 +64,26 @@ def submit(
     n_trials: TrialsInAll = None,
     json: AsJson = False,
     bundle: BundleDir = None,
+    callback: Callbacks = None,
 ) -> None:
     """Hand a study to a running coordinator.
 
     Example: python -m coordinator submit study.toml --wait
     """
     from coordinator.access import ledger_access, why_nobody_coordinates
+    from coordinator.callbacks import WaitingRoom, callbacks_named
     from coordinator.ending import report_end
     from coordinator.handover import hand_over, read_study
     from coordinator.progress import watch
     from shared.errors import ServiceUnavailable
+    from shared.exits import Exit
     from shared.settings import load_settings
     from shared.submission import submit as submit_study
 
+    if callback and not wait:
+        raise mistake("--callback", "is called while somebody waits", callback[0], "Add --wait.")
     settings = load_settings()
+    called = callbacks_named(callback or ())
     spec, code = read_study(study_file, _overrides(n_trials), bundle, settings)
     nobody = why_nobody_coordinates(settings)
     if wait and nobody:
@@ -86,8 +100,12 @@ def submit(
         if nobody:
             say(console, f"it waits: {nobody}", style="yellow")
         if wait:
-            standing = watch(name, access.studies, console, go_on=lambda _: True)
-            assert standing is not None, "nothing ends this watch but the study"
+            room = WaitingRoom(submission.record, called, access)
+            standing = watch(name, access.studies, console, go_on=room.go_on)
+            if standing is None:
+                say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
+                raise typer.Exit(Exit.INTERRUPTED)
+            room.hear_out()
             raise typer.Exit(report_end(standing, access, console))
 
 

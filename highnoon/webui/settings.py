@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import InvalidInput, Problem
+from shared.secret_files import with_secret_files
 from shared.settings import Settings, load_settings
 from shared.tokens import SHORTEST_TOKEN, kept_token
 from shared.urls import is_loopback, normalise
@@ -55,7 +56,8 @@ def web_settings(
     """Reads the environment. Raises InvalidInput with all mistakes; makes a token where one is needed and none is."""
     environ = os.environ if environ is None else environ
     general = load_settings(environ) if settings is None else settings
-    problems = [*_token_problems(environ), *_flower_problems(environ)]
+    environ, problems = with_secret_files(environ)
+    problems += [*_token_problems(environ), *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
     named = frozenset(_split(environ.get("HIGHNOON_WEBUI_HOSTS", "")))

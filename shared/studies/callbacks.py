@@ -10,25 +10,49 @@ import copy
 import logging
 from collections.abc import Callable, Iterable
 
-import optuna
-from optuna.trial import FrozenTrial
+from optuna import Study as Study
+from optuna.trial import FrozenTrial as FrozenTrial
+
+from shared.studies.study import OptunaStudy
 
 logger = logging.getLogger(__name__)
 
-Callback = Callable[[optuna.Study, FrozenTrial], object]
+Callback = Callable[[Study, FrozenTrial], object]
 
 
-def call_back(study: optuna.Study, callbacks: Iterable[Callback], number: int) -> bool:
-    """Calls each with the trial of that number; True when one of them stopped the study. What they raise is logged."""
+def call_back(study: Study, callbacks: Iterable[Callback], trial: FrozenTrial) -> bool:
+    """Calls each with a copy of the trial; True when one of them stopped the study. What they raise is logged."""
     study._thread_local.in_optimize_loop = True
     study._stop_flag = False
     try:
         for callback in callbacks:
             try:
-                callback(study, copy.deepcopy(study.get_trials(deepcopy=False)[number]))
+                callback(study, copy.deepcopy(trial))
             except Exception:
                 # A report that cannot be printed (the value of a failed trial is None) must not end a night's study.
-                logger.exception("action=callback_failed study=%s trial=%d", study.study_name, number)
+                logger.exception("action=callback_failed study=%s trial=%d", study.study_name, trial.number)
         return study._stop_flag
     finally:
         study._thread_local.in_optimize_loop = False
+
+
+class Announcer:
+    """Calls back for trials that others run: once for each that has ended, those before the first look as well."""
+
+    def __init__(self, study: OptunaStudy, callbacks: Iterable[Callback]) -> None:
+        self._study = study
+        self._callbacks = tuple(callbacks)
+        self._announced: set[int] = set()
+
+    def look(self) -> bool:
+        """True when a callback stopped the study; trials after that one wait for the next look.
+
+        Raises ServiceUnavailable, and may then be called again.
+        """
+        for trial in self._study.ended() if self._callbacks else ():
+            if trial.number in self._announced:
+                continue
+            self._announced.add(trial.number)
+            if call_back(self._study.optuna_study, self._callbacks, trial):
+                return True
+        return False

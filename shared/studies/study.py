@@ -168,6 +168,11 @@ class OptunaStudy:
         return trial_of(found)
 
     @_acting
+    def ended(self) -> list[FrozenTrial]:
+        """Optuna's own trials that have ended, by number, for callbacks: not to be changed."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+    @_acting
     def best_trial(self) -> Trial | None:
         """The best COMPLETE trial that fitted into memory; None while there is none."""
         try:

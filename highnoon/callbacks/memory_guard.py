@@ -1,4 +1,4 @@
-"""Callbacks for any Keras model. The one that imports Keras, so that `import highnoon` need not."""
+"""A memory guard for any Keras model. The one callback that imports Keras, so that the loggers need not."""
 
 from __future__ import annotations
 

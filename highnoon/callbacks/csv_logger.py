@@ -1,0 +1,142 @@
+"""CSVLogger: a line per finished trial in one file, which any table program opens.
+
+The file is the memory: what stands in it is not written again, by this process or another. Several processes may
+share it, also for several studies; a lock on it makes each line whole and each column agreed.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from highnoon.callbacks.finished import FinishedTrial, finished
+from shared.errors import InvalidInput, Problem
+from shared.plain import finite
+
+if TYPE_CHECKING:
+    from shared.studies.callbacks import FrozenTrial, Study
+
+_FIXED = (
+    *("study", "trial", "state", "score", "loss", "model_params", "active_params"),
+    *("cause", "message", "started_at", "duration_s", "reports"),
+)
+_BEGINNING = ",".join(_FIXED).encode()
+_PARAM = "param:"
+_OTHERS = "other_params"
+
+
+class CSVLogger:
+    """Appends to `path`; its folder must exist. The first trial's parameters become columns.
+
+    A parameter that only later trials have stands in the last column, as JSON; one that a trial lacks is left empty.
+    Reports are pairs of step and value, as JSON. Raises InvalidInput for a file that is something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path).absolute()
+        if not self._path.parent.is_dir():
+            raise _refused(self._path, f"there is no folder {self._path.parent}")
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                self._check(file.read(len(_BEGINNING)))
+        self._columns: list[str] = []
+        self._written: set[tuple[str, ...]] = set()
+        self._read_to = 0
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        """Writes the trial unless its line is there."""
+        ended = finished(study, trial)
+        if ended is None:
+            return
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._catch_up(file)
+            if _identity(ended) in self._written:
+                return
+            self._append(file, ended)
+
+    def _append(self, file: BinaryIO, ended: FinishedTrial) -> None:
+        columns = self._columns or [*_FIXED, *(_PARAM + name for name in ended.trial.params), _OTHERS]
+        heading = [] if self._columns else [columns]
+        # In one write, and on disk before the lock is free: a line that is half there is dropped by the next writer.
+        file.write(_text([*heading, _cells(ended, columns)]).encode())
+        file.flush()
+        os.fsync(file.fileno())
+        self._columns, self._read_to = columns, file.tell()
+        self._written.add(_identity(ended))
+
+    def _catch_up(self, file: BinaryIO) -> None:
+        """Reads what others have written since; cuts off the line that a killed writer left half done."""
+        if os.fstat(file.fileno()).st_size < self._read_to:
+            self._forget()  # somebody began the file anew
+        file.seek(self._read_to)
+        new = file.read()
+        if not self._read_to:
+            self._check(new)
+        whole = new[: new.rfind(b"\n") + 1]
+        rows = list(csv.reader(io.StringIO(whole.decode(), newline="")))
+        if rows and not self._columns:
+            self._columns = rows.pop(0)
+        self._written.update((row[0], row[1], row[_FIXED.index("started_at")]) for row in rows)
+        self._read_to += len(whole)
+        if len(whole) < len(new):
+            file.truncate(self._read_to)
+
+    def _check(self, beginning: bytes) -> None:
+        if not beginning.startswith(_BEGINNING[: len(beginning)]):
+            raise _refused(self._path, "is no table of trials: its first line names other columns")
+
+    def _forget(self) -> None:
+        self._columns, self._read_to = [], 0
+        self._written.clear()
+
+
+def _identity(ended: FinishedTrial) -> tuple[str, ...]:
+    """As the file spells it: see FinishedTrial.key."""
+    fixed = _fixed_cells(ended)
+    return tuple(_on_one_line(fixed[name]) for name in ("study", "trial", "started_at"))
+
+
+def _cells(ended: FinishedTrial, columns: list[str]) -> list[str]:
+    params = {_PARAM + name: value for name, value in ended.trial.params.items()}
+    others = {name.removeprefix(_PARAM): value for name, value in params.items() if name not in columns}
+    cells = {**_fixed_cells(ended), **params, _OTHERS: json.dumps(others) if others else ""}
+    return [_on_one_line(cells.get(name)) for name in columns]
+
+
+def _fixed_cells(ended: FinishedTrial) -> dict[str, object]:
+    trial = ended.trial
+    return {
+        **ended.results,
+        "study": ended.study,
+        "trial": trial.number,
+        "state": str(trial.state),
+        "cause": ended.cause,
+        "message": ended.message,
+        "started_at": trial.started_at.isoformat() if trial.started_at else "",
+        "reports": json.dumps(finite([(report.step, report.value) for report in trial.reports]))
+        if trial.reports
+        else "",
+    }
+
+
+def _on_one_line(value: object) -> str:
+    """So that a line of the file is a trial, and half a line can be told from a whole one."""
+    text = "" if value is None else str(value)
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _text(rows: list[list[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _refused(path: Path, message: str) -> InvalidInput:
+    hint = "Give CSVLogger another path."
+    return InvalidInput("CSVLogger", [Problem(key="path", message=message, value=str(path), hint=hint)])

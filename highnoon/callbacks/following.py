@@ -1,0 +1,74 @@
+"""follow: callbacks in cluster mode. They run where this is called, while workers run the trials.
+
+Reads the study and runs none of it: when this process dies, the study goes on, and the same call follows it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import InvalidInput, Problem, UserInputError
+from shared.logs import event
+from shared.settings import Settings, load_settings
+from shared.urls import normalise
+
+if TYPE_CHECKING:
+    from shared.access import Access
+    from shared.studies.callbacks import Announcer
+
+logger = logging.getLogger("highnoon")
+
+_LOOK_S = 0.5
+
+
+def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *, storage: str | None = None) -> None:
+    """Calls every callback as f(study, trial) for each trial that has ended or ends, until the study is over.
+
+    `storage` is the cluster's database, by default HIGHNOON_DATABASE_URL, else what `coordinator start` runs here.
+    Trials that had ended before come first, by number. `study.stop()` pauses the study: nothing new begins, and this
+    call ends. What a callback raises is logged. Raises UnknownStudy; an outage of the database is waited for.
+    """
+    from shared.access import opened
+    from shared.studies.callbacks import Announcer
+
+    called = list(callbacks)
+    wrong = [callback for callback in called if not callable(callback)]
+    if wrong:
+        problems = [Problem(key="callbacks", message="must be callable", value=callback) for callback in wrong]
+        raise InvalidInput("follow()", problems)
+    address = _database(load_settings()) if storage is None else normalise(storage, key="storage")
+    with opened(address) as access:
+        record = access.study(study_name)
+        _follow(study_name, access, Announcer(access.optuna(record), called))
+
+
+def _follow(name: str, access: Access, announcer: Announcer) -> None:
+    from shared.outages import persistently
+
+    while True:
+        # Before the look at trials: what a study that is over has, has all been told.
+        is_over = persistently(lambda: access.studies.get(name), logger).is_over
+        if persistently(announcer.look, logger):
+            paused = persistently(lambda: access.studies.pause(access.studies.get(name).id), logger)
+            event(logger, "paused" if paused else "stopped", study=name, reason="a callback called study.stop()")
+            return
+        if is_over:
+            return
+        time.sleep(_LOOK_S)
+
+
+def _database(settings: Settings) -> str:
+    from shared.embedded import attach
+
+    if settings.database_url is not None:
+        return settings.database_url
+    running = attach(settings.home)
+    if running is None:
+        raise UserInputError(
+            f"nothing runs in {settings.home} now. Set HIGHNOON_DATABASE_URL or give a storage, "
+            "or start studies here with: python -m coordinator start"
+        )
+    return running.database_url

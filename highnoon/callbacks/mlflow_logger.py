@@ -1,0 +1,134 @@
+"""MLflowLogger: an experiment per study and a run per finished trial, on any tracking server or store of MLflow's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from highnoon.callbacks.extras import require
+from highnoon.callbacks.finished import FinishedTrial, finished
+from shared.states import TrialState
+
+if TYPE_CHECKING:
+    from shared.studies.callbacks import FrozenTrial, Study
+
+T = TypeVar("T")
+
+_KEY = "highnoon.trial"
+_ENDED_AS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+"""MLflow has no pruned run: a killed one is the nearest. The tag `highnoon.state` says it exactly."""
+
+_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
+_LONGEST_TAG = 5000
+
+
+class MLflowLogger:
+    """Logs to `tracking_uri`, by default MLflow's own (MLFLOW_TRACKING_URI). Raises UserInputError without MLflow.
+
+    The experiment has the study's name unless it is given another. A run is ended last: one that a killed process left
+    open is filled again, and one that has ended is left alone.
+    """
+
+    def __init__(self, tracking_uri: str | None = None, experiment: str | None = None) -> None:
+        require("mlflow", extra="mlflow")
+        self._tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._client: Any = None
+        self._ids: dict[str, str] = {}
+        self._runs: dict[str, dict[str, tuple[str, bool]]] = {}
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        """Logs the trial unless its run has ended."""
+        ended = finished(study, trial)
+        if ended is None:
+            return
+        client = self._connected()
+        experiment_id = self._id_of(self._experiment or ended.study)
+        runs = self._known(experiment_id)
+        name = _name(ended)
+        run_id, is_whole = runs.get(name, ("", False))
+        if is_whole:
+            return
+        began_ms, ended_ms = ended.span_ms
+        if not run_id:
+            run_name = f"trial {ended.trial.number}"
+            run = client.create_run(experiment_id, start_time=began_ms, tags=_tags(ended), run_name=run_name)
+            run_id = run.info.run_id
+            runs[name] = run_id, False
+        _fill(client, run_id, ended)
+        client.set_terminated(run_id, status=_ENDED_AS[ended.trial.state], end_time=ended_ms)
+        runs[name] = run_id, True
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            from mlflow import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=self._tracking_uri)
+        return self._client
+
+    def _id_of(self, experiment: str) -> str:
+        """Made if it is not there; of two processes that make it at once, one finds the other's."""
+        from mlflow.exceptions import MlflowException
+
+        if experiment not in self._ids:
+            found = self._client.get_experiment_by_name(experiment)
+            try:
+                self._ids[experiment] = found.experiment_id if found else self._client.create_experiment(experiment)
+            except MlflowException:
+                found = self._client.get_experiment_by_name(experiment)
+                if found is None:
+                    raise
+                self._ids[experiment] = found.experiment_id
+        return self._ids[experiment]
+
+    def _known(self, experiment_id: str) -> dict[str, tuple[str, bool]]:
+        """Run and whether it has ended, by trial: asked for once, since a trial's runs are written by one process."""
+        if experiment_id not in self._runs:
+            self._runs[experiment_id] = {
+                run.data.tags[_KEY]: (run.info.run_id, run.info.status != "RUNNING")
+                for run in self._all_runs(experiment_id)
+                if _KEY in run.data.tags
+            }
+        return self._runs[experiment_id]
+
+    def _all_runs(self, experiment_id: str) -> Iterator[Any]:
+        page = self._client.search_runs([experiment_id], max_results=1000)
+        yield from page
+        while page.token:
+            page = self._client.search_runs([experiment_id], max_results=1000, page_token=page.token)
+            yield from page
+
+
+def _name(ended: FinishedTrial) -> str:
+    """An experiment may hold several studies."""
+    return f"{ended.study}/{ended.key}"
+
+
+def _tags(ended: FinishedTrial) -> dict[str, str]:
+    texts = {
+        "study": ended.study,
+        "number": str(ended.trial.number),
+        "state": str(ended.trial.state),
+        "cause": ended.cause,
+        "message": ended.message[:_LONGEST_TAG],
+    }
+    return {_KEY: _name(ended), **{f"highnoon.{name}": text for name, text in texts.items() if text}}
+
+
+def _fill(client: Any, run_id: str, ended: FinishedTrial) -> None:
+    """Parameters and metrics in as few requests as the server takes; the same ones again change nothing."""
+    from mlflow.entities import Metric, Param
+
+    at_ms = ended.span_ms[1]
+    metrics = [Metric(name, float(number), at_ms, 0) for name, number in ended.results.items()]
+    metrics += [Metric("report", report.value, at_ms, report.step) for report in ended.trial.reports]
+    for some in _in_parts(metrics, _METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics=some)
+    params = [Param(name, str(value)) for name, value in ended.trial.params.items()]
+    for few in _in_parts(params, _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=few)
+
+
+def _in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,150 @@
+"""What the files of deploy/ promise, checked without any engine: nothing open, privileged or unlimited."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coordinator.deployment import PASSWORDS, REDIS_ACL
+from coordinator.service import HEALTH_FILE
+from shared.settings import load_settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True and service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["user"].startswith("${HIGHNOON_UID:?")
+    assert service["mem_limit"] == service["memswap_limit"] and service["cpus"]
+    assert service["logging"]["options"]["max-size"] and service["logging"]["options"]["max-file"]
+    assert "privileged" not in service and "network_mode" not in service
+
+
+def test_only_pages_with_a_login_are_published_and_on_loopback() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"webui", "flower", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "profiles" not in service])
+def test_every_service_has_a_health_check_that_starts_no_python(name: str) -> None:
+    test = SERVICES[name]["healthcheck"]["test"]
+    assert test[0] in ("CMD", "CMD-SHELL")
+    assert "python" not in " ".join(test) and "celery" not in " ".join(test)
+
+
+def test_health_checks_look_at_the_files_that_are_touched() -> None:
+    assert f"-name {HEALTH_FILE} " in SERVICES["coordinator"]["healthcheck"]["test"][1]
+    assert "/var/lib/highnoon/nodes -name health " in SERVICES["worker-cpu"]["healthcheck"]["test"][1]
+
+
+def test_a_worker_is_given_longer_than_it_may_drain() -> None:
+    settings = load_settings({})
+    for name in ("worker-cpu", "worker-gpu"):
+        grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > settings.drain_s + 4 * settings.kill_grace_s + 5
+        assert "container_name" not in SERVICES[name] and "ports" not in SERVICES[name], "it could not be scaled"
+        assert "REMAP_SIGTERM" not in SERVICES[name]["environment"]
+
+
+def test_each_secret_is_made_by_init_deploy_and_goes_to_those_who_need_it() -> None:
+    assert set(COMPOSE["secrets"]) == {*PASSWORDS, REDIS_ACL}
+    assert {secret["file"] for secret in COMPOSE["secrets"].values()} == {
+        f"./secrets/{name}" for name in COMPOSE["secrets"]
+    }
+    given = {name: set(service.get("secrets", [])) for name, service in SERVICES.items()}
+    for name in ("worker-cpu", "worker-gpu"):
+        assert given[name] == {"postgres_worker", "redis_worker", "metrics_token", "cluster_key"}
+    assert [name for name, secrets in given.items() if "postgres_admin" in secrets] == ["postgres"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_environment_holds_a_secret(name: str) -> None:
+    environment = SERVICES[name].get("environment", {})
+    secrets = [key for key in environment if re.search("PASSWORD|TOKEN|SECRET|KEY", key)]
+    assert all(key.endswith("_FILE") and environment[key].startswith("/run/secrets/") for key in secrets)
+    assert all("@" not in value or re.search(r"://[a-z_]+@", value) for value in map(str, environment.values()))
+
+
+def test_every_locked_package_has_a_hash_and_the_version_of_the_project() -> None:
+    project = dict(_pins(DEPLOY.parent / "requirements.lock"))
+    for path in sorted(DEPLOY.glob("requirements/*.txt")):
+        text = path.read_text()
+        assert "--hash=sha256:" in text
+        if path.stem in ("control", "worker"):
+            strange = {
+                name: version for name, version in _pins(path) if name in project and version not in project[name]
+            }
+            assert not strange, f"{path}: run make lock"
+    assert "tensorflow" not in dict(_pins(DEPLOY / "requirements" / "control.txt"))
+
+
+def _pins(path: Path) -> list[tuple[str, set[str]]]:
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.MULTILINE):
+        found.setdefault(name, set()).add(version)
+    if path.name == "requirements.lock":
+        return list(found.items())
+    return [(name, version) for name, versions in found.items() for version in versions]  # type: ignore[misc]
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose on this machine")
+def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
+    base = ["docker-compose", "-f", str(DEPLOY / "compose.yaml"), "--profile", "gpu", "--profile", "monitoring"]
+    (tmp_path / "env").write_text("HIGHNOON_UID=1\nHIGHNOON_GID=1\n")
+    accepted = subprocess.run(
+        [*base, "--env-file", str(tmp_path / "env"), "config", "--quiet"], capture_output=True, text=True
+    )
+    assert accepted.returncode == 0, accepted.stderr
+    (tmp_path / "none").touch()
+    refused = subprocess.run(
+        [*base, "--env-file", str(tmp_path / "none"), "config", "--quiet"], capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    assert "init-deploy" in refused.stderr
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
+def test_kubernetes_accepts_the_manifests(path: Path) -> None:
+    """Against the schemas of Kubernetes itself; those of KEDA and the Prometheus operator are not among them."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for resource in yaml.safe_load_all(path.read_text()):
+        assert resource["apiVersion"] and resource["kind"]
+        group = resource["apiVersion"].split("/")[0]
+        if group in ("keda.sh", "monitoring.coreos.com", "kustomize.config.k8s.io"):
+            continue
+        kubernetes_validate.validate(resource, "1.33", strict=True)
+
+
+def test_every_manifest_is_part_of_the_kustomization() -> None:
+    folder = DEPLOY / "kubernetes"
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+@pytest.mark.parametrize("name", ["coordinator", "webui", "worker-cpu", "worker-gpu"])
+def test_every_pod_is_confined(name: str) -> None:
+    deployment = next(yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()))
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert container["resources"]["limits"]["memory"] and container["livenessProbe"]
+    # A second signal hands back at once what still runs: nothing may come before Kubernetes' own.
+    assert "lifecycle" not in container
+    settings = load_settings({})
+    if name.startswith("worker"):
+        assert pod["terminationGracePeriodSeconds"] > settings.drain_s + 4 * settings.kill_grace_s + 5

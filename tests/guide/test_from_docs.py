@@ -1,0 +1,44 @@
+"""Pages for people who begin or come from elsewhere: their examples run as they stand, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import highnoon as hn
+from shared.study import load_study_file
+from tests.guide.blocks import run
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["from-optuna", "from-ray-tune", "from-keras-tuner"])
+def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(code) == 1
+    names = run(code[0])
+    trials = names["hpo"].trials
+    assert f"n_trials={len(trials)}" in code[0]
+    assert names["best"] == names["hpo"].best_params
+    assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
+
+
+def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
+    page = (DOCS / "getting-started.md").read_text()
+    written = {
+        language: re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for language in ("python", "toml")
+    }
+    (tmp_path / "train.py").write_text(written["python"][0])
+    (tmp_path / "study.toml").write_text(written["toml"][0])
+    spec = load_study_file(tmp_path / "study.toml", {})
+    objective = run(written["python"][0])["objective"]
+
+    hpo = hn.HPOTrialManager(spec.name, n_trials=spec.n_trials)
+    best = hpo.optimize(objective, {"learning_rate": ("log_uniform", 1e-3, 0.5), "penalty": ("uniform", 0.0, 1.0)})
+
+    assert set(best) == set(spec.search_space)
+    assert len(hpo.trials) == 12

@@ -1,0 +1,68 @@
+"""highnoon.callbacks as it is imported: light, with the nearest name, and with the extra that is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import highnoon as hn
+from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, extras
+from shared.errors import InvalidInput, UserInputError
+
+LOGGERS = {
+    "mlflow": lambda: MLflowLogger(),
+    "tensorboard": lambda: TensorBoardLogger("runs"),
+    "wandb": lambda: WandbLogger("project"),
+}
+
+
+def test_naming_a_logger_imports_nothing_heavy() -> None:
+    heavy = {"mlflow", "wandb", "tensorboard", "tensorflow", "keras", "optuna", "sqlalchemy", "numpy"}
+    names = "c.CSVLogger, c.MLflowLogger, c.TensorBoardLogger, c.WandbLogger"
+    code = f"import sys, highnoon.callbacks as c; {names}; print(sorted({heavy} & set(sys.modules)))"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    assert {name for name in hn.callbacks.__all__ if getattr(hn.callbacks, name) is None} == set()
+    assert set(hn.callbacks.__all__) <= set(dir(hn.callbacks))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'CsvLogger'\. Did you mean CSVLogger\?"):
+        hn.callbacks.CsvLogger  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("module", LOGGERS)
+def test_a_missing_package_is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+
+    with pytest.raises(UserInputError, match=rf"{module} is not installed.*pip install 'highnoon-hpo\[{module}\]'"):
+        LOGGERS[module]()
+
+
+def test_a_folder_that_wandb_left_is_not_taken_for_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+
+    with pytest.raises(UserInputError, match="wandb is not installed"):
+        WandbLogger("project")
+
+
+def test_follow_says_what_cannot_be_called_and_where_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong: Any = "print"
+    with pytest.raises(InvalidInput, match=r"callbacks: must be callable \(got 'print'\)"):
+        hn.callbacks.follow("digits", [print, wrong])
+
+    monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path))
+    with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
+        hn.callbacks.follow("digits", [print])

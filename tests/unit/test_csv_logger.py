@@ -1,0 +1,145 @@
+"""CSVLogger: each finished trial is one line, once, whatever is restarted, killed or shared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from highnoon.callbacks import CSVLogger
+from shared.errors import InvalidInput
+from shared.states import Ending
+from shared.trial import Outcome
+from tests.loggers import log, study, with_one_trial_of_each_ending
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trials.csv"
+
+
+def test_each_trial_is_a_line_with_all_that_is_known_of_it(path: Path) -> None:
+    made = with_one_trial_of_each_ending()
+
+    log(made, CSVLogger(path))
+
+    complete, stopped, failed = rows_of(path)
+    assert len(path.read_text().splitlines()) == 4
+    assert [row["state"] for row in (complete, stopped, failed)] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [row["trial"] for row in (complete, stopped, failed)] == ["0", "1", "2"]
+    assert (complete["study"], complete["score"], complete["loss"]) == ("digits", "0.75", "0.5")
+    assert (complete["model_params"], complete["active_params"], complete["cause"]) == ("1200", "600", "")
+    assert json.loads(complete["reports"]) == [[0, 2.0], [1, 1.0]]
+    assert (complete["param:rate"], complete["param:units"], complete["param:kind"]) == ("0.01", "3", "a")
+    trial = made.trial(0)
+    assert trial.started_at is not None
+    assert complete["started_at"] == trial.started_at.isoformat()
+    assert float(complete["duration_s"]) == trial.duration_s
+    assert (stopped["cause"], stopped["message"], stopped["score"]) == ("memory_guard", "needs 3 GB", "")
+    assert stopped["param:kind"] == 'b "c",\\nd'
+    assert failed["message"] == "ValueError: line one\\nline two"
+    assert (failed["param:kind"], failed["reports"], failed["other_params"]) == ("", "", "")
+
+
+def test_a_trial_seen_twice_is_written_once_also_after_a_restart(path: Path) -> None:
+    made = with_one_trial_of_each_ending()
+    logger = CSVLogger(path)
+
+    log(made, logger)
+    once = path.read_bytes()
+    log(made, logger)
+    log(made, CSVLogger(path))
+
+    assert path.read_bytes() == once
+
+
+def test_a_study_in_memory_that_begins_anew_is_written_again(path: Path) -> None:
+    log(with_one_trial_of_each_ending(), CSVLogger(path))
+    log(with_one_trial_of_each_ending(), CSVLogger(path))
+
+    assert [row["trial"] for row in rows_of(path)] == ["0", "1", "2"] * 2
+
+
+def test_a_running_trial_is_not_written(path: Path) -> None:
+    made = study()
+    made.ask(ordinal=0, owner=None)
+
+    CSVLogger(path)(made.optuna_study, made.optuna_study.trials[0])
+
+    assert not path.exists()
+
+
+def test_parameters_that_the_first_trial_did_not_have_stand_in_the_last_column(path: Path) -> None:
+    logger = CSVLogger(path)
+    log(with_one_trial_of_each_ending(), logger)
+    other = study("other", search_space={"units": ["int", 1, 9], "heads": ["int", 1, 9]})
+    asked = other.ask_again(params={"units": 2, "heads": 7}, owner=None, failed_trial=None)
+    other.tell(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=float("inf"), loss=float("inf")))
+
+    log(other, logger)
+
+    last = rows_of(path)[-1]
+    assert (last["study"], last["trial"], last["score"]) == ("other", "0", "inf")
+    assert (last["param:rate"], last["param:units"]) == ("", "2")
+    assert json.loads(last["other_params"]) == {"heads": 7}
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [lambda text: text.rindex(b"digits") + 9, lambda text: text.index(b"\n") - 5, lambda text: 3],
+    ids=["in the last line", "in the heading", "in the first word"],
+)
+def test_a_line_that_a_killed_process_left_half_done_is_written_whole(path: Path, cut: Callable[[bytes], int]) -> None:
+    made = with_one_trial_of_each_ending()
+    log(made, CSVLogger(path))
+    whole = path.read_bytes()
+    os.truncate(path, cut(whole))
+
+    log(made, CSVLogger(path))
+
+    assert path.read_bytes() == whole
+
+
+def test_two_loggers_share_a_file(path: Path) -> None:
+    first, second = with_one_trial_of_each_ending("first"), with_one_trial_of_each_ending("second")
+    ours, theirs = CSVLogger(path), CSVLogger(path)
+
+    for one, other in zip(first.ended(), second.ended(), strict=True):
+        ours(first.optuna_study, one)
+        theirs(second.optuna_study, other)
+        theirs(first.optuna_study, one)
+
+    assert [row["study"] for row in rows_of(path)] == ["first", "second"] * 3
+
+
+def test_a_file_that_was_taken_away_is_begun_anew(path: Path) -> None:
+    made, logger = with_one_trial_of_each_ending(), CSVLogger(path)
+    log(made, logger)
+    once = path.read_bytes()
+    path.unlink()
+
+    log(made, logger)
+
+    assert path.read_bytes() == once
+
+
+def test_a_file_of_somebody_else_is_refused_and_kept(path: Path) -> None:
+    path.write_text("name,age\nAda,36")
+
+    with pytest.raises(InvalidInput, match="path: is no table of trials: its first line names other columns"):
+        CSVLogger(path)
+    assert path.read_text() == "name,age\nAda,36"
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"there is no folder {tmp_path}/results"):
+        CSVLogger(tmp_path / "results" / "trials.csv")

@@ -1,0 +1,35 @@
+"""When a node that was started with `--until-empty` has nothing left to do: nothing waits, is queued or runs for it.
+
+A node of a batch system should give its machine back. What a neighbour still runs counts as well: should that node
+die, its trials wait again. Asks the ledger at each beat; the agent ends the node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from shared.ledger import Database, Overview
+
+GRACE_S = 20.0
+"""A study that is submitted right after another one finds the node still there."""
+
+
+class Emptiness:
+    """For how long there has been nothing for these resources."""
+
+    def __init__(
+        self, database: Database, resources: Sequence[str], *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._overview = Overview(database)
+        self._resources = resources
+        self._now = now
+        self._since: float | None = None
+
+    def lasts(self) -> bool:
+        """True once it has been empty for the whole grace. Raises ServiceUnavailable, and then begins to count anew."""
+        since, self._since = self._since, None
+        if any(state.resource in self._resources for state in self._overview.queues()):
+            return False
+        self._since = self._now() if since is None else since
+        return self._now() - self._since >= GRACE_S

@@ -173,6 +173,10 @@ def test_every_weight_has_a_gradient() -> None:
 # It never looks ahead
 
 
+ROUNDING = 1e-6
+"""An expert computes the tokens that chose it side by side, and a matrix of another height is summed in another order."""
+
+
 @pytest.mark.parametrize(
     ("pattern", "top_k"),
     [*itertools.product(["mamba_only", "transformer", "hybrid"], [1, 2, 4])],
@@ -187,8 +191,8 @@ def test_no_logit_depends_on_a_later_token(pattern: str, top_k: int) -> None:
         changed[:, t:] = some_ids(length=70, seed=t)[:, t:]
         after = model(changed).numpy()
 
-        assert np.abs(after - before)[:, :t].max() == 0.0
-        assert np.abs(after - before)[:, t:].max() > 0.0
+        assert np.abs(after - before)[:, :t].max() < ROUNDING
+        assert np.abs(after - before)[:, t:].max() > 100 * ROUNDING
 
 
 def test_padding_behind_a_text_changes_nothing_in_it() -> None:
@@ -197,7 +201,7 @@ def test_padding_behind_a_text_changes_nothing_in_it() -> None:
     padded = ids.copy()
     padded[0, 20:] = 0
 
-    assert np.abs(model(padded).numpy()[0, :20] - model(ids).numpy()[0, :20]).max() == 0.0
+    assert np.abs(model(padded).numpy()[0, :20] - model(ids).numpy()[0, :20]).max() < ROUNDING
 
 
 def test_the_wavelet_sees_as_far_as_its_filters_reach() -> None:

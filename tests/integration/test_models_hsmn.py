@@ -174,7 +174,7 @@ def test_every_weight_has_a_gradient() -> None:
 
 
 ROUNDING = 1e-6
-"""An expert computes the tokens that chose it side by side, and a matrix of another height is summed in another order."""
+"""An expert computes the tokens that chose it together, and a matrix of another height is summed in another order."""
 
 
 @pytest.mark.parametrize(

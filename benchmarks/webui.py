@@ -1,6 +1,6 @@
 """How fast the dashboard is at 10,000 trials: server time per page, first paint in a browser, memory that it takes.
 
-    python -m benchmarks.webui [--trials 10000]
+    python -m benchmarks.webui [--trials 10000] [--beside PATH/TO/optuna-dashboard]
 
 The study is made up and written in bulk; the dashboard is a process of its own, asked over HTTP as a browser would.
 """
@@ -43,7 +43,9 @@ def main() -> None:
     """Prints one line per page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=10_000)
-    trials = parser.parse_args().trials
+    parser.add_argument("--beside", metavar="PROGRAM", help="an optuna-dashboard, to be asked for the same study")
+    arguments = parser.parse_args()
+    trials = arguments.trials
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home") as stack:
         make_study(stack.database_url, "huge", n_trials=trials, done=trials - 4, running=4)
         port = Home(Path(folder)).service("bench").port
@@ -54,6 +56,25 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait()
+        if arguments.beside:
+            _measure_beside(arguments.beside, stack.database_url, port)
+
+
+def _measure_beside(program: str, database_url: str, port: int) -> None:
+    """What optuna-dashboard's pages ask their server for: all studies, and one study with all its trials."""
+    process = subprocess.Popen([program, database_url, "--host", LOOPBACK, "--port", str(port)])
+    try:
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=600) as client:
+            eventually(lambda: _answers(client, "/api/studies"), 60, what="optuna-dashboard answers")
+            (study,) = client.get("/api/studies").json()["study_summaries"]
+            for name, path in {"studies": "/api/studies", "study": f"/api/studies/{study['study_id']}?after=0"}.items():
+                first = _timed(client, path)
+                size = len(client.get(path).content)
+                _show(f"optuna-dashboard, {name}", [_timed(client, path) for _ in range(_ROUNDS)], size, first)
+        print(f"{'its memory':28} {psutil.Process(process.pid).memory_info().rss / 1e6:8.0f} MB")
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _measure(address: str, process: psutil.Process, trials: int) -> None:
@@ -78,9 +99,9 @@ def _measure(address: str, process: psutil.Process, trials: int) -> None:
             print(f"{'first paint, ' + name:28} {_first_paint(address + _PATHS[name]):8.0f} ms")
 
 
-def _answers(client: httpx.Client) -> bool:
+def _answers(client: httpx.Client, path: str = "/health") -> bool:
     try:
-        return client.get("/health").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -30,8 +30,8 @@ _BOARD = re.compile(r"^digits ━.*?Ctrl-C leaves", re.MULTILINE | re.DOTALL)
 _BOARD_BLOCK = re.compile(r"^```text\n(digits.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (?:\.venv/bin/)?python -m coordinator (.*?)(?:\s+#.*)?$", re.MULTILINE)
 _TIME = re.compile(r"\b\d+:\d\d(?::\d\d)?\b|\b\d+\.\d s\b")
-_RUNS_SOMETHING = {"start", "submit"}
-"""What these do is tested where processes are: test_start, test_lifecycle, test_examples."""
+_RUNS_SOMETHING = {"start", "submit", "init-deploy"}
+"""What these do is tested where it belongs: test_start, test_lifecycle, test_examples, test_init_deploy."""
 
 Call = Callable[..., Answer]
 

@@ -33,6 +33,9 @@ _TIME = re.compile(r"\b\d+:\d\d(?::\d\d)?\b|\b\d+\.\d s\b")
 _RUNS_SOMETHING = {"start", "submit", "init-deploy"}
 """What these do is tested where it belongs: test_start, test_lifecycle, test_examples, test_init_deploy."""
 
+_MADE_BY_READERS = {"first"}
+"""Studies that a reader makes on the page."""
+
 Call = Callable[..., Answer]
 
 
@@ -97,7 +100,8 @@ def test_every_command_of_another_page_is_one(call: Call) -> None:
         if words[0] in _RUNS_SOMETHING:
             commands[words[0]].make_context(words[0], words[1:])
         else:
-            assert call(*words).code == Exit.OK, words
+            known = ["digits" if word in _MADE_BY_READERS else word for word in words]
+            assert call(*known).code == Exit.OK, words
 
 
 def test_the_page_shows_what_its_commands_say(call: Call) -> None:

@@ -446,7 +446,7 @@ def test_a_page_that_is_open_does_not_keep_the_server(url: str, home: Path) -> N
         assert "event: change" not in list(lines), "the stream came to its end"
 
 
-def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, books: Access) -> None:
+def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, books: Access) -> None:
     with books.database.transaction() as connection:
         others = "pid <> pg_backend_pid() AND datname = current_database()"
         connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
@@ -456,6 +456,9 @@ def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, books: Access)
 
     assert page() in (200, 503)
     eventually(lambda: page() == 200, 15, what="the dashboard connects again")
+    # The other dashboard of these tests has lost its connections as well.
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    eventually(lambda: httpx.get(f"{closed}/api/hpo/studies/{PATH}", headers=headers).status_code == 200, 15)
 
 
 # --- Who is let in

@@ -87,13 +87,12 @@ class Cgroups:
         return _read(folder, self._names, self._files)
 
     def _moved(self, level: CgroupMemory) -> CgroupMemory:
-        usage = self._files.number(f"{level.path}/{self._names.usage}")
-        droppable = re.search(
-            rf"^{self._names.droppable} (\d+)", self._files.text(f"{level.path}/memory.stat") or "", re.M
-        )
-        if usage is None or droppable is None:
+        usage = self._files.text_again(f"{level.path}/{self._names.usage}")
+        stat = self._files.text_again(f"{level.path}/memory.stat")
+        droppable = re.search(rf"^{self._names.droppable} (\d+)", stat or "", re.M)
+        if not usage or droppable is None:
             return level
-        return replace(level, used_bytes=max(0, usage - int(droppable.group(1))))
+        return replace(level, used_bytes=max(0, int(usage) - int(droppable.group(1))))
 
 
 def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory | None:

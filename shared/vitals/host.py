@@ -31,7 +31,7 @@ class HostMemory:
 
 def host_memory(files: KernelFiles) -> HostMemory | None:
     """The machine's memory now; None when the kernel does not tell."""
-    found = _TOLD.search(files.text(_MEMINFO) or "")
+    found = _TOLD.search(files.text_again(_MEMINFO) or "")
     if found is None:
         return None
     total, available, swap_total, swap_free = (int(kilobytes) * 1024 for kilobytes in found.groups())

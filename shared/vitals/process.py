@@ -36,9 +36,12 @@ def process_memory(pid: int, files: KernelFiles | None = None) -> ProcessMemory 
     )
 
 
-def resident_bytes(pid: int, files: KernelFiles) -> int | None:
-    """RSS of `pid` for a few microseconds; counts pages shared with others in full."""
-    text = files.text(f"/proc/{pid}/statm")
+def resident_bytes(pid: int, files: KernelFiles, *, again: bool = False) -> int | None:
+    """RSS of `pid` for a few microseconds; counts pages shared with others in full.
+
+    `again`: it will be asked for time and again, until the caller lets go of the files.
+    """
+    text = (files.text_again if again else files.text)(f"/proc/{pid}/statm")
     return int(text.split()[1]) * PAGE_BYTES if text else None
 
 

@@ -65,6 +65,7 @@ class VitalsReader:
     def read(self, *, deep: bool = True) -> Vitals:
         """The vitals now; a shallow reading takes GPUs, stalls, new children and swapped pages as they were."""
         if deep:
+            self._files.let_go()
             self._gpus_then = self._gpus.read()
             self._stalled_then = stalled_share(self._files, self._cgroups.leaf)
         return Vitals(

@@ -50,7 +50,7 @@ class ProcessTree:
         exact = {pid: process_memory(pid, self._files) for pid in pids}
         # Without PSS (before Linux 4.14, another user's process) RSS stands in: too much rather than too little.
         total = sum(memory.pss_bytes if memory else residents[pid] for pid, memory in exact.items())
-        self._rss_then = {pid: resident_bytes(pid, self._files) or residents[pid] for pid in pids}
+        self._rss_then = {pid: resident_bytes(pid, self._files, again=True) or residents[pid] for pid in pids}
         self._last = TreeMemory(
             bytes=total,
             swap_bytes=sum(memory.swap_bytes for memory in exact.values() if memory),
@@ -66,7 +66,7 @@ class ProcessTree:
         last = self._last
         if last is None:
             return self.read()
-        rss = {pid: resident_bytes(pid, self._files) or 0 for pid in self._rss_then}
+        rss = {pid: resident_bytes(pid, self._files, again=True) or 0 for pid in self._rss_then}
         if not rss[self._pid]:
             return None
         total = max(0, last.bytes + sum(rss.values()) - sum(self._rss_then.values()))

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as KombuOperationalError
+from kombu.messaging import Producer
 from typing_extensions import Self
 
 from shared.errors import ServiceUnavailable
@@ -68,21 +69,25 @@ class Broker:
         self._app = make_app(redis_url)
         self._redis: Any = redis.Redis.from_url(redis_url, **_SOCKET_OPTIONS)
         self._bell: Any = None
+        self._producer: Producer | None = None
 
     def publish(self, messages: Iterable[RunTrial], *, resource: str) -> None:
         """Sends RunTrial messages; on failure some may have been sent, and duplicates are harmless."""
         try:
-            with self._app.connection_for_write() as connection, connection.Producer() as producer:
-                for message in messages:
-                    self._app.send_task(
-                        RUN_TRIAL_TASK,
-                        kwargs=message.to_kwargs(),
-                        kwargsrepr=message.shown(),
-                        queue=queue_name(resource),
-                        producer=producer,
-                        retry=False,
-                    )
+            # Kept, since kombu's greeting costs more than ten messages.
+            if self._producer is None:
+                self._producer = self._app.connection_for_write().Producer()
+            for message in messages:
+                self._app.send_task(
+                    RUN_TRIAL_TASK,
+                    kwargs=message.to_kwargs(),
+                    kwargsrepr=message.shown(),
+                    queue=queue_name(resource),
+                    producer=self._producer,
+                    retry=False,
+                )
         except (KombuOperationalError, redis.RedisError, OSError) as error:
+            self._close_producer()
             raise self._unavailable(error) from error
 
     def depth(self, resource: str) -> int:
@@ -140,6 +145,7 @@ class Broker:
         """Gives the connections back."""
         if self._bell is not None:
             self._bell.close()
+        self._close_producer()
         self._redis.close()
 
     def __enter__(self) -> Self:
@@ -149,6 +155,11 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _close_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.connection.release()
+            self._producer = None
 
     def _unavailable(self, error: BaseException) -> ServiceUnavailable:
         return ServiceUnavailable(f"Redis {masked(self._url)}: {error}")

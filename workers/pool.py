@@ -6,6 +6,7 @@ Started by the agent, which writes the Node to its standard input.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import signal
@@ -23,7 +24,7 @@ from shared.broker import make_app
 from shared.errors import HighNoonError
 from shared.logs import configure, event
 from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
-from workers import kernel
+from workers import huge_pages, kernel
 from workers.forkserver import ForkServer, tensorflow_has_run
 from workers.gpu_check import flaw_of_forks, uses_gpu
 from workers.gpus import GpuClaim, pin
@@ -44,6 +45,7 @@ def run_pool(node: Node) -> int:
     configure(node.settings.log_level)
     preload(node.settings.preload)
     node = _tried_on_its_gpu(node)
+    _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     look_again_for_ended_children()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
@@ -67,6 +69,16 @@ def preload(names: tuple[str, ...]) -> None:
         event(_log, "preload", module=name, seconds=time.monotonic() - began)
     if tensorflow_has_run():
         raise PreloadError("preload: an import has started TensorFlow's runtime, and forked trials would hang")
+
+
+def _make_forks_cheap() -> None:
+    """Once for all supervisors and trials, which share the result."""
+    # Frozen objects are left alone by the collectors of all children, so their pages stay shared.
+    gc.collect()
+    gc.freeze()
+    began = time.monotonic()
+    gathered = huge_pages.gather()
+    event(_log, "huge_pages", megabytes=gathered >> 20, seconds=time.monotonic() - began)
 
 
 def _tried_on_its_gpu(node: Node) -> Node:

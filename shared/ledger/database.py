@@ -90,8 +90,9 @@ def _engine(url: str) -> Engine:
     return create_engine(
         url,
         isolation_level="READ COMMITTED",
-        pool_size=1,
-        max_overflow=4,
+        # Made when they are needed, and kept: each new one is a new process of the server.
+        pool_size=5,
+        max_overflow=0,
         pool_recycle=1800,
         connect_args=_connect_args(url),
     )

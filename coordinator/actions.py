@@ -14,12 +14,14 @@ from coordinator.metrics import Deeds
 from coordinator.observer import Observer
 from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
+from coordinator.quarantine import Quarantine
 from shared.broker import Broker
 from shared.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
-from shared.ledger import Control, Database, Leases
+from shared.ledger import Control, Database, Leases, Nodes
 from shared.ledger.studies import StudyRecord
 from shared.logs import event
 from shared.messages import RunTrial
+from shared.states import WorkerState
 
 _log = logging.getLogger("coordinator.actions")
 
@@ -29,6 +31,7 @@ _NAMES: Mapping[type[Action], str] = {
     FailOrphan: "fail_orphan",
     Stop: "stop",
     Close: "close_study",
+    Quarantine: "quarantine",
     Resend: "resend",
     Dispatch: "dispatch",
 }
@@ -43,6 +46,7 @@ class Performer:
     ) -> None:
         self._control = Control(database)
         self._leases = Leases(database)
+        self._nodes = Nodes(database)
         self._broker = broker
         self._optuna = optuna
         self._observer = observer
@@ -70,6 +74,8 @@ class Performer:
             case Close():
                 if self._control.finish(action.study_id, state=action.state, reason=action.reason):
                     event(_log, "close_study", study=action.name, state=action.state, reason=action.reason)
+            case Quarantine():
+                self._quarantine(action)
             case Resend():
                 self._resend(action)
             case Dispatch():
@@ -130,6 +136,10 @@ class Performer:
             attempt=trial.owner.attempt,
             trial=trial.number,
         )
+
+    def _quarantine(self, action: Quarantine) -> None:
+        if self._nodes.move(action.worker_id, (WorkerState.ACTIVE,), WorkerState.QUARANTINED, action.reason):
+            event(_log, "quarantine", level=logging.WARNING, worker=action.worker_id[:8], reason=action.reason)
 
     def _dispatch(self, action: Dispatch) -> None:
         self._control.mark_started(action.study_id)

@@ -44,6 +44,7 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Service": {
         "workers": nodes.workers,
         "drain": nodes.drain,
+        "reinstate": nodes.reinstate,
         "doctor": nodes.doctor,
         "exec": run.execute,
         "init-deploy": deploy.init_deploy,

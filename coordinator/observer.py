@@ -15,9 +15,10 @@ from coordinator.optuna_side import OptunaSide
 from coordinator.planner import Orphan, QueueLoad, Snapshot
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable, UnknownStudy
-from shared.ledger import Control, Database, Nodes, Studies
+from shared.ledger import Control, Database, Nodes, Streaks, Studies
 from shared.ledger.control import TicketLoad
 from shared.ledger.nodes import Worker
+from shared.ledger.streaks import Streak
 from shared.logs import event
 from shared.messages import RESOURCES
 from shared.settings import Settings
@@ -43,7 +44,9 @@ class Observer:
         self._studies = Studies(database)
         self._broker = broker
         self._optuna = optuna
+        self._streaks = Streaks(database)
         self._orphans_at = 0.0
+        self._streaks_at = 0.0
         self._redis_is_away = False
         self._deleted: set[int] = set()
         self._deficits = {resource: LastingDeficit(_LOST_AFTER_S) for resource in RESOURCES}
@@ -51,11 +54,12 @@ class Observer:
     def look(self, *, steady_s: float) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         loads = tuple(self._control.loads())
+        active = self._active(loads)
         orphans = self._orphans(loads)
         return Snapshot(
             steady_s=steady_s,
             loads=loads,
-            queues=self._queues(loads),
+            queues=self._queues(loads, active),
             expired=tuple(self._control.expired()),
             settled=tuple(self._control.settled()),
             queued=tuple(self._control.queued()),
@@ -72,6 +76,7 @@ class Observer:
             recent_endings={
                 load.study.id: self._recent_endings(load) for load in loads if _asks(load, "max_failures_in_a_row")
             },
+            streaks=self._streaks_of(active, loads),
         )
 
     def look_for_orphans_soon(self) -> None:
@@ -82,13 +87,20 @@ class Observer:
         """Optuna does not know the study any more."""
         self._deleted.add(study_id)
 
-    def _queues(self, loads: Sequence[TicketLoad]) -> dict[str, QueueLoad]:
+    def _active(self, loads: Sequence[TicketLoad]) -> list[Worker]:
         if not loads:
-            return {}
-        silent_for_s = self._settings.presence_s * _PRESENCE_MISSES
-        active = [
-            worker for worker in self._nodes.workers(silent_for_s=silent_for_s) if worker.state is WorkerState.ACTIVE
-        ]
+            return []
+        present = self._nodes.workers(silent_for_s=self._settings.presence_s * _PRESENCE_MISSES)
+        return [worker for worker in present if worker.state is WorkerState.ACTIVE]
+
+    def _streaks_of(self, active: Sequence[Worker], loads: Sequence[TicketLoad]) -> tuple[Streak, ...]:
+        """Only where another node could go on, and as rarely as orphans."""
+        if len(active) < 2 or not self._settings.quarantine_after or time.monotonic() < self._streaks_at:
+            return ()
+        self._streaks_at = time.monotonic() + self._settings.reap_s
+        return tuple(self._streaks.of([worker.id for worker in active], [load.study.id for load in loads]))
+
+    def _queues(self, loads: Sequence[TicketLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
         return {
             resource: self._queue(resource, active, loads)
             for resource in RESOURCES

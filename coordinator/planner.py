@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from coordinator.quarantine import Quarantine, quarantined
 from shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
+from shared.ledger.streaks import Streak
 from shared.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
 from shared.studies import OwnedTrial
 
@@ -43,6 +45,8 @@ class Rules:
     tell_grace_s: float
     redispatch_s: float
     dispatch_buffer: int
+    quarantine_after: int = 0
+    """Failures in a row before a node may be put into quarantine; 0 is never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,8 @@ class Snapshot:
     """By study, only for studies with a `target_value`."""
     recent_endings: Mapping[int, tuple[Ending, ...]] = field(default_factory=dict)
     """By study, newest first, only for studies with `max_failures_in_a_row`."""
+    streaks: tuple[Streak, ...] = ()
+    """Of active nodes beside which there are others; looked at now and then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +132,7 @@ class Dispatch:
     count: int
 
 
-Action = Tell | Reap | FailOrphan | Stop | Close | Resend | Dispatch
+Action = Tell | Reap | FailOrphan | Stop | Close | Quarantine | Resend | Dispatch
 
 
 def plan(snapshot: Snapshot, rules: Rules) -> list[Action]:
@@ -137,6 +143,7 @@ def plan(snapshot: Snapshot, rules: Rules) -> list[Action]:
         *_fail_orphans(snapshot),
         *_stop_at_limits(snapshot),
         *_close_finished(snapshot),
+        *quarantined(snapshot.streaks, rules.quarantine_after),
         *_resend_lost(snapshot, rules),
         *_dispatch_ready(snapshot, rules),
     ]

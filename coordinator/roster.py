@@ -36,7 +36,8 @@ def workers_table(workers: Sequence[Worker], running: Sequence[RunningAttempt]) 
     table = [headings]
     for worker, line in zip(workers, lines, strict=True):
         count = len(by_worker.get(worker.id, []))
-        table += [line, *(f"  {run}" for run in runs[:count])]
+        why = [f"  {worker.state_reason}"] if worker.state_reason else []
+        table += [line, *why, *(f"  {run}" for run in runs[:count])]
         runs = runs[count:]
     return table
 
@@ -53,6 +54,7 @@ def workers_object(workers: Sequence[Worker], running: Sequence[RunningAttempt])
             "queues": list(worker.queues),
             "slots": worker.slots,
             "state": str(worker.state),
+            "state_reason": worker.state_reason,
             "silent_s": worker.silent_s,
             "running": [{name: getattr(run, name) for name in kept} for run in by_worker.get(worker.id, [])],
         }

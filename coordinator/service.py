@@ -57,6 +57,7 @@ class Service:
             tell_grace_s=settings.tell_grace_s,
             redispatch_s=settings.redispatch_s,
             dispatch_buffer=settings.dispatch_buffer,
+            quarantine_after=settings.quarantine_after,
         )
         self._id = uuid.uuid4().hex
         self._term = 0

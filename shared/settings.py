@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     cluster_key: str | None = None
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
+    quarantine_after: Annotated[int, Field(ge=0)] = 5
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
 

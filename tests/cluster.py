@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from shared.access import opened
-from shared.ledger import Database, Studies
+from shared.ledger import Database, Nodes, Studies
 from shared.ledger.schema import tickets
 from shared.ledger.studies import StudyRecord
 from shared.states import TicketState, TrialState
@@ -180,6 +180,7 @@ class Books:
         self._database = database
         self._store = store
         self.studies = Studies(database)
+        self.nodes = Nodes(database)
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """For what a test asks of the tables themselves."""

@@ -57,6 +57,13 @@ def patient_by_study(params: dict[str, Any]) -> float:
     raise TimeoutError("nobody said go")
 
 
+def fails_where_broken(params: dict[str, Any]) -> float:
+    """Ends at once on a node that has the file `TEST_BROKEN`; on others as `slow`."""
+    if Path(os.environ.get("TEST_BROKEN", "/nonexistent")).exists():
+        raise OSError("no such device")
+    return slow(params)
+
+
 def fails_for_half(params: dict[str, Any]) -> float:
     if params["x"] < 0:
         raise ValueError("x is negative")

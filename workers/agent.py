@@ -11,8 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 from shared.broker import Broker
@@ -20,7 +18,6 @@ from shared.errors import ServiceUnavailable
 from shared.exits import Exit
 from shared.ledger import Database, Leases, Nodes, Studies
 from shared.logs import event
-from shared.processes import die_with_parent
 from shared.states import WorkerState
 from workers import kernel
 from workers.cgroup import TrialGroups
@@ -29,8 +26,9 @@ from workers.emptiness import Emptiness
 from workers.facts import NodeFacts
 from workers.kill_order import KillNotes
 from workers.metrics import node_metrics
-from workers.node import Node, threads_per_slot, without_secrets
+from workers.node import Node
 from workers.node_watch import NodeWatch
+from workers.pool_keeper import PoolKeeper
 from workers.residence import resident, sweep_deserted
 from workers.slot import SlotNote, SlotNotes
 
@@ -39,8 +37,6 @@ _log = logging.getLogger("workers.agent")
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 10.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-_POOL_RESTARTS = 5
-"""A pool that dies more often than this within a minute has a fault that a restart does not mend."""
 
 
 class Agent:
@@ -59,12 +55,12 @@ class Agent:
         self._facts = NodeFacts()
         self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
         self._groups: TrialGroups | None = None
+        self._pool = PoolKeeper(node)
         self._emptiness = Emptiness(self._database, node.resources) if until_empty else None
         self._entered = False
         self._enter_at = 0.0
         self._enter_pause_s = 0.5
         self._beat_at = 0.0
-        self._pool_starts: list[float] = []
         self._kill_pool_at: float | None = None
 
     def run(self) -> int:
@@ -82,25 +78,24 @@ class Agent:
             return self._serve()
 
     def _serve(self) -> int:
-        # The pool imports TensorFlow meanwhile; it takes no message before it has.
-        pool = self._start_pool()
         try:
             while True:
+                is_draining = self._node.drain.is_given()
+                if is_draining and self._pool.is_gone:
+                    return 0
+                # A new pool imports TensorFlow meanwhile, and takes no message before it has.
+                status = self._pool.keep()
+                if status is not None and not is_draining:
+                    event(_log, "pool_died", level=logging.ERROR, worker=self._node.worker_id[:8], code=status)
+                    if self._pool.is_hopeless(status):
+                        return Exit.POOL_BROKEN
                 self._enter_if_due()
-                self._hear_signals(pool)
+                self._hear_signals()
                 self._node_watch.look()
                 self._let_go_of_the_dead()
                 self._beat()
-                code = pool.poll()
-                if code is not None:
-                    if self._node.drain.is_given():
-                        return 0
-                    event(_log, "pool_died", level=logging.ERROR, worker=self._node.worker_id[:8], code=code)
-                    if code == 2 or self._is_failing():
-                        return Exit.POOL_BROKEN
-                    pool = self._start_pool()
         finally:
-            self._leave(pool)
+            self._leave()
 
     def _prepare_groups(self) -> None:
         """Before the pool starts, since it inherits the agent's cgroup."""
@@ -130,45 +125,15 @@ class Agent:
         record = Studies(self._database).find(study)
         return record is not None and record.is_over
 
-    def _start_pool(self) -> subprocess.Popen[str]:
-        """The pool gets its settings through a pipe, its environment holds no secret."""
-        threads = str(threads_per_slot(self._node.slots))
-        environ = {
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": threads,
-            "OMP_NUM_THREADS": threads,
-            **without_secrets(os.environ),
-        }
-        # billiard would turn our warm shutdown into a cold one, which ends a supervisor with its lease.
-        environ.pop("REMAP_SIGTERM", None)
-        pool = subprocess.Popen(
-            [sys.executable, "-m", "workers.pool"],
-            stdin=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=environ,
-            preexec_fn=_tied_to_agent,
-        )
-        assert pool.stdin is not None
-        pool.stdin.write(self._node.to_json())
-        pool.stdin.close()
-        self._pool_starts.append(time.monotonic())
-        return pool
-
-    def _is_failing(self) -> bool:
-        recent = [started for started in self._pool_starts if time.monotonic() - started < 60.0]
-        return len(recent) > _POOL_RESTARTS
-
-    def _hear_signals(self, pool: subprocess.Popen[str]) -> None:
+    def _hear_signals(self) -> None:
         """Waits for a signal or the next look, whichever comes first."""
         heard = signal.sigtimedwait(_SIGNALS, min(_LOOK_S, self._node_watch.due_in_s()))
         if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
-            self._drain(pool)
+            self._drain()
         if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at:
-            kernel.kill_group(pool.pid, signal.SIGKILL)
+            self._pool.kill()
 
-    def _drain(self, pool: subprocess.Popen[str]) -> None:
+    def _drain(self) -> None:
         settings = self._node.settings
         again = self._node.drain.is_given()
         allowed_s = 0.0 if again else settings.drain_s
@@ -178,8 +143,7 @@ class Agent:
         event(_log, "drain", worker=self._node.worker_id[:8], allowed_s=allowed_s)
         if not again:
             self._mark(WorkerState.DRAINING)
-            # SIGTERM is Celery's warm shutdown: nothing new, wait for what runs.
-            pool.terminate()
+            self._pool.finish()
 
     def _beat(self) -> None:
         """Presence, and the health file that a probe looks at without asking anybody."""
@@ -199,6 +163,22 @@ class Agent:
         self._entered = state is not None
         if (state is WorkerState.DRAINING or is_empty) and not self._node.drain.is_given():
             signal.raise_signal(signal.SIGTERM)
+        self._obey_quarantine(state is WorkerState.QUARANTINED)
+
+    def _obey_quarantine(self, is_quarantined: bool) -> None:
+        """What runs may end; nothing new is taken until somebody reinstates the node."""
+        if is_quarantined == self._pool.rests:
+            return
+        event(
+            _log,
+            "quarantine" if is_quarantined else "reinstated",
+            level=logging.WARNING,
+            worker=self._node.worker_id[:8],
+        )
+        if is_quarantined:
+            self._pool.rest()
+        else:
+            self._pool.wake()
 
     def _let_go_of_the_dead(self) -> None:
         """A supervisor that died holds its lease for nothing: its ticket need not wait for the reaper."""
@@ -235,10 +215,8 @@ class Agent:
         )
         self._broker.ring()
 
-    def _leave(self, pool: subprocess.Popen[str]) -> None:
-        if pool.poll() is None:
-            kernel.kill_group(pool.pid, signal.SIGKILL)
-            pool.wait()
+    def _leave(self) -> None:
+        self._pool.kill()
         self._let_go_of_the_dead()
         self._mark(WorkerState.GONE)
         event(_log, "leave", worker=self._node.worker_id[:8])
@@ -252,9 +230,3 @@ class Agent:
             self._nodes.mark(self._node.worker_id, state)
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="mark", error=error)
-
-
-def _tied_to_agent() -> None:
-    """Runs in the pool before exec: ends with its agent, and hears signals that the agent has blocked."""
-    die_with_parent(signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

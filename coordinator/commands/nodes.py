@@ -72,6 +72,25 @@ def drain(worker: WorkerName) -> None:
     tell(f"worker {chosen.id[:8]} on {chosen.host} drains: {count} trials run there, then it ends")
 
 
+def reinstate(worker: WorkerName) -> None:
+    """Take a node back from quarantine; what it did before is forgiven.
+
+    A node that fails at studies at which others succeed gets nothing more (HIGHNOON_QUARANTINE_AFTER failures in a
+    row, by default 5; 0 for never). `workers` says why. Mend it first.
+
+    Example: python -m coordinator reinstate node-a
+    """
+    from coordinator.roster import the_worker
+    from shared.ledger import Nodes
+    from shared.settings import load_settings
+
+    with ledger() as access:
+        chosen = the_worker(worker, _present(access, load_settings()))
+        if not Nodes(access.database).reinstate(chosen.id):
+            raise mistake("WORKER", f"is {chosen.state}; only one in quarantine can be taken back", worker)
+    tell(f"worker {chosen.id[:8]} on {chosen.host} gets trials again")
+
+
 def doctor(json: AsJson = False) -> None:
     """Print each setting with its source, and check every service.
 

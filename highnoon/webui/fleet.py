@@ -34,7 +34,11 @@ class FleetSteering:
 
     def reinstate(self, worker_id: str) -> None:
         """One in quarantine gets trials again. One that drains is about to end: it is started anew on its machine."""
-        self._move(self._worker(worker_id), (WorkerState.QUARANTINED,), WorkerState.ACTIVE, None)
+        worker = self._worker(worker_id)
+        if not self.library.nodes().reinstate(worker.id):
+            raise WorkerConflict(
+                f"the worker on {worker.host} is {worker.state}, and only one in quarantine can be taken back"
+            )
 
     def _worker(self, worker_id: str) -> Worker:
         there = self.library.nodes().workers(silent_for_s=self.silent_s) if self.library.has_ledger() else []

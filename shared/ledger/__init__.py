@@ -2,7 +2,8 @@
 
 PostgreSQL is the truth of the whole system. One file per role: `schema` the tables and the clock, `database`
 the connection, `leases` what a holder may do, `studies` what people do, `control` what the coordinator does,
-`nodes` presence and leadership, `bundles` archives of code, `peaks` what trials took of memory, `overview` what a
+`nodes` presence and leadership, `bundles` archives of code, `peaks` what trials took of memory, `streaks` how nodes
+fail, `overview` what a
 dashboard shows. Stores here decide nothing; decisions are made in `shared.lease` and `coordinator.planner`.
 """
 
@@ -13,6 +14,7 @@ from shared.ledger.leases import Leases
 from shared.ledger.nodes import Nodes
 from shared.ledger.overview import Overview
 from shared.ledger.peaks import Peaks
+from shared.ledger.streaks import Streaks
 from shared.ledger.studies import Studies
 
-__all__ = ["Bundles", "Control", "Database", "Leases", "Nodes", "Overview", "Peaks", "Studies"]
+__all__ = ["Bundles", "Control", "Database", "Leases", "Nodes", "Overview", "Peaks", "Streaks", "Studies"]

@@ -85,6 +85,16 @@ class Nodes:
             moved = connection.execute(update(workers).where(*of_worker).values(state=after, state_reason=reason))
             return moved.rowcount == 1
 
+    def reinstate(self, worker_id: str) -> bool:
+        """Takes one back from quarantine, with a clean slate; False when it is not in quarantine."""
+        statement = (
+            update(workers)
+            .where(workers.c.id == worker_id, workers.c.state == WorkerState.QUARANTINED)
+            .values(state=WorkerState.ACTIVE, state_reason=None, reinstated_at=db_now())
+        )
+        with self._db.transaction() as connection:
+            return connection.execute(statement).rowcount == 1
+
     def workers(self, *, silent_for_s: float) -> list[Worker]:
         """The workers that have not left and were seen within `silent_for_s` seconds."""
         silent = (db_now() - workers.c.seen_at).label("silent_s")

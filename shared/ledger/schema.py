@@ -31,7 +31,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from shared.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -145,6 +145,8 @@ workers = Table(
     Column("facts", _Json),
     # Why a person or the coordinator put it into its state.
     Column("state_reason", Text),
+    # When somebody took it back from quarantine: what it did before is forgiven.
+    Column("reinstated_at", Double),
     _one_of("state", WorkerState),
 )
 

@@ -12,6 +12,7 @@ from shared.ledger.schema import SCHEMA_VERSION, attempts, workers
 
 ADDED_BY: dict[int, tuple[Column[object], ...]] = {
     2: (attempts.c.memory, attempts.c.code, workers.c.facts, workers.c.state_reason),
+    3: (workers.c.reinstated_at,),
 }
 
 

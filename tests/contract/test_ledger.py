@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
-from shared.ledger import Bundles, Control, Database, Leases, Nodes, Studies
+from shared.ledger import Bundles, Control, Database, Leases, Nodes, Streaks, Studies
 from shared.ledger.leases import Holder, Progress
 from shared.ledger.schema import attempts, db_now, studies, tickets
+from shared.ledger.streaks import Streak
 from shared.ledger.studies import StudyRecord
 from shared.ledger.upgrades import ADDED_BY
 from shared.states import Ending, StudyState, TicketState, WorkerState
@@ -426,6 +427,35 @@ def test_presence(ledger: Ledger) -> None:
     ledger.nodes.mark("bert", WorkerState.GONE)
     assert [worker.id for worker in ledger.nodes.workers(silent_for_s=60)] == ["anna"]
     assert ledger.nodes.workers(silent_for_s=-1) == []
+
+
+def test_a_streak_is_what_a_node_failed_since_its_last_success_or_pardon_beside_others_at_the_same_studies(
+    ledger: Ledger,
+) -> None:
+    ledger.nodes.enter("anna", host="node-a", pid=1, slots=1, queues=["cpu"])
+    ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
+    study, other = ledger.study(n_trials=9), ledger.study(n_trials=1, name="other")
+    failed = Outcome(ending=Ending.FAILED, cause="objective")
+    killed = Outcome(ending=Ending.KILLED, cause="signal")
+    ended = [(ANNA, failed), (ANNA, DONE), (ANNA, failed), (ANNA, killed), (BERT, DONE), (BERT, failed), (BERT, DONE)]
+    waiting = iter(ledger.tickets(study))
+    for holder, outcome in ended:
+        ledger.leases.settle(ledger.claim(next(waiting), holder), outcome)
+    ledger.leases.settle(ledger.claim(ledger.tickets(other)[0], BERT), DONE)
+    released = ledger.claim(next(waiting))
+    ledger.leases.give_back(released, Outcome(ending=Ending.RELEASED, cause="drain"), charge=False)
+    streaks, both = Streaks(ledger.database), [study.id, other.id]
+    assert streaks.of(["anna", "bert"], both) == [
+        Streak(worker_id="anna", length=2, causes={"signal": 1, "objective": 1}, others_ended=3, others_failed=1)
+    ]
+    assert streaks.of(["anna"], both)[0].others_ended == 0, "only of nodes that are asked for"
+    assert streaks.of(["anna", "bert"], [other.id]) == []
+    assert not ledger.nodes.reinstate("anna"), "it is not in quarantine"
+    assert ledger.nodes.move("anna", [WorkerState.ACTIVE], WorkerState.QUARANTINED, "fails alone")
+    assert ledger.nodes.reinstate("anna")
+    (anna, _) = ledger.nodes.workers(silent_for_s=60.0)
+    assert (anna.state, anna.state_reason) == (WorkerState.ACTIVE, None)
+    assert streaks.of(["anna", "bert"], both) == []
 
 
 def test_leadership_is_kept_until_it_expires_and_then_taken(ledger: Ledger) -> None:

@@ -6,6 +6,7 @@ One coordinator serves the module; each story starts nodes of its own.
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from coordinator.stack import Stack
 from shared.access import opened
 from shared.exits import Exit
 from shared.ledger.attempts import AttemptRecord
+from shared.ledger.nodes import Worker
 from shared.ledger.schema import tickets, workers
 from shared.processes import identify
 from shared.states import Ending, TicketState, WorkerState
@@ -74,6 +76,10 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def attempts_of(books: Books, name: str) -> list[AttemptRecord]:
     return books.studies.attempts(books.studies.get(name).id)
+
+
+def present(books: Books) -> list[Worker]:
+    return books.nodes.workers(silent_for_s=5.0)
 
 
 def log_of(cluster: Cluster, node: Node) -> str:
@@ -336,3 +342,42 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def test_a_node_that_fails_where_others_do_not_is_in_quarantine_until_somebody_takes_it_back(
+    cluster: Cluster, books: Books, name: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    cluster.start_worker(slots=1, TEST_BROKEN=str(broken))
+    cluster.start_worker()
+    eventually(lambda: len(present(books)) == 2, 60, what="both nodes are there")
+    cluster.submit_here("fails_where_broken", 60, name=name)
+
+    def in_quarantine() -> list[Worker]:
+        return [worker for worker in present(books) if worker.state is WorkerState.QUARANTINED]
+
+    eventually(lambda: len(in_quarantine()) == 1, 60, what="the broken node is in quarantine")
+    (worker,) = in_quarantine()
+    assert re.search(r"its last \d+ attempts failed \(exception \d+\)", worker.state_reason or "")
+    eventually(lambda: books.studies.get(name).is_over, 60, what="the other node ends the study")
+    endings = Counter((attempt.worker_id == worker.id, attempt.ending) for attempt in attempts_of(books, name))
+    failed = endings[True, Ending.FAILED]
+    assert endings == {(True, Ending.FAILED): failed, (False, Ending.COMPLETED): 60 - failed}
+    assert failed <= 30
+    shown = cluster.cli("workers").stdout
+    assert "quarantined" in shown and worker.state_reason and worker.state_reason in shown
+
+    broken.unlink()
+    back = cluster.cli("reinstate", worker.id[:8])
+    assert (back.returncode, back.stdout) == (0, f"worker {worker.id[:8]} on {worker.host} gets trials again\n")
+    assert cluster.cli("reinstate", worker.id[:8]).returncode == Exit.USER_INPUT
+    cluster.submit_here("fails_where_broken", 1000, name=f"{name}_again")
+
+    def works_again() -> bool:
+        return any(
+            attempt.worker_id == worker.id and attempt.ending is Ending.COMPLETED
+            for attempt in attempts_of(books, f"{name}_again")
+        )
+
+    eventually(works_again, 60, what="the node runs trials again")

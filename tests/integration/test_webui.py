@@ -282,7 +282,7 @@ def test_a_viewer_drains_nobody(closed: str) -> None:
 
 def test_the_memory_of_an_attempt_is_drawn_beside_its_limit(visitor: Visitor) -> None:
     page = visitor.get(f"/hpo/studies/{PATH}/trials/7").text
-    assert 'class="memory-line"' in page and "of 4 GB" in page and 'class="limit"' in page
+    assert 'class="line"' in page and "of 4 GB" in page and 'class="limit"' in page
     told = visitor.api("GET", f"/studies/{PATH}/trials/7").json()["attempts"][0]["memory"]
     assert told["limit_bytes"] == 4e9 and len(told["samples"]) == 21
     figure = visitor.api("GET", f"/studies/{PATH}/figures/memory").json()

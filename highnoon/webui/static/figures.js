@@ -60,7 +60,7 @@ function configOf(name) {
   return {
     responsive: true,
     displaylogo: false,
-    displayModeBar: "hover",
+    displayModeBar: true,
     // Named one by one: plotly's own set has buttons that send the figure to its cloud.
     modeBarButtons: [[
       "zoom2d",

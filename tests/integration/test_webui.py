@@ -461,6 +461,19 @@ def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, b
     eventually(lambda: httpx.get(f"{closed}/api/hpo/studies/{PATH}", headers=headers).status_code == 200, 15)
 
 
+def test_the_first_request_after_a_restart_of_the_database_is_answered(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack") as stack:
+        make_study(stack.database_url, n_trials=5)
+        with dashboard(stack.database_url, tmp_path / "home") as address, httpx.Client(base_url=address) as client:
+            paths = ["/hpo/cluster", "/hpo/studies/digits", "/api/hpo/studies/digits/trials/3", "/api/hpo/workers"]
+            assert {client.get(path, timeout=30).status_code for path in paths} == {200}
+
+            for path in paths:
+                stack.postgres.stop()
+                stack.postgres.start()
+                assert client.get(path, timeout=30).status_code == 200, path
+
+
 # --- Who is let in
 
 

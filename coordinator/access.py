@@ -12,7 +12,7 @@ from coordinator.report import near
 from coordinator.stack import serving_database
 from shared.access import Access, opened
 from shared.embedded import attach
-from shared.errors import InvalidInput, Problem
+from shared.errors import InvalidInput, Problem, ServiceUnavailable
 from shared.settings import Settings
 
 
@@ -53,5 +53,9 @@ def ledger_access(settings: Settings) -> Iterator[Access]:
             yield access
         return
     is_embedded(settings)  # refuses when only Redis is named: that person means another ledger than this home's
-    with serving_database(settings.home) as url, opened(url, create=True) as access:
+    with serving_database(settings.home) as url, opened(url) as access:
+        try:
+            access.database.check_schema()
+        except ServiceUnavailable:  # a start that was ended too early has left it empty, or an older version
+            access.create()
         yield access

@@ -1,30 +1,44 @@
 """Access to a database that holds studies: our ledger and Optuna's side of it, opened and closed together.
 
-Knows no addresses by itself: `coordinator.access` and the web UI choose them.
+Knows no addresses by itself: `coordinator.access` and the web UI choose them. Optuna's side is opened by who first asks
+for it: importing it takes longer than all that a command does which reads the ledger alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from shared.errors import UnknownStudy, nearest
 from shared.ledger import Database, Studies
 from shared.ledger.studies import StudyRecord
-from shared.studies import OptunaStore, OptunaStudy
-from shared.studies.endings import TRACEBACK
-from shared.study import StudySpec
+
+if TYPE_CHECKING:
+    from shared.studies import OptunaStore, OptunaStudy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """Both sides of one database."""
 
-    url: str
-    database: Database
-    studies: Studies
-    store: OptunaStore
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.database = Database(url)
+        self.studies = Studies(self.database)
+        self._store: OptunaStore | None = None
+        self._opening = Lock()
+
+    @property
+    def store(self) -> OptunaStore:
+        """Optuna's side. Raises ServiceUnavailable, and SchemaMismatch where there are no tables of it."""
+        return self._opened_store(create=False)
+
+    def create(self) -> None:
+        """Makes what tables are missing, and brings older ones up to date. Raises SchemaMismatch for newer ones."""
+        # Optuna's tables first: whoever finds our ledger may count on both.
+        self._opened_store(create=True)
+        self.database.create_schema()
 
     def study(self, name: str) -> StudyRecord:
         """The study of that name. Raises UnknownStudy with the nearest one."""
@@ -36,23 +50,38 @@ class Access:
 
     def optuna(self, record: StudyRecord) -> OptunaStudy:
         """Optuna's side of a study of the ledger."""
+        from shared.study import StudySpec
+
         return self.store.open(StudySpec.from_json(record.spec))
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""
+        from shared.studies.endings import TRACEBACK
+
         return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
+
+    def close(self) -> None:
+        """Gives all connections back."""
+        if self._store is not None:
+            self._store.close()
+        self.database.close()
+
+    def _opened_store(self, *, create: bool) -> OptunaStore:
+        from shared.studies import OptunaStore
+
+        with self._opening:
+            if self._store is None:
+                self._store = OptunaStore(self.url, create_schema=create)
+            return self._store
 
 
 @contextmanager
 def opened(url: str, *, create: bool = False) -> Iterator[Access]:
     """Connections to one database, given back at the end; `create` makes what tables are missing."""
-    # Optuna's tables first: whoever finds our ledger may count on both.
-    store = OptunaStore(url, create_schema=create)
-    database = Database(url)
+    access = Access(url)
     try:
         if create:
-            database.create_schema()
-        yield Access(url=url, database=database, studies=Studies(database), store=store)
+            access.create()
+        yield access
     finally:
-        store.close()
-        database.close()
+        access.close()

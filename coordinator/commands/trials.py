@@ -12,7 +12,7 @@ from coordinator.commands.answers import print_json, print_table, tell
 from coordinator.commands.arguments import AsJson, StudyName, TrialNumber, mistake
 from coordinator.commands.ledger import ledger
 from shared.exits import Exit
-from shared.states import TrialState
+from shared.states import Ending, TrialState
 from shared.terminal import open_console
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def logs(
             with _leaving_cleanly():
                 follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines)
             attempt = _attempt(access, record, trial)
-        traceback = access.traceback(record, trial)
+        # Optuna has it, and takes a second to be imported.
+        has_traceback = attempt.ending in (Ending.FAILED, Ending.STOPPED)
+        traceback = access.traceback(record, trial) if has_traceback else ""
     printed = last_lines(attempt, lines)
     if json:
         print_json(attempt_object(attempt, traceback, printed))

@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-import redis
-
 from coordinator.services.process import Command
 from coordinator.services.service import Service
 from shared.embedded import REDIS, redis_url
@@ -55,6 +53,8 @@ class Redis(Service):
         )
 
     def _answers(self, address: ServiceState) -> bool:
+        import redis  # here, because every command that reads a home imports the stack, and none of them starts this
+
         try:
             with redis.Redis.from_url(self.url_at(address), socket_timeout=5, retry=None) as client:
                 return bool(client.ping())

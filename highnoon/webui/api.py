@@ -242,7 +242,7 @@ def change_worker(desk: Here, worker: str, change: WorkerPatch) -> Response:
 
 @router.get("/events", tags=["cluster"], response_class=Response)
 async def events(request: Request) -> Response:
-    """Server-sent events: `change` names the studies that changed."""
+    """Server-sent events; a change names the studies that changed."""
     pulses = desk_of(request).pulses
     if pulses.is_full:
         return problem_response(503, "Too many pages listen already.", headers={"retry-after": "30"})

@@ -1,14 +1,15 @@
-"""How pages spell numbers, times and sizes: short for reading, exact on hover. All filters of the templates."""
+"""How pages spell numbers, times and sizes: short for reading, exact on hover."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from shared.trial import MemoryTrace, ParamValue
+from shared.trial import ParamValue
 
 NOTHING = "–"
 
@@ -83,56 +84,7 @@ def _coarse(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
-def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: int = 24) -> Markup:
-    """The best value so far as a small drawing, without a far first value flattening the rest."""
-    best: list[float] = []
-    for value in values:
-        if math.isfinite(value):
-            best.append(value if not best else (max if maximize else min)(best[-1], value))
-    if len(best) < 2:
-        return Markup("")
-    step = max(1, len(best) // width)
-    points = [*best[::step], best[-1]]
-    low, high = min(points), max(points)
-    room = (high - low) or 1.0
-    across = (width - 2) / (len(points) - 1)
-    path = " ".join(
-        f"{1 + index * across:.1f},{1 + (height - 2) * (high - value) / room:.1f}" for index, value in enumerate(points)
-    )
-    label = f"best value so far: from {number(best[0])} to {number(best[-1])}"
-    return Markup(
-        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
-        '<polyline points="{}"/></svg>'
-    ).format(width, height, width, height, label, path)
-
-
-def memory_line(trace: MemoryTrace | None, *, width: int = 560, height: int = 90) -> Markup:
-    """The memory of an attempt over its time as a small drawing, with its limit as a line above."""
-    if trace is None or len(trace.samples) < 2:
-        return Markup("")
-    first_s, last_s = trace.samples[0][0], trace.samples[-1][0]
-    top = max(trace.limit_bytes or 0, trace.peak_bytes, *(used for _, used in trace.samples)) * 1.05 or 1.0
-    across = width / ((last_s - first_s) or 1.0)
-
-    def down(used: float) -> float:
-        return height * (1 - used / top)
-
-    path = " ".join(f"{(at_s - first_s) * across:.1f},{down(used):.1f}" for at_s, used in trace.samples)
-    limit, bound = Markup(""), ""
-    if trace.limit_bytes:
-        limit = Markup('<line class="limit" x1="0" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
-            width, y=down(trace.limit_bytes)
-        )
-        bound = f", limit {size(trace.limit_bytes)}"
-    label = f"memory over {duration(last_s - first_s)}: peak {size(trace.peak_bytes)}{bound}"
-    return Markup(
-        '<svg class="memory-line" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
-        '<polyline points="{}"/>{}</svg>'
-    ).format(width, height, label, path, limit)
-
-
-FILTERS = {
-    "memory_line": memory_line,
+FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number,
     "param": param,
     "count": count,
@@ -141,3 +93,4 @@ FILTERS = {
     "moment": moment,
     "segment": segment,
 }
+"""What templates call them."""

@@ -10,7 +10,8 @@ from fastapi.responses import RedirectResponse
 
 from highnoon.webui import charts, exports, forms
 from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.formats import segment, sparkline
+from highnoon.webui.drawings import sparkline
+from highnoon.webui.formats import segment
 from highnoon.webui.listing import StudyWish, TrialWish, choose_studies, choose_trials
 from highnoon.webui.rendering import form_fields, shown
 from highnoon.webui.snapshot import cause_of, ending_of
@@ -26,7 +27,7 @@ Here = Annotated[Desk, Depends(desk_of)]
 Sent = Annotated[dict[str, str], Depends(form_fields)]
 
 _PER_PAGE = 50
-_FEW = 12
+_FEW = 9
 
 
 @router.get("/")

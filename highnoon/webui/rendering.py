@@ -13,6 +13,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from highnoon.webui import assets
+from highnoon.webui.drawings import DRAWINGS
 from highnoon.webui.formats import FILTERS
 from highnoon.webui.guard import Guard
 from highnoon.webui.sessions import Visitor
@@ -26,7 +27,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(FILTERS)
+_environment.filters.update({**FILTERS, **DRAWINGS})
 _environment.globals.update(has_parquet=find_spec("pyarrow") is not None)
 _environment.globals.update(asset=assets.address, cause_of=cause_of, ending_of=ending_of)
 _templates = Jinja2Templates(env=_environment)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from shared.connections import try_idle_connections
 from shared.errors import SchemaMismatch, ServiceUnavailable
 from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
 from shared.ledger.upgrades import upgrade
@@ -87,7 +88,7 @@ def _engine(url: str) -> Engine:
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
-    return create_engine(
+    engine = create_engine(
         url,
         isolation_level="READ COMMITTED",
         # Made when they are needed, and kept: each new one is a new process of the server.
@@ -96,6 +97,8 @@ def _engine(url: str) -> Engine:
         pool_recycle=1800,
         connect_args=_connect_args(url),
     )
+    try_idle_connections(engine)
+    return engine
 
 
 def _connect_args(url: str) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import URL, create_engine, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from shared.connections import try_idle_connections
 from shared.errors import InvalidInput, Problem, SchemaMismatch
 from shared.studies import tables
 from shared.studies.history import HistoryStorage
@@ -20,9 +17,6 @@ from shared.urls import masked
 
 _POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 """A holder of a lock that is frozen must not stall every other asker for ever."""
-
-_IDLE_S = 1.0
-"""A connection that was used more recently is not tested: between two trials there are four uses."""
 
 
 def connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
@@ -64,25 +58,8 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
             # Lasts with the file: readers and the one writer no longer wait for each other.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     else:
-        _test_idle_connections(storage.engine)
+        try_idle_connections(storage.engine)
     return storage
-
-
-def _test_idle_connections(engine: Engine) -> None:
-    """Before they are used again: servers and firewalls close such ones without a word. (Pre-ping tests each use.)"""
-
-    def note(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        entry.info["idle_since"] = time.monotonic()
-
-    def test(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
-        if time.monotonic() - entry.info.get("idle_since", math.inf) > _IDLE_S:
-            try:
-                engine.dialect.do_ping(connection)
-            except engine.dialect.loaded_dbapi.Error as error:
-                raise DisconnectionError from error
-
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", test)
 
 
 def _engine_options(url: str) -> dict[str, Any]:

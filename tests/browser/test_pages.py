@@ -16,9 +16,10 @@ import pytest
 from coordinator.stack import Stack
 from shared.access import Access, opened
 from shared.states import StudyState
+from shared.submission import submit
 from tests.browser.chromium import Page, browser, installed
 from tests.conftest import empty_database
-from tests.made_up import make_study
+from tests.made_up import SPACE, make_study, spec_of
 from tests.support import eventually
 from tests.web import TOKEN, dashboard
 
@@ -28,6 +29,7 @@ HERE = Path(__file__).parents[1]
 PAGES = {
     "studies": "/hpo",
     "study": "/hpo/studies/digits",
+    "fresh": "/hpo/studies/fresh",
     "trials": "/hpo/studies/digits/trials",
     "trial": "/hpo/studies/digits/trials/7",
     "new": "/hpo/new?like=digits",
@@ -48,6 +50,11 @@ _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, lab
         light(rgb(getComputedStyle(behind ?? document.documentElement).backgroundColor))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05) < 4.5;
 }).map((e) => e.outerHTML.slice(0, 120))"""
+_COVERED = """[...document.querySelectorAll('.js-plotly-plot')].filter((plot) => {
+    const boxes = (what) => [...plot.querySelectorAll(what)].map((e) => e.getBoundingClientRect());
+    return boxes('.legend .traces, .xtick text, .ytick text').some((a) => boxes('.modebar-btn').some((b) =>
+        a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom));
+}).map((plot) => plot.closest('figure').dataset.name)"""
 
 # Drawings are plotly's own, and their content is in tables as well.
 _AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((told) => told.violations
@@ -59,6 +66,8 @@ _AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']
 def url(stack: Stack) -> Iterator[str]:
     with empty_database(stack) as url:
         make_study(url, "digits", n_trials=80, done=60, running=4)
+        with opened(url) as books:
+            submit(spec_of("fresh"), books)
         yield url
 
 
@@ -103,8 +112,9 @@ def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, widt
         assert page.eval(_FAINT) == [], name
         assert page.eval("document.querySelectorAll('h1').length") == 1 and page.eval("document.title")
         if folder := os.environ.get("SCREENSHOTS"):
-            page.look(width, dark=dark, height=4800 if name == "study" else 1200)
+            page.look(width, dark=dark, height=8000)  # a figure is drawn when it comes into view
             page.until(_DRAWN)
+            page.look(width, dark=dark, height=page.eval("Math.ceil(document.querySelector('main').offsetHeight) + 80"))
             page.screenshot(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
             page.look(width, dark=dark)
 
@@ -131,6 +141,17 @@ def test_every_figure_is_drawn(page: Page, address: str) -> None:
 
     page.fill("[data-y]", "dropout")
     page.until("document.querySelector('[data-name=contour] .ytitle')?.textContent === 'dropout'")
+
+
+def test_figures_keep_their_words_on_a_narrow_screen(page: Page, address: str) -> None:
+    page.look(400, height=6500)
+    page.goto(f"{address}/hpo/studies/digits")
+    page.until(_DRAWN)
+    page.until("document.querySelectorAll('.modebar').length === 9", what="nine figures are drawn")
+
+    assert page.eval(_COVERED) == [], "buttons lie over a legend or an axis"
+    named = "[...document.querySelectorAll('[data-name=parallel] .xtick text')].map((text) => text.textContent)"
+    assert page.eval(named) == list(SPACE)
 
 
 def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> None:

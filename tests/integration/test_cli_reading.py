@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tomllib
 from typer.testing import CliRunner
 
 from coordinator.cli import app
@@ -72,6 +72,20 @@ def call(
 def numbers(answer: Answer) -> list[int]:
     assert answer.code == Exit.OK, answer.err
     return [int(line.split()[0]) for line in answer.out.splitlines()[1:]]
+
+
+def test_what_the_ledger_alone_knows_is_told_without_optuna(call: Call, tmp_path: Path) -> None:
+    commands = ["list", "status digits", "workers", "logs digits 0", "pause new", "resume new"]
+    code = (
+        "import sys; from coordinator.cli import app; from typer.testing import CliRunner;"
+        f"answers = [CliRunner().invoke(app, words.split()) for words in {commands}];"
+        "print([answer.exit_code for answer in answers], 'sqlalchemy' in sys.modules, 'optuna' in sys.modules)"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.split("] ")[1].split() == ["True", "False"], shown.stderr
+    assert json.loads(shown.stdout.split("] ")[0] + "]") == [0] * len(commands)
 
 
 def test_trials_are_sorted_chosen_and_limited(call: Call) -> None:

@@ -282,7 +282,7 @@ def test_a_viewer_drains_nobody(closed: str) -> None:
 
 def test_the_memory_of_an_attempt_is_drawn_beside_its_limit(visitor: Visitor) -> None:
     page = visitor.get(f"/hpo/studies/{PATH}/trials/7").text
-    assert 'class="memory-line"' in page and "of 4 GB" in page and 'class="limit"' in page
+    assert 'class="line"' in page and "of 4 GB" in page and 'class="limit"' in page
     told = visitor.api("GET", f"/studies/{PATH}/trials/7").json()["attempts"][0]["memory"]
     assert told["limit_bytes"] == 4e9 and len(told["samples"]) == 21
     figure = visitor.api("GET", f"/studies/{PATH}/figures/memory").json()
@@ -459,6 +459,19 @@ def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, b
     # The other dashboard of these tests has lost its connections as well.
     headers = {"authorization": f"Bearer {TOKEN}"}
     eventually(lambda: httpx.get(f"{closed}/api/hpo/studies/{PATH}", headers=headers).status_code == 200, 15)
+
+
+def test_the_first_request_after_a_restart_of_the_database_is_answered(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack") as stack:
+        make_study(stack.database_url, n_trials=5)
+        with dashboard(stack.database_url, tmp_path / "home") as address, httpx.Client(base_url=address) as client:
+            paths = ["/hpo/cluster", "/hpo/studies/digits", "/api/hpo/studies/digits/trials/3", "/api/hpo/workers"]
+            assert {client.get(path, timeout=30).status_code for path in paths} == {200}
+
+            for path in paths:
+                stack.postgres.stop()
+                stack.postgres.start()
+                assert client.get(path, timeout=30).status_code == 200, path
 
 
 # --- Who is let in

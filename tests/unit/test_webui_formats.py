@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from highnoon.webui.formats import duration, moment, number, param, size, sparkline
+from highnoon.webui.formats import duration, moment, number, param, size
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,3 @@ def test_a_moment_is_relative_and_exact_on_hover() -> None:
     then = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
     assert 'title="2026-01-01 12:00:00 UTC"' in moment(then)
     assert "just now" in moment(time.time()) and "2 min ago" in moment(time.time() - 125)
-
-
-def test_a_sparkline_needs_two_points_and_survives_anything() -> None:
-    assert sparkline([1.0], maximize=False) == "" and sparkline([], maximize=True) == ""
-    drawing = sparkline([3.0, float("inf"), float("nan"), 1.0, 2.0], maximize=False)
-    assert "from 3 to 1" in drawing and "nan" not in drawing
-    assert "nan" not in sparkline([5.0, 5.0], maximize=False)
-    assert len(sparkline([float(value) for value in range(10_000)], maximize=True)) < 4000

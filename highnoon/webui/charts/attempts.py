@@ -7,10 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from highnoon.webui.charts.figure import Figure, Question, nothing, scatter
 from highnoon.webui.charts.thinning import left_out
+from highnoon.webui.formats import duration
 from highnoon.webui.snapshot import cause_of, ending_of
 from shared.ledger.overview import AttemptSpan
 from shared.states import Ending, TrialState
 from shared.trial import Trial
+
+
+def said(word: str) -> str:
+    """An ending or a cause as people write it."""
+    return word.replace("_", " ")
 
 
 def timeline(asked: Question) -> Figure:
@@ -30,7 +36,7 @@ def timeline(asked: Question) -> Figure:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": ending,
+                "name": said(ending),
                 "y": [_lane(span.host, span.pid, lanes) for span in spans],
                 "base": [span.started_at * 1000 for span in spans],
                 "x": [seconds * 1000 for seconds in took],
@@ -62,7 +68,7 @@ def outcomes(asked: Question) -> Figure:
     bar = {
         "type": "bar",
         "orientation": "h",
-        "y": [f"{ending}: {cause}" if cause else str(ending) for ending, cause, _ in ranked],
+        "y": [f"{said(ending)}: {said(cause)}" if cause else said(ending) for ending, cause, _ in ranked],
         "x": [count for _, _, count in ranked],
         "text": [f"{count:,}" for _, _, count in ranked],
         "textposition": "auto",
@@ -72,7 +78,7 @@ def outcomes(asked: Question) -> Figure:
     layout = {
         "yaxis": {"automargin": True},
         "xaxis": {"rangemode": "tozero"},
-        "height": max(200, 60 + 30 * len(ranked)),
+        "height": max(320, 60 + 30 * len(ranked)),
     }
     return Figure(data=[bar], layout=layout)
 
@@ -124,8 +130,8 @@ def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
 
 def _span_text(span: AttemptSpan, seconds: float) -> str:
     number = "–" if span.trial_number is None else span.trial_number
-    why = f", {span.cause}" if span.cause else ""
-    return f"trial {number}, attempt {span.attempt}: {span.ending or 'running'}{why}, {seconds:.1f} s"
+    why = f", {said(span.cause)}" if span.cause else ""
+    return f"trial {number}, attempt {span.attempt}: {said(span.ending or 'running')}{why}, {duration(seconds)}"
 
 
 def _place_of_ending(ending: str) -> int:

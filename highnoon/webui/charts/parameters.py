@@ -100,13 +100,15 @@ def contour(asked: Question) -> Figure:
         place = _cell(across.place(trial.params[asked.x]), side), _cell(up.place(trial.params[asked.y]), side)
         if value is not None:
             cells[place].append(value)
-    z = [[_median(cells.get((column, row), [])) for column in range(side)] for row in range(side)]
-    centres = [(index + 0.5) / side for index in range(side)]
+    # A cell's colour stands at its centre: the outermost ones are repeated at the edges, which would stay blank.
+    inside = [0, *range(side), side - 1]
+    z = [[_median(cells.get((column, row), [])) for column in inside] for row in inside]
+    places = [0.0, *((index + 0.5) / side for index in range(side)), 1.0]
     shown = thinned_trials(trials, _MOST_POINTS_OF_A_PANEL)
     points = [(across.place(trial.params[asked.x]), up.place(trial.params[asked.y])) for trial in shown]
     texts = [f"trial {trial.number}: {spelled(value_of(trial, asked))}" for trial in shown]
     data: list[Json] = [
-        {"type": "contour", "x": centres, "y": centres, "z": z, "connectgaps": True, "colorscale": "$quality"}
+        {"type": "contour", "x": places, "y": places, "z": z, "connectgaps": True, "colorscale": "$quality"}
         | {"reversescale": asked.snapshot.maximize, "hoverinfo": "z", "colorbar": {"title": {"text": "median"}}}
         | {"line": {"width": 0}, "ncontours": 16},
         scatter("trials", points, marker={"color": "$text", "size": 3, "opacity": 0.55})
@@ -140,7 +142,7 @@ def importance(asked: Question) -> Figure:
         "hoverinfo": "skip",
     }
     layout = {"xaxis": {"tickformat": ".0%", "rangemode": "tozero"}, "yaxis": {"automargin": True}}
-    return Figure(data=[bar], layout={**layout, "height": max(220, 60 + 30 * len(ranked))})
+    return Figure(data=[bar], layout={**layout, "height": max(320, 60 + 30 * len(ranked))})
 
 
 def _cell(place: float, side: int) -> int:

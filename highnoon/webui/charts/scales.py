@@ -68,7 +68,9 @@ def ticked(scale: Scale, name: str) -> Json:
 def mark(column: int, place: float, text: str) -> Json:
     shown = text if len(text) <= 12 else f"{text[:11]}…"
     return {"x": column, "y": place, "text": shown, "showarrow": False, "xanchor": "left", "xshift": 3} | {
-        "font": {"size": 10, "color": "$muted"}
+        "font": {"size": 10, "color": "$muted"},
+        "bgcolor": "$card",
+        "borderpad": 1,
     }
 
 

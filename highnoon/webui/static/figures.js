@@ -27,9 +27,10 @@ function coloured(value) {
 
 function layoutOf(figure, plot) {
   const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
+  const hasLegend = figure.layout.showlegend !== false && figure.data.filter((trace) => trace.showlegend !== false).length > 1;
   const layout = {
     height: 320,
-    margin: { l: 50, r: 14, t: 30, b: 40 },
+    margin: { l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: color("text") },
@@ -42,7 +43,10 @@ function layoutOf(figure, plot) {
   for (const key of Object.keys({ xaxis: 1, yaxis: 1, ...layout })) {
     if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
   }
-  if (layout.grid && plot.clientWidth < 640) {
+  const isNarrow = plot.clientWidth < 640;
+  // A slanted label of the last axis would not fit beside it, and plotly leaves such ones out.
+  if (isNarrow && layout.xaxis.ticktext?.length > 3) layout.xaxis.tickangle = -90;
+  if (layout.grid && isNarrow) {
     const cells = layout.grid.rows * layout.grid.columns;
     layout.grid = { ...layout.grid, rows: figure.data.length || cells, columns: 1 };
     layout.height = 60 + 200 * layout.grid.rows;
@@ -56,7 +60,7 @@ function configOf(name) {
   return {
     responsive: true,
     displaylogo: false,
-    displayModeBar: "hover",
+    displayModeBar: true,
     // Named one by one: plotly's own set has buttons that send the figure to its cloud.
     modeBarButtons: [[
       "zoom2d",
@@ -114,6 +118,7 @@ class Figure {
   draw() {
     if (!this.data) return;
     this.note.textContent = this.data.note;
+    this.element.classList.toggle("blank", !this.data.data.length);
     if (!this.data.data.length) { Plotly.purge(this.plot); this.plot.replaceChildren(); return; }
     Plotly.react(this.plot, coloured(this.data.data), layoutOf(this.data, this.plot), configOf(this.element.dataset.name));
   }

@@ -8,25 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from coordinator.mode import is_embedded
 from coordinator.report import near
 from coordinator.stack import serving_database
 from shared.access import Access, opened
 from shared.embedded import attach
-from shared.errors import InvalidInput, Problem, ServiceUnavailable
+from shared.errors import ServiceUnavailable
 from shared.settings import Settings
-
-
-def is_embedded(settings: Settings) -> bool:
-    """True when no addresses are set: everything runs on this machine. Raises InvalidInput when only one is."""
-    missing = [name for name in ("database_url", "redis_url") if getattr(settings, name) is None]
-    if len(missing) == 1:
-        problem = Problem(
-            key=f"HIGHNOON_{missing[0].upper()}",
-            message="is not set, but the other address is",
-            hint="Set both for a cluster, or none to run everything on this machine.",
-        )
-        raise InvalidInput("environment", [problem])
-    return bool(missing)
 
 
 def is_served(settings: Settings) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from coordinator.access import is_embedded
+from coordinator.mode import is_embedded
 from coordinator.report import aligned
 from coordinator.services.redis_server import redis_binary
 from shared.broker import Broker

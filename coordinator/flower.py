@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.broker import make_app
 from shared.errors import InvalidInput, Problem
 from shared.secret_files import with_secret_files
 from shared.tokens import SHORTEST_TOKEN, kept_token
@@ -50,6 +49,8 @@ def flower_login(home: Path) -> Login:
 
 def run_flower(redis_url: str, login: Login, *, port: int, address: str = "127.0.0.1") -> None:
     """Serves until a signal ends it."""
+    from shared.broker import make_app
+
     _close_what_asks_for_no_credential()
     make_app(redis_url).start(
         argv=[

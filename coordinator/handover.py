@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from coordinator.access import is_embedded
-from shared import allowed_here
+from coordinator.consent import allow_here
+from coordinator.mode import is_embedded
 from shared.access import Access
 from shared.bundles import Bundle, ClusterKey, kept_key, key_of, pack
 from shared.errors import InvalidInput, Problem
@@ -45,14 +45,6 @@ def _inside(spec: StudySpec, where: Path, root: Path) -> str:
     """Relative to the bundle: an absolute path would name a file of this machine."""
     ref = spec.objective_ref
     return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
-
-
-def allow_here(settings: Settings, spec: StudySpec | None) -> None:
-    """Tells the workers of this machine what its person has started; without a study, that they wait for one."""
-    if spec is None:
-        allowed_here.allow(settings)
-    else:
-        allowed_here.allow(settings, spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
 
 
 def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:

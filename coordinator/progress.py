@@ -25,13 +25,10 @@ from coordinator.report import (
 from shared.errors import ServiceUnavailable
 from shared.ledger import Studies
 from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.terminal import say
+from shared.terminal import Say, say
 
 _LOOK_S = 0.25
 _LINE_S = 2.0
-
-Say = Callable[[str], None]
-"""Shows one line about something else than progress (an outage, a restart)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 
 from rich.console import Console
+from rich.text import Text
+
+Say = Callable[[str], None]
+"""Tells a person one thing."""
 
 _HANG = "    "
 
@@ -18,6 +23,11 @@ def say(console: Console, text: str, *, style: str | None = None) -> None:
     """Prints lines as `fitted` makes them, in colour on a terminal only."""
     for line in fitted(text, console):
         console.print(line, style=style, soft_wrap=True)
+
+
+def say_row(console: Console, name: str, told: str) -> None:
+    """A name in bold and what belongs to it, on one line however long, so that it can be copied."""
+    console.print(Text.assemble((f"{name:10}", "bold"), " ", told), soft_wrap=True)
 
 
 def fitted(text: str, console: Console, *, hang: str = _HANG) -> list[str]:

@@ -19,22 +19,23 @@ _COLLAPSE = 25
 """MADV_COLLAPSE, Linux 6.1; does not depend on what the machine's settings want of large pages."""
 
 
-def gather(maps: Path = Path("/proc/self/maps")) -> int:
-    """Asks for large pages wherever this process's own memory fills one. Returns how many bytes lie in such now."""
+def gather(kernel: Path = Path("/proc/self")) -> int:
+    """Asks for large pages wherever this process's own memory fills some. Returns how many bytes lie in such now."""
     libc = ctypes.CDLL(None, use_errno=True)
-    gathered = 0
-    for start in _large_ranges(maps.read_text()):
-        if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(LARGE_BYTES), _COLLAPSE) == 0:
-            gathered += LARGE_BYTES
-    return gathered
+    for start, length in _large_spans((kernel / "maps").read_text()):
+        # What cannot be gathered (nothing lies there, no large page is free) stays as it is.
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _COLLAPSE)
+    rollup = (kernel / "smaps_rollup").read_text()
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("AnonHugePages:"))
 
 
-def _large_ranges(maps: str) -> Iterator[int]:
-    """Where an aligned large page fits into a private, writable mapping of no file."""
+def _large_spans(maps: str) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of the whole large pages in each private, writable mapping of no file."""
     for line in maps.splitlines():
         span, access, _, _, inode, *name = line.split(maxsplit=5)
         if inode != "0" or access != "rw-p" or (name and name[0].strip() not in ("", "[heap]")):
             continue
         low, high = (int(address, 16) for address in span.split("-"))
-        first = -(-low // LARGE_BYTES) * LARGE_BYTES
-        yield from range(first, high - LARGE_BYTES + 1, LARGE_BYTES)
+        first, end = -(-low // LARGE_BYTES) * LARGE_BYTES, high // LARGE_BYTES * LARGE_BYTES
+        if first < end:
+            yield first, end - first

@@ -28,7 +28,8 @@ def workers(json: AsJson = False) -> None:
 
     Example: python -m coordinator workers
     """
-    from coordinator.access import is_embedded, why_nobody_coordinates
+    from coordinator.access import why_nobody_coordinates
+    from coordinator.mode import is_embedded
     from coordinator.roster import workers_object, workers_table
     from shared.ledger import Overview
     from shared.settings import load_settings
@@ -55,7 +56,7 @@ def drain(worker: WorkerName) -> None:
 
     Example: python -m coordinator drain node-a
     """
-    from coordinator.access import is_embedded
+    from coordinator.mode import is_embedded
     from coordinator.roster import the_worker
     from shared.ledger import Nodes, Overview
     from shared.settings import load_settings

@@ -47,7 +47,7 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
 
     Example: python -m coordinator start study.toml --workers 2
     """
-    from coordinator.start import Errand
+    from coordinator.errand import Errand
     from coordinator.start import run as run_start
     from shared.settings import load_settings
     from shared.study import load_study_file
@@ -127,7 +127,7 @@ def _overrides(n_trials: int | None) -> dict[str, object]:
 
 
 def _slots(workers: int | None, settings: Settings) -> int:
-    from coordinator.access import is_embedded
+    from coordinator.mode import is_embedded
 
     if workers is not None and not is_embedded(settings):
         hint = "Workers of a cluster are started by python -m workers start."

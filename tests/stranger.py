@@ -17,8 +17,8 @@ import psutil
 import psycopg2
 
 _REFUSALS = frozenset({401, 403, 404, 405, 421})
-_UNIX_LISTENS = 0x10000
-"""__SO_ACCEPTCON among the flags of /proc/net/unix."""
+# As the kernel spells them: LISTEN; a datagram socket that is not connected; __SO_ACCEPTCON among the flags.
+_TCP_LISTENS, _UDP_TAKES, _UNIX_LISTENS = "0A", "07", 0x10000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,32 +45,56 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def listeners(processes: Iterable[psutil.Process]) -> set[Listener]:
-    """Everything of theirs that takes connections or datagrams, from /proc."""
+    """Everything of theirs that takes connections or datagrams, each looked up in its own network namespace."""
     found = set()
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            for connection in process.net_connections(kind="inet"):
-                if connection.status == psutil.CONN_LISTEN:
-                    found.add(Listener(connection.laddr.ip, connection.laddr.port))
-                elif connection.type == socket.SOCK_DGRAM and connection.laddr and not connection.raddr:
-                    found.add(Listener(connection.laddr.ip, connection.laddr.port, "udp"))
+        owned = _sockets_of(process.pid)
+        for table, listens in (
+            ("tcp", _TCP_LISTENS),
+            ("tcp6", _TCP_LISTENS),
+            ("udp", _UDP_TAKES),
+            ("udp6", _UDP_TAKES),
+        ):
+            for _, local, _, state, *rest in _rows(f"/proc/{process.pid}/net/{table}"):
+                if rest[5] in owned and state == listens:
+                    found.add(Listener(*_address(local), table[:3]))
     return found
 
 
 def unix_listeners(processes: Iterable[psutil.Process]) -> set[str]:
     """Names of the unix sockets of theirs that take connections; an abstract one begins with @."""
-    owned = set()
-    for process in processes:
-        with suppress(OSError):
-            for link in Path(f"/proc/{process.pid}/fd").iterdir():
-                with suppress(OSError):
-                    owned.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
     found = set()
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        _, _, _, flags, _, _, inode, *name = line.split(maxsplit=7)
-        if inode in owned and int(flags, 16) & _UNIX_LISTENS:
-            found.add(name[0] if name else "")
+    for process in processes:
+        owned = _sockets_of(process.pid)
+        for _, _, _, flags, _, _, inode, *name in _rows(f"/proc/{process.pid}/net/unix"):
+            if inode in owned and int(flags, 16) & _UNIX_LISTENS:
+                found.add(name[0] if name else "")
     return found
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """The numbers of a process's open sockets; none of one that is gone."""
+    found = set()
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
+def _rows(path: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in Path(path).read_text().splitlines()[1:]]
+    except OSError:
+        return []
+
+
+def _address(written: str) -> tuple[str, int]:
+    """As /proc writes it: groups of four bytes, each the wrong way round."""
+    host, port = written.split(":")
+    groups = [bytes.fromhex(host[at : at + 8])[::-1] for at in range(0, len(host), 8)]
+    family = socket.AF_INET if len(groups) == 1 else socket.AF_INET6
+    return socket.inet_ntop(family, b"".join(groups)), int(port, 16)
 
 
 def hear(host: str, port: int, paths: Iterable[str]) -> Heard:
@@ -109,7 +133,7 @@ def _by_http(host: str, port: int, paths: Iterable[str]) -> Heard | None:
 
 
 def _by_postgres(host: str, port: int) -> Heard | None:
-    place = {"host": host, "port": port, "dbname": "postgres", "passfile": "/dev/null", "connect_timeout": 10}
+    place = {"host": host, "port": port, "dbname": "postgres", "passfile": "/nowhere", "connect_timeout": 10}
     speaks, answered = False, set()
     for user in ("postgres", "highnoon", "highnoon_coordinator", "highnoon_worker"):
         for password in (None, "", user, "postgres"):

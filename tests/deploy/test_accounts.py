@@ -31,7 +31,8 @@ from tests.cluster import Cluster
 from tests.conftest import empty_database
 from tests.support import eventually
 
-ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ROLES, REDIS = DEPLOY / "postgres" / "roles.sql", DEPLOY / "redis" / "redis.conf"
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,12 @@ def _run_roles(address: str, secrets: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def _redis_server(secrets: Path) -> Iterator[int]:
-    port = _free_port()
-    argv = [str(redis_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([*argv, "--aclfile", str(secrets / "redis_users.acl")], stdout=subprocess.DEVNULL) as server:
+    port, folder = _free_port(), secrets.parent / "redis"
+    folder.mkdir()
+    # As docs/machines.md says, but for loopback.
+    argv = [str(redis_binary()), str(REDIS), "--aclfile", str(secrets / "redis_users.acl"), "--dir", str(folder)]
+    argv += ["--port", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
         try:
             eventually(lambda: _is_listening(port), what="Redis listens")
             yield port

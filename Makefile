@@ -11,7 +11,7 @@ WORKERS    ?= 2
 ARGS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help start test lint screenshots bench lock clean
+.PHONY: help start test lint screenshots bench lock audit clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -50,6 +50,12 @@ lock: $(READY) ## Resolve the dependencies anew into requirements.lock and those
 		-o $(IMAGES)/gpu.txt
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
+
+audit: $(READY) ## Ask the advisories of PyPI about every locked package (takes network)
+	@$(PIP) install uv
+	@for list in requirements.lock $(IMAGES)/*.txt examples/*/requirements.txt; do echo "== $$list"; \
+		$(PY) -m uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --requirement $$list || failed=1; \
+	done; test -z "$$failed"
 
 clean: ## Remove the environment and what tools left; studies in .highnoon stay
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

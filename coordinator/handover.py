@@ -1,8 +1,8 @@
 """How a study's code gets to the workers that are to run it, before the study is submitted.
 
 With `--bundle DIR` it is packed, signed and kept in the ledger; dying in between leaves a bundle that no study names,
-and the next try finds it there. On one machine the workers are told that its person wants it run. In a cluster without
-a bundle the code is there already, and each worker's own list says whether it runs.
+and the next try finds it there, or a later one removes it. On one machine the workers are told that its person wants it
+run. In a cluster without a bundle the code is there already, and each worker's own list says whether it runs.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: 
 
 
 def _keep(bundle: Bundle, access: Access, settings: Settings) -> None:
-    Bundles(access.database).put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
-    event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive))
+    bundles = Bundles(access.database)
+    bundles.put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
+    event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
 
 
 def _key(settings: Settings) -> ClusterKey:

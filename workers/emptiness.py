@@ -1,7 +1,8 @@
 """When a node that was started with `--until-empty` has nothing left to do: nothing waits, is queued or runs for it.
 
 A node of a batch system should give its machine back. What a neighbour still runs counts as well: should that node
-die, its trials wait again. Asks the ledger at each beat; the agent ends the node.
+die, its trials wait again. What waits in a paused study does not: nobody knows for how long. Asks the ledger at each
+beat; the agent ends the node.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Emptiness:
     def lasts(self) -> bool:
         """True once it has been empty for the whole grace. Raises ServiceUnavailable, and then begins to count anew."""
         since, self._since = self._since, None
-        if any(state.resource in self._resources for state in self._overview.queues()):
+        if self._overview.has_work(self._resources):
             return False
         self._since = self._now() if since is None else since
         return self._now() - self._since >= GRACE_S

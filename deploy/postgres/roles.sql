@@ -15,6 +15,15 @@
 \set coordinator_password `cat :secrets/postgres_coordinator`
 \set worker_password `cat :secrets/postgres_worker`
 
+-- A password that could not be read would be an empty one, and PostgreSQL takes that for none at all.
+SELECT :'coordinator_password' = '' OR :'worker_password' = '' AS is_missing \gset
+\if :is_missing
+    DO $$ BEGIN
+        RAISE EXCEPTION 'no passwords: make them by python -m coordinator init-deploy, and name their folder: -v secrets=FOLDER';
+    END $$;
+    \quit
+\endif
+
 BEGIN;
 -- In no log, even where statements are logged.
 SET LOCAL log_statement = 'none';

@@ -13,7 +13,7 @@ from highnoon.webui.allowed import AllowList
 from highnoon.webui.library import Library
 from highnoon.webui.studies import Study
 from shared.errors import InvalidInput, Problem, StudyConflict
-from shared.ledger import Studies
+from shared.ledger import Bundles, Studies
 from shared.ledger.studies import StudyRecord
 from shared.states import Ending, StudyState
 from shared.study import MOST_TRIALS, StudySpec, build_spec
@@ -105,6 +105,7 @@ class Steering:
         access = self.library.access()
         access.studies.delete(record.id)
         access.store.delete_study(study.name)
+        Bundles(access.database).drop_unused()
         self.library.drop(study.name)
 
     @property

@@ -1,16 +1,20 @@
 """Bundles in the ledger: archives of code, named by their content, with the signature of the cluster key.
 
-Believes nothing: who reads one verifies it. A bundle never changes; only its signature may be made anew.
+Believes nothing: who reads one verifies it. A bundle never changes; only its signature may be made anew. It stays as
+long as a study names it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 
 from shared.ledger.database import Database, IntegrityError
-from shared.ledger.schema import bundles, db_now
+from shared.ledger.schema import bundles, db_now, studies
+
+_ON_ITS_WAY_S = 3600.0
+"""For so long after it was handed in a bundle may wait for the study that names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,7 @@ class Bundles:
 
     def put(self, digest: str, archive: bytes, signature: str) -> None:
         """Keeps a bundle; one that is there already is only signed again."""
-        again = update(bundles).where(bundles.c.digest == digest).values(signature=signature)
+        again = update(bundles).where(bundles.c.digest == digest).values(signature=signature, created_at=db_now())
         row = {"digest": digest, "archive": archive, "signature": signature, "size_bytes": len(archive)}
         with self._db.transaction() as connection:
             if connection.execute(again).rowcount:
@@ -55,3 +59,10 @@ class Bundles:
         with self._db.transaction() as connection:
             archive = connection.scalar(select(bundles.c.archive).where(bundles.c.digest == digest))
         return bytes(archive or b"")
+
+    def drop_unused(self) -> int:
+        """Removes what no study names and nobody handed in lately; returns how many. Needs the owner's account."""
+        named = exists().where(studies.c.spec["bundle"].as_string() == bundles.c.digest)
+        unused = delete(bundles).where(bundles.c.created_at < db_now() - _ON_ITS_WAY_S, ~named)
+        with self._db.transaction() as connection:
+            return connection.execute(unused).rowcount

@@ -158,6 +158,7 @@ bundles = Table(
     Column("archive", LargeBinary, nullable=False),
     Column("signature", String(128), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    # When it was last handed in.
     Column("created_at", Double, nullable=False),
 )
 

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.ledger import Database, Studies
+from shared.ledger import Database, Leases, Studies
+from shared.ledger.leases import Holder
+from shared.states import Ending
+from shared.trial import Outcome
 from workers.emptiness import GRACE_S, Emptiness
+
+SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 
 
 @pytest.fixture
@@ -33,6 +38,32 @@ def test_what_waits_for_this_node_keeps_it_and_what_waits_for_others_does_not(da
 
     Studies(database).cancel(study.id)
     clock[0] += 100
+    assert not emptiness.lasts(), "the grace begins anew"
+    clock[0] += GRACE_S
+    assert emptiness.lasts()
+
+
+def test_a_paused_study_keeps_a_node_only_while_something_of_it_runs(database: Database) -> None:
+    # Given a study of which one trial runs and one waits
+    clock = [0.0]
+    emptiness = Emptiness(database, ("cpu",), now=lambda: clock[0])
+    leases, studies = Leases(database), Studies(database)
+    study = studies.create("paused", SPEC, queue="cpu", n_trials=2)
+    lease = leases.claim(1, Holder(worker_id="anna", host="node-a", pid=1), ttl_s=30.0)
+    assert lease is not None
+
+    # When it is paused, and its trial ends later
+    studies.pause(study.id)
+    clock[0] += 10 * GRACE_S
+    assert not emptiness.lasts(), "a trial of it runs"
+    leases.settle(lease, Outcome(ending=Ending.COMPLETED, value=0.25))
+
+    # Then the node ends once that is over for long enough, and a resume in time keeps it
+    assert not emptiness.lasts()
+    clock[0] += GRACE_S - 1
+    studies.resume(study.id)
+    assert not emptiness.lasts()
+    studies.pause(study.id)
     assert not emptiness.lasts(), "the grace begins anew"
     clock[0] += GRACE_S
     assert emptiness.lasts()

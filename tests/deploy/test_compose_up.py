@@ -4,6 +4,7 @@ Needs a Docker engine, docker-compose (or the compose plugin), and HIGHNOON_TEST
 python3, python3-venv and a way to the package indexes, for example
 
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm base
+    rm -rf base/var/cache/apt/* base/var/lib/apt/lists/* base/usr/share/doc base/usr/share/locale base/usr/share/man
     tar -C base -c . | docker import - debian-python:bookworm
 
 PostgreSQL and Redis then come from Debian as well (tests/deploy/images), so that no registry is asked.
@@ -11,6 +12,7 @@ PostgreSQL and Redis then come from Debian as well (tests/deploy/images), so tha
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,12 +23,23 @@ from pathlib import Path
 import pytest
 
 from coordinator.deployment import prepare
+from tests.stranger import Heard, family_of, hear, listeners
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 IMAGES = Path(__file__).with_name("images")
 BASE = os.environ.get("HIGHNOON_TEST_BASE", "")
 LARGEST_CONTROL_BYTES = 350_000_000
+PORTS = {
+    "postgres": (5432, Heard("postgresql")),
+    "redis": (6379, Heard("redis")),
+    "coordinator": (9464, Heard("http")),
+    "worker-cpu": (9465, Heard("http")),
+    "webui": (8000, Heard("http", frozenset({"/health", "/login"}))),
+    "flower": (5555, Heard("http", frozenset({"/healthcheck"}))),
+}
+"""What listens in each service, and all that a neighbour in its network hears without a credential."""
+ASKED = ("/hpo", "/api/hpo/studies", "/openapi.json", "/metrics", "/health", "/healthcheck", "/login", "/api/tasks")
 TRIALS = 40
 
 pytestmark = pytest.mark.timeout(3600)
@@ -130,6 +143,22 @@ def test_images_are_small(deployment: Deployment) -> None:
     }
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["highnoon-control"] <= LARGEST_CONTROL_BYTES
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looking into the containers' sockets needs root")
+def test_no_port_of_any_container_answers_a_stranger(deployment: Deployment) -> None:
+    deployment.coordinator("doctor")
+    found = set()
+    for container in deployment.compose("ps", "-q").split():
+        (told,) = json.loads(_docker("inspect", container))
+        service = told["Config"]["Labels"]["com.docker.compose.service"]
+        port, expected = PORTS[service]
+        listening = listeners(family_of(told["State"]["Pid"]))
+        assert {there.port for there in listening} == {port}, service
+        for network in told["NetworkSettings"]["Networks"].values():
+            assert hear(network["IPAddress"], port, ASKED) == expected, service
+        found.add(service)
+    assert found == set(PORTS)
 
 
 def test_a_study_survives_scaling_and_a_killed_container(deployment: Deployment) -> None:

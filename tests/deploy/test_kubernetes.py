@@ -1,0 +1,159 @@
+"""The manifests of deploy/kubernetes, without a cluster: their schemas, that they fit together, and KEDA's question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import pytest
+import yaml
+
+from coordinator.deployment import PASSWORDS
+from coordinator.stack import Stack
+from shared.access import opened
+from shared.ledger import Leases, Studies
+from shared.ledger.leases import Holder
+from shared.settings import load_settings
+from tests.conftest import empty_database
+from tests.deploy.custom_resources import SCHEMAS
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "kubernetes"
+RESOURCES: list[dict[str, Any]] = [
+    resource
+    for path in sorted(FOLDER.glob("*.yaml"))
+    if path.name != "kustomization.yaml"
+    for resource in yaml.safe_load_all(path.read_text())
+]
+PODS = ["coordinator", "webui", "worker-cpu", "worker-gpu"]
+
+
+def _of(kind: str) -> dict[str, dict[str, Any]]:
+    return {resource["metadata"]["name"]: resource for resource in RESOURCES if resource["kind"] == kind}
+
+
+def _identify(resource: dict[str, Any]) -> str:
+    return f"{resource['kind']}-{resource['metadata']['name']}"
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=_identify)
+def test_every_manifest_fits_its_schema(resource: dict[str, Any]) -> None:
+    """Kubernetes' own for what is its own, of the oldest release that we name and of the newest one known here."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = SCHEMAS.get((resource["apiVersion"], resource["kind"]))
+    if schema is not None:
+        jsonschema.validate(resource, schema)
+        return
+    for version in ("1.33", kubernetes_validate.latest_version().rpartition(".")[0]):
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_every_manifest_is_part_of_the_kustomization() -> None:
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_is_confined(name: str) -> None:
+    pod = _of("Deployment")[name]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert container["resources"]["limits"]["memory"] and container["livenessProbe"]
+    # A second signal hands back at once what still runs: nothing may come before Kubernetes' own.
+    assert "lifecycle" not in container
+    settings = load_settings({})
+    if name.startswith("worker"):
+        assert pod["terminationGracePeriodSeconds"] > settings.drain_s + 4 * settings.kill_grace_s + 5
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_secret_of_a_pod_is_made_by_init_deploy_and_handed_over_by_the_documentation(name: str) -> None:
+    (secret,) = [v["secret"] for v in _of("Deployment")[name]["spec"]["template"]["spec"]["volumes"] if "secret" in v]
+    keys = {item["key"] for item in secret["items"]}
+    handed_over = re.search(r"for name in ([a-z_ ]+); do", (ROOT / "docs" / "kubernetes.md").read_text())
+    assert handed_over and keys <= set(handed_over[1].split()) <= set(PASSWORDS)
+
+
+def test_what_is_scaled_and_watched_is_there() -> None:
+    deployments, services = _of("Deployment"), _of("Service")
+    for scaled in _of("ScaledObject").values():
+        assert scaled["spec"]["scaleTargetRef"]["name"] in deployments
+        # A number here would be set again by every `apply`, against KEDA.
+        assert "replicas" not in deployments[scaled["spec"]["scaleTargetRef"]["name"]]["spec"]
+        for trigger in scaled["spec"]["triggers"]:
+            assert trigger["authenticationRef"]["name"] in _of("TriggerAuthentication")
+    for monitor in _of("ServiceMonitor").values():
+        watched = [s for s in services.values() if _matches(monitor["spec"]["selector"], s["metadata"]["labels"])]
+        assert watched and all(_has_port(s["spec"]["ports"], monitor["spec"]["endpoints"]) for s in watched)
+    for monitor in _of("PodMonitor").values():
+        templates = [deployment["spec"]["template"] for deployment in deployments.values()]
+        seen = [t for t in templates if _matches(monitor["spec"]["selector"], t["metadata"]["labels"])]
+        ports = [t["spec"]["containers"][0]["ports"] for t in seen]
+        assert len(seen) == 2 and all(_has_port(there, monitor["spec"]["podMetricsEndpoints"]) for there in ports)
+
+
+def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(asked["key"]) in asked["values"] for asked in selector.get("matchExpressions", [])
+    )
+
+
+def _has_port(ports: list[dict[str, Any]], endpoints: list[dict[str, Any]]) -> bool:
+    return {endpoint["port"] for endpoint in endpoints} <= {port["name"] for port in ports}
+
+
+# --- KEDA's question, on a real ledger --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _keda(url: str) -> Iterator[psycopg2.extensions.cursor]:
+    """As the account that docs/kubernetes.md makes for KEDA: its statements, from there."""
+    statements = re.findall(r'-c "([^"]+)"', (ROOT / "docs" / "kubernetes.md").read_text())
+    assert len(statements) == 4 and statements[0].startswith("CREATE ROLE highnoon_keda LOGIN PASSWORD '...'")
+    admin = url.replace("+psycopg2", "", 1)
+    with closing(psycopg2.connect(admin)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        for statement in statements:
+            cursor.execute(statement.replace("DATABASE highnoon ", f"DATABASE {admin.rpartition('/')[2]} "))
+        try:
+            with closing(psycopg2.connect(admin, user="highnoon_keda", password="...")) as reader:
+                reader.autocommit = True
+                with reader.cursor() as reading:
+                    yield reading
+        finally:
+            cursor.execute("DROP OWNED BY highnoon_keda")
+            cursor.execute("DROP ROLE highnoon_keda")
+
+
+def test_keda_counts_what_waits_and_what_runs_and_may_do_nothing_else(stack: Stack) -> None:
+    with empty_database(stack) as url, opened(url, create=True) as access, _keda(url) as keda:
+        studies, leases = Studies(access.database), Leases(access.database)
+        spec = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
+        studies.create("for-cpus", spec, queue="cpu", n_trials=5)
+        paused = studies.create("paused", spec, queue="cpu", n_trials=7)
+        studies.pause(paused.id)
+        studies.create("for-gpus", spec, queue="gpu", n_trials=3)
+        assert leases.claim(1, Holder(worker_id="anna", host="node-a", pid=1), ttl_s=30.0)
+
+        counted = {}
+        for name, scaled in _of("ScaledObject").items():
+            (trigger,) = scaled["spec"]["triggers"]
+            keda.execute(trigger["metadata"]["query"])
+            counted[name] = keda.fetchone()
+        assert counted == {"worker-cpu": (5,), "worker-gpu": (3,)}
+
+        for forbidden in (
+            "SELECT * FROM hn_workers",
+            "UPDATE hn_tickets SET state = 'waiting'",
+            "CREATE TABLE x (y int)",
+        ):
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                keda.execute(forbidden)

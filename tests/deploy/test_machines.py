@@ -1,0 +1,126 @@
+"""Bare machines: the units of systemd are such that systemd takes them, and the example for Slurm works off a study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from shared.settings import load_settings
+from tests.cluster import PERIODS, Cluster
+from tests.support import eventually
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+BATCH = DEPLOY / "slurm" / "workers.sbatch"
+MOST_EXPOSED = 50
+"""In tenths, of ten, as `systemd-analyze security` counts; an ordinary service without any protection has 96."""
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
+    """Where the installation would be, a Python that is there: systemd looks for it."""
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/opt/highnoon/bin/python", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_is_confined(unit: Path) -> None:
+    argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(unit)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_worker_is_given_longer_than_it_may_drain() -> None:
+    settings = load_settings({})
+    unit = (DEPLOY / "systemd" / "highnoon-worker.service").read_text()
+    assert "KillMode=mixed" in unit, "the signal is for the agent alone"
+    longest_s = settings.drain_s + 4 * settings.kill_grace_s + 5
+    assert _number_after("TimeoutStopSec=", unit) > longest_s
+    assert _number_after("--signal=TERM@", BATCH.read_text()) > longest_s
+
+
+def _number_after(words: str, text: str) -> int:
+    return int(text.partition(words)[2].split()[0])
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck on this machine")
+def test_shellcheck_finds_nothing_in_the_batch_script() -> None:
+    done = subprocess.run(["shellcheck", "--severity=style", str(BATCH)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_node_of_a_batch_system_works_off_a_study_and_gives_its_machine_back(
+    postgres_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    # Given what docs/machines.md asks for: passwords in files, an installation below HOME, and a study that waits
+    cluster = Cluster(postgres_url, redis_url, tmp_path)
+    script = BATCH.read_text()
+    for name, url, account in (
+        (
+            "postgres_worker",
+            postgres_url.replace("+psycopg2", "", 1),
+            "postgresql://highnoon_worker@db.example.org:5432/",
+        ),
+        ("redis_worker", redis_url, "redis://worker@db.example.org:6379/"),
+    ):
+        parts = urlsplit(url)
+        assert account in script
+        bare = f"{parts.scheme}://{parts.username + '@' if parts.username else ''}{parts.hostname}:{parts.port}/"
+        script = script.replace(account, bare)
+        _file(tmp_path / "highnoon" / "secrets" / name, f"{parts.password}\n")
+    script = script.replace("/highnoon\n", urlsplit(postgres_url).path + "\n", 1)
+    script = script.replace('"$HOME/projects/*"', '"*"')
+    _file(tmp_path / "highnoon" / ".venv" / "bin" / "python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    _file(tmp_path / "bin" / "srun", '#!/bin/sh\nexec "$@"\n')
+    _file(tmp_path / "workers.sbatch", script)
+    try:
+        cluster.start_coordinator()
+        name = cluster.submit_here("good", 6, name="batch")
+
+        # When Slurm runs the script
+        with (tmp_path / "workers.log").open("w") as log:
+            node = subprocess.Popen(
+                ["bash", str(tmp_path / "workers.sbatch")],
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith("HIGHNOON_")},
+                    **{name: value for name, value in PERIODS.items() if name != "HIGHNOON_OBJECTIVES"},
+                    "HOME": str(tmp_path),
+                    "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                    "SLURM_JOB_ID": "7",
+                    "SLURM_TMPDIR": str(tmp_path),
+                },
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        cluster.processes.append(node)
+
+        # Then the node works the study off, and ends by itself
+        with cluster.books() as books:
+            books.wait_until_over(name)
+            books.assert_balanced(name, 6)
+        eventually(lambda: node.poll() is not None, 60, what="the node ends")
+        assert node.returncode == 0, cluster.logs()
+        assert (tmp_path / "highnoon-7").is_dir()
+    finally:
+        cluster.stop()
+
+
+def _file(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o700)

@@ -212,7 +212,7 @@ def test_an_address_that_no_driver_takes_is_a_mistake(address: str) -> None:
 
 
 def test_a_connection_cut_while_it_was_idle_is_not_noticed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.studies.connecting._IDLE_S", 0.0)
+    monkeypatch.setattr("shared.connections._IDLE_S", 0.0)
     with OptunaStore(postgres_url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())

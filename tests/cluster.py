@@ -14,17 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+import redis
 from sqlalchemy import Connection, select
 
+from coordinator.stack import Stack
 from shared.access import opened
 from shared.ledger import Database, Nodes, Studies
+from shared.ledger.attempts import AttemptRecord
 from shared.ledger.schema import tickets
 from shared.ledger.studies import StudyRecord
+from shared.processes import identify
 from shared.states import TicketState, TrialState
 from shared.studies import OptunaStore
 from shared.study import StudySpec, build_spec
 from shared.submission import submit
 from shared.trial import Trial
+from tests.command import answer_to
+from tests.conftest import empty_database
 from tests.support import eventually
 
 HERE = Path(__file__).parent
@@ -63,15 +70,13 @@ class Cluster:
         return self._start("workers", "start", "--gpus", *arguments, **environ)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `coordinator` command, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "coordinator", *arguments],
-            env=self._environ(),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        """A `coordinator` command, to its end, in this process: it need not be started."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environ().items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            answer = answer_to(*arguments)
+        return subprocess.CompletedProcess(arguments, answer.code, answer.out, answer.err)
 
     def study(self, objective: str, n_trials: int, *, name: str, **keys: Any) -> dict[str, Any]:
         """A study as a person would write it; a bare objective is one of tests/objectives.py."""
@@ -99,7 +104,7 @@ class Cluster:
         return path
 
     def submit_here(self, objective: str, n_trials: int, *, name: str, **keys: Any) -> str:
-        """As `submit`, without the second that a command takes to start."""
+        """As `submit`, without a study file and a command."""
         spec = build_spec(self.study(objective, n_trials, name=name, **keys), source=name)
         with opened(self.database_url, create=True) as access:
             submit(spec, access)
@@ -118,7 +123,7 @@ class Cluster:
                 note = json.loads(path.read_text())
             except (FileNotFoundError, ValueError):
                 continue
-            if note["trial_group"] is not None:
+            if note["trial_group"] is not None and identify(note["pid"]) is not None:
                 found.append(note)
         return found
 
@@ -136,6 +141,10 @@ class Cluster:
         finally:
             store.close()
             database.close()
+
+    def latest(self, module: str) -> subprocess.Popen[bytes]:
+        """The process of `coordinator` or `workers` that was started last."""
+        return [process for process in self.processes if module in process.args][-1]  # type: ignore[operator]
 
     def stop(self) -> None:
         """Ends whatever still runs."""
@@ -173,6 +182,26 @@ class Cluster:
         }
 
 
+@contextmanager
+def running_cluster(
+    stack: Stack, folder: Path, environ: Mapping[str, str] | None = None, *, slots: int = 2
+) -> Iterator[Cluster]:
+    """One for many tests, on a new database and an empty Redis: a coordinator, and a node unless `slots` is 0."""
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.flushall()
+    with empty_database(stack) as url:
+        cluster = Cluster(url, stack.redis_url, folder, environ or {})
+        try:
+            with opened(url, create=True):
+                cluster.start_coordinator()
+                if slots:
+                    cluster.start_worker(slots=slots)
+            yield cluster
+        finally:
+            cluster.stop()
+            print(cluster.logs())
+
+
 class Books:
     """Ledger and Optuna side by side."""
 
@@ -189,6 +218,9 @@ class Books:
     def wait_until_over(self, name: str, timeout_s: float = 90.0) -> StudyRecord:
         eventually(lambda: self.studies.get(name).is_over, timeout_s, what=f"study {name} is over")
         return self.studies.get(name)
+
+    def attempts(self, name: str) -> list[AttemptRecord]:
+        return self.studies.attempts(self.studies.get(name).id)
 
     def closed(self, name: str) -> int:
         return self.studies.counts(self.studies.get(name).id).closed

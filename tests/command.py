@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +33,24 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def call(*arguments: str, **environ: str) -> Answer:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["coordinator", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Answer(int(ended.value.code or 0), *capsys.readouterr())
+        return Answer(_code_of(arguments), *capsys.readouterr())
 
     return call
+
+
+def answer_to(*arguments: str) -> Answer:
+    """The same for whoever has neither fixture, with the environment and in the folder that there are."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = _code_of(arguments)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def _code_of(arguments: tuple[str, ...]) -> int:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["coordinator", *arguments])
+        main()
+    return int(ended.value.code or 0)
 
 
 class Terminal:

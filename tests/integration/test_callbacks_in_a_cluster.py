@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from coordinator.stack import Stack
 from highnoon.callbacks import CSVLogger, follow
-from shared.access import opened
 from shared.errors import UnknownStudy
 from shared.states import StudyState
-from tests.cluster import Books, Cluster
-from tests.conftest import empty_database
+from tests.cluster import Books, Cluster, running_cluster
 
 CALLBACKS = """
 from highnoon.callbacks import CSVLogger
@@ -31,23 +28,8 @@ def on_trial_complete(study, trial):
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("callbacks")
-    with redis.Redis.from_url(stack.redis_url) as client:
-        client.flushall()
-    with empty_database(stack) as database_url:
-        cluster = Cluster(database_url, stack.redis_url, folder)
-        with opened(database_url, create=True):
-            cluster.start_coordinator()
-            cluster.start_worker()
+    with running_cluster(stack, tmp_path_factory.mktemp("callbacks")) as cluster:
         yield cluster
-        cluster.stop()
-        print(cluster.logs())
-
-
-@pytest.fixture(scope="module")
-def books(cluster: Cluster) -> Iterator[Books]:
-    with cluster.books() as books:
-        yield books
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

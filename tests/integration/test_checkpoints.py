@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from shared.access import opened
+from coordinator.stack import Stack
 from shared.states import Ending, TrialState
-from tests.cluster import Books, Cluster
+from tests.cluster import Books, Cluster, running_cluster
 from tests.support import eventually
 
 SPACE = {"rate": ["log_uniform", 1e-3, 3e-3]}
 
 
-@pytest.fixture
-def cluster(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(postgres_url, redis_url, tmp_path)
-    with opened(postgres_url, create=True):
-        cluster.start_coordinator()
-        cluster.start_worker(slots=1, HIGHNOON_PRELOAD="tensorflow,keras")
-    yield cluster
-    cluster.stop()
-    print(cluster.logs())
-
-
-@pytest.fixture
-def books(cluster: Cluster) -> Iterator[Books]:
-    with cluster.books() as books:
-        yield books
+@pytest.fixture(scope="module")
+def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    preload = {"HIGHNOON_PRELOAD": "tensorflow,keras"}
+    with running_cluster(stack, tmp_path_factory.mktemp("checkpoints"), preload, slots=1) as cluster:
+        yield cluster
 
 
 def test_a_killed_training_goes_on_in_the_next_attempt(cluster: Cluster, books: Books) -> None:
@@ -39,7 +28,7 @@ def test_a_killed_training_goes_on_in_the_next_attempt(cluster: Cluster, books: 
 
     # Then its retry trained the third only
     books.assert_balanced(name, 1)
-    first, second = books.studies.attempts(books.studies.get(name).id)
+    first, second = books.attempts(name)
     assert (first.ending, second.ending) == (Ending.KILLED, Ending.COMPLETED)
     assert [epochs_in(cluster, number) for number in (0, 1)] == [
         ["attempt 1 has trained epoch 0", "attempt 1 has trained epoch 1", "attempt 1 has trained epoch 2"],

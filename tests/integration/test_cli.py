@@ -82,12 +82,11 @@ def test_a_bad_study_file_is_answered_and_leaves_nothing(
         home, cluster = tmp_path / "home", {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
 
         # When the file is started, and submitted to the cluster
-        start = process("start", str(BAD / name), home=home)
+        start = coordinator("start", str(BAD / name))
         submit = coordinator("submit", str(BAD / name), **cluster)
-        out, err = start.communicate(timeout=60)
 
         # Then both say what, where and what else, on one screen
-        for answer in (submit, Answer(start.returncode, out, err)):
+        for answer in (start, submit):
             assert answer.code == Exit.USER_INPUT, answer.err
             assert answer.err.startswith(f"error: {BAD / name}:\n  ") and MISTAKES[name] in answer.err
             assert answer.out == "" and "Traceback" not in answer.err and len(answer.err.splitlines()) <= 5
@@ -228,7 +227,7 @@ def test_a_terminal_gets_colour_and_a_hanging_indent(tmp_path: Path, colours: bo
     environ = {"TERM": "xterm-256color", "COLUMNS": "60", "NO_COLOR": "" if colours else "1"}
 
     terminal = Terminal("start", "low_above_high.toml", folder=tmp_path, **environ)
-    terminal.read_to_the_end()
+    assert terminal.read_to_the_end() == Exit.USER_INPUT
     shown = terminal.shown
 
     assert shown.startswith("\x1b[1;31merror:" if colours else "\x1b[1merror:")
@@ -237,3 +236,4 @@ def test_a_terminal_gets_colour_and_a_hanging_indent(tmp_path: Path, colours: bo
         "  search_space.x: low 2.0 is above high -2.0 (got",
         "      ['uniform', 2.0, -2.0]). Swap the two.",
     ]
+    assert not (tmp_path / ".highnoon").exists()

@@ -15,30 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from coordinator.stack import Stack
-from shared.access import opened
 from shared.exits import Exit
-from tests.cluster import PERIODS, Cluster
+from tests.cluster import PERIODS, Cluster, running_cluster
 from tests.command import Terminal, caller, plain
-from tests.conftest import empty_database
 from tests.support import eventually
 
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("live")
-    with redis.Redis.from_url(stack.redis_url) as client:
-        client.flushall()
-    with empty_database(stack) as url:
-        cluster = Cluster(url, stack.redis_url, folder, {"TEST_GO_FOLDER": str(folder)})
-        with opened(url, create=True):
-            cluster.start_coordinator()
-            cluster.start_worker()
+    with running_cluster(stack, folder, {"TEST_GO_FOLDER": str(folder)}) as cluster:
         yield cluster
-        cluster.stop()
-        print(cluster.logs())
 
 
 def environ(cluster: Cluster) -> dict[str, str]:

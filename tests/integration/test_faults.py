@@ -1,14 +1,15 @@
-"""Faults in the middle of a study of 40 trials: each story ends with balanced books."""
+"""Faults in the middle of a study of 40 trials: each story ends with balanced books.
+
+One coordinator and one node serve them; a story that kills one of them starts the next.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -16,46 +17,27 @@ import redis
 from coordinator.stack import Stack
 from shared.processes import identify
 from shared.states import Ending, TrialState
-from tests.cluster import Books, Cluster
+from tests.cluster import Books, Cluster, running_cluster
+from tests.conftest import new_stack
 from tests.support import eventually
 
 N_TRIALS = 40
 
 
-@pytest.fixture
-def cluster(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(postgres_url, redis_url, tmp_path)
-    yield cluster
-    cluster.stop()
-    print(cluster.logs())
+@pytest.fixture(scope="module")
+def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(stack, tmp_path_factory.mktemp("faults")) as cluster:
+        yield cluster
 
 
-@pytest.fixture
-def books(cluster: Cluster) -> Iterator[Books]:
-    with cluster.books() as books:
-        yield books
-
-
-def begin(cluster: Cluster, books: Books, objective: str = "slow", n_trials: int = N_TRIALS) -> str:
+def begin(cluster: Cluster, books: Books, name: str) -> None:
     """A study in its middle: some trials are closed, some run, some wait."""
-    cluster.start_coordinator()
-    cluster.start_worker()
-    name = eventually(lambda: _submitted(cluster, objective, n_trials), 30)
+    cluster.submit_here("slow", N_TRIALS, name=name)
     eventually(lambda: books.closed(name) >= 4, 60, what="four trials are closed")
-    return name
 
 
-def _submitted(cluster: Cluster, objective: str, n_trials: int, **keys: Any) -> str | None:
-    try:
-        return cluster.submit(objective, n_trials, **keys)
-    except AssertionError as refused:
-        # The coordinator has not made the tables yet.
-        assert "yet: start a coordinator" in str(refused)
-        return None
-
-
-def test_a_study_without_faults(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
+def test_a_study_without_faults(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, N_TRIALS)
     trials = books.trials(name)
@@ -63,11 +45,9 @@ def test_a_study_without_faults(cluster: Cluster, books: Books) -> None:
     assert all(trial.state is TrialState.COMPLETE and len(trial.reports) == 1 for trial in trials)
 
 
-def test_a_real_pruner_prunes_through_the_whole_chain(cluster: Cluster, books: Books) -> None:
-    cluster.start_coordinator()
-    cluster.start_worker()
+def test_a_real_pruner_prunes_through_the_whole_chain(cluster: Cluster, books: Books, name: str) -> None:
     pruner = {"name": "median", "n_startup_trials": 3}
-    name = eventually(lambda: _submitted(cluster, "reports_and_prunes", 20, pruner=pruner), 30)
+    cluster.submit_here("reports_and_prunes", 20, name=name, pruner=pruner)
     books.wait_until_over(name)
     books.assert_balanced(name, 20)
     trials = books.trials(name)
@@ -77,12 +57,12 @@ def test_a_real_pruner_prunes_through_the_whole_chain(cluster: Cluster, books: B
     assert {trial.state for trial in trials} == {TrialState.PRUNED, TrialState.COMPLETE}
 
 
-def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
+def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
     os.kill(cluster.a_running_slot()["trial_group"], signal.SIGKILL)
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
-    attempts = books.studies.attempts(books.studies.get(name).id)
+    attempts = books.attempts(name)
     killed = [attempt for attempt in attempts if attempt.ending is Ending.KILLED]
     assert [(attempt.signal, attempt.cause) for attempt in killed] == [("SIGKILL", "signal")]
     trials = {trial.number: trial for trial in books.trials(name)}
@@ -92,23 +72,23 @@ def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books) -> None:
     assert trials[retry.trial_number].params == trials[killed[0].trial_number].params, "the same point is tried again"
 
 
-def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
+def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
     note = cluster.a_running_slot()
     os.kill(note["pid"], signal.SIGKILL)
     eventually(lambda: identify(note["trial_group"]) is None, what="its trial is gone")
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
-    lost = [attempt for attempt in books.studies.attempts(books.studies.get(name).id) if attempt.ending is Ending.LOST]
+    lost = [attempt for attempt in books.attempts(name) if attempt.ending is Ending.LOST]
     assert [attempt.message for attempt in lost] == [
         f"its supervisor (pid {note['pid']} on {os.uname().nodename}) died"
     ], "the agent lets go at once; nobody waits for the reaper"
 
 
-def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
+def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
     notes = cluster.slots() or [cluster.a_running_slot()]
-    cluster.kill(cluster.processes[1])
+    cluster.kill(cluster.latest("workers"))
     for note in notes:
         eventually(lambda note=note: identify(note["pid"]) is None, what="supervisors follow their agent")
         eventually(lambda note=note: identify(note["trial_group"]) is None, what="trials follow theirs")
@@ -117,17 +97,17 @@ def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books) -> None:
     books.assert_balanced(name, N_TRIALS)
 
 
-def test_kill_9_of_the_coordinator(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
-    cluster.kill(cluster.processes[0])
+def test_kill_9_of_the_coordinator(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
+    cluster.kill(cluster.latest("coordinator"))
     cluster.start_coordinator()
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
     assert len(books.trials(name)) == N_TRIALS, "no attempt was lost"
 
 
-def test_flushall_on_redis(cluster: Cluster, books: Books) -> None:
-    name = begin(cluster, books)
+def test_flushall_on_redis(cluster: Cluster, books: Books, name: str) -> None:
+    begin(cluster, books, name)
     with redis.Redis.from_url(cluster.redis_url) as client:
         client.flushall()
     books.wait_until_over(name)
@@ -135,18 +115,18 @@ def test_flushall_on_redis(cluster: Cluster, books: Books) -> None:
     assert len(books.trials(name)) == N_TRIALS, "no trial ran twice"
 
 
-def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(cluster: Cluster, books: Books) -> None:
+def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(
+    cluster: Cluster, books: Books, name: str
+) -> None:
     # Given a supervisor that is stopped in the middle of its trial
-    name = begin(cluster, books)
+    begin(cluster, books, name)
     note = cluster.a_running_slot()
     os.kill(note["pid"], signal.SIGSTOP)
-    study_id = books.studies.get(name).id
 
     # When its lease is reaped, and only then it wakes
     def reaped() -> bool:
         return any(
-            attempt.ticket_id == note["ticket"] and attempt.ending is Ending.LOST
-            for attempt in books.studies.attempts(study_id)
+            attempt.ticket_id == note["ticket"] and attempt.ending is Ending.LOST for attempt in books.attempts(name)
         )
 
     try:
@@ -163,12 +143,12 @@ def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(cl
 def test_postgres_away_for_longer_than_a_lease(tmp_path: Path) -> None:
     # Given a stack of its own, and a study whose running trials wait for a sign
     go = tmp_path / "go"
-    with tempfile.TemporaryDirectory(prefix="highnoon-outage-") as home, Stack(Path(home)) as stack:
+    with new_stack() as stack:
         cluster = Cluster(stack.database_url, stack.redis_url, tmp_path, {"TEST_GO_FILE": str(go)})
         try:
             cluster.start_coordinator()
             cluster.start_worker()
-            name = eventually(lambda: _submitted(cluster, "patient", N_TRIALS), 30)
+            name = eventually(lambda: _submitted(cluster), 30)
             eventually(lambda: len(cluster.slots()) == 2, 60, what="two trials are running")
             running = cluster.slots()
 
@@ -184,13 +164,22 @@ def test_postgres_away_for_longer_than_a_lease(tmp_path: Path) -> None:
 
                 # Then no healthy attempt was reaped
                 books.assert_balanced(name, N_TRIALS)
-                attempts = books.studies.attempts(books.studies.get(name).id)
+                attempts = books.attempts(name)
                 assert [attempt for attempt in attempts if attempt.ending is Ending.LOST] == []
                 assert {note["ticket"] for note in running} <= {a.ticket_id for a in attempts if a.attempt == 1}
                 assert len(books.trials(name)) == N_TRIALS
         finally:
             cluster.stop()
             print(cluster.logs())
+
+
+def _submitted(cluster: Cluster) -> str | None:
+    try:
+        return cluster.submit("patient", N_TRIALS)
+    except AssertionError as refused:
+        # The coordinator has not made the tables yet.
+        assert "yet: start a coordinator" in str(refused)
+        return None
 
 
 def wait_out(seconds: float) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import optuna
 import pytest
-import redis
 
 from coordinator.actions import Performer
 from coordinator.metrics import Deeds
@@ -26,47 +25,22 @@ from coordinator.stack import Stack
 from shared.access import Access, opened
 from shared.broker import Broker
 from shared.errors import StudyConflict
-from shared.ledger.attempts import AttemptRecord
 from shared.settings import load_settings
 from shared.states import Ending, StudyState, TicketState, TrialState
-from tests.cluster import Books, Cluster
-from tests.conftest import SHORT_PERIODS, empty_database
+from tests.cluster import Books, Cluster, running_cluster
+from tests.conftest import SHORT_PERIODS
 from tests.support import eventually
 
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("lifecycle")
-    with redis.Redis.from_url(stack.redis_url) as client:
-        client.flushall()
-    with empty_database(stack) as database_url:
-        cluster = Cluster(database_url, stack.redis_url, folder, {"TEST_GO_FOLDER": str(folder)})
-        with opened(database_url, create=True):
-            cluster.start_coordinator()
-            cluster.start_worker()
+    with running_cluster(stack, folder, {"TEST_GO_FOLDER": str(folder)}) as cluster:
         yield cluster
-        cluster.stop()
-        print(cluster.logs())
-
-
-@pytest.fixture(scope="module")
-def books(cluster: Cluster) -> Iterator[Books]:
-    with cluster.books() as books:
-        yield books
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A study of the test's own name."""
-    return str(request.node.name).removeprefix("test_")
 
 
 def say_go(cluster: Cluster, name: str) -> None:
     (cluster.folder / name).touch()
-
-
-def attempts_of(books: Books, name: str) -> list[AttemptRecord]:
-    return books.studies.attempts(books.studies.get(name).id)
 
 
 def states_of(books: Books, name: str) -> dict[TicketState, int]:
@@ -101,13 +75,13 @@ def test_pause_lets_running_trials_end_and_starts_nothing_until_resume(
     eventually(lambda: states_of(books, name) == paused, 30, what="what was queued waits again")
     cluster.submit_here("noop", 4, name=f"{name}-beside")
     books.wait_until_over(f"{name}-beside")
-    assert states_of(books, name) == paused and len(attempts_of(books, name)) == 2
+    assert states_of(books, name) == paused and len(books.attempts(name)) == 2
 
     # And resume goes on with it
     assert cluster.cli("resume", name).returncode == 0
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 6)
-    assert {attempt.attempt for attempt in attempts_of(books, name)} == {1}
+    assert {attempt.attempt for attempt in books.attempts(name)} == {1}
 
 
 def test_what_is_asked_of_a_paused_study_does_not_wake_it(cluster: Cluster, books: Books, name: str) -> None:
@@ -136,7 +110,7 @@ def test_cancel_stops_running_trials_and_drops_the_rest(cluster: Cluster, books:
     record = books.wait_until_over(name)
     assert (record.state, record.stop_reason) == (StudyState.CANCELLED, "cancelled")
     assert states_of(books, name) == {TicketState.CLOSED: 2, TicketState.CANCELLED: 4}
-    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.CANCELLED] * 2
+    assert [attempt.ending for attempt in books.attempts(name)] == [Ending.CANCELLED] * 2
     assert [trial.state for trial in books.trials(name)] == [TrialState.FAIL] * 2
 
     with pytest.raises(StudyConflict, match="was cancelled"):
@@ -148,7 +122,7 @@ def test_cancel_ends_trials_that_do_not_listen(cluster: Cluster, books: Books, n
     wait_until_running(books, name, 2)
     assert books.studies.cancel(books.studies.get(name).id)
     assert books.wait_until_over(name).state is StudyState.CANCELLED
-    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.CANCELLED] * 2
+    assert [attempt.ending for attempt in books.attempts(name)] == [Ending.CANCELLED] * 2
     assert {trial.state for trial in books.trials(name)} == {TrialState.FAIL}
 
 
@@ -158,14 +132,14 @@ def test_retry_gives_each_failed_trial_one_more_attempt_at_the_same_point(
     cluster.submit_here("fails_for_half", 8, name=name)
     books.wait_until_over(name)
     books.assert_balanced(name, 8)
-    failed = {a.ticket_id: a for a in attempts_of(books, name) if a.ending is Ending.FAILED}
+    failed = {a.ticket_id: a for a in books.attempts(name) if a.ending is Ending.FAILED}
     assert 0 < len(failed) < 8
 
     done = cluster.cli("retry", name)
     assert done.stdout.strip() == f"study {name}: {len(failed)} trials wait for another attempt"
     books.wait_until_over(name)
     books.assert_balanced(name, 8)
-    attempts, trials = attempts_of(books, name), {trial.number: trial for trial in books.trials(name)}
+    attempts, trials = books.attempts(name), {trial.number: trial for trial in books.trials(name)}
     assert Counter(attempt.attempt for attempt in attempts) == {1: 8, 2: len(failed)}
     for second in [attempt for attempt in attempts if attempt.attempt == 2]:
         first = failed[second.ticket_id]
@@ -223,7 +197,7 @@ def test_what_may_change_between_two_submissions_holds_for_running_nodes(
     cluster.submit_here("hangs", 2, name=name, trial_timeout=0.4)
     books.wait_until_over(name)
     # Then they hold for what follows
-    messages = [attempt.message for attempt in attempts_of(books, name)]
+    messages = [attempt.message for attempt in books.attempts(name)]
     assert messages == ["over trial_timeout (0.2 s)", "over trial_timeout (0.4 s)"]
 
 
@@ -248,7 +222,7 @@ def test_a_grid_that_a_limit_has_stopped_goes_on_with_the_points_that_are_left(
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 41)
     assert {trial.params["x"] for trial in books.trials(name)} == set(range(-20, 21))
-    assert {attempt.ending for attempt in attempts_of(books, name)} == {Ending.COMPLETED, Ending.FAILED}
+    assert {attempt.ending for attempt in books.attempts(name)} == {Ending.COMPLETED, Ending.FAILED}
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -289,14 +263,14 @@ def test_failures_in_a_row_end_a_study(cluster: Cluster, books: Books, name: str
     assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
     closed = states_of(books, name)[TicketState.CLOSED]
     assert 3 <= closed < 2000
-    assert Counter(attempt.ending for attempt in attempts_of(books, name)) == {Ending.FAILED: closed}
+    assert Counter(attempt.ending for attempt in books.attempts(name)) == {Ending.FAILED: closed}
 
 
 def test_trial_timeout_ends_trials_and_the_study_goes_on(cluster: Cluster, books: Books, name: str) -> None:
     cluster.submit_here("hangs_in_c", 3, name=name, trial_timeout=0.3)
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 3)
-    endings = [(attempt.ending, attempt.cause) for attempt in attempts_of(books, name)]
+    endings = [(attempt.ending, attempt.cause) for attempt in books.attempts(name)]
     assert endings == [(Ending.TIMED_OUT, "timeout")] * 3
 
 
@@ -309,7 +283,7 @@ def test_an_objective_that_kills_itself_is_tried_max_attempts_times_with_growing
     cluster.submit_here("kills_itself", 2, name=name)
     books.wait_until_over(name)
     books.assert_balanced(name, 2)
-    attempts = attempts_of(books, name)
+    attempts = books.attempts(name)
     assert {trial.state for trial in books.trials(name)} == {TrialState.FAIL} and len(attempts) == 6
     for ticket_id in {attempt.ticket_id for attempt in attempts}:
         first, second, third = [attempt for attempt in attempts if attempt.ticket_id == ticket_id]
@@ -324,7 +298,7 @@ def test_an_objective_that_kills_its_fork_server_ends_as_one_that_kills_itself(
     cluster.submit_here("kills_its_fork_server", 1, name=name, max_attempts=2)
     books.wait_until_over(name)
     books.assert_balanced(name, 1)
-    assert {(a.ending, a.cause) for a in attempts_of(books, name)} == {(Ending.KILLED, "signal")}
+    assert {(a.ending, a.cause) for a in books.attempts(name)} == {(Ending.KILLED, "signal")}
     # And its supervisor has another fork server for those that follow
     cluster.submit_here("good", 4, name=f"{name}-after")
     books.wait_until_over(f"{name}-after")
@@ -337,7 +311,7 @@ def test_an_objective_that_kills_its_supervisor_does_not_use_up_its_attempts_at_
     cluster.submit_here("kills_its_supervisor", 1, name=name)
     books.wait_until_over(name)
     books.assert_balanced(name, 1)
-    first, second, third = attempts_of(books, name)
+    first, second, third = books.attempts(name)
     assert {a.ending for a in (first, second, third)} == {Ending.LOST}
     assert first.ended_at is not None and second.ended_at is not None
     assert second.started_at - first.ended_at >= 1.0 and third.started_at - second.ended_at >= 2.0
@@ -369,7 +343,7 @@ def test_an_objective_that_breaks_after_its_submission_fails_with_its_name(
 
     # Then they fail and say why, and the node goes on
     books.assert_balanced(name, 4)
-    broken = [attempt for attempt in attempts_of(books, name) if attempt.ending is Ending.FAILED]
+    broken = [attempt for attempt in books.attempts(name) if attempt.ending is Ending.FAILED]
     assert len(broken) == 2
     assert all(attempt.message is not None and message in attempt.message for attempt in broken)
     cluster.submit_here("noop", 2, name=f"{name}-after")
@@ -405,7 +379,7 @@ def test_a_trial_without_isolation_that_cannot_be_ended_takes_its_supervisor_alo
     cluster.submit_here("hangs", 2, name=name, isolation="none", trial_timeout=0.2)
     books.wait_until_over(name)
     books.assert_balanced(name, 2)
-    attempts = attempts_of(books, name)
+    attempts = books.attempts(name)
     assert [attempt.ending for attempt in attempts] == [Ending.TIMED_OUT] * 2
     for attempt in attempts:
         eventually(lambda pid=attempt.pid: not Path(f"/proc/{pid}").exists(), 15, what="the supervisor is gone")
@@ -454,7 +428,7 @@ def test_three_that_act_as_leaders_at_once_do_no_harm(cluster: Cluster, books: B
             other.join()
     assert failures == []
     books.assert_balanced(name, 40)
-    assert [attempt.attempt for attempt in attempts_of(books, name)] == [1] * 40
+    assert [attempt.attempt for attempt in books.attempts(name)] == [1] * 40
     assert "invariant_broken" not in cluster.logs()
 
 

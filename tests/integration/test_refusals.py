@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from celery import Celery
 from sqlalchemy import update
 
@@ -22,7 +21,6 @@ from shared.access import opened
 from shared.bundles import ClusterKey, pack
 from shared.errors import InvalidInput
 from shared.ledger import Bundles, Database, Nodes
-from shared.ledger.attempts import AttemptRecord
 from shared.ledger.schema import bundles
 from shared.messages import RUN_TRIAL_TASK, queue_name
 from shared.settings import load_settings
@@ -30,8 +28,7 @@ from shared.states import Ending
 from shared.study import StudySpec, build_spec
 from shared.submission import submit
 from tests.archives import archived, member
-from tests.cluster import HERE, Books, Cluster
-from tests.conftest import empty_database
+from tests.cluster import HERE, Books, Cluster, running_cluster
 from tests.support import eventually
 
 KEY = "the-key-of-the-cluster-under-test"
@@ -51,32 +48,12 @@ def objective(params):
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A coordinator and one node that may run the objectives of the tests, and bundles of its cluster."""
-    with redis.Redis.from_url(stack.redis_url) as client:
-        client.flushall()
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "allowed").mkdir()
     patterns = f"{HERE}/*.py,{folder}/allowed/*.py"
     environ = {"HIGHNOON_CLUSTER_KEY": KEY, "HIGHNOON_OBJECTIVES": patterns}
-    with empty_database(stack) as database_url:
-        cluster = Cluster(database_url, stack.redis_url, folder, environ=environ)
-        with opened(database_url, create=True):
-            cluster.start_coordinator()
-            cluster.start_worker(slots=1)
+    with running_cluster(stack, folder, environ, slots=1) as cluster:
         yield cluster
-        cluster.stop()
-        print(cluster.logs())
-
-
-@pytest.fixture(scope="module")
-def books(cluster: Cluster) -> Iterator[Books]:
-    with cluster.books() as books:
-        yield books
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A study of the test's own name."""
-    return str(request.node.name).removeprefix("test_")
 
 
 def node_log(cluster: Cluster) -> str:
@@ -91,12 +68,8 @@ def goes_on(cluster: Cluster, books: Books, name: str) -> None:
     """The end of each story."""
     cluster.submit_here("good", 1, name=f"{name}-then")
     books.wait_until_over(f"{name}-then")
-    (attempt,) = attempts(books, f"{name}-then")
+    (attempt,) = books.attempts(f"{name}-then")
     assert attempt.ending is Ending.COMPLETED, attempt
-
-
-def attempts(books: Books, name: str) -> list[AttemptRecord]:
-    return books.studies.attempts(books.studies.get(name).id)
 
 
 def send(cluster: Cluster, task: str, *, serializer: str, kwargs: dict[str, Any]) -> None:
@@ -161,7 +134,7 @@ def test_an_objective_outside_the_list_is_not_imported(
 
     assert not ran.exists()
     books.assert_balanced(name, 2)
-    for attempt in attempts(books, name):
+    for attempt in books.attempts(name):
         assert (attempt.ending, attempt.cause) == (Ending.FAILED, "objective_refused")
         assert f"{tmp_path}/mine.py:objective is none of the objectives" in str(attempt.message)
         assert f"{HERE}/*.py" in str(attempt.message) and "HIGHNOON_OBJECTIVES" in str(attempt.message)
@@ -187,7 +160,7 @@ def signed(archive: bytes) -> str:
 
 def assert_refused(cluster: Cluster, books: Books, name: str, why: str) -> None:
     books.wait_until_over(name)
-    (attempt,) = attempts(books, name)
+    (attempt,) = books.attempts(name)
     assert (attempt.ending, attempt.cause) == (Ending.FAILED, "bundle_refused"), attempt
     assert why in str(attempt.message)
     said(cluster, f"action=bundle_refused study={name}")
@@ -231,7 +204,7 @@ def test_a_signature_vouches_for_the_bundle_and_for_nothing_beside_it(
     outside.write_bytes(OBJECTIVE)
     submit_bundle(cluster, name, archive, signed(archive), objective=str(outside))
     books.wait_until_over(name)
-    assert [attempt.cause for attempt in attempts(books, name)] == ["objective_refused"]
+    assert [attempt.cause for attempt in books.attempts(name)] == ["objective_refused"]
     goes_on(cluster, books, name)
 
 
@@ -263,7 +236,7 @@ def test_a_bundle_of_ours_is_run_and_named_in_each_attempt(
     assert [trial.value for trial in books.trials(name)] == [100.0] * 3
     spec = books.studies.get(name).spec
     assert (spec["bundle"], spec["objective"]) == (bundled.digest, "train.py:objective")
-    assert {attempt.code for attempt in attempts(books, name)} == {spec["code"]} != {None}
+    assert {attempt.code for attempt in books.attempts(name)} == {spec["code"]} != {None}
     unpacked = cluster.folder / "home" / "bundles" / bundled.digest
     assert (unpacked / "lib" / "bias.txt").read_text() == "100"
     assert [path.name for path in unpacked.parent.glob(".*")] == [], "no draft is left"
@@ -276,7 +249,7 @@ def test_a_node_says_once_that_its_code_is_not_what_was_submitted(cluster: Clust
         changed = {**submission.spec.to_json(), "code": "0" * 64, "n_trials": 5}
         access.studies.extend(submission.record.id, changed, n_trials=5)
     books.wait_until_over(name)
-    assert submission.spec.code in {attempt.code for attempt in attempts(books, name)}
+    assert submission.spec.code in {attempt.code for attempt in books.attempts(name)}
     said(cluster, f"action=code_differs study={name}")
     assert node_log(cluster).count(f"action=code_differs study={name}") == 1
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,19 +18,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-import redis
 from sqlalchemy import select
 
 from coordinator.stack import Stack
-from shared.access import opened
 from shared.exits import Exit
 from shared.ledger.attempts import AttemptRecord
 from shared.ledger.nodes import Worker
 from shared.ledger.schema import tickets, workers
 from shared.processes import identify
 from shared.states import Ending, TicketState, WorkerState
-from tests.cluster import Books, Cluster
-from tests.conftest import empty_database
+from tests.cluster import Books, Cluster, running_cluster
+from tests.conftest import new_stack
 from tests.support import eventually
 
 Node = subprocess.Popen[bytes]
@@ -40,15 +37,8 @@ Node = subprocess.Popen[bytes]
 @pytest.fixture(scope="module")
 def served(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster without nodes."""
-    with redis.Redis.from_url(stack.redis_url) as client:
-        client.flushall()
-    with empty_database(stack) as database_url:
-        cluster = Cluster(database_url, stack.redis_url, tmp_path_factory.mktemp("nodes"))
-        with opened(database_url, create=True):
-            cluster.start_coordinator()
+    with running_cluster(stack, tmp_path_factory.mktemp("nodes"), slots=0) as cluster:
         yield cluster
-        cluster.stop()
-        print(cluster.logs())
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +56,6 @@ def cluster(served: Cluster, books: Books, tmp_path: Path) -> Iterator[Cluster]:
     for record in books.studies.all():
         books.studies.cancel(record.id)
     print(cluster.logs())
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A study of the test's own name."""
-    return str(request.node.name).removeprefix("test_")
 
 
 def attempts_of(books: Books, name: str) -> list[AttemptRecord]:
@@ -274,7 +258,7 @@ def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
 
 
 def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="highnoon-late-") as home, Stack(Path(home)) as stack:
+    with new_stack() as stack:
         # Given addresses at which nothing answers
         cluster = Cluster(stack.database_url, stack.redis_url, tmp_path)
         stack.redis.stop()

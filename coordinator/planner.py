@@ -201,11 +201,12 @@ def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
         if _count(load, *open_states) or load.study.id in with_orphans:
             continue
         cancelled = load.study.state is StudyState.CANCELLING
+        ended = "deleted" if load.study.id in snapshot.deleted else "n_trials"
         yield Close(
             study_id=load.study.id,
             name=load.study.name,
             state=StudyState.CANCELLED if cancelled else StudyState.FINISHED,
-            reason="cancelled" if cancelled else "n_trials",
+            reason="cancelled" if cancelled else ended,
         )
 
 

@@ -213,3 +213,10 @@ def test_a_study_that_was_deleted_in_optuna_starts_nothing_more() -> None:
 def test_a_ticket_given_back_after_the_limit_is_stopped_too() -> None:
     stopped = load(stop_reason="timeout", tickets={W: 1})
     assert plan(Snapshot(steady_s=0, loads=(stopped,), queues=cpu(2)), RULES) == [Stop(study_id=1, reason="timeout")]
+
+
+def test_a_study_deleted_in_optuna_says_so_though_nothing_of_it_was_left_to_stop() -> None:
+    snapshot = Snapshot(steady_s=0, loads=(load(tickets={C: 3}),), deleted=frozenset({1}))
+    assert plan(snapshot, RULES) == [
+        Close(study_id=1, name="study-1", state=StudyState.FINISHED, reason="deleted"),
+    ]

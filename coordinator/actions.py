@@ -17,7 +17,7 @@ from coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resen
 from coordinator.quarantine import Quarantine
 from shared.broker import Broker
 from shared.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
-from shared.ledger import Control, Database, Leases, Nodes
+from shared.ledger import Control, Database, Leases, Losses, Nodes
 from shared.ledger.studies import StudyRecord
 from shared.logs import event
 from shared.messages import RunTrial
@@ -46,6 +46,7 @@ class Performer:
     ) -> None:
         self._control = Control(database)
         self._leases = Leases(database)
+        self._losses = Losses(database)
         self._nodes = Nodes(database)
         self._broker = broker
         self._optuna = optuna
@@ -108,7 +109,7 @@ class Performer:
         )
 
     def _reap(self, action: Reap) -> None:
-        disposition = self._leases.lose(
+        disposition = self._losses.lose(
             action.ticket_id, action.attempt, message="its lease ran out", only_expired=True
         )
         if disposition is not None:

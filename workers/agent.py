@@ -16,7 +16,7 @@ import time
 from shared.broker import Broker
 from shared.errors import ServiceUnavailable
 from shared.exits import Exit
-from shared.ledger import Database, Leases, Nodes, Studies
+from shared.ledger import Database, Losses, Nodes, Studies
 from shared.logs import event
 from shared.states import WorkerState
 from workers import kernel
@@ -49,7 +49,7 @@ class Agent:
         self._node = node
         self._database = Database(settings.database_url)
         self._nodes = Nodes(self._database)
-        self._leases = Leases(self._database)
+        self._losses = Losses(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._facts = NodeFacts()
@@ -196,7 +196,7 @@ class Agent:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
         if self._groups is not None:
             self._groups.sweep()
-        disposition = self._leases.lose(
+        disposition = self._losses.lose(
             note.ticket,
             note.attempt,
             message=f"its supervisor (pid {note.pid} on {self._node.host}) died",

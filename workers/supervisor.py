@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from shared.broker import Broker
 from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Bundles, Database, Leases
+from shared.ledger import Bundles, Database, Leases, Losses
 from shared.ledger.leases import Holder
 from shared.logs import event
 from shared.messages import RunTrial
@@ -69,6 +69,7 @@ class Supervisor:
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._database = Database(settings.database_url)
         self._leases = Leases(self._database)
+        self._losses = Losses(self._database)
         self._store = OptunaStore(settings.database_url, create_schema=False)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
@@ -243,7 +244,7 @@ class Supervisor:
     def _let_go(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"
         self._quietly(
-            lambda: self._leases.lose(lease.ticket_id, lease.attempt, message=message, only_expired=False), lease
+            lambda: self._losses.lose(lease.ticket_id, lease.attempt, message=message, only_expired=False), lease
         )
 
     def _persistently(self, step: Callable[[], T]) -> T:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Select, Update, and_, case, exists, insert, select, true, update
+from sqlalchemy import Connection, Select, Update, exists, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import LeaseLost
-from shared.lease import OOM_NEIGHBOUR, Disposition, Lease, LostAttempt, RetryPolicy, Wish, dispose, retry_delay_s
+from shared.lease import OOM_NEIGHBOUR, Lease, LostAttempt, Wish
 from shared.ledger.database import Database
+from shared.ledger.fences import attempt_of, held, waiting_or_cancelled
 from shared.ledger.schema import attempts, db_now, studies, tickets, workers
 from shared.states import Ending, StudyState, TicketState, WorkerState
 from shared.trial import Outcome, Params
@@ -175,7 +175,7 @@ class Leases:
             update(tickets)
             .where(_held(lease))
             .values(
-                state=_waiting_or_cancelled(),
+                state=waiting_or_cancelled(),
                 losses=tickets.c.losses + int(charge and not failed),
                 errors=tickets.c.errors + int(charge and failed),
                 not_before=db_now() + delay_s,
@@ -190,34 +190,6 @@ class Leases:
                 return
             _end_attempt(connection, lease, outcome)
 
-    def lose(self, ticket_id: int, attempt: int, *, message: str, only_expired: bool) -> Disposition | None:
-        """The holder is dead (seen by its agent) or its lease ran out (`only_expired`): retry, or settle as lost.
-
-        None when the attempt is no longer the ticket's lease, or not expired after all.
-        """
-        fence = and_(tickets.c.id == ticket_id, tickets.c.attempt == attempt, tickets.c.state == TicketState.LEASED)
-        expired = tickets.c.lease_expires_at < db_now() if only_expired else true()
-        statement = (
-            select(tickets.c.losses, tickets.c.errors, studies.c.spec)
-            .join(studies, studies.c.id == tickets.c.study_id)
-            .where(fence, expired)
-            .with_for_update(of=tickets)
-        )
-        outcome = Outcome(ending=Ending.LOST, cause="lost", message=message)
-        with self._db.transaction() as connection:
-            row = connection.execute(statement).first()
-            if row is None:
-                return None
-            policy = RetryPolicy(max_attempts=row.spec["max_attempts"], retry_errors=row.spec["retry_errors"])
-            disposition = dispose(outcome, losses=row.losses, errors=row.errors, policy=policy)
-            connection.execute(update(tickets).where(fence).values(_after_loss(disposition, outcome, row.losses)))
-            connection.execute(
-                update(attempts)
-                .where(attempts.c.ticket_id == ticket_id, attempts.c.attempt == attempt)
-                .values(ended_at=db_now(), ending=outcome.ending, cause=outcome.cause, message=message)
-            )
-        return disposition
-
     def close(self, ticket_id: int, attempt: int) -> bool:
         """Optuna knows the settled outcome. Whoever told it closes; the second one touches no row: False."""
         statement = (
@@ -231,32 +203,6 @@ class Leases:
 
 def _was_squeezed_out(ticket_id: int) -> Select[tuple[bool]]:
     return select(exists().where(attempts.c.ticket_id == ticket_id, attempts.c.cause == OOM_NEIGHBOUR))
-
-
-def _held(lease: Lease) -> ColumnElement[bool]:
-    return and_(
-        tickets.c.id == lease.ticket_id,
-        tickets.c.attempt == lease.attempt,
-        tickets.c.state == TicketState.LEASED,
-    )
-
-
-def _attempt(lease: Lease) -> ColumnElement[bool]:
-    return and_(attempts.c.ticket_id == lease.ticket_id, attempts.c.attempt == lease.attempt)
-
-
-def _waiting_or_cancelled() -> ColumnElement[str]:
-    return case((tickets.c.cancel_requested, TicketState.CANCELLED.value), else_=TicketState.WAITING.value)
-
-
-def _after_loss(disposition: Disposition, outcome: Outcome, losses: int) -> dict[str, Any]:
-    charged = {"losses": losses + 1, "lease_expires_at": None}
-    if disposition is Disposition.SETTLE:
-        settled = {"state": TicketState.SETTLED, "ending": outcome.ending, "outcome": outcome.to_json()}
-        return {**charged, **settled, "settled_at": db_now()}
-    not_before = db_now() + retry_delay_s(losses)
-    waiting = {"state": _waiting_or_cancelled(), "worker_id": None, "queued_at": None, "not_before": not_before}
-    return {**charged, **waiting}
 
 
 def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None:
@@ -275,6 +221,14 @@ def _end_attempt(connection: Connection, lease: Lease, outcome: Outcome) -> None
             memory=outcome.memory.to_json() if outcome.memory is not None else None,
         )
     )
+
+
+def _held(lease: Lease) -> ColumnElement[bool]:
+    return held(lease.ticket_id, lease.attempt)
+
+
+def _attempt(lease: Lease) -> ColumnElement[bool]:
+    return attempt_of(lease.ticket_id, lease.attempt)
 
 
 def _put_back_while_paused(connection: Connection, ticket_id: int) -> None:

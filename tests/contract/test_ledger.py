@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from shared.lease import Disposition, Lease, Wish
-from shared.ledger import Bundles, Control, Database, Leases, Nodes, Streaks, Studies
+from shared.ledger import Bundles, Control, Database, Leases, Losses, Nodes, Streaks, Studies
 from shared.ledger.leases import Holder, Progress
 from shared.ledger.schema import attempts, db_now, studies, tickets
 from shared.ledger.schema import bundles as bundle_rows
@@ -39,6 +39,7 @@ class Ledger:
         self.database = Database(url)
         self.database.create_schema()
         self.leases, self.studies = Leases(self.database), Studies(self.database)
+        self.losses = Losses(self.database)
         self.control, self.nodes = Control(self.database), Nodes(self.database)
 
     def study(self, n_trials: int = 1, name: str = "digits", **spec: object) -> StudyRecord:
@@ -136,7 +137,7 @@ def test_the_fence_stops_a_zombie(ledger: Ledger) -> None:
     zombie = ledger.claim(ticket)
     ledger.leases.bind(zombie, trial_id=1, trial_number=0, params={"x": 1}, log_path="log")
     ledger.expire(zombie)
-    assert ledger.leases.lose(ticket, zombie.attempt, message="gone", only_expired=True) is Disposition.RETRY
+    assert ledger.losses.lose(ticket, zombie.attempt, message="gone", only_expired=True) is Disposition.RETRY
     ledger.wait_out_the_pause(ticket)
     holder = ledger.claim(ticket, BERT)
 
@@ -206,7 +207,7 @@ def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
     for _ in range(3):
         ledger.wait_out_the_pause(ticket)
         lease = ledger.claim(ticket)
-        dispositions.append(ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False))
+        dispositions.append(ledger.losses.lose(ticket, lease.attempt, message="died", only_expired=False))
     assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.SETTLE]
     assert ledger.state(ticket) == TicketState.SETTLED
     (settled,) = ledger.control.settled()
@@ -217,7 +218,7 @@ def test_a_living_lease_is_neither_expired_nor_reaped(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     lease = ledger.claim(ticket)
     assert ledger.control.expired() == []
-    assert ledger.leases.lose(ticket, lease.attempt, message="?", only_expired=True) is None
+    assert ledger.losses.lose(ticket, lease.attempt, message="?", only_expired=True) is None
     ledger.expire(lease)
     assert ledger.control.expired() == [(ticket, 1)]
     assert ledger.leases.renew(lease, Progress()) is Wish.CARRY_ON, "an expired lease that nobody reaped can be renewed"
@@ -265,7 +266,7 @@ def test_a_cancelled_ticket_whose_holder_died_is_not_tried_again(ledger: Ledger)
     (ticket,) = ledger.tickets(study)
     lease = ledger.claim(ticket)
     ledger.studies.cancel(study.id)
-    ledger.leases.lose(ticket, lease.attempt, message="died", only_expired=False)
+    ledger.losses.lose(ticket, lease.attempt, message="died", only_expired=False)
     assert ledger.state(ticket) == TicketState.CANCELLED
 
 
@@ -342,7 +343,7 @@ def test_a_lease_carries_the_specification_of_its_moment(ledger: Ledger) -> None
 
 def test_a_lost_ticket_waits_before_its_next_attempt(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(study := ledger.study())
-    ledger.leases.lose(ticket, ledger.claim(ticket).attempt, message="its supervisor died", only_expired=False)
+    ledger.losses.lose(ticket, ledger.claim(ticket).attempt, message="its supervisor died", only_expired=False)
     assert ledger.state(ticket) == TicketState.WAITING
     assert ledger.leases.claim(ticket, BERT, ttl_s=30.0) is None
     assert ledger.control.dispatch(study.id, 1) == []

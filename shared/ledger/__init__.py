@@ -1,10 +1,10 @@
 """The ledger: our own tables beside Optuna's, and every SQL statement that touches them.
 
 PostgreSQL is the truth of the whole system. One file per role: `schema` the tables and the clock, `database` the
-connection, `leases` what a holder may do, `losses` what becomes of a ticket whose holder is gone, `studies` what people
-do, `control` what the coordinator does, `nodes` presence and leadership, `bundles` archives of code, `peaks` what
-trials took of memory, `streaks` how nodes fail, `overview` what a dashboard shows. Stores here decide nothing; decisions are
-made in `shared.lease` and `coordinator.planner`.
+connection, `leases` what a holder may do, `losses` what becomes of a ticket whose holder is gone, `studies` what
+people do, `control` what the coordinator does, `nodes` presence and leadership, `bundles` archives of code, `peaks`
+what trials took of memory, `streaks` how nodes fail, `overview` what a dashboard shows. Stores here decide nothing;
+decisions are made in `shared.lease` and `coordinator.planner`.
 """
 
 from shared.ledger.bundles import Bundles

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from benchmarks.memory import TINY, measured
+from benchmarks.forecast import TINY, measured
 from highnoon.models.memory import forecast_memory
 
 

@@ -94,12 +94,14 @@ def measure_forks(count: int) -> None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
+    from workers import huge_pages
     from workers.forkserver import ForkServer
     from workers.launch import launch
     from workers.output import Output
     from workers.trial_process import Assignment
 
     forked, ready = [], []
+    huge_pages.gather()  # as the pool does
     forks = ForkServer()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):

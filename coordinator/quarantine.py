@@ -30,8 +30,8 @@ def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine
             causes = ", ".join(f"{cause} {count}" for cause, count in streak.causes.items())
             yield Quarantine(
                 worker_id=streak.worker_id,
-                reason=f"its last {streak.length} attempts failed ({causes}), "
-                f"of the other nodes' {streak.others_ended} at the same studies {streak.others_failed}",
+                reason=f"its last {streak.length} attempts failed ({causes}); "
+                f"on other nodes {streak.others_failed} of {streak.others_ended}",
             )
 
 

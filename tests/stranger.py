@@ -1,7 +1,7 @@
-"""A stranger: somebody who reaches a port and has no credential. Finds what listens, and tells what answers him.
+"""A stranger: somebody who reaches a port and has no credential. Finds what listens, and tells what answers.
 
-He speaks HTTP, Redis and PostgreSQL to every port, whatever it is meant for. A refusal is no answer, but it tells which
-protocol is spoken there.
+Every port is spoken to in Redis, HTTP and PostgreSQL, whatever it is meant for. A refusal is no answer, but it tells
+which protocol is spoken there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,14 @@ def _line(host: str, port: int, question: str) -> bytes:
 def _by_http(host: str, port: int, paths: Iterable[str]) -> Heard | None:
     answered = set()
     with httpx.Client(base_url=f"http://{host}:{port}", timeout=10, trust_env=False) as client:
-        for path in ("/", *paths):
+        for path, method in product(("/", *paths), ("GET", "POST", "DELETE")):
             try:
-                answer = client.get(path)
+                answer = client.request(method, path)
             except httpx.TransportError:
                 return None
             leads_to_login = answer.is_redirect and answer.headers["location"].startswith("/login")
             if answer.status_code not in _REFUSALS and not leads_to_login:
-                answered.add(path)
+                answered.add(path if method == "GET" else f"{method} {path}")
     return Heard("http", frozenset(answered))
 
 

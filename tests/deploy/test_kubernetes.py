@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -57,6 +59,25 @@ def test_every_manifest_fits_its_schema(resource: dict[str, Any]) -> None:
 def test_every_manifest_is_part_of_the_kustomization() -> None:
     listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
     assert sorted(listed) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
+def test_kustomize_puts_it_together() -> None:
+    """Every image is one that the kustomization names, every pod gets the addresses that it generates."""
+    built = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    resources = list(yaml.safe_load_all(built.stdout))
+    assert {resource["metadata"].get("namespace", "highnoon") for resource in resources} == {"highnoon"}
+    generated = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "ConfigMap"}
+    containers = [
+        resource["spec"]["template"]["spec"]["containers"][0]
+        for resource in resources
+        if resource["kind"] == "Deployment"
+    ]
+    assert len(containers) == len(PODS)
+    for container in containers:
+        assert container["image"].startswith("registry.example.org/highnoon-")
+        assert {source["configMapRef"]["name"] for source in container["envFrom"]} <= generated
 
 
 @pytest.mark.parametrize("name", PODS)

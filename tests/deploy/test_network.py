@@ -27,6 +27,7 @@ from shared.states import Ending
 from tests.cluster import Books, Cluster
 from tests.support import eventually
 
+ROOT = Path(__file__).parents[2]
 SWITCH, OPERATOR, OPERATORS_ADDRESS = "hn-switch", "hn-operator", "10.77.0.1/24"
 SERVICES, WORKERS = "hn-services", ("hn-a", "hn-b")
 HOSTS = {SERVICES: "10.77.0.2", "hn-a": "10.77.0.3", "hn-b": "10.77.0.4"}
@@ -100,7 +101,7 @@ def _on(host: str, *arguments: str) -> list[str]:
 def _services(folder: Path) -> Iterator[dict[str, str]]:
     """The addresses of PostgreSQL and Redis on their host, as the others reach them."""
     argv = _on(SERVICES, "tests.deploy.services_host", str(folder / SERVICES), HOSTS[SERVICES])
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         try:
             yield json.loads(process.stdout.readline())

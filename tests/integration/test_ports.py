@@ -155,10 +155,16 @@ def _own_addresses() -> list[str]:
     return [one.address for one in found if one.family == socket.AF_INET and not one.address.startswith("127.")]
 
 
-# --- and the stranger has ears ----------------------------------------------------------------------------------------
+# --- and strangers have ears ------------------------------------------------------------------------------------------
 
 
 class _Open(BaseHTTPRequestHandler):
+    def do_DELETE(self) -> None:
+        self.send_error(401)
+
+    def do_POST(self) -> None:
+        self.send_error(204 if self.path == "/other" else 403)
+
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/metrics" else 404)
         self.end_headers()
@@ -188,9 +194,9 @@ def _open_redis() -> Iterator[int]:
             server.terminate()
 
 
-def test_he_hears_what_is_open() -> None:
+def test_a_stranger_hears_what_is_open() -> None:
     with _open_http() as port:
-        assert hear("127.0.0.1", port, ["/metrics", "/other"]) == Heard("http", frozenset({"/metrics"}))
+        assert hear("127.0.0.1", port, ["/metrics", "/other"]) == Heard("http", frozenset({"/metrics", "POST /other"}))
     with _open_redis() as port:
         heard = hear("127.0.0.1", port, [])
         assert heard.protocol == "redis" and {"PING", "INFO", "FLUSHALL"} <= heard.answered

@@ -11,7 +11,7 @@ from coordinator.commands.arguments import StudyName
 from coordinator.commands.ledger import ledger
 
 TrialNumbers = Annotated[
-    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="[TRIAL]...")
+    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
 ]
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from typing_extensions import Self
 
 from coordinator.progress import Standing, bar, summary
-from coordinator.report import aligned, spelled_bytes, spelled_s
+from coordinator.report import aligned, spelled_bytes, spelled_s, spelled_waiting
 from shared.access import Access
 from shared.ledger import Nodes, Overview
 from shared.ledger.overview import RunningAttempt
@@ -114,7 +114,7 @@ def _rest(standing: Standing, slots: Slots, shown: int) -> str:
     parts = [
         f"… and {hidden} more" if hidden else "",
         f"{slots.busy} of {slots.total} slots busy" if slots.total else "no worker is there",
-        f"{waiting} trials wait" if waiting else "nothing waits",
+        spelled_waiting(waiting) if waiting else "nothing waits",
         "paused" if standing.record.state == "paused" else "",
         "Ctrl-C leaves",
     ]

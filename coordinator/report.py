@@ -46,6 +46,11 @@ def spelled_s(seconds: float | None) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def spelled_waiting(count: int) -> str:
+    """1 trial waits, 3 trials wait."""
+    return f"{count} trial waits" if count == 1 else f"{count} trials wait"
+
+
 def spelled_bytes(count: int | None) -> str:
     """A size: 640 MB, 3.9 GB."""
     if count is None:

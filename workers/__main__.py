@@ -31,19 +31,23 @@ def about() -> None:
 @app.command()
 def start(
     queues: Annotated[
-        str | None, typer.Option(help="Resources to serve, comma-separated: cpu, gpu. Default: cpu, with --gpus gpu.")
+        str | None,
+        typer.Option(help="Resources to serve, with commas: cpu, gpu. Default: cpu, with --gpus gpu.", metavar="NAMES"),
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="Trials at a time. Default: one per two cores.", min=1)] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Trials at a time. Default: one per two cores.", min=1, metavar="N")
+    ] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing waits or runs, for machines on loan.")
     ] = False,
     gpus: Annotated[
-        str | None, typer.Option(help="Pin each slot to a GPU: all, or numbers or UUIDs with commas.")
+        str | None, typer.Option(help="Pin each slot to a GPU: all, or numbers or UUIDs with commas.", metavar="GPUS")
     ] = None,
-    slots_per_gpu: Annotated[int, typer.Option(help="Trials at a time on each of these GPUs.", min=1)] = 1,
+    slots_per_gpu: Annotated[int, typer.Option(help="Trials at a time on each of these GPUs.", min=1, metavar="N")] = 1,
 ) -> None:
-    """Serves trials until SIGTERM or Ctrl-C; the first drains, the second ends at once.
+    """Serve trials until SIGTERM or Ctrl-C.
 
+    The first of them drains, the second ends at once.
     Needs HIGHNOON_DATABASE_URL and HIGHNOON_REDIS_URL, and HIGHNOON_OBJECTIVES or HIGHNOON_CLUSTER_KEY.
 
     Example: python -m workers start --queues cpu --slots 4

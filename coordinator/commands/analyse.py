@@ -28,7 +28,7 @@ Kind = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="A .html, .png, .svg, .pdf or .json. Default: STUDY-KIND.html", metavar="FILE"),
+    typer.Option("--output", "-o", help="Default: STUDY-KIND.html. Also .png, .svg, .pdf and .json.", metavar="FILE"),
 ]
 Params = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="[DIR]")]
+DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="DIR")]
 
 
 def init_deploy(folder: DeployFolder = Path("deploy")) -> None:

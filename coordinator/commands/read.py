@@ -20,7 +20,7 @@ _FORMATS = ("json", "yaml", "toml", "python", "env")
 
 MaybeStudy = Annotated[
     str | None,
-    typer.Argument(help="The study's name. Default: the one that runs.", metavar="[STUDY]", autocompletion=study_names),
+    typer.Argument(help="The study's name. Default: the one that runs.", metavar="STUDY", autocompletion=study_names),
 ]
 AsFormat = Annotated[
     str | None,

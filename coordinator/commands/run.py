@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MaybeStudyFile = Annotated[
     Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
 ]
-Workers = Annotated[int | None, typer.Option(help="Trials at a time, here. Default: one per core.", min=1)]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time, here. Default: one per core.", min=1, metavar="N")]
 BundleDir = Annotated[
     Path | None, typer.Option("--bundle", help="Send this folder along as the code that workers run.", metavar="DIR")
 ]
@@ -35,7 +35,7 @@ Callbacks = Annotated[
         metavar="FILE.py:NAME",
     ),
 ]
-ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")]
+ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
 
 
 def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: TrialsInAll = None) -> None:

@@ -11,7 +11,7 @@ from coordinator.commands.arguments import StudyName
 from coordinator.commands.ledger import ledger
 
 TrialNumbers = Annotated[
-    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="[TRIAL]...")
+    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
 ]
 
 
@@ -53,6 +53,7 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
 
     Example: python -m coordinator retry digits 3 7
     """
+    from coordinator.report import spelled_waiting
     from shared.states import Ending
 
     failed = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST)
@@ -60,4 +61,4 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
         record = access.study(study)
         count = access.studies.retry(record.id, endings=failed, numbers=tuple(numbers or ()))
         require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
-    typer.echo(f"study {study}: {count} trials wait for another attempt")
+    typer.echo(f"study {study}: {spelled_waiting(count)} for another attempt")

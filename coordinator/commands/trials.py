@@ -11,6 +11,7 @@ import typer
 from coordinator.commands.answers import print_json, print_table, tell
 from coordinator.commands.arguments import AsJson, StudyName, TrialNumber, mistake
 from coordinator.commands.ledger import ledger
+from shared.errors import nearest
 from shared.exits import Exit
 from shared.states import Ending, TrialState
 from shared.terminal import open_console
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from shared.ledger.attempts import AttemptRecord
     from shared.ledger.studies import StudyRecord
 
-State = Annotated[TrialState | None, typer.Option(help="Only trials in this state.", case_sensitive=False)]
+STATES = tuple(state.lower() for state in TrialState)
+
+State = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Only trials in this state: {', '.join(STATES)}.", metavar="STATE", autocompletion=lambda: list(STATES)
+    ),
+]
 Sort = Annotated[
     str,
     typer.Option(
@@ -54,9 +62,12 @@ def trials(
     from coordinator.ordering import ordered
     from coordinator.report import trial_object, trials_table
 
+    if state is not None and state.lower() not in STATES:
+        raise mistake("--state", "is no state of a trial", state, nearest(state, STATES))
+    states = None if state is None else (TrialState(state.upper()),)
     with ledger() as access:
         record = access.study(study)
-        found = access.optuna(record).trials(states=None if state is None else (state,))
+        found = access.optuna(record).trials(states=states)
         attempts = access.studies.attempts(record.id)
     names = list(record.spec["search_space"])
     rows = ordered(found, sort, names=names, maximize=record.spec["direction"] == "maximize", reverse=reverse)
@@ -65,7 +76,7 @@ def trials(
         print_json([trial_object(trial) for trial in shown])
         return
     if not shown:
-        of_state = "" if state is None else f" in state {state}"
+        of_state = "" if state is None else f" in state {state.upper()}"
         tell(f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is")
         return
     print_table(trials_table(shown, notes(attempts), open_console()))

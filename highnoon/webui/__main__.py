@@ -15,10 +15,15 @@ from shared.terminal import open_console, say
 
 
 def _run(
-    host: Annotated[str, typer.Option(help="Where to listen. Anything but loopback asks for a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Anything but loopback asks for a token.", metavar="ADDRESS")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535, metavar="PORT")] = 8000,
     storage: Annotated[
-        str | None, typer.Option(help="A database. Default: HIGHNOON_DATABASE_URL, else the stack of HIGHNOON_HOME.")
+        str | None,
+        typer.Option(
+            help="A database. Default: HIGHNOON_DATABASE_URL, else the stack of HIGHNOON_HOME.", metavar="URL"
+        ),
     ] = None,
 ) -> None:
     """Serve the dashboard at /hpo until Ctrl-C.

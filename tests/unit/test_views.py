@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,8 @@ def test_the_board_stays_on_the_screen_and_says_what_it_hides() -> None:
 
 def test_the_board_explains_why_nothing_runs_and_ends_with_the_study() -> None:
     nobody = Slots(running=[], total=0, busy=0)
+    last = replace(standing(), counts=replace(COUNTS, by_state={TicketState.WAITING: 1}))
+    assert screen(last, nobody)[-1] == "no worker is there; 1 trial waits; Ctrl-C leaves"
     assert "no worker is there" in screen(standing(), nobody)[-1]
     assert "paused" in screen(standing(StudyState.PAUSED), nobody)[-1]
     assert len(screen(standing(StudyState.FINISHED), nobody)) == 2

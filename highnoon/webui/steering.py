@@ -105,8 +105,8 @@ class Steering:
         access = self.library.access()
         access.studies.delete(record.id)
         access.store.delete_study(study.name)
-        Bundles(access.database).drop_unused()
         self.library.drop(study.name)
+        Bundles(access.database).drop_unused()
 
     @property
     def _studies(self) -> Studies:

@@ -31,7 +31,8 @@ def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/opt/highnoon/bin/python", sys.executable))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # It also looks at units of this machine that ours is ordered after, which are not our business.
+    assert done.returncode == 0 and unit.name not in done.stderr, done.stderr
 
 
 @needs_systemd

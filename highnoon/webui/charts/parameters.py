@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from highnoon.webui.charts.figure import Figure, Json, Question, nothing, scatter
+from highnoon.webui.charts.figure import Figure, Json, Question, bar_width, nothing, scatter
 from highnoon.webui.charts.scales import Scale, axis_of, coordinates, mark, ticked
 from highnoon.webui.charts.thinning import clip, every, left_out, thinned_trials
 from highnoon.webui.charts.values import completed_trials, ranked_trials, spelled, value_of, valued_points
@@ -138,6 +138,7 @@ def importance(asked: Question) -> Figure:
         "x": [share for _, share in ranked],
         "text": [f"{share:.0%}" for _, share in ranked],
         "textposition": "auto",
+        "width": bar_width(len(ranked)),
         "marker": {"color": "$accent"},
         "hoverinfo": "skip",
     }

@@ -27,24 +27,27 @@ function coloured(value) {
 
 function layoutOf(figure, plot) {
   const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
+  const isNarrow = plot.clientWidth < 640;
   const hasLegend = figure.layout.showlegend !== false && figure.data.filter((trace) => trace.showlegend !== false).length > 1;
   const layout = {
+    hovermode: "closest",
     width: plot.clientWidth,
     height: 320,
-    margin: { l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24 },
+    ...coloured(figure.layout),
+    margin: {
+      l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24,
+      ...(isNarrow ? {} : figure.layout.margin),
+    },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: color("text") },
     hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("text") } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: color("muted") } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("accent") },
-    hovermode: "closest",
-    ...coloured(figure.layout),
   };
   for (const key of Object.keys({ xaxis: 1, yaxis: 1, ...layout })) {
     if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
   }
-  const isNarrow = plot.clientWidth < 640;
   // A slanted label of the last axis would not fit beside it, and plotly leaves such ones out.
   if (isNarrow && layout.xaxis.ticktext?.length > 3) layout.xaxis.tickangle = -90;
   if (layout.grid && isNarrow) {

@@ -29,7 +29,8 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
 
     `storage` is the cluster's database, by default HIGHNOON_DATABASE_URL, else what `coordinator start` runs here.
     Trials that had ended before come first, by number. `study.stop()` pauses the study: nothing new begins, and this
-    call ends. What a callback raises is logged. Raises UnknownStudy; an outage of the database is waited for.
+    call ends. What a callback raises is logged. Raises UnknownStudy, and ServiceUnavailable for a database that no
+    coordinator has used; an outage of it is waited for.
     """
     from shared.access import opened
     from shared.studies.callbacks import Announcer
@@ -41,6 +42,7 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
         raise InvalidInput("follow()", problems)
     address = _database(load_settings()) if storage is None else normalise(storage, key="storage")
     with opened(address) as access:
+        access.database.check_schema()
         record = access.study(study_name)
         _follow(study_name, access, Announcer(access.optuna(record), called))
 

@@ -53,9 +53,10 @@ class Library:
             if self._open is not None and self._open[0] == url:
                 return self._open[1]
             self._drop()
-            stack = ExitStack()
-            access = stack.enter_context(opened(url))
-            self._open = (url, access, stack)
+            with ExitStack() as stack:
+                access = stack.enter_context(opened(url))
+                access.store  # noqa: B018 - a database without studies is told of at once, whatever is asked for
+                self._open = (url, access, stack.pop_all())
             return access
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import optuna
 import pytest
 
 from coordinator.stack import Stack
@@ -30,6 +31,7 @@ PAGES = {
     "studies": "/hpo",
     "study": "/hpo/studies/digits",
     "fresh": "/hpo/studies/fresh",
+    "external": "/hpo/studies/plain%20optuna",
     "trials": "/hpo/studies/digits/trials",
     "trial": "/hpo/studies/digits/trials/7",
     "new": "/hpo/new?like=digits",
@@ -56,6 +58,12 @@ _COVERED = """[...document.querySelectorAll('.js-plotly-plot')].filter((plot) =>
         a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom));
 }).map((plot) => plot.closest('figure').dataset.name)"""
 
+_FITTED = """[...document.querySelectorAll('.js-plotly-plot')].every((plot) => {
+    const [place, drawn] = [plot.closest('figure'), plot.querySelector('.main-svg')]
+        .map((e) => e.getBoundingClientRect());
+    return Math.abs(drawn.width - plot.clientWidth) < 2 && drawn.height >= 220 && drawn.bottom < place.bottom;
+})"""
+
 # Drawings are plotly's own, and their content is in tables as well.
 _AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((told) => told.violations
     .filter((one) => ['serious', 'critical'].includes(one.impact))
@@ -68,7 +76,18 @@ def url(stack: Stack) -> Iterator[str]:
         make_study(url, "digits", n_trials=80, done=60, running=4)
         with opened(url) as books:
             submit(spec_of("fresh"), books)
+        _make_plain_study(url)
         yield url
+
+
+def _make_plain_study(url: str) -> None:
+    """Another program's, with names and choices that do not know how narrow a screen may be."""
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("a_categorical_parameter_with_long_choices", ["a long choice of words", "short", "b"])
+        return trial.suggest_float("learning_rate_of_the_second_optimizer_group", 1e-5, 1, log=True)
+
+    optuna.create_study(study_name="plain optuna", storage=url, direction="maximize").optimize(objective, n_trials=8)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +171,16 @@ def test_figures_keep_their_words_on_a_narrow_screen(page: Page, address: str) -
     assert page.eval(_COVERED) == [], "buttons lie over a legend or an axis"
     named = "[...document.querySelectorAll('[data-name=parallel] .xtick text')].map((text) => text.textContent)"
     assert page.eval(named) == list(SPACE)
+
+
+def test_figures_follow_the_window(page: Page, address: str) -> None:
+    page.look(1600, height=4000)
+    page.goto(f"{address}/hpo/studies/digits")
+    page.until("document.querySelectorAll('.modebar').length === 9", what="nine figures are drawn")
+
+    for width in (900, 400, 1600):
+        page.look(width, height=7000)
+        page.until(_FITTED, what=f"every figure fits into {width} pixels")
 
 
 def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> None:

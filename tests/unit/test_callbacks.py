@@ -12,7 +12,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, extras
-from shared.errors import InvalidInput, UserInputError
+from shared.errors import InvalidInput, ServiceUnavailable, UserInputError
 
 LOGGERS = {
     "mlflow": lambda: MLflowLogger(),
@@ -66,3 +66,8 @@ def test_follow_says_what_cannot_be_called_and_where_nothing_runs(
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path))
     with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
         hn.callbacks.follow("digits", [print])
+
+
+def test_a_database_that_no_coordinator_has_used_cannot_be_followed(tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailable, match="holds no HighNoon ledger yet: start a coordinator on it"):
+        hn.callbacks.follow("digits", [print], storage=f"sqlite:///{tmp_path}/new.db")

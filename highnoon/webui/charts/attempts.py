@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from highnoon.webui.charts.figure import Figure, Question, nothing, scatter
+from highnoon.webui.charts.figure import Figure, Question, bar_width, nothing, scatter
 from highnoon.webui.charts.thinning import left_out
 from highnoon.webui.formats import duration
 from highnoon.webui.snapshot import cause_of, ending_of
@@ -72,6 +72,7 @@ def outcomes(asked: Question) -> Figure:
         "x": [count for _, _, count in ranked],
         "text": [f"{count:,}" for _, _, count in ranked],
         "textposition": "auto",
+        "width": bar_width(len(ranked)),
         "hoverinfo": "skip",
         "marker": {"color": [_COLORS.get(str(ending), "$muted") for ending, _, _ in ranked]},
     }

@@ -6,8 +6,8 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from highnoon.webui.charts.figure import Figure, Json, Question, nothing, scatter
-from highnoon.webui.charts.scales import Scale, axis_of, coordinates, mark, ticked
+from highnoon.webui.charts.figure import Figure, Json, Question, bar_width, nothing, scatter
+from highnoon.webui.charts.scales import Scale, axis_of, coordinates, mark, shortened, ticked
 from highnoon.webui.charts.thinning import clip, every, left_out, thinned_trials
 from highnoon.webui.charts.values import completed_trials, ranked_trials, spelled, value_of, valued_points
 
@@ -42,7 +42,7 @@ def slices(asked: Question) -> Figure:
             {**trace, "text": [f"trial {trial.number}" for trial in chosen], "showlegend": False}
             | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         )
-        layout[f"xaxis{suffix}"] = {**axis_of(asked.snapshot.space[name]), "title": {"text": name}}
+        layout[f"xaxis{suffix}"] = {**axis_of(asked.snapshot.space[name]), "title": {"text": shortened(name, 36)}}
         layout[f"yaxis{suffix}"] = {}
         clip(layout[f"yaxis{suffix}"], values, maximize=asked.snapshot.maximize)
     note = f"The stronger the colour, the later the trial. {left_out(len(shown), len(trials))}"
@@ -74,9 +74,12 @@ def parallel(asked: Question) -> Figure:
             {"type": "scatter", "mode": "lines", "name": label, "x": xs, "y": ys, "line": line}
             | {"opacity": opacity, "hoverinfo": "skip"}
         )
+    titles = [shortened(name, 24) for name in names]
     marks = [mark(index, tick, text) for index, name in enumerate(names) for tick, text in spread[name].ticks()]
     layout = {
-        "xaxis": {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": True, "zeroline": False},
+        "xaxis": {"tickvals": list(range(len(names))), "ticktext": titles, "showgrid": True, "zeroline": False},
+        # Half a title stands beside the outermost axes; plotly leaves out what has no room.
+        "margin": {"l": max(50, 4 * len(titles[0])), "r": max(14, 4 * len(titles[-1]))},
         "yaxis": {"visible": False, "range": [-0.06, 1.06]},
         "annotations": marks,
         "hovermode": False,
@@ -138,6 +141,7 @@ def importance(asked: Question) -> Figure:
         "x": [share for _, share in ranked],
         "text": [f"{share:.0%}" for _, share in ranked],
         "textposition": "auto",
+        "width": bar_width(len(ranked)),
         "marker": {"color": "$accent"},
         "hoverinfo": "skip",
     }

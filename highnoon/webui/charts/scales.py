@@ -57,7 +57,7 @@ def coordinates(param: Param, values: Sequence[ParamValue]) -> list[Any]:
 def ticked(scale: Scale, name: str) -> Json:
     places = scale.ticks()
     return {
-        "title": {"text": name},
+        "title": {"text": shortened(name, 36)},
         "range": [0, 1],
         "tickvals": [place for place, _ in places],
         "ticktext": [text for _, text in places],
@@ -66,12 +66,22 @@ def ticked(scale: Scale, name: str) -> Json:
 
 
 def mark(column: int, place: float, text: str) -> Json:
-    shown = text if len(text) <= 12 else f"{text[:11]}…"
-    return {"x": column, "y": place, "text": shown, "showarrow": False, "xanchor": "left", "xshift": 3} | {
+    return {
+        "x": column,
+        "y": place,
+        "text": shortened(text, 12),
+        "showarrow": False,
+        "xanchor": "left",
+        "xshift": 3,
+    } | {
         "font": {"size": 10, "color": "$muted"},
         "bgcolor": "$card",
         "borderpad": 1,
     }
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _word(value: ParamValue) -> str:

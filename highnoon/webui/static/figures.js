@@ -27,23 +27,27 @@ function coloured(value) {
 
 function layoutOf(figure, plot) {
   const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
+  const isNarrow = plot.clientWidth < 640;
   const hasLegend = figure.layout.showlegend !== false && figure.data.filter((trace) => trace.showlegend !== false).length > 1;
   const layout = {
+    hovermode: "closest",
+    width: plot.clientWidth,
     height: 320,
-    margin: { l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24 },
+    ...coloured(figure.layout),
+    margin: {
+      l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24,
+      ...(isNarrow ? {} : figure.layout.margin),
+    },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: color("text") },
     hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("text") } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: color("muted") } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("accent") },
-    hovermode: "closest",
-    ...coloured(figure.layout),
   };
   for (const key of Object.keys({ xaxis: 1, yaxis: 1, ...layout })) {
     if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
   }
-  const isNarrow = plot.clientWidth < 640;
   // A slanted label of the last axis would not fit beside it, and plotly leaves such ones out.
   if (isNarrow && layout.xaxis.ticktext?.length > 3) layout.xaxis.tickangle = -90;
   if (layout.grid && isNarrow) {
@@ -58,7 +62,6 @@ function configOf(name) {
   const save = (format) => (plot) => Plotly.downloadImage(plot, { format, filename: name, width: 1200, height: 700, scale: 2 });
   const icon = Plotly.Icons.camera;
   return {
-    responsive: true,
     displaylogo: false,
     displayModeBar: true,
     // Named one by one: plotly's own set has buttons that send the figure to its cloud.
@@ -82,6 +85,8 @@ class Figure {
     this.loading = false;
     this.drawnAt = 0;
     this.data = null;
+    // Not plotly's own way to follow the window: it forgets the height, and the figure collapses.
+    new ResizeObserver(() => this.fit()).observe(this.plot);
     element.addEventListener("change", () => { this.stale = true; this.load(); });
   }
 
@@ -115,8 +120,14 @@ class Figure {
     }
   }
 
+  fit() {
+    clearTimeout(this.fitting);
+    if (this.data && this.plot.clientWidth !== this.width) this.fitting = setTimeout(() => this.draw(), 100);
+  }
+
   draw() {
     if (!this.data) return;
+    this.width = this.plot.clientWidth;
     this.note.textContent = this.data.note;
     this.element.classList.toggle("blank", !this.data.data.length);
     if (!this.data.data.length) { Plotly.purge(this.plot); this.plot.replaceChildren(); return; }

@@ -21,6 +21,8 @@ from shared.urls import masked
 T = TypeVar("T")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
+_READ_ONLY = "25006"
+"""A standby that is not promoted yet, or a server that protects a full disk."""
 
 
 def service_error(url: str, error: BaseException | None) -> ServiceError | None:
@@ -29,9 +31,10 @@ def service_error(url: str, error: BaseException | None) -> ServiceError | None:
     if not isinstance(error, DBAPIError | PoolTimeout):
         return None
     message = f"database {masked(url)}: {first_line(error)}"
-    if getattr(getattr(error, "orig", None), "pgcode", None) == _INSUFFICIENT_PRIVILEGE:
+    code = getattr(getattr(error, "orig", None), "pgcode", None)
+    if code == _INSUFFICIENT_PRIVILEGE:
         return ServiceRefused(f"{message}; grant its user the right to create and use tables")
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    lost = (isinstance(error, DBAPIError) and error.connection_invalidated) or code == _READ_ONLY
     return ServiceUnavailable(message) if lost or isinstance(error, _PASSING) else None
 
 

@@ -15,14 +15,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from shared.connections import try_idle_connections
+from shared.connections import postgres_arguments, try_idle_connections
 from shared.errors import SchemaMismatch, ServiceUnavailable
 from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
 from shared.ledger.upgrades import upgrade
 from shared.outages import service_error
 from shared.urls import masked, normalise
 
-_POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
 
@@ -103,7 +102,7 @@ def _engine(url: str) -> Engine:
 
 def _connect_args(url: str) -> dict[str, Any]:
     if url.startswith("postgresql+psycopg2"):
-        return {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 10, "options": _POSTGRES_OPTIONS}
+        return postgres_arguments()
     return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,20 +48,19 @@ class Nodes:
         self._db = database
 
     def enter(self, worker_id: str, *, host: str, pid: int, slots: int, queues: Sequence[str]) -> None:
-        """Registers a node's agent as active."""
-        with self._db.transaction() as connection:
-            connection.execute(
-                insert(workers).values(
-                    id=worker_id,
-                    host=host,
-                    pid=pid,
-                    slots=slots,
-                    queues=list(queues),
-                    state=WorkerState.ACTIVE,
-                    started_at=db_now(),
-                    seen_at=db_now(),
-                )
-            )
+        """Registers a node's agent as active. One that is there already has done so, and has not heard the answer."""
+        node = insert(workers).values(
+            id=worker_id,
+            host=host,
+            pid=pid,
+            slots=slots,
+            queues=list(queues),
+            state=WorkerState.ACTIVE,
+            started_at=db_now(),
+            seen_at=db_now(),
+        )
+        with suppress(IntegrityError), self._db.transaction() as connection:
+            connection.execute(node)
 
     def beat(self, worker_id: str, facts: Mapping[str, Any] | None = None) -> WorkerState | None:
         """Says "still here" and what the node has now; brings back the state others want it in, None without a row."""

@@ -9,13 +9,12 @@ from sqlalchemy import URL, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from shared.connections import try_idle_connections
+from shared.connections import postgres_arguments, try_idle_connections
 from shared.errors import InvalidInput, Problem, SchemaMismatch
 from shared.studies import tables
 from shared.studies.history import HistoryStorage
 from shared.urls import masked
 
-_POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 """A holder of a lock that is frozen must not stall every other asker for ever."""
 
 
@@ -68,13 +67,7 @@ def _engine_options(url: str) -> dict[str, Any]:
         return {"connect_args": {"timeout": 30}}
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
     if address.get_driver_name() == "psycopg2":
-        theirs = address.query.get("options", "")
-        options["connect_args"] = {
-            "connect_timeout": 5,
-            "keepalives": 1,
-            "keepalives_idle": 10,
-            "options": f"{theirs} {_POSTGRES_OPTIONS}".strip(),
-        }
+        options["connect_args"] = postgres_arguments(str(address.query.get("options", "")))
     return options
 
 

@@ -22,10 +22,13 @@ _COLLAPSE = 25
 def gather(kernel: Path = Path("/proc/self")) -> int:
     """Asks for large pages wherever this process's own memory fills some. Returns how many bytes lie in such now."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for start, length in _large_spans((kernel / "maps").read_text()):
-        # What cannot be gathered (nothing lies there, no large page is free) stays as it is.
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _COLLAPSE)
-    rollup = (kernel / "smaps_rollup").read_text()
+    try:
+        for start, length in _large_spans((kernel / "maps").read_text()):
+            # What cannot be gathered (nothing lies there, no large page is free) stays as it is.
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _COLLAPSE)
+        rollup = (kernel / "smaps_rollup").read_text()
+    except OSError:
+        return 0
     return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("AnonHugePages:"))
 
 

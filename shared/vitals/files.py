@@ -16,6 +16,9 @@ class KernelFiles:
         self._root = "" if root == Path("/") else str(root)
         self._kept: dict[str, int] = {}
 
+    def __del__(self) -> None:
+        self.let_go()
+
     def text(self, path: str) -> str | None:
         """The whole file; None when it cannot be read. `path` is absolute, as the kernel has it."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,8 @@ def test_only_whole_large_pages_of_own_memory_are_asked_for() -> None:
 7ffd00000000-7ffd00400000 rw-p 00000000 00:00 0                          [stack]
 """
     assert list(huge_pages._large_spans(maps)) == [(0xA00000, 0x400000), (0x7F0000400000, 0x400000)]
+
+
+def test_a_kernel_that_does_not_tell_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "maps").touch()
+    assert huge_pages.gather(tmp_path) == 0

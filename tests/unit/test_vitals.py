@@ -261,3 +261,14 @@ class TestThisMachine:
         tree = reader.read().tree
 
         assert tree is not None and tree.peak_bytes > tree.bytes + 100 * MIB
+
+
+def test_readers_leave_no_file_open() -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    VitalsReader().read()
+    before = open_files()
+    for _ in range(10):
+        VitalsReader().read()
+    assert open_files() == before

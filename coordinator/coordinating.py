@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
@@ -36,8 +37,9 @@ def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: 
     console = errand.console
     database_url, redis_url = settings.database_url or "", settings.redis_url or ""
     with ExitStack() as connections:
-        access = _patiently(lambda: connections.enter_context(opened(database_url, create=True)), stopping, console)
-        broker = _patiently(lambda: connections.enter_context(_answering(redis_url)), stopping, console)
+        wait = _Waiting(stopping, console, tend)
+        access = wait.until(lambda: connections.enter_context(opened(database_url, create=True)))
+        broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
         if access is None or broker is None:
             return Exit.INTERRUPTED
         deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
@@ -78,17 +80,29 @@ def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[
         stopping.wanted.wait(0.5)
 
 
-def _patiently(step: Callable[[], T], stopping: Stopping, console: Console) -> T | None:
-    """What `step` returns once its service answers, saying meanwhile what is waited for; None after a signal."""
-    pause_s = _FIRST_PAUSE_S
-    while not stopping.wanted.is_set():
-        try:
-            return step()
-        except ServiceUnavailable as error:
-            say(console, f"waiting: {error}", style="yellow")
-        stopping.wanted.wait(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    return None
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """For a service that does not answer yet; the processes of this machine are tended meanwhile."""
+
+    stopping: Stopping
+    console: Console
+    tend: Callable[[Say], None]
+
+    def until(self, step: Callable[[], T]) -> T | None:
+        """What `step` returns once its service answers, saying what is waited for; None after a signal."""
+        pause_s = _FIRST_PAUSE_S
+        while not self.stopping.wanted.is_set():
+            try:
+                return step()
+            except ServiceUnavailable as error:
+                self._say(f"waiting: {error}")
+            self.tend(self._say)
+            self.stopping.wanted.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return None
+
+    def _say(self, line: str) -> None:
+        say(self.console, line, style="yellow")
 
 
 @contextmanager

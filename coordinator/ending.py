@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from coordinator.failures import account, by_cause, failed
+from coordinator.failures import WRONG, account, by_cause
 from coordinator.progress import Standing
 from coordinator.report import params_table, result_of
 from shared.access import Access
@@ -18,7 +18,8 @@ from shared.terminal import say
 def report_end(standing: Standing, access: Access, console: Console) -> Exit:
     """OK only when there is a best trial and the study was not cancelled."""
     record = standing.record
-    attempts = access.studies.attempts(record.id)
+    # Not those that went well: of a large study they are a gigabyte, with what they printed.
+    attempts = access.studies.attempts(record.id, endings=WRONG)
     best = access.optuna(record).best_trial()
     console.print()
     _say_failures(attempts, console)
@@ -27,7 +28,8 @@ def report_end(standing: Standing, access: Access, console: Console) -> Exit:
         return Exit.NO_RESULT
     say(console, f"Best trial {best.number} of {standing.counts.closed}: {result_of(best)}", style="bold")
     say(console, "\n".join(params_table(best.params)))
-    said = [line for attempt in attempts if attempt.trial_number == best.number for line in _lines(attempt.log_tail)]
+    its = access.studies.attempts(record.id, trial_number=best.number)
+    said = [line for attempt in its for line in _lines(attempt.log_tail)]
     if said:
         say(console, f"Its last line: {said[-1]}")
     return Exit.OK
@@ -36,7 +38,7 @@ def report_end(standing: Standing, access: Access, console: Console) -> Exit:
 def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:
     causes = by_cause(attempts)
     if causes:
-        say(console, f"{len(failed(attempts))} attempts failed, by cause:", style="bold")
+        say(console, f"{len(attempts)} attempts failed, by cause:", style="bold")
         say(console, "\n".join(f"  {line}" for line in causes))
         console.print()
 
@@ -44,9 +46,8 @@ def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:
 def _say_no_result(record: StudyRecord, attempts: list[AttemptRecord], access: Access, console: Console) -> None:
     without = "" if record.state is StudyState.CANCELLED else " without a completed trial"
     say(console, f"study {record.name} is {record.state}{without}", style="bold red")
-    wrong = failed(attempts)
-    if wrong:
-        last, number = wrong[-1], wrong[-1].trial_number
+    if attempts:
+        last, number = attempts[-1], attempts[-1].trial_number
         say(console, "the last failure:")
         say(console, "\n".join(account(last, "" if number is None else access.traceback(record, number))))
 

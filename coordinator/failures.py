@@ -11,11 +11,11 @@ from coordinator.report import near
 from shared.ledger.attempts import AttemptRecord
 from shared.states import Ending
 
-_WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
+WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
 _PARAM_BUDGET = "param_budget"
 """The only stop that is not for memory."""
 
-_MISSED = _WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
+_MISSED = WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those that are nobody's fault."""
 
 _MOST_OF_A_MESSAGE = 200
@@ -23,7 +23,7 @@ _MOST_OF_A_MESSAGE = 200
 
 def failed(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     """Those that went wrong, whether they were tried again or not."""
-    return [attempt for attempt in attempts if attempt.ending in _WRONG]
+    return [attempt for attempt in attempts if attempt.ending in WRONG]
 
 
 def by_cause(attempts: Sequence[AttemptRecord]) -> list[str]:

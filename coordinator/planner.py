@@ -222,7 +222,8 @@ def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
             if ticket.study_id in loads and loads[ticket.study_id].study.queue == resource
         ]
         lost, others = queued[: queue.lost], queued[queue.lost :]
-        if queue.slots > _leased(snapshot, resource):
+        # Once: with two messages for each ticket, what is missing is somebody who takes them.
+        if queue.slots > _leased(snapshot, resource) and queue.messages <= len(queued):
             lost += [ticket for ticket in others if ticket.age_s >= rules.redispatch_s]
         for load in loads.values():
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == load.study.id)

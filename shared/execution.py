@@ -41,6 +41,9 @@ inf is legal and ranks last.
 
 UNSCORED = Scoring()
 
+_LONGEST_CAUSE = 40
+"""As the ledger keeps it; a reason of the user's own may be any text."""
+
 
 def run_attempt(
     objective: Objective,
@@ -154,7 +157,7 @@ def _early_end(error: BaseException, trial: _Trial) -> Outcome | None:
         return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
     if isinstance(error, TrialStopped):
         reason = storable(text_of(error))
-        cause = reason.partition(":")[0] or "stopped"
+        cause = reason.partition(":")[0][:_LONGEST_CAUSE] or "stopped"
         return Outcome(ending=Ending.STOPPED, value=last, cause=cause, message=reason, constraint=error.constraint)
     if isinstance(error, TrialCancelled):
         return Outcome(ending=Ending.CANCELLED, cause="cancelled", message=storable(text_of(error)))

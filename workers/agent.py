@@ -163,7 +163,8 @@ class Agent:
         self._entered = state is not None
         if (state is WorkerState.DRAINING or is_empty) and not self._node.drain.is_given():
             signal.raise_signal(signal.SIGTERM)
-        self._obey_quarantine(state is WorkerState.QUARANTINED)
+        elif state in (WorkerState.ACTIVE, WorkerState.QUARANTINED):
+            self._obey_quarantine(state is WorkerState.QUARANTINED)
 
     def _obey_quarantine(self, is_quarantined: bool) -> None:
         """What runs may end; nothing new is taken until somebody reinstates the node."""

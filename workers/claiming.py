@@ -47,12 +47,13 @@ class Claiming:
         is_draining, ttl_s = self._node.drain.is_given, self._node.settings.lease_s
         admitted = None if is_draining() else self._admission.admit(message, known, must_end=is_draining)
         if admitted is None:
-            self._decline(message, delay_s=0.0 if is_draining() else _PUT_OFF_S)
+            self.decline(message, delay_s=0.0 if is_draining() else _PUT_OFF_S)
             return None
         lease = persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
         return lease and replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
 
-    def _decline(self, message: RunTrial, *, delay_s: float) -> None:
+    def decline(self, message: RunTrial, *, delay_s: float = _PUT_OFF_S) -> None:
+        """Its ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
         try:
             self._leases.decline(message.ticket, delay_s=delay_s)
             self._broker.ring()

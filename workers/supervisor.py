@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +82,15 @@ class Supervisor:
 
     def run(self, message: RunTrial) -> None:
         """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
-        with self._notes.at_work(message.study, message.ticket), self._telemetry.attempt():
+        with ExitStack() as work:
+            try:
+                work.enter_context(self._notes.at_work(message.study, message.ticket))
+            except OSError as error:
+                # Its disk is full, for instance. Other nodes may do better.
+                event(_log, "no_note", level=logging.ERROR, study=message.study, ticket=message.ticket, error=error)
+                self._claiming.decline(message)
+                return
+            work.enter_context(self._telemetry.attempt())
             lease = self._claim(message)
             if lease is None:
                 return

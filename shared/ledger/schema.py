@@ -127,6 +127,7 @@ attempts = Table(
     Column("memory", _Json),
     # Which code it ran: a digest of the objective's source tree, as its worker saw it.
     Column("code", String(64)),
+    Index("hn_attempts_of_worker", "worker_id", "ended_at"),
 )
 
 workers = Table(

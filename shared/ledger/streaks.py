@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, tickets, workers
@@ -26,7 +27,7 @@ _SAYS_NOTHING = (Ending.RELEASED, Ending.CANCELLED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streak:
-    """A node whose newest `length` attempts all failed; `causes` counts why.
+    """A node that failed at the newest `length` tickets that it tried; `causes` counts why.
 
     `others_ended` and `others_failed`: the newest attempts of other nodes at the same studies.
     """
@@ -40,7 +41,7 @@ class Streak:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    worker_id: str
+    ticket_id: int
     study_id: int
     ending: Ending
     cause: str | None
@@ -54,42 +55,41 @@ class Streaks:
 
     def of(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
         """The streak of each of these nodes at these studies, where it has one."""
-        newest = self._newest(worker_ids, study_ids)
+        with self._db.transaction() as connection:
+            newest = {worker_id: _newest(connection, worker_id, study_ids) for worker_id in worker_ids}
         return [streak for worker_id in worker_ids if (streak := _streak(worker_id, newest)) is not None]
 
-    def _newest(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[_Ended]:
-        """Of each node the newest first."""
-        age = func.row_number().over(partition_by=attempts.c.worker_id, order_by=attempts.c.ended_at.desc())
-        ended = (
-            select(attempts.c.worker_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause, age.label("age"))
-            .join(tickets, tickets.c.id == attempts.c.ticket_id)
-            .join(workers, workers.c.id == attempts.c.worker_id)
-            .where(
-                tickets.c.study_id.in_(study_ids),
-                attempts.c.worker_id.in_(worker_ids),
-                attempts.c.ended_at > db_now() - LOOK_BACK_S,
-                attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
-                attempts.c.ending.not_in(_SAYS_NOTHING),
-            )
-            .subquery()
+
+def _newest(connection: Connection, worker_id: str, study_ids: Collection[int]) -> list[_Ended]:
+    """Of one node, the newest first; of each ticket the newest only, since it may be the ticket that fails."""
+    statement = (
+        select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause)
+        .join(tickets, tickets.c.id == attempts.c.ticket_id)
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(
+            attempts.c.worker_id == worker_id,
+            attempts.c.ended_at > db_now() - LOOK_BACK_S,
+            attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
+            attempts.c.ending.not_in(_SAYS_NOTHING),
+            tickets.c.study_id.in_(study_ids),
         )
-        statement = select(ended).where(ended.c.age <= MOST).order_by(ended.c.age)
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).all()
-        return [_Ended(row.worker_id, row.study_id, Ending(row.ending), row.cause) for row in rows]
+        .order_by(attempts.c.ended_at.desc())
+        .limit(MOST)
+    )
+    ended: dict[int, _Ended] = {}
+    for row in connection.execute(statement):
+        ended.setdefault(row.ticket_id, _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause))
+    return list(ended.values())
 
 
-def _streak(worker_id: str, newest: Sequence[_Ended]) -> Streak | None:
-    own: list[_Ended] = []
-    for ended in newest:
-        if ended.worker_id == worker_id:
-            if ended.ending not in FAILURES:
-                break
-            own.append(ended)
+def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | None:
+    own = list(takewhile(lambda ended: ended.ending in FAILURES, newest[worker_id]))
     if not own:
         return None
     studies = {ended.study_id for ended in own}
-    others = [ended for ended in newest if ended.worker_id != worker_id and ended.study_id in studies]
+    others = [
+        ended for other, theirs in newest.items() if other != worker_id for ended in theirs if ended.study_id in studies
+    ]
     return Streak(
         worker_id=worker_id,
         length=len(own),

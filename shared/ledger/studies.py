@@ -6,7 +6,7 @@ caller passes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,9 +206,14 @@ class Studies:
         return None if value is None else float(value)
 
     def attempts(
-        self, study_id: int, *, trial_number: int | None = None, ticket_id: int | None = None
+        self,
+        study_id: int,
+        *,
+        trial_number: int | None = None,
+        ticket_id: int | None = None,
+        endings: Collection[Ending] | None = None,
     ) -> list[AttemptRecord]:
-        """The history of attempts, oldest first; of one trial, or of one ticket, when that is given."""
+        """The history of attempts, oldest first; of one trial or ticket, or that ended so, when that is given."""
         statement = (
             select(attempts, tickets.c.ordinal)
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
@@ -219,6 +224,8 @@ class Studies:
             statement = statement.where(attempts.c.trial_number == trial_number)
         if ticket_id is not None:
             statement = statement.where(attempts.c.ticket_id == ticket_id)
+        if endings is not None:
+            statement = statement.where(attempts.c.ending.in_(endings))
         with self._db.transaction() as connection:
             rows = connection.execute(statement).mappings().all()
         return [attempt_record(row) for row in rows]

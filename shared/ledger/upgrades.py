@@ -5,7 +5,7 @@ Only nullable columns are ever added: a node of the version before goes on worki
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Connection, text
+from sqlalchemy import Column, Connection, Index, text
 from sqlalchemy.schema import CreateColumn
 
 from shared.ledger.schema import SCHEMA_VERSION, attempts, workers
@@ -14,6 +14,7 @@ ADDED_BY: dict[int, tuple[Column[object], ...]] = {
     2: (attempts.c.memory, attempts.c.code, workers.c.facts, workers.c.state_reason),
     3: (workers.c.reinstated_at,),
 }
+INDEXES_ADDED_BY: dict[int, tuple[Index, ...]] = {3: tuple(attempts.indexes)}
 
 
 def upgrade(connection: Connection, found: int) -> None:
@@ -22,3 +23,5 @@ def upgrade(connection: Connection, found: int) -> None:
         for column in ADDED_BY[version]:
             added = CreateColumn(column).compile(dialect=connection.dialect)
             connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {added}"))
+        for index in INDEXES_ADDED_BY.get(version, ()):
+            index.create(connection, checkfirst=True)

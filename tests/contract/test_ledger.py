@@ -6,8 +6,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from sqlalchemy import insert, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -446,10 +448,13 @@ def test_a_streak_is_what_a_node_failed_since_its_last_success_or_pardon_beside_
     ledger.leases.settle(ledger.claim(ledger.tickets(other)[0], BERT), DONE)
     released = ledger.claim(next(waiting))
     ledger.leases.give_back(released, Outcome(ending=Ending.RELEASED, cause="drain"), charge=False)
+    poison = next(waiting)
+    for _ in range(3):
+        ledger.leases.give_back(ledger.claim(poison), failed, charge=False)
     streaks, both = Streaks(ledger.database), [study.id, other.id]
     assert streaks.of(["anna", "bert"], both) == [
-        Streak(worker_id="anna", length=2, causes={"signal": 1, "objective": 1}, others_ended=3, others_failed=1)
-    ]
+        Streak(worker_id="anna", length=3, causes={"signal": 1, "objective": 2}, others_ended=3, others_failed=1)
+    ], "one ticket that fails again and again counts once"
     assert streaks.of(["anna"], both)[0].others_ended == 0, "only of nodes that are asked for"
     assert streaks.of(["anna", "bert"], [other.id]) == []
     assert not ledger.nodes.reinstate("anna"), "it is not in quarantine"
@@ -458,6 +463,12 @@ def test_a_streak_is_what_a_node_failed_since_its_last_success_or_pardon_beside_
     (anna, _) = ledger.nodes.workers(silent_for_s=60.0)
     assert (anna.state, anna.state_reason) == (WorkerState.ACTIVE, None)
     assert streaks.of(["anna", "bert"], both) == []
+
+
+def test_an_agent_that_did_not_hear_that_it_entered_may_say_so_again(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
+    assert [worker.id for worker in ledger.nodes.workers(silent_for_s=60.0)] == ["anna"]
 
 
 def test_leadership_is_kept_until_it_expires_and_then_taken(ledger: Ledger) -> None:
@@ -558,6 +569,22 @@ def test_an_unreachable_database_is_unavailable_and_its_password_stays_hidden() 
         database.check_schema()
     assert "127.0.0.1" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_may_only_be_read_for_now_is_waited_for(postgres_url: str) -> None:
+    """A standby that is not promoted yet, or a full disk: it passes, and no trial may die of it."""
+    Ledger(postgres_url).database.close()
+    name = postgres_url.rpartition("/")[2]
+    with (
+        closing(psycopg2.connect(postgres_url.replace("+psycopg2", "", 1))) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        connection.commit()
+    database = Database(postgres_url)
+    with pytest.raises(ServiceUnavailable, match="read-only transaction"):
+        Nodes(database).enter("anna", host="node-a", pid=1, slots=1, queues=["cpu"])
+    database.close()
 
 
 def test_a_user_without_rights_is_refused_by_name_and_not_retried(postgres_url: str) -> None:

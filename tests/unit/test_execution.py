@@ -580,3 +580,9 @@ def test_a_stop_carries_how_far_it_was_from_feasible() -> None:
     outcome = attempt(raising(TrialStopped("memory_forecast: 3 GB", constraint=0.5)))
 
     assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "memory_forecast", 0.5)
+
+
+def test_a_stop_for_any_reason_of_the_users_own_has_a_cause_that_the_ledger_can_keep() -> None:
+    reason = "the validation set turned out to be the training set after all"
+    outcome = attempt(raising(TrialStopped(reason)))
+    assert (outcome.ending, outcome.cause, outcome.message) == (Ending.STOPPED, reason[:40], reason)

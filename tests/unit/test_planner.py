@@ -220,3 +220,12 @@ def test_a_study_deleted_in_optuna_says_so_though_nothing_of_it_was_left_to_stop
     assert plan(snapshot, RULES) == [
         Close(study_id=1, name="study-1", state=StudyState.FINISHED, reason="deleted"),
     ]
+
+
+def test_what_nobody_takes_is_sent_again_once_and_not_again_and_again() -> None:
+    """The only node was taken back from quarantine, and its pool waits for the end of a long trial."""
+    stuck = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=100.0) for n in (1, 2))
+    loads = (load(tickets={Q: 2}),)
+    again = plan(Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=2), queued=stuck), RULES)
+    assert again == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1, 2))]
+    assert plan(Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=4), queued=stuck), RULES) == []

@@ -5,6 +5,7 @@ A test that asks for none of these fixtures starts nothing. Each test gets a dat
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -26,6 +27,12 @@ _ROOM_BYTES = 4 << 30
 """Far more than the databases of a whole session take."""
 
 _database_numbers = itertools.count(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays to the end: no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

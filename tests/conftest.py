@@ -29,12 +29,6 @@ _ROOM_BYTES = 4 << 30
 _database_numbers = itertools.count(1)
 
 
-def pytest_collection_finish() -> None:
-    """What is there before the first test stays to the end: no collection of garbage need look at it again."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_person_who_runs_the_tests() -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
@@ -43,6 +37,13 @@ def _no_settings_of_the_person_who_runs_the_tests() -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "TTY_COMPATIBLE"):
         os.environ.pop(name, None)
     os.environ["TERM"] = "xterm-256color"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_outlives_a_module_is_no_garbage() -> None:
+    """Keras and the memory guard collect garbage often: no collection need look again at what other modules left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ A test that asks for none of these fixtures starts nothing. Each test gets a dat
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -36,6 +37,13 @@ def _no_settings_of_the_person_who_runs_the_tests() -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "TTY_COMPATIBLE"):
         os.environ.pop(name, None)
     os.environ["TERM"] = "xterm-256color"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_outlives_a_module_is_no_garbage() -> None:
+    """Keras and the memory guard collect garbage often: no collection need look again at what other modules left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -271,7 +271,8 @@ def _ask_many(url: str, first: int, count: int) -> None:
 def test_four_processes_get_numbers_without_gap_or_repeat(postgres_url: str) -> None:
     with OptunaStore(postgres_url) as store:
         store.create_study("digits", "minimize")
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # else each of the four imports it
         askers = [context.Process(target=_ask_many, args=(postgres_url, 15 * n, 15)) for n in range(4)]
         for asker in askers:
             asker.start()

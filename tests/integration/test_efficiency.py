@@ -23,9 +23,7 @@ from shared.errors import (
 )
 from shared.states import TrialState
 from shared.study import StudySpec
-from tests.cluster import Cluster
 from tests.guide.blocks import blocks, run
-from tests.support import eventually
 
 SPACE = {"width": ("int", 1, 40), "rate": ("uniform", 0.0, 1.0)}
 BUDGET = 400
@@ -245,37 +243,6 @@ def test_the_guides_settings_are_keys_of_manager_and_study_file() -> None:
     study = StudySpec.from_json({"name": "digits", "objective": "a.py:b", "search_space": SPACE, **settings})
 
     assert (study.scoring.param_budget, study.scoring.lambda_efficiency) == (1_000_000_000, 0.1)
-
-
-def test_through_a_cluster_the_books_hold_scores_and_the_trials_hold_losses(
-    postgres_url: str, redis_url: str, tmp_path: Path
-) -> None:
-    cluster = Cluster(postgres_url, redis_url, tmp_path)
-    space = {"x": ["uniform", 0.1, 1.0]}
-    try:
-        cluster.start_coordinator()
-        cluster.start_worker()
-        eventually(lambda: cluster.cli("list").returncode == 0, 30, what="the coordinator has made the tables")
-        cluster.submit("sized", 4, name="soft", search_space=space, param_budget=1000, pruner="none")
-        cluster.submit("sized", 4, name="hard", search_space=space, param_budget=400, param_budget_hard=True)
-        with cluster.books() as books:
-            for name in ("soft", "hard"):
-                books.wait_until_over(name)
-                books.assert_balanced(name, 4)
-            soft, hard = books.trials("soft"), books.trials("hard")
-            best = json.loads(cluster.cli("best", "soft", "--json").stdout)
-    finally:
-        cluster.stop()
-        print(cluster.logs())
-
-    for trial in soft:
-        assert (trial.loss, trial.params_count, trial.active_params) == (trial.params["x"], 500, 200)
-        assert trial.value == pytest.approx(1.05 * float(str(trial.params["x"])))
-        assert [report.value for report in trial.reports] == [trial.value] * 2
-    assert best["value"] == min(trial.value or math.inf for trial in soft)
-    for trial in hard:
-        assert (trial.state, trial.attrs["highnoon:cause"]) == (TrialState.PRUNED, "param_budget")
-        assert (trial.value, trial.params_count, trial.reports) == (None, 500, ())
 
 
 def test_the_page_about_it_runs_word_for_word() -> None:

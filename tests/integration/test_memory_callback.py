@@ -17,6 +17,7 @@ from shared.errors import TrialStopped
 from shared.execution import run_attempt
 from shared.memory import MemorySample, Scope, StopTurn
 from shared.states import Ending
+from tests.integration.test_trainer import small_model
 
 keras: Any = pytest.importorskip("keras")
 
@@ -136,7 +137,7 @@ def test_a_trainer_is_guarded_step_by_step(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("highnoon.training.trainer.EnterpriseMemoryManager", lambda **settings: manager)
     monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
     hn.register_dataset("words", [f"The {number} birds flew over the river and away.\n" for number in range(400)])
-    trainer = hn.Trainer(hn.create_model("small"), batch_size=1)
+    trainer = hn.Trainer(small_model(), batch_size=1)
     trainer.add_curriculum_stage("only", datasets=["words"], epochs=3)
 
     with pytest.raises(TrialStopped, match="memory_guard: sustained_high_memory"):

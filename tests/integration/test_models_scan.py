@@ -77,9 +77,13 @@ def gradients(scan: Any, given: Any) -> Any:
 
 
 def stepped(values: Any, steps: Any, rates: Any, writes: Any, reads: Any) -> Any:
-    state, out = tf.zeros([values.shape[0], HEADS, WIDTH, STATE]), []
-    for t in range(values.shape[1]):
-        inflow = (steps[:, t, :, None] * values[:, t])[..., None] * writes[:, t, None, None]
-        state = tf.exp(steps[:, t] * rates)[..., None, None] * state + inflow
-        out.append(tf.einsum("bhws,bs->bhw", state, reads[:, t]))
-    return tf.stack(out, axis=1)
+    """One step of the graph serves all: written out seventy times, it would be compiled for seconds."""
+
+    def step(state: Any, now: Any) -> Any:
+        value, step, write = now
+        inflow = (step[..., None] * value)[..., None] * write[:, None, None]
+        return tf.exp(step * rates)[..., None, None] * state + inflow
+
+    in_time = tuple(tf.einsum("bt...->tb...", tensor) for tensor in (values, steps, writes))
+    states = tf.scan(step, in_time, tf.zeros([values.shape[0], HEADS, WIDTH, STATE]))
+    return tf.einsum("tbhws,bts->bthw", states, reads)

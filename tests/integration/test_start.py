@@ -173,9 +173,9 @@ def test_optunas_own_command_line_reads_the_study(place: Place, finished: str) -
     assert len(trials) >= 4 and {trial["state"] for trial in trials} == {"COMPLETE"}
 
 
-def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
+@pytest.mark.timeout(480)  # three starts
+def test_ctrl_c_and_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
     # Given a study of six trials whose first two run until they are told to end
-    place.go.unlink(missing_ok=True)
     study = place.study("interrupted", "patient", 6)
     start = place.begin("start", study, "--workers", "2")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
@@ -222,30 +222,22 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(place: Place) -> None:
     assert (place.home / "logs" / "flower.log").read_text() == ""
     assert (place.home / "logs" / "dashboard.log").read_text() == f"dashboard  {dashboard[1]}\n"
 
-    # And the same command again completes exactly six
-    place.go.touch()
-    assert "study      interrupted, 6 trials (goes on: 0 done, 0 added)" in place.run("start", study, "--workers", "2")
-    place.assert_balanced("interrupted", 6)
-
-
-def test_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
-    # Given a start with two running trials
-    place.go.unlink(missing_ok=True)
-    study = place.study("killed", "patient", 6)
+    # And the same command goes on
     start = place.begin("start", study, "--workers", "2")
-    eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
+    eventually(lambda: "2 running" in place.said(), 60, what="two trials run again")
+    assert "study      interrupted, 6 trials (goes on: 0 done, 0 added)" in place.said()
     family = psutil.Process(start.pid).children(recursive=True)
     assert len(family) > 7, "postgres, redis, dashboard, flower, agent, pool, two supervisors, two trials"
 
-    # When it is killed, and the same command is given again at once
+    # When that one is killed, and the same command is given once more at once
     start.kill()
     start.wait()
     place.go.touch()
     place.run("start", study, "--workers", "2")
 
-    # Then the study is complete, and nobody of the first start is left
-    place.assert_balanced("killed", 6)
-    eventually(lambda: not any(map(is_alive, family)), 20, what="the first start's processes are gone")
+    # Then exactly six are complete, and nobody of the killed one is left
+    place.assert_balanced("interrupted", 6)
+    eventually(lambda: not any(map(is_alive, family)), 20, what="the killed start's processes are gone")
 
 
 def test_a_study_whose_every_trial_fails_says_why(place: Place) -> None:

@@ -1,8 +1,10 @@
-"""Callbacks in cluster mode: workers run the trials, and whoever follows or waits hears of each one once."""
+"""What is promised of callbacks and scores where workers run the trials: one coordinator and one node serve it all."""
 
 from __future__ import annotations
 
 import csv
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from coordinator.stack import Stack
 from highnoon.callbacks import CSVLogger, follow
 from shared.errors import UnknownStudy
-from shared.states import StudyState
+from shared.states import StudyState, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 
 CALLBACKS = """
@@ -90,3 +92,23 @@ def test_submit_calls_back_while_it_waits(cluster: Cluster) -> None:
     assert sorted(int(row["trial"]) for row in rows) == [0, 1, 2, 3]
     for row in rows:
         assert done.stdout.count(f"Trial {row['trial']}: {float(row['score']):.4f}") == 1
+
+
+def test_the_books_hold_scores_and_the_trials_hold_losses(cluster: Cluster, books: Books) -> None:
+    space = {"x": ["uniform", 0.1, 1.0]}
+    cluster.submit("sized", 4, name="soft", search_space=space, param_budget=1000, pruner="none")
+    cluster.submit("sized", 4, name="hard", search_space=space, param_budget=400, param_budget_hard=True)
+    for name in ("soft", "hard"):
+        books.wait_until_over(name)
+        books.assert_balanced(name, 4)
+
+    soft = books.trials("soft")
+    for trial in soft:
+        assert (trial.loss, trial.params_count, trial.active_params) == (trial.params["x"], 500, 200)
+        assert trial.value == pytest.approx(1.05 * float(str(trial.params["x"])))
+        assert [report.value for report in trial.reports] == [trial.value] * 2
+    best = json.loads(cluster.cli("best", "soft", "--json").stdout)
+    assert best["value"] == min(trial.value or math.inf for trial in soft)
+    for trial in books.trials("hard"):
+        assert (trial.state, trial.attrs["highnoon:cause"]) == (TrialState.PRUNED, "param_budget")
+        assert (trial.value, trial.params_count, trial.reports) == (None, 500, ())

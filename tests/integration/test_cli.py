@@ -108,7 +108,6 @@ def test_a_bad_study_file_is_answered_and_leaves_nothing(
         ["start", "--workers", "two"],
         ["submit"],
         ["status"],
-        ["trials", "digits", "--state", "finished"],
         ["logs", "digits", "first"],
     ],
 )
@@ -116,6 +115,12 @@ def test_a_wrong_command_is_a_mistake_with_a_usage(coordinator: Callable[..., An
     answer = coordinator(*arguments)
     assert answer.code == Exit.USER_INPUT
     assert "Usage: " in answer.err and "Traceback" not in answer.err
+
+
+def test_a_state_that_no_trial_has_is_answered_with_those_that_there_are(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("trials", "digits", "--state", "finished")
+    assert answer.code == Exit.USER_INPUT
+    assert "--state: is no state of a trial (got 'finished'). Valid: waiting, running, complete," in answer.err
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -47,9 +48,15 @@ def answer_to(*arguments: str) -> Answer:
 
 
 def _code_of(arguments: tuple[str, ...]) -> int:
+    imported = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["coordinator", *arguments])
+        patch.setattr(sys, "path", [*sys.path])
         main()
+    # A person's code, which a command has imported, is gone with the process of a command.
+    for name in set(sys.modules) - imported:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
     return int(ended.value.code or 0)
 
 

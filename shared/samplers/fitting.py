@@ -40,8 +40,10 @@ _CLOSE_ENOUGH = 1e-4
 def chance_to_fit(trials: Sequence[FrozenTrial], space: Distributions) -> Chance | None:
     """Learnt from `trials`; None while they are few, or all of one kind."""
     missed = [trial for trial in trials if _has_missed(trial)][-_NEWEST:]
+    if not missed:
+        return None
     fitted = [trial for trial in trials if _has_fitted(trial)][-_NEWEST:]
-    if not missed or not fitted or len(missed) + len(fitted) < _LEAST_TRIALS:
+    if not fitted or len(missed) + len(fitted) < _LEAST_TRIALS:
         return None
     seen = [trial.params for trial in (*missed, *fitted) if space.keys() <= trial.params.keys()]
     did_fit = [not _has_missed(trial) for trial in (*missed, *fitted) if space.keys() <= trial.params.keys()]

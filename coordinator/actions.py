@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+
+from typing_extensions import assert_never
 
 from coordinator.metrics import Deeds
 from coordinator.observer import Observer

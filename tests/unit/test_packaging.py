@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import subprocess
@@ -40,6 +41,26 @@ def locked() -> dict[str, list[str]]:
         elif line.strip().startswith("--hash=sha256:"):
             requirements[entry].append(line)
     return requirements
+
+
+NEWER_THAN_3_10 = {
+    *("LiteralString", "Never", "NotRequired", "Required", "Self", "TypeVarTuple", "Unpack", "assert_never"),
+    *("assert_type", "dataclass_transform", "override", "reveal_type", "TypeAliasType"),
+}
+"""What `typing` has had since 3.11 or later; typing_extensions has it for 3.10."""
+
+
+def test_nothing_is_taken_from_typing_that_python_3_10_lacks() -> None:
+    sources = [path for room in (*ROOMS, "benchmarks", "tests") for path in (ROOT / room).rglob("*.py")]
+    taken = [
+        f"{path.relative_to(ROOT)}: {name.name}"
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+        for name in node.names
+        if name.name in NEWER_THAN_3_10
+    ]
+    assert len(sources) > 300 and taken == []
 
 
 def test_exactly_the_rooms_are_packaged(pyproject: dict[str, Any]) -> None:

@@ -16,6 +16,9 @@ from shared.ledger.streaks import Streak
 from shared.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
 from shared.studies import OwnedTrial
 
+_MOST_COPIES = 10
+"""Of a ticket's message: past that what is missing is somebody who takes them, and Redis would only fill."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLoad:
@@ -222,8 +225,7 @@ def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
             if ticket.study_id in loads and loads[ticket.study_id].study.queue == resource
         ]
         lost, others = queued[: queue.lost], queued[queue.lost :]
-        # Once: with two messages for each ticket, what is missing is somebody who takes them.
-        if queue.slots > _leased(snapshot, resource) and queue.messages <= len(queued):
+        if queue.slots > _leased(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued):
             lost += [ticket for ticket in others if ticket.age_s >= rules.redispatch_s]
         for load in loads.values():
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == load.study.id)

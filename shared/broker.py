@@ -86,9 +86,12 @@ class Broker:
                     producer=self._producer,
                     retry=False,
                 )
-        except (KombuOperationalError, redis.RedisError, OSError) as error:
+        except Exception as error:
+            # Whatever it was: the next one gets a connection of its own.
             self._close_producer()
-            raise self._unavailable(error) from error
+            if isinstance(error, KombuOperationalError | redis.RedisError | OSError):
+                raise self._unavailable(error) from error
+            raise
 
     def depth(self, resource: str) -> int:
         """Messages that wait in Redis for this resource, or were taken by a worker and not yet begun."""
@@ -157,9 +160,9 @@ class Broker:
         self.close()
 
     def _close_producer(self) -> None:
-        if self._producer is not None:
-            self._producer.connection.release()
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.connection.release()
 
     def _unavailable(self, error: BaseException) -> ServiceUnavailable:
         return ServiceUnavailable(f"Redis {masked(self._url)}: {error}")

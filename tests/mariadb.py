@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pymysql
 
 from coordinator.services.account import credentials, open_passage, ordinary_account
 from shared.processes import die_with_parent
+from tests.ports import free_port
 from tests.support import eventually
 
 SERVER = "mariadbd"
@@ -40,7 +40,7 @@ def running_mariadb() -> Iterator[str]:
     try:
         install = ["mariadb-install-db", "--no-defaults", *options, "--auth-root-authentication-method=normal"]
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)
-        port = _free_port()
+        port = free_port()
         listening = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/socket"]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
@@ -68,9 +68,3 @@ def _make_database(path: Path) -> None:
         for host in ("127.0.0.1", "localhost"):
             cursor.execute(f"CREATE USER guide@'{host}' IDENTIFIED BY '{_PASSWORD}'")
             cursor.execute(f"GRANT ALL ON hpo.* TO guide@'{host}'")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

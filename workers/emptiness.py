@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from shared.ledger import Database, Overview
+from shared.ledger import Database, Work
 
 GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""
@@ -22,7 +22,7 @@ class Emptiness:
     def __init__(
         self, database: Database, resources: Sequence[str], *, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._overview = Overview(database)
+        self._work = Work(database)
         self._resources = resources
         self._now = now
         self._since: float | None = None
@@ -30,7 +30,7 @@ class Emptiness:
     def lasts(self) -> bool:
         """True once it has been empty for the whole grace. Raises ServiceUnavailable, and then begins to count anew."""
         since, self._since = self._since, None
-        if self._overview.has_work(self._resources):
+        if self._work.is_there(self._resources):
             return False
         self._since = self._now() if since is None else since
         return self._now() - self._since >= GRACE_S

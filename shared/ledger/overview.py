@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, inspect, or_, select
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, inspect, select
 from sqlalchemy.engine import RowMapping
 
 from shared.ledger.database import Database
 from shared.ledger.schema import attempts, db_now, leader, meta, studies, tickets
 from shared.ledger.studies import StudyCounts, StudyRecord, record_of
-from shared.states import Ending, StudyState, TicketState
+from shared.states import Ending, TicketState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,22 +266,6 @@ class Overview:
             QueueState(resource=queue, waiting=waiting, queued=queued, leased=leased, oldest_s=oldest_s)
             for queue, waiting, queued, leased, oldest_s in rows
         ]
-
-    def has_work(self, resources: Sequence[str]) -> bool:
-        """Whether anything runs for these resources, or waits in a study that is neither paused nor about to end."""
-        waits = and_(
-            tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
-            studies.c.state == StudyState.RUNNING,
-            studies.c.stop_reason.is_(None),
-        )
-        statement = (
-            select(tickets.c.id)
-            .join(studies, studies.c.id == tickets.c.study_id)
-            .where(studies.c.queue.in_(resources), or_(tickets.c.state == TicketState.LEASED, waits))
-            .limit(1)
-        )
-        with self._db.transaction() as connection:
-            return connection.scalar(statement) is not None
 
     def lead(self) -> Lead | None:
         """The leader row; None before the first coordinator."""

@@ -127,8 +127,9 @@ attempts = Table(
     Column("memory", _Json),
     # Which code it ran: a digest of the objective's source tree, as its worker saw it.
     Column("code", String(64)),
-    Index("hn_attempts_of_worker", "worker_id", "ended_at"),
 )
+
+attempts_of_worker = Index("hn_attempts_of_worker", attempts.c.worker_id, attempts.c.ended_at)
 
 workers = Table(
     "hn_workers",

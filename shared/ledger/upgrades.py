@@ -1,4 +1,5 @@
-"""What each version of the ledger added to tables that were there before. New tables are made where all are made.
+"""What each version of the ledger added to tables that were there before: columns, and indexes. New tables are made
+where all are made.
 
 Only nullable columns are ever added: a node of the version before goes on working beside it until it is restarted.
 """
@@ -8,13 +9,15 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, Index, text
 from sqlalchemy.schema import CreateColumn
 
-from shared.ledger.schema import SCHEMA_VERSION, attempts, workers
+from shared.ledger.schema import SCHEMA_VERSION, attempts, attempts_of_worker, workers
 
 ADDED_BY: dict[int, tuple[Column[object], ...]] = {
     2: (attempts.c.memory, attempts.c.code, workers.c.facts, workers.c.state_reason),
     3: (workers.c.reinstated_at,),
 }
-INDEXES_ADDED_BY: dict[int, tuple[Index, ...]] = {3: tuple(attempts.indexes)}
+INDEXES_ADDED_BY: dict[int, tuple[Index, ...]] = {
+    3: (attempts_of_worker,),
+}
 
 
 def upgrade(connection: Connection, found: int) -> None:

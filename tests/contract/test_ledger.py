@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy import insert, inspect, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
@@ -22,7 +22,7 @@ from shared.ledger.schema import attempts, db_now, studies, tickets
 from shared.ledger.schema import bundles as bundle_rows
 from shared.ledger.streaks import Streak
 from shared.ledger.studies import StudyRecord
-from shared.ledger.upgrades import ADDED_BY
+from shared.ledger.upgrades import ADDED_BY, INDEXES_ADDED_BY
 from shared.states import Ending, StudyState, TicketState, WorkerState
 from shared.studies import OptunaStore
 from shared.trial import MemoryTrace, Outcome
@@ -502,6 +502,8 @@ def test_a_coordinator_brings_an_older_ledger_up_to_date_and_others_wait_for_it(
         connection.execute(text("UPDATE hn_meta SET value = '1' WHERE key = 'schema_version'"))
         for column in (column for added in ADDED_BY.values() for column in added):
             connection.execute(text(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}"))
+        for index in (index for added in INDEXES_ADDED_BY.values() for index in added):
+            index.drop(connection)
     with pytest.raises(ServiceUnavailable, match="start a coordinator of this version"):
         ledger.database.check_schema()
     ledger.database.create_schema()
@@ -509,6 +511,8 @@ def test_a_coordinator_brings_an_older_ledger_up_to_date_and_others_wait_for_it(
     assert ledger.leases.claim(ticket, ANNA, ttl_s=30.0) is not None
     with ledger.database.transaction() as connection:
         assert list(connection.execute(select(attempts.c.memory, attempts.c.code))) == [(None, None)]
+        there = {index["name"] for index in inspect(connection).get_indexes(attempts.name)}
+        assert there == {index.name for index in attempts.indexes}
 
 
 def test_a_bundle_is_kept_once_and_may_be_signed_again(ledger: Ledger) -> None:

@@ -6,7 +6,6 @@ Redis (coordinator.redis_rights).
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -25,10 +24,10 @@ import pytest
 import redis
 
 from coordinator.deployment import prepare
-from coordinator.services.redis_server import redis_binary
 from coordinator.stack import Stack
 from tests.cluster import Cluster
 from tests.conftest import empty_database
+from tests.ports import free_port, redis_at, takes_calls
 from tests.support import eventually
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -74,7 +73,7 @@ def deployed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         # The test may know an address with its password; the processes read theirs from files.
         bare = {"HIGHNOON_DATABASE_URL": database.replace("//", "//highnoon_coordinator@")}
         cluster.environ = {**bare, **_files(secrets, "coordinator")}
-        found = Deployed(cluster, database, port, _free_port(), secrets)
+        found = Deployed(cluster, database, port, free_port(), secrets)
         try:
             _start(found)
             yield found
@@ -144,28 +143,11 @@ def _run_roles(address: str, secrets: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def _redis_server(secrets: Path) -> Iterator[int]:
-    port, folder = _free_port(), secrets.parent / "redis"
+    port, folder = free_port(), secrets.parent / "redis"
     folder.mkdir()
     # As docs/machines.md says, but for loopback.
-    argv = [str(redis_binary()), str(REDIS), "--aclfile", str(secrets / "redis_users.acl"), "--dir", str(folder)]
-    argv += ["--port", str(port), "--bind", "127.0.0.1"]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
-        try:
-            eventually(lambda: _is_listening(port), what="Redis listens")
-            yield port
-        finally:
-            server.terminate()
-
-
-def _is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with redis_at(port, str(REDIS), "--aclfile", str(secrets / "redis_users.acl"), "--dir", str(folder)):
+        yield port
 
 
 def test_without_passwords_there_are_no_accounts(stack: Stack, tmp_path: Path) -> None:
@@ -229,12 +211,12 @@ def test_nobody_enters_redis_without_a_name(deployed: Deployed) -> None:
     ("path", "status"), [("/", 401), ("/api/workers", 401), ("/metrics", 404), ("/healthcheck", 200)]
 )
 def test_flower_asks_for_its_password(deployed: Deployed, path: str, status: int) -> None:
-    eventually(lambda: _is_listening(deployed.flower_port), 60, what="Flower listens")
+    eventually(lambda: takes_calls(deployed.flower_port), 60, what="Flower listens")
     assert _status(deployed.flower_port, path) == status
 
 
 def test_flower_sees_what_runs(deployed: Deployed) -> None:
-    eventually(lambda: _is_listening(deployed.flower_port), 60, what="Flower listens")
+    eventually(lambda: takes_calls(deployed.flower_port), 60, what="Flower listens")
     login = b64encode(f"highnoon:{deployed.secret('flower_password')}".encode()).decode()
     assert _status(deployed.flower_port, "/workers", Authorization=f"Basic {login}") == 200
     assert "Failed to capture events" not in (deployed.cluster.folder / "flower.log").read_text()

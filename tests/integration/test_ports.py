@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -20,9 +20,9 @@ import psutil
 import pytest
 from flower import urls
 
-from coordinator.services.redis_server import redis_binary
 from shared.home import Home
 from tests.cluster import HERE, PERIODS
+from tests.ports import free_port, redis_at, takes_calls
 from tests.stranger import Heard, family_of, hear, listeners, unix_listeners
 from tests.support import eventually
 
@@ -75,7 +75,7 @@ def start(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     try:
         eventually(lambda: "2 running" in (folder / "said").read_text(), 90, what="two trials run")
         for name in ("dashboard", "flower"):
-            eventually(partial(_takes, _port(home, name)), 60, what=f"{name} listens")
+            eventually(partial(takes_calls, _port(home, name)), 60, what=f"{name} listens")
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -84,11 +84,6 @@ def start(home: Home) -> Iterator[subprocess.Popen[bytes]]:
 
 def _port(home: Home, name: str) -> int:
     return home.load().services[name].port
-
-
-def _takes(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -181,22 +176,10 @@ def _open_http() -> Iterator[int]:
         server.shutdown()
 
 
-@contextmanager
-def _open_redis() -> Iterator[int]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = int(free.getsockname()[1])
-    argv = [str(redis_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
-        try:
-            eventually(lambda: _takes(port), what="Redis listens")
-            yield port
-        finally:
-            server.terminate()
-
-
 def test_a_stranger_hears_what_is_open() -> None:
     with _open_http() as port:
         assert hear("127.0.0.1", port, ["/metrics", "/other"]) == Heard("http", frozenset({"/metrics", "POST /other"}))
-    with _open_redis() as port:
+    port = free_port()
+    with redis_at(port, "--save", ""):
         heard = hear("127.0.0.1", port, [])
         assert heard.protocol == "redis" and {"PING", "INFO", "FLUSHALL"} <= heard.answered

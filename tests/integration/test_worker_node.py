@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from shared.processes import identify
 from shared.states import Ending, TicketState, WorkerState
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import new_stack
+from tests.ports import free_port
 from tests.support import eventually
 
 Node = subprocess.Popen[bytes]
@@ -297,7 +297,7 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_a_database_can_be_told_to_end(tmp_path: Path) -> None:
-    nowhere = f"127.0.0.1:{_free_port()}"
+    nowhere = f"127.0.0.1:{free_port()}"
     cluster = Cluster(f"postgresql://user:secret@{nowhere}/db", f"redis://:secret@{nowhere}/0", tmp_path)
     try:
         processes = [cluster.start_coordinator(), cluster.start_worker()]
@@ -315,17 +315,11 @@ def test_who_waits_for_a_database_can_be_told_to_end(tmp_path: Path) -> None:
 
 
 def test_a_node_whose_redis_is_away_can_be_told_to_end(cluster: Cluster, books: Books) -> None:
-    node = cluster.start_worker(HIGHNOON_REDIS_URL=f"redis://127.0.0.1:{_free_port()}/0")
+    node = cluster.start_worker(HIGHNOON_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="it says that Redis is away")
     node.send_signal(signal.SIGTERM)
     assert node.wait(20) == Exit.OK
     assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_a_node_that_fails_where_others_do_not_is_in_quarantine_until_somebody_takes_it_back(
@@ -365,3 +359,19 @@ def test_a_node_that_fails_where_others_do_not_is_in_quarantine_until_somebody_t
         )
 
     eventually(works_again, 60, what="the node runs trials again")
+
+
+def test_a_node_that_cannot_write_its_notes_leaves_the_ticket_to_others(
+    cluster: Cluster, books: Books, name: str
+) -> None:
+    """Its disk is full, say: without the note nobody would let go of its lease, so it takes none."""
+    node = cluster.start_worker(slots=1)
+    (folder,) = eventually(lambda: folders(cluster), 60, what="the node is there")
+    notes = eventually(lambda: list(folder.glob("slots")), 60, what="it has a place for notes")[0]
+    notes.rename(folder / "elsewhere")
+    cluster.submit_here("good", 1, name=name)
+    eventually(lambda: "action=no_note" in log_of(cluster, node), 60, what="it says that it cannot")
+    assert attempts_of(books, name) == []
+    (folder / "elsewhere").rename(notes)
+    books.wait_until_over(name)
+    assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.COMPLETED]

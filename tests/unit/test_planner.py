@@ -222,10 +222,11 @@ def test_a_study_deleted_in_optuna_says_so_though_nothing_of_it_was_left_to_stop
     ]
 
 
-def test_what_nobody_takes_is_sent_again_once_and_not_again_and_again() -> None:
+def test_what_nobody_takes_is_sent_again_and_again_but_not_without_end() -> None:
     """The only node was taken back from quarantine, and its pool waits for the end of a long trial."""
     stuck = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=100.0) for n in (1, 2))
     loads = (load(tickets={Q: 2}),)
-    again = plan(Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=2), queued=stuck), RULES)
-    assert again == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1, 2))]
-    assert plan(Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=4), queued=stuck), RULES) == []
+    again = [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1, 2))]
+    for messages, wanted in {2: again, 19: again, 20: [], 500: []}.items():
+        snapshot = Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=messages), queued=stuck)
+        assert plan(snapshot, RULES) == wanted, messages

@@ -6,6 +6,7 @@ The order of things and nothing else: each step has a file of its own.
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -71,7 +72,7 @@ def _say_where(errand: Errand, fleet: Fleet) -> None:
     password = f"password {login.password}" if login.fresh else f"password in {near(login.kept_in)}"
     say_row(errand.console, "", f"user {USER}, {password}")
     say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
-    say_row(errand.console, "optuna", f"python -m coordinator exec optuna trials --study-name {name}")
+    say_row(errand.console, "optuna", f"{near(sys.executable)} -m coordinator exec optuna trials --study-name {name}")
 
 
 def _logging_for(errand: Errand) -> AbstractContextManager[None]:

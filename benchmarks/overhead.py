@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coordinator.stack import serving_database
-from shared.ledger import Database, Studies
-from shared.ledger.attempts import AttemptRecord
+from highnoon.coordinator.stack import serving_database
+from highnoon.shared.ledger import Database, Studies
+from highnoon.shared.ledger.attempts import AttemptRecord
 
 HERE = Path(__file__).parent
 SLOTS = 2
@@ -94,11 +94,11 @@ def measure_forks(count: int) -> None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
-    from workers import huge_pages
-    from workers.forkserver import ForkServer
-    from workers.launch import launch
-    from workers.output import Output
-    from workers.trial_process import Assignment
+    from highnoon.workers import huge_pages
+    from highnoon.workers.forkserver import ForkServer
+    from highnoon.workers.launch import launch
+    from highnoon.workers.output import Output
+    from highnoon.workers.trial_process import Assignment
 
     forked, ready = [], []
     huge_pages.gather()  # as the pool does

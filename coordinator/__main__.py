@@ -1,24 +1,15 @@
-"""`python -m coordinator`: runs the command line and turns errors into messages and exit codes."""
+"""`python -m coordinator`: the command line, without the current folder on the import path.
 
-from __future__ import annotations
+A file of the user's there (`json.py`, `coordinator/`) would hide the module of that name.
+"""
 
+import os
 import sys
 
-from coordinator.cli import PROGRAM, app
-from shared.errors import HighNoonError
-from shared.exits import show
+if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (pathlib could be hidden itself)
+    del sys.path[0]
 
-_ASKS_FOR_COMPLETION = {"--install-completion", "--show-completion"}
-
-
-def main() -> None:
-    """Never shows a traceback for what a person wrote, for a service that is away or for a disk that is full."""
-    try:
-        # A shell completes programs by their name, and `python -m coordinator` is none.
-        app(prog_name=PROGRAM if _ASKS_FOR_COMPLETION & {*sys.argv} else None)
-    except (HighNoonError, OSError) as error:
-        sys.exit(show(error))
-
+from highnoon.coordinator.cli import main
 
 if __name__ == "__main__":
     main()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coordinator.mode import is_embedded
-from coordinator.report import near
-from coordinator.stack import serving_database
-from shared.access import Access, opened
-from shared.embedded import attach
-from shared.errors import ServiceUnavailable
-from shared.settings import Settings
+from highnoon.coordinator.mode import is_embedded
+from highnoon.coordinator.report import near
+from highnoon.coordinator.stack import serving_database
+from highnoon.shared.access import Access, opened
+from highnoon.shared.embedded import attach
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.settings import Settings
 
 
 def is_served(settings: Settings) -> bool:

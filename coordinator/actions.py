@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import assert_never
 
-from coordinator.metrics import Deeds
-from coordinator.observer import Observer
-from coordinator.optuna_side import OptunaSide
-from coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
-from coordinator.quarantine import Quarantine
-from shared.broker import Broker
-from shared.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
-from shared.ledger import Control, Database, Leases, Losses, Nodes
-from shared.ledger.studies import StudyRecord
-from shared.logs import event
-from shared.messages import RunTrial
-from shared.states import WorkerState
+from highnoon.coordinator.metrics import Deeds
+from highnoon.coordinator.observer import Observer
+from highnoon.coordinator.optuna_side import OptunaSide
+from highnoon.coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
+from highnoon.coordinator.quarantine import Quarantine
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
+from highnoon.shared.ledger import Control, Database, Leases, Losses, Nodes
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.logs import event
+from highnoon.shared.messages import RunTrial
+from highnoon.shared.states import WorkerState
 
-_log = logging.getLogger("coordinator.actions")
+_log = logging.getLogger("highnoon.coordinator.actions")
 
 _NAMES: Mapping[type[Action], str] = {
     Tell: "tell",

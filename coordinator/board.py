@@ -13,15 +13,15 @@ from rich.live import Live
 from rich.text import Text
 from typing_extensions import Self
 
-from coordinator.progress import Standing, bar, summary
-from coordinator.report import aligned, spelled_bytes, spelled_s, spelled_waiting
-from shared.access import Access
-from shared.ledger import Nodes, Overview
-from shared.ledger.overview import RunningAttempt
-from shared.ledger.studies import StudyRecord
-from shared.settings import Settings
-from shared.states import TicketState, WorkerState
-from shared.terminal import say
+from highnoon.coordinator.progress import Standing, bar, summary
+from highnoon.coordinator.report import aligned, spelled_bytes, spelled_s, spelled_waiting
+from highnoon.shared.access import Access
+from highnoon.shared.ledger import Nodes, Overview
+from highnoon.shared.ledger.overview import RunningAttempt
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.settings import Settings
+from highnoon.shared.states import TicketState, WorkerState
+from highnoon.shared.terminal import say
 
 _LEAST_ROWS = 3
 _OTHER_ROWS = 8

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from shared.access import Access
-from shared.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
-from shared.ledger.studies import StudyRecord
-from shared.objective import ObjectiveRef, load
-from shared.outages import persistently
-from shared.studies.callbacks import Announcer, Callback
+from highnoon.shared.access import Access
+from highnoon.shared.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.objective import ObjectiveRef, load
+from highnoon.shared.outages import persistently
+from highnoon.shared.studies.callbacks import Announcer, Callback
 
 logger = logging.getLogger(__name__)
 

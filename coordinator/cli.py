@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 import typer
 
-from coordinator.commands import analyse, deploy, nodes, read, run, steer, trials
-from coordinator.commands.sections import Sections
+from highnoon.coordinator.commands import analyse, deploy, nodes, read, run, steer, trials
+from highnoon.coordinator.commands.sections import Sections
+from highnoon.shared.errors import HighNoonError
+from highnoon.shared.exits import show
 
-PROGRAM = "highnoon-coordinator"
+PROGRAM = "highnoon"
 """The same command line as an installed program; shells complete programs, not modules."""
 
 _HELP = """Hyperparameter studies on Celery workers: start them, steer them, read them.
@@ -73,3 +76,14 @@ def _assembled() -> typer.Typer:
 
 
 app = _assembled()
+
+_ASKS_FOR_COMPLETION = {"--install-completion", "--show-completion"}
+
+
+def main() -> None:
+    """Never shows a traceback for what a person wrote, for a service that is away or for a disk that is full."""
+    try:
+        # A shell completes programs by their name, and `python -m coordinator` is none.
+        app(prog_name=PROGRAM if _ASKS_FOR_COMPLETION & {*sys.argv} else None)
+    except (HighNoonError, OSError) as error:
+        sys.exit(show(error))

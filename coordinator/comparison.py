@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from coordinator.report import aligned, failed_count, pruned_count, spelled, spelled_s, wanted_count
-from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.states import Ending
-from shared.trial import ParamValue, Trial
+from highnoon.coordinator.report import aligned, failed_count, pruned_count, spelled, spelled_s, wanted_count
+from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import ParamValue, Trial
 
 _WIDEST = 26
 _SAYS_NOTHING = ("name", "code_dir")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared import allowed_here
-from shared.settings import Settings
-from shared.study import StudySpec
+from highnoon.shared import allowed_here
+from highnoon.shared.settings import Settings
+from highnoon.shared.study import StudySpec
 
 
 def allow_here(settings: Settings, spec: StudySpec | None) -> None:

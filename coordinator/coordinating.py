@@ -14,18 +14,18 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from coordinator.ending import report_end
-from coordinator.errand import Errand, Stopping
-from coordinator.metrics import served_metrics
-from coordinator.progress import watch
-from coordinator.service import Service
-from shared.access import Access, opened
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable
-from shared.exits import Exit
-from shared.settings import Settings
-from shared.submission import Submission, submit
-from shared.terminal import Say, say, say_row
+from highnoon.coordinator.ending import report_end
+from highnoon.coordinator.errand import Errand, Stopping
+from highnoon.coordinator.metrics import served_metrics
+from highnoon.coordinator.progress import watch
+from highnoon.coordinator.service import Service
+from highnoon.shared.access import Access, opened
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.exits import Exit
+from highnoon.shared.settings import Settings
+from highnoon.shared.submission import Submission, submit
+from highnoon.shared.terminal import Say, say, say_row
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 

@@ -10,8 +10,8 @@ import os
 import secrets
 from pathlib import Path
 
-from coordinator.redis_rights import acl_file
-from shared.errors import InvalidInput, Problem
+from highnoon.coordinator.redis_rights import acl_file
+from highnoon.shared.errors import InvalidInput, Problem
 
 ACCOUNT_ID = 10001
 """The user of our images. Only root can give files to it; anybody else's services run as that person."""

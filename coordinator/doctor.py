@@ -11,15 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from coordinator.mode import is_embedded
-from coordinator.report import aligned
-from coordinator.services.redis_server import redis_binary
-from shared.broker import Broker
-from shared.embedded import attach
-from shared.errors import HighNoonError
-from shared.ledger import Database, Nodes
-from shared.settings import Settings
-from shared.terminal import say
+from highnoon.coordinator.mode import is_embedded
+from highnoon.coordinator.report import aligned
+from highnoon.coordinator.services.redis_server import redis_binary
+from highnoon.shared.broker import Broker
+from highnoon.shared.embedded import attach
+from highnoon.shared.errors import HighNoonError
+from highnoon.shared.ledger import Database, Nodes
+from highnoon.shared.settings import Settings
+from highnoon.shared.terminal import say
 
 _LEAST_FREE_BYTES = 1 << 30
 _SILENT_S = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from coordinator.failures import WRONG, account, by_cause
-from coordinator.progress import Standing
-from coordinator.report import params_table, result_of
-from shared.access import Access
-from shared.exits import Exit
-from shared.ledger.attempts import AttemptRecord
-from shared.ledger.studies import StudyRecord
-from shared.states import StudyState
-from shared.terminal import say
+from highnoon.coordinator.failures import WRONG, account, by_cause
+from highnoon.coordinator.progress import Standing
+from highnoon.coordinator.report import params_table, result_of
+from highnoon.shared.access import Access
+from highnoon.shared.exits import Exit
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.states import StudyState
+from highnoon.shared.terminal import say
 
 
 def report_end(standing: Standing, access: Access, console: Console) -> Exit:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from shared.settings import Settings
-from shared.study import StudySpec
+from highnoon.shared.settings import Settings
+from highnoon.shared.study import StudySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

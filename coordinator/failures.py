@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from coordinator.report import near
-from shared.ledger.attempts import AttemptRecord
-from shared.states import Ending
+from highnoon.coordinator.report import near
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.states import Ending
 
 WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
 _PARAM_BUDGET = "param_budget"

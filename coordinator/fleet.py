@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
-from coordinator.flower import flower_login
-from coordinator.services.process import Command, OwnedProcess
-from shared.errors import EmbeddedServiceError
-from shared.exits import Exit
-from shared.home import LOOPBACK, Home
-from shared.settings import Settings
+from highnoon.coordinator.flower import flower_login
+from highnoon.coordinator.services.process import Command, OwnedProcess
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.exits import Exit
+from highnoon.shared.home import LOOPBACK, Home
+from highnoon.shared.processes import module_command
+from highnoon.shared.settings import Settings
 
 _RESTARTS = 5
 """A node that dies more often than this within a minute has a fault that a restart does not mend."""
@@ -56,10 +56,10 @@ class Fleet:
         """Starts all; none is waited for."""
         self._start_worker()
         self._dashboard = OwnedProcess(
-            self._command("dashboard", ["highnoon.webui", "--host", LOOPBACK, "--port", str(self._dashboard_port)])
+            self._command("dashboard", "highnoon.webui", "--host", LOOPBACK, "--port", str(self._dashboard_port))
         )
         self._flower = OwnedProcess(
-            self._command("flower", ["coordinator", "flower", "--port", str(self._flower_port)])
+            self._command("flower", "highnoon.coordinator", "flower", "--port", str(self._flower_port))
         )
 
     def heal(self) -> tuple[str, ...]:
@@ -95,12 +95,12 @@ class Fleet:
 
     def _start_worker(self) -> None:
         self._worker_starts.append(time.monotonic())
-        arguments = ["workers", "start", "--queues", "cpu,gpu", "--slots", str(self._slots)]
-        self._worker = OwnedProcess(self._command("worker", arguments))
+        arguments = ["start", "--queues", "cpu,gpu", "--slots", str(self._slots)]
+        self._worker = OwnedProcess(self._command("worker", "highnoon.workers", *arguments))
 
-    def _command(self, name: str, arguments: list[str]) -> Command:
+    def _command(self, name: str, module: str, *arguments: str) -> Command:
         return Command(
-            argv=[sys.executable, "-m", *arguments],
+            argv=module_command(module, *arguments),
             cwd=Path.cwd(),
             log=self._home.logs / f"{name}.log",
             polite=signal.SIGTERM,

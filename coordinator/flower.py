@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InvalidInput, Problem
-from shared.secret_files import with_secret_files
-from shared.tokens import SHORTEST_TOKEN, kept_token
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.secret_files import with_secret_files
+from highnoon.shared.tokens import SHORTEST_TOKEN, kept_token
 
 USER = "highnoon"
 PASSWORD = "HIGHNOON_FLOWER_PASSWORD"
@@ -49,7 +49,7 @@ def flower_login(home: Path) -> Login:
 
 def run_flower(redis_url: str, login: Login, *, port: int, address: str = "127.0.0.1") -> None:
     """Serves until a signal ends it."""
-    from shared.broker import make_app
+    from highnoon.shared.broker import make_app
 
     _close_what_asks_for_no_credential()
     make_app(redis_url).start(

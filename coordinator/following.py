@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.attempts import AttemptRecord
 
 _LINES = 40
 _LOOK_S = 0.3

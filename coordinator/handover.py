@@ -11,17 +11,17 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from coordinator.consent import allow_here
-from coordinator.mode import is_embedded
-from shared.access import Access
-from shared.bundles import Bundle, ClusterKey, kept_key, key_of, pack
-from shared.errors import InvalidInput, Problem
-from shared.ledger import Bundles
-from shared.logs import event
-from shared.settings import Settings
-from shared.study import StudySpec, load_study_file
+from highnoon.coordinator.consent import allow_here
+from highnoon.coordinator.mode import is_embedded
+from highnoon.shared.access import Access
+from highnoon.shared.bundles import Bundle, ClusterKey, kept_key, key_of, pack
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.ledger import Bundles
+from highnoon.shared.logs import event
+from highnoon.shared.settings import Settings
+from highnoon.shared.study import StudySpec, load_study_file
 
-_log = logging.getLogger("coordinator.handover")
+_log = logging.getLogger("highnoon.coordinator.handover")
 
 
 def read_study(

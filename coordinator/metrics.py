@@ -14,14 +14,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable
-from shared.ledger import Database, Nodes
-from shared.ledger.tallies import Tallies
-from shared.messages import RESOURCES
-from shared.metrics import exposed
-from shared.settings import Settings
-from shared.states import WorkerState
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.ledger import Database, Nodes
+from highnoon.shared.ledger.tallies import Tallies
+from highnoon.shared.messages import RESOURCES
+from highnoon.shared.metrics import exposed
+from highnoon.shared.settings import Settings
+from highnoon.shared.states import WorkerState
 
 _ENDED_WITHIN_S = 3600.0
 _PRESENCE_MISSES = 4

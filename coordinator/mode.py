@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.errors import InvalidInput, Problem
-from shared.settings import Settings
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.settings import Settings
 
 
 def is_embedded(settings: Settings) -> bool:

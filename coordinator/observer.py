@@ -10,21 +10,21 @@ import logging
 import time
 from collections.abc import Sequence
 
-from coordinator.deficit import LastingDeficit
-from coordinator.optuna_side import OptunaSide
-from coordinator.planner import Orphan, QueueLoad, Snapshot
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable, UnknownStudy
-from shared.ledger import Control, Database, Nodes, Streaks, Studies
-from shared.ledger.control import TicketLoad
-from shared.ledger.nodes import Worker
-from shared.ledger.streaks import Streak
-from shared.logs import event
-from shared.messages import RESOURCES
-from shared.settings import Settings
-from shared.states import Ending, TicketState, WorkerState
+from highnoon.coordinator.deficit import LastingDeficit
+from highnoon.coordinator.optuna_side import OptunaSide
+from highnoon.coordinator.planner import Orphan, QueueLoad, Snapshot
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable, UnknownStudy
+from highnoon.shared.ledger import Control, Database, Nodes, Streaks, Studies
+from highnoon.shared.ledger.control import TicketLoad
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.ledger.streaks import Streak
+from highnoon.shared.logs import event
+from highnoon.shared.messages import RESOURCES
+from highnoon.shared.settings import Settings
+from highnoon.shared.states import Ending, TicketState, WorkerState
 
-_log = logging.getLogger("coordinator.observer")
+_log = logging.getLogger("highnoon.coordinator.observer")
 
 _OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
 _PRESENCE_MISSES = 4

@@ -5,9 +5,9 @@ Owns nothing but the cache: what to tell and when is planned in `planner`, how i
 
 from __future__ import annotations
 
-from shared.ledger.studies import StudyRecord
-from shared.studies import OptunaStore, OptunaStudy
-from shared.study import StudySpec
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.studies import OptunaStore, OptunaStudy
+from highnoon.shared.study import StudySpec
 
 
 class OptunaSide:

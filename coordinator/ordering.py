@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shared.errors import InvalidInput, Problem, nearest
-from shared.trial import ParamValue, Trial
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.trial import ParamValue, Trial
 
 _KEYS: dict[str, Callable[[Trial], ParamValue]] = {
     "number": lambda trial: trial.number,

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.report import (
+from highnoon.coordinator.report import (
     as_json_line,
     failed_count,
     pruned_count,
@@ -22,10 +22,10 @@ from coordinator.report import (
     study_object,
     wanted_count,
 )
-from shared.errors import ServiceUnavailable
-from shared.ledger import Studies
-from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.terminal import Say, say
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.ledger import Studies
+from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
+from highnoon.shared.terminal import Say, say
 
 _LOOK_S = 0.25
 _PAUSE_PER_LOOK = 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from shared.messages import BELL_CHANNEL, RESOURCES, queue_name
+from highnoon.shared.messages import BELL_CHANNEL, RESOURCES, queue_name
 
 _CONNECTION = "+auth +hello +ping +select"
 _QUEUES = " ".join(f"~{queue_name(resource)}*" for resource in RESOURCES)

@@ -11,15 +11,15 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.plain import finite
-from shared.states import INFRASTRUCTURE_ENDINGS, Ending, TicketState
-from shared.terminal import fitted
-from shared.trial import Params, ParamValue, Trial
+from highnoon.shared.plain import finite
+from highnoon.shared.states import INFRASTRUCTURE_ENDINGS, Ending, TicketState
+from highnoon.shared.terminal import fitted
+from highnoon.shared.trial import Params, ParamValue, Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shared.ledger.studies import StudyCounts, StudyRecord
+    from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
 
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _INDENT = " " * 7

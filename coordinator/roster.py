@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.report import aligned, spelled_bytes, spelled_s
-from shared.errors import InvalidInput, Problem, nearest
-from shared.ledger.nodes import Worker
-from shared.ledger.overview import RunningAttempt
+from highnoon.coordinator.report import aligned, spelled_bytes, spelled_s
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.ledger.overview import RunningAttempt
 
 _SHOWN_OF_ID = 8
 

@@ -10,19 +10,19 @@ import time
 import uuid
 from contextlib import suppress
 
-from coordinator.actions import Performer
-from coordinator.metrics import Deeds
-from coordinator.observer import Observer
-from coordinator.optuna_side import OptunaSide
-from coordinator.planner import Rules, plan
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable
-from shared.ledger import Database, Nodes
-from shared.logs import event
-from shared.settings import Settings
-from shared.studies import OptunaStore
+from highnoon.coordinator.actions import Performer
+from highnoon.coordinator.metrics import Deeds
+from highnoon.coordinator.observer import Observer
+from highnoon.coordinator.optuna_side import OptunaSide
+from highnoon.coordinator.planner import Rules, plan
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.ledger import Database, Nodes
+from highnoon.shared.logs import event
+from highnoon.shared.settings import Settings
+from highnoon.shared.studies import OptunaStore
 
-_log = logging.getLogger("coordinator.service")
+_log = logging.getLogger("highnoon.coordinator.service")
 
 HEALTH_FILE = "coordinator.health"
 

@@ -14,13 +14,13 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from coordinator.services.lock import HomeLock
-from coordinator.services.postgres_server import Postgres
-from coordinator.services.process import wait_until
-from coordinator.services.redis_server import Redis
-from shared.embedded import START, Running, attach, living_holder
-from shared.errors import EmbeddedServiceError, UnknownStudy
-from shared.home import Home
+from highnoon.coordinator.services.lock import HomeLock
+from highnoon.coordinator.services.postgres_server import Postgres
+from highnoon.coordinator.services.process import wait_until
+from highnoon.coordinator.services.redis_server import Redis
+from highnoon.shared.embedded import START, Running, attach, living_holder
+from highnoon.shared.errors import EmbeddedServiceError, UnknownStudy
+from highnoon.shared.home import Home
 
 COMMAND = "a short command"
 _PATIENCE_S = 60.0

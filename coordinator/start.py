@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from coordinator.consent import allow_here
-from coordinator.errand import Errand, Stopping
-from coordinator.fleet import Fleet
-from coordinator.flower import USER
-from coordinator.mode import is_embedded
-from coordinator.report import near
-from coordinator.stack import Stack
-from shared.exits import Exit
-from shared.logs import configure
-from shared.settings import Settings
-from shared.terminal import Say, say, say_row
+from highnoon.coordinator.consent import allow_here
+from highnoon.coordinator.errand import Errand, Stopping
+from highnoon.coordinator.fleet import Fleet
+from highnoon.coordinator.flower import USER
+from highnoon.coordinator.mode import is_embedded
+from highnoon.coordinator.report import near
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.exits import Exit
+from highnoon.shared.logs import configure
+from highnoon.shared.settings import Settings
+from highnoon.shared.terminal import Say, say, say_row
 
 
 def run(errand: Errand) -> Exit:
@@ -30,7 +30,7 @@ def run(errand: Errand) -> Exit:
     if is_embedded(errand.settings):
         return _run_embedded(errand, stopping)
     with _logging_for(errand):
-        from coordinator.coordinating import coordinate
+        from highnoon.coordinator.coordinating import coordinate
 
         return coordinate(errand, errand.settings, stopping, tend=lambda _: None)
 
@@ -53,7 +53,7 @@ def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
             fleet.start()
             _say_where(errand, fleet)
             # Only now: its imports take as long as all before, and the workers' may begin meanwhile.
-            from coordinator.coordinating import coordinate
+            from highnoon.coordinator.coordinating import coordinate
 
             return coordinate(errand, settings, stopping, tend=tend)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from shared.errors import nearest
+from highnoon.shared.errors import nearest
 
 if TYPE_CHECKING:
     from highnoon import callbacks as callbacks
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from highnoon.running import report as report
     from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
+    from highnoon.shared.errors import TrialPruned as TrialPruned
     from highnoon.spaces import hsmn_search_space as hsmn_search_space
     from highnoon.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
     from highnoon.tokenizer import QWTTextTokenizer as QWTTextTokenizer
     from highnoon.training.trainer import Trainer as Trainer
-    from shared.errors import TrialPruned as TrialPruned
 
     __version__: str
 
@@ -76,7 +76,7 @@ _HOMES = {
     "TextDataset": "highnoon.data",
     "Trainer": "highnoon.training.trainer",
     "TrainingConfig": "highnoon.config",
-    "TrialPruned": "shared.errors",
+    "TrialPruned": "highnoon.shared.errors",
     "active_parameters": "highnoon.models.size",
     "checkpoint_dir": "highnoon.running",
     "count_parameters": "highnoon.models.size",

@@ -25,9 +25,9 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from shared.errors import InvalidInput, Problem, nearest
-from shared.study_file import read_table
-from shared.validation import Key, problems_in, refusal
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.study_file import read_table
+from highnoon.shared.validation import Key, problems_in, refusal
 
 HYBRID = "mamba_timecrystal_wlam_moe_hybrid"
 PATTERNS: dict[str, tuple[str, ...]] = {

@@ -11,10 +11,10 @@ from typing import Any
 from highnoon.config import ModelConfig
 from highnoon.models.memory import FLOAT_BYTES, forecast_memory
 from highnoon.models.size import count_parameters
-from shared.current import is_trial_running, memory_wishes
-from shared.errors import DoesNotFit, TrialStopped
-from shared.sizes import said
-from shared.vitals import VitalsReader
+from highnoon.shared.current import is_trial_running, memory_wishes
+from highnoon.shared.errors import DoesNotFit, TrialStopped
+from highnoon.shared.sizes import said
+from highnoon.shared.vitals import VitalsReader
 
 _MAY_BE_TOO_HIGH_BY = 0.25
 """The forecast lies within 25 % of a measured peak; tests/integration/test_models_memory.py holds it to that."""

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from highnoon.ordinals import INTERRUPTED, ordinals
-from shared.errors import ServiceUnavailable, SpaceExhausted
-from shared.execution import Objective, run_attempt
-from shared.logs import event
-from shared.outages import persistently
-from shared.states import TOLD_AS, Ending
-from shared.studies import Asked, OptunaStudy
-from shared.studies.callbacks import Callback, call_back
-from shared.study import StudySpec
-from shared.trial import Outcome, Report
+from highnoon.shared.errors import ServiceUnavailable, SpaceExhausted
+from highnoon.shared.execution import Objective, run_attempt
+from highnoon.shared.logs import event
+from highnoon.shared.outages import persistently
+from highnoon.shared.states import TOLD_AS, Ending
+from highnoon.shared.studies import Asked, OptunaStudy
+from highnoon.shared.studies.callbacks import Callback, call_back
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome, Report
 
 logger = logging.getLogger("highnoon")
 

@@ -13,16 +13,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from highnoon import rehearsal, running
-from shared import errors
-from shared.errors import EveryTrialFailed, InvalidInput, NoCompletedTrial, Problem, StudyConflict, UserInputError
-from shared.pareto import Candidate, pareto_front
-from shared.states import TrialState
-from shared.study import StudySpec
-from shared.trial import Params, Trial
-from shared.urls import normalise
+from highnoon.shared import errors
+from highnoon.shared.errors import (
+    EveryTrialFailed,
+    InvalidInput,
+    NoCompletedTrial,
+    Problem,
+    StudyConflict,
+    UserInputError,
+)
+from highnoon.shared.pareto import Candidate, pareto_front
+from highnoon.shared.states import TrialState
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Params, Trial
+from highnoon.shared.urls import normalise
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
-    from shared.studies import OptunaStore, OptunaStudy
+    from highnoon.shared.studies import OptunaStore, OptunaStudy
 
 _NOT_KNOWN_YET: dict[str, Any] = {
     "objective": "in.process:objective",
@@ -199,7 +206,7 @@ class HPOTrialManager:
 
     def _connected(self) -> OptunaStore:
         if self._store is None:
-            from shared.studies import OptunaStore
+            from highnoon.shared.studies import OptunaStore
 
             self._store = OptunaStore(self._url)
         return self._store

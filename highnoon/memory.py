@@ -17,12 +17,21 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from shared.current import memory_wishes
-from shared.errors import TrialStopped
-from shared.memory import Easing, Kind, MemoryGuard, MemoryPolicy, MemorySample, MemorySampler, StopTurn, Verdict
-from shared.memory.policy import check_settings
-from shared.memory.words import lines_of, missing_line, start_line, stop_message
-from shared.vitals import VitalsReader
+from highnoon.shared.current import memory_wishes
+from highnoon.shared.errors import TrialStopped
+from highnoon.shared.memory import (
+    Easing,
+    Kind,
+    MemoryGuard,
+    MemoryPolicy,
+    MemorySample,
+    MemorySampler,
+    StopTurn,
+    Verdict,
+)
+from highnoon.shared.memory.policy import check_settings
+from highnoon.shared.memory.words import lines_of, missing_line, start_line, stop_message
+from highnoon.shared.vitals import VitalsReader
 
 _log = logging.getLogger("highnoon.memory")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from highnoon.config import ModelConfig
-from shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 
 _PREFIX = "highnoon-"
 _HEAD_WIDTH = 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared.current import channel, checkpoints
+from highnoon.shared.current import channel, checkpoints
 
 
 def report(value: float, step: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Self
 
-from shared.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.errors import InvalidInput, Problem, UserInputError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[SEP]", "[CLS]", "[MASK]")
 PAD, UNK, BOS, EOS, SEP, CLS, MASK = range(len(SPECIAL_TOKENS))

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from shared.errors import UnknownStudy, nearest
-from shared.ledger import Database, Studies
-from shared.ledger.studies import StudyRecord
+from highnoon.shared.errors import UnknownStudy, nearest
+from highnoon.shared.ledger import Database, Studies
+from highnoon.shared.ledger.studies import StudyRecord
 
 if TYPE_CHECKING:
-    from shared.studies import OptunaStore, OptunaStudy
+    from highnoon.shared.studies import OptunaStore, OptunaStudy
 
 
 class Access:
@@ -50,13 +50,13 @@ class Access:
 
     def optuna(self, record: StudyRecord) -> OptunaStudy:
         """Optuna's side of a study of the ledger."""
-        from shared.study import StudySpec
+        from highnoon.shared.study import StudySpec
 
         return self.store.open(StudySpec.from_json(record.spec))
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""
-        from shared.studies.endings import TRACEBACK
+        from highnoon.shared.studies.endings import TRACEBACK
 
         return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
 
@@ -67,7 +67,7 @@ class Access:
         self.database.close()
 
     def _opened_store(self, *, create: bool) -> OptunaStore:
-        from shared.studies import OptunaStore
+        from highnoon.shared.studies import OptunaStore
 
         with self._opening:
             if self._store is None:

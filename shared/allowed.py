@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from shared.objective import ObjectiveRef, brought_module, own_module, source_of
+from highnoon.shared.objective import ObjectiveRef, brought_module, own_module, source_of
 
 _WILD = "*?["
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.allowed import below, exactly
-from shared.errors import EmbeddedServiceError
-from shared.objective import ObjectiveRef
-from shared.settings import Settings
+from highnoon.shared.allowed import below, exactly
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.objective import ObjectiveRef
+from highnoon.shared.settings import Settings
 
 FILE = "objectives"
 

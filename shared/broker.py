@@ -17,9 +17,9 @@ from kombu.exceptions import OperationalError as KombuOperationalError
 from kombu.messaging import Producer
 from typing_extensions import Self
 
-from shared.errors import ServiceUnavailable
-from shared.messages import BELL_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
-from shared.urls import masked
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.messages import BELL_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.urls import masked
 
 # kombu keeps one list per priority step; we send at the default priority only, but a person may not.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shared.checkpoints import CheckpointFolder
-from shared.errors import NoTrialRunning
+from highnoon.shared.checkpoints import CheckpointFolder
+from highnoon.shared.errors import NoTrialRunning
 
 
 class Channel(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.home import LOOPBACK, Holder, Home, ServiceState
-from shared.processes import identify
+from highnoon.shared.home import LOOPBACK, Holder, Home, ServiceState
+from highnoon.shared.processes import identify
 
 START = "coordinator start"
 """The purpose for which a home is held while everything in it runs."""

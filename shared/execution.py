@@ -19,19 +19,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shared import readings
-from shared.current import NO_WISHES, Channel, MemoryWishes, bound
-from shared.errors import (
+from highnoon.shared import readings
+from highnoon.shared.current import NO_WISHES, Channel, MemoryWishes, bound
+from highnoon.shared.errors import (
     InvalidObjectiveResult,
     MissingParamCount,
     TrialCancelled,
     TrialPruned,
     TrialStopped,
 )
-from shared.score import Scoring
-from shared.states import Ending
-from shared.tracebacks import shortened, storable, text_of, user_traceback
-from shared.trial import Outcome, ParamCount, Params, ParamValue, Report
+from highnoon.shared.score import Scoring
+from highnoon.shared.states import Ending
+from highnoon.shared.tracebacks import shortened, storable, text_of, user_traceback
+from highnoon.shared.trial import Outcome, ParamCount, Params, ParamValue, Report
 
 Objective = Callable[[Params], object]
 """What a user writes: takes a plain dict of parameters, returns one number, or a dict of loss and size.

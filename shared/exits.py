@@ -6,8 +6,8 @@ from enum import IntEnum
 
 from rich.text import Text
 
-from shared.errors import UserInputError
-from shared.terminal import fitted, open_console
+from highnoon.shared.errors import UserInputError
+from highnoon.shared.terminal import fitted, open_console
 
 
 class Exit(IntEnum):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from shared.plain import finite
-from shared.trial import ParamValue, Trial
+from highnoon.shared.plain import finite
+from highnoon.shared.trial import ParamValue, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ import itertools
 import math
 from collections.abc import Callable
 
-from shared.errors import InvalidInput, Problem
-from shared.scalars import exact
-from shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform, written_form
-from shared.trial import Params, ParamValue
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.scalars import exact
+from highnoon.shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform, written_form
+from highnoon.shared.trial import Params, ParamValue
 
 GRID_LIMIT = 1_000_000
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shared.errors import EmbeddedServiceError
-from shared.processes import Identity
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.processes import Identity
 
 LOOPBACK = "127.0.0.1"
 

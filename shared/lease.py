@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
-from shared.trial import Outcome, Params
+from highnoon.shared.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
+from highnoon.shared.trial import Outcome, Params
 
 OOM_NEIGHBOUR = "oom_neighbour"
 """The cause of an attempt that was within its share of memory when a neighbour filled the node: tried again, alone."""

@@ -18,8 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from shared.errors import InvalidInput, Problem
-from shared.urls import is_loopback
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.urls import is_loopback
 
 _Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

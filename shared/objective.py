@@ -17,9 +17,9 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from shared.errors import InvalidInput, ObjectiveError, Problem, did_you_mean, nearest
-from shared.source import flaw_in
-from shared.trial import Params
+from highnoon.shared.errors import InvalidInput, ObjectiveError, Problem, did_you_mean, nearest
+from highnoon.shared.source import flaw_in
+from highnoon.shared.trial import Params
 
 _GRAMMAR = 'must be "path/file.py:function" or "package.module:function"'
 

@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from shared.errors import InvariantBroken, ServiceError, ServiceRefused, ServiceUnavailable
-from shared.logs import event
-from shared.urls import masked
+from highnoon.shared.errors import InvariantBroken, ServiceError, ServiceRefused, ServiceUnavailable
+from highnoon.shared.logs import event
+from highnoon.shared.urls import masked
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,19 @@ class Identity:
     pid: int
     name: str
     started_ticks: int
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs `python -m module`, without the current folder on its import path.
+
+    A file of the user's there (`json.py`, `workers/`) would otherwise hide the module of that name.
+    """
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module, *arguments]
+    run = (
+        f"import sys; sys.path.pop(0); import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", run, *arguments]
 
 
 def identify(pid: int) -> Identity | None:

@@ -12,8 +12,8 @@ import reprlib
 from collections.abc import Callable
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
-from shared.errors import InvalidInput, InvalidObjectiveResult, Problem, nearest
-from shared.trial import ParamCount, Report
+from highnoon.shared.errors import InvalidInput, InvalidObjectiveResult, Problem, nearest
+from highnoon.shared.trial import ParamCount, Report
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeVar
 
-from shared.trial import ParamValue
+from highnoon.shared.trial import ParamValue
 
 EXACT = 2**53
 """Optuna stores numbers as doubles; whole numbers beyond this are no longer told apart."""

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared.errors import InvalidObjectiveResult, MissingParamCount
+from highnoon.shared.errors import InvalidObjectiveResult, MissingParamCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

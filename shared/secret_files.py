@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from shared.errors import Problem
+from highnoon.shared.errors import Problem
 
 PASSWORD_OF = {
     "HIGHNOON_DATABASE_PASSWORD_FILE": "HIGHNOON_DATABASE_URL",

@@ -25,10 +25,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from shared.errors import InvalidInput, Problem
-from shared.secret_files import SECRET_FILES, with_secret_files
-from shared.tokens import SHORTEST_TOKEN
-from shared.urls import is_loopback, masked, normalise
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.secret_files import SECRET_FILES, with_secret_files
+from highnoon.shared.tokens import SHORTEST_TOKEN
+from highnoon.shared.urls import is_loopback, masked, normalise
 
 PREFIX = "HIGHNOON_"
 ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import did_you_mean
+from highnoon.shared.errors import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared import scalars
-from shared.errors import InvalidInput, Problem, nearest
-from shared.scalars import Mistake
-from shared.trial import ParamValue
+from highnoon.shared import scalars
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.scalars import Mistake
+from highnoon.shared.trial import ParamValue
 
 NAME_LIMIT = 200
 

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from shared.errors import Problem
-from shared.validation import refusal
+from highnoon.shared.errors import Problem
+from highnoon.shared.validation import refusal
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]

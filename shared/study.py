@@ -14,20 +14,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
-from shared import objective as objectives
-from shared.current import MemoryWishes
-from shared.errors import InvalidInput, Problem, nearest
-from shared.grid import grid_problems
-from shared.objective import ObjectiveRef
-from shared.scalars import is_storable
-from shared.score import Scoring
-from shared.sizes import bytes_of, nearest_size
-from shared.space import KINDS, SearchSpace, read_space, written_form
-from shared.strategy import Count, Natural, Strict
-from shared.strategy import PrunerSpec as PrunerSpec
-from shared.strategy import SamplerSpec as SamplerSpec
-from shared.study_file import read_table
-from shared.validation import Key, problems_in, refusal
+from highnoon.shared import objective as objectives
+from highnoon.shared.current import MemoryWishes
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.grid import grid_problems
+from highnoon.shared.objective import ObjectiveRef
+from highnoon.shared.scalars import is_storable
+from highnoon.shared.score import Scoring
+from highnoon.shared.sizes import bytes_of, nearest_size
+from highnoon.shared.space import KINDS, SearchSpace, read_space, written_form
+from highnoon.shared.strategy import Count, Natural, Strict
+from highnoon.shared.strategy import PrunerSpec as PrunerSpec
+from highnoon.shared.strategy import SamplerSpec as SamplerSpec
+from highnoon.shared.study_file import read_table
+from highnoon.shared.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib

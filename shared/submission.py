@@ -12,15 +12,15 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.access import Access
-from shared.errors import StudyConflict
-from shared.grid import grid
-from shared.ledger.database import IntegrityError
-from shared.ledger.studies import StudyRecord
-from shared.logs import event
-from shared.source_tree import CodeDigests, root_of
-from shared.states import StudyState
-from shared.study import StudySpec
+from highnoon.shared.access import Access
+from highnoon.shared.errors import StudyConflict
+from highnoon.shared.grid import grid
+from highnoon.shared.ledger.database import IntegrityError
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.logs import event
+from highnoon.shared.source_tree import CodeDigests, root_of
+from highnoon.shared.states import StudyState
+from highnoon.shared.study import StudySpec
 
 logger = logging.getLogger(__name__)
 

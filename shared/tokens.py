@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.errors import InvalidInput, Problem
 
 SHORTEST_TOKEN = 16
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from shared.states import Ending, TrialState
+from highnoon.shared.states import Ending, TrialState
 
 ParamValue = bool | int | float | str | None
 """What a search space can propose: everything that JSON and Optuna's categorical distribution can hold."""

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from difflib import get_close_matches
 
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.errors import InvalidInput, Problem
 
 _DRIVERS = {
     "sqlite": "sqlite",

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from shared.errors import Problem, did_you_mean
-from shared.scalars import rewritten
+from highnoon.shared.errors import Problem, did_you_mean
+from highnoon.shared.scalars import rewritten
 
 Key = tuple[str, ...]
 

@@ -18,18 +18,18 @@ import pytest
 import redis
 from sqlalchemy import Connection, select
 
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.ledger import Database, Nodes, Studies
-from shared.ledger.attempts import AttemptRecord
-from shared.ledger.schema import tickets
-from shared.ledger.studies import StudyRecord
-from shared.processes import identify
-from shared.states import TicketState, TrialState
-from shared.studies import OptunaStore
-from shared.study import StudySpec, build_spec
-from shared.submission import submit
-from shared.trial import Trial
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.ledger import Database, Nodes, Studies
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.schema import tickets
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.processes import identify
+from highnoon.shared.states import TicketState, TrialState
+from highnoon.shared.studies import OptunaStore
+from highnoon.shared.study import StudySpec, build_spec
+from highnoon.shared.submission import submit
+from highnoon.shared.trial import Trial
 from tests.command import answer_to
 from tests.conftest import empty_database
 from tests.support import eventually

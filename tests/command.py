@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.__main__ import main
+from highnoon.coordinator.cli import main
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from shared.states import Ending
-from shared.studies import OptunaStore, OptunaStudy
-from shared.study import StudySpec
-from shared.trial import Outcome, Report
+from highnoon.shared.states import Ending
+from highnoon.shared.studies import OptunaStore, OptunaStudy
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome, Report
 
 SPACE = {"rate": ["log_uniform", 1e-5, 1e-1], "units": ["int", 1, 9], "kind": ["categorical", ["a", 'b "c",\nd', None]]}
 

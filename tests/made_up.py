@@ -17,16 +17,16 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import FromClause, bindparam, func, insert, select, update
 
-from shared.access import Access, opened
-from shared.ledger import Nodes
-from shared.ledger.schema import attempts, db_now, tickets
-from shared.ledger.schema import studies as ledger_studies
-from shared.samplers import distributions
-from shared.states import TOLD_AS, Ending, TicketState
-from shared.studies import tables
-from shared.studies.endings import CAUSE, ENDING, MESSAGE, TRACEBACK
-from shared.study import StudySpec
-from shared.submission import submit
+from highnoon.shared.access import Access, opened
+from highnoon.shared.ledger import Nodes
+from highnoon.shared.ledger.schema import attempts, db_now, tickets
+from highnoon.shared.ledger.schema import studies as ledger_studies
+from highnoon.shared.samplers import distributions
+from highnoon.shared.states import TOLD_AS, Ending, TicketState
+from highnoon.shared.studies import tables
+from highnoon.shared.studies.endings import CAUSE, ENDING, MESSAGE, TRACEBACK
+from highnoon.shared.study import StudySpec
+from highnoon.shared.submission import submit
 
 SPACE = {
     "learning_rate": ["log_uniform", 1e-5, 1e-1],

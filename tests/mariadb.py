@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pymysql
 
-from coordinator.services.account import credentials, open_passage, ordinary_account
-from shared.processes import die_with_parent
+from highnoon.coordinator.services.account import credentials, open_passage, ordinary_account
+from highnoon.shared.processes import die_with_parent
 from tests.ports import free_port
 from tests.support import eventually
 

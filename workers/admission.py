@@ -19,16 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.ledger.peaks import StudyPeaks
-from shared.messages import RunTrial
-from shared.outages import persistently
-from shared.study import StudySpec
-from workers.allowance import Allowance
-from workers.node_memory import NodeMemory
-from workers.prediction import NodeRoom, has_room, predicted_peak_bytes
-from workers.slot import SlotNotes
+from highnoon.shared.ledger.peaks import StudyPeaks
+from highnoon.shared.messages import RunTrial
+from highnoon.shared.outages import persistently
+from highnoon.shared.study import StudySpec
+from highnoon.workers.allowance import Allowance
+from highnoon.workers.node_memory import NodeMemory
+from highnoon.workers.prediction import NodeRoom, has_room, predicted_peak_bytes
+from highnoon.workers.slot import SlotNotes
 
-_log = logging.getLogger("workers.admission")
+_log = logging.getLogger("highnoon.workers.admission")
 
 MEASURED = "measured"
 

@@ -13,26 +13,26 @@ import shutil
 import signal
 import time
 
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable
-from shared.exits import Exit
-from shared.ledger import Database, Losses, Nodes, Studies
-from shared.logs import event
-from shared.states import WorkerState
-from workers import kernel
-from workers.cgroup import TrialGroups
-from workers.checkpoints import sweep
-from workers.emptiness import Emptiness
-from workers.facts import NodeFacts
-from workers.kill_order import KillNotes
-from workers.metrics import node_metrics
-from workers.node import Node
-from workers.node_watch import NodeWatch
-from workers.pool_keeper import PoolKeeper
-from workers.residence import resident, sweep_deserted
-from workers.slot import SlotNote, SlotNotes
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.exits import Exit
+from highnoon.shared.ledger import Database, Losses, Nodes, Studies
+from highnoon.shared.logs import event
+from highnoon.shared.states import WorkerState
+from highnoon.workers import kernel
+from highnoon.workers.cgroup import TrialGroups
+from highnoon.workers.checkpoints import sweep
+from highnoon.workers.emptiness import Emptiness
+from highnoon.workers.facts import NodeFacts
+from highnoon.workers.kill_order import KillNotes
+from highnoon.workers.metrics import node_metrics
+from highnoon.workers.node import Node
+from highnoon.workers.node_watch import NodeWatch
+from highnoon.workers.pool_keeper import PoolKeeper
+from highnoon.workers.residence import resident, sweep_deserted
+from highnoon.workers.slot import SlotNote, SlotNotes
 
-_log = logging.getLogger("workers.agent")
+_log = logging.getLogger("highnoon.workers.agent")
 
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 10.0

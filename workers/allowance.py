@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.memory import MemoryPolicy
+from highnoon.shared.memory import MemoryPolicy
 
 _LEAST_RESERVE_BYTES = 512 << 20
 _MOST_RESERVE_BYTES = 4 << 30

@@ -12,15 +12,15 @@ import os
 import shutil
 from pathlib import Path
 
-from shared.bundles import key_of, unpack
-from shared.bundles.archive import digest_of
-from shared.errors import BundleRefused
-from shared.ledger import Bundles
-from shared.logs import event
-from shared.processes import identify
-from shared.settings import Settings
+from highnoon.shared.bundles import key_of, unpack
+from highnoon.shared.bundles.archive import digest_of
+from highnoon.shared.errors import BundleRefused
+from highnoon.shared.ledger import Bundles
+from highnoon.shared.logs import event
+from highnoon.shared.processes import identify
+from highnoon.shared.settings import Settings
 
-_log = logging.getLogger("workers.bundles")
+_log = logging.getLogger("highnoon.workers.bundles")
 
 
 class BundleShelf:

@@ -19,8 +19,8 @@ import signal
 import time
 from pathlib import Path
 
-from shared.processes import identify
-from shared.vitals import CgroupMemory, Cgroups, KernelFiles, group_memory
+from highnoon.shared.processes import identify
+from highnoon.shared.vitals import CgroupMemory, Cgroups, KernelFiles, group_memory
 
 _NODE = "highnoon-node"
 _TRIAL = re.compile(r"highnoon-(\d+)-(\d+)")

@@ -8,20 +8,20 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from shared.broker import Broker
-from shared.errors import ServiceUnavailable
-from shared.lease import Lease
-from shared.ledger import Database, Leases, Peaks
-from shared.ledger.leases import Holder
-from shared.logs import event
-from shared.messages import RunTrial
-from shared.outages import persistently
-from shared.study import StudySpec
-from workers.admission import Admission
-from workers.node import Node
-from workers.slot import SlotNotes
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.lease import Lease
+from highnoon.shared.ledger import Database, Leases, Peaks
+from highnoon.shared.ledger.leases import Holder
+from highnoon.shared.logs import event
+from highnoon.shared.messages import RunTrial
+from highnoon.shared.outages import persistently
+from highnoon.shared.study import StudySpec
+from highnoon.workers.admission import Admission
+from highnoon.workers.node import Node
+from highnoon.workers.slot import SlotNotes
 
-_log = logging.getLogger("workers.claiming")
+_log = logging.getLogger("highnoon.workers.claiming")
 
 _PUT_OFF_S = 1.0
 """How long a ticket waits that found no room on this node; other nodes and other tickets go first."""

@@ -11,19 +11,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.allowed import AllowList, exactly
-from shared.allowed_here import patterns_here
-from shared.errors import BundleRefused
-from shared.ledger import Bundles
-from shared.logs import event
-from shared.settings import Settings
-from shared.source_tree import CodeDigests, root_of
-from shared.states import Ending
-from shared.study import StudySpec
-from shared.trial import Outcome
-from workers.bundles import BundleShelf
+from highnoon.shared.allowed import AllowList, exactly
+from highnoon.shared.allowed_here import patterns_here
+from highnoon.shared.errors import BundleRefused
+from highnoon.shared.ledger import Bundles
+from highnoon.shared.logs import event
+from highnoon.shared.settings import Settings
+from highnoon.shared.source_tree import CodeDigests, root_of
+from highnoon.shared.states import Ending
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome
+from highnoon.workers.bundles import BundleShelf
 
-_log = logging.getLogger("workers.code")
+_log = logging.getLogger("highnoon.workers.code")
 
 _HOLDS = 50
 """An answer holds so many times as long as it took: looking costs at most a fiftieth of a slot's time."""

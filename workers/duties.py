@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 
-from shared.errors import ServiceUnavailable
-from shared.lease import Lease, Wish
-from shared.ledger import Leases
-from shared.ledger.leases import Progress
-from shared.logs import event
-from shared.studies import OptunaStudy
-from shared.trial import Report
-from shared.vitals import process_memory
-from workers.launch import Running
-from workers.node import Node
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.lease import Lease, Wish
+from highnoon.shared.ledger import Leases
+from highnoon.shared.ledger.leases import Progress
+from highnoon.shared.logs import event
+from highnoon.shared.studies import OptunaStudy
+from highnoon.shared.trial import Report
+from highnoon.shared.vitals import process_memory
+from highnoon.workers.launch import Running
+from highnoon.workers.node import Node
 
-_log = logging.getLogger("workers.duties")
+_log = logging.getLogger("highnoon.workers.duties")
 
 
 class TrialDuties:

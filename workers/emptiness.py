@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from shared.ledger import Database, Work
+from highnoon.shared.ledger import Database, Work
 
 GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from shared.vitals import Gpus, KernelFiles
-from workers.node_memory import NodeMemory
+from highnoon.shared.vitals import Gpus, KernelFiles
+from highnoon.workers.node_memory import NodeMemory
 
 
 class NodeFacts:

@@ -18,9 +18,9 @@ import struct
 import sys
 from typing import NoReturn
 
-from shared.processes import die_with_parent
-from workers import kernel
-from workers.trial_process import run_forked
+from highnoon.shared.processes import die_with_parent
+from highnoon.workers import kernel
+from highnoon.workers.trial_process import run_forked
 
 _FORK, _WAIT = b"F", b"W"
 _WAIT_ORDER = struct.Struct("=ci")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from shared.errors import HighNoonError, InvalidInput, Problem
-from shared.logs import event
-from shared.vitals import GpuDevice, Gpus
-from workers.node import Node
+from highnoon.shared.errors import HighNoonError, InvalidInput, Problem
+from highnoon.shared.logs import event
+from highnoon.shared.vitals import GpuDevice, Gpus
+from highnoon.workers.node import Node
 
-_log = logging.getLogger("workers.gpus")
+_log = logging.getLogger("highnoon.workers.gpus")
 
 _PATIENCE_S = 10.0
 """A replaced supervisor may take a moment to die; one that does not keeps its GPU."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shared.lease import OOM_NEIGHBOUR
-from shared.sizes import said
+from highnoon.shared.lease import OOM_NEIGHBOUR
+from highnoon.shared.sizes import said
 
 _HUNGRY_SHARE = 0.5
 """Hungry is who holds at least this much of what the largest holds."""

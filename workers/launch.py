@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from workers import kernel
-from workers.forkserver import ForkServer
-from workers.output import Output
-from workers.pipe import Pipe, PipeChannel
-from workers.trial_process import Assignment, perform
+from highnoon.workers import kernel
+from highnoon.workers.forkserver import ForkServer
+from highnoon.workers.output import Output
+from highnoon.workers.pipe import Pipe, PipeChannel
+from highnoon.workers.trial_process import Assignment, perform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
-    code = f"from workers.trial_process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    code = f"from highnoon.workers.trial_process import spawned; spawned({end.fileno()}, {os.getpid()})"
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

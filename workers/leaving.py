@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 from celery import Celery, bootsteps
 
-from workers.node import Node
-from workers.slot import SlotNotes
+from highnoon.workers.node import Node
+from highnoon.workers.slot import SlotNotes
 
 _LOOK_S = 0.02
 

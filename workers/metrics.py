@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.lease import Disposition
-from shared.metrics import exposed
-from shared.states import Ending
-from shared.vitals import VitalsReader
-from workers.node import Node
-from workers.slot import SlotNotes
-from workers.telemetry import AttemptNote, inbox, notes
+from highnoon.shared.lease import Disposition
+from highnoon.shared.metrics import exposed
+from highnoon.shared.states import Ending
+from highnoon.shared.vitals import VitalsReader
+from highnoon.workers.node import Node
+from highnoon.workers.slot import SlotNotes
+from highnoon.workers.telemetry import AttemptNote, inbox, notes
 
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ATTEMPT_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)

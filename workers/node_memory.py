@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from shared.vitals import Cgroups, HostMemory, KernelFiles, host_memory, host_oom_kills
+from highnoon.shared.vitals import Cgroups, HostMemory, KernelFiles, host_memory, host_oom_kills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

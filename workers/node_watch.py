@@ -11,17 +11,17 @@ import signal
 import time
 from collections.abc import Callable
 
-from shared.logs import event
-from shared.processes import identify
-from shared.vitals import ProcessGroup
-from workers import kernel
-from workers.allowance import Allowance
-from workers.kill_order import Candidate, KillNotes, note_of, victim
-from workers.node_memory import NodeMemory, NodeVitals
-from workers.slot import SlotNotes
-from workers.watchdog import pause_s
+from highnoon.shared.logs import event
+from highnoon.shared.processes import identify
+from highnoon.shared.vitals import ProcessGroup
+from highnoon.workers import kernel
+from highnoon.workers.allowance import Allowance
+from highnoon.workers.kill_order import Candidate, KillNotes, note_of, victim
+from highnoon.workers.node_memory import NodeMemory, NodeVitals
+from highnoon.workers.slot import SlotNotes
+from highnoon.workers.watchdog import pause_s
 
-_log = logging.getLogger("workers.node_watch")
+_log = logging.getLogger("highnoon.workers.node_watch")
 
 _SETTLE_S = 2.0
 """How long the memory of a victim may take to come back before the next one goes."""

@@ -22,8 +22,8 @@ import socket
 import threading
 from typing import Any
 
-from shared.errors import TrialCancelled, TrialStopped
-from shared.trial import Outcome, ParamCount, Report
+from highnoon.shared.errors import TrialCancelled, TrialStopped
+from highnoon.shared.trial import Outcome, ParamCount, Report
 
 PIPE_VERSION = 1
 

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from shared.lease import Wish
-from shared.states import Ending
-from shared.study import StudySpec
-from shared.trial import Outcome
-from workers.admission import MEASURED
-from workers.allowance import Allowance, TrialLimits
-from workers.cgroup import TrialGroup, TrialGroups
-from workers.kill_order import KillNotes
-from workers.launch import now_s
-from workers.node import Node
-from workers.node_memory import NodeMemory
-from workers.room import Room
-from workers.trial_memory import TrialMemory
-from workers.trial_process import Assignment
-from workers.watch import Duties
+from highnoon.shared.lease import Wish
+from highnoon.shared.states import Ending
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome
+from highnoon.workers.admission import MEASURED
+from highnoon.workers.allowance import Allowance, TrialLimits
+from highnoon.workers.cgroup import TrialGroup, TrialGroups
+from highnoon.workers.kill_order import KillNotes
+from highnoon.workers.launch import now_s
+from highnoon.workers.node import Node
+from highnoon.workers.node_memory import NodeMemory
+from highnoon.workers.room import Room
+from highnoon.workers.trial_memory import TrialMemory
+from highnoon.workers.trial_process import Assignment
+from highnoon.workers.watch import Duties
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

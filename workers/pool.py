@@ -20,20 +20,20 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
-from shared.broker import make_app
-from shared.errors import HighNoonError
-from shared.logs import configure, event
-from shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
-from workers import huge_pages, kernel
-from workers.forkserver import ForkServer, tensorflow_has_run
-from workers.gpu_check import flaw_of_forks, uses_gpu
-from workers.gpus import GpuClaim, pin
-from workers.leaving import leave_when_idle
-from workers.node import Node
-from workers.recycle import look_again_for_ended_children
-from workers.supervisor import Supervisor
+from highnoon.shared.broker import make_app
+from highnoon.shared.errors import HighNoonError
+from highnoon.shared.logs import configure, event
+from highnoon.shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.workers import huge_pages, kernel
+from highnoon.workers.forkserver import ForkServer, tensorflow_has_run
+from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
+from highnoon.workers.gpus import GpuClaim, pin
+from highnoon.workers.leaving import leave_when_idle
+from highnoon.workers.node import Node
+from highnoon.workers.recycle import look_again_for_ended_children
+from highnoon.workers.supervisor import Supervisor
 
-_log = logging.getLogger("workers.pool")
+_log = logging.getLogger("highnoon.workers.pool")
 
 
 class PreloadError(HighNoonError):

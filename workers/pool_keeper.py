@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 
-from shared.processes import die_with_parent
-from workers import kernel
-from workers.node import Node, threads_per_slot, without_secrets
+from highnoon.shared.processes import die_with_parent, module_command
+from highnoon.workers import kernel
+from highnoon.workers.node import Node, threads_per_slot, without_secrets
 
 _RESTARTS = 5
 """A pool that dies more often than this within a minute has a fault that a restart does not mend."""
@@ -87,7 +86,7 @@ class PoolKeeper:
         # billiard would turn our warm shutdown into a cold one, which ends a supervisor with its lease.
         environ.pop("REMAP_SIGTERM", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "workers.pool"],
+            module_command("highnoon.workers.pool"),
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,

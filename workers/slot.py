@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from shared.processes import identify
+from highnoon.shared.processes import identify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,35 +14,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.broker import Broker
-from shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
-from shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from shared.ledger import Bundles, Database, Leases, Losses
-from shared.ledger.leases import Holder
-from shared.logs import event
-from shared.messages import RunTrial
-from shared.outages import persistently
-from shared.states import INFRASTRUCTURE_ENDINGS, Ending
-from shared.studies import Asked, OptunaStore, OptunaStudy, Owner
-from shared.study import StudySpec
-from shared.trial import Outcome
-from workers.checkpoints import TicketCheckpoints
-from workers.claiming import Claiming
-from workers.code import Code, CodeGate
-from workers.duties import TrialDuties
-from workers.forkserver import ForkServer
-from workers.launch import ThreadTrial, launch
-from workers.node import Node
-from workers.output import Output
-from workers.place import Places
-from workers.slot import SlotNotes
-from workers.telemetry import Telemetry
-from workers.trial_process import Assignment, trial_seed
-from workers.watch import Limits, Watch
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
+from highnoon.shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.ledger import Bundles, Database, Leases, Losses
+from highnoon.shared.ledger.leases import Holder
+from highnoon.shared.logs import event
+from highnoon.shared.messages import RunTrial
+from highnoon.shared.outages import persistently
+from highnoon.shared.states import INFRASTRUCTURE_ENDINGS, Ending
+from highnoon.shared.studies import Asked, OptunaStore, OptunaStudy, Owner
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome
+from highnoon.workers.checkpoints import TicketCheckpoints
+from highnoon.workers.claiming import Claiming
+from highnoon.workers.code import Code, CodeGate
+from highnoon.workers.duties import TrialDuties
+from highnoon.workers.forkserver import ForkServer
+from highnoon.workers.launch import ThreadTrial, launch
+from highnoon.workers.node import Node
+from highnoon.workers.output import Output
+from highnoon.workers.place import Places
+from highnoon.workers.slot import SlotNotes
+from highnoon.workers.telemetry import Telemetry
+from highnoon.workers.trial_process import Assignment, trial_seed
+from highnoon.workers.watch import Limits, Watch
 
 T = TypeVar("T")
 
-_log = logging.getLogger("workers.supervisor")
+_log = logging.getLogger("highnoon.workers.supervisor")
 
 _EXIT_ABANDONED = 71
 """This process ends because a trial without isolation would not."""

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from shared.memory import MemorySample
-from shared.memory.swap import SwapWatch
-from shared.trial import MemoryTrace, Outcome
-from shared.vitals import CgroupMemory, ProcessGroup
-from workers.allowance import TrialLimits
-from workers.kill_order import KillNotes
-from workers.node_memory import NodeMemory
-from workers.watchdog import LOOK_S, Autopsy, Look, Samples, Verdict, judge, pause_s
+from highnoon.shared.memory import MemorySample
+from highnoon.shared.memory.swap import SwapWatch
+from highnoon.shared.trial import MemoryTrace, Outcome
+from highnoon.shared.vitals import CgroupMemory, ProcessGroup
+from highnoon.workers.allowance import TrialLimits
+from highnoon.workers.kill_order import KillNotes
+from highnoon.workers.node_memory import NodeMemory
+from highnoon.workers.watchdog import LOOK_S, Autopsy, Look, Samples, Verdict, judge, pause_s
 
 _CLOSE_SHARE = 0.9
 """From this much of the soft limit on an exact reading may take a tenth of the time, before it a fiftieth."""

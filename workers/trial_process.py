@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared.current import NO_WISHES, MemoryWishes
-from shared.errors import ObjectiveError
-from shared.execution import UNSCORED, run_attempt
-from shared.objective import ObjectiveRef, load
-from shared.processes import die_with_parent
-from shared.score import Scoring
-from shared.states import Ending
-from shared.trial import Outcome, Params
-from workers import kernel
-from workers.pipe import Pipe, PipeChannel
+from highnoon.shared.current import NO_WISHES, MemoryWishes
+from highnoon.shared.errors import ObjectiveError
+from highnoon.shared.execution import UNSCORED, run_attempt
+from highnoon.shared.objective import ObjectiveRef, load
+from highnoon.shared.processes import die_with_parent
+from highnoon.shared.score import Scoring
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome, Params
+from highnoon.workers import kernel
+from highnoon.workers.pipe import Pipe, PipeChannel
 
 _RESULT_SENT = 0
 

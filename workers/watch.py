@@ -11,14 +11,14 @@ import signal
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shared.lease import Wish
-from shared.states import Ending
-from shared.trial import Outcome, ParamCount, Report
-from workers.launch import Exit, Running, now_s, wait_any
-from workers.output import Output
-from workers.pipe import PIPE_VERSION, Event, count_of, report_of
-from workers.trial_memory import TrialMemory
-from workers.watchdog import Action, Verdict, stopped
+from highnoon.shared.lease import Wish
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome, ParamCount, Report
+from highnoon.workers.launch import Exit, Running, now_s, wait_any
+from highnoon.workers.output import Output
+from highnoon.workers.pipe import PIPE_VERSION, Event, count_of, report_of
+from highnoon.workers.trial_memory import TrialMemory
+from highnoon.workers.watchdog import Action, Verdict, stopped
 
 _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}

@@ -10,12 +10,12 @@ import signal
 from collections import deque
 from dataclasses import dataclass
 
-from shared.lease import OOM_NEIGHBOUR
-from shared.sizes import said
-from shared.states import Ending, StrEnum
-from shared.trial import MemoryTrace, Outcome
-from workers.allowance import TrialLimits
-from workers.kill_order import KillNote
+from highnoon.shared.lease import OOM_NEIGHBOUR
+from highnoon.shared.sizes import said
+from highnoon.shared.states import Ending, StrEnum
+from highnoon.shared.trial import MemoryTrace, Outcome
+from highnoon.workers.allowance import TrialLimits
+from highnoon.workers.kill_order import KillNote
 
 LOOK_S = 0.5
 _QUICKEST_LOOK_S = 0.05

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import no_result, print_json, print_table
-from coordinator.commands.arguments import AsJson, StudyName, mistake
-from coordinator.commands.ledger import ledger, study_names
-from shared.errors import nearest
+from highnoon.coordinator.commands.answers import no_result, print_json, print_table
+from highnoon.coordinator.commands.arguments import AsJson, StudyName, mistake
+from highnoon.coordinator.commands.ledger import ledger, study_names
+from highnoon.shared.errors import nearest
 
 if TYPE_CHECKING:
-    from coordinator.comparison import Side
-    from shared.access import Access
-    from shared.trial import Trial
+    from highnoon.coordinator.comparison import Side
+    from highnoon.shared.access import Access
+    from highnoon.shared.trial import Trial
 
 KINDS = ("history", "slice", "parallel", "contour", "importances", "intermediate", "timeline", "pareto")
 
@@ -44,7 +44,7 @@ def importance(study: StudyName, json: AsJson = False) -> None:
 
     Example: python -m coordinator importance digits
     """
-    from coordinator.report import importance_table
+    from highnoon.coordinator.report import importance_table
 
     with ledger() as access:
         shares = access.store.view(access.study(study).name).param_importance()
@@ -66,8 +66,8 @@ def plot(
 
     Example: python -m coordinator plot digits --kind slice -o digits.html
     """
-    from coordinator.drawing import check_suffix, write
-    from coordinator.report import near
+    from highnoon.coordinator.drawing import check_suffix, write
+    from highnoon.coordinator.report import near
 
     if kind not in KINDS:
         raise mistake("--kind", "is no figure", kind, nearest(kind, KINDS))
@@ -99,7 +99,7 @@ def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
 
     Example: python -m coordinator compare digits digits-wide
     """
-    from coordinator.comparison import comparison_object, comparison_table
+    from highnoon.coordinator.comparison import comparison_object, comparison_table
 
     with ledger() as access:
         sides = [_side(name, access) for name in (study, other)]
@@ -110,7 +110,7 @@ def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
 
 
 def _side(name: str, access: Access) -> Side:
-    from coordinator.comparison import Side
+    from highnoon.coordinator.comparison import Side
 
     record = access.study(name)
     optuna = access.optuna(record)

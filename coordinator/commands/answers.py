@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from shared.exits import Exit
-from shared.terminal import open_console, say
+from highnoon.shared.exits import Exit
+from highnoon.shared.terminal import open_console, say
 
 if TYPE_CHECKING:
-    from shared.ledger.studies import StudyRecord
+    from highnoon.shared.ledger.studies import StudyRecord
 
 
 def print_json(value: object) -> None:
     """Strict JSON on stdout."""
-    from coordinator.report import as_json
+    from highnoon.coordinator.report import as_json
 
     typer.echo(as_json(value))
 
@@ -41,7 +41,7 @@ def no_result(why: str, *, next_step: str = "") -> typer.Exit:
 
 def require(done: bool, record: StudyRecord, why_not: str) -> None:
     """Raises StudyConflict unless the study's state allowed it."""
-    from shared.errors import StudyConflict
+    from highnoon.shared.errors import StudyConflict
 
     if not done:
         raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")

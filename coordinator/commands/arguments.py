@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from coordinator.commands.ledger import study_names
-from shared.errors import InvalidInput, Problem
+from highnoon.coordinator.commands.ledger import study_names
+from highnoon.shared.errors import InvalidInput, Problem
 
 
 def mistake(key: str, message: str, value: object = None, hint: str = "") -> InvalidInput:

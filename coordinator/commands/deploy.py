@@ -17,7 +17,7 @@ def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
 
     Example: python -m coordinator init-deploy
     """
-    from coordinator.deployment import prepare
+    from highnoon.coordinator.deployment import prepare
 
     for line in prepare(folder):
         typer.echo(line)

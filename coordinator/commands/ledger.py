@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from shared.errors import HighNoonError
+from highnoon.shared.errors import HighNoonError
 
 if TYPE_CHECKING:
-    from shared.access import Access
+    from highnoon.shared.access import Access
 
 
 @contextmanager
 def ledger() -> Iterator[Access]:
     """Raises UnknownStudy when nothing was ever run here, ServiceUnavailable when the database is away."""
-    from coordinator.access import ledger_access
-    from shared.settings import load_settings
+    from highnoon.coordinator.access import ledger_access
+    from highnoon.shared.settings import load_settings
 
     with ledger_access(load_settings()) as access:
         yield access
@@ -24,8 +24,8 @@ def ledger() -> Iterator[Access]:
 
 def study_names(incomplete: str) -> list[str]:
     """For the shell's completion: studies whose name begins so. Starts no database, and no error leaves."""
-    from coordinator.access import is_served
-    from shared.settings import load_settings
+    from highnoon.coordinator.access import is_served
+    from highnoon.shared.settings import load_settings
 
     with suppress(HighNoonError):
         if is_served(load_settings()):

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import print_json, print_table, tell
-from coordinator.commands.arguments import AsJson, mistake
-from coordinator.commands.ledger import ledger
-from shared.exits import Exit
-from shared.terminal import open_console
+from highnoon.coordinator.commands.answers import print_json, print_table, tell
+from highnoon.coordinator.commands.arguments import AsJson, mistake
+from highnoon.coordinator.commands.ledger import ledger
+from highnoon.shared.exits import Exit
+from highnoon.shared.terminal import open_console
 
 if TYPE_CHECKING:
-    from shared.access import Access
-    from shared.ledger.nodes import Worker
-    from shared.settings import Settings
+    from highnoon.shared.access import Access
+    from highnoon.shared.ledger.nodes import Worker
+    from highnoon.shared.settings import Settings
 
 _PRESENCE_MISSES = 4
 """As the coordinator counts: who missed so many beats is not there."""
@@ -28,11 +28,11 @@ def workers(json: AsJson = False) -> None:
 
     Example: python -m coordinator workers
     """
-    from coordinator.access import why_nobody_coordinates
-    from coordinator.mode import is_embedded
-    from coordinator.roster import workers_object, workers_table
-    from shared.ledger import Overview
-    from shared.settings import load_settings
+    from highnoon.coordinator.access import why_nobody_coordinates
+    from highnoon.coordinator.mode import is_embedded
+    from highnoon.coordinator.roster import workers_object, workers_table
+    from highnoon.shared.ledger import Overview
+    from highnoon.shared.settings import load_settings
 
     settings = load_settings()
     with ledger() as access:
@@ -56,11 +56,11 @@ def drain(worker: WorkerName) -> None:
 
     Example: python -m coordinator drain node-a
     """
-    from coordinator.mode import is_embedded
-    from coordinator.roster import the_worker
-    from shared.ledger import Nodes, Overview
-    from shared.settings import load_settings
-    from shared.states import WorkerState
+    from highnoon.coordinator.mode import is_embedded
+    from highnoon.coordinator.roster import the_worker
+    from highnoon.shared.ledger import Nodes, Overview
+    from highnoon.shared.settings import load_settings
+    from highnoon.shared.states import WorkerState
 
     settings = load_settings()
     with ledger() as access:
@@ -81,9 +81,9 @@ def reinstate(worker: WorkerName) -> None:
 
     Example: python -m coordinator reinstate node-a
     """
-    from coordinator.roster import the_worker
-    from shared.ledger import Nodes
-    from shared.settings import load_settings
+    from highnoon.coordinator.roster import the_worker
+    from highnoon.shared.ledger import Nodes
+    from highnoon.shared.settings import load_settings
 
     with ledger() as access:
         chosen = the_worker(worker, _present(access, load_settings()))
@@ -97,8 +97,8 @@ def doctor(json: AsJson = False) -> None:
 
     Example: python -m coordinator doctor
     """
-    from coordinator import doctor as doctors
-    from shared.settings import load_settings
+    from highnoon.coordinator import doctor as doctors
+    from highnoon.shared.settings import load_settings
 
     settings = load_settings()
     checks = doctors.examine(settings)
@@ -114,9 +114,9 @@ def flower(
     address: Annotated[str, typer.Option()] = "127.0.0.1",
 ) -> None:
     """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
-    from coordinator.flower import flower_login, run_flower
-    from shared.errors import InvalidInput, Problem
-    from shared.settings import load_settings
+    from highnoon.coordinator.flower import flower_login, run_flower
+    from highnoon.shared.errors import InvalidInput, Problem
+    from highnoon.shared.settings import load_settings
 
     settings = load_settings()
     if settings.redis_url is None:
@@ -125,6 +125,6 @@ def flower(
 
 
 def _present(access: Access, settings: Settings) -> list[Worker]:
-    from shared.ledger import Nodes
+    from highnoon.shared.ledger import Nodes
 
     return Nodes(access.database).workers(silent_for_s=settings.presence_s * _PRESENCE_MISSES)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import no_result, print_json, print_table, tell
-from coordinator.commands.arguments import AsJson, StudyName, mistake
-from coordinator.commands.ledger import ledger, study_names
-from shared.exits import Exit
-from shared.terminal import open_console, say
+from highnoon.coordinator.commands.answers import no_result, print_json, print_table, tell
+from highnoon.coordinator.commands.arguments import AsJson, StudyName, mistake
+from highnoon.coordinator.commands.ledger import ledger, study_names
+from highnoon.shared.exits import Exit
+from highnoon.shared.terminal import open_console, say
 
 if TYPE_CHECKING:
-    from shared.access import Access
-    from shared.ledger.studies import StudyCounts, StudyRecord
+    from highnoon.shared.access import Access
+    from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
 
 _FORMATS = ("json", "yaml", "toml", "python", "env")
 
@@ -38,7 +38,7 @@ def list_studies(json: AsJson = False) -> None:
 
     Example: python -m coordinator list --json
     """
-    from coordinator.report import studies_table, study_object
+    from highnoon.coordinator.report import studies_table, study_object
 
     with ledger() as access:
         rows = [_standing(record, access) for record in access.studies.all()]
@@ -55,7 +55,7 @@ def status(study: StudyName, json: AsJson = False) -> None:
 
     Example: python -m coordinator status digits
     """
-    from coordinator.report import studies_table, study_object
+    from highnoon.coordinator.report import studies_table, study_object
 
     with ledger() as access:
         row = _standing(access.study(study), access)
@@ -73,13 +73,13 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
 
     Example: python -m coordinator watch digits
     """
-    from coordinator.access import why_nobody_coordinates
-    from coordinator.board import Board
-    from coordinator.ending import report_end
-    from coordinator.progress import Lines, Objects
-    from coordinator.progress import watch as watch_study
-    from shared.errors import ServiceUnavailable
-    from shared.settings import load_settings
+    from highnoon.coordinator.access import why_nobody_coordinates
+    from highnoon.coordinator.board import Board
+    from highnoon.coordinator.ending import report_end
+    from highnoon.coordinator.progress import Lines, Objects
+    from highnoon.coordinator.progress import watch as watch_study
+    from highnoon.shared.errors import ServiceUnavailable
+    from highnoon.shared.settings import load_settings
 
     settings = load_settings()
     with ledger() as access:
@@ -110,9 +110,9 @@ def best(study: StudyName, format: AsFormat = None, json: AsJson = False) -> Non
 
     Example: python -m coordinator best digits --format toml > best.toml
     """
-    from coordinator.report import params_table, result_of, trial_object
-    from shared.errors import nearest
-    from shared.exports import BEST
+    from highnoon.coordinator.report import params_table, result_of, trial_object
+    from highnoon.shared.errors import nearest
+    from highnoon.shared.exports import BEST
 
     if format is not None and format not in _FORMATS:
         raise mistake("--format", "is no format of a best configuration", format, nearest(format, _FORMATS))

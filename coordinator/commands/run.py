@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import print_json
-from coordinator.commands.arguments import AsJson, StudyFile, TrialsInAll, mistake
-from coordinator.commands.ledger import ledger
-from shared.terminal import open_console, say
+from highnoon.coordinator.commands.answers import print_json
+from highnoon.coordinator.commands.arguments import AsJson, StudyFile, TrialsInAll, mistake
+from highnoon.coordinator.commands.ledger import ledger
+from highnoon.shared.terminal import open_console, say
 
 if TYPE_CHECKING:
-    from shared.settings import Settings
+    from highnoon.shared.settings import Settings
 
 MaybeStudyFile = Annotated[
     Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
@@ -47,10 +47,10 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
 
     Example: python -m coordinator start study.toml --workers 2
     """
-    from coordinator.errand import Errand
-    from coordinator.start import run as run_start
-    from shared.settings import load_settings
-    from shared.study import load_study_file
+    from highnoon.coordinator.errand import Errand
+    from highnoon.coordinator.start import run as run_start
+    from highnoon.shared.settings import load_settings
+    from highnoon.shared.study import load_study_file
 
     settings = load_settings()
     spec = None if study_file is None else load_study_file(study_file, _overrides(n_trials))
@@ -70,15 +70,15 @@ def submit(
 
     Example: python -m coordinator submit study.toml --wait
     """
-    from coordinator.access import ledger_access, why_nobody_coordinates
-    from coordinator.callbacks import WaitingRoom, callbacks_named
-    from coordinator.ending import report_end
-    from coordinator.handover import hand_over, read_study
-    from coordinator.progress import watch
-    from shared.errors import ServiceUnavailable
-    from shared.exits import Exit
-    from shared.settings import load_settings
-    from shared.submission import submit as submit_study
+    from highnoon.coordinator.access import ledger_access, why_nobody_coordinates
+    from highnoon.coordinator.callbacks import WaitingRoom, callbacks_named
+    from highnoon.coordinator.ending import report_end
+    from highnoon.coordinator.handover import hand_over, read_study
+    from highnoon.coordinator.progress import watch
+    from highnoon.shared.errors import ServiceUnavailable
+    from highnoon.shared.exits import Exit
+    from highnoon.shared.settings import load_settings
+    from highnoon.shared.submission import submit as submit_study
 
     if callback and not wait:
         raise mistake("--callback", "is called while somebody waits", callback[0], "Add --wait.")
@@ -127,7 +127,7 @@ def _overrides(n_trials: int | None) -> dict[str, object]:
 
 
 def _slots(workers: int | None, settings: Settings) -> int:
-    from coordinator.mode import is_embedded
+    from highnoon.coordinator.mode import is_embedded
 
     if workers is not None and not is_embedded(settings):
         hint = "Workers of a cluster are started by python -m workers start."

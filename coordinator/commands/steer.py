@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from coordinator.commands.answers import require
-from coordinator.commands.arguments import StudyName
-from coordinator.commands.ledger import ledger
+from highnoon.coordinator.commands.answers import require
+from highnoon.coordinator.commands.arguments import StudyName
+from highnoon.coordinator.commands.ledger import ledger
 
 TrialNumbers = Annotated[
     list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
@@ -53,8 +53,8 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
 
     Example: python -m coordinator retry digits 3 7
     """
-    from coordinator.report import spelled_waiting
-    from shared.states import Ending
+    from highnoon.coordinator.report import spelled_waiting
+    from highnoon.shared.states import Ending
 
     failed = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST)
     with ledger() as access:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.commands.answers import print_json, print_table, tell
-from coordinator.commands.arguments import AsJson, StudyName, TrialNumber, mistake
-from coordinator.commands.ledger import ledger
-from shared.errors import nearest
-from shared.exits import Exit
-from shared.states import Ending, TrialState
-from shared.terminal import open_console
+from highnoon.coordinator.commands.answers import print_json, print_table, tell
+from highnoon.coordinator.commands.arguments import AsJson, StudyName, TrialNumber, mistake
+from highnoon.coordinator.commands.ledger import ledger
+from highnoon.shared.errors import nearest
+from highnoon.shared.exits import Exit
+from highnoon.shared.states import Ending, TrialState
+from highnoon.shared.terminal import open_console
 
 if TYPE_CHECKING:
-    from shared.access import Access
-    from shared.ledger.attempts import AttemptRecord
-    from shared.ledger.studies import StudyRecord
+    from highnoon.shared.access import Access
+    from highnoon.shared.ledger.attempts import AttemptRecord
+    from highnoon.shared.ledger.studies import StudyRecord
 
 STATES = tuple(state.lower() for state in TrialState)
 
@@ -58,9 +58,9 @@ def trials(
 
     Example: python -m coordinator trials digits --sort score --limit 5
     """
-    from coordinator.failures import notes
-    from coordinator.ordering import ordered
-    from coordinator.report import trial_object, trials_table
+    from highnoon.coordinator.failures import notes
+    from highnoon.coordinator.ordering import ordered
+    from highnoon.coordinator.report import trial_object, trials_table
 
     if state is not None and state.lower() not in STATES:
         raise mistake("--state", "is no state of a trial", state, nearest(state, STATES))
@@ -94,9 +94,9 @@ def logs(
 
     Example: python -m coordinator logs digits 3 -f
     """
-    from coordinator.failures import account, attempt_object, verdict
-    from coordinator.following import follow as follow_log
-    from coordinator.following import is_elsewhere, last_lines
+    from highnoon.coordinator.failures import account, attempt_object, verdict
+    from highnoon.coordinator.following import follow as follow_log
+    from highnoon.coordinator.following import is_elsewhere, last_lines
 
     with ledger() as access:
         record = access.study(study)

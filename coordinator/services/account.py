@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from shared.errors import EmbeddedServiceError
-from shared.logs import event
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.logs import event
 
 NAME = "highnoon"
 _FALLBACK = "nobody"

@@ -9,9 +9,9 @@ import fcntl
 import os
 from dataclasses import replace
 
-from shared.errors import InvariantBroken
-from shared.home import Holder, Home
-from shared.processes import identify
+from highnoon.shared.errors import InvariantBroken
+from highnoon.shared.home import Holder, Home
+from highnoon.shared.processes import identify
 
 
 class HomeLock:

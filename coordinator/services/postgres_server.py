@@ -16,13 +16,20 @@ from typing import ClassVar
 
 import psycopg2
 
-from coordinator.services.account import Account, credentials, give, open_for_reading, open_passage, ordinary_account
-from coordinator.services.process import Command, clean_environment
-from coordinator.services.service import Service
-from shared.embedded import DATABASE, POSTGRES, ROLE, postgres_url
-from shared.errors import EmbeddedServiceError
-from shared.home import LOOPBACK, Home, ServiceState
-from shared.processes import identify
+from highnoon.coordinator.services.account import (
+    Account,
+    credentials,
+    give,
+    open_for_reading,
+    open_passage,
+    ordinary_account,
+)
+from highnoon.coordinator.services.process import Command, clean_environment
+from highnoon.coordinator.services.service import Service
+from highnoon.shared.embedded import DATABASE, POSTGRES, ROLE, postgres_url
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.home import LOOPBACK, Home, ServiceState
+from highnoon.shared.processes import identify
 
 _OPTIONS = {
     "listen_addresses": LOOPBACK,

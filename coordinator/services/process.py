@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.services.account import Account, credentials
-from shared.processes import Identity, die_with_parent, identify
+from highnoon.coordinator.services.account import Account, credentials
+from highnoon.shared.processes import Identity, die_with_parent, identify
 
 _POLL_S = 0.01
 

@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from coordinator.services.process import Command
-from coordinator.services.service import Service
-from shared.embedded import REDIS, redis_url
-from shared.errors import EmbeddedServiceError
-from shared.home import LOOPBACK, Home, ServiceState
+from highnoon.coordinator.services.process import Command
+from highnoon.coordinator.services.service import Service
+from highnoon.shared.embedded import REDIS, redis_url
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.home import LOOPBACK, Home, ServiceState
 
 SERVERS = ("redis-server", "valkey-server")
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from typing_extensions import Self
 
-from coordinator.services.process import Command, OwnedProcess, end_leftover, wait_until
-from shared.errors import EmbeddedServiceError, InvariantBroken
-from shared.home import Home, ServiceState
-from shared.logs import event
+from highnoon.coordinator.services.process import Command, OwnedProcess, end_leftover, wait_until
+from highnoon.shared.errors import EmbeddedServiceError, InvariantBroken
+from highnoon.shared.home import Home, ServiceState
+from highnoon.shared.logs import event
 
 _PAUSES_S = (0.0, 0.2, 0.5, 1.0)
 """Before each try. PostgreSQL needs them when its postmaster was killed and a backend is still ending a statement."""

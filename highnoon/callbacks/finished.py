@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from shared.trial import Trial
+from highnoon.shared.trial import Trial
 
 if TYPE_CHECKING:
-    from shared.studies.callbacks import FrozenTrial, Study
+    from highnoon.shared.studies.callbacks import FrozenTrial, Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def finished(study: Study, frozen: FrozenTrial) -> FinishedTrial | None:
     """What a callback was called with, to write it; None for a trial that still runs or waits."""
     if not frozen.state.is_finished():
         return None
-    from shared.studies.endings import CAUSE, MESSAGE
-    from shared.studies.reading import trial_of
+    from highnoon.shared.studies.endings import CAUSE, MESSAGE
+    from highnoon.shared.studies.reading import trial_of
 
     trial = trial_of(frozen)
     return FinishedTrial(

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import InvalidInput, Problem, UserInputError
-from shared.logs import event
-from shared.settings import Settings, load_settings
-from shared.urls import normalise
+from highnoon.shared.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.logs import event
+from highnoon.shared.settings import Settings, load_settings
+from highnoon.shared.urls import normalise
 
 if TYPE_CHECKING:
-    from shared.access import Access
-    from shared.studies.callbacks import Announcer
+    from highnoon.shared.access import Access
+    from highnoon.shared.studies.callbacks import Announcer
 
 logger = logging.getLogger("highnoon")
 
@@ -32,8 +32,8 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
     call ends. What a callback raises is logged. Raises UnknownStudy, and ServiceUnavailable for a database that no
     coordinator has used; an outage of it is waited for.
     """
-    from shared.access import opened
-    from shared.studies.callbacks import Announcer
+    from highnoon.shared.access import opened
+    from highnoon.shared.studies.callbacks import Announcer
 
     called = list(callbacks)
     wrong = [callback for callback in called if not callable(callback)]
@@ -48,7 +48,7 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
 
 
 def _follow(name: str, access: Access, announcer: Announcer) -> None:
-    from shared.outages import persistently
+    from highnoon.shared.outages import persistently
 
     while True:
         # Before the look at trials: what a study that is over has, has all been told.
@@ -63,7 +63,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
 
 
 def _database(settings: Settings) -> str:
-    from shared.embedded import attach
+    from highnoon.shared.embedded import attach
 
     if settings.database_url is not None:
         return settings.database_url

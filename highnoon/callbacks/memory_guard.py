@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from highnoon.memory import EnterpriseMemoryManager
-from shared.errors import TrialStopped
+from highnoon.shared.errors import TrialStopped
 
 
 class MemoryGuardCallback(keras.callbacks.Callback):  # type: ignore[misc]

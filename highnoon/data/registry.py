@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from highnoon.data.sources import SUFFIXES, Source, read_source
-from shared.errors import InvalidInput, Problem, UserInputError, nearest
+from highnoon.shared.errors import InvalidInput, Problem, UserInputError, nearest
 
 DATA_DIR = "HIGHNOON_DATA_DIR"
 DEFAULT_DATASET = "python-docs"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from shared.errors import UserInputError
+from highnoon.shared.errors import UserInputError
 
 Source = str | Path | Sequence[str] | Callable[[], Iterable[str]]
 """A path (text file, .jsonl file, folder, glob pattern), texts, or a function that returns texts."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from shared.errors import UserInputError
+from highnoon.shared.errors import UserInputError
 
 _SHORTEST_TELLING = 40
 """Characters from which on a repeated paragraph is a leak, and not a heading or a phrase that everybody writes."""

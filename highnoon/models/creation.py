@@ -16,8 +16,8 @@ from highnoon.models.size import active_parameters, count_parameters
 from highnoon.presets import preset
 from highnoon.rehearsal import smaller
 from highnoon.running import report_params
-from shared.current import is_trial_running
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.current import is_trial_running
+from highnoon.shared.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from highnoon.models.hsmn import HSMN

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.errors import InvalidInput, Problem
 
 _BUCKET = 64
 

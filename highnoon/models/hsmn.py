@@ -15,7 +15,7 @@ import tensorflow as tf
 from highnoon.config import ModelConfig
 from highnoon.models.block import NORM_EPSILON, ReasoningBlock
 from highnoon.models.generation import continued
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.errors import InvalidInput, Problem
 
 _EMBEDDING_STDDEV = 0.02
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import UserInputError
+from highnoon.shared.errors import UserInputError
 
 LATEST = "latest"
 KEPT = 3

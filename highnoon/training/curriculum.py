@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 from highnoon.training.options import OPTION_RULES, fault_of
-from shared.errors import InvalidInput, Problem, nearest
 
 OVERRIDES = ("learning_rate", "batch_size", "max_seq_length", "gradient_accumulation_steps")
 """What a stage may have of its own; everything else belongs to the whole training."""

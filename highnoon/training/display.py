@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from highnoon.shared.logs import event
 from highnoon.training.listeners import Listener
-from shared.logs import event
 
 logger = logging.getLogger("highnoon")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from highnoon import running
 from highnoon.memory import EnterpriseMemoryManager
-from shared.errors import InvalidInput, Problem, TrialPruned, TrialStopped
+from highnoon.shared.errors import InvalidInput, Problem, TrialPruned, TrialStopped
 
 
 class Listener:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from highnoon.config import ModelConfig, TrainingConfig
 from highnoon.rehearsal import rehearsing
-from shared.errors import InvalidInput, Problem
+from highnoon.shared.errors import InvalidInput, Problem
 
 OTHER_SPELLINGS = {**ModelConfig.other_spellings, **TrainingConfig.other_spellings}
 

@@ -13,10 +13,10 @@ from highnoon.data.dataset import TextDataset
 from highnoon.data.registry import load_documents
 from highnoon.data.split import Split, split_documents, without_leaks
 from highnoon.rehearsal import SEQUENCE, TOKENS_PER_EPOCH, capped
+from highnoon.shared.errors import InvalidInput, Problem, UserInputError
 from highnoon.tokenizer import Tokenizer
 from highnoon.training.curriculum import Stage
 from highnoon.training.options import TrainingOptions
-from shared.errors import InvalidInput, Problem, UserInputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from highnoon.shared.current import checkpoints
+from highnoon.shared.errors import InvalidInput, Problem, UserInputError
 from highnoon.training.checkpoints import LATEST, find_checkpoint
-from shared.current import checkpoints
-from shared.errors import InvalidInput, Problem, UserInputError
 
 
 def folder_of_the_trial() -> Path | None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from highnoon.data.order import epoch_order
 from highnoon.data.pipeline import training_batches, validation_batches
+from highnoon.shared.errors import TrainingDiverged
 from highnoon.training.learner import Learner
 from highnoon.training.listeners import Listener
 from highnoon.training.plan import StagePlan
 from highnoon.training.progress import Progress
 from highnoon.training.schedule import Schedule
 from highnoon.training.stopwatch import Stopwatch
-from shared.errors import TrainingDiverged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing_extensions import Self
 from highnoon.data.registry import DEFAULT_DATASET
 from highnoon.forecast import refuse_training
 from highnoon.memory import EnterpriseMemoryManager
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 from highnoon.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.training.checkpoints import LATEST, find_checkpoint, read_state
 from highnoon.training.curriculum import Stage, read_stage
@@ -29,7 +30,6 @@ from highnoon.training.progress import Progress
 from highnoon.training.resuming import checkpoint_to_resume, folder_of_the_trial, refuse_another_plan
 from highnoon.training.run import Saving, TrainingRun
 from highnoon.training.schedule import Schedule, default_warmup
-from shared.errors import InvalidInput, Problem, nearest
 
 _REPORT_TO = ("hpo",)
 

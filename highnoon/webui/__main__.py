@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from highnoon.shared.errors import HighNoonError, UserInputError
+from highnoon.shared.exits import Exit
+from highnoon.shared.logs import configure
+from highnoon.shared.terminal import open_console, say
 from highnoon.webui.server import serve
-from shared.errors import HighNoonError, UserInputError
-from shared.exits import Exit
-from shared.logs import configure
-from shared.terminal import open_console, say
 
 
 def _run(

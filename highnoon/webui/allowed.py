@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from highnoon.shared.allowed import below, exactly, matches, resolved
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.objective import ObjectiveRef
 from highnoon.webui.studies import Study
-from shared.allowed import below, exactly, matches, resolved
-from shared.errors import InvalidInput, Problem, nearest
-from shared.objective import ObjectiveRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

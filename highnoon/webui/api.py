@@ -9,6 +9,7 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from highnoon.shared.errors import InvalidInput, Problem
 from highnoon.webui import exports
 from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of
@@ -17,7 +18,6 @@ from highnoon.webui.objects import attempt_object, study_object
 from highnoon.webui.packed import packed_response
 from highnoon.webui.plain import dumps
 from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
-from shared.errors import InvalidInput, Problem
 
 router = APIRouter(
     prefix="/api/hpo",

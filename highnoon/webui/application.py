@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from highnoon.shared.errors import HighNoonError, Problem, ServiceUnavailable
 from highnoon.webui import api, assets, entrance, new_study, pages, problems
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.desk import Desk
@@ -30,7 +31,6 @@ from highnoon.webui.sessions import Doorman
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.sheets import Sheets
 from highnoon.webui.steering import Steering
-from shared.errors import HighNoonError, Problem, ServiceUnavailable
 
 _log = logging.getLogger("highnoon.webui")
 

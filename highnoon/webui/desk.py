@@ -8,6 +8,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from highnoon.shared.errors import NoCompletedTrial, UnknownStudy
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.ledger.overview import AttemptSpan, Lead, QueueState, RunningAttempt
+from highnoon.shared.trial import Trial
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
 from highnoon.webui.fleet import FleetSteering
@@ -17,11 +22,6 @@ from highnoon.webui.sheets import Sheets
 from highnoon.webui.snapshot import MESSAGE, TICKET
 from highnoon.webui.steering import Steering
 from highnoon.webui.studies import Study
-from shared.errors import NoCompletedTrial, UnknownStudy
-from shared.ledger.attempts import AttemptRecord
-from shared.ledger.nodes import Worker
-from shared.ledger.overview import AttemptSpan, Lead, QueueState, RunningAttempt
-from shared.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

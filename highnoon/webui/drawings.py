@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from highnoon.shared.trial import MemoryTrace, Report
 from highnoon.webui.formats import duration, number, size
-from shared.trial import MemoryTrace, Report
 
 
 def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: int = 24) -> Markup:

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
+from highnoon.shared.errors import HighNoonError
 from highnoon.webui.library import Library
-from shared.errors import HighNoonError
 
 _PERIOD_S = 1.0
 _KEEP_ALIVE_S = 15.0

@@ -7,12 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.exports import BEST as BEST
+from highnoon.shared.ledger.overview import AttemptSpan, Place
+from highnoon.shared.trial import Trial
 from highnoon.webui.plain import dumps
 from highnoon.webui.snapshot import cause_of, ending_of
-from shared.errors import InvalidInput, Problem
-from shared.exports import BEST as BEST
-from shared.ledger.overview import AttemptSpan, Place
-from shared.trial import Trial
 
 _CSV_HEAD = ("number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host")
 _PEAK = "peak_rss_bytes"

@@ -9,11 +9,11 @@ import gzip
 from collections import OrderedDict
 from threading import Lock
 
+from highnoon.shared.errors import InvalidInput, Problem, nearest
 from highnoon.webui.charts import FIGURES, Question
 from highnoon.webui.library import Library
 from highnoon.webui.plain import dumps
 from highnoon.webui.studies import Study
-from shared.errors import InvalidInput, Problem, nearest
 
 _MOST_BYTES = 48_000_000
 _SPANS = 1500

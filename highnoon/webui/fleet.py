@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from highnoon.shared.embedded import attach
+from highnoon.shared.errors import UnknownWorker, WorkerConflict
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.states import WorkerState
 from highnoon.webui.library import Library
-from shared.embedded import attach
-from shared.errors import UnknownWorker, WorkerConflict
-from shared.ledger.nodes import Worker
-from shared.states import WorkerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

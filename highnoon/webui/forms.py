@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from highnoon.shared.errors import Problem
+from highnoon.shared.space import KINDS, Categorical, Int, Param, SearchSpace
+from highnoon.shared.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.trial import Params, ParamValue
 from highnoon.webui.formats import param
-from shared.errors import Problem
-from shared.space import KINDS, Categorical, Int, Param, SearchSpace
-from shared.strategy import PrunerSpec, SamplerSpec
-from shared.trial import Params, ParamValue
 
 _WHOLE = ("n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row")
 _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_efficiency")

@@ -11,13 +11,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
+from highnoon.shared.access import Access, opened
+from highnoon.shared.errors import UnknownStudy, nearest
+from highnoon.shared.ledger import Nodes, Overview
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies import StudyEntry, StudyView
 from highnoon.webui.snapshot import Snapshot, taken
 from highnoon.webui.studies import Study, named, of_ledger, of_optuna
-from shared.access import Access, opened
-from shared.errors import UnknownStudy, nearest
-from shared.ledger import Nodes, Overview
-from shared.states import TrialState
-from shared.studies import StudyEntry, StudyView
 
 FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one look at the database."""

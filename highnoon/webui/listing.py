@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.states import TrialState
+from highnoon.shared.trial import Trial
 from highnoon.webui.snapshot import cause_of, ending_of
 from highnoon.webui.studies import Study
-from shared.errors import InvalidInput, Problem, nearest
-from shared.states import TrialState
-from shared.trial import Trial
 
 T = TypeVar("T")
 

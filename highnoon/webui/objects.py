@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from highnoon.shared.ledger.attempts import AttemptRecord
 from highnoon.webui.studies import Study
-from shared.ledger.attempts import AttemptRecord
 
 
 def study_object(study: Study) -> dict[str, Any]:

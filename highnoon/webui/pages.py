@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from highnoon.shared.errors import InvalidInput, Problem, UnknownStudy
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.endings import TRACEBACK
 from highnoon.webui import charts, exports, forms
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.drawings import sparkline
@@ -16,9 +19,6 @@ from highnoon.webui.listing import StudyWish, TrialWish, choose_studies, choose_
 from highnoon.webui.rendering import form_fields, shown
 from highnoon.webui.snapshot import cause_of, ending_of
 from highnoon.webui.studies import STATES, Study
-from shared.errors import InvalidInput, Problem, UnknownStudy
-from shared.states import TrialState
-from shared.studies.endings import TRACEBACK
 
 router = APIRouter(include_in_schema=False)
 

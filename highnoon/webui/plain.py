@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from shared.plain import finite
+from highnoon.shared.plain import finite
 
 
 def dumps(value: object) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from highnoon.webui.plain import dumps
-from shared.errors import (
+from highnoon.shared.errors import (
     HighNoonError,
     InvalidInput,
     NoCompletedTrial,
@@ -22,6 +21,7 @@ from shared.errors import (
     UserInputError,
     WorkerConflict,
 )
+from highnoon.webui.plain import dumps
 
 MEDIA_TYPE = "application/problem+json"
 

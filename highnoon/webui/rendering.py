@@ -12,13 +12,13 @@ from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from highnoon.shared.errors import Problem
 from highnoon.webui import assets
 from highnoon.webui.drawings import DRAWINGS
 from highnoon.webui.formats import FILTERS
 from highnoon.webui.guard import Guard
 from highnoon.webui.sessions import Visitor
 from highnoon.webui.snapshot import cause_of, ending_of
-from shared.errors import Problem
 
 _environment = Environment(
     loader=PackageLoader("highnoon.webui", "templates"),

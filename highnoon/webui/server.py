@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from highnoon.shared.embedded import attach
+from highnoon.shared.errors import ServiceUnavailable
+from highnoon.shared.studies import quiet
+from highnoon.shared.terminal import open_console, say
 from highnoon.webui.application import Application, create
 from highnoon.webui.events import Pulses
 from highnoon.webui.settings import WebSettings, web_settings
-from shared.embedded import attach
-from shared.errors import ServiceUnavailable
-from shared.studies import quiet
-from shared.terminal import open_console, say
 
 _LEAVE_S = 5
 """How long a request may go on after the first signal."""

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from highnoon.shared.states import StrEnum
 from highnoon.webui.settings import Tokens
-from shared.states import StrEnum
 
 SESSION_S = 7 * 24 * 3600
 _GUESSES, _GUESSES_OF_ALL, _WINDOW_S = 5, 50, 60.0

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import InvalidInput, Problem
-from shared.secret_files import with_secret_files
-from shared.settings import Settings, load_settings
-from shared.tokens import SHORTEST_TOKEN, kept_token
-from shared.urls import is_loopback, normalise
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.secret_files import with_secret_files
+from highnoon.shared.settings import Settings, load_settings
+from highnoon.shared.tokens import SHORTEST_TOKEN, kept_token
+from highnoon.shared.urls import is_loopback, normalise
 
 TOKEN_FILE = "webui-token"
 

@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 
+from highnoon.shared.ledger.overview import Place
+from highnoon.shared.trial import Trial
 from highnoon.webui import exports
 from highnoon.webui.library import Library
 from highnoon.webui.snapshot import Snapshot, has_ended
 from highnoon.webui.studies import Study
-from shared.ledger.overview import Place
-from shared.trial import Trial
 
 _CHUNK = 1000
 _MOST_STUDIES = 8

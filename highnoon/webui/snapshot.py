@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shared.space import SearchSpace, written_form
-from shared.states import TrialState
-from shared.studies import StudyView
-from shared.trial import Trial
+from highnoon.shared.space import SearchSpace, written_form
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies import StudyView
+from highnoon.shared.trial import Trial
 
 CAUSE, ENDING, MESSAGE, TICKET = "highnoon:cause", "highnoon:ending", "highnoon:message", "highnoon:ticket"
 

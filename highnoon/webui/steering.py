@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from highnoon.shared.errors import InvalidInput, Problem, StudyConflict
+from highnoon.shared.ledger import Bundles, Studies
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.states import Ending, StudyState
+from highnoon.shared.study import MOST_TRIALS, StudySpec, build_spec
+from highnoon.shared.submission import Submission, submit, trials_of
+from highnoon.shared.trial import Params
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.library import Library
 from highnoon.webui.studies import Study
-from shared.errors import InvalidInput, Problem, StudyConflict
-from shared.ledger import Bundles, Studies
-from shared.ledger.studies import StudyRecord
-from shared.states import Ending, StudyState
-from shared.study import MOST_TRIALS, StudySpec, build_spec
-from shared.submission import Submission, submit, trials_of
-from shared.trial import Params
 
 _GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 _RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)

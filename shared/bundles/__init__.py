@@ -3,9 +3,9 @@
 `archive` packs and unpacks, `key` signs and verifies. Where an archive is kept is `ledger`'s business.
 """
 
-from shared.bundles.archive import Bundle as Bundle
-from shared.bundles.archive import pack as pack
-from shared.bundles.archive import unpack as unpack
-from shared.bundles.key import ClusterKey as ClusterKey
-from shared.bundles.key import kept_key as kept_key
-from shared.bundles.key import key_of as key_of
+from highnoon.shared.bundles.archive import Bundle as Bundle
+from highnoon.shared.bundles.archive import pack as pack
+from highnoon.shared.bundles.archive import unpack as unpack
+from highnoon.shared.bundles.key import ClusterKey as ClusterKey
+from highnoon.shared.bundles.key import kept_key as kept_key
+from highnoon.shared.bundles.key import key_of as key_of

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from shared.errors import BundleRefused, InvalidInput, Problem
-from shared.source_tree import IGNORE_FILE, TreeFile, files_below
+from highnoon.shared.errors import BundleRefused, InvalidInput, Problem
+from highnoon.shared.source_tree import IGNORE_FILE, TreeFile, files_below
 
 MOST_FILES = 2_000
 

@@ -11,8 +11,8 @@ import os
 import secrets
 from dataclasses import dataclass, field
 
-from shared.errors import EmbeddedServiceError
-from shared.settings import Settings
+from highnoon.shared.errors import EmbeddedServiceError
+from highnoon.shared.settings import Settings
 
 KEY_FILE = "cluster.key"
 _PURPOSE = b"highnoon bundle "

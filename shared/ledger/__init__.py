@@ -7,17 +7,17 @@ what trials took of memory, `streaks` how nodes fail, `work` whether there is an
 Stores here decide nothing; decisions are made in `shared.lease` and `coordinator.planner`.
 """
 
-from shared.ledger.bundles import Bundles
-from shared.ledger.control import Control
-from shared.ledger.database import Database
-from shared.ledger.leases import Leases
-from shared.ledger.losses import Losses
-from shared.ledger.nodes import Nodes
-from shared.ledger.overview import Overview
-from shared.ledger.peaks import Peaks
-from shared.ledger.streaks import Streaks
-from shared.ledger.studies import Studies
-from shared.ledger.work import Work
+from highnoon.shared.ledger.bundles import Bundles
+from highnoon.shared.ledger.control import Control
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.leases import Leases
+from highnoon.shared.ledger.losses import Losses
+from highnoon.shared.ledger.nodes import Nodes
+from highnoon.shared.ledger.overview import Overview
+from highnoon.shared.ledger.peaks import Peaks
+from highnoon.shared.ledger.streaks import Streaks
+from highnoon.shared.ledger.studies import Studies
+from highnoon.shared.ledger.work import Work
 
 __all__ = [
     "Bundles",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import RowMapping
 
-from shared.states import Ending
-from shared.trial import MemoryTrace
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import MemoryTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

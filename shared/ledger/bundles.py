@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, exists, func, insert, select, update
 
-from shared.ledger.database import Database, IntegrityError
-from shared.ledger.schema import bundles, db_now, studies
+from highnoon.shared.ledger.database import Database, IntegrityError
+from highnoon.shared.ledger.schema import bundles, db_now, studies
 
 _ON_ITS_WAY_S = 3600.0
 """For so long after it was handed in a bundle may wait for the study that names it."""

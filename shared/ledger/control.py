@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, exists, func, or_, select, update
 
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, db_now, studies, tickets
-from shared.ledger.studies import StudyRecord, record_of
-from shared.states import Ending, StudyState, TicketState
-from shared.trial import Outcome
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
+from highnoon.shared.ledger.studies import StudyRecord, record_of
+from highnoon.shared.states import Ending, StudyState, TicketState
+from highnoon.shared.trial import Outcome
 
 _LIVE = (StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLING)
 

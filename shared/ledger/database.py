@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from shared.connections import postgres_arguments, try_idle_connections
-from shared.errors import SchemaMismatch, ServiceUnavailable
-from shared.ledger.schema import SCHEMA_VERSION, meta, metadata
-from shared.ledger.upgrades import upgrade
-from shared.outages import service_error
-from shared.urls import masked, normalise
+from highnoon.shared.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.errors import SchemaMismatch, ServiceUnavailable
+from highnoon.shared.ledger.schema import SCHEMA_VERSION, meta, metadata
+from highnoon.shared.ledger.upgrades import upgrade
+from highnoon.shared.outages import service_error
+from highnoon.shared.urls import masked, normalise
 
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import and_, case
 from sqlalchemy.sql.elements import ColumnElement
 
-from shared.ledger.schema import attempts, tickets
-from shared.states import TicketState
+from highnoon.shared.ledger.schema import attempts, tickets
+from highnoon.shared.states import TicketState
 
 
 def held(ticket_id: int, attempt: int) -> ColumnElement[bool]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Select, Update, exists, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from shared.errors import LeaseLost
-from shared.lease import OOM_NEIGHBOUR, Lease, LostAttempt, Wish
-from shared.ledger.database import Database
-from shared.ledger.fences import attempt_of, held, waiting_or_cancelled
-from shared.ledger.schema import attempts, db_now, studies, tickets, workers
-from shared.states import Ending, StudyState, TicketState, WorkerState
-from shared.trial import Outcome, Params
+from highnoon.shared.errors import LeaseLost
+from highnoon.shared.lease import OOM_NEIGHBOUR, Lease, LostAttempt, Wish
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.fences import attempt_of, held, waiting_or_cancelled
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets, workers
+from highnoon.shared.states import Ending, StudyState, TicketState, WorkerState
+from highnoon.shared.trial import Outcome, Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import select, true, update
 
-from shared.lease import Disposition, RetryPolicy, dispose, retry_delay_s
-from shared.ledger.database import Database
-from shared.ledger.fences import attempt_of, held, waiting_or_cancelled
-from shared.ledger.schema import attempts, db_now, studies, tickets
-from shared.states import Ending, TicketState
-from shared.trial import Outcome
+from highnoon.shared.lease import Disposition, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.fences import attempt_of, held, waiting_or_cancelled
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
+from highnoon.shared.states import Ending, TicketState
+from highnoon.shared.trial import Outcome
 
 
 class Losses:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Integer, cast, insert, or_, select, update
 
-from shared.ledger.database import Database, IntegrityError
-from shared.ledger.schema import db_now, leader, workers
-from shared.states import WorkerState
+from highnoon.shared.ledger.database import Database, IntegrityError
+from highnoon.shared.ledger.schema import db_now, leader, workers
+from highnoon.shared.states import WorkerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

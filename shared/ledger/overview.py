@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, inspect, select
 from sqlalchemy.engine import RowMapping
 
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, db_now, leader, meta, studies, tickets
-from shared.ledger.studies import StudyCounts, StudyRecord, record_of
-from shared.states import Ending, TicketState
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, db_now, leader, meta, studies, tickets
+from highnoon.shared.ledger.studies import StudyCounts, StudyRecord, record_of
+from highnoon.shared.states import Ending, TicketState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

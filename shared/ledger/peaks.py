@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, studies, tickets
-from shared.states import Ending
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, studies, tickets
+from highnoon.shared.states import Ending
 
 _TELLING = (Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED)
 """Endings of trials that got as far as taking what they need. One that failed may have failed at its first line."""

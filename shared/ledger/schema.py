@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-from shared.states import StrEnum, StudyState, TicketState, WorkerState
+from highnoon.shared.states import StrEnum, StudyState, TicketState, WorkerState
 
 SCHEMA_VERSION = 3
 

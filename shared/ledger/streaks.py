@@ -9,9 +9,9 @@ from itertools import takewhile
 
 from sqlalchemy import Connection, func, select
 
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, db_now, tickets, workers
-from shared.states import Ending
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, db_now, tickets, workers
+from highnoon.shared.states import Ending
 
 LOOK_BACK_S = 86_400.0
 """What is older says nothing about a node as it is now."""

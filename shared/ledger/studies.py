@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 
-from shared.errors import UnknownStudy
-from shared.ledger.attempts import AttemptRecord, attempt_record
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, db_now, studies, tickets
-from shared.states import Ending, StudyState, TicketState
+from highnoon.shared.errors import UnknownStudy
+from highnoon.shared.ledger.attempts import AttemptRecord, attempt_record
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
+from highnoon.shared.states import Ending, StudyState, TicketState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import and_, func, or_, select
 
-from shared.ledger.database import Database
-from shared.ledger.schema import attempts, db_now, studies, tickets
-from shared.states import Ending, StudyState, TicketState
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
+from highnoon.shared.states import Ending, StudyState, TicketState
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, Index, text
 from sqlalchemy.schema import CreateColumn
 
-from shared.ledger.schema import SCHEMA_VERSION, attempts, attempts_of_worker, workers
+from highnoon.shared.ledger.schema import SCHEMA_VERSION, attempts, attempts_of_worker, workers
 
 ADDED_BY: dict[int, tuple[Column[object], ...]] = {
     2: (attempts.c.memory, attempts.c.code, workers.c.facts, workers.c.state_reason),

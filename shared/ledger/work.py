@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import and_, or_, select
 
-from shared.ledger.database import Database
-from shared.ledger.schema import studies, tickets
-from shared.states import StudyState, TicketState
+from highnoon.shared.ledger.database import Database
+from highnoon.shared.ledger.schema import studies, tickets
+from highnoon.shared.states import StudyState, TicketState
 
 
 class Work:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.memory.sample import MemorySample, Scope
-from shared.memory.trend import HORIZON_S, slope
+from highnoon.shared.memory.sample import MemorySample, Scope
+from highnoon.shared.memory.trend import HORIZON_S, slope
 
 _MOST = 0.5
 """Who holds half of a limit is answerable for it, whoever else grows."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.memory.blame import is_responsible
-from shared.memory.policy import MemoryPolicy
-from shared.memory.sample import MemorySample, Scope
-from shared.memory.trend import Trend, exhausted_in_s, slope, trend_of
-from shared.memory.verdict import Easing, Kind, Verdict
+from highnoon.shared.memory.blame import is_responsible
+from highnoon.shared.memory.policy import MemoryPolicy
+from highnoon.shared.memory.sample import MemorySample, Scope
+from highnoon.shared.memory.trend import Trend, exhausted_in_s, slope, trend_of
+from highnoon.shared.memory.verdict import Easing, Kind, Verdict
 
 _CALM_CHECKS = 3
 """One check below the margin may be an allocator between two batches; three in a row are an end."""

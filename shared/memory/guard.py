@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from shared.memory.episode import Episode
-from shared.memory.policy import MemoryPolicy
-from shared.memory.sample import MemorySample, Scope
-from shared.memory.swap import SwapWatch
-from shared.memory.trend import WINDOW
-from shared.memory.verdict import Kind, Verdict
+from highnoon.shared.memory.episode import Episode
+from highnoon.shared.memory.policy import MemoryPolicy
+from highnoon.shared.memory.sample import MemorySample, Scope
+from highnoon.shared.memory.swap import SwapWatch
+from highnoon.shared.memory.trend import WINDOW
+from highnoon.shared.memory.verdict import Kind, Verdict
 
 
 class MemoryGuard:

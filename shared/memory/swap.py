@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from shared.memory.sample import MemorySample
+from highnoon.shared.memory.sample import MemorySample
 
 SPIKE_BYTES = 500 << 20
 """The public system's figure for one check."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.memory.policy import MemoryPolicy
-from shared.memory.verdict import Kind, Verdict
+from highnoon.shared.memory.policy import MemoryPolicy
+from highnoon.shared.memory.verdict import Kind, Verdict
 
 PREFIX = "[Memory] "
 

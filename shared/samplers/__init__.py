@@ -5,9 +5,9 @@
 the only caller.
 """
 
-from shared.samplers.ahead import Sampled, as_stored, sample, seed_of, snapshot_of
-from shared.samplers.build import Distributions, build_pruner, build_sampler, distributions
-from shared.samplers.grid import Grid
+from highnoon.shared.samplers.ahead import Sampled, as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.samplers.build import Distributions, build_pruner, build_sampler, distributions
+from highnoon.shared.samplers.grid import Grid
 
 __all__ = [
     "Distributions",

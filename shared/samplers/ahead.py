@@ -26,9 +26,9 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from shared.samplers.build import Distributions
-from shared.samplers.fitting import Chance, chance_to_fit
-from shared.trial import Params, ParamValue
+from highnoon.shared.samplers.build import Distributions
+from highnoon.shared.samplers.fitting import Chance, chance_to_fit
+from highnoon.shared.trial import Params, ParamValue
 
 UNBORN = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""

@@ -14,8 +14,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
-from shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
-from shared.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.strategy import PrunerSpec, SamplerSpec
 
 Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")

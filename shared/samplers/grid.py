@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from shared.errors import InvalidInput, SpaceExhausted
-from shared.grid import grid_problems, grid_values
-from shared.samplers.ahead import Sampled
-from shared.space import SearchSpace
-from shared.trial import Params
+from highnoon.shared.errors import InvalidInput, SpaceExhausted
+from highnoon.shared.grid import grid_problems, grid_values
+from highnoon.shared.samplers.ahead import Sampled
+from highnoon.shared.space import SearchSpace
+from highnoon.shared.trial import Params
 
 
 class Grid:

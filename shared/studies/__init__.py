@@ -4,9 +4,9 @@
 `history` reads. Optuna's schema and its own readers stay as they are: any Optuna script may join a study of ours.
 """
 
-from shared.studies.store import OptunaStore, quiet
-from shared.studies.study import OptunaStudy
-from shared.studies.trials import Asked, OwnedTrial, Owner
-from shared.studies.view import StudyEntry, StudyView
+from highnoon.shared.studies.store import OptunaStore, quiet
+from highnoon.shared.studies.study import OptunaStudy
+from highnoon.shared.studies.trials import Asked, OwnedTrial, Owner
+from highnoon.shared.studies.view import StudyEntry, StudyView
 
 __all__ = ["Asked", "OptunaStore", "OptunaStudy", "OwnedTrial", "Owner", "StudyEntry", "StudyView", "quiet"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from optuna import Study as Study
 from optuna.trial import FrozenTrial as FrozenTrial
 
-from shared.studies.study import OptunaStudy
+from highnoon.shared.studies.study import OptunaStudy
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from sqlalchemy import URL, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from shared.connections import postgres_arguments, try_idle_connections
-from shared.errors import InvalidInput, Problem, SchemaMismatch
-from shared.studies import tables
-from shared.studies.history import HistoryStorage
-from shared.urls import masked
+from highnoon.shared.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.errors import InvalidInput, Problem, SchemaMismatch
+from highnoon.shared.studies import tables
+from highnoon.shared.studies.history import HistoryStorage
+from highnoon.shared.urls import masked
 
 """A holder of a lock that is frozen must not stall every other asker for ever."""
 

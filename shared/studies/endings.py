@@ -7,11 +7,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from shared.errors import InvariantBroken
-from shared.states import TOLD_AS, Ending
-from shared.studies.trials import Standing, Verdict
-from shared.tracebacks import TRACEBACK_LIMIT, shortened
-from shared.trial import Outcome
+from highnoon.shared.errors import InvariantBroken
+from highnoon.shared.states import TOLD_AS, Ending
+from highnoon.shared.studies.trials import Standing, Verdict
+from highnoon.shared.tracebacks import TRACEBACK_LIMIT, shortened
+from highnoon.shared.trial import Outcome
 
 ENDING = "highnoon:ending"
 CAUSE = "highnoon:cause"

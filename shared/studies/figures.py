@@ -7,9 +7,9 @@ from typing import Any
 
 import optuna
 
-from shared.pareto import Candidate, pareto_front
-from shared.states import TrialState
-from shared.studies.reading import trial_of
+from highnoon.shared.pareto import Candidate, pareto_front
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.reading import trial_of
 
 Drawing = Any
 """A plotly figure; plotly has no types."""

@@ -33,7 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from shared.studies.tables import params, reports, system_attrs, trials, user_attrs, values
+from highnoon.shared.studies.tables import params, reports, system_attrs, trials, user_attrs, values
 
 _AT_ONCE = 1000
 """Trials per statement. SQLite takes 32,766 variables, and each trial is five of them."""

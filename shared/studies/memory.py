@@ -13,10 +13,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from shared.errors import UnknownStudy
-from shared.samplers import Distributions
-from shared.studies.trials import Asked, Birth, OwnedTrial, Standing, Verdict, Waiting, owner_in
-from shared.trial import Report
+from highnoon.shared.errors import UnknownStudy
+from highnoon.shared.samplers import Distributions
+from highnoon.shared.studies.trials import Asked, Birth, OwnedTrial, Standing, Verdict, Waiting, owner_in
+from highnoon.shared.trial import Report
 
 
 class MemoryTrials:

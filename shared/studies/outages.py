@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from shared.outages import service_error
+from highnoon.shared.outages import service_error
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from shared.states import TrialState
-from shared.studies.endings import ACTIVE_PARAMS, LOSS, PARAMS
-from shared.trial import Report, Trial
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.endings import ACTIVE_PARAMS, LOSS, PARAMS
+from highnoon.shared.trial import Report, Trial
 
 _OF_ONE_RUN = ("completed_rung_", "constraints")
 """System attributes that say how a trial went, not what was asked: a retry starts without them."""

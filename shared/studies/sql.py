@@ -21,14 +21,24 @@ from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueM
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, Insert
 
-from shared.errors import UnknownStudy
-from shared.samplers import Distributions
-from shared.states import TrialState as States
-from shared.studies import statements as sql
-from shared.studies.tables import reports, system_attrs, user_attrs
-from shared.studies.trials import ATTEMPT, TICKET, Asked, Birth, OwnedTrial, Standing, Verdict, Waiting, owner_in
-from shared.studies.view import StudyEntry
-from shared.trial import Params, Report
+from highnoon.shared.errors import UnknownStudy
+from highnoon.shared.samplers import Distributions
+from highnoon.shared.states import TrialState as States
+from highnoon.shared.studies import statements as sql
+from highnoon.shared.studies.tables import reports, system_attrs, user_attrs
+from highnoon.shared.studies.trials import (
+    ATTEMPT,
+    TICKET,
+    Asked,
+    Birth,
+    OwnedTrial,
+    Standing,
+    Verdict,
+    Waiting,
+    owner_in,
+)
+from highnoon.shared.studies.view import StudyEntry
+from highnoon.shared.trial import Params, Report
 
 
 class SqlTrials:

@@ -9,8 +9,17 @@ from optuna.trial import TrialState
 from sqlalchemy import BindParameter, Engine, Insert, Table, and_, bindparam, func, insert, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from shared.studies.tables import directions, params, reports, studies, system_attrs, trials, user_attrs, values
-from shared.studies.trials import ATTEMPT, TICKET
+from highnoon.shared.studies.tables import (
+    directions,
+    params,
+    reports,
+    studies,
+    system_attrs,
+    trials,
+    user_attrs,
+    values,
+)
+from highnoon.shared.studies.trials import ATTEMPT, TICKET
 
 _STUDY: BindParameter[int] = bindparam("study")
 _TRIAL: BindParameter[int] = bindparam("trial")

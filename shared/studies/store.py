@@ -19,20 +19,20 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from typing_extensions import Self
 
-from shared.errors import InvariantBroken, StudyConflict, UnknownStudy
-from shared.samplers import Distributions, build_pruner, build_sampler, distributions
-from shared.score import Scoring
-from shared.states import TrialState
-from shared.studies.connecting import connect
-from shared.studies.history import HistoryStorage
-from shared.studies.memory import MemoryTrials
-from shared.studies.outages import reported
-from shared.studies.sql import SqlTrials, sql_catalogue
-from shared.studies.study import OptunaStudy
-from shared.studies.trials import Trials
-from shared.studies.view import StudyEntry, StudyView
-from shared.study import StudySpec
-from shared.urls import masked, normalise
+from highnoon.shared.errors import InvariantBroken, StudyConflict, UnknownStudy
+from highnoon.shared.samplers import Distributions, build_pruner, build_sampler, distributions
+from highnoon.shared.score import Scoring
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.connecting import connect
+from highnoon.shared.studies.history import HistoryStorage
+from highnoon.shared.studies.memory import MemoryTrials
+from highnoon.shared.studies.outages import reported
+from highnoon.shared.studies.sql import SqlTrials, sql_catalogue
+from highnoon.shared.studies.study import OptunaStudy
+from highnoon.shared.studies.trials import Trials
+from highnoon.shared.studies.view import StudyEntry, StudyView
+from highnoon.shared.study import StudySpec
+from highnoon.shared.urls import masked, normalise
 
 SCORING = "highnoon:scoring"
 """Study attribute: what `Scoring.terms` says. Absent where the score is the loss."""

@@ -17,15 +17,24 @@ import optuna
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial
 
-from shared.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
-from shared.logs import event
-from shared.samplers import Distributions, Grid, Sampled, as_stored, distributions, sample, seed_of, snapshot_of
-from shared.states import TrialState
-from shared.studies.endings import agrees, failure, verdict_of
-from shared.studies.reading import inherited_by_retry, trial_of
-from shared.studies.trials import Asked, Birth, OwnedTrial, Owner, Trials, Waiting
-from shared.study import StudySpec
-from shared.trial import Outcome, Params, Report, Trial
+from highnoon.shared.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
+from highnoon.shared.logs import event
+from highnoon.shared.samplers import (
+    Distributions,
+    Grid,
+    Sampled,
+    as_stored,
+    distributions,
+    sample,
+    seed_of,
+    snapshot_of,
+)
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.endings import agrees, failure, verdict_of
+from highnoon.shared.studies.reading import inherited_by_retry, trial_of
+from highnoon.shared.studies.trials import Asked, Birth, OwnedTrial, Owner, Trials, Waiting
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome, Params, Report, Trial
 
 logger = logging.getLogger(__name__)
 

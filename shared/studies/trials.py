@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 
-from shared.samplers import Distributions
-from shared.trial import Params, Report
+from highnoon.shared.samplers import Distributions
+from highnoon.shared.trial import Params, Report
 
 TICKET = "highnoon:ticket"
 ATTEMPT = "highnoon:attempt"

@@ -14,11 +14,11 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
-from shared.states import TrialState
-from shared.studies.figures import draw
-from shared.studies.reading import trial_of
-from shared.trial import Trial
+from highnoon.shared.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.states import TrialState
+from highnoon.shared.studies.figures import draw
+from highnoon.shared.studies.reading import trial_of
+from highnoon.shared.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from shared.vitals.files import KernelFiles
+from highnoon.shared.vitals.files import KernelFiles
 
 _NO_LIMIT_BYTES = 1 << 60
 """Version 1 says "none" as the largest page-aligned number (2^63 - 4096); no machine has an exbibyte."""

@@ -10,8 +10,8 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 
-from shared.vitals.files import KernelFiles
-from shared.vitals.process import process_memory, resident_bytes
+from highnoon.shared.vitals.files import KernelFiles
+from highnoon.shared.vitals.process import process_memory, resident_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

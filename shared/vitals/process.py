@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from shared.vitals.files import KernelFiles
+from highnoon.shared.vitals.files import KernelFiles
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.vitals.cgroup import CgroupMemory, Cgroups
-from shared.vitals.files import KernelFiles
-from shared.vitals.gpu import GpuMemory, Gpus
-from shared.vitals.host import HostMemory, host_memory, host_oom_kills, stalled_share
-from shared.vitals.tree import ProcessTree, TreeMemory
+from highnoon.shared.vitals.cgroup import CgroupMemory, Cgroups
+from highnoon.shared.vitals.files import KernelFiles
+from highnoon.shared.vitals.gpu import GpuMemory, Gpus
+from highnoon.shared.vitals.host import HostMemory, host_memory, host_oom_kills, stalled_share
+from highnoon.shared.vitals.tree import ProcessTree, TreeMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from shared.vitals.files import KernelFiles
-from shared.vitals.process import PAGE_BYTES, highest_and_now_bytes, process_memory, resident_bytes
+from highnoon.shared.vitals.files import KernelFiles
+from highnoon.shared.vitals.process import PAGE_BYTES, highest_and_now_bytes, process_memory, resident_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

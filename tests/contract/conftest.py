@@ -9,8 +9,8 @@ import optuna
 import psycopg2
 import pytest
 
-from coordinator.stack import Stack
-from shared.studies import OptunaStore, quiet
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.studies import OptunaStore, quiet
 
 
 @pytest.fixture(scope="session", autouse=True)

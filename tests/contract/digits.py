@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
-from shared.states import Ending
-from shared.strategy import SamplerSpec
-from shared.studies import Owner
-from shared.study import StudySpec
-from shared.trial import Outcome, Params
+from highnoon.shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.states import Ending
+from highnoon.shared.strategy import SamplerSpec
+from highnoon.shared.studies import Owner
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome, Params
 
 SPACE: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.ledger import Database, Leases, Studies
-from shared.ledger.leases import Holder
-from shared.states import Ending
-from shared.trial import Outcome
-from workers.emptiness import GRACE_S, Emptiness
+from highnoon.shared.ledger import Database, Leases, Studies
+from highnoon.shared.ledger.leases import Holder
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome
+from highnoon.workers.emptiness import GRACE_S, Emptiness
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 

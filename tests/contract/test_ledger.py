@@ -14,18 +14,18 @@ import pytest
 from sqlalchemy import insert, inspect, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
-from shared.lease import Disposition, Lease, Wish
-from shared.ledger import Bundles, Control, Database, Leases, Losses, Nodes, Streaks, Studies
-from shared.ledger.leases import Holder, Progress
-from shared.ledger.schema import attempts, db_now, studies, tickets
-from shared.ledger.schema import bundles as bundle_rows
-from shared.ledger.streaks import Streak
-from shared.ledger.studies import StudyRecord
-from shared.ledger.upgrades import ADDED_BY, INDEXES_ADDED_BY
-from shared.states import Ending, StudyState, TicketState, WorkerState
-from shared.studies import OptunaStore
-from shared.trial import MemoryTrace, Outcome
+from highnoon.shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
+from highnoon.shared.lease import Disposition, Lease, Wish
+from highnoon.shared.ledger import Bundles, Control, Database, Leases, Losses, Nodes, Streaks, Studies
+from highnoon.shared.ledger.leases import Holder, Progress
+from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
+from highnoon.shared.ledger.schema import bundles as bundle_rows
+from highnoon.shared.ledger.streaks import Streak
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.ledger.upgrades import ADDED_BY, INDEXES_ADDED_BY
+from highnoon.shared.states import Ending, StudyState, TicketState, WorkerState
+from highnoon.shared.studies import OptunaStore
+from highnoon.shared.trial import MemoryTrace, Outcome
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 ANNA = Holder(worker_id="anna", host="node-a", pid=1)

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from shared.errors import InvalidInput
-from shared.lease import Disposition
-from shared.metrics import exposed
-from shared.states import Ending
-from shared.trial import Outcome
-from workers.telemetry import Telemetry, inbox, notes
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.lease import Disposition
+from highnoon.shared.metrics import exposed
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome
+from highnoon.workers.telemetry import Telemetry, inbox, notes
 
 TOKEN = "a-token-of-the-tests"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import InvalidInput, UnknownStudy
-from shared.ledger import Database, Leases, Overview, Studies
-from shared.ledger.leases import Holder, Progress
-from shared.space import Categorical, Int
-from shared.states import Ending, TicketState, TrialState
-from shared.studies import OptunaStore
-from shared.trial import Outcome
+from highnoon.shared.errors import InvalidInput, UnknownStudy
+from highnoon.shared.ledger import Database, Leases, Overview, Studies
+from highnoon.shared.ledger.leases import Holder, Progress
+from highnoon.shared.space import Categorical, Int
+from highnoon.shared.states import Ending, TicketState, TrialState
+from highnoon.shared.studies import OptunaStore
+from highnoon.shared.trial import Outcome
 from tests.contract.digits import SPACE, completed, spec_of
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}

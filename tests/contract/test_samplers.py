@@ -14,15 +14,24 @@ import pytest
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from shared.errors import InvalidInput, SpaceExhausted
-from shared.grid import grid
-from shared.samplers import Grid, as_stored, build_pruner, build_sampler, distributions, sample, seed_of, snapshot_of
-from shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
-from shared.states import Ending
-from shared.strategy import PrunerSpec, SamplerSpec
-from shared.studies import OptunaStore, Owner, quiet
-from shared.study import StudySpec
-from shared.trial import Outcome
+from highnoon.shared.errors import InvalidInput, SpaceExhausted
+from highnoon.shared.grid import grid
+from highnoon.shared.samplers import (
+    Grid,
+    as_stored,
+    build_pruner,
+    build_sampler,
+    distributions,
+    sample,
+    seed_of,
+    snapshot_of,
+)
+from highnoon.shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.states import Ending
+from highnoon.shared.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.studies import OptunaStore, Owner, quiet
+from highnoon.shared.study import StudySpec
+from highnoon.shared.trial import Outcome
 
 MIXED: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),

@@ -10,19 +10,19 @@ import optuna
 import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
-from shared.errors import (
+from highnoon.shared.errors import (
     InvariantBroken,
     StudyConflict,
     UnknownStudy,
     UserInputError,
 )
-from shared.score import Scoring
-from shared.space import Categorical, Int, SearchSpace, Uniform
-from shared.states import TOLD_AS, Ending, TrialState
-from shared.strategy import PrunerSpec, SamplerSpec
-from shared.studies import OptunaStore, OptunaStudy, Owner
-from shared.studies.endings import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
-from shared.trial import Outcome, Report
+from highnoon.shared.score import Scoring
+from highnoon.shared.space import Categorical, Int, SearchSpace, Uniform
+from highnoon.shared.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.studies import OptunaStore, OptunaStudy, Owner
+from highnoon.shared.studies.endings import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
+from highnoon.shared.trial import Outcome, Report
 from tests.contract.digits import ANNA, BERT, POINT, SPACE, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -15,12 +15,12 @@ import psycopg2.errors
 import pytest
 import yaml
 
-from coordinator.deployment import PASSWORDS
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.ledger import Leases, Studies
-from shared.ledger.leases import Holder
-from shared.settings import load_settings
+from highnoon.coordinator.deployment import PASSWORDS
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.ledger import Leases, Studies
+from highnoon.shared.ledger.leases import Holder
+from highnoon.shared.settings import load_settings
 from tests.conftest import empty_database
 from tests.deploy.custom_resources import SCHEMAS
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from shared.ledger import Database, Nodes
-from shared.ledger.schema import attempts
-from shared.states import Ending
+from highnoon.shared.ledger import Database, Nodes
+from highnoon.shared.ledger.schema import attempts
+from highnoon.shared.states import Ending
 from tests.cluster import Books, Cluster
 from tests.support import eventually
 

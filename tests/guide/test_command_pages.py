@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from coordinator.cli import app
-from coordinator.stack import Stack
-from shared.exits import Exit
+from highnoon.coordinator.cli import app
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.exits import Exit
 from tests.command import Answer, Terminal, caller, plain
 from tests.conftest import empty_database
 from tests.made_up import make_study

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from shared.space import read_space
-from shared.urls import normalise
+from highnoon.shared.space import read_space
+from highnoon.shared.urls import normalise
 from tests import mariadb
 from tests.guide.blocks import GUIDE, blocks, run
 

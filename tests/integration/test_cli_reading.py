@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coordinator.cli import app
-from coordinator.commands.analyse import KINDS
-from coordinator.commands.ledger import study_names
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.exits import Exit
-from shared.ledger import Nodes
-from shared.states import WorkerState
-from shared.submission import submit
+from highnoon.coordinator.cli import app
+from highnoon.coordinator.commands.analyse import KINDS
+from highnoon.coordinator.commands.ledger import study_names
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.exits import Exit
+from highnoon.shared.ledger import Nodes
+from highnoon.shared.states import WorkerState
+from highnoon.shared.submission import submit
 from tests.command import Answer, caller
 from tests.conftest import empty_database
 from tests.made_up import make_study, spec_of
@@ -200,14 +200,10 @@ def test_a_log_of_another_host_is_told_from_the_ledger(call: Call) -> None:
 def test_shells_complete_commands_and_studies(call: Call) -> None:
     assert study_names("digits-") == ["digits-wide"]
     asked = {"_HIGHNOON_COORDINATOR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
-    shown = CliRunner().invoke(
-        app, env={**asked, "COMP_WORDS": "highnoon-coordinator wat"}, prog_name="highnoon-coordinator"
-    )
+    shown = CliRunner().invoke(app, env={**asked, "COMP_WORDS": "highnoon wat"}, prog_name="highnoon")
     assert shown.output.split() == ["watch"]
     asked["COMP_CWORD"] = "2"
-    shown = CliRunner().invoke(
-        app, env={**asked, "COMP_WORDS": "highnoon-coordinator best digits-w"}, prog_name="highnoon-coordinator"
-    )
+    shown = CliRunner().invoke(app, env={**asked, "COMP_WORDS": "highnoon best digits-w"}, prog_name="highnoon")
     assert shown.output.split() == ["digits-wide"]
 
 

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 import highnoon as hn
-from shared.errors import (
+from highnoon.shared.errors import (
     EveryTrialFailed,
     InvalidInput,
     NoCompletedTrial,
@@ -21,8 +21,8 @@ from shared.errors import (
     StudyConflict,
     UserInputError,
 )
-from shared.states import TrialState
-from shared.study import StudySpec
+from highnoon.shared.states import TrialState
+from highnoon.shared.study import StudySpec
 from tests.guide.blocks import blocks, run
 
 SPACE = {"width": ("int", 1, 40), "rate": ("uniform", 0.0, 1.0)}

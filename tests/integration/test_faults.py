@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.stack import Stack
-from shared.processes import identify
-from shared.states import Ending, TrialState
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.processes import identify
+from highnoon.shared.states import Ending, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import new_stack
 from tests.support import eventually

@@ -14,19 +14,19 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.ledger import Database, Nodes
-from shared.settings import load_settings
-from shared.states import Ending
-from shared.vitals import Gpus
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.ledger import Database, Nodes
+from highnoon.shared.settings import load_settings
+from highnoon.shared.states import Ending
+from highnoon.shared.vitals import Gpus
+from highnoon.workers import gpus
+from highnoon.workers.gpu_check import flaw_of_forks
+from highnoon.workers.gpus import NoFreeGpu, pin
+from highnoon.workers.node import Node
 from tests.cluster import Cluster
 from tests.conftest import empty_database
 from tests.support import eventually
-from workers import gpus
-from workers.gpu_check import flaw_of_forks
-from workers.gpus import NoFreeGpu, pin
-from workers.node import Node
 
 NVML = '''
 """Two cards, as the module `pynvml` would show them."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.stack import Stack
 from highnoon.callbacks import CSVLogger, follow
-from shared.errors import UnknownStudy
-from shared.states import StudyState, TrialState
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.errors import UnknownStudy
+from highnoon.shared.states import StudyState, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 
 CALLBACKS = """

@@ -16,17 +16,17 @@ from typing import Any
 import optuna
 import pytest
 
-from coordinator.actions import Performer
-from coordinator.metrics import Deeds
-from coordinator.observer import Observer
-from coordinator.optuna_side import OptunaSide
-from coordinator.planner import Rules, plan
-from coordinator.stack import Stack
-from shared.access import Access, opened
-from shared.broker import Broker
-from shared.errors import StudyConflict
-from shared.settings import load_settings
-from shared.states import Ending, StudyState, TicketState, TrialState
+from highnoon.coordinator.actions import Performer
+from highnoon.coordinator.metrics import Deeds
+from highnoon.coordinator.observer import Observer
+from highnoon.coordinator.optuna_side import OptunaSide
+from highnoon.coordinator.planner import Rules, plan
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import Access, opened
+from highnoon.shared.broker import Broker
+from highnoon.shared.errors import StudyConflict
+from highnoon.shared.settings import load_settings
+from highnoon.shared.states import Ending, StudyState, TicketState, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import SHORT_PERIODS
 from tests.support import eventually

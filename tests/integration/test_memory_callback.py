@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from shared.errors import TrialStopped
-from shared.execution import run_attempt
-from shared.memory import MemorySample, Scope, StopTurn
-from shared.states import Ending
+from highnoon.shared.errors import TrialStopped
+from highnoon.shared.execution import run_attempt
+from highnoon.shared.memory import MemorySample, Scope, StopTurn
+from highnoon.shared.states import Ending
 from tests.integration.test_trainer import small_model
 
 keras: Any = pytest.importorskip("keras")

@@ -10,11 +10,11 @@ import pytest
 
 import highnoon as hn
 from highnoon.models.memory import forecast_memory
-from shared.current import MemoryWishes
-from shared.errors import DoesNotFit, TrialStopped
-from shared.execution import run_attempt
-from shared.states import Ending
-from shared.trial import Outcome
+from highnoon.shared.current import MemoryWishes
+from highnoon.shared.errors import DoesNotFit, TrialStopped
+from highnoon.shared.execution import run_attempt
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome
 from tests.unit.test_execution import RecordingChannel
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.stack import Stack
-from shared.home import Home
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.home import Home
 from tests.cluster import Books, Cluster
 from tests.conftest import empty_database
 from tests.support import eventually

@@ -8,8 +8,8 @@ import pytest
 
 import highnoon as hn
 from highnoon.models.size import active_parameters, count_parameters
-from shared.errors import NoCompletedTrial
-from shared.states import TrialState
+from highnoon.shared.errors import NoCompletedTrial
+from highnoon.shared.states import TrialState
 
 SHAPE = {"vocab_size": 64, "num_heads": 2, "num_reasoning_blocks": 1, "num_moe_experts": 2, "top_k_experts": 1}
 

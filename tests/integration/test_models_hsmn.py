@@ -18,7 +18,7 @@ import highnoon as hn
 from highnoon.config import ModelConfig
 from highnoon.models.experts import imbalance
 from highnoon.models.hsmn import HSMN
-from shared.errors import InvalidInput
+from highnoon.shared.errors import InvalidInput
 
 SMALL = {
     "vocab_size": 50,

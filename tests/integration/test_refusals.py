@@ -15,18 +15,18 @@ import pytest
 from celery import Celery
 from sqlalchemy import update
 
-from coordinator.handover import hand_over, read_study
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.bundles import ClusterKey, pack
-from shared.errors import InvalidInput
-from shared.ledger import Bundles, Database, Nodes
-from shared.ledger.schema import bundles
-from shared.messages import RUN_TRIAL_TASK, queue_name
-from shared.settings import load_settings
-from shared.states import Ending
-from shared.study import StudySpec, build_spec
-from shared.submission import submit
+from highnoon.coordinator.handover import hand_over, read_study
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.bundles import ClusterKey, pack
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.ledger import Bundles, Database, Nodes
+from highnoon.shared.ledger.schema import bundles
+from highnoon.shared.messages import RUN_TRIAL_TASK, queue_name
+from highnoon.shared.settings import load_settings
+from highnoon.shared.states import Ending
+from highnoon.shared.study import StudySpec, build_spec
+from highnoon.shared.submission import submit
 from tests.archives import archived, member
 from tests.cluster import HERE, Books, Cluster, running_cluster
 from tests.support import eventually

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from highnoon.workers.room import Room
 from tests.support import eventually
-from workers.room import Room
 
 
 @contextmanager

@@ -21,16 +21,16 @@ import psycopg2
 import pytest
 import redis
 
-from coordinator.services.redis_server import redis_binary
-from coordinator.stack import Stack, serving_database
-from shared.embedded import attach
-from shared.errors import EmbeddedServiceError, UnknownStudy
+from highnoon.coordinator.services.redis_server import redis_binary
+from highnoon.coordinator.stack import Stack, serving_database
+from highnoon.shared.embedded import attach
+from highnoon.shared.errors import EmbeddedServiceError, UnknownStudy
 from tests.support import eventually
 
 OWNER = """
 import json, sys
 from pathlib import Path
-from coordinator.stack import Stack
+from highnoon.coordinator.stack import Stack
 with Stack(Path(sys.argv[1])) as stack:
     print(json.dumps({"postgres": stack.postgres.pid, "redis": stack.redis.pid}), flush=True)
     sys.stdin.read()

@@ -25,14 +25,14 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator.failures import notes
-from coordinator.flower import USER
-from coordinator.stack import serving_database
-from shared.exits import Exit
-from shared.home import Home
-from shared.ledger import Database
-from shared.states import Ending, TrialState
-from shared.studies import OptunaStore
+from highnoon.coordinator.failures import notes
+from highnoon.coordinator.flower import USER
+from highnoon.coordinator.stack import serving_database
+from highnoon.shared.exits import Exit
+from highnoon.shared.home import Home
+from highnoon.shared.ledger import Database
+from highnoon.shared.states import Ending, TrialState
+from highnoon.shared.studies import OptunaStore
 from tests.cluster import HERE, PERIODS, Books
 from tests.command import caller
 from tests.support import eventually

@@ -16,9 +16,9 @@ import pytest
 
 import highnoon as hn
 from highnoon.data import registry
+from highnoon.shared.current import bound
+from highnoon.shared.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 from highnoon.training.optimizer import decays
-from shared.current import bound
-from shared.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 
 SENTENCES = [
     f"{number} birds sat on the {place}, and {number + 1} flew away.\n" for number in range(20) for place in "ab"

@@ -17,8 +17,8 @@ import pytest
 
 import highnoon as hn
 from highnoon.data import registry
-from shared.current import bound
-from shared.errors import InvalidInput, UserInputError
+from highnoon.shared.current import bound
+from highnoon.shared.errors import InvalidInput, UserInputError
 from tests.integration.test_trainer import SENTENCES, Study, small_model
 
 EPOCHS = 2

@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from shared.current import NO_WISHES, MemoryWishes
-from shared.errors import LeaseLost
-from shared.lease import Wish
-from shared.processes import identify
-from shared.score import Scoring
-from shared.states import Ending
-from shared.trial import Outcome, Report
+from highnoon.shared.current import NO_WISHES, MemoryWishes
+from highnoon.shared.errors import LeaseLost
+from highnoon.shared.lease import Wish
+from highnoon.shared.processes import identify
+from highnoon.shared.score import Scoring
+from highnoon.shared.states import Ending
+from highnoon.shared.trial import Outcome, Report
+from highnoon.workers import kernel
+from highnoon.workers.forkserver import ForkServer
+from highnoon.workers.launch import Running, launch
+from highnoon.workers.output import Output
+from highnoon.workers.trial_memory import TrialMemory
+from highnoon.workers.trial_process import Assignment, trial_seed
+from highnoon.workers.watch import Limits, Watch
 from tests.support import eventually
-from workers import kernel
-from workers.forkserver import ForkServer
-from workers.launch import Running, launch
-from workers.output import Output
-from workers.trial_memory import TrialMemory
-from workers.trial_process import Assignment, trial_seed
-from workers.watch import Limits, Watch
 
 HERE = Path(__file__).parent.parent
 
@@ -320,7 +320,7 @@ def test_a_fork_server_that_died_is_replaced_unless_a_fork_could_hang_now() -> N
 
 LOSES_FORK_SERVERS = """
 import os, signal, threading
-from workers.forkserver import ForkServer, fork_is_safe
+from highnoon.workers.forkserver import ForkServer, fork_is_safe
 
 def lose(forks):
     os.kill(forks.pid, signal.SIGKILL)

@@ -15,20 +15,20 @@ import psutil
 import pytest
 import redis
 
-from coordinator.stack import Stack
-from shared.access import opened
-from shared.ledger.studies import AttemptRecord
-from shared.states import Ending, TrialState
-from shared.trial import Outcome
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import opened
+from highnoon.shared.ledger.studies import AttemptRecord
+from highnoon.shared.states import Ending, TrialState
+from highnoon.shared.trial import Outcome
+from highnoon.workers.allowance import TrialLimits
+from highnoon.workers.cgroup import TrialGroup, TrialGroups
+from highnoon.workers.kill_order import KillNotes
+from highnoon.workers.node_memory import NodeMemory
+from highnoon.workers.trial_memory import TrialMemory
 from tests.cluster import Books, Cluster
 from tests.conftest import empty_database
 from tests.integration.test_trial_process import Diary, begin
 from tests.support import eventually
-from workers.allowance import TrialLimits
-from workers.cgroup import TrialGroup, TrialGroups
-from workers.kill_order import KillNotes
-from workers.node_memory import NodeMemory
-from workers.trial_memory import TrialMemory
 
 MIB = 1 << 20
 EATS = "held = bytearray()"

@@ -17,12 +17,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from coordinator.stack import Stack
 from highnoon import HPOTrialManager
-from shared.access import Access, opened
-from shared.ledger import Control, Nodes
-from shared.ledger.studies import StudyRecord
-from shared.states import StudyState, TicketState, WorkerState
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.access import Access, opened
+from highnoon.shared.ledger import Control, Nodes
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.states import StudyState, TicketState, WorkerState
 from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from coordinator.stack import Stack
-from shared.exits import Exit
-from shared.ledger.attempts import AttemptRecord
-from shared.ledger.nodes import Worker
-from shared.ledger.schema import tickets, workers
-from shared.processes import identify
-from shared.states import Ending, TicketState, WorkerState
+from highnoon.coordinator.stack import Stack
+from highnoon.shared.exits import Exit
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.ledger.schema import tickets, workers
+from highnoon.shared.processes import identify
+from highnoon.shared.states import Ending, TicketState, WorkerState
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import new_stack
 from tests.ports import free_port

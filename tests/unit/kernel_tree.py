@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from shared.vitals import Gpus, VitalsReader
+from highnoon.shared.vitals import Gpus, VitalsReader
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT = "/sys/fs/cgroup"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.slot import SlotNotes
+from highnoon.workers.slot import SlotNotes
 
 
 @pytest.fixture

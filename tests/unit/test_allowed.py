@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.allowed import AllowList, below
-from shared.allowed_here import allow, patterns_here
-from shared.objective import ObjectiveRef
-from shared.settings import load_settings
+from highnoon.shared.allowed import AllowList, below
+from highnoon.shared.allowed_here import allow, patterns_here
+from highnoon.shared.objective import ObjectiveRef
+from highnoon.shared.settings import load_settings
 
 
 def refusal(objective: str, code_dir: Path | None, *patterns: str) -> str | None:

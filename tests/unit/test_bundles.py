@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bundles import ClusterKey, archive, kept_key, key_of, pack, unpack
-from shared.errors import BundleRefused, InvalidInput
-from shared.settings import load_settings
+from highnoon.shared.bundles import ClusterKey, archive, kept_key, key_of, pack, unpack
+from highnoon.shared.errors import BundleRefused, InvalidInput
+from highnoon.shared.settings import load_settings
 from tests.archives import archived, member
 
 LIMIT = 100_000

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import highnoon as hn
-from shared.current import checkpoints
-from shared.errors import NoTrialRunning
-from shared.execution import run_attempt
-from workers.checkpoints import TicketCheckpoints, sweep
+from highnoon.shared.current import checkpoints
+from highnoon.shared.errors import NoTrialRunning
+from highnoon.shared.execution import run_attempt
+from highnoon.workers.checkpoints import TicketCheckpoints, sweep
 
 
 class Silent:

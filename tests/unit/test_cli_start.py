@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from coordinator.commands.analyse import KINDS
-from coordinator.commands.read import _FORMATS
-from coordinator.drawing import SUFFIXES
-from shared.exports import BEST
-from shared.studies.figures import KINDS as FIGURES
+from highnoon.coordinator.commands.analyse import KINDS
+from highnoon.coordinator.commands.read import _FORMATS
+from highnoon.coordinator.drawing import SUFFIXES
+from highnoon.shared.exports import BEST
+from highnoon.shared.studies.figures import KINDS as FIGURES
 
 SLOW = ("optuna", "sqlalchemy", "plotly", "pydantic", "redis", "numpy")
 

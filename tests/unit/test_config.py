@@ -15,7 +15,7 @@ from highnoon.config import Config, ModelConfig, TrainingConfig
 from highnoon.models.creation import overridden
 from highnoon.models.size import active_parameters, count_parameters
 from highnoon.presets import PRESETS, preset
-from shared.errors import InvalidInput
+from highnoon.shared.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
 

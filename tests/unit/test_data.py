@@ -20,7 +20,7 @@ from highnoon.data.order import epoch_order
 from highnoon.data.pipeline import training_batches, validation_batches
 from highnoon.data.registry import load_documents
 from highnoon.data.split import split_documents, without_leaks
-from shared.errors import InvalidInput, UserInputError
+from highnoon.shared.errors import InvalidInput, UserInputError
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared import current
-from shared.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
-from shared.execution import Objective, run_attempt
-from shared.score import Scoring
-from shared.states import Ending
-from shared.tracebacks import TRACEBACK_LIMIT
-from shared.trial import Outcome
+from highnoon.shared import current
+from highnoon.shared.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
+from highnoon.shared.execution import Objective, run_attempt
+from highnoon.shared.score import Scoring
+from highnoon.shared.states import Ending
+from highnoon.shared.tracebacks import TRACEBACK_LIMIT
+from highnoon.shared.trial import Outcome
 
 
 class RecordingChannel:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coordinator.following import follow, last_lines
-from shared.ledger.attempts import AttemptRecord
-from shared.states import Ending
+from highnoon.coordinator.following import follow, last_lines
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.states import Ending
 
 
 def attempt(path: Path, **fields: Any) -> AttemptRecord:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from shared.lease import Disposition, RetryPolicy, dispose
-from shared.states import TOLD_AS, Ending, TrialState
-from shared.trial import Outcome
+from highnoon.shared.lease import Disposition, RetryPolicy, dispose
+from highnoon.shared.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.trial import Outcome
 
 POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
 

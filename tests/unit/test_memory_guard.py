@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highnoon.memory import EnterpriseMemoryManager
-from shared.errors import InvalidInput, TrialStopped
-from shared.execution import run_attempt
-from shared.memory import (
+from highnoon.shared.errors import InvalidInput, TrialStopped
+from highnoon.shared.execution import run_attempt
+from highnoon.shared.memory import (
     Easing,
     Kind,
     MemoryGuard,
@@ -28,11 +28,11 @@ from shared.memory import (
     Trend,
     Verdict,
 )
-from shared.memory.trend import slope, trend_of
-from shared.memory.words import lines_of, start_line, stop_message
-from shared.states import TOLD_AS, Ending, TrialState
-from shared.studies.endings import verdict_of
-from shared.vitals import VitalsReader
+from highnoon.shared.memory.trend import slope, trend_of
+from highnoon.shared.memory.words import lines_of, start_line, stop_message
+from highnoon.shared.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.studies.endings import verdict_of
+from highnoon.shared.vitals import VitalsReader
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.callbacks import callbacks_named
-from coordinator.commands.run import submit
-from shared.errors import InvalidInput
+from highnoon.coordinator.callbacks import callbacks_named
+from highnoon.coordinator.commands.run import submit
+from highnoon.shared.errors import InvalidInput
 
 CALLBACKS = """
 heard = []

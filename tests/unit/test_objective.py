@@ -10,8 +10,8 @@ from textwrap import dedent
 
 import pytest
 
-from shared.errors import InvalidInput, ObjectiveError, Problem
-from shared.objective import ObjectiveRef, check, load
+from highnoon.shared.errors import InvalidInput, ObjectiveError, Problem
+from highnoon.shared.objective import ObjectiveRef, check, load
 
 
 @pytest.fixture

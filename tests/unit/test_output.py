@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.output import Output
+from highnoon.workers.output import Output
 
 
 @pytest.fixture

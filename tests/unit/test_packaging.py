@@ -63,10 +63,16 @@ def test_nothing_is_taken_from_typing_that_python_3_10_lacks() -> None:
     assert len(sources) > 300 and taken == []
 
 
-def test_exactly_the_rooms_are_packaged(pyproject: dict[str, Any]) -> None:
-    assert pyproject["tool"]["setuptools"]["packages"]["find"]["include"] == [f"{room}*" for room in ROOMS]
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
-    assert folders == set(ROOMS)
+def test_there_is_one_import_name_and_two_launchers(pyproject: dict[str, Any]) -> None:
+    setuptools = pyproject["tool"]["setuptools"]
+
+    assert setuptools["packages"]["find"]["include"] == ["highnoon*", "coordinator", "workers"]
+    for name in ("coordinator", "workers"):
+        folder = ROOT / setuptools["package-dir"][name]
+        assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "__main__.py"}
+        assert (folder / "__main__.py").read_text() == (ROOT / name / "__main__.py").read_text()
+    for name in ("coordinator", "workers", "shared"):
+        assert (ROOT / "highnoon" / name).readlink() == Path("..", name)
 
 
 def test_each_locked_requirement_is_one_version_with_hashes(locked: dict[str, list[str]]) -> None:

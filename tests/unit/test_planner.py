@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.planner import (
+from highnoon.coordinator.planner import (
     Close,
     Dispatch,
     FailOrphan,
@@ -21,11 +21,11 @@ from coordinator.planner import (
     Tell,
     plan,
 )
-from shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
-from shared.ledger.studies import StudyRecord
-from shared.states import Ending, StudyState, TicketState
-from shared.studies import OwnedTrial, Owner
-from shared.trial import Outcome
+from highnoon.shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.states import Ending, StudyState, TicketState
+from highnoon.shared.studies import OwnedTrial, Owner
+from highnoon.shared.trial import Outcome
 
 RULES = Rules(lease_s=30.0, tell_grace_s=10.0, redispatch_s=60.0, dispatch_buffer=4)
 W, Q, L, S, C = (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.quarantine import Quarantine, quarantined
-from shared.ledger.streaks import Streak
+from highnoon.coordinator.quarantine import Quarantine, quarantined
+from highnoon.shared.ledger.streaks import Streak
 
 
 def judged(length: int, *, ended: int, failed: int = 0, at_least: int = 5) -> list[Quarantine]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.failures import account, by_cause, failed, notes
-from coordinator.report import (
+from highnoon.coordinator.failures import account, by_cause, failed, notes
+from highnoon.coordinator.report import (
     aligned,
     as_json,
     params_table,
@@ -22,13 +22,13 @@ from coordinator.report import (
     trial_object,
     trials_table,
 )
-from shared.errors import InvalidInput, Problem, ServiceUnavailable
-from shared.exits import Exit, show
-from shared.ledger.attempts import AttemptRecord
-from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.states import Ending, StudyState, TicketState, TrialState
-from shared.terminal import say
-from shared.trial import Params, Report, Trial
+from highnoon.shared.errors import InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.exits import Exit, show
+from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
+from highnoon.shared.states import Ending, StudyState, TicketState, TrialState
+from highnoon.shared.terminal import say
+from highnoon.shared.trial import Params, Report, Trial
 
 DIGITS: Params = {
     "learning_rate": 0.0116007259,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import InvalidInput
-from shared.settings import load_settings
-from workers.node import without_secrets
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.settings import load_settings
+from highnoon.workers.node import without_secrets
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.errors import InvalidInput
-from shared.settings import Settings, load_settings
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.settings import Settings, load_settings
 
 URL = "postgresql://highnoon:s3cret@127.0.0.1:5432/highnoon"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import source_tree
-from shared.objective import ObjectiveRef
-from shared.source_tree import CodeDigests, files_below, root_of
+from highnoon.shared import source_tree
+from highnoon.shared.objective import ObjectiveRef
+from highnoon.shared.source_tree import CodeDigests, files_below, root_of
 
 
 def tree(root: Path, **files: str) -> Path:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.errors import InvalidInput, Problem
-from shared.score import Scoring
-from shared.space import Categorical, Int, LogUniform, Uniform
-from shared.study import PrunerSpec, SamplerSpec, StudySpec, build_spec, load_study_file
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.score import Scoring
+from highnoon.shared.space import Categorical, Int, LogUniform, Uniform
+from highnoon.shared.study import PrunerSpec, SamplerSpec, StudySpec, build_spec, load_study_file
 
 BAD_STUDIES = Path(__file__).parent / "bad_studies"
 

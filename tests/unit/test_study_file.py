@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import InvalidInput, Problem
-from shared.study import load_study_file
-from shared.study_file import read_table
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.study import load_study_file
+from highnoon.shared.study_file import read_table
 
 TOML = """
 name = "digits"

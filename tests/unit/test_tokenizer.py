@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from highnoon.shared.errors import InvalidInput, UserInputError
 from highnoon.tokenizer import (
     BOS,
     EOS,
@@ -17,7 +18,6 @@ from highnoon.tokenizer import (
     QWTTextTokenizer,
     load_tokenizer,
 )
-from shared.errors import InvalidInput, UserInputError
 
 TEXT = "the cat sat on the mat and the dog sat on the log; " * 20
 

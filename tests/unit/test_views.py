@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.board import Slots, drawn
-from coordinator.comparison import Side, better, comparison_object, comparison_table, differences
-from coordinator.progress import Objects, Standing
-from coordinator.report import importance_table, spelled_bytes
-from coordinator.roster import the_worker, workers_object, workers_table
-from shared.errors import InvalidInput
-from shared.ledger.nodes import Worker
-from shared.ledger.overview import RunningAttempt
-from shared.ledger.studies import StudyCounts, StudyRecord
-from shared.states import Ending, StudyState, TicketState, TrialState, WorkerState
-from shared.trial import Params, Trial
+from highnoon.coordinator.board import Slots, drawn
+from highnoon.coordinator.comparison import Side, better, comparison_object, comparison_table, differences
+from highnoon.coordinator.progress import Objects, Standing
+from highnoon.coordinator.report import importance_table, spelled_bytes
+from highnoon.coordinator.roster import the_worker, workers_object, workers_table
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.ledger.nodes import Worker
+from highnoon.shared.ledger.overview import RunningAttempt
+from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
+from highnoon.shared.states import Ending, StudyState, TicketState, TrialState, WorkerState
+from highnoon.shared.trial import Params, Trial
 
 COUNTS = StudyCounts(
     by_state={TicketState.CLOSED: 6, TicketState.LEASED: 2, TicketState.WAITING: 4},

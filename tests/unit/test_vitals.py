@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.memory import MemorySampler
-from shared.vitals import GpuMemory, Gpus, KernelFiles, ProcessTree, VitalsReader, process_memory
+from highnoon.shared.memory import MemorySampler
+from highnoon.shared.vitals import GpuMemory, Gpus, KernelFiles, ProcessTree, VitalsReader, process_memory
 from tests.unit.kernel_tree import MOUNT, FakeNvml, KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -195,7 +195,7 @@ class TestMissing:
         assert kernel.reader(7).missing() == ()
 
     def test_no_swap_and_an_unread_gpu_are_said(self, kernel: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("shared.vitals.gpu._pynvml", lambda: None)
+        monkeypatch.setattr("highnoon.shared.vitals.gpu._pynvml", lambda: None)
         kernel.write("/proc/driver/nvidia/version", "NVRM version\n")
 
         missing = VitalsReader(7, root=kernel.root, gpus=Gpus()).missing()

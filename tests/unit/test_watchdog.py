@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import InvalidInput
-from shared.lease import Disposition, RetryPolicy, Wish, dispose
-from shared.sizes import bytes_of, nearest_size, said
-from shared.states import Ending
-from shared.study import build_spec
-from shared.trial import Outcome
-from shared.vitals import CgroupMemory, KernelFiles, ProcessGroup
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.lease import Disposition, RetryPolicy, Wish, dispose
+from highnoon.shared.sizes import bytes_of, nearest_size, said
+from highnoon.shared.states import Ending
+from highnoon.shared.study import build_spec
+from highnoon.shared.trial import Outcome
+from highnoon.shared.vitals import CgroupMemory, KernelFiles, ProcessGroup
+from highnoon.workers.allowance import Allowance, TrialLimits
+from highnoon.workers.cgroup import TrialGroups
+from highnoon.workers.kill_order import Candidate, KillNote, KillNotes, note_of, victim
+from highnoon.workers.node_memory import NodeMemory
+from highnoon.workers.place import _Waiting
+from highnoon.workers.trial_memory import TrialMemory
+from highnoon.workers.watchdog import KEPT_SAMPLES, LOOK_S, Action, Autopsy, Look, Samples, judge, pause_s
 from tests.unit.kernel_tree import KernelTree
-from workers.allowance import Allowance, TrialLimits
-from workers.cgroup import TrialGroups
-from workers.kill_order import Candidate, KillNote, KillNotes, note_of, victim
-from workers.node_memory import NodeMemory
-from workers.place import _Waiting
-from workers.trial_memory import TrialMemory
-from workers.watchdog import KEPT_SAMPLES, LOOK_S, Action, Autopsy, Look, Samples, judge, pause_s
 
 MIB, GIB = 1 << 20, 1 << 30
 LIMITS = TrialLimits(hard_bytes=1000 * MIB, soft_bytes=980 * MIB, share_bytes=800 * MIB)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from highnoon.shared.ledger.studies import StudyRecord
+from highnoon.shared.states import StudyState
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.studies import Study
-from shared.ledger.studies import StudyRecord
-from shared.states import StudyState
 
 
 def study(objective: str, code_dir: str | None = None) -> Study:

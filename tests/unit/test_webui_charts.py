@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from highnoon.shared.ledger.overview import AttemptSpan
+from highnoon.shared.space import parse_space
+from highnoon.shared.states import Ending, TrialState
+from highnoon.shared.trial import Report, Trial
 from highnoon.webui.charts import FIGURES, Figure, Question
 from highnoon.webui.plain import dumps
 from highnoon.webui.snapshot import Snapshot
-from shared.ledger.overview import AttemptSpan
-from shared.space import parse_space
-from shared.states import Ending, TrialState
-from shared.trial import Report, Trial
 
 SPACE = parse_space(
     {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from highnoon.shared.trial import MemoryTrace, Report
 from highnoon.webui.drawings import memory_line, report_line, sparkline
-from shared.trial import MemoryTrace, Report
 
 
 def test_a_sparkline_needs_two_points_and_survives_anything() -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.exports import BEST
+from highnoon.shared.ledger.overview import Place
+from highnoon.shared.states import TrialState
+from highnoon.shared.trial import Params, Trial
 from highnoon.webui.exports import csv_head, csv_rows, json_lines, parquet
-from shared.errors import InvalidInput
-from shared.exports import BEST
-from shared.ledger.overview import Place
-from shared.states import TrialState
-from shared.trial import Params, Trial
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.space import parse_space
+from highnoon.shared.study import StudySpec
 from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
-from shared.errors import InvalidInput, Problem
-from shared.space import parse_space
-from shared.study import StudySpec
 from tests.made_up import spec_of
 
 SENT = {

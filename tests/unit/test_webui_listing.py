@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from highnoon.shared.errors import InvalidInput
+from highnoon.shared.states import TrialState
+from highnoon.shared.trial import Trial
 from highnoon.webui.listing import TrialWish, choose_trials, paged
-from shared.errors import InvalidInput
-from shared.states import TrialState
-from shared.trial import Trial
 
 TRIALS = [
     Trial(number=0, state=TrialState.COMPLETE, params={"x": 3, "opt": "b"}, value=0.5),

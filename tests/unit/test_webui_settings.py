@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from highnoon.shared.errors import InvalidInput
 from highnoon.webui.settings import LOOPBACK_HOSTS, TOKEN_FILE, WebSettings, is_loopback, web_settings
-from shared.errors import InvalidInput
 
 LONG = "a-token-that-is-long-enough"
 

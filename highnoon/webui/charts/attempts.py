@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from highnoon.shared.ledger.overview import AttemptSpan
+from highnoon.shared.states import Ending, TrialState
+from highnoon.shared.trial import Trial
 from highnoon.webui.charts.figure import Figure, Question, bar_width, nothing, scatter
 from highnoon.webui.charts.thinning import left_out
 from highnoon.webui.formats import duration
 from highnoon.webui.snapshot import cause_of, ending_of
-from shared.ledger.overview import AttemptSpan
-from shared.states import Ending, TrialState
-from shared.trial import Trial
 
 
 def said(word: str) -> str:

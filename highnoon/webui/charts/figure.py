@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from highnoon.shared.ledger.overview import AttemptSpan
+from highnoon.shared.states import Ending
 from highnoon.webui.snapshot import Snapshot
-from shared.ledger.overview import AttemptSpan
-from shared.states import Ending
 
 Json = dict[str, Any]
 

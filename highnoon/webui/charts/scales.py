@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from highnoon.shared.space import Categorical, Int, LogUniform, Param
+from highnoon.shared.trial import ParamValue
 from highnoon.webui.charts.figure import Json
-from shared.space import Categorical, Int, LogUniform, Param
-from shared.trial import ParamValue
 
 
 class Scale:

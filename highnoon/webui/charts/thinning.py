@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from highnoon.shared.trial import Trial
 from highnoon.webui.charts.figure import Json
-from shared.trial import Trial
 
 MOST_POINTS = 2000
 

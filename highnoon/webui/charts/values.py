@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from highnoon.shared.states import TrialState
+from highnoon.shared.trial import Trial
 from highnoon.webui.charts.figure import Question
-from shared.states import TrialState
-from shared.trial import Trial
 
 
 def completed_trials(asked: Question) -> list[Trial]:

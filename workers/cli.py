@@ -1,0 +1,118 @@
+"""The command line of a node: parses and hands over; the agent does the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from highnoon.shared.allowed_here import patterns_here
+from highnoon.shared.bundles import key_of
+from highnoon.shared.errors import HighNoonError, InvalidInput, Problem
+from highnoon.shared.exits import show
+from highnoon.shared.logs import configure
+from highnoon.shared.messages import RESOURCES
+from highnoon.shared.settings import Settings, load_settings
+from highnoon.shared.vitals import Gpus
+from highnoon.workers.agent import Agent
+from highnoon.workers.gpus import gpu_slots
+from highnoon.workers.node import Node
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback()
+def about() -> None:
+    """The worker nodes of HighNoon HPO."""
+
+
+@app.command()
+def start(
+    queues: Annotated[
+        str | None,
+        typer.Option(help="Resources to serve, with commas: cpu, gpu. Default: cpu, with --gpus gpu.", metavar="NAMES"),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Trials at a time. Default: one per two cores.", min=1, metavar="N")
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing waits or runs, for machines on loan.")
+    ] = False,
+    gpus: Annotated[
+        str | None, typer.Option(help="Pin each slot to a GPU: all, or numbers or UUIDs with commas.", metavar="GPUS")
+    ] = None,
+    slots_per_gpu: Annotated[int, typer.Option(help="Trials at a time on each of these GPUs.", min=1, metavar="N")] = 1,
+) -> None:
+    """Serve trials until SIGTERM or Ctrl-C.
+
+    The first of them drains, the second ends at once.
+    Needs HIGHNOON_DATABASE_URL and HIGHNOON_REDIS_URL, and HIGHNOON_OBJECTIVES or HIGHNOON_CLUSTER_KEY.
+
+    Example: python -m workers start --queues cpu --slots 4
+
+    Example: python -m workers start --gpus all --slots-per-gpu 2
+    """
+    settings = load_settings()
+    missing = [name for name in ("database_url", "redis_url") if getattr(settings, name) is None]
+    if missing:
+        problems = [
+            Problem(key=f"HIGHNOON_{name.upper()}", message="is not set", hint="A worker needs both addresses.")
+            for name in missing
+        ]
+        raise InvalidInput("environment", problems)
+    _require_permission(settings)
+    configure(settings.log_level)
+    pinned = _pinned(gpus, slots, slots_per_gpu)
+    node = Node.boot(
+        slots=len(pinned) or slots or max(1, (os.cpu_count() or 2) // 2),
+        resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
+        settings=settings,
+        gpus=pinned,
+    )
+    raise typer.Exit(Agent(node, until_empty=until_empty).run())
+
+
+def _require_permission(settings: Settings) -> None:
+    """A worker that may run nothing would fail every trial that it takes."""
+    if patterns_here(settings) is None and key_of(settings) is None:
+        hint = (
+            "Say what this worker may run, for example HIGHNOON_OBJECTIVES='/srv/objectives/*.py,mypackage.*' "
+            "('*' for anything that a study names), or set HIGHNOON_CLUSTER_KEY to run signed bundles only."
+        )
+        raise InvalidInput("environment", [Problem(key="HIGHNOON_OBJECTIVES", message="is not set", hint=hint)])
+
+
+def _pinned(gpus: str | None, slots: int | None, slots_per_gpu: int) -> tuple[str, ...]:
+    if gpus is None and slots_per_gpu != 1:
+        problem = Problem(key="--slots-per-gpu", message="needs --gpus", value=slots_per_gpu, hint="Add --gpus all.")
+        raise InvalidInput("command line", [problem])
+    if gpus is None:
+        return ()
+    if slots is not None:
+        hint = "Slots on GPUs are counted by --slots-per-gpu."
+        raise InvalidInput("command line", [Problem(key="--slots", message="excludes --gpus", value=slots, hint=hint)])
+    return gpu_slots(gpus, slots_per_gpu=slots_per_gpu, gpus=Gpus())
+
+
+def _resources(written: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in written.split(",") if name.strip()))
+    unknown = [name for name in names if name not in RESOURCES]
+    if unknown or not names:
+        problem = Problem(
+            key="--queues",
+            message="no such resource",
+            value=", ".join(unknown) or written,
+            hint=f"Valid: {', '.join(RESOURCES)}.",
+        )
+        raise InvalidInput("command line", [problem])
+    return names
+
+
+def main() -> None:
+    """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot live."""
+    try:
+        app()
+    except (HighNoonError, OSError) as error:
+        sys.exit(show(error))

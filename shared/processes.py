@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_HAS_SAFE_PATH: bool = sys.version_info >= (3, 11)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,11 +31,9 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
     A file of the user's there (`json.py`, `workers/`) would otherwise hide the module of that name.
     """
-    if sys.version_info >= (3, 11):
+    if _HAS_SAFE_PATH:
         return [sys.executable, "-P", "-m", module, *arguments]
-    run = (
-        f"import sys; sys.path.pop(0); import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    )
+    run = f"import sys; del sys.path[0]; import runpy; runpy.run_module({module!r}, None, '__main__', True)"
     return [sys.executable, "-c", run, *arguments]
 
 

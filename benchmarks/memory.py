@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.objectives import needed_bytes
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import Access, opened
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.states import Ending, TicketState
-from highnoon.shared.study import build_spec
-from highnoon.shared.submission import submit
-from highnoon.shared.trial import Params
-from highnoon.workers.cgroup import TrialGroups
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending, TicketState
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.submission import submit
+from highnoon.workers.monitor.trial_cgroups import TrialGroups
 
 HERE = Path(__file__).parent
 NODE_BYTES = 2 << 30

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.vitals import VitalsReader
+from highnoon.shared.memory.reader import VitalsReader
 
 ALLOWED_US = 50.0
 ALLOWED_SHARE = 0.0005

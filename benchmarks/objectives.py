@@ -33,7 +33,7 @@ never_freed: list[bytes] = []
 
 def leaks_50_mb(params: dict[str, Any]) -> float:
     """Prints what the benchmark's whole tree of processes holds before it takes its part."""
-    from highnoon.shared.vitals import ProcessGroup
+    from highnoon.shared.memory.process_group import ProcessGroup
 
     node = ProcessGroup(int(os.environ["LEAK_BENCHMARK_PID"]))
     node.find()

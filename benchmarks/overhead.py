@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from highnoon.coordinator.stack import serving_database
-from highnoon.shared.ledger import Database, Studies
-from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.coordinator.local.stack import serving_database
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.studies import Studies
 
 HERE = Path(__file__).parent
 SLOTS = 2
@@ -94,11 +95,11 @@ def measure_forks(count: int) -> None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
-    from highnoon.workers import huge_pages
-    from highnoon.workers.forkserver import ForkServer
-    from highnoon.workers.launch import launch
-    from highnoon.workers.output import Output
-    from highnoon.workers.trial_process import Assignment
+    from highnoon.workers.trial import huge_pages
+    from highnoon.workers.trial.fork_server import ForkServer
+    from highnoon.workers.trial.launch import launch
+    from highnoon.workers.trial.output import Output
+    from highnoon.workers.trial.process import Assignment
 
     forked, ready = [], []
     huge_pages.gather()  # as the pool does

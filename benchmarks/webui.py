@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.home import LOOPBACK, Home
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.runtime.data_dir import LOOPBACK, Home
 from tests.browser.chromium import browser, installed
 from tests.made_up import make_study
 from tests.support import eventually

@@ -9,7 +9,7 @@ import sys
 if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (pathlib could be hidden itself)
     del sys.path[0]
 
-from highnoon.coordinator.cli import main
+from highnoon.coordinator.cli.main import main
 
 if __name__ == "__main__":
     main()

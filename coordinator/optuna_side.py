@@ -5,9 +5,10 @@ Owns nothing but the cache: what to tell and when is planned in `planner`, how i
 
 from __future__ import annotations
 
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.studies import OptunaStore, OptunaStudy
-from highnoon.shared.study import StudySpec
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.studies import StudyRecord
 
 
 class OptunaSide:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from highnoon.coordinator.quarantine import Quarantine, quarantined
-from highnoon.shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
-from highnoon.shared.ledger.streaks import Streak
-from highnoon.shared.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
-from highnoon.shared.studies import OwnedTrial
+from highnoon.shared.domain.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
+from highnoon.shared.store.control import QueuedTicket, SettledTicket, TicketLoad
+from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.optuna_trials import OwnedTrial
 
 _MOST_COPIES = 10
 """Of a ticket's message: past that what is missing is somebody who takes them, and Redis would only fill."""

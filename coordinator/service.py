@@ -10,17 +10,18 @@ import time
 import uuid
 from contextlib import suppress
 
-from highnoon.coordinator.actions import Performer
-from highnoon.coordinator.metrics import Deeds
-from highnoon.coordinator.observer import Observer
+from highnoon.coordinator.cluster_metrics import Deeds
+from highnoon.coordinator.executor import Performer
 from highnoon.coordinator.optuna_side import OptunaSide
 from highnoon.coordinator.planner import Rules, plan
-from highnoon.shared.broker import Broker
-from highnoon.shared.errors import ServiceUnavailable
-from highnoon.shared.ledger import Database, Nodes
-from highnoon.shared.logs import event
-from highnoon.shared.settings import Settings
-from highnoon.shared.studies import OptunaStore
+from highnoon.coordinator.snapshot_reader import Observer
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.optuna_store import OptunaStore
 
 _log = logging.getLogger("highnoon.coordinator.service")
 

@@ -9,32 +9,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from highnoon.shared.errors import nearest
+from highnoon.shared.domain.errors import nearest
 
 if TYPE_CHECKING:
     from highnoon import callbacks as callbacks
     from highnoon.config import Config as Config
     from highnoon.config import ModelConfig as ModelConfig
     from highnoon.config import TrainingConfig as TrainingConfig
-    from highnoon.data import TextDataset as TextDataset
-    from highnoon.data import register_dataset as register_dataset
+    from highnoon.lm.data import TextDataset as TextDataset
+    from highnoon.lm.data import register_dataset as register_dataset
+    from highnoon.lm.models.creation import create_model as create_model
+    from highnoon.lm.models.creation import load_model as load_model
+    from highnoon.lm.models.memory import estimate_memory as estimate_memory
+    from highnoon.lm.models.size import active_parameters as active_parameters
+    from highnoon.lm.models.size import count_parameters as count_parameters
+    from highnoon.lm.presets import PRESETS as PRESETS
+    from highnoon.lm.spaces import hsmn_search_space as hsmn_search_space
+    from highnoon.lm.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
+    from highnoon.lm.tokenizer import QWTTextTokenizer as QWTTextTokenizer
+    from highnoon.lm.training.trainer import Trainer as Trainer
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
-    from highnoon.models.creation import create_model as create_model
-    from highnoon.models.creation import load_model as load_model
-    from highnoon.models.memory import estimate_memory as estimate_memory
-    from highnoon.models.size import active_parameters as active_parameters
-    from highnoon.models.size import count_parameters as count_parameters
-    from highnoon.presets import PRESETS as PRESETS
     from highnoon.running import checkpoint_dir as checkpoint_dir
     from highnoon.running import report as report
     from highnoon.running import report_params as report_params
     from highnoon.running import should_prune as should_prune
-    from highnoon.shared.errors import TrialPruned as TrialPruned
-    from highnoon.spaces import hsmn_search_space as hsmn_search_space
-    from highnoon.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
-    from highnoon.tokenizer import QWTTextTokenizer as QWTTextTokenizer
-    from highnoon.training.trainer import Trainer as Trainer
+    from highnoon.shared.domain.errors import TrialPruned as TrialPruned
 
     __version__: str
 
@@ -67,24 +67,24 @@ __all__ = [
 
 _HOMES = {
     "EnterpriseMemoryManager": "highnoon.memory",
-    "PRESETS": "highnoon.presets",
-    "ByteStreamTokenizer": "highnoon.tokenizer",
+    "PRESETS": "highnoon.lm.presets",
+    "ByteStreamTokenizer": "highnoon.lm.tokenizer",
     "Config": "highnoon.config",
     "HPOTrialManager": "highnoon.manager",
     "ModelConfig": "highnoon.config",
-    "QWTTextTokenizer": "highnoon.tokenizer",
-    "TextDataset": "highnoon.data",
-    "Trainer": "highnoon.training.trainer",
+    "QWTTextTokenizer": "highnoon.lm.tokenizer",
+    "TextDataset": "highnoon.lm.data",
+    "Trainer": "highnoon.lm.training.trainer",
     "TrainingConfig": "highnoon.config",
-    "TrialPruned": "highnoon.shared.errors",
-    "active_parameters": "highnoon.models.size",
+    "TrialPruned": "highnoon.shared.domain.errors",
+    "active_parameters": "highnoon.lm.models.size",
     "checkpoint_dir": "highnoon.running",
-    "count_parameters": "highnoon.models.size",
-    "create_model": "highnoon.models.creation",
-    "estimate_memory": "highnoon.models.memory",
-    "hsmn_search_space": "highnoon.spaces",
-    "load_model": "highnoon.models.creation",
-    "register_dataset": "highnoon.data",
+    "count_parameters": "highnoon.lm.models.size",
+    "create_model": "highnoon.lm.models.creation",
+    "estimate_memory": "highnoon.lm.models.memory",
+    "hsmn_search_space": "highnoon.lm.spaces",
+    "load_model": "highnoon.lm.models.creation",
+    "register_dataset": "highnoon.lm.data",
     "report": "highnoon.running",
     "report_params": "highnoon.running",
     "should_prune": "highnoon.running",

@@ -1,6 +1,6 @@
 """`python -m highnoon`: the same as the command `highnoon`."""
 
-from highnoon.coordinator.cli import main
+from highnoon.coordinator.cli.main import main
 
 if __name__ == "__main__":
     main()

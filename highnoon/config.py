@@ -25,9 +25,9 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from highnoon.shared.errors import InvalidInput, Problem, nearest
-from highnoon.shared.study_file import read_table
-from highnoon.shared.validation import Key, problems_in, refusal
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.study_file import read_table
+from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 HYBRID = "mamba_timecrystal_wlam_moe_hybrid"
 PATTERNS: dict[str, tuple[str, ...]] = {

@@ -1,7 +1,7 @@
 """Trials in this process, one after another: ask, attempt, tell, call back. The first rung of three.
 
-The same core as a worker's (`shared.execution`, `shared.studies`), without a lease: nobody notices when this process
-is killed in the middle of a trial, and that trial stays RUNNING. An outage of the database ends nothing: the
+The same core as a worker's (`shared.objective.attempt`, `shared.store`), without a lease: nobody notices when this
+process is killed in the middle of a trial, and that trial stays RUNNING. An outage of the database ends nothing: the
 training goes on, and what it found is told once the database is back.
 """
 
@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from highnoon.ordinals import INTERRUPTED, ordinals
-from highnoon.shared.errors import ServiceUnavailable, SpaceExhausted
-from highnoon.shared.execution import Objective, run_attempt
-from highnoon.shared.logs import event
-from highnoon.shared.outages import persistently
-from highnoon.shared.states import TOLD_AS, Ending
-from highnoon.shared.studies import Asked, OptunaStudy
-from highnoon.shared.studies.callbacks import Callback, call_back
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Outcome, Report
+from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted
+from highnoon.shared.domain.states import TOLD_AS, Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.callbacks import Callback, call_back
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import Asked
+from highnoon.shared.store.outages import persistently
 
 logger = logging.getLogger("highnoon")
 

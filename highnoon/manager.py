@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from highnoon import rehearsal, running
-from highnoon.shared import errors
-from highnoon.shared.errors import (
+from highnoon.shared.domain import errors
+from highnoon.shared.domain.errors import (
     EveryTrialFailed,
     InvalidInput,
     NoCompletedTrial,
@@ -22,14 +22,15 @@ from highnoon.shared.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.pareto import Candidate, pareto_front
-from highnoon.shared.states import TrialState
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Params, Trial
-from highnoon.shared.urls import normalise
+from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.runtime.urls import normalise
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
-    from highnoon.shared.studies import OptunaStore, OptunaStudy
+    from highnoon.shared.store.optuna_store import OptunaStore
+    from highnoon.shared.store.optuna_study import OptunaStudy
 
 _NOT_KNOWN_YET: dict[str, Any] = {
     "objective": "in.process:objective",
@@ -47,7 +48,7 @@ class HPOTrialManager:
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
 
-    With a `param_budget` trials are ranked by loss and size, see `shared.score`; without one by their loss.
+    With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
     """
 
     TrialPruned = errors.TrialPruned
@@ -206,7 +207,7 @@ class HPOTrialManager:
 
     def _connected(self) -> OptunaStore:
         if self._store is None:
-            from highnoon.shared.studies import OptunaStore
+            from highnoon.shared.store.optuna_store import OptunaStore
 
             self._store = OptunaStore(self._url)
         return self._store

@@ -17,21 +17,16 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from highnoon.shared.current import memory_wishes
-from highnoon.shared.errors import TrialStopped
-from highnoon.shared.memory import (
-    Easing,
-    Kind,
-    MemoryGuard,
-    MemoryPolicy,
-    MemorySample,
-    MemorySampler,
-    StopTurn,
-    Verdict,
-)
-from highnoon.shared.memory.policy import check_settings
+from highnoon.shared.domain.errors import TrialStopped
+from highnoon.shared.memory.guard import MemoryGuard
+from highnoon.shared.memory.policy import MemoryPolicy, check_settings
+from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.sample import MemorySample
+from highnoon.shared.memory.sampler import MemorySampler
+from highnoon.shared.memory.turn import StopTurn
+from highnoon.shared.memory.verdict import Easing, Kind, Verdict
 from highnoon.shared.memory.words import lines_of, missing_line, start_line, stop_message
-from highnoon.shared.vitals import VitalsReader
+from highnoon.shared.objective.trial_context import memory_wishes
 
 _log = logging.getLogger("highnoon.memory")
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from highnoon.shared.samplers import Grid
-from highnoon.shared.studies import OptunaStudy
-from highnoon.shared.studies.endings import CAUSE
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Params
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.trial_results import CAUSE
 
 INTERRUPTED = "interrupted"
 """The cause of a trial that a person broke off with Ctrl-C: a grid visits its point again."""

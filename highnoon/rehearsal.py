@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from highnoon.config import ModelConfig

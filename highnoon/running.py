@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from highnoon.shared.current import channel, checkpoints
+from highnoon.shared.objective.trial_context import channel, checkpoints
 
 
 def report(value: float, step: int) -> None:

@@ -1,4 +1,1 @@
-"""The floor under the SDK, the coordinator and the workers: nouns, their rules, one adapter per outside system.
-
-Imports none of the rooms above it. The order of its own layers is checked by import-linter.
-"""
+"""What the SDK, the coordinator and the workers share. Imports none of them; import-linter checks its layers."""

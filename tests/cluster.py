@@ -18,18 +18,20 @@ import pytest
 import redis
 from sqlalchemy import Connection, select
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.ledger import Database, Nodes, Studies
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.ledger.schema import tickets
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.processes import identify
-from highnoon.shared.states import TicketState, TrialState
-from highnoon.shared.studies import OptunaStore
-from highnoon.shared.study import StudySpec, build_spec
-from highnoon.shared.submission import submit
-from highnoon.shared.trial import Trial
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import TicketState, TrialState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.runtime.processes import identify
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.schema import tickets
+from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.submission import submit
 from tests.command import answer_to
 from tests.conftest import empty_database
 from tests.support import eventually

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.cli import main
+from highnoon.coordinator.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import psycopg2
 import pytest
 import redis
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.settings import PREFIX, Settings, load_settings
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.runtime.settings import PREFIX, Settings, load_settings
 
 _SHM = "/dev/shm"
 _ROOM_BYTES = 4 << 30

@@ -8,10 +8,11 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.states import Ending
-from highnoon.shared.studies import OptunaStore, OptunaStudy
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Outcome, Report
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
 
 SPACE = {"rate": ["log_uniform", 1e-5, 1e-1], "units": ["int", 1, 9], "kind": ["categorical", ["a", 'b "c",\nd', None]]}
 

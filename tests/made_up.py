@@ -17,16 +17,16 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import FromClause, bindparam, func, insert, select, update
 
-from highnoon.shared.access import Access, opened
-from highnoon.shared.ledger import Nodes
-from highnoon.shared.ledger.schema import attempts, db_now, tickets
-from highnoon.shared.ledger.schema import studies as ledger_studies
-from highnoon.shared.samplers import distributions
-from highnoon.shared.states import TOLD_AS, Ending, TicketState
-from highnoon.shared.studies import tables
-from highnoon.shared.studies.endings import CAUSE, ENDING, MESSAGE, TRACEBACK
-from highnoon.shared.study import StudySpec
-from highnoon.shared.submission import submit
+from highnoon.shared.domain.states import TOLD_AS, Ending, TicketState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.search.samplers import distributions
+from highnoon.shared.store import optuna_tables as tables
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.schema import attempts, db_now, tickets
+from highnoon.shared.store.schema import studies as ledger_studies
+from highnoon.shared.store.submission import submit
+from highnoon.shared.store.trial_results import CAUSE, ENDING, MESSAGE, TRACEBACK
 
 SPACE = {
     "learning_rate": ["log_uniform", 1e-5, 1e-1],

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pymysql
 
-from highnoon.coordinator.services.account import credentials, open_passage, ordinary_account
-from highnoon.shared.processes import die_with_parent
+from highnoon.coordinator.local.account import credentials, open_passage, ordinary_account
+from highnoon.shared.runtime.processes import die_with_parent
 from tests.ports import free_port
 from tests.support import eventually
 

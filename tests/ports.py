@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from highnoon.coordinator.services.redis_server import redis_binary
+from highnoon.coordinator.local.redis_server import redis_binary
 from tests.support import eventually
 
 

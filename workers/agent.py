@@ -13,24 +13,27 @@ import shutil
 import signal
 import time
 
-from highnoon.shared.broker import Broker
-from highnoon.shared.errors import ServiceUnavailable
-from highnoon.shared.exits import Exit
-from highnoon.shared.ledger import Database, Losses, Nodes, Studies
-from highnoon.shared.logs import event
-from highnoon.shared.states import WorkerState
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.losses import Losses
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.studies import Studies
 from highnoon.workers import kernel
-from highnoon.workers.cgroup import TrialGroups
-from highnoon.workers.checkpoints import sweep
-from highnoon.workers.emptiness import Emptiness
-from highnoon.workers.facts import NodeFacts
-from highnoon.workers.kill_order import KillNotes
-from highnoon.workers.metrics import node_metrics
+from highnoon.workers.idle_shutdown import Emptiness
+from highnoon.workers.monitor.kill_selection import KillNotes
+from highnoon.workers.monitor.node_monitor import NodeWatch
+from highnoon.workers.monitor.trial_cgroups import TrialGroups
 from highnoon.workers.node import Node
-from highnoon.workers.node_watch import NodeWatch
+from highnoon.workers.node_info import NodeFacts
+from highnoon.workers.node_lock import resident, sweep_deserted
+from highnoon.workers.node_metrics import node_metrics
 from highnoon.workers.pool_keeper import PoolKeeper
-from highnoon.workers.residence import resident, sweep_deserted
-from highnoon.workers.slot import SlotNote, SlotNotes
+from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.workers.trial.checkpoints import sweep
 
 _log = logging.getLogger("highnoon.workers.agent")
 

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from highnoon.shared.allowed_here import patterns_here
-from highnoon.shared.bundles import key_of
-from highnoon.shared.errors import HighNoonError, InvalidInput, Problem
-from highnoon.shared.exits import show
-from highnoon.shared.logs import configure
-from highnoon.shared.messages import RESOURCES
-from highnoon.shared.settings import Settings, load_settings
-from highnoon.shared.vitals import Gpus
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
+from highnoon.shared.domain.messages import RESOURCES
+from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.objective.bundle_key import key_of
+from highnoon.shared.objective.local_allow_list import patterns_here
+from highnoon.shared.runtime.exit_codes import show
+from highnoon.shared.runtime.logs import configure
+from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
 from highnoon.workers.node import Node

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from highnoon.shared.errors import HighNoonError, InvalidInput, Problem
-from highnoon.shared.logs import event
-from highnoon.shared.vitals import GpuDevice, Gpus
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
+from highnoon.shared.memory.gpu import GpuDevice, Gpus
+from highnoon.shared.runtime.logs import event
 from highnoon.workers.node import Node
 
 _log = logging.getLogger("highnoon.workers.gpus")

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.secret_files import SECRET_FILES
-from highnoon.shared.settings import Settings
+from highnoon.shared.runtime.secret_files import SECRET_FILES
+from highnoon.shared.runtime.settings import Settings
 
 SECRET_VARIABLES = (
     "HIGHNOON_DATABASE_URL",

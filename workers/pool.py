@@ -20,18 +20,19 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
-from highnoon.shared.broker import make_app
-from highnoon.shared.errors import HighNoonError
-from highnoon.shared.logs import configure, event
-from highnoon.shared.messages import RUN_TRIAL_TASK, RunTrial, queue_name
-from highnoon.workers import huge_pages, kernel
-from highnoon.workers.forkserver import ForkServer, tensorflow_has_run
+from highnoon.shared.domain.errors import HighNoonError
+from highnoon.shared.domain.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.runtime.broker import make_app
+from highnoon.shared.runtime.logs import configure, event
+from highnoon.workers import kernel
+from highnoon.workers.celery_patch import look_again_for_ended_children
+from highnoon.workers.fast_exit import leave_when_idle
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
-from highnoon.workers.leaving import leave_when_idle
 from highnoon.workers.node import Node
-from highnoon.workers.recycle import look_again_for_ended_children
 from highnoon.workers.supervisor import Supervisor
+from highnoon.workers.trial import huge_pages
+from highnoon.workers.trial.fork_server import ForkServer, tensorflow_has_run
 
 _log = logging.getLogger("highnoon.workers.pool")
 

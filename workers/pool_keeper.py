@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from highnoon.shared.processes import die_with_parent, module_command
+from highnoon.shared.runtime.processes import die_with_parent, module_command
 from highnoon.workers import kernel
 from highnoon.workers.node import Node, threads_per_slot, without_secrets
 

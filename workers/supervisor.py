@@ -14,31 +14,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from highnoon.shared.broker import Broker
-from highnoon.shared.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
-from highnoon.shared.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from highnoon.shared.ledger import Bundles, Database, Leases, Losses
-from highnoon.shared.ledger.leases import Holder
-from highnoon.shared.logs import event
-from highnoon.shared.messages import RunTrial
-from highnoon.shared.outages import persistently
-from highnoon.shared.states import INFRASTRUCTURE_ENDINGS, Ending
-from highnoon.shared.studies import Asked, OptunaStore, OptunaStudy, Owner
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Outcome
-from highnoon.workers.checkpoints import TicketCheckpoints
-from highnoon.workers.claiming import Claiming
-from highnoon.workers.code import Code, CodeGate
-from highnoon.workers.duties import TrialDuties
-from highnoon.workers.forkserver import ForkServer
-from highnoon.workers.launch import ThreadTrial, launch
+from highnoon.shared.domain.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
+from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.leases import Holder, Leases
+from highnoon.shared.store.losses import Losses
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import Asked, Owner
+from highnoon.shared.store.outages import persistently
+from highnoon.workers.claim import Claiming
+from highnoon.workers.code.code_gate import Code, CodeGate
+from highnoon.workers.monitor.resources import Places
+from highnoon.workers.monitor.trial_monitor import Limits, Watch
 from highnoon.workers.node import Node
-from highnoon.workers.output import Output
-from highnoon.workers.place import Places
-from highnoon.workers.slot import SlotNotes
+from highnoon.workers.slot_state import SlotNotes
 from highnoon.workers.telemetry import Telemetry
-from highnoon.workers.trial_process import Assignment, trial_seed
-from highnoon.workers.watch import Limits, Watch
+from highnoon.workers.trial.checkpoints import TicketCheckpoints
+from highnoon.workers.trial.fork_server import ForkServer
+from highnoon.workers.trial.launch import ThreadTrial, launch
+from highnoon.workers.trial.output import Output
+from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial_services import TrialDuties
 
 T = TypeVar("T")
 

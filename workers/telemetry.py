@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from highnoon.shared.lease import Disposition
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.domain.trial import Outcome
 
 _NAME = "telemetry.sock"
 _PATIENCE_S = 0.02

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from highnoon.shared.errors import nearest
+from highnoon.shared.domain.errors import nearest
 
 if TYPE_CHECKING:
     from highnoon.callbacks.csv_logger import CSVLogger as CSVLogger

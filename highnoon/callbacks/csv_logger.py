@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from highnoon.callbacks.finished import FinishedTrial, finished
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.plain import finite
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.json_safe import finite
 
 if TYPE_CHECKING:
-    from highnoon.shared.studies.callbacks import FrozenTrial, Study
+    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 _FIXED = (
     *("study", "trial", "state", "score", "loss", "model_params", "active_params"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from highnoon.shared.errors import UserInputError
+from highnoon.shared.domain.errors import UserInputError
 
 
 def require(module: str, *, extra: str) -> None:

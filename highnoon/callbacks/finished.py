@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.trial import Trial
 
 if TYPE_CHECKING:
-    from highnoon.shared.studies.callbacks import FrozenTrial, Study
+    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def finished(study: Study, frozen: FrozenTrial) -> FinishedTrial | None:
     """What a callback was called with, to write it; None for a trial that still runs or waits."""
     if not frozen.state.is_finished():
         return None
-    from highnoon.shared.studies.endings import CAUSE, MESSAGE
-    from highnoon.shared.studies.reading import trial_of
+    from highnoon.shared.store.reading import trial_of
+    from highnoon.shared.store.trial_results import CAUSE, MESSAGE
 
     trial = trial_of(frozen)
     return FinishedTrial(

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from highnoon.shared.errors import InvalidInput, Problem, UserInputError
-from highnoon.shared.logs import event
-from highnoon.shared.settings import Settings, load_settings
-from highnoon.shared.urls import normalise
+from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.settings import Settings, load_settings
+from highnoon.shared.runtime.urls import normalise
 
 if TYPE_CHECKING:
-    from highnoon.shared.access import Access
-    from highnoon.shared.studies.callbacks import Announcer
+    from highnoon.shared.store.access import Access
+    from highnoon.shared.store.callbacks import Announcer
 
 logger = logging.getLogger("highnoon")
 
@@ -32,8 +32,8 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
     call ends. What a callback raises is logged. Raises UnknownStudy, and ServiceUnavailable for a database that no
     coordinator has used; an outage of it is waited for.
     """
-    from highnoon.shared.access import opened
-    from highnoon.shared.studies.callbacks import Announcer
+    from highnoon.shared.store.access import opened
+    from highnoon.shared.store.callbacks import Announcer
 
     called = list(callbacks)
     wrong = [callback for callback in called if not callable(callback)]
@@ -48,7 +48,7 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
 
 
 def _follow(name: str, access: Access, announcer: Announcer) -> None:
-    from highnoon.shared.outages import persistently
+    from highnoon.shared.store.outages import persistently
 
     while True:
         # Before the look at trials: what a study that is over has, has all been told.
@@ -63,7 +63,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
 
 
 def _database(settings: Settings) -> str:
-    from highnoon.shared.embedded import attach
+    from highnoon.shared.runtime.embedded import attach
 
     if settings.database_url is not None:
         return settings.database_url

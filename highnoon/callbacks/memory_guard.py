@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.errors import TrialStopped
+from highnoon.shared.domain.errors import TrialStopped
 
 
 class MemoryGuardCallback(keras.callbacks.Callback):  # type: ignore[misc]

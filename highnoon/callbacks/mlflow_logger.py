@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from highnoon.callbacks.extras import require
 from highnoon.callbacks.finished import FinishedTrial, finished
-from highnoon.shared.states import TrialState
+from highnoon.shared.domain.states import TrialState
 
 if TYPE_CHECKING:
-    from highnoon.shared.studies.callbacks import FrozenTrial, Study
+    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 T = TypeVar("T")
 

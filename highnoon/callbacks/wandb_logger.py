@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from highnoon.callbacks.extras import require
 from highnoon.callbacks.finished import FinishedTrial, finished
-from highnoon.shared.states import TrialState
+from highnoon.shared.domain.states import TrialState
 
 if TYPE_CHECKING:
-    from highnoon.shared.studies.callbacks import FrozenTrial, Study
+    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 _WHOLE = "highnoon.whole"
 """A file in the folder of a run that was written to its end."""

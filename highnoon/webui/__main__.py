@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from highnoon.shared.errors import HighNoonError, UserInputError
-from highnoon.shared.exits import Exit
-from highnoon.shared.logs import configure
-from highnoon.shared.terminal import open_console, say
+from highnoon.shared.domain.errors import HighNoonError, UserInputError
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.logs import configure
+from highnoon.shared.runtime.terminal import open_console, say
 from highnoon.webui.server import serve
 
 

@@ -1,7 +1,7 @@
 """Which objectives a form or the API may start. An objective is code that runs on every worker.
 
-HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.allowed`), who judge again. Without it, what has been
-started by the command line may be started again, and on one machine everything else in the same folders.
+HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.objective.allow_list`), who judge again. Without it,
+what has been started by the command line may be started again, and on one machine everything else in the same folders.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from highnoon.shared.allowed import below, exactly, matches, resolved
-from highnoon.shared.errors import InvalidInput, Problem, nearest
-from highnoon.shared.objective import ObjectiveRef
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.webui.studies import Study
 
 

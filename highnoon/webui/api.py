@@ -9,7 +9,7 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.webui import exports
 from highnoon.webui.charts import FIGURES
 from highnoon.webui.desk import Desk, desk_of

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from highnoon.shared.errors import HighNoonError, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import HighNoonError, Problem, ServiceUnavailable
 from highnoon.webui import api, assets, entrance, new_study, pages, problems
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.desk import Desk

@@ -8,11 +8,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from highnoon.shared.errors import NoCompletedTrial, UnknownStudy
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.ledger.nodes import Worker
-from highnoon.shared.ledger.overview import AttemptSpan, Lead, QueueState, RunningAttempt
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.errors import NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.overview import AttemptSpan, Lead, QueueState, RunningAttempt
 from highnoon.webui.events import Pulses
 from highnoon.webui.figures import FigureCache
 from highnoon.webui.fleet import FleetSteering

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from highnoon.shared.trial import MemoryTrace, Report
+from highnoon.shared.domain.trial import MemoryTrace, Report
 from highnoon.webui.formats import duration, number, size
 
 

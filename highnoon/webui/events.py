@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
-from highnoon.shared.errors import HighNoonError
+from highnoon.shared.domain.errors import HighNoonError
 from highnoon.webui.library import Library
 
 _PERIOD_S = 1.0

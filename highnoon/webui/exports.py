@@ -1,4 +1,4 @@
-"""All trials in the formats that people take away; those of the best are `shared.exports`. Pure."""
+"""All trials in the formats that people take away; those of the best are `shared.views.best_config`. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.exports import BEST as BEST
-from highnoon.shared.ledger.overview import AttemptSpan, Place
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.overview import AttemptSpan, Place
+from highnoon.shared.views.best_config import BEST as BEST
 from highnoon.webui.plain import dumps
 from highnoon.webui.snapshot import cause_of, ending_of
 

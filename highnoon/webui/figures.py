@@ -9,7 +9,7 @@ import gzip
 from collections import OrderedDict
 from threading import Lock
 
-from highnoon.shared.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.webui.charts import FIGURES, Question
 from highnoon.webui.library import Library
 from highnoon.webui.plain import dumps

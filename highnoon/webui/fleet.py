@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.embedded import attach
-from highnoon.shared.errors import UnknownWorker, WorkerConflict
-from highnoon.shared.ledger.nodes import Worker
-from highnoon.shared.states import WorkerState
+from highnoon.shared.domain.errors import UnknownWorker, WorkerConflict
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.store.nodes import Worker
 from highnoon.webui.library import Library
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from highnoon.shared.trial import ParamValue
+from highnoon.shared.domain.trial import ParamValue
 
 NOTHING = "–"
 

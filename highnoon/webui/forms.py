@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from highnoon.shared.errors import Problem
-from highnoon.shared.space import KINDS, Categorical, Int, Param, SearchSpace
-from highnoon.shared.strategy import PrunerSpec, SamplerSpec
-from highnoon.shared.trial import Params, ParamValue
+from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.space import KINDS, Categorical, Int, Param, SearchSpace
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.webui.formats import param
 
 _WHOLE = ("n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row")

@@ -11,11 +11,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
-from highnoon.shared.access import Access, opened
-from highnoon.shared.errors import UnknownStudy, nearest
-from highnoon.shared.ledger import Nodes, Overview
-from highnoon.shared.states import TrialState
-from highnoon.shared.studies import StudyEntry, StudyView
+from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.overview import Overview
+from highnoon.shared.store.study_view import StudyEntry, StudyView
 from highnoon.webui.snapshot import Snapshot, taken
 from highnoon.webui.studies import Study, named, of_ledger, of_optuna
 

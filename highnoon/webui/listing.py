@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from highnoon.shared.errors import InvalidInput, Problem, nearest
-from highnoon.shared.states import TrialState
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
 from highnoon.webui.snapshot import cause_of, ending_of
 from highnoon.webui.studies import Study
 

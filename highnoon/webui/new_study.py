@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from highnoon.shared.errors import InvalidInput, Problem, StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.webui import forms
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.formats import segment

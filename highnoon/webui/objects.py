@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from highnoon.shared.ledger.attempts import AttemptRecord
+from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.webui.studies import Study
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from highnoon.shared.errors import InvalidInput, Problem, UnknownStudy
-from highnoon.shared.states import TrialState
-from highnoon.shared.studies.endings import TRACEBACK
+from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.store.trial_results import TRACEBACK
 from highnoon.webui import charts, exports, forms
 from highnoon.webui.desk import Desk, desk_of
 from highnoon.webui.drawings import sparkline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from highnoon.shared.plain import finite
+from highnoon.shared.domain.json_safe import finite
 
 
 def dumps(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from highnoon.shared.errors import (
+from highnoon.shared.domain.errors import (
     HighNoonError,
     InvalidInput,
     NoCompletedTrial,

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from highnoon.shared.errors import Problem
+from highnoon.shared.domain.errors import Problem
 from highnoon.webui import assets
 from highnoon.webui.drawings import DRAWINGS
 from highnoon.webui.formats import FILTERS

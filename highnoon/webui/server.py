@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from highnoon.shared.embedded import attach
-from highnoon.shared.errors import ServiceUnavailable
-from highnoon.shared.studies import quiet
-from highnoon.shared.terminal import open_console, say
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.shared.store.optuna_store import quiet
 from highnoon.webui.application import Application, create
 from highnoon.webui.events import Pulses
 from highnoon.webui.settings import WebSettings, web_settings

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from highnoon.shared.states import StrEnum
+from highnoon.shared.domain.states import StrEnum
 from highnoon.webui.settings import Tokens
 
 SESSION_S = 7 * 24 * 3600

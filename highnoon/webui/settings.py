@@ -1,6 +1,6 @@
 """What the dashboard may be told: where the studies are, who may come in, which objectives a form may start.
 
-Read once at the start, beside the settings that every process has (`shared.settings`).
+Read once at the start, beside the settings that every process has (`shared.runtime.settings`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.secret_files import with_secret_files
-from highnoon.shared.settings import Settings, load_settings
-from highnoon.shared.tokens import SHORTEST_TOKEN, kept_token
-from highnoon.shared.urls import is_loopback, normalise
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.runtime.secret_files import with_secret_files
+from highnoon.shared.runtime.settings import Settings, load_settings
+from highnoon.shared.runtime.tokens import SHORTEST_TOKEN, kept_token
+from highnoon.shared.runtime.urls import is_loopback, normalise
 
 TOKEN_FILE = "webui-token"
 

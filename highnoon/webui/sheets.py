@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 
-from highnoon.shared.ledger.overview import Place
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.overview import Place
 from highnoon.webui import exports
 from highnoon.webui.library import Library
 from highnoon.webui.snapshot import Snapshot, has_ended

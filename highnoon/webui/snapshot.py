@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from highnoon.shared.space import SearchSpace, written_form
-from highnoon.shared.states import TrialState
-from highnoon.shared.studies import StudyView
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.space import SearchSpace, written_form
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.study_view import StudyView
 
 CAUSE, ENDING, MESSAGE, TICKET = "highnoon:cause", "highnoon:ending", "highnoon:message", "highnoon:ticket"
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from highnoon.shared.errors import InvalidInput, Problem, StudyConflict
-from highnoon.shared.ledger import Bundles, Studies
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.states import Ending, StudyState
-from highnoon.shared.study import MOST_TRIALS, StudySpec, build_spec
-from highnoon.shared.submission import Submission, submit, trials_of
-from highnoon.shared.trial import Params
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
+from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.submission import Submission, submit, trials_of
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.library import Library
 from highnoon.webui.studies import Study

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from highnoon.shared.ledger.overview import Standing
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
-from highnoon.shared.studies import StudyEntry
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
+from highnoon.shared.store.overview import Standing
+from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_view import StudyEntry
 
 STATES = (*(str(state) for state in StudyState), "external")
 """What `Study.state` may be."""

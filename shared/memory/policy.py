@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from highnoon.shared.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
 
 GIB = 1 << 30
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from highnoon.shared.memory.process_tree import TreeMemory
+from highnoon.shared.memory.reader import Vitals, VitalsReader
 from highnoon.shared.memory.sample import MemorySample, Scope
-from highnoon.shared.vitals import TreeMemory, Vitals, VitalsReader
 
 _SHORT_SHARE = 1 / 100
 """Of the time that goes by, what exact readings may take while memory is short: beside TensorFlow one in 1.7 s."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from highnoon.shared.states import StrEnum
+from highnoon.shared.domain.states import StrEnum
 
 WINDOW = 8
 """Samples that a trend is drawn from: four seconds of short steps, eight of the long ones."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.memory.trend import Trend
-from highnoon.shared.states import StrEnum
 
 
 class Kind(IntEnum):

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import optuna
 import pytest
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import Access, opened
-from highnoon.shared.states import StudyState
-from highnoon.shared.submission import submit
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import StudyState
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.submission import submit
 from tests.browser.chromium import Page, browser, installed
 from tests.conftest import empty_database
 from tests.made_up import SPACE, make_study, spec_of

@@ -9,8 +9,8 @@ import optuna
 import psycopg2
 import pytest
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.studies import OptunaStore, quiet
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.store.optuna_store import OptunaStore, quiet
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from highnoon.shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
-from highnoon.shared.states import Ending
-from highnoon.shared.strategy import SamplerSpec
-from highnoon.shared.studies import Owner
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Outcome, Params
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.strategy import SamplerSpec
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.store.optuna_trials import Owner
 
 SPACE: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.ledger import Database, Leases, Studies
-from highnoon.shared.ledger.leases import Holder
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome
-from highnoon.workers.emptiness import GRACE_S, Emptiness
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.leases import Holder, Leases
+from highnoon.shared.store.studies import Studies
+from highnoon.workers.idle_shutdown import GRACE_S, Emptiness
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 

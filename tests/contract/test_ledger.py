@@ -14,18 +14,22 @@ import pytest
 from sqlalchemy import insert, inspect, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from highnoon.shared.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
-from highnoon.shared.lease import Disposition, Lease, Wish
-from highnoon.shared.ledger import Bundles, Control, Database, Leases, Losses, Nodes, Streaks, Studies
-from highnoon.shared.ledger.leases import Holder, Progress
-from highnoon.shared.ledger.schema import attempts, db_now, studies, tickets
-from highnoon.shared.ledger.schema import bundles as bundle_rows
-from highnoon.shared.ledger.streaks import Streak
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.ledger.upgrades import ADDED_BY, INDEXES_ADDED_BY
-from highnoon.shared.states import Ending, StudyState, TicketState, WorkerState
-from highnoon.shared.studies import OptunaStore
-from highnoon.shared.trial import MemoryTrace, Outcome
+from highnoon.shared.domain.errors import LeaseLost, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
+from highnoon.shared.domain.lease import Disposition, Lease, Wish
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, WorkerState
+from highnoon.shared.domain.trial import MemoryTrace, Outcome
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.control import Control
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.leases import Holder, Leases, Progress
+from highnoon.shared.store.losses import Losses
+from highnoon.shared.store.node_failures import Streak, Streaks
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.schema import attempts, db_now, studies, tickets
+from highnoon.shared.store.schema import bundles as bundle_rows
+from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.upgrades import ADDED_BY, INDEXES_ADDED_BY
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 ANNA = Holder(worker_id="anna", host="node-a", pid=1)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.lease import Disposition
-from highnoon.shared.metrics import exposed
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.workers.telemetry import Telemetry, inbox, notes
 
 TOKEN = "a-token-of-the-tests"

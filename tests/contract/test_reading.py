@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput, UnknownStudy
-from highnoon.shared.ledger import Database, Leases, Overview, Studies
-from highnoon.shared.ledger.leases import Holder, Progress
-from highnoon.shared.space import Categorical, Int
-from highnoon.shared.states import Ending, TicketState, TrialState
-from highnoon.shared.studies import OptunaStore
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
+from highnoon.shared.domain.space import Categorical, Int
+from highnoon.shared.domain.states import Ending, TicketState, TrialState
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.leases import Holder, Leases, Progress
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.overview import Overview
+from highnoon.shared.store.studies import Studies
 from tests.contract.digits import SPACE, completed, spec_of
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}

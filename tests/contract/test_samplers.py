@@ -14,24 +14,18 @@ import pytest
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.errors import InvalidInput, SpaceExhausted
-from highnoon.shared.grid import grid
-from highnoon.shared.samplers import (
-    Grid,
-    as_stored,
-    build_pruner,
-    build_sampler,
-    distributions,
-    sample,
-    seed_of,
-    snapshot_of,
-)
-from highnoon.shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
-from highnoon.shared.states import Ending
-from highnoon.shared.strategy import PrunerSpec, SamplerSpec
-from highnoon.shared.studies import OptunaStore, Owner, quiet
-from highnoon.shared.study import StudySpec
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
+from highnoon.shared.domain.grid import grid
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
+from highnoon.shared.store.optuna_store import OptunaStore, quiet
+from highnoon.shared.store.optuna_trials import Owner
 
 MIXED: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),

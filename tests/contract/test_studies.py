@@ -10,19 +10,16 @@ import optuna
 import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
-from highnoon.shared.errors import (
-    InvariantBroken,
-    StudyConflict,
-    UnknownStudy,
-    UserInputError,
-)
-from highnoon.shared.score import Scoring
-from highnoon.shared.space import Categorical, Int, SearchSpace, Uniform
-from highnoon.shared.states import TOLD_AS, Ending, TrialState
-from highnoon.shared.strategy import PrunerSpec, SamplerSpec
-from highnoon.shared.studies import OptunaStore, OptunaStudy, Owner
-from highnoon.shared.studies.endings import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
-from highnoon.shared.trial import Outcome, Report
+from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.space import Categorical, Int, SearchSpace, Uniform
+from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import Owner
+from highnoon.shared.store.trial_results import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
 from tests.contract.digits import ANNA, BERT, POINT, SPACE, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

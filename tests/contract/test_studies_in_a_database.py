@@ -20,17 +20,16 @@ import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import ClauseElement, create_engine, event
 
-from highnoon.shared.errors import (
-    InvalidInput,
-    InvariantBroken,
-    SchemaMismatch,
-    ServiceUnavailable,
-)
-from highnoon.shared.states import Ending, TrialState
-from highnoon.shared.strategy import SamplerSpec
-from highnoon.shared.studies import OptunaStore, Owner, history, statements, tables
-from highnoon.shared.trial import Outcome, Report
-from highnoon.shared.urls import normalise
+from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.strategy import SamplerSpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.runtime.urls import normalise
+from highnoon.shared.store import history
+from highnoon.shared.store import optuna_statements as statements
+from highnoon.shared.store import optuna_tables as tables
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_trials import Owner
 from tests.contract.digits import ANNA, BERT, POINT, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -105,7 +104,7 @@ def fields(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highnoon.shared.studies.history._AT_ONCE", 7)
+    monkeypatch.setattr("highnoon.shared.store.history._AT_ONCE", 7)
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())
@@ -212,7 +211,7 @@ def test_an_address_that_no_driver_takes_is_a_mistake(address: str) -> None:
 
 
 def test_a_connection_cut_while_it_was_idle_is_not_noticed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highnoon.shared.connections._IDLE_S", 0.0)
+    monkeypatch.setattr("highnoon.shared.store.connections._IDLE_S", 0.0)
     with OptunaStore(postgres_url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from highnoon.coordinator.stack import Stack
+from highnoon.coordinator.local.stack import Stack
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ import psycopg2.errors
 import pytest
 import redis
 
-from highnoon.coordinator.deployment import prepare
-from highnoon.coordinator.stack import Stack
+from highnoon.coordinator.local.deployment import prepare
+from highnoon.coordinator.local.stack import Stack
 from tests.cluster import Cluster
 from tests.conftest import empty_database
 from tests.ports import free_port, redis_at, takes_calls

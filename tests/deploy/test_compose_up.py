@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.deployment import prepare
+from highnoon.coordinator.local.deployment import prepare
 from tests.stranger import Heard, family_of, hear, listeners
 from tests.support import eventually
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from highnoon.coordinator.deployment import PASSWORDS, REDIS_ACL
+from highnoon.coordinator.local.deployment import PASSWORDS, REDIS_ACL
 from highnoon.coordinator.service import HEALTH_FILE
-from highnoon.shared.settings import load_settings
+from highnoon.shared.runtime.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

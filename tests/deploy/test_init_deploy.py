@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.deployment import PASSWORDS, REDIS_ACCOUNTS, REDIS_ACL
+from highnoon.coordinator.local.deployment import PASSWORDS, REDIS_ACCOUNTS, REDIS_ACL
 from tests.command import Answer, caller
 
 

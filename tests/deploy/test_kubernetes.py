@@ -15,12 +15,12 @@ import psycopg2.errors
 import pytest
 import yaml
 
-from highnoon.coordinator.deployment import PASSWORDS
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.ledger import Leases, Studies
-from highnoon.shared.ledger.leases import Holder
-from highnoon.shared.settings import load_settings
+from highnoon.coordinator.local.deployment import PASSWORDS
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.leases import Holder, Leases
+from highnoon.shared.store.studies import Studies
 from tests.conftest import empty_database
 from tests.deploy.custom_resources import SCHEMAS
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from highnoon.shared.settings import load_settings
+from highnoon.shared.runtime.settings import load_settings
 from tests.cluster import PERIODS, Cluster
 from tests.support import eventually
 

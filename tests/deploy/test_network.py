@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from highnoon.shared.ledger import Database, Nodes
-from highnoon.shared.ledger.schema import attempts
-from highnoon.shared.states import Ending
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.schema import attempts
 from tests.cluster import Books, Cluster
 from tests.support import eventually
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.shared.space import read_space
-from highnoon.shared.urls import normalise
+from highnoon.shared.domain.space import read_space
+from highnoon.shared.runtime.urls import normalise
 from tests import mariadb
 from tests.guide.blocks import GUIDE, blocks, run
 

@@ -10,7 +10,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.config import Config
-from highnoon.shared.states import TrialState
+from highnoon.shared.domain.states import TrialState
 from tests.guide.blocks import blocks, run
 
 SPACE = {"learning_rate": ("log_uniform", 1e-3, 1e-2), "batch_size": ("categorical", [8])}

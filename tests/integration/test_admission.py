@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from highnoon.shared.ledger.schema import tickets
+from highnoon.shared.store.schema import tickets
 from tests.cluster import Books, Cluster
 from tests.integration.test_watchdog import _attempts, books, cluster, node_group  # noqa: F401
 from tests.support import eventually

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.states import Ending, TrialState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 from tests.support import eventually
 

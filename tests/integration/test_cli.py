@@ -17,10 +17,10 @@ import redis
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from highnoon.coordinator.cli import app
-from highnoon.shared.access import opened
-from highnoon.shared.exits import Exit
-from highnoon.shared.studies import OptunaStore
+from highnoon.coordinator.cli.main import app
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.optuna_store import OptunaStore
 from tests.command import Answer, Terminal, caller, plain
 
 BAD = Path(__file__).parents[1] / "unit" / "bad_studies"

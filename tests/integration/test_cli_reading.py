@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from highnoon.coordinator.cli import app
-from highnoon.coordinator.commands.analyse import KINDS
-from highnoon.coordinator.commands.ledger import study_names
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.exits import Exit
-from highnoon.shared.ledger import Nodes
-from highnoon.shared.states import WorkerState
-from highnoon.shared.submission import submit
+from highnoon.coordinator.cli.analyse import KINDS
+from highnoon.coordinator.cli.main import app
+from highnoon.coordinator.cli.store_access import study_names
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.submission import submit
 from tests.command import Answer, caller
 from tests.conftest import empty_database
 from tests.made_up import make_study, spec_of

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 import highnoon as hn
-from highnoon.shared.errors import (
+from highnoon.shared.domain.errors import (
     EveryTrialFailed,
     InvalidInput,
     NoCompletedTrial,
@@ -21,8 +21,8 @@ from highnoon.shared.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.states import TrialState
-from highnoon.shared.study import StudySpec
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.study import StudySpec
 from tests.guide.blocks import blocks, run
 
 SPACE = {"width": ("int", 1, 40), "rate": ("uniform", 0.0, 1.0)}

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.processes import identify
-from highnoon.shared.states import Ending, TrialState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.runtime.processes import identify
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import new_stack
 from tests.support import eventually

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.ledger import Database, Nodes
-from highnoon.shared.settings import load_settings
-from highnoon.shared.states import Ending
-from highnoon.shared.vitals import Gpus
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.nodes import Nodes
 from highnoon.workers import gpus
 from highnoon.workers.gpu_check import flaw_of_forks
 from highnoon.workers.gpus import NoFreeGpu, pin

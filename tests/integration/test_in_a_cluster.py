@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from highnoon.callbacks import CSVLogger, follow
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.errors import UnknownStudy
-from highnoon.shared.states import StudyState, TrialState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.states import StudyState, TrialState
 from tests.cluster import Books, Cluster, running_cluster
 
 CALLBACKS = """

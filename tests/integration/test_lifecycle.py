@@ -16,17 +16,17 @@ from typing import Any
 import optuna
 import pytest
 
-from highnoon.coordinator.actions import Performer
-from highnoon.coordinator.metrics import Deeds
-from highnoon.coordinator.observer import Observer
+from highnoon.coordinator.cluster_metrics import Deeds
+from highnoon.coordinator.executor import Performer
+from highnoon.coordinator.local.stack import Stack
 from highnoon.coordinator.optuna_side import OptunaSide
 from highnoon.coordinator.planner import Rules, plan
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import Access, opened
-from highnoon.shared.broker import Broker
-from highnoon.shared.errors import StudyConflict
-from highnoon.shared.settings import load_settings
-from highnoon.shared.states import Ending, StudyState, TicketState, TrialState
+from highnoon.coordinator.snapshot_reader import Observer
+from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import Access, opened
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import SHORT_PERIODS
 from tests.support import eventually

@@ -21,9 +21,15 @@ import psycopg2
 import pytest
 
 import highnoon as hn
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.errors import EveryTrialFailed, NoCompletedTrial, ServiceUnavailable, StudyConflict, UnknownStudy
-from highnoon.shared.states import TrialState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.errors import (
+    EveryTrialFailed,
+    NoCompletedTrial,
+    ServiceUnavailable,
+    StudyConflict,
+    UnknownStudy,
+)
+from highnoon.shared.domain.states import TrialState
 from tests.support import eventually
 
 SPACE = {"x": ("uniform", -1.0, 1.0), "kind": ("categorical", ["a", "b"])}

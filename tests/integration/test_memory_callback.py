@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.shared.errors import TrialStopped
-from highnoon.shared.execution import run_attempt
-from highnoon.shared.memory import MemorySample, Scope, StopTurn
-from highnoon.shared.states import Ending
+from highnoon.shared.domain.errors import TrialStopped
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.memory.sample import MemorySample, Scope
+from highnoon.shared.memory.turn import StopTurn
+from highnoon.shared.objective.attempt import run_attempt
 from tests.integration.test_trainer import small_model
 
 keras: Any = pytest.importorskip("keras")
@@ -134,7 +135,7 @@ def test_settings_may_be_given_to_the_callback() -> None:
 
 def test_a_trainer_is_guarded_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = manager_at(lambda look: 0.5 if look < 3 else 0.96, tmp_path)
-    monkeypatch.setattr("highnoon.training.trainer.EnterpriseMemoryManager", lambda **settings: manager)
+    monkeypatch.setattr("highnoon.lm.training.trainer.EnterpriseMemoryManager", lambda **settings: manager)
     monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
     hn.register_dataset("words", [f"The {number} birds flew over the river and away.\n" for number in range(400)])
     trainer = hn.Trainer(small_model(), batch_size=1)

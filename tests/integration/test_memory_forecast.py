@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.models.memory import forecast_memory
-from highnoon.shared.current import MemoryWishes
-from highnoon.shared.errors import DoesNotFit, TrialStopped
-from highnoon.shared.execution import run_attempt
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome
+from highnoon.lm.models.memory import forecast_memory
+from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
+from highnoon.shared.domain.memory_wishes import MemoryWishes
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.attempt import run_attempt
 from tests.unit.test_execution import RecordingChannel
 
 MIB = 1 << 20

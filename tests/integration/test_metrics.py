@@ -14,8 +14,8 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.home import Home
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.runtime.data_dir import Home
 from tests.cluster import Books, Cluster
 from tests.conftest import empty_database
 from tests.support import eventually

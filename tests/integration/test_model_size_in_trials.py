@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.models.size import active_parameters, count_parameters
-from highnoon.shared.errors import NoCompletedTrial
-from highnoon.shared.states import TrialState
+from highnoon.lm.models.size import active_parameters, count_parameters
+from highnoon.shared.domain.errors import NoCompletedTrial
+from highnoon.shared.domain.states import TrialState
 
 SHAPE = {"vocab_size": 64, "num_heads": 2, "num_reasoning_blocks": 1, "num_moe_experts": 2, "top_k_experts": 1}
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 import highnoon as hn
 from highnoon.config import ModelConfig
-from highnoon.models.experts import imbalance
-from highnoon.models.hsmn import HSMN
-from highnoon.shared.errors import InvalidInput
+from highnoon.lm.models.experts import imbalance
+from highnoon.lm.models.hsmn import HSMN
+from highnoon.shared.domain.errors import InvalidInput
 
 SMALL = {
     "vocab_size": 50,
@@ -205,7 +205,7 @@ def test_padding_behind_a_text_changes_nothing_in_it() -> None:
 
 
 def test_the_wavelet_sees_as_far_as_its_filters_reach() -> None:
-    from highnoon.models.wavelet import WaveletMixer
+    from highnoon.lm.models.wavelet import WaveletMixer
 
     mixer = WaveletMixer(ModelConfig.from_dict(SMALL))
     impulse = np.zeros((1, 60, 16), np.float32)

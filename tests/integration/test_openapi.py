@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
-from highnoon.coordinator.stack import Stack
+from highnoon.coordinator.local.stack import Stack
 from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.web import TOKEN, dashboard

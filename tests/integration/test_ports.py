@@ -20,7 +20,7 @@ import psutil
 import pytest
 from flower import urls
 
-from highnoon.shared.home import Home
+from highnoon.shared.runtime.data_dir import Home
 from tests.cluster import HERE, PERIODS
 from tests.ports import free_port, redis_at, takes_calls
 from tests.stranger import Heard, family_of, hear, listeners, unix_listeners

@@ -15,18 +15,22 @@ import pytest
 from celery import Celery
 from sqlalchemy import update
 
-from highnoon.coordinator.handover import hand_over, read_study
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.bundles import ClusterKey, pack
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.ledger import Bundles, Database, Nodes
-from highnoon.shared.ledger.schema import bundles
-from highnoon.shared.messages import RUN_TRIAL_TASK, queue_name
-from highnoon.shared.settings import load_settings
-from highnoon.shared.states import Ending
-from highnoon.shared.study import StudySpec, build_spec
-from highnoon.shared.submission import submit
+from highnoon.coordinator.cli.code_upload import hand_over, read_study
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.bundle_archive import pack
+from highnoon.shared.objective.bundle_key import ClusterKey
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.schema import bundles
+from highnoon.shared.store.submission import submit
 from tests.archives import archived, member
 from tests.cluster import HERE, Books, Cluster, running_cluster
 from tests.support import eventually

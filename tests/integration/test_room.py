@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.room import Room
+from highnoon.workers.monitor.exclusive_lock import Room
 from tests.support import eventually
 
 

@@ -21,16 +21,16 @@ import psycopg2
 import pytest
 import redis
 
-from highnoon.coordinator.services.redis_server import redis_binary
-from highnoon.coordinator.stack import Stack, serving_database
-from highnoon.shared.embedded import attach
-from highnoon.shared.errors import EmbeddedServiceError, UnknownStudy
+from highnoon.coordinator.local.redis_server import redis_binary
+from highnoon.coordinator.local.stack import Stack, serving_database
+from highnoon.shared.domain.errors import EmbeddedServiceError, UnknownStudy
+from highnoon.shared.runtime.embedded import attach
 from tests.support import eventually
 
 OWNER = """
 import json, sys
 from pathlib import Path
-from highnoon.coordinator.stack import Stack
+from highnoon.coordinator.local.stack import Stack
 with Stack(Path(sys.argv[1])) as stack:
     print(json.dumps({"postgres": stack.postgres.pid, "redis": stack.redis.pid}), flush=True)
     sys.stdin.read()

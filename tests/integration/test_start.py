@@ -25,14 +25,14 @@ from typing import Any
 import psutil
 import pytest
 
-from highnoon.coordinator.failures import notes
-from highnoon.coordinator.flower import USER
-from highnoon.coordinator.stack import serving_database
-from highnoon.shared.exits import Exit
-from highnoon.shared.home import Home
-from highnoon.shared.ledger import Database
-from highnoon.shared.states import Ending, TrialState
-from highnoon.shared.studies import OptunaStore
+from highnoon.coordinator.cli.failures import notes
+from highnoon.coordinator.local.flower import USER
+from highnoon.coordinator.local.stack import serving_database
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.runtime.data_dir import Home
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.optuna_store import OptunaStore
 from tests.cluster import HERE, PERIODS, Books
 from tests.command import caller
 from tests.support import eventually

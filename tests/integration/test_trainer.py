@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.data import registry
-from highnoon.shared.current import bound
-from highnoon.shared.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
-from highnoon.training.optimizer import decays
+from highnoon.lm.data import registry
+from highnoon.lm.training.optimizer import decays
+from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
+from highnoon.shared.objective.trial_context import bound
 
 SENTENCES = [
     f"{number} birds sat on the {place}, and {number + 1} flew away.\n" for number in range(20) for place in "ab"

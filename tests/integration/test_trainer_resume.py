@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.data import registry
-from highnoon.shared.current import bound
-from highnoon.shared.errors import InvalidInput, UserInputError
+from highnoon.lm.data import registry
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
+from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
 
 EPOCHS = 2

@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from highnoon.shared.current import NO_WISHES, MemoryWishes
-from highnoon.shared.errors import LeaseLost
-from highnoon.shared.lease import Wish
-from highnoon.shared.processes import identify
-from highnoon.shared.score import Scoring
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome, Report
+from highnoon.shared.domain.errors import LeaseLost
+from highnoon.shared.domain.lease import Wish
+from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
-from highnoon.workers.forkserver import ForkServer
-from highnoon.workers.launch import Running, launch
-from highnoon.workers.output import Output
-from highnoon.workers.trial_memory import TrialMemory
-from highnoon.workers.trial_process import Assignment, trial_seed
-from highnoon.workers.watch import Limits, Watch
+from highnoon.workers.monitor.trial_memory import TrialMemory
+from highnoon.workers.monitor.trial_monitor import Limits, Watch
+from highnoon.workers.trial.fork_server import ForkServer
+from highnoon.workers.trial.launch import Running, launch
+from highnoon.workers.trial.output import Output
+from highnoon.workers.trial.process import Assignment, trial_seed
 from tests.support import eventually
 
 HERE = Path(__file__).parent.parent
@@ -320,7 +320,7 @@ def test_a_fork_server_that_died_is_replaced_unless_a_fork_could_hang_now() -> N
 
 LOSES_FORK_SERVERS = """
 import os, signal, threading
-from highnoon.workers.forkserver import ForkServer, fork_is_safe
+from highnoon.workers.trial.fork_server import ForkServer, fork_is_safe
 
 def lose(forks):
     os.kill(forks.pid, signal.SIGKILL)

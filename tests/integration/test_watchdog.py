@@ -15,16 +15,16 @@ import psutil
 import pytest
 import redis
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import opened
-from highnoon.shared.ledger.studies import AttemptRecord
-from highnoon.shared.states import Ending, TrialState
-from highnoon.shared.trial import Outcome
-from highnoon.workers.allowance import TrialLimits
-from highnoon.workers.cgroup import TrialGroup, TrialGroups
-from highnoon.workers.kill_order import KillNotes
-from highnoon.workers.node_memory import NodeMemory
-from highnoon.workers.trial_memory import TrialMemory
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.studies import AttemptRecord
+from highnoon.workers.monitor.kill_selection import KillNotes
+from highnoon.workers.monitor.memory_limits import TrialLimits
+from highnoon.workers.monitor.node_memory import NodeMemory
+from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups
+from highnoon.workers.monitor.trial_memory import TrialMemory
 from tests.cluster import Books, Cluster
 from tests.conftest import empty_database
 from tests.integration.test_trial_process import Diary, begin

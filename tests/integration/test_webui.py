@@ -18,11 +18,12 @@ import pytest
 from sqlalchemy import text
 
 from highnoon import HPOTrialManager
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.access import Access, opened
-from highnoon.shared.ledger import Control, Nodes
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.states import StudyState, TicketState, WorkerState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.control import Control
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.studies import StudyRecord
 from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from highnoon.coordinator.stack import Stack
-from highnoon.shared.exits import Exit
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.ledger.nodes import Worker
-from highnoon.shared.ledger.schema import tickets, workers
-from highnoon.shared.processes import identify
-from highnoon.shared.states import Ending, TicketState, WorkerState
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.states import Ending, TicketState, WorkerState
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.processes import identify
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.schema import tickets, workers
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import new_stack
 from tests.ports import free_port
@@ -204,7 +204,7 @@ def test_recycled_supervisors_lose_nothing_and_an_idle_node_leaves(cluster: Clus
 
 
 def test_a_recycled_supervisor_is_replaced_at_once(cluster: Cluster, books: Books, name: str) -> None:
-    """The contract of workers/recycle.py: without it Celery takes 5 s for most replacements in a node of one slot."""
+    """workers/celery_patch.py: without it Celery takes 5 s for most replacements in a node of one slot."""
     cluster.start_worker(slots=1, HIGHNOON_MAX_TASKS_PER_CHILD="1")
     cluster.submit_here("noop", 6, name=name)
     books.wait_until_over(name)

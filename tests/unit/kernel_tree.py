@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from highnoon.shared.vitals import Gpus, VitalsReader
+from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.memory.reader import VitalsReader
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT = "/sys/fs/cgroup"

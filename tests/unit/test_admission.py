@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.ledger.peaks import StudyPeaks
-from highnoon.shared.messages import RunTrial
-from highnoon.workers.admission import Admission, Admitted
-from highnoon.workers.node_memory import NodeMemory, NodeVitals
-from highnoon.workers.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot import SlotNote, SlotNotes
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.store.memory_peaks import StudyPeaks
+from highnoon.workers.monitor.admission import Admission, Admitted
+from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
+from highnoon.workers.monitor.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
+from highnoon.workers.slot_state import SlotNote, SlotNotes
 
 GIB = 1 << 30
 ROOM = NodeRoom(trials_bytes=8 * GIB, free_bytes=8 * GIB)

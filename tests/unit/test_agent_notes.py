@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.slot import SlotNotes
+from highnoon.workers.slot_state import SlotNotes
 
 
 @pytest.fixture

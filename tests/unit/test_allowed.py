@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.allowed import AllowList, below
-from highnoon.shared.allowed_here import allow, patterns_here
-from highnoon.shared.objective import ObjectiveRef
-from highnoon.shared.settings import load_settings
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.objective.allow_list import AllowList, below
+from highnoon.shared.objective.local_allow_list import allow, patterns_here
+from highnoon.shared.runtime.settings import load_settings
 
 
 def refusal(objective: str, code_dir: Path | None, *patterns: str) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, extras
-from highnoon.shared.errors import InvalidInput, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable, UserInputError
 
 LOGGERS = {
     "mlflow": lambda: MLflowLogger(),

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import highnoon as hn
-from highnoon.shared.current import checkpoints
-from highnoon.shared.errors import NoTrialRunning
-from highnoon.shared.execution import run_attempt
-from highnoon.workers.checkpoints import TicketCheckpoints, sweep
+from highnoon.shared.domain.errors import NoTrialRunning
+from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.objective.trial_context import checkpoints
+from highnoon.workers.trial.checkpoints import TicketCheckpoints, sweep
 
 
 class Silent:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from highnoon.coordinator.commands.analyse import KINDS
-from highnoon.coordinator.commands.read import _FORMATS
-from highnoon.coordinator.drawing import SUFFIXES
-from highnoon.shared.exports import BEST
-from highnoon.shared.studies.figures import KINDS as FIGURES
+from highnoon.coordinator.cli.analyse import KINDS
+from highnoon.coordinator.cli.plot_export import SUFFIXES
+from highnoon.coordinator.cli.read import _FORMATS
+from highnoon.shared.store.figures import KINDS as FIGURES
+from highnoon.shared.views.best_config import BEST
 
 SLOW = ("optuna", "sqlalchemy", "plotly", "pydantic", "redis", "numpy")
 

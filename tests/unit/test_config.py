@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from highnoon.config import Config, ModelConfig, TrainingConfig
-from highnoon.models.creation import overridden
-from highnoon.models.size import active_parameters, count_parameters
-from highnoon.presets import PRESETS, preset
-from highnoon.shared.errors import InvalidInput
+from highnoon.lm.models.creation import overridden
+from highnoon.lm.models.size import active_parameters, count_parameters
+from highnoon.lm.presets import PRESETS, preset
+from highnoon.shared.domain.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,8 @@ def test_a_token_uses_some_of_the_parameters() -> None:
 
 def test_the_configuration_imports_no_tensorflow() -> None:
     code = (
-        "import sys; import highnoon.config, highnoon.presets, highnoon.models.creation, highnoon.models.memory;"
+        "import sys; import highnoon.config, highnoon.lm.presets;"
+        "import highnoon.lm.models.creation, highnoon.lm.models.memory;"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from highnoon.callbacks import CSVLogger
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
 from tests.loggers import log, study, with_one_trial_of_each_ending
 
 

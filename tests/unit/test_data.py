@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import highnoon as hn
-from highnoon.data import known_datasets, registry
-from highnoon.data.dataset import IGNORED, TextDataset
-from highnoon.data.order import epoch_order
-from highnoon.data.pipeline import training_batches, validation_batches
-from highnoon.data.registry import load_documents
-from highnoon.data.split import split_documents, without_leaks
-from highnoon.shared.errors import InvalidInput, UserInputError
+from highnoon.lm.data import known_datasets, registry
+from highnoon.lm.data.dataset import IGNORED, TextDataset
+from highnoon.lm.data.order import epoch_order
+from highnoon.lm.data.pipeline import training_batches, validation_batches
+from highnoon.lm.data.registry import load_documents
+from highnoon.lm.data.split import split_documents, without_leaks
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
 
 @pytest.fixture(autouse=True)

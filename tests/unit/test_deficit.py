@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from highnoon.coordinator.deficit import LastingDeficit
+from highnoon.coordinator.lost_messages import LastingDeficit
 
 
 def test_a_message_that_is_under_way_at_each_look_is_not_lost() -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from highnoon.shared import current
-from highnoon.shared.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
-from highnoon.shared.execution import Objective, run_attempt
-from highnoon.shared.score import Scoring
-from highnoon.shared.states import Ending
-from highnoon.shared.tracebacks import TRACEBACK_LIMIT
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective import trial_context as current
+from highnoon.shared.objective.attempt import Objective, run_attempt
 
 
 class RecordingChannel:
@@ -367,7 +367,7 @@ def test_the_message_is_one_line_and_the_traceback_shows_the_users_frames_only()
     assert "in inner" in outcome.traceback
     assert "in objective" in outcome.traceback
     assert "direct cause" in outcome.traceback
-    assert "shared/execution.py" not in outcome.traceback
+    assert "shared/objective/attempt.py" not in outcome.traceback
     assert attempt(raising(ValueError("first\nsecond"))).message == "ValueError: first second"
 
 

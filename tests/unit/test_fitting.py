@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from highnoon.shared.samplers import distributions
-from highnoon.shared.samplers.fitting import chance_to_fit
-from highnoon.shared.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.search.feasibility import chance_to_fit
+from highnoon.shared.search.samplers import distributions
 
 SPACE: SearchSpace = {
     "width": Int(low=64, high=512, step=64),

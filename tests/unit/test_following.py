@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from highnoon.coordinator.following import follow, last_lines
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.states import Ending
+from highnoon.coordinator.cli.log_follower import follow, last_lines
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.store.attempt_records import AttemptRecord
 
 
 def attempt(path: Path, **fields: Any) -> AttemptRecord:

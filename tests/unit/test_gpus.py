@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.settings import load_settings
-from highnoon.shared.vitals import GpuDevice, Gpus, KernelFiles
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.memory.gpu import GpuDevice, Gpus
+from highnoon.shared.memory.kernel_files import KernelFiles
+from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.cli import app
-from highnoon.workers.facts import NodeFacts
 from highnoon.workers.gpus import gpu_slots
 from highnoon.workers.node import Node
+from highnoon.workers.node_info import NodeFacts
 from tests.unit.kernel_tree import FakeNvml, KernelTree
 
 GIB = 1 << 30
@@ -65,7 +66,7 @@ def test_a_machine_without_gpus_says_why() -> None:
 
 
 def test_without_the_drivers_library_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highnoon.shared.vitals.gpu._pynvml", lambda: None)
+    monkeypatch.setattr("highnoon.shared.memory.gpu._pynvml", lambda: None)
     with pytest.raises(InvalidInput, match="pip install nvidia-ml-py"):
         gpu_slots("all", slots_per_gpu=1, gpus=Gpus())
 

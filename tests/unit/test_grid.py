@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.grid import GRID_LIMIT, grid, grid_problems, grid_values
-from highnoon.shared.space import Categorical, Int, LogUniform, Param, Uniform, parse_space
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.grid import GRID_LIMIT, grid, grid_problems, grid_values
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, Uniform, parse_space
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.shared.errors import InvalidInput, NoTrialRunning, TrialPruned, UserInputError
-from highnoon.shared.space import read_space
+from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialPruned, UserInputError
+from highnoon.shared.domain.space import read_space
 
 HEAVY = ("optuna", "sqlalchemy", "pydantic", "tensorflow", "keras", "numpy", "celery")
 

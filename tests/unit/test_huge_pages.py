@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers import huge_pages
+from highnoon.workers.trial import huge_pages
 
 
 def test_memory_in_use_comes_to_lie_in_large_pages_with_its_content() -> None:

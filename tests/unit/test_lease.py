@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from highnoon.shared.lease import Disposition, RetryPolicy, dispose
-from highnoon.shared.states import TOLD_AS, Ending, TrialState
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose
+from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.trial import Outcome
 
 POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
 

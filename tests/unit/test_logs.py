@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from highnoon.shared.logs import ROOMS, configure, event
+from highnoon.shared.runtime.logs import ROOMS, configure, event
 
 
 @pytest.fixture

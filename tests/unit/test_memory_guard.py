@@ -14,25 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.errors import InvalidInput, TrialStopped
-from highnoon.shared.execution import run_attempt
-from highnoon.shared.memory import (
-    Easing,
-    Kind,
-    MemoryGuard,
-    MemoryPolicy,
-    MemorySample,
-    MemorySampler,
-    Scope,
-    StopTurn,
-    Trend,
-    Verdict,
-)
-from highnoon.shared.memory.trend import slope, trend_of
+from highnoon.shared.domain.errors import InvalidInput, TrialStopped
+from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.memory.guard import MemoryGuard
+from highnoon.shared.memory.policy import MemoryPolicy
+from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.sample import MemorySample, Scope
+from highnoon.shared.memory.sampler import MemorySampler
+from highnoon.shared.memory.trend import Trend, slope, trend_of
+from highnoon.shared.memory.turn import StopTurn
+from highnoon.shared.memory.verdict import Easing, Kind, Verdict
 from highnoon.shared.memory.words import lines_of, start_line, stop_message
-from highnoon.shared.states import TOLD_AS, Ending, TrialState
-from highnoon.shared.studies.endings import verdict_of
-from highnoon.shared.vitals import VitalsReader
+from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.store.trial_results import verdict_of
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.callbacks import callbacks_named
-from highnoon.coordinator.commands.run import submit
-from highnoon.shared.errors import InvalidInput
+from highnoon.coordinator.cli.callbacks import callbacks_named
+from highnoon.coordinator.cli.run import submit
+from highnoon.shared.domain.errors import InvalidInput
 
 CALLBACKS = """
 heard = []

@@ -10,8 +10,9 @@ from textwrap import dedent
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput, ObjectiveError, Problem
-from highnoon.shared.objective import ObjectiveRef, check, load
+from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.objective.reference import check, load
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from highnoon.coordinator.ordering import ordered
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.states import TrialState
-from highnoon.shared.trial import Params, Trial
+from highnoon.coordinator.cli.ordering import ordered
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Params, Trial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.output import Output
+from highnoon.workers.trial.output import Output
 
 
 @pytest.fixture

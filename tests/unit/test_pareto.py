@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.pareto import Candidate, pareto_front
+from highnoon.shared.domain.pareto import Candidate, pareto_front
 
 
 def candidates(*points: tuple[float, int]) -> list[Candidate]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from highnoon.shared.errors import TrialCancelled, TrialStopped
-from highnoon.shared.states import Ending
-from highnoon.shared.trial import Outcome, ParamCount, Report
+from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome, ParamCount, Report
 from highnoon.workers.kernel import socket_pair
-from highnoon.workers.pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
+from highnoon.workers.trial.pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
 
 
 @pytest.fixture

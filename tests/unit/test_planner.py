@@ -21,11 +21,11 @@ from highnoon.coordinator.planner import (
     Tell,
     plan,
 )
-from highnoon.shared.ledger.control import QueuedTicket, SettledTicket, TicketLoad
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.states import Ending, StudyState, TicketState
-from highnoon.shared.studies import OwnedTrial, Owner
-from highnoon.shared.trial import Outcome
+from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store.control import QueuedTicket, SettledTicket, TicketLoad
+from highnoon.shared.store.optuna_trials import OwnedTrial, Owner
+from highnoon.shared.store.studies import StudyRecord
 
 RULES = Rules(lease_s=30.0, tell_grace_s=10.0, redispatch_s=60.0, dispatch_buffer=4)
 W, Q, L, S, C = (

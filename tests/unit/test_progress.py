@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.progress import Bar, Lines, Pace, Standing, summary, watch
-from highnoon.shared.errors import ServiceUnavailable
-from highnoon.shared.ledger import Database, Studies
-from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
-from highnoon.shared.states import Ending, StudyState, TicketState
+from highnoon.coordinator.cli.progress import Bar, Lines, Pace, Standing, summary, watch
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord
 
 RECORD = StudyRecord(
     id=1, name="digits", state=StudyState.RUNNING, stop_reason=None, queue="cpu", spec={"direction": "minimize"},
@@ -119,7 +119,7 @@ def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
         return really(study_id, maximize=maximize)
 
     monkeypatch.setattr(studies, "best_value", best_value)
-    monkeypatch.setattr("highnoon.coordinator.progress._LOOK_S", 0.0)
+    monkeypatch.setattr("highnoon.coordinator.cli.progress._LOOK_S", 0.0)
 
     assert watch("digits", studies, console, go_on=lambda _: next(looks)) is None
 

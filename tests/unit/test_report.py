@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.failures import account, by_cause, failed, notes
-from highnoon.coordinator.report import (
+from highnoon.coordinator.cli.failures import account, by_cause, failed, notes
+from highnoon.coordinator.cli.report import (
     aligned,
     as_json,
     params_table,
@@ -22,13 +22,13 @@ from highnoon.coordinator.report import (
     trial_object,
     trials_table,
 )
-from highnoon.shared.errors import InvalidInput, Problem, ServiceUnavailable
-from highnoon.shared.exits import Exit, show
-from highnoon.shared.ledger.attempts import AttemptRecord
-from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
-from highnoon.shared.states import Ending, StudyState, TicketState, TrialState
-from highnoon.shared.terminal import say
-from highnoon.shared.trial import Params, Report, Trial
+from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
+from highnoon.shared.domain.trial import Params, Report, Trial
+from highnoon.shared.runtime.exit_codes import Exit, show
+from highnoon.shared.runtime.terminal import say
+from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.studies import StudyCounts, StudyRecord
 
 DIGITS: Params = {
     "learning_rate": 0.0116007259,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from highnoon.workers.residence import resident, sweep_deserted
+from highnoon.workers.node_lock import resident, sweep_deserted
 
 
 def test_the_folder_of_a_living_agent_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from highnoon.shared.errors import InvalidObjectiveResult, MissingParamCount
-from highnoon.shared.score import Scoring
+from highnoon.shared.domain.errors import InvalidObjectiveResult, MissingParamCount
+from highnoon.shared.domain.score import Scoring
 
 BILLION = 1_000_000_000
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.settings import load_settings
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.node import without_secrets
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.settings import Settings, load_settings
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.runtime.settings import Settings, load_settings
 
 URL = "postgresql://highnoon:s3cret@127.0.0.1:5432/highnoon"
 

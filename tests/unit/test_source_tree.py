@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared import source_tree
-from highnoon.shared.objective import ObjectiveRef
-from highnoon.shared.source_tree import CodeDigests, files_below, root_of
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.objective import source_tree
+from highnoon.shared.objective.source_tree import CodeDigests, files_below, root_of
 
 
 def tree(root: Path, **files: str) -> Path:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.scalars import EXACT
-from highnoon.shared.space import (
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.scalars import EXACT
+from highnoon.shared.domain.space import (
     Categorical,
     Int,
     LogUniform,

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.score import Scoring
-from highnoon.shared.space import Categorical, Int, LogUniform, Uniform
-from highnoon.shared.study import PrunerSpec, SamplerSpec, StudySpec, build_spec, load_study_file
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, Uniform
+from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
+from highnoon.shared.objective.study_loader import build_spec, load_study_file
 
 BAD_STUDIES = Path(__file__).parent / "bad_studies"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.study import load_study_file
-from highnoon.shared.study_file import read_table
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.study_file import read_table
+from highnoon.shared.objective.study_loader import load_study_file
 
 TOML = """
 name = "digits"

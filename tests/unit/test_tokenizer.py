@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from highnoon.shared.errors import InvalidInput, UserInputError
-from highnoon.tokenizer import (
+from highnoon.lm.tokenizer import (
     BOS,
     EOS,
     SMALLEST_VOCABULARY,
@@ -18,6 +17,7 @@ from highnoon.tokenizer import (
     QWTTextTokenizer,
     load_tokenizer,
 )
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
 TEXT = "the cat sat on the mat and the dog sat on the log; " * 20
 

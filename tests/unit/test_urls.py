@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.urls import masked, normalise
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.runtime.urls import masked, normalise
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.board import Slots, drawn
-from highnoon.coordinator.comparison import Side, better, comparison_object, comparison_table, differences
-from highnoon.coordinator.progress import Objects, Standing
-from highnoon.coordinator.report import importance_table, spelled_bytes
-from highnoon.coordinator.roster import the_worker, workers_object, workers_table
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.ledger.nodes import Worker
-from highnoon.shared.ledger.overview import RunningAttempt
-from highnoon.shared.ledger.studies import StudyCounts, StudyRecord
-from highnoon.shared.states import Ending, StudyState, TicketState, TrialState, WorkerState
-from highnoon.shared.trial import Params, Trial
+from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table, differences
+from highnoon.coordinator.cli.live_view import Slots, drawn
+from highnoon.coordinator.cli.progress import Objects, Standing
+from highnoon.coordinator.cli.report import importance_table, spelled_bytes
+from highnoon.coordinator.cli.workers_table import the_worker, workers_object, workers_table
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
+from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.overview import RunningAttempt
+from highnoon.shared.store.studies import StudyCounts, StudyRecord
 
 COUNTS = StudyCounts(
     by_state={TicketState.CLOSED: 6, TicketState.LEASED: 2, TicketState.WAITING: 4},

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.memory import MemorySampler
-from highnoon.shared.vitals import GpuMemory, Gpus, KernelFiles, ProcessTree, VitalsReader, process_memory
+from highnoon.shared.memory.gpu import GpuMemory, Gpus
+from highnoon.shared.memory.kernel_files import KernelFiles
+from highnoon.shared.memory.process import process_memory
+from highnoon.shared.memory.process_tree import ProcessTree
+from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.sampler import MemorySampler
 from tests.unit.kernel_tree import MOUNT, FakeNvml, KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -195,7 +199,7 @@ class TestMissing:
         assert kernel.reader(7).missing() == ()
 
     def test_no_swap_and_an_unread_gpu_are_said(self, kernel: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("highnoon.shared.vitals.gpu._pynvml", lambda: None)
+        monkeypatch.setattr("highnoon.shared.memory.gpu._pynvml", lambda: None)
         kernel.write("/proc/driver/nvidia/version", "NVRM version\n")
 
         missing = VitalsReader(7, root=kernel.root, gpus=Gpus()).missing()

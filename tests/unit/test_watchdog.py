@@ -11,20 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.lease import Disposition, RetryPolicy, Wish, dispose
-from highnoon.shared.sizes import bytes_of, nearest_size, said
-from highnoon.shared.states import Ending
-from highnoon.shared.study import build_spec
-from highnoon.shared.trial import Outcome
-from highnoon.shared.vitals import CgroupMemory, KernelFiles, ProcessGroup
-from highnoon.workers.allowance import Allowance, TrialLimits
-from highnoon.workers.cgroup import TrialGroups
-from highnoon.workers.kill_order import Candidate, KillNote, KillNotes, note_of, victim
-from highnoon.workers.node_memory import NodeMemory
-from highnoon.workers.place import _Waiting
-from highnoon.workers.trial_memory import TrialMemory
-from highnoon.workers.watchdog import KEPT_SAMPLES, LOOK_S, Action, Autopsy, Look, Samples, judge, pause_s
+from highnoon.shared.domain.byte_sizes import bytes_of, nearest_size, said
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import Disposition, RetryPolicy, Wish, dispose
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.memory.cgroup import CgroupMemory
+from highnoon.shared.memory.kernel_files import KernelFiles
+from highnoon.shared.memory.process_group import ProcessGroup
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.workers.monitor.kill_selection import Candidate, KillNote, KillNotes, note_of, victim
+from highnoon.workers.monitor.memory_limits import Allowance, TrialLimits
+from highnoon.workers.monitor.memory_policy import KEPT_SAMPLES, LOOK_S, Action, Autopsy, Look, Samples, judge, pause_s
+from highnoon.workers.monitor.node_memory import NodeMemory
+from highnoon.workers.monitor.resources import _Waiting
+from highnoon.workers.monitor.trial_cgroups import TrialGroups
+from highnoon.workers.monitor.trial_memory import TrialMemory
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.ledger.studies import StudyRecord
-from highnoon.shared.states import StudyState
+from highnoon.shared.domain.states import StudyState
+from highnoon.shared.store.studies import StudyRecord
 from highnoon.webui.allowed import AllowList
 from highnoon.webui.studies import Study
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from highnoon.shared.ledger.overview import AttemptSpan
-from highnoon.shared.space import parse_space
-from highnoon.shared.states import Ending, TrialState
-from highnoon.shared.trial import Report, Trial
+from highnoon.shared.domain.space import parse_space
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.trial import Report, Trial
+from highnoon.shared.store.overview import AttemptSpan
 from highnoon.webui.charts import FIGURES, Figure, Question
 from highnoon.webui.plain import dumps
 from highnoon.webui.snapshot import Snapshot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from highnoon.shared.trial import MemoryTrace, Report
+from highnoon.shared.domain.trial import MemoryTrace, Report
 from highnoon.webui.drawings import memory_line, report_line, sparkline
 
 

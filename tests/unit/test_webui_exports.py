@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.exports import BEST
-from highnoon.shared.ledger.overview import Place
-from highnoon.shared.states import TrialState
-from highnoon.shared.trial import Params, Trial
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.store.overview import Place
+from highnoon.shared.views.best_config import BEST
 from highnoon.webui.exports import csv_head, csv_rows, json_lines, parquet
 
 if sys.version_info >= (3, 11):

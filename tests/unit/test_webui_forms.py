@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput, Problem
-from highnoon.shared.space import parse_space
-from highnoon.shared.study import StudySpec
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.space import parse_space
+from highnoon.shared.domain.study import StudySpec
 from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
 from tests.made_up import spec_of
 

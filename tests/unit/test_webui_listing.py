@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput
-from highnoon.shared.states import TrialState
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
 from highnoon.webui.listing import TrialWish, choose_trials, paged
 
 TRIALS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.errors import InvalidInput
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.webui.settings import LOOPBACK_HOSTS, TOKEN_FILE, WebSettings, is_loopback, web_settings
 
 LONG = "a-token-that-is-long-enough"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from highnoon.shared.ledger.overview import AttemptSpan
-from highnoon.shared.states import Ending, TrialState
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.overview import AttemptSpan
 from highnoon.webui.charts.figure import Figure, Question, bar_width, nothing, scatter
 from highnoon.webui.charts.thinning import left_out
 from highnoon.webui.formats import duration

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from highnoon.shared.ledger.overview import AttemptSpan
-from highnoon.shared.states import Ending
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.store.overview import AttemptSpan
 from highnoon.webui.snapshot import Snapshot
 
 Json = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from highnoon.shared.states import TrialState
+from highnoon.shared.domain.states import TrialState
 from highnoon.webui.charts.figure import Figure, Json, Question, nothing, scatter
 from highnoon.webui.charts.thinning import MOST_POINTS, clip, every, left_out, thinned
 from highnoon.webui.charts.values import is_finite, value_title, valued_points

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from highnoon.shared.space import Categorical, Int, LogUniform, Param
-from highnoon.shared.trial import ParamValue
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param
+from highnoon.shared.domain.trial import ParamValue
 from highnoon.webui.charts.figure import Json
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.trial import Trial
 from highnoon.webui.charts.figure import Json
 
 MOST_POINTS = 2000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from highnoon.shared.states import TrialState
-from highnoon.shared.trial import Trial
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
 from highnoon.webui.charts.figure import Question
 
 

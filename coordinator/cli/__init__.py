@@ -1,0 +1,1 @@
+"""The command line, a file for each group of commands. A command parses, calls and prints; it decides nothing."""

@@ -1,0 +1,147 @@
+"""Two studies side by side: what came out, what it took, and what was asked differently. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from highnoon.coordinator.cli.report import aligned, failed_count, pruned_count, spelled, spelled_s, wanted_count
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import ParamValue, Trial
+from highnoon.shared.store.studies import StudyCounts, StudyRecord
+
+_WIDEST = 26
+_SAYS_NOTHING = ("name", "code_dir")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """All that is known of one of the two."""
+
+    record: StudyRecord
+    counts: StudyCounts
+    best: Trial | None
+    trials: Sequence[Trial]
+    now: float
+
+    @property
+    def took_s(self) -> float | None:
+        """From its first dispatch to its end, or until now."""
+        started = self.record.started_at
+        return None if started is None else (self.record.ended_at or self.now) - started
+
+    @property
+    def median_s(self) -> float | None:
+        """Of its completed trials."""
+        known = [
+            trial.duration_s for trial in self.trials if trial.state == "COMPLETE" and trial.duration_s is not None
+        ]
+        return median(known) if known else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For programs; the keys are the rows for people."""
+        counts = self.counts
+        return {
+            "state": str(self.record.state),
+            "direction": self.record.spec["direction"],
+            "best value": None if self.best is None else self.best.value,
+            "best trial": None if self.best is None else self.best.number,
+            "trials": counts.closed,
+            "of": wanted_count(counts),
+            "completed": counts.by_ending.get(Ending.COMPLETED, 0),
+            "pruned": pruned_count(counts),
+            "failed": failed_count(counts),
+            "attempts": counts.attempts,
+            "time_s": self.took_s,
+            "median_trial_s": self.median_s,
+            "best_params": {} if self.best is None else dict(self.best.params),
+        }
+
+
+def comparison_object(one: Side, other: Side) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "studies": {side.record.name: _snake(side.facts) for side in (one, other)},
+        "differs": {key: list(values) for key, *values in differences(one.record.spec, other.record.spec)},
+        "better": better(one, other),
+    }
+
+
+def comparison_table(one: Side, other: Side) -> list[str]:
+    """Lines for people: results, best parameters, and what was asked differently."""
+    first, second = one.facts, other.facts
+    rows: list[tuple[str, str, str]] = [("", _cell(one.record.name), _cell(other.record.name))]
+    for name in ("state", "direction", "best value", "best trial"):
+        rows.append((name, _cell(first[name]), _cell(second[name])))
+    rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
+    for name in ("completed", "pruned", "failed", "attempts"):
+        rows.append((name, _cell(first[name]), _cell(second[name])))
+    rows.append(("time", spelled_s(one.took_s), spelled_s(other.took_s)))
+    rows.append(("median trial", spelled_s(one.median_s), spelled_s(other.median_s)))
+    rows += _section("best parameters", _side_by_side(first["best_params"], second["best_params"]))
+    rows += _section("asked differently", differences(one.record.spec, other.record.spec))
+    return [*aligned(rows), "", _conclusion(one, other)]
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Keys of two specifications that do not say the same, dotted."""
+    first, second = dict(_flat(one)), dict(_flat(other))
+    for key in dict.fromkeys([*first, *second]):
+        if key not in _SAYS_NOTHING and first.get(key) != second.get(key):
+            yield key, first.get(key), second.get(key)
+
+
+def better(one: Side, other: Side) -> str | None:
+    """The name of the one with the better value; None where they are equal or cannot be compared."""
+    values = [None if side.best is None else side.best.value for side in (one, other)]
+    directions = {side.record.spec["direction"] for side in (one, other)}
+    if values[0] is None or values[1] is None or len(directions) > 1 or values[0] == values[1]:
+        return None
+    first_wins = (values[0] > values[1]) == (directions == {"maximize"})
+    return (one if first_wins else other).record.name
+
+
+def _conclusion(one: Side, other: Side) -> str:
+    if one.record.spec["direction"] != other.record.spec["direction"]:
+        return "they cannot be compared: one is minimised, the other maximised"
+    if one.best is None or other.best is None or one.best.value is None or other.best.value is None:
+        return "they cannot be compared yet: not both have a completed trial"
+    name = better(one, other)
+    if name is None:
+        return "they are equally good"
+    return f"{name} is better by {spelled(abs(one.best.value - other.best.value), 3)}"
+
+
+def _side_by_side(
+    one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]
+) -> Iterator[tuple[str, ParamValue, ParamValue]]:
+    for name in dict.fromkeys([*one, *other]):
+        yield name, one.get(name), other.get(name)
+
+
+def _section(heading: str, rows: Iterator[tuple[str, Any, Any]]) -> list[tuple[str, str, str]]:
+    found = [(f"  {_cell(key)}", _cell(first), _cell(second)) for key, first, second in rows]
+    return [("", "", ""), (heading, "", ""), *found] if found else []
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    text = json.dumps(value) if isinstance(value, list | dict) else spelled(value)  # type: ignore[arg-type]
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+def _flat(spec: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _snake(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace(" ", "_"): value for key, value in facts.items()}

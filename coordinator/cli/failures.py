@@ -1,0 +1,111 @@
+"""What went wrong with attempts, told to a person: by cause, beside a trial, and one in full. Reads values only."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from highnoon.coordinator.cli.report import near
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.store.attempt_records import AttemptRecord
+
+WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
+_PARAM_BUDGET = "param_budget"
+"""The only stop that is not for memory."""
+
+_MISSED = WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
+"""Endings with something to explain: also those that are nobody's fault."""
+
+_MOST_OF_A_MESSAGE = 200
+
+
+def failed(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+    """Those that went wrong, whether they were tried again or not."""
+    return [attempt for attempt in attempts if attempt.ending in WRONG]
+
+
+def by_cause(attempts: Sequence[AttemptRecord]) -> list[str]:
+    """A line per distinct cause: how often, what it said last, and where to read more. The most frequent first."""
+    groups: dict[str, list[AttemptRecord]] = {}
+    for attempt in failed(attempts):
+        groups.setdefault(_kind(attempt), []).append(attempt)
+    ranked = sorted(groups.values(), key=len, reverse=True)
+    return [f"{len(group)} x {_reason(group[-1])} (trial {_number(group[-1])}, {_log(group[-1])})" for group in ranked]
+
+
+def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
+    """By trial number: why its attempt ended early, and which trials are attempts at the same point."""
+    found: dict[int, str] = {}
+    for _, history in groupby(sorted(attempts, key=_place), key=lambda attempt: attempt.ticket_id):
+        bound = [attempt for attempt in history if attempt.trial_number is not None]
+        for before, attempt, after in zip([None, *bound], bound, [*bound[1:], None], strict=False):
+            parts = [
+                f"trial {_number(before)} again" if before else "",
+                _reason(attempt) if attempt.ending in _MISSED else "",
+                f"tried again as trial {_number(after)}" if after else "",
+            ]
+            assert attempt.trial_number is not None
+            found[attempt.trial_number] = "; ".join(filter(None, parts))
+    return found
+
+
+def account(attempt: AttemptRecord, traceback: str = "", printed: Sequence[str] | None = None) -> list[str]:
+    """All that is known of one attempt: who, where, why, its traceback and the last lines that it printed.
+
+    `printed` are these lines where they are known better than the ledger does.
+    """
+    said = (attempt.log_tail or "").rstrip().splitlines() if printed is None else printed
+    return [
+        *verdict(attempt, traceback),
+        f"{_log(attempt)}, its last lines:" if said else f"{_log(attempt)}, nothing printed",
+        *(f"  | {line}" for line in said),
+    ]
+
+
+def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
+    """Who, where and why, without what it printed."""
+    return [
+        f"trial {_number(attempt)}, attempt {attempt.attempt} on host {attempt.host}: {attempt.ending or 'running'}",
+        *filter(None, [_reason(attempt), traceback.rstrip()]),
+    ]
+
+
+def attempt_object(attempt: AttemptRecord, traceback: str, printed: Sequence[str]) -> dict[str, Any]:
+    """An attempt for programs."""
+    kept = ("attempt", "host", "pid", "ending", "cause", "message", "exit_status", "signal", "peak_rss_bytes")
+    return {
+        "trial": attempt.trial_number,
+        **{name: getattr(attempt, name) for name in kept},
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "traceback": traceback,
+        "log_path": attempt.log_path,
+        "lines": list(printed),
+    }
+
+
+def _kind(attempt: AttemptRecord) -> str:
+    """Messages name pids and values; what makes two failures the same is the cause, or the exception's class."""
+    return (attempt.message or "").partition(":")[0] if attempt.cause == "exception" else str(attempt.cause)
+
+
+def _reason(attempt: AttemptRecord) -> str:
+    message = textwrap.shorten(attempt.message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
+    if attempt.ending is Ending.STOPPED and attempt.cause != _PARAM_BUDGET:
+        # Its message begins with the cause.
+        return f"stopped: memory, {message or attempt.cause}"
+    return ": ".join(filter(None, [attempt.cause, message]))
+
+
+def _log(attempt: AttemptRecord) -> str:
+    return "no log" if attempt.log_path is None else f"log {near(attempt.log_path)}"
+
+
+def _number(attempt: AttemptRecord) -> str:
+    return "-" if attempt.trial_number is None else str(attempt.trial_number)
+
+
+def _place(attempt: AttemptRecord) -> tuple[int, int]:
+    return attempt.ticket_id, attempt.attempt

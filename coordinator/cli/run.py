@@ -1,0 +1,135 @@
+"""Commands that run studies: start, submit, exec."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from highnoon.coordinator.cli.answers import print_json
+from highnoon.coordinator.cli.arguments import AsJson, StudyFile, TrialsInAll, mistake
+from highnoon.coordinator.cli.store_access import ledger
+from highnoon.shared.runtime.terminal import open_console, say
+
+if TYPE_CHECKING:
+    from highnoon.shared.runtime.settings import Settings
+
+MaybeStudyFile = Annotated[
+    Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
+]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time, here. Default: one per core.", min=1, metavar="N")]
+BundleDir = Annotated[
+    Path | None, typer.Option("--bundle", help="Send this folder along as the code that workers run.", metavar="DIR")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress and wait for the end.")]
+Callbacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--callback",
+        help="With --wait: f(study, trial), called as trials end. May be repeated.",
+        metavar="FILE.py:NAME",
+    ),
+]
+ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
+
+
+def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: TrialsInAll = None) -> None:
+    """Run a study to its end, or serve until Ctrl-C.
+
+    Without HIGHNOON_DATABASE_URL and HIGHNOON_REDIS_URL it brings its own PostgreSQL, Redis, workers and Flower,
+    with all data under .highnoon. With them it is the coordinator of a cluster. Started again with the same study
+    it goes on where it ended.
+
+    Example: python -m coordinator start study.toml --workers 2
+    """
+    from highnoon.coordinator.local.start import run as run_start
+    from highnoon.coordinator.local.start_options import Errand
+    from highnoon.shared.objective.study_loader import load_study_file
+    from highnoon.shared.runtime.settings import load_settings
+
+    settings = load_settings()
+    spec = None if study_file is None else load_study_file(study_file, _overrides(n_trials))
+    slots = _slots(workers, settings)
+    raise typer.Exit(run_start(Errand(settings=settings, spec=spec, slots=slots, console=open_console())))
+
+
+def submit(
+    study_file: StudyFile,
+    wait: Wait = False,
+    n_trials: TrialsInAll = None,
+    json: AsJson = False,
+    bundle: BundleDir = None,
+    callback: Callbacks = None,
+) -> None:
+    """Hand a study to a running coordinator.
+
+    Example: python -m coordinator submit study.toml --wait
+    """
+    from highnoon.coordinator.cli.access import ledger_access, why_nobody_coordinates
+    from highnoon.coordinator.cli.callbacks import WaitingRoom, callbacks_named
+    from highnoon.coordinator.cli.code_upload import hand_over, read_study
+    from highnoon.coordinator.cli.final_report import report_end
+    from highnoon.coordinator.cli.progress import watch
+    from highnoon.shared.domain.errors import ServiceUnavailable
+    from highnoon.shared.runtime.exit_codes import Exit
+    from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store.submission import submit as submit_study
+
+    if callback and not wait:
+        raise mistake("--callback", "is called while somebody waits", callback[0], "Add --wait.")
+    settings = load_settings()
+    called = callbacks_named(callback or ())
+    spec, code = read_study(study_file, _overrides(n_trials), bundle, settings)
+    nobody = why_nobody_coordinates(settings)
+    if wait and nobody:
+        raise ServiceUnavailable(nobody)
+    console = open_console(stderr=json)
+    with ledger_access(settings) as access:
+        hand_over(spec, code, access, settings)
+        submission = submit_study(spec, access)
+        name = submission.record.name
+        if json:
+            print_json({"name": name, "trials": submission.trials, "added": submission.added})
+        else:
+            say(console, f"study {name}: {submission.trials} trials, {submission.added} added")
+        if nobody:
+            say(console, f"it waits: {nobody}", style="yellow")
+        if wait:
+            room = WaitingRoom(submission.record, called, access)
+            standing = watch(name, access.studies, console, go_on=room.go_on)
+            if standing is None:
+                say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
+                raise typer.Exit(Exit.INTERRUPTED)
+            room.hear_out()
+            raise typer.Exit(report_end(standing, access, console))
+
+
+def execute(command: ShellCommand) -> None:
+    """Run a program on the studies: OPTUNA_STORAGE is set for it.
+
+    Example: python -m coordinator exec optuna trials --study-name digits
+    """
+    program = shutil.which(command[0]) or shutil.which(command[0], path=str(Path(sys.executable).parent))
+    if program is None:
+        raise mistake("COMMAND", "is not on PATH", command[0])
+    with ledger() as access:
+        environ = {**os.environ, "OPTUNA_STORAGE": access.url, "HIGHNOON_DATABASE_URL": access.url}
+        raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
+
+
+def _overrides(n_trials: int | None) -> dict[str, object]:
+    return {} if n_trials is None else {"n_trials": n_trials}
+
+
+def _slots(workers: int | None, settings: Settings) -> int:
+    from highnoon.coordinator.cli.deployment_mode import is_embedded
+
+    if workers is not None and not is_embedded(settings):
+        hint = "Workers of a cluster are started by python -m workers start."
+        raise mistake("--workers", "is for a start without addresses", workers, hint)
+    return workers or len(os.sched_getaffinity(0))

@@ -1,0 +1,166 @@
+"""The coordinator's metrics: what it did since it began, and what ledger and Redis hold at the moment of a scrape.
+
+The ledger is asked by a scrape and never by a tick, with four statements that are bounded by what is alive: studies
+that ended an hour ago are not shown. Several coordinators show the same ledger, so that queries take the `max`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.messages import RESOURCES
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.metrics_queries import Tallies
+from highnoon.shared.store.nodes import Nodes
+
+_ENDED_WITHIN_S = 3600.0
+_PRESENCE_MISSES = 4
+"""As the planner counts slots."""
+
+_TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Deeds:
+    """What this coordinator did, counted where it is done."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Without a registry nobody will ask, and it counts all the same."""
+        registry = registry or CollectorRegistry()
+        self._leads = Gauge("highnoon_coordinator_leads", "1 while this one leads.", registry=registry)
+        self._tick_s = Histogram(
+            "highnoon_coordinator_tick_seconds",
+            "How long the leader's ticks took.",
+            buckets=_TICK_BUCKETS_S,
+            registry=registry,
+        )
+        self._failed = Counter(
+            "highnoon_coordinator_ticks_failed", "Ticks that an outage or a fault ended.", registry=registry
+        )
+        self._actions = Counter(
+            "highnoon_coordinator_actions", "Actions of ticks: tell, reap, dispatch, ...", ["action"], registry=registry
+        )
+
+    @contextmanager
+    def tick(self) -> Iterator[None]:
+        """One tick of a leader that succeeds."""
+        began = time.perf_counter()
+        yield
+        self._tick_s.observe(time.perf_counter() - began)
+
+    def led(self, leads: bool) -> None:
+        """Whether the last bid for the leader row was won."""
+        self._leads.set(leads)
+
+    def failed(self) -> None:
+        """A tick came to nothing."""
+        self._leads.set(0)
+        self._failed.inc()
+
+    def did(self, action: str) -> None:
+        """One action was performed."""
+        self._actions.labels(action).inc()
+
+
+class Books(Collector):
+    """What ledger and Redis say now."""
+
+    def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
+        self._settings = settings
+        self._tallies = Tallies(database)
+        self._nodes = Nodes(database)
+        self._broker = broker
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering shall ask nobody."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """A service that is away takes its metrics with it, and says so in `highnoon_service_up`."""
+        up = GaugeMetricFamily("highnoon_service_up", "1 while the service answers.", labels=["service"])
+        for service, look in (("postgresql", self._ledger), ("redis", self._messages)):
+            try:
+                found = list(look())
+            except ServiceUnavailable:
+                found = []
+            up.add_metric([service], bool(found))
+            yield from found
+        yield up
+
+    def _ledger(self) -> Iterator[Metric]:
+        tallies = self._tallies.look(ended_within_s=_ENDED_WITHIN_S)
+        studies = _family("highnoon_studies", "Studies by state.", "state")
+        for state, number in tallies.studies.items():
+            studies.add_metric([state], number)
+        tickets = _family("highnoon_tickets", "Tickets by state; a study has one per trial.", "study", "state")
+        best = _family("highnoon_best_value", "The best value so far.", "study")
+        retries = _family("highnoon_retries", "Attempts beyond the first of their ticket.", "study")
+        for study in tallies.by_study:
+            for ticket_state, number in study.tickets.items():
+                tickets.add_metric([study.name, ticket_state], number)
+            retries.add_metric([study.name], study.retries)
+            if study.best_value is not None:
+                best.add_metric([study.name], study.best_value)
+        attempts = _family("highnoon_attempts", "Attempts that ended, by how and why.", "study", "ending", "cause")
+        for ended in tallies.attempts:
+            attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
+        yield from (studies, tickets, best, retries, attempts)
+        leases = tallies.leases
+        yield _gauge("highnoon_leases", "Attempts under way.", leases.count)
+        yield _gauge("highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s)
+        silence_s = max(0.0, self._settings.lease_s - leases.least_left_s) if leases.least_left_s is not None else 0.0
+        yield _gauge("highnoon_lease_silence_seconds", "The longest silence of a holder.", silence_s)
+        yield from self._fleet()
+
+    def _fleet(self) -> Iterator[Metric]:
+        there = self._nodes.workers(silent_for_s=self._settings.presence_s * _PRESENCE_MISSES)
+        workers = _family("highnoon_workers", "Nodes that are there, by state.", "state")
+        for state in (WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.QUARANTINED):
+            workers.add_metric([state], sum(worker.state is state for worker in there))
+        yield workers
+        slots = sum(worker.slots for worker in there if worker.state is WorkerState.ACTIVE)
+        yield _gauge("highnoon_slots", "Trials that could run at a time now.", slots)
+
+    def _messages(self) -> Iterator[Metric]:
+        depth = _family("highnoon_queue_messages", "Messages in Redis that no worker has begun.", "resource")
+        for resource in RESOURCES:
+            depth.add_metric([resource], self._broker.depth(resource))
+        yield depth
+
+
+@contextmanager
+def served_metrics(settings: Settings, *, database: Database, broker: Broker) -> Iterator[Deeds]:
+    """The counters of one coordinator, and where its settings ask for it a door to them. Raises InvalidInput."""
+    registry = CollectorRegistry()
+    deeds = Deeds(registry)
+    if not settings.metrics_port:
+        yield deeds
+        return
+    registry.register(Books(settings, database, broker))
+    ProcessCollector(registry=registry)
+    with exposed(
+        registry,
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        key="HIGHNOON_METRICS_PORT",
+        token=settings.metrics_token,
+    ):
+        yield deeds
+
+
+def _family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, labels=labels)
+
+
+def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, value=value)

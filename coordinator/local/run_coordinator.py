@@ -1,0 +1,126 @@
+"""The coordinator's part of `start`: connects, submits, serves, shows, reports.
+
+What it imports takes longer than starting the services does: `start` imports it when they and the workers are under
+way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich.console import Console
+
+from highnoon.coordinator.cli.final_report import report_end
+from highnoon.coordinator.cli.progress import watch
+from highnoon.coordinator.cluster_metrics import served_metrics
+from highnoon.coordinator.local.start_options import Errand, Stopping
+from highnoon.coordinator.service import Service
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.runtime.terminal import Say, say, say_row
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.submission import Submission, submit
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+
+T = TypeVar("T")
+
+
+def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: Callable[[Say], None]) -> Exit:
+    """Connects, submits, serves, shows, reports."""
+    console = errand.console
+    database_url, redis_url = settings.database_url or "", settings.redis_url or ""
+    with ExitStack() as connections:
+        wait = _Waiting(stopping, console, tend)
+        access = wait.until(lambda: connections.enter_context(opened(database_url, create=True)))
+        broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
+        if access is None or broker is None:
+            return Exit.INTERRUPTED
+        deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
+        submission = None if errand.spec is None else submit(errand.spec, access)
+        if submission is not None:
+            _say_submission(submission, access, console)
+        service = Service(settings, database=access.database, store=access.store, broker=broker, deeds=deeds)
+        with _serving(service, broker):
+
+            def go_on(tell: Say) -> bool:
+                tend(tell)
+                return not stopping.wanted.is_set()
+
+            if submission is None:
+                _serve_until_stopped(stopping, console, go_on)
+                return Exit.OK
+            standing = watch(submission.record.name, access.studies, console, go_on=go_on)
+        if standing is None:
+            say(console, "interrupted: the same command goes on where this one ended")
+            return Exit.INTERRUPTED
+        return report_end(standing, access, console)
+
+
+def _say_submission(submission: Submission, access: Access, console: Console) -> None:
+    name, trials = submission.record.name, submission.trials
+    goes_on = ""
+    if submission.joined:
+        done = access.studies.counts(submission.record.id).closed
+        goes_on = f" (goes on: {done} done, {submission.added} added)"
+    say_row(console, "study", f"{name}, {trials} trials{goes_on}")
+    if submission.note:
+        say(console, submission.note, style="yellow")
+
+
+def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[Say], bool]) -> None:
+    say(console, "serving; submit with: python -m coordinator submit STUDY_FILE; Ctrl-C ends")
+    while go_on(lambda line: say(console, line)):
+        stopping.wanted.wait(0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """For a service that does not answer yet; the processes of this machine are tended meanwhile."""
+
+    stopping: Stopping
+    console: Console
+    tend: Callable[[Say], None]
+
+    def until(self, step: Callable[[], T]) -> T | None:
+        """What `step` returns once its service answers, saying what is waited for; None after a signal."""
+        pause_s = _FIRST_PAUSE_S
+        while not self.stopping.wanted.is_set():
+            try:
+                return step()
+            except ServiceUnavailable as error:
+                self._say(f"waiting: {error}")
+            self.tend(self._say)
+            self.stopping.wanted.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return None
+
+    def _say(self, line: str) -> None:
+        say(self.console, line, style="yellow")
+
+
+@contextmanager
+def _answering(redis_url: str) -> Iterator[Broker]:
+    with Broker(redis_url) as broker:
+        broker.ping()
+        yield broker
+
+
+@contextmanager
+def _serving(service: Service, broker: Broker) -> Iterator[None]:
+    """The service in a thread of its own; the main thread keeps signals, display and children."""
+    ending = threading.Event()
+    thread = threading.Thread(target=service.serve, args=(ending,), name="coordinator")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        broker.ring()
+        thread.join()

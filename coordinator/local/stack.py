@@ -1,0 +1,120 @@
+"""The embedded stack: when PostgreSQL and Redis of a home run, who owns them, and how other commands find them.
+
+`start` holds a `Stack` while it runs; a command that only reads uses `serving_database`, which joins the running stack
+or starts PostgreSQL for its own duration. How a service is run is the business of `services`; workers, web UI and
+Flower are not services of this kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from highnoon.coordinator.local.lock import HomeLock
+from highnoon.coordinator.local.owned_process import wait_until
+from highnoon.coordinator.local.postgres_server import Postgres
+from highnoon.coordinator.local.redis_server import Redis
+from highnoon.shared.domain.errors import EmbeddedServiceError, UnknownStudy
+from highnoon.shared.runtime.data_dir import Home
+from highnoon.shared.runtime.embedded import START, Running, attach, living_holder
+
+COMMAND = "a short command"
+_PATIENCE_S = 60.0
+
+
+class Stack:
+    """PostgreSQL and Redis of one home, owned by this process: they end with it, whatever ends it.
+
+    Start it from the main thread: the kernel ends the services when the thread that started them is gone.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = Home(home)
+        self.postgres = Postgres(self.home)
+        self.redis = Redis(self.home)
+        self._lock = HomeLock(self.home)
+
+    @property
+    def database_url(self) -> str:
+        return self.postgres.url
+
+    @property
+    def redis_url(self) -> str:
+        return self.redis.url
+
+    def start(self) -> None:
+        """Returns when both answer. Raises EmbeddedServiceError, naming who runs this home already or what failed."""
+        _acquire(self._lock, self.home, START)
+        try:
+            self.postgres.start()
+            self.redis.start()
+            self._lock.announce(START)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends both in order and gives the home back. Harmless when nothing runs."""
+        self.redis.stop()
+        self.postgres.stop()
+        self._lock.release()
+
+    def heal(self) -> tuple[str, ...]:
+        """Starts again, at its old address, what has died; returns its names. Raises as `start` does."""
+        dead = [service for service in (self.postgres, self.redis) if not service.is_alive]
+        for service in dead:
+            service.start()
+        return tuple(service.name for service in dead)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+
+@contextmanager
+def serving_database(home: Path) -> Iterator[str]:
+    """The address of the home's database: of the running stack, else PostgreSQL runs inside this context only.
+
+    Raises UnknownStudy when nothing was ever run in this home, EmbeddedServiceError when it cannot be started.
+    """
+    place = Home(home)
+    if not place.has_database:
+        raise UnknownStudy(f"{place.root} holds no studies: nothing was started there yet, or HIGHNOON_HOME is another")
+    lock = HomeLock(place)
+    running = wait_until(lambda: attach(home) or lock.try_acquire(COMMAND), _PATIENCE_S)
+    if not running:
+        raise _held(place)
+    if isinstance(running, Running):
+        yield running.database_url
+        return
+    try:
+        with Postgres(place) as postgres:
+            yield postgres.url
+    finally:
+        lock.release()
+
+
+def _acquire(lock: HomeLock, home: Home, purpose: str) -> None:
+    """Waits for a short command to end, but not for another `start`."""
+
+    def another_start() -> bool:
+        holder = living_holder(home)
+        return holder is not None and holder.purpose == START
+
+    if not wait_until(lambda: lock.try_acquire(purpose) or another_start(), _PATIENCE_S) or not lock.is_held:
+        raise _held(home)
+
+
+def _held(home: Home) -> EmbeddedServiceError:
+    holder = living_holder(home)
+    who = f"pid {holder.process.pid} ({holder.purpose})" if holder else "another process"
+    return EmbeddedServiceError(
+        f"{home.root} is in use by {who}. Use that one, end it, or set HIGHNOON_HOME to another folder."
+    )

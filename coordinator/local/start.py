@@ -1,0 +1,99 @@
+"""`coordinator start`: everything on this machine, or the coordinator of a cluster; with a study, to its end.
+
+The order of things and nothing else: each step has a file of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from highnoon.coordinator.cli.deployment_mode import is_embedded
+from highnoon.coordinator.cli.report import near
+from highnoon.coordinator.local.flower import USER
+from highnoon.coordinator.local.local_allowlist import allow_here
+from highnoon.coordinator.local.local_processes import Fleet
+from highnoon.coordinator.local.stack import Stack
+from highnoon.coordinator.local.start_options import Errand, Stopping
+from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.logs import configure
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.runtime.terminal import Say, say, say_row
+
+
+def run(errand: Errand) -> Exit:
+    """Runs until the study is over, or until a signal without one. Raises HighNoonError for what cannot work."""
+    stopping = Stopping()
+    if is_embedded(errand.settings):
+        return _run_embedded(errand, stopping)
+    with _logging_for(errand):
+        from highnoon.coordinator.local.run_coordinator import coordinate
+
+        return coordinate(errand, errand.settings, stopping, tend=lambda _: None)
+
+
+def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
+    console, home = errand.console, errand.settings.home
+    say_row(console, "data", near(home))
+    with Stack(home) as stack, _logging_to(_log_file(errand.settings), errand.settings.log_level):
+        addresses = {"database_url": stack.database_url, "redis_url": stack.redis_url}
+        settings = errand.settings.model_copy(update=addresses)
+        fleet = Fleet(settings, stack.home, slots=errand.slots)
+        stopping.on_hurry(fleet.hurry)
+
+        def tend(tell: Say) -> None:
+            for died in (*stack.heal(), *fleet.heal()):
+                tell(f"started again: {died}")
+
+        try:
+            allow_here(settings, errand.spec)
+            fleet.start()
+            _say_where(errand, fleet)
+            # Only now: its imports take as long as all before, and the workers' may begin meanwhile.
+            from highnoon.coordinator.local.run_coordinator import coordinate
+
+            return coordinate(errand, settings, stopping, tend=tend)
+        finally:
+            grace = f" (running trials have {settings.drain_s:g} s; Ctrl-C again hands them back at once)"
+            say(console, f"stopping{grace if stopping.wanted.is_set() else ''} ...", style="dim")
+            fleet.stop()
+
+
+def _say_where(errand: Errand, fleet: Fleet) -> None:
+    name = "STUDY" if errand.spec is None else shlex.quote(errand.spec.name)
+    slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
+    say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
+    say_row(errand.console, "dashboard", fleet.dashboard_url)
+    login = fleet.flower_login
+    say_row(errand.console, "flower", fleet.flower_url)
+    password = f"password {login.password}" if login.fresh else f"password in {near(login.kept_in)}"
+    say_row(errand.console, "", f"user {USER}, {password}")
+    say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
+    say_row(errand.console, "optuna", f"{near(sys.executable)} -m coordinator exec optuna trials --study-name {name}")
+
+
+def _logging_for(errand: Errand) -> AbstractContextManager[None]:
+    """A terminal that shows progress is no place for a log; everywhere else a cluster's coordinator logs to stderr."""
+    if errand.spec is not None and errand.console.is_terminal:
+        say_row(errand.console, "log", near(_log_file(errand.settings)))
+        return _logging_to(_log_file(errand.settings), errand.settings.log_level)
+    configure(errand.settings.log_level)
+    return nullcontext()
+
+
+def _log_file(settings: Settings) -> Path:
+    return settings.home / "logs" / "coordinator.log"
+
+
+@contextmanager
+def _logging_to(path: Path, level: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        configure(level, stream)
+        try:
+            yield
+        finally:
+            configure(level)

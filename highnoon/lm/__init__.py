@@ -1,0 +1,1 @@
+"""The language model of the guide: models, data, tokenizer and training. Importing it imports no TensorFlow."""

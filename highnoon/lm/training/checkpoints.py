@@ -1,0 +1,131 @@
+"""Everything a training needs to go on as if nothing had happened, in one folder that appears whole.
+
+    step-00001200/   model.weights.h5   Keras reads this one too
+                     optimizer.npz      all of the optimizer's variables, by position
+                     random.npz         states of the model's random generators, by position
+                     state.json         options, curriculum, progress
+    latest           a link to the newest
+
+Owns files. What is in the state is the business of its caller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from highnoon.shared.domain.errors import UserInputError
+
+LATEST = "latest"
+KEPT = 3
+"""How many stay; older ones of the same folder are removed once a newer one is whole."""
+
+_FORMAT = 1
+
+
+def write_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:
+    """Writes `step-N`, points `latest` at it, removes the oldest; returns its path. Raises OSError, leaving no half."""
+    final = folder / f"step-{step:08d}"
+    write_whole(final, model, optimizer, state)
+    _point_to(folder / LATEST, final.name)
+    _remove(*sorted(folder.glob("step-*"))[:-KEPT])
+    return final
+
+
+def write_whole(final: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+    """The four files in a folder of that name, in the place of one that was there. Raises OSError."""
+    partial = final.with_name(f".writing-{final.name}")
+    _remove(partial)
+    partial.mkdir(parents=True)
+    model.save_weights(partial / "model.weights.h5")
+    _save_values(partial / "optimizer.npz", optimizer.variables)
+    _save_values(partial / "random.npz", random_states(model))
+    (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
+    for path in [*partial.iterdir(), partial]:
+        _sync(path)
+    replaced = final.with_name(f".replaced-{final.name}")
+    _remove(replaced)
+    if final.is_dir():
+        final.rename(replaced)
+    partial.rename(final)
+    _sync(final.parent)
+    _remove(replaced)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint itself, or the latest of a folder of them. Raises UserInputError when there is none."""
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / LATEST):
+        if (candidate / "state.json").is_file():
+            return candidate.resolve()
+    raise UserInputError(f"there is no checkpoint in {folder}: expected a folder step-N, or one with a link {LATEST!r}")
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The state alone. Raises UserInputError for a file that is damaged or of another version."""
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserInputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise UserInputError(f"{path} was written by another version")
+    return state
+
+
+def restore_variables(checkpoint: Path, model: Any, optimizer: Any) -> None:
+    """Sets weights, optimizer and random states. Raises UserInputError when they belong to another model."""
+    try:
+        model.load_weights(checkpoint / "model.weights.h5")
+    except ValueError as error:
+        raise UserInputError(f"{checkpoint} holds the weights of another model: {error}") from None
+    _load_values(checkpoint / "optimizer.npz", optimizer.variables)
+    _load_values(checkpoint / "random.npz", random_states(model))
+
+
+def random_states(model: Any) -> list[Any]:
+    """The variables that Keras keeps out of a model's weights: the states of dropout's generators."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def _save_values(path: Path, variables: Sequence[Any]) -> None:
+    np.savez(path, *[variable.numpy() for variable in variables])
+
+
+def _load_values(path: Path, variables: Sequence[Any]) -> None:
+    with np.load(path) as arrays:
+        values = [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+    shapes = [tuple(value.shape) for value in values]
+    if shapes != [tuple(variable.shape) for variable in variables]:
+        raise UserInputError(f"{path} belongs to another model or optimizer: the shapes of its values differ")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _point_to(link: Path, name: str) -> None:
+    fresh = link.with_name(f".{link.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(name)
+    fresh.replace(link)
+    _sync(link.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)

@@ -1,0 +1,151 @@
+"""From a stage as it was asked for to one that can run: text found, held out, packed, and everything checked.
+
+Held-out documents are held out of every stage, whichever asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from highnoon.lm.data.dataset import TextDataset
+from highnoon.lm.data.registry import load_documents
+from highnoon.lm.data.split import Split, split_documents, without_leaks
+from highnoon.lm.tokenizer import Tokenizer
+from highnoon.lm.training.curriculum import Stage
+from highnoon.lm.training.options import TrainingOptions
+from highnoon.rehearsal import SEQUENCE, TOKENS_PER_EPOCH, capped
+from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """A stage with its text and its sizes; `draws` windows are drawn for an epoch, `held_out_windows` validate it."""
+
+    name: str
+    options: TrainingOptions
+    epochs: int
+    weight: float
+    shares: tuple[float, ...] | None
+    training: tuple[TextDataset, ...]
+    draws: int
+    held_out: TextDataset
+    held_out_windows: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole steps only; windows that fill no step wait for another epoch's order."""
+        return self.draws // (self.options.batch_size * self.options.gradient_accumulation_steps)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Padding included."""
+        options = self.options
+        return options.batch_size * options.gradient_accumulation_steps * options.max_seq_length
+
+    @property
+    def counts(self) -> list[int]:
+        """How many windows each dataset has."""
+        return [len(dataset) for dataset in self.training]
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint's position depends on; it can only be continued under the same."""
+        return {
+            "stage": self.name,
+            "windows": self.counts,
+            "draws": self.draws,
+            "batch_size": self.options.batch_size,
+            "gradient_accumulation_steps": self.options.gradient_accumulation_steps,
+            "max_seq_length": self.held_out.max_length,
+            "seed": self.options.seed,
+        }
+
+
+def plan_stages(
+    stages: Sequence[Stage], options: TrainingOptions, epochs: int, tokenizer: Tokenizer, longest: int | None
+) -> list[StagePlan]:
+    """Reads and packs all text. Raises UserInputError for text that is missing, too short or of a single document.
+
+    `epochs` is for stages without a number of their own, `longest` the longest sequence that the model takes.
+    """
+    names = dict.fromkeys(name for stage in stages for name in stage.datasets)
+    splits = {name: _split(name, options) for name in names}
+    held_out = [document for split in splits.values() for document in split.held_out]
+    training = {name: without_leaks(split.training, held_out) for name, split in splits.items()}
+    return [_plan(stage, _options_of(stage, options, longest), epochs, tokenizer, splits, training) for stage in stages]
+
+
+def _plan(
+    stage: Stage,
+    options: TrainingOptions,
+    epochs: int,
+    tokenizer: Tokenizer,
+    splits: Mapping[str, Split],
+    training: Mapping[str, Sequence[str]],
+) -> StagePlan:
+    length = options.max_seq_length
+    packed = tuple(TextDataset(training[name], tokenizer, length) for name in stage.datasets)
+    _refuse_short(stage, packed)
+    held_out = TextDataset([text for name in stage.datasets for text in splits[name].held_out], tokenizer, length)
+    plan = StagePlan(
+        name=stage.name,
+        options=options,
+        epochs=stage.epochs or epochs,
+        weight=stage.weight,
+        shares=stage.shares,
+        training=packed,
+        draws=_draws(sum(map(len, packed)) * stage.weight, options),
+        held_out=held_out,
+        held_out_windows=capped(len(held_out), max(TOKENS_PER_EPOCH // length, 1)),
+    )
+    _refuse_large_batch(plan)
+    return plan
+
+
+def _draws(windows: float, options: TrainingOptions) -> int:
+    """How many windows an epoch draws: whole steps of `tokens_per_epoch`, but never less than one step."""
+    drawn = options.batch_size * options.gradient_accumulation_steps
+    asked = options.tokens_per_epoch or max(round(windows), 1) * options.max_seq_length
+    return min(max(round(windows), 1), max(capped(asked, TOKENS_PER_EPOCH) // options.max_seq_length, drawn))
+
+
+def _options_of(stage: Stage, options: TrainingOptions, longest: int | None) -> TrainingOptions:
+    own = replace(options, **stage.overrides)
+    length = own.max_seq_length if longest is None else min(own.max_seq_length, longest)
+    return replace(own, max_seq_length=capped(length, SEQUENCE))
+
+
+def _split(name: str, options: TrainingOptions) -> Split:
+    documents = load_documents(name)
+    try:
+        return split_documents(documents, share=options.validation_split, seed=options.seed)
+    except UserInputError as error:
+        raise UserInputError(f"dataset {name!r}: {error}") from None
+
+
+def _refuse_short(stage: Stage, packed: Sequence[TextDataset]) -> None:
+    problems = [
+        Problem(
+            key=name,
+            message=f"has {dataset.token_count} tokens to train on, less than one sequence of {dataset.max_length}",
+            hint="Give it more text, or choose a smaller max_seq_length.",
+        )
+        for name, dataset in zip(stage.datasets, packed, strict=True)
+        if dataset.token_count <= dataset.max_length
+    ]
+    if problems:
+        raise InvalidInput(f"datasets of stage {stage.name!r}", problems)
+
+
+def _refuse_large_batch(plan: StagePlan) -> None:
+    if plan.steps_per_epoch:
+        return
+    options = plan.options
+    drawn = options.batch_size * options.gradient_accumulation_steps
+    message = (
+        f"a step takes {drawn} sequences (batch_size {options.batch_size} x gradient_accumulation_steps "
+        f"{options.gradient_accumulation_steps}), and an epoch has {plan.draws} of {options.max_seq_length} tokens"
+    )
+    hint = "Choose a smaller batch, or a smaller max_seq_length."
+    raise InvalidInput(f"stage {plan.name!r}", [Problem(key="batch_size", message=message, hint=hint)])

@@ -1,0 +1,1 @@
+"""Values and rules: studies, spaces, trials, leases, states, scores, errors. No I/O."""

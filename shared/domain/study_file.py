@@ -1,0 +1,157 @@
+"""Study files as text: TOML, JSON or YAML in, one table out, or a message with line and column.
+
+Owns the formats and nothing of their meaning: `study` judges the keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table that a study file holds. Raises InvalidInput: no such file, unknown format, not UTF-8, bad syntax."""
+    try:
+        return _table(_parsed(_text(path), _parser(path)))
+    except _Unreadable as unreadable:
+        raise InvalidInput(str(path), [unreadable.problem]) from None
+
+
+class _Unreadable(Exception):
+    def __init__(self, message: str, *, key: str = "file", value: object = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.problem = Problem(key=key, message=message, value=value, hint=hint)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise _Unreadable("is a folder", hint=_study_files(path, ""))
+        if not path.exists():
+            missing = "does not exist" if path.parent.is_dir() else "does not exist, nor does its folder"
+            raise _Unreadable(missing, hint=_study_files(path.parent, path.name))
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise _Unreadable(f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise _Unreadable(f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+
+
+def _study_files(folder: Path, name: str) -> str:
+    """The hint for a name that is no file: the study file nearest to it, or all that are there."""
+    try:
+        return nearest(name, sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in _PARSERS))
+    except OSError:
+        return ""
+
+
+def _parser(path: Path) -> Callable[[str], object]:
+    suffix = path.suffix.lower()
+    if suffix not in _PARSERS:
+        raise _Unreadable("has no known ending", value=path.suffix, hint=f"Known: {', '.join(_PARSERS)}.")
+    return _PARSERS[suffix]
+
+
+def _parsed(text: str, parse: Callable[[str], object]) -> object:
+    try:
+        return parse(text) if text.strip() else None
+    except RecursionError:
+        raise _Unreadable("is nested too deeply") from None
+    except ValueError as error:  # what the parsers say without a place, such as an integer of 5,000 digits
+        raise _Unreadable(f"cannot be read ({str(error).partition(';')[0]})") from None
+
+
+def _table(parsed: object) -> dict[str, Any]:
+    if parsed is None:
+        raise _Unreadable("is empty", hint="A study needs at least name, objective and search_space.")
+    if not isinstance(parsed, dict):
+        raise _Unreadable("must hold a table of keys and values", value=parsed)
+    return parsed
+
+
+def _toml(text: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, _, place = str(error).partition(" (at ")
+        numbers = [int(number) for number in re.findall(r"\d+", place)]
+        line, column = numbers if len(numbers) == 2 else _place(text, len(text))
+        hint = "Text needs quotes, a list square brackets." if message == "Invalid value" else ""
+        raise _syntax(message, text, line, column, hint) from None
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise _syntax(error.msg, text, error.lineno, error.colno) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The default would silently let the last of two equal keys win."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Unreadable("is there twice", key=next(name for name in names if names.count(name) > 1))
+    return table
+
+
+def _yaml(text: str) -> object:
+    try:
+        return yaml.load(text, Loader=_Yaml)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise _syntax(error.problem or error.context or "cannot be read", text, *place) from None
+    except yaml.reader.ReaderError as error:
+        raise _syntax(error.reason, text, *_place(text, error.position)) from None
+
+
+class _Yaml(yaml.SafeLoader):
+    """The scalars of YAML 1.2: PyYAML would read 1e-5 as text, `off` as false and 1:30 as 90."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    before = text[:position]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _syntax(message: str, text: str, line: int, column: int, hint: str = "") -> _Unreadable:
+    shown = text.split("\n")[line - 1].strip() or None
+    return _Unreadable(message[:1].lower() + message[1:], key=f"line {line}, column {column}", value=shown, hint=hint)

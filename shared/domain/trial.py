@@ -1,0 +1,132 @@
+"""The trial as the whole system sees it: reports, outcomes and a frozen read model.
+
+Owns no connection: Optuna's own trial stays behind `studies.py`, rows stay behind `ledger`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from highnoon.shared.domain.states import Ending, TrialState
+
+ParamValue = bool | int | float | str | None
+"""What a search space can propose: everything that JSON and Optuna's categorical distribution can hold."""
+
+Params = dict[str, ParamValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One intermediate value, as the objective reported it at `step`."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParamCount:
+    """How large a model is: all its parameters, and those that one input meets, where that is known."""
+
+    total: int
+    active: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryTrace:
+    """The memory of one attempt: its peak, the limit that counted, and the newest samples.
+
+    A sample is (seconds since the attempt began, bytes in use), the newest last.
+    """
+
+    peak_bytes: int
+    limit_bytes: int | None = None
+    samples: tuple[tuple[float, int], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MemoryTrace:
+        """The inverse of `to_json`."""
+        samples = tuple((float(at_s), int(used)) for at_s, used in data["samples"])
+        return cls(peak_bytes=data["peak_bytes"], limit_bytes=data["limit_bytes"], samples=samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one attempt ended: decided once, then persisted as it is.
+
+    `value` is what Optuna is told, the score; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
+    the objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one
+    missed what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
+    `message` one line for people.
+    """
+
+    ending: Ending
+    value: float | None = None
+    loss: float | None = None
+    params_count: int | None = None
+    active_params: int | None = None
+    constraint: float | None = None
+    cause: str | None = None
+    message: str = ""
+    traceback: str = ""
+    exit_status: int | None = None
+    signal: str | None = None
+    peak_rss_bytes: int | None = None
+    duration_s: float | None = None
+    log_tail: str = ""
+    memory: MemoryTrace | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only; JSON has no infinity, so that becomes text."""
+        spelled = {key: _spelled(getattr(self, key)) for key in _NUMBERS}
+        return {**asdict(self), "ending": str(self.ending), **spelled}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """The inverse of `to_json`; keys of a newer version are dropped. Raises KeyError without an ending."""
+        known = {f.name for f in fields(cls)}
+        numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
+        memory = MemoryTrace.from_json(data["memory"]) if data.get("memory") else None
+        read = {**numbers, "ending": Ending(data["ending"]), "memory": memory}
+        return cls(**{**{key: value for key, value in data.items() if key in known}, **read})
+
+
+_NUMBERS = ("value", "loss", "constraint")
+
+
+def _spelled(number: float | None) -> float | str | None:
+    return number if number is None or math.isfinite(number) else str(number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One point of a study, read from Optuna. `number` is Optuna's; `value` is what the sampler was told: the score.
+
+    `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
+    """
+
+    number: int
+    state: TrialState
+    params: Params
+    value: float | None = None
+    loss: float | None = None
+    params_count: int | None = None
+    active_params: int | None = None
+    reports: tuple[Report, ...] = ()
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float | None:
+        """Wall-clock seconds from start to end; None while it runs."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()

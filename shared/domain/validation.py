@@ -1,0 +1,96 @@
+"""From pydantic's errors to Problems: plain English, the key as the person wrote it, the nearest valid choice.
+
+Owns the sentences for what pydantic itself finds. Checks of our own travel through pydantic as finished Problems.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from highnoon.shared.domain.errors import Problem, did_you_mean
+from highnoon.shared.domain.scalars import rewritten
+
+Key = tuple[str, ...]
+
+_SENTENCES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a table",
+    "extra_forbidden": "is not a known key",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_type": "must be a whole number",
+    "invalid_key": "a key must be text",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "missing": "is missing",
+    "model_type": "must be a name, or a table with a name",
+    "string_type": "must be text",
+}
+
+
+def refusal(problems: Iterable[Problem]) -> ValidationError:
+    """What a pydantic validator raises, so that `problems_in` finds exactly these Problems."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("problem", "{problem}", {"problem": problem}), input=problem.value)
+        for problem in problems
+    ]
+    return ValidationError.from_exception_data("problems", details)
+
+
+def problems_in(error: ValidationError, written: object, hint_for: Callable[[Key, str], str]) -> list[Problem]:
+    """One Problem for each error; `hint_for(key, kind)` knows the right keys for `missing` and `extra_forbidden`."""
+    return [_problem(dict(detail), written, hint_for) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, str], str]) -> Problem:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "problem":
+        problem: Problem = context["problem"]
+        return problem
+    key = _written_key(detail["loc"], written)
+    return Problem(
+        key=".".join(key),
+        message=_sentence(kind, context) or detail["msg"],
+        value=None if kind == "missing" else detail["input"],
+        hint=_hint(kind, detail["input"], context) or hint_for(key, kind),
+    )
+
+
+def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+    said = {name: _said(limit) for name, limit in context.items()}
+    return _SENTENCES.get(kind, "").format(**said)
+
+
+def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
+    if kind == "literal_error":
+        return did_you_mean(str(value), re.findall(r"'([^']*)'", context["expected"]))
+    if kind in ("int_type", "float_type"):
+        return rewritten(value, int if kind == "int_type" else float)
+    return ""
+
+
+def _said(limit: object) -> object:
+    """Pydantic gives the limits of a real number as 1000000000.0."""
+    if isinstance(limit, float) and limit.is_integer():
+        limit = int(limit)
+    return f"{limit:,}" if isinstance(limit, int) else limit
+
+
+def _written_key(loc: tuple[int | str, ...], written: object) -> Key:
+    """The part of pydantic's location that stands in the file: there `sampler` may be a name, its options flat."""
+    key: list[str] = []
+    for part in loc:
+        if not isinstance(written, Mapping):
+            break
+        if part != "options" or part in written:
+            key.append(str(part))
+            written = written.get(part)
+    return tuple(key)

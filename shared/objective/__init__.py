@@ -1,0 +1,1 @@
+"""The user's objective: where it is, whether it may run here, and one attempt of it from parameters to Outcome."""

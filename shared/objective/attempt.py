@@ -1,0 +1,212 @@
+"""One attempt, from parameters to Outcome: the core that the SDK in process and the worker's trial process share.
+
+Owns what every ending of the user's code means: a return value, an exception, a signal of ours, `sys.exit`; and that
+reports and result are scored alike. It knows no study, no database and no process: whoever calls it gives a Channel
+and a Scoring, and persists the Outcome. What happens to the process itself (kill, segfault, `os._exit`) is seen and
+judged by the worker's supervisor.
+
+KeyboardInterrupt is the one thing that passes through: a person wants out. In process, `HPOTrialManager.optimize`
+tells the trial FAIL and raises it on; in a worker, the trial process ends by it and its supervisor sees that.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from highnoon.shared.domain import result_parsing as readings
+from highnoon.shared.domain.errors import (
+    InvalidObjectiveResult,
+    MissingParamCount,
+    TrialCancelled,
+    TrialPruned,
+    TrialStopped,
+)
+from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
+from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report
+from highnoon.shared.objective.trial_context import Channel, bound
+
+Objective = Callable[[Params], object]
+"""What a user writes: takes a plain dict of parameters, returns one number, or a dict of loss and size.
+
+inf is legal and ranks last.
+"""
+
+UNSCORED = Scoring()
+
+_LONGEST_CAUSE = 40
+"""As the ledger keeps it; a reason of the user's own may be any text."""
+
+
+def run_attempt(
+    objective: Objective,
+    params: Mapping[str, ParamValue],
+    channel: Channel,
+    scoring: Scoring = UNSCORED,
+    *,
+    memory: MemoryWishes = NO_WISHES,
+    checkpoints: Path | None = None,
+) -> Outcome:
+    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
+
+    `checkpoints` is a folder that outlives this attempt, None where no other would follow it.
+    """
+    trial = _Trial(channel, scoring)
+    started = time.monotonic()
+    with bound(trial, memory=memory, checkpoints=checkpoints):
+        outcome = _ending_of(objective, dict(params), trial)
+    return replace(
+        outcome,
+        loss=_unless_nan(trial.loss),
+        duration_s=time.monotonic() - started,
+        params_count=trial.count.total if trial.count else None,
+        active_params=trial.count.active if trial.count else None,
+    )
+
+
+class _Trial:
+    """The channel as the objective meets it: refuses what is no report, scores what is one, remembers the last."""
+
+    def __init__(self, channel: Channel, scoring: Scoring) -> None:
+        self._channel = channel
+        self._scoring = scoring
+        self._scored_with: int | None = None
+        self.count: ParamCount | None = None
+        self.last: Report | None = None
+        self.loss: float | None = None
+
+    def report(self, value: object, step: object) -> None:
+        """Raises InvalidInput for what is no report, MissingParamCount, and InvalidObjectiveResult for no score."""
+        given = readings.report(value, step)
+        self._refuse_beyond_a_hard_budget()
+        scored = replace(given, value=self._score(given.value))
+        if self.last is None or given.step > self.last.step:
+            self.last, self.loss = scored, given.value
+        self._channel.report(scored.value, scored.step)
+
+    def should_prune(self) -> bool:
+        """As the study's pruner says."""
+        return self._channel.should_prune()
+
+    def report_params(self, total: object, active: object = None) -> None:
+        """Raises InvalidInput for what is no count, InvalidObjectiveResult for a second size, and TrialStopped."""
+        count = readings.param_count(total, active)
+        self._take(count)
+        self._channel.report_params(count.total, count.active)
+        self._refuse_beyond_a_hard_budget()
+
+    def completed(self, returned: object) -> Outcome:
+        """The outcome of what the objective returned. Raises what `report` and `report_params` raise."""
+        self.loss, count = readings.result(returned)
+        if count is not None:
+            self._take(count)
+        self._refuse_beyond_a_hard_budget()
+        return Outcome(ending=Ending.COMPLETED, value=self._score(self.loss))
+
+    def _take(self, count: ParamCount) -> None:
+        """Within a trial the factor is constant, or its reports could not be compared with its result."""
+        if self._scored_with is not None and count.total != self._scored_with:
+            raise InvalidObjectiveResult(
+                f"the trial has {count.total:,} parameters now, and its reports were scored with "
+                f"{self._scored_with:,}; give the size that counts before the first report"
+            )
+        self.count = count
+
+    def _score(self, loss: float) -> float:
+        size = self.count.total if self.count else None
+        score = self._scoring.score(loss, size)
+        if self._scoring.is_on:
+            self._scored_with = size
+        return score
+
+    def _refuse_beyond_a_hard_budget(self) -> None:
+        excess = self._scoring.excess(self.count.total) if self.count else None
+        if self.count is not None and excess is not None:
+            raise TrialStopped(
+                f"param_budget: {self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
+                constraint=excess,
+            )
+
+
+def _ending_of(objective: Objective, params: Params, trial: _Trial) -> Outcome:
+    try:
+        return trial.completed(objective(params))
+    except KeyboardInterrupt:
+        raise
+    except InvalidObjectiveResult as error:
+        return Outcome(ending=Ending.FAILED, cause="invalid_result", message=storable(str(error)))
+    except MissingParamCount as error:
+        return Outcome(ending=Ending.FAILED, cause="no_param_count", message=storable(str(error)))
+    except SystemExit as error:
+        return _exited(error)
+    except BaseException as error:  # the border to user code: whatever it raises is an outcome, never our crash
+        return _early_end(error, trial) or _failure(error)
+
+
+def _early_end(error: BaseException, trial: _Trial) -> Outcome | None:
+    """The outcome of a signal that ends a trial without a fault; None for everything else."""
+    last = _unless_nan(trial.last.value if trial.last else None)
+    if isinstance(error, _pruned_types()):
+        return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
+    if isinstance(error, TrialStopped):
+        reason = storable(text_of(error))
+        cause = reason.partition(":")[0][:_LONGEST_CAUSE] or "stopped"
+        return Outcome(ending=Ending.STOPPED, value=last, cause=cause, message=reason, constraint=error.constraint)
+    if isinstance(error, TrialCancelled):
+        return Outcome(ending=Ending.CANCELLED, cause="cancelled", message=storable(text_of(error)))
+    return None
+
+
+def _unless_nan(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _pruned_types() -> tuple[type[BaseException], ...]:
+    """Ours, and Optuna's own if the user's code has imported it: either spelling prunes."""
+    theirs = getattr(sys.modules.get("optuna"), "TrialPruned", None)
+    return (TrialPruned, theirs) if isinstance(theirs, type) and issubclass(theirs, BaseException) else (TrialPruned,)
+
+
+_shown = reprlib.Repr()
+_shown.maxother = _shown.maxstring = 80
+
+
+def _exited(error: SystemExit) -> Outcome:
+    code = error.code
+    return Outcome(
+        ending=Ending.FAILED,
+        cause="exited",
+        message=storable(f"the objective called sys.exit({'' if code is None else _shown.repr(code)})"),
+        traceback=user_traceback(error),
+        exit_status=code if isinstance(code, int) else 0 if code is None else 1,
+    )
+
+
+def _failure(error: BaseException) -> Outcome:
+    """A fault of the objective's, or what it was given did not fit into memory: that the sampler is to learn."""
+    text = " ".join(text_of(error).split())
+    name = type(error).__name__
+    cause = _cause_of(error)
+    return Outcome(
+        ending=Ending.FAILED if cause == "exception" else Ending.STOPPED,
+        cause=cause,
+        message=storable(f"{name}: {shortened(text, 500)}" if text else name),
+        traceback=user_traceback(error),
+    )
+
+
+def _cause_of(error: BaseException) -> str:
+    """Memory that ran out has causes of its own; TensorFlow's error is known by name, as we never import it."""
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    if any(cls.__name__ == "ResourceExhaustedError" for cls in type(error).__mro__):
+        return "out_of_memory" if "device:CPU" in text_of(error) else "oom_gpu"
+    return "exception"

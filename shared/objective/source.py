@@ -1,0 +1,110 @@
+"""A Python file read, never run: does it define a function that can be called with one argument?
+
+Owns what can be seen in a syntax tree. What cannot be seen (imports, decorators, computed names) counts as right:
+a false refusal would be worse than an error in the first trial.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from highnoon.shared.domain.errors import did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """Why the function cannot work, and what would."""
+
+    message: str
+    hint: str = ""
+
+
+def flaw_in(path: Path, function: str) -> Flaw | None:
+    """What keeps `function` in this file from being called with one argument, or None; never raises."""
+    try:
+        bindings = list(_bindings(_tree(path).body))
+    except SyntaxError as error:
+        return Flaw(message=f"{path.name} has a syntax error in line {error.lineno}: {error.msg}")
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        return Flaw(message=f"{path.name} cannot be read ({error})")
+    flaws = [_flaw_of(binding, path) for binding in bindings if binding.name == function]
+    if not flaws:
+        return None if _may_define_more(bindings) else _not_defined(path, function, bindings)
+    # A name may be bound several times, as in try/except around an import: one that works is enough.
+    return None if None in flaws else flaws[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Binding:
+    """A name that the module has once it is imported; `node` is None where nothing can be said of its value."""
+
+    name: str
+    node: ast.AST | None
+
+
+def _tree(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as invalid escapes in the user's strings
+        return ast.parse(path.read_bytes(), filename=str(path))
+
+
+def _bindings(statements: Iterable[ast.AST]) -> Iterator[_Binding]:
+    """Every name bound at the top level, also inside if, try, with and loops."""
+    for statement in statements:
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield _Binding(name=statement.name, node=statement)
+            case ast.Import() | ast.ImportFrom():
+                for alias in statement.names:
+                    yield _Binding(name=alias.asname or alias.name.partition(".")[0], node=None)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield _Binding(name=name, node=value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=value):
+                if value is not None:
+                    yield _Binding(name=name, node=value)
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield _Binding(name=name, node=None)
+            case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                continue  # their names are their own
+            case _:
+                yield from _bindings(ast.iter_child_nodes(statement))
+
+
+def _may_define_more(bindings: Iterable[_Binding]) -> bool:
+    return any(binding.name in ("*", "__getattr__") for binding in bindings)
+
+
+def _not_defined(path: Path, function: str, bindings: Iterable[_Binding]) -> Flaw:
+    names = [binding.name for binding in bindings]
+    functions = [binding.name for binding in bindings if isinstance(binding.node, ast.FunctionDef)]
+    listed = f"It defines {', '.join(functions[:8])}." if functions else "It defines no function."
+    return Flaw(message=f"{path.name} has no {function}", hint=did_you_mean(function, names) or listed)
+
+
+def _flaw_of(binding: _Binding, path: Path) -> Flaw | None:
+    what = f"{binding.name} in {path.name}"
+    match binding.node:
+        case ast.FunctionDef(decorator_list=[], args=arguments) | ast.Lambda(args=arguments):
+            return _flaw_in_arguments(what, binding.name, arguments)
+        case ast.AsyncFunctionDef(decorator_list=[]):
+            return Flaw(message=f"{what} is an async function", hint=f"Write def {binding.name}(params) without async.")
+        case ast.Constant() | ast.JoinedStr() | ast.List() | ast.Tuple() | ast.Dict() | ast.Set():
+            return Flaw(message=f"{what} is not callable", hint="Name a function that takes the dict of parameters.")
+        case _:
+            return None
+
+
+def _flaw_in_arguments(what: str, name: str, arguments: ast.arguments) -> Flaw | None:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    needed = len(positional) - len(arguments.defaults)
+    needed += sum(default is None for default in arguments.kw_defaults)
+    hint = f"It is called as {name}(params), with the dict of parameters."
+    if not positional and arguments.vararg is None:
+        return Flaw(message=f"{what} takes no positional argument", hint=hint)
+    if needed > 1:
+        return Flaw(message=f"{what} needs {needed} arguments", hint=hint)
+    return None

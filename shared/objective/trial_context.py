@@ -1,0 +1,97 @@
+"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
+what its study asks of memory, and the folder of its checkpoints.
+
+Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
+control; a thread started inside an objective sees the trial that was bound last in its process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from highnoon.shared.domain.errors import NoTrialRunning
+from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.objective.checkpoint_dir import CheckpointFolder
+
+
+class Channel(Protocol):
+    """What a running objective may say and ask. Each call may raise TrialStopped or TrialCancelled."""
+
+    def report(self, value: float, step: int) -> None:
+        """Records an intermediate value; the first value of a step wins, as in Optuna."""
+
+    def should_prune(self) -> bool:
+        """True when the study's pruner would end this trial now."""
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Says how large the model of this trial is; the last count before the first report counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _RunningTrial:
+    channel: Channel
+    memory: MemoryWishes
+    checkpoints: CheckpointFolder
+
+
+_mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
+"""The trial whose objective this thread of control is in."""
+
+_bound: list[_RunningTrial] = []
+"""Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
+
+
+@contextmanager
+def bound(channel: Channel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None) -> Iterator[None]:
+    """Makes `channel` the one that the trial running here speaks through.
+
+    `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
+    """
+    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints))
+    token = _mine.set(trial)
+    _bound.append(trial)
+    try:
+        yield
+    finally:
+        _bound.remove(trial)
+        _mine.reset(token)
+
+
+def is_trial_running() -> bool:
+    """True inside an objective that a manager or a worker runs."""
+    return bool(_bound)
+
+
+def channel() -> Channel:
+    """The running trial's channel. Raises NoTrialRunning outside an objective."""
+    return _required().channel
+
+
+def checkpoints() -> CheckpointFolder:
+    """The running trial's folder for checkpoints. Raises NoTrialRunning outside an objective."""
+    return _required().checkpoints
+
+
+def memory_wishes() -> MemoryWishes:
+    """What the study of the trial running here says about memory; nothing outside a trial."""
+    found = _here()
+    return NO_WISHES if found is None else found.memory
+
+
+def _required() -> _RunningTrial:
+    found = _here()
+    if found is None:
+        raise NoTrialRunning(
+            "no trial is running here: report(), should_prune(), report_params() and checkpoint_dir() may only be "
+            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
+        )
+    return found
+
+
+def _here() -> _RunningTrial | None:
+    return _mine.get() or (_bound[-1] if _bound else None)

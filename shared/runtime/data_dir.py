@@ -1,0 +1,132 @@
+"""The folder where a stack keeps its data (`.highnoon`), and what it must remember from one start to the next.
+
+Owns the names of the files in it, the ports and passwords of the services (state.json, for us alone), and their last
+processes, so that a start after a `kill -9` recognises what is still shutting down. Holds no lock: `lock` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from highnoon.shared.domain.errors import EmbeddedServiceError
+from highnoon.shared.runtime.processes import Identity
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """One service's address, kept across starts, and the process that last served it."""
+
+    port: int
+    password: str
+    process: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds the home, as it says itself. `lock` decides whether it is true."""
+
+    process: Identity
+    purpose: str
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The content of state.json."""
+
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    holder: Holder | None = None
+
+
+class Home:
+    """The folder of one stack. Changing its state is for the holder of its lock only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self.lock = self.root / "stack.lock"
+        self.logs = self.root / "logs"
+        self.postgres = self.root / "postgres"
+        self.redis = self.root / "redis"
+        self._state = self.root / "state.json"
+
+    def prepare(self) -> None:
+        """Makes the folder, closed to others. Raises EmbeddedServiceError when it cannot be written."""
+        try:
+            for folder in (self.root, self.logs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedServiceError(f"cannot write to {self.root} ({error.strerror}); set HIGHNOON_HOME") from error
+
+    @property
+    def has_database(self) -> bool:
+        return (self.postgres / "PG_VERSION").exists()
+
+    def load(self) -> State:
+        """What the last holder wrote; an empty state when there is none."""
+        try:
+            return _parsed(json.loads(self._state.read_text()))
+        except FileNotFoundError:
+            return State()
+        except (ValueError, KeyError, TypeError) as error:
+            raise EmbeddedServiceError(f"{self._state} is not ours or damaged ({error}); move it away") from error
+
+    def save(self, state: State) -> None:
+        """Writes the state whole or not at all, readable by its owner only."""
+        new = self._state.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(state), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._state)
+
+    def service(self, name: str) -> ServiceState:
+        """The address of a service: the last one while its port is free, else a new port; the password is kept."""
+        state = self.load()
+        last = state.services.get(name)
+        service = ServiceState(
+            port=last.port if last and _is_free(last.port) else _free_port(),
+            password=last.password if last else secrets.token_urlsafe(24),
+        )
+        self.remember(name, service)
+        return service
+
+    def remember(self, name: str, service: ServiceState) -> None:
+        """Replaces what is known of one service."""
+        state = self.load()
+        self.save(replace(state, services={**state.services, name: service}))
+
+
+def _parsed(data: dict[str, Any]) -> State:
+    holder = data["holder"]
+    return State(
+        services={name: _service(service) for name, service in data["services"].items()},
+        holder=Holder(**{**holder, "process": Identity(**holder["process"])}) if holder else None,
+    )
+
+
+def _service(data: dict[str, Any]) -> ServiceState:
+    return ServiceState(**{**data, "process": Identity(**data["process"]) if data["process"] else None})
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,73 @@
+"""Secrets that stand in files of their own, as Compose, Kubernetes and systemd hand them over.
+
+Turns each `..._FILE` variable into what it stands for: a password inside an address, or a token. Owns the list of
+these variables and the reading of the files; what a token or an address must look like is the business of whoever
+reads the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from highnoon.shared.domain.errors import Problem
+
+PASSWORD_OF = {
+    "HIGHNOON_DATABASE_PASSWORD_FILE": "HIGHNOON_DATABASE_URL",
+    "HIGHNOON_REDIS_PASSWORD_FILE": "HIGHNOON_REDIS_URL",
+}
+"""The file holds the password of an address that is written without one."""
+
+WHOLE_VALUE_OF = {
+    "HIGHNOON_TOKEN_FILE": "HIGHNOON_TOKEN",
+    "HIGHNOON_WEBUI_VIEWER_TOKEN_FILE": "HIGHNOON_WEBUI_VIEWER_TOKEN",
+    "HIGHNOON_FLOWER_PASSWORD_FILE": "HIGHNOON_FLOWER_PASSWORD",
+    "HIGHNOON_METRICS_TOKEN_FILE": "HIGHNOON_METRICS_TOKEN",
+    "HIGHNOON_CLUSTER_KEY_FILE": "HIGHNOON_CLUSTER_KEY",
+}
+"""The file holds all of it."""
+
+SECRET_FILES = (*PASSWORD_OF, *WHOLE_VALUE_OF)
+
+
+def with_secret_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    """The environment as if every secret stood in it, without the variables that name files; and all mistakes."""
+    told = {name: value for name, value in environ.items() if name not in SECRET_FILES}
+    problems: list[Problem] = []
+    for name in SECRET_FILES:
+        if not environ.get(name):
+            continue
+        secret = _read(name, environ[name])
+        problem = secret if isinstance(secret, Problem) else _place(name, secret, told)
+        if problem is not None:
+            problems.append(problem)
+    return told, problems
+
+
+def _read(name: str, path: str) -> str | Problem:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        hint = "python -m coordinator init-deploy makes the secrets of deploy/."
+        return Problem(key=name, message=f"cannot be read ({error})", value=path, hint=hint)
+    return secret or Problem(key=name, message="the file is empty", value=path)
+
+
+def _place(name: str, secret: str, told: dict[str, str]) -> Problem | None:
+    """Writes the secret where it belongs, never over another one."""
+    target = WHOLE_VALUE_OF.get(name) or PASSWORD_OF[name]
+    if name in WHOLE_VALUE_OF:
+        if told.get(target):
+            return Problem(key=name, message=f"and {target} are both set", hint="Set only one of the two.")
+        told[target] = secret
+        return None
+    scheme, separator, rest = told.get(target, "").partition("://")
+    if not separator:
+        return Problem(key=name, message=f"is set, but no address in {target}", hint="Name the address there.")
+    authority, slash, path = rest.partition("/")
+    user, _, host = authority.rpartition("@")
+    if ":" in user:
+        return Problem(key=name, message=f"is set, and {target} has a password too", hint="Take it out of the address.")
+    told[target] = f"{scheme}://{user}:{quote(secret, safe='')}@{host}{slash}{path}"
+    return None

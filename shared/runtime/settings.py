@@ -1,0 +1,309 @@
+"""What this installation may be told: read once when a process starts, checked as a whole, then passed down.
+
+Owns the names, defaults and checks of all settings. Does not own addresses' spelling (`urls`), study files
+(`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below takes a `Settings`.
+Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive settings
+through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.runtime.secret_files import SECRET_FILES, with_secret_files
+from highnoon.shared.runtime.tokens import SHORTEST_TOKEN
+from highnoon.shared.runtime.urls import is_loopback, masked, normalise
+
+PREFIX = "HIGHNOON_"
+ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
+READ_ELSEWHERE = (
+    "HIGHNOON_DATA_DIR",
+    "HIGHNOON_REHEARSAL",
+    "HIGHNOON_TOKEN",
+    "HIGHNOON_WEBUI_*",
+    "HIGHNOON_FLOWER_PASSWORD",
+    "HIGHNOON_STUDY",
+    "HIGHNOON_TICKET",
+    "HIGHNOON_ATTEMPT",
+    "HIGHNOON_CHECKPOINT_DIR",
+)
+"""Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
+
+REDIS_SCHEMES = ("redis://", "rediss://")
+SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key"})
+SHORTEST_KEY = 16
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Source = Literal["default", "environment", "argument"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _lowered(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One setting as `doctor` shows it; secrets in `value` are masked."""
+
+    name: str
+    variable: str
+    value: str
+    source: Source
+
+
+class Settings(BaseSettings):
+    """Everything that may be set. Units are in the names; the table in docs/cli.md explains each."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    home: Path = Path(".highnoon")
+    log_level: Annotated[LogLevel, BeforeValidator(_lowered)] = "info"
+
+    lease_s: Seconds = 30.0
+    renew_s: Seconds = 8.0
+    reap_s: Seconds = 5.0
+    presence_s: Seconds = 5.0
+    tick_s: Seconds = 1.0
+    leader_ttl_s: Seconds = 5.0
+    tell_grace_s: Patience = 10.0
+    redispatch_s: Seconds = 60.0
+    drain_s: Patience = 60.0
+    kill_grace_s: Patience = 3.0
+
+    max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
+    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("tensorflow", "keras")
+    objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    cluster_key: str | None = None
+    bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
+    dispatch_buffer: Annotated[int, Field(ge=0)] = 4
+    quarantine_after: Annotated[int, Field(ge=0)] = 5
+    log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
+
+    metrics_port: Port = 0
+    worker_metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_token: str | None = None
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes: the environment comes in through `load_settings`, once."""
+        return (init_settings,)
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_postgresql(cls, url: str | None) -> str | None:
+        try:
+            address = url and normalise(url)
+        except InvalidInput as error:
+            raise PydanticCustomError("address", error.problems[0].message, {"hint": error.problems[0].hint}) from None
+        if address and not address.startswith("postgresql"):
+            hint = "Write postgresql://user:password@host/db; other databases serve HPOTrialManager in one process."
+            raise PydanticCustomError("address", "a cluster needs PostgreSQL", {"hint": hint})
+        return address
+
+    @field_validator("redis_url")
+    @classmethod
+    def _speaks_redis(cls, url: str | None) -> str | None:
+        if url and not url.startswith(REDIS_SCHEMES):
+            hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
+            raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
+        return url
+
+    @field_validator("cluster_key")
+    @classmethod
+    def _cannot_be_guessed(cls, key: str | None) -> str | None:
+        if key is None or (len(key) >= SHORTEST_KEY and key.isascii() and key.isprintable()):
+            return key
+        hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+        message = f"must be {SHORTEST_KEY} or more printable ASCII characters"
+        raise PydanticCustomError("key", message, {"hint": hint})
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("renew_s")
+    @classmethod
+    def _two_renewals_fit_into_a_lease(cls, renew_s: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s")
+        if lease_s is not None and renew_s >= lease_s / 2:
+            raise ValueError(
+                f"must be less than half of lease_s ({lease_s:g}), so that one lost renewal is no lost lease"
+            )
+        return renew_s
+
+    @field_validator("leader_ttl_s")
+    @classmethod
+    def _a_leader_outlives_its_tick(cls, leader_ttl_s: float, info: ValidationInfo) -> float:
+        tick_s = info.data.get("tick_s")
+        if tick_s is not None and leader_ttl_s <= tick_s:
+            raise ValueError(f"must be more than tick_s ({tick_s:g}), or leadership ends between two ticks")
+        return leader_ttl_s
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _others_need_a_token(cls, token: str | None, info: ValidationInfo) -> str | None:
+        host = info.data.get("metrics_host", "")
+        is_on = info.data.get("metrics_port") or info.data.get("worker_metrics_port")
+        if token is None and is_on and not is_loopback(host):
+            hint = "Set HIGHNOON_METRICS_TOKEN, and the same as bearer token in Prometheus."
+            raise PydanticCustomError("token", f"is needed where others can reach the metrics ({host})", {"hint": hint})
+        if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
+            hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+            message = f"must be {SHORTEST_TOKEN} or more printable ASCII characters"
+            raise PydanticCustomError("token", message, {"hint": hint})
+        return token
+
+    def describe(self) -> tuple[SettingRow, ...]:
+        """Every setting with its value (secrets masked) and where it came from, for people."""
+        return tuple(
+            SettingRow(
+                name=name,
+                variable=_variable(name),
+                value=_shown(name, getattr(self, name)),
+                source=self._sources.get(name, "default"),
+            )
+            for name in Settings.model_fields
+        )
+
+    def to_json(self) -> str:
+        """All settings, SECRETS INCLUDED: for a pipe to our own children, never for a log or the environment."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The inverse of `to_json`. Raises InvalidInput when the text was not written by it."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInput("settings from the parent process", _problems(error, {})) from None
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
+    environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
+    environ, problems = with_secret_files(environ)
+    problems += [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
+    told = _from_environment(environ)
+    arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
+    sources: dict[str, Source] = {**dict.fromkeys(told, "environment"), **dict.fromkeys(arguments, "argument")}
+    try:
+        settings = Settings(**{**told, **arguments})
+    except ValidationError as error:
+        problems += _problems(error, sources)
+    if problems:
+        raise InvalidInput("settings", problems)
+    settings._sources.update(sources)
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says, by field. An empty variable says nothing, except that nothing is preloaded."""
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {
+        ALIASES.get(name, name).lower(): value
+        for name, value in environ.items()
+        if value.strip() or name == _variable("preload")
+    }
+    return source()
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
+    known = {*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES}
+    return [
+        Problem(key=name, message="no such setting", hint=_nearest(name, known))
+        for name in sorted(environ)
+        if name not in known and not _is_read_elsewhere(name)
+    ]
+
+
+def _unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
+    known = set(Settings.model_fields)
+    return [
+        Problem(key=name, message="no such setting", hint=_nearest(name, known))
+        for name in sorted(overrides)
+        if name not in known
+    ]
+
+
+def _contradictions(environ: Mapping[str, str]) -> list[Problem]:
+    return [
+        Problem(key=alias, message=f"says something else than {name}", hint="Set only one of the two.")
+        for alias, name in ALIASES.items()
+        if environ.get(alias) and environ.get(name) and environ[alias] != environ[name]
+    ]
+
+
+def _problems(error: ValidationError, sources: Mapping[str, Source]) -> list[Problem]:
+    return [_problem(dict(detail), sources) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    return Problem(
+        key=_variable(name) if sources.get(name) == "environment" else name,
+        message=detail["msg"].removeprefix("Value error, "),
+        value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
+        hint=_nearest(str(detail["input"]), set(get_args(LogLevel))) if name == "log_level" else _hint(detail),
+    )
+
+
+def _hint(detail: dict[str, Any]) -> str:
+    return str(detail.get("ctx", {}).get("hint", ""))
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"Did you mean {near[0]}?" if near else f"Valid: {', '.join(sorted(known))}."
+
+
+def _is_read_elsewhere(name: str) -> bool:
+    return any(name == known or (known[-1] == "*" and name.startswith(known[:-1])) for known in READ_ELSEWHERE)
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "not set"
+    if name in SECRETS:
+        return masked(str(value)) if name.endswith("_url") else "***"
+    return ",".join(value) or "nothing" if isinstance(value, tuple) else str(value)

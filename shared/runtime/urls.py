@@ -1,0 +1,68 @@
+"""How addresses are spelled: a database's with its driver named and its password hidden, and which hosts are loopback.
+
+SQLAlchemy resolves a bare `postgresql://` or `mysql://` to another driver in other releases, so the drivers that
+we install are named here, once, before an address reaches any engine. Owns spelling only: opens nothing, and
+leaves WAL and busy timeouts to whoever does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from difflib import get_close_matches
+
+from highnoon.shared.domain.errors import InvalidInput, Problem
+
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg2",
+    "postgres": "postgresql+psycopg2",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+
+_EXAMPLES = "sqlite:///hpo.db, postgresql://user:password@host:5432/db, mysql://user:password@host/db"
+
+_SCHEME = re.compile(r"(?P<dialect>[a-z0-9]+)(?:\+(?P<driver>[a-z0-9_]+))?://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_USER_PASSWORD = re.compile(r"(://[^:/?#@]*:).*@", re.DOTALL)
+_QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?pass(?:word|wd)=)[^&]*", re.IGNORECASE)
+
+
+def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
+    """The address with its driver named. Raises InvalidInput, naming the valid ones, for any other database."""
+    matched = _SCHEME.fullmatch(url.strip())
+    dialect = matched["dialect"].lower() if matched else ""
+    if matched is None or dialect not in _DRIVERS:
+        raise InvalidInput(source, [_problem(key, url, "is no database address that studies can live in", dialect)])
+    rest = matched["rest"]
+    if dialect == "sqlite" and rest and not rest.startswith("/"):
+        hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."
+        raise InvalidInput(source, [Problem(key=key, message="has too few slashes", value=masked(url), hint=hint)])
+    driver = matched["driver"]
+    return f"{_DRIVERS[dialect]}://{rest}" if driver is None else f"{_explicit(dialect, driver)}://{rest}"
+
+
+def masked(url: str) -> str:
+    """The address with every password in it replaced by ***; never raises, for logs, errors and `doctor`."""
+    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", url))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _explicit(dialect: str, driver: str) -> str:
+    """A driver that a person named stays; only the alias `postgres` is no dialect of SQLAlchemy."""
+    return f"{'postgresql' if dialect == 'postgres' else dialect}+{driver.lower()}"
+
+
+def _problem(key: str, url: str, message: str, dialect: str) -> Problem:
+    near = get_close_matches(dialect, _DRIVERS, n=1) if dialect else []
+    hint = f"Did you mean {near[0]}://? " if near else ""
+    if not dialect and url.strip().endswith((".db", ".sqlite", ".sqlite3")):
+        hint = f"Did you mean sqlite:///{url.strip()}? "
+    return Problem(key=key, message=message, value=masked(url), hint=f"{hint}Valid: {_EXAMPLES}.")

@@ -1,0 +1,1 @@
+"""Samplers and pruners over Optuna: built from a study's spec, asked before a trial exists. Writes nothing."""

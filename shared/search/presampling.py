@@ -1,0 +1,206 @@
+"""Sampling ahead: the point of a trial that does not exist yet.
+
+A plain `study.ask()` creates an empty trial and fills it parameter by parameter. We sample first, so that the whole
+trial can be created in one transaction: nobody ever sees half of it, and a crash in between leaves nothing behind.
+For that a sampler meets a copy of the study whose storage is a Snapshot.
+
+Unlike Optuna's ask, nothing is filtered by Hyperband's bracket: a bracket follows from the number, which is not given
+yet, and the samplers of 5.0 read past that filter anyway.
+
+What is private in Optuna 5.0.x and used here (`Study._storage`, the samplers' random states, the frozen trial's
+fields) is held down by tests/contract/test_samplers.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import secrets
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.search.feasibility import Chance, chance_to_fit
+from highnoon.shared.search.samplers import Distributions
+
+UNBORN = -1
+"""Number and id of the trial that is being sampled for; no trial of any storage has them."""
+
+_LEAST_CHANCE = 0.9
+"""Of fitting, for a proposal to be taken at once. A trial that does not fit teaches only that."""
+
+_MOST_RETRIES = 16
+"""Then the likeliest proposal is taken, and a trial may tell that we were wrong."""
+
+_RELATIVE_PARAMS = "tpe:relative_params"
+"""TPE's note to other processes about parameters that are not written yet. Ours are never seen unwritten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """A point, and what its sampler wants remembered with it (CMA-ES keeps its optimizer there)."""
+
+    params: Params
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def seed_of(study_seed: int | None, ordinal: int) -> int:
+    """What decides the randomness of one ticket's proposal: the same on every retry, fresh without a study seed."""
+    if study_seed is None:
+        return secrets.randbits(32)
+    return int.from_bytes(hashlib.blake2b(f"{study_seed}/{ordinal}".encode(), digest_size=4).digest(), "big")
+
+
+def as_stored(space: Distributions, values: Mapping[str, Any]) -> Params:
+    """The values that belong to the space, in the type that their domain stores, in or out of its bounds.
+
+    Raises ValueError for what a domain can not hold: text for a number, a choice that there is not.
+    """
+    return {
+        name: domain.to_external_repr(domain.to_internal_repr(values[name]))
+        for name, domain in space.items()
+        if name in values
+    }
+
+
+def sample(study: Study, space: Distributions, *, seed: int, fixed: Params) -> Sampled:
+    """The next point by the study's sampler, in which what is `fixed` stays as it is."""
+    known = {name: _only_value(domain) for name, domain in space.items() if domain.single()} | fixed
+    if known.keys() == space.keys():
+        return Sampled(params={name: known[name] for name in space})
+    reseed(study.sampler, seed)
+    history = snapshot_of(study)
+    chance = _chance_to_fit(history, space)
+    proposed = _propose(history, space, known)
+    if chance is None:
+        return proposed
+    retries = (_propose(history, space, known) for _ in range(_MOST_RETRIES))
+    return _likely_to_fit(proposed, retries, chance)
+
+
+def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
+    """Not for random draws: whoever asks for them wants them as they fall."""
+    if isinstance(history.sampler, RandomSampler):
+        return None
+    return chance_to_fit(history.get_trials(deepcopy=False), space)
+
+
+def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance) -> Sampled:
+    """The first that is as likely as it need be, else the likeliest; `retries` are made as they are needed."""
+    best, best_chance = proposed, chance(proposed.params)
+    for retry in retries:
+        if best_chance >= _LEAST_CHANCE:
+            break
+        if (retry_chance := chance(retry.params)) > best_chance:
+            best, best_chance = retry, retry_chance
+    return best
+
+
+def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
+    """One point by the study's sampler, in which what is `known` stays as it is."""
+    unborn = _unborn()
+    ahead = snapshot_of(history, unborn)
+    sampler = ahead.sampler
+    sampler.before_trial(ahead, unborn)
+    relative = sampler.sample_relative(ahead, unborn, sampler.infer_relative_search_space(ahead, unborn))
+    for name, domain in space.items():
+        if name in known:
+            value = known[name]
+        elif name in relative and domain._contains(domain.to_internal_repr(relative[name])):
+            value = relative[name]
+        else:
+            value = sampler.sample_independent(ahead, unborn, name, domain)
+        # Noted one by one: a sampler may look at what the trial has so far.
+        unborn.params[name], unborn.distributions[name] = value, domain
+    return Sampled(params=unborn.params, system_attrs=_worth_keeping(unborn.system_attrs))
+
+
+def snapshot_of(study: Study, unborn: FrozenTrial | None = None) -> Study:
+    """The study for the length of one decision: its history is read at most once, and only when asked for."""
+    view = copy.copy(study)
+    view._storage = cast(BaseStorage, Snapshot(study, unborn))
+    return view
+
+
+class Snapshot:
+    """A study's storage that reads the history once and keeps an unborn trial's attributes to itself.
+
+    Everything else goes to the real storage: pruners, for one, note the rungs that a living trial has reached.
+    """
+
+    def __init__(self, study: Study, unborn: FrozenTrial | None) -> None:
+        self._storage = study._storage
+        self._study_id = study._study_id
+        self._unborn = unborn
+        self._trials: list[FrozenTrial] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As the storage says it the first time."""
+        if self._trials is None:
+            self._trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Known already; Hyperband asks for it at every decision."""
+        return self._study_id
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """The unborn trial's own, or the storage's."""
+        if self._unborn is not None and trial_id == UNBORN:
+            return dict(self._unborn.system_attrs)
+        return self._storage.get_trial_system_attrs(trial_id)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Kept for the creation of the unborn trial, or written to the storage."""
+        if self._unborn is not None and trial_id == UNBORN:
+            self._unborn.system_attrs[key] = value
+        else:
+            self._storage.set_trial_system_attr(trial_id, key, value)
+
+
+def reseed(sampler: BaseSampler, seed: int) -> None:
+    """Sets every random state in a sampler. Done before each proposal, so none is ever shared across a fork."""
+    for name in ("_rng", "_cma_rng"):
+        if hasattr(sampler, name):
+            getattr(sampler, name).rng.seed(seed)
+    for name in ("_random_sampler", "_independent_sampler"):
+        if hasattr(sampler, name):
+            reseed(getattr(sampler, name), seed)
+
+
+def _only_value(domain: BaseDistribution) -> ParamValue:
+    value: ParamValue = domain.choices[0] if isinstance(domain, CategoricalDistribution) else domain.low  # type: ignore[attr-defined]
+    return value
+
+
+def _unborn() -> FrozenTrial:
+    return FrozenTrial(
+        number=UNBORN,
+        trial_id=UNBORN,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _worth_keeping(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attrs.items() if not key.startswith(_RELATIVE_PARAMS)}

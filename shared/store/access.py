@@ -1,0 +1,88 @@
+"""Access to a database that holds studies: our ledger and Optuna's side of it, opened and closed together.
+
+Knows no addresses by itself: `coordinator.cli.access` and the web UI choose them. Optuna's side is opened at its first
+use: importing it takes longer than all that a command does which reads the ledger alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.studies import Studies, StudyRecord
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.optuna_store import OptunaStore
+    from highnoon.shared.store.optuna_study import OptunaStudy
+
+
+class Access:
+    """Both sides of one database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.database = Database(url)
+        self.studies = Studies(self.database)
+        self._store: OptunaStore | None = None
+        self._opening = Lock()
+
+    @property
+    def store(self) -> OptunaStore:
+        """Optuna's side. Raises ServiceUnavailable, and SchemaMismatch where there are no tables of it."""
+        return self._opened_store(create=False)
+
+    def create(self) -> None:
+        """Makes what tables are missing, and brings older ones up to date. Raises SchemaMismatch for newer ones."""
+        # Optuna's tables first: whoever finds our ledger may count on both.
+        self._opened_store(create=True)
+        self.database.create_schema()
+
+    def study(self, name: str) -> StudyRecord:
+        """The study of that name. Raises UnknownStudy with the nearest one."""
+        record = self.studies.find(name)
+        if record is None:
+            names = [known.name for known in self.studies.all()]
+            raise UnknownStudy(f"no study named {name!r}. {nearest(name, names) or 'There is none yet.'}")
+        return record
+
+    def optuna(self, record: StudyRecord) -> OptunaStudy:
+        """Optuna's side of a study of the ledger."""
+        from highnoon.shared.domain.study import StudySpec
+
+        return self.store.open(StudySpec.from_json(record.spec))
+
+    def traceback(self, record: StudyRecord, trial_number: int) -> str:
+        """What the objective of a failed trial raised; empty when it raised nothing."""
+        from highnoon.shared.store.trial_results import TRACEBACK
+
+        return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
+
+    def close(self) -> None:
+        """Gives all connections back."""
+        if self._store is not None:
+            self._store.close()
+        self.database.close()
+
+    def _opened_store(self, *, create: bool) -> OptunaStore:
+        from highnoon.shared.store.optuna_store import OptunaStore
+
+        with self._opening:
+            if self._store is None:
+                self._store = OptunaStore(self.url, create_schema=create)
+            return self._store
+
+
+@contextmanager
+def opened(url: str, *, create: bool = False) -> Iterator[Access]:
+    """Connections to one database, given back at the end; `create` makes what tables are missing."""
+    access = Access(url)
+    try:
+        if create:
+            access.create()
+        yield access
+    finally:
+        access.close()

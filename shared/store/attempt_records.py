@@ -1,0 +1,45 @@
+"""One row of the history of attempts, as people read it. Owns no statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.engine import RowMapping
+
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import MemoryTrace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt: who made it, when, how it ended, what it used, and what it last wrote.
+
+    Times are epoch seconds of the database's clock. `code` is the digest of the source tree that it ran.
+    """
+
+    ticket_id: int
+    ordinal: int
+    attempt: int
+    host: str
+    pid: int
+    worker_id: str
+    trial_number: int | None
+    started_at: float
+    ended_at: float | None
+    ending: Ending | None
+    cause: str | None
+    message: str | None
+    exit_status: int | None
+    signal: str | None
+    peak_rss_bytes: int | None
+    log_path: str | None
+    log_tail: str | None
+    memory: MemoryTrace | None = None
+    code: str | None = None
+
+
+def attempt_record(row: RowMapping) -> AttemptRecord:
+    """What a row of `hn_attempts`, with its ticket's ordinal, says."""
+    ending = Ending(row["ending"]) if row["ending"] else None
+    memory = MemoryTrace.from_json(row["memory"]) if row["memory"] else None
+    return AttemptRecord(**{**row, "ending": ending, "memory": memory})

@@ -1,0 +1,99 @@
+"""How the attempts of each node ended lately, beside those of other nodes at the same studies. Judges nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from sqlalchemy import Connection, func, select
+
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.schema import attempts, db_now, tickets, workers
+
+LOOK_BACK_S = 86_400.0
+"""What is older says nothing about a node as it is now."""
+
+MOST = 20
+"""Of the newest attempts of each node."""
+
+FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
+"""Endings that the node may be the reason of; a stop for memory has its own remedies."""
+
+_SAYS_NOTHING = (Ending.RELEASED, Ending.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streak:
+    """A node that failed at the newest `length` tickets that it tried; `causes` counts why.
+
+    `others_ended` and `others_failed`: the newest attempts of other nodes at the same studies.
+    """
+
+    worker_id: str
+    length: int
+    causes: Mapping[str, int] = field(default_factory=dict)
+    others_ended: int = 0
+    others_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    ticket_id: int
+    study_id: int
+    ending: Ending
+    cause: str | None
+
+
+class Streaks:
+    """Reads the newest attempts of nodes. Raises ServiceUnavailable when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def of(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
+        """The streak of each of these nodes at these studies, where it has one."""
+        with self._db.transaction() as connection:
+            newest = {worker_id: _newest(connection, worker_id, study_ids) for worker_id in worker_ids}
+        return [streak for worker_id in worker_ids if (streak := _streak(worker_id, newest)) is not None]
+
+
+def _newest(connection: Connection, worker_id: str, study_ids: Collection[int]) -> list[_Ended]:
+    """Of one node, the newest first; of each ticket the newest only, since it may be the ticket that fails."""
+    statement = (
+        select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause)
+        .join(tickets, tickets.c.id == attempts.c.ticket_id)
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(
+            attempts.c.worker_id == worker_id,
+            attempts.c.ended_at > db_now() - LOOK_BACK_S,
+            attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
+            attempts.c.ending.not_in(_SAYS_NOTHING),
+            tickets.c.study_id.in_(study_ids),
+        )
+        .order_by(attempts.c.ended_at.desc())
+        .limit(MOST)
+    )
+    ended: dict[int, _Ended] = {}
+    for row in connection.execute(statement):
+        ended.setdefault(row.ticket_id, _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause))
+    return list(ended.values())
+
+
+def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | None:
+    own = list(takewhile(lambda ended: ended.ending in FAILURES, newest[worker_id]))
+    if not own:
+        return None
+    studies = {ended.study_id for ended in own}
+    others = [
+        ended for other, theirs in newest.items() if other != worker_id for ended in theirs if ended.study_id in studies
+    ]
+    return Streak(
+        worker_id=worker_id,
+        length=len(own),
+        causes=Counter(ended.cause or str(ended.ending) for ended in own),
+        others_ended=len(others),
+        others_failed=sum(ended.ending in FAILURES for ended in others),
+    )

@@ -1,0 +1,149 @@
+"""Presence of workers, and the leader row. Says who is there; grants no right to run anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Integer, cast, insert, or_, select, update
+
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.store.database import Database, IntegrityError
+from highnoon.shared.store.schema import db_now, leader, workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One node's agent as the ledger knows it; `silent_s` is the age of its last sign of life.
+
+    `facts` is what it last said of its machine: memory, cores, GPUs, version.
+    """
+
+    id: str
+    host: str
+    pid: int
+    slots: int
+    queues: tuple[str, ...]
+    state: WorkerState
+    silent_s: float
+    state_reason: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leadership:
+    """The leader row after a bid: whether it is ours, and since which term."""
+
+    mine: bool
+    holder: str
+    term: int
+
+
+class Nodes:
+    """Statements about agents and coordinators."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def enter(self, worker_id: str, *, host: str, pid: int, slots: int, queues: Sequence[str]) -> None:
+        """Registers a node's agent as active. One that is there already has done so, and has not heard the answer."""
+        node = insert(workers).values(
+            id=worker_id,
+            host=host,
+            pid=pid,
+            slots=slots,
+            queues=list(queues),
+            state=WorkerState.ACTIVE,
+            started_at=db_now(),
+            seen_at=db_now(),
+        )
+        with suppress(IntegrityError), self._db.transaction() as connection:
+            connection.execute(node)
+
+    def beat(self, worker_id: str, facts: Mapping[str, Any] | None = None) -> WorkerState | None:
+        """Says "still here" and what the node has now; brings back the state others want it in, None without a row."""
+        said = {} if facts is None else {"facts": dict(facts)}
+        statement = update(workers).where(workers.c.id == worker_id).values(seen_at=db_now(), **said)
+        with self._db.transaction() as connection:
+            state = connection.scalar(statement.returning(workers.c.state))
+        return None if state is None else WorkerState(state)
+
+    def mark(self, worker_id: str, state: WorkerState, reason: str | None = None) -> None:
+        """Sets a worker's state: draining, quarantined, gone, or active again; and why, for people."""
+        statement = update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason)
+        with self._db.transaction() as connection:
+            connection.execute(statement)
+
+    def move(
+        self, worker_id: str, before: Collection[WorkerState], after: WorkerState, reason: str | None = None
+    ) -> bool:
+        """As `mark`, for who must not undo what others did meanwhile: False when it is in none of those states."""
+        of_worker = workers.c.id == worker_id, workers.c.state.in_(before)
+        with self._db.transaction() as connection:
+            moved = connection.execute(update(workers).where(*of_worker).values(state=after, state_reason=reason))
+            return moved.rowcount == 1
+
+    def reinstate(self, worker_id: str) -> bool:
+        """Takes one back from quarantine, with a clean slate; False when it is not in quarantine."""
+        statement = (
+            update(workers)
+            .where(workers.c.id == worker_id, workers.c.state == WorkerState.QUARANTINED)
+            .values(state=WorkerState.ACTIVE, state_reason=None, reinstated_at=db_now())
+        )
+        with self._db.transaction() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def workers(self, *, silent_for_s: float) -> list[Worker]:
+        """The workers that have not left and were seen within `silent_for_s` seconds."""
+        silent = (db_now() - workers.c.seen_at).label("silent_s")
+        statement = select(workers, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
+        with self._db.transaction() as connection:
+            rows = connection.execute(statement.order_by(workers.c.started_at)).mappings().all()
+        return [
+            Worker(
+                id=row["id"],
+                host=row["host"],
+                pid=row["pid"],
+                slots=row["slots"],
+                queues=tuple(row["queues"]),
+                state=WorkerState(row["state"]),
+                silent_s=row["silent_s"],
+                state_reason=row["state_reason"],
+                facts=row["facts"] or {},
+            )
+            for row in rows
+        ]
+
+    def lead(self, holder: str, *, ttl_s: float) -> Leadership:
+        """Bids for the leader row: kept if ours, taken if expired. A courtesy that saves work; never a fence."""
+        bid = (
+            update(leader)
+            .where(leader.c.id == 1, or_(leader.c.holder == holder, leader.c.expires_at < db_now()))
+            .values(holder=holder, term=leader.c.term + cast(leader.c.holder != holder, Integer))
+            .values(expires_at=db_now() + ttl_s)
+            .returning(leader.c.term)
+        )
+        with self._db.transaction() as connection:
+            term = connection.scalar(bid)
+            if term is not None:
+                return Leadership(mine=True, holder=holder, term=term)
+            row = connection.execute(select(leader.c.holder, leader.c.term).where(leader.c.id == 1)).first()
+        if row is not None:
+            return Leadership(mine=False, holder=row.holder, term=row.term)
+        return self._found(holder, ttl_s)
+
+    def _found(self, holder: str, ttl_s: float) -> Leadership:
+        """The very first bid; of two at once one loses and bids again."""
+        try:
+            with self._db.transaction() as connection:
+                connection.execute(insert(leader).values(id=1, holder=holder, term=1, expires_at=db_now() + ttl_s))
+        except IntegrityError:
+            return self.lead(holder, ttl_s=ttl_s)
+        return Leadership(mine=True, holder=holder, term=1)
+
+    def step_down(self, holder: str) -> None:
+        """Lets go of the leader row at once, so that the next coordinator need not wait for its expiry."""
+        with self._db.transaction() as connection:
+            connection.execute(update(leader).where(leader.c.holder == holder).values(expires_at=0.0))

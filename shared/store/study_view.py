@@ -1,0 +1,106 @@
+"""A study as its readers see it, whoever made it: no spec is needed, no sampler built, nothing is written.
+
+For dashboards. A trial that has ended never changes, so that each is translated once, however often it is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.figures import draw
+from highnoon.shared.store.reading import trial_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyEntry:
+    """One line of the catalogue of a database: a study with its trials counted by state."""
+
+    name: str
+    direction: str
+    by_state: Mapping[TrialState, int]
+
+    @property
+    def total(self) -> int:
+        """All trials that it ever had."""
+        return sum(self.by_state.values())
+
+
+class StudyView:
+    """What OptunaStore.view gives. Safe to share between threads."""
+
+    def __init__(self, study: optuna.Study, border: Callable[[], AbstractContextManager[None]]) -> None:
+        self._study = study
+        self._border = border
+        self._ended: dict[int, Trial] = {}
+        self._space: SearchSpace = {}
+        self._lock = Lock()
+
+    @property
+    def direction(self) -> str:
+        """`minimize` or `maximize`."""
+        with self._border():
+            return self._study.direction.name.lower()
+
+    def trials(self) -> list[Trial]:
+        """All trials by number. Raises ServiceUnavailable."""
+        with self._lock, self._border():
+            frozen = self._study.get_trials(deepcopy=False)
+            for trial in frozen[len(self._ended) :] if len(self._ended) <= len(frozen) else frozen:
+                self._note_domains(trial)
+            return [self._translated(trial) for trial in frozen]
+
+    def space(self) -> SearchSpace:
+        """The domains that its trials were drawn from, of those that `trials` has seen; the newest of each name."""
+        return dict(self._space)
+
+    def param_importance(self) -> dict[str, float]:
+        """Shares that add up to 1, largest first (PED-ANOVA); {} below two COMPLETE trials."""
+        with self._lock, self._border():
+            complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+            if len(complete) < 2:
+                return {}
+            return optuna.importance.get_param_importances(self._study)
+
+    def figure(self, kind: str, params: Sequence[str] | None = None) -> Any:
+        """A plotly figure, by its name in `figures.KINDS`; of these parameters where it shows parameters."""
+        with self._lock, self._border():
+            return draw(self._study, kind, params)
+
+    def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
+        known = self._ended.get(frozen.number)
+        if known is not None:
+            return known
+        trial = trial_of(frozen)
+        if frozen.state.is_finished():
+            self._ended[frozen.number] = trial
+        return trial
+
+    def _note_domains(self, frozen: optuna.trial.FrozenTrial) -> None:
+        for name, domain in frozen.distributions.items():
+            param = _param(domain)
+            if param is not None:
+                self._space[name] = param
+
+
+def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:
+    match domain:
+        case FloatDistribution(log=True):
+            return LogUniform(low=domain.low, high=domain.high)
+        case FloatDistribution():
+            return Uniform(low=domain.low, high=domain.high, step=domain.step)
+        case IntDistribution():
+            return Int(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+        case CategoricalDistribution():
+            return Categorical(choices=tuple(domain.choices))
+        case _:
+            return None

@@ -1,0 +1,106 @@
+"""Submission: a StudySpec becomes a study in Optuna and in the ledger, or joins the one of its name.
+
+Optuna's study is made first: dying in between leaves an empty study that the next submission uses. The ledger's
+rows appear in one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.grid import grid
+from highnoon.shared.domain.states import StudyState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.source_tree import CodeDigests, root_of
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.database import IntegrityError
+from highnoon.shared.store.studies import StudyRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a submission did. `trials` counts the study's trials, `added` those that this submission made."""
+
+    record: StudyRecord
+    spec: StudySpec
+    trials: int
+    added: int
+    joined: bool
+    note: str = ""
+
+
+def submit(spec: StudySpec, access: Access) -> Submission:
+    """Submits, joins, or extends to more trials. Raises StudyConflict when the name asks another question."""
+    spec = _with_code(spec)
+    known = access.studies.find(spec.name)
+    if known is not None:
+        return _join(known, spec, access)
+    spec = _with_seed(spec, secrets.randbelow(2**31))
+    trials, note = trials_of(spec)
+    access.store.create_study(spec.name, spec.direction, spec.scoring)
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
+    try:
+        record = access.studies.create(spec.name, spec.to_json(), queue=spec.resources, n_trials=trials)
+    except IntegrityError:
+        return _join(access.studies.get(spec.name), spec, access)
+    return Submission(record=record, spec=spec, trials=trials, added=trials, joined=False, note=note)
+
+
+def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
+    before = StudySpec.from_json(known.spec)
+    different = spec.distinct_from(before)
+    if different:
+        raise StudyConflict(
+            f"study {spec.name!r} exists and has another {' and another '.join(different)}: "
+            "give this one another name, or undo the change"
+        )
+    if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
+        raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
+    if not access.store.exists(spec.name):
+        raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
+    spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
+    trials, note = trials_of(spec)
+    counts = access.studies.counts(known.id)
+    if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
+        return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
+    added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
+    record = access.studies.get(spec.name)
+    if record.state is StudyState.PAUSED:
+        note = f"it is paused: python -m coordinator resume {shlex.quote(spec.name)}"
+    return Submission(record=record, spec=spec, trials=max(counts.total, trials), added=added, joined=True, note=note)
+
+
+def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
+    """Every study has a seed, so that a retry repeats the randomness of the attempt it replaces."""
+    return spec if spec.seed is not None else spec.model_copy(update={"seed": seed})
+
+
+def _with_code(spec: StudySpec) -> StudySpec:
+    """With the digest of its code as it is here, which workers compare theirs with; without where it cannot be seen."""
+    root = root_of(spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
+    return spec.model_copy(update={"code": None if root is None else CodeDigests().of(root)})
+
+
+def _with_bundle(spec: StudySpec, before: StudySpec) -> StudySpec:
+    """A study keeps its bundle until it is given another one: who adds trials need not pack its code again."""
+    if spec.bundle is None and before.bundle is not None:
+        return spec.model_copy(update={"bundle": before.bundle, "code": before.code})
+    return spec if spec.code is not None else spec.model_copy(update={"code": before.code})
+
+
+def trials_of(spec: StudySpec) -> tuple[int, str]:
+    """n_trials, but no more than a grid has points: a point is never tried twice."""
+    if spec.sampler.name != "grid":
+        return spec.n_trials, ""
+    size = len(grid(spec.search_space, spec.sampler.options.get("points")))
+    if spec.n_trials <= size:
+        return spec.n_trials, ""
+    return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

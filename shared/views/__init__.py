@@ -1,0 +1,1 @@
+"""Formats that the command line and the dashboard share. Pure."""

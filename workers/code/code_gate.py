@@ -1,0 +1,98 @@
+"""The code of an attempt, before anything of it is run: where it is, whether it may run here, and which it is.
+
+Asked by the supervisor for every attempt. An answer holds for a while that is long against what it cost to find, so
+that a large source tree does not slow down short trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from highnoon.shared.domain.errors import BundleRefused
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.allow_list import AllowList, exactly
+from highnoon.shared.objective.local_allow_list import patterns_here
+from highnoon.shared.objective.source_tree import CodeDigests, root_of
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.bundles import Bundles
+from highnoon.workers.code.bundle_cache import BundleShelf
+
+_log = logging.getLogger("highnoon.workers.code.code_gate")
+
+_HOLDS = 50
+"""An answer holds so many times as long as it took: looking costs at most a fiftieth of a slot's time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What an attempt runs. `digest` is that of its source tree; with a `refusal` nothing may be run."""
+
+    folder: str | None
+    digest: str | None = None
+    refusal: Outcome | None = None
+
+
+class CodeGate:
+    """One supervisor's judge of code. Runs none of it."""
+
+    def __init__(self, settings: Settings, bundles: Bundles) -> None:
+        self._settings = settings
+        self._shelf = BundleShelf(settings, bundles)
+        self._digests = CodeDigests()
+        self._answers: dict[tuple[str, str | None, str | None], tuple[Code, float]] = {}
+        self._compared: set[tuple[str, str | None, str | None]] = set()
+
+    def pass_or_refuse(self, spec: StudySpec) -> Code:
+        """The code of a study, as it is on this node now. Raises ServiceUnavailable while a bundle cannot be had."""
+        key = (spec.objective, spec.code_dir, spec.bundle)
+        known = self._answers.get(key)
+        if known is None or time.monotonic() >= known[1]:
+            began = time.monotonic()
+            code = self._look(spec)
+            now = time.monotonic()
+            known = self._answers[key] = (code, now + _HOLDS * (now - began))
+        self._compare(spec, known[0])
+        return known[0]
+
+    def _look(self, spec: StudySpec) -> Code:
+        try:
+            folder = self._folder(spec)
+        except BundleRefused as error:
+            return self._refused(spec, "bundle_refused", str(error))
+        reason = self._allow_list(spec, folder).refusal(spec.objective_ref, folder)
+        if reason is not None:
+            return self._refused(spec, "objective_refused", reason)
+        root = root_of(spec.objective_ref, folder)
+        digest = None if root is None else self._digests.of(root)
+        return Code(folder=None if folder is None else str(folder), digest=digest)
+
+    def _folder(self, spec: StudySpec) -> Path | None:
+        if spec.bundle is not None:
+            return self._shelf.folder_of(spec.bundle)
+        return Path(spec.code_dir) if spec.code_dir else None
+
+    def _allow_list(self, spec: StudySpec, folder: Path | None) -> AllowList:
+        """A bundle's signature vouches for all that it holds, and for nothing else."""
+        own = patterns_here(self._settings) or ()
+        if spec.bundle is None or folder is None:
+            return AllowList(patterns=own)
+        return AllowList(patterns=(*own, f"{exactly(str(folder.resolve()))}/*"))
+
+    def _refused(self, spec: StudySpec, cause: str, message: str) -> Code:
+        event(_log, cause, level=logging.WARNING, study=spec.name, objective=spec.objective, reason=message)
+        return Code(folder=None, refusal=Outcome(ending=Ending.FAILED, cause=cause, message=message))
+
+    def _compare(self, spec: StudySpec, code: Code) -> None:
+        """Says once for each study and each pair of digests that other code runs here than was submitted."""
+        pair = (spec.name, spec.code, code.digest)
+        if None in pair or spec.code == code.digest or pair in self._compared:
+            return
+        self._compared.add(pair)
+        told = {"submitted": str(spec.code)[:12], "here": str(code.digest)[:12]}
+        event(_log, "code_differs", level=logging.WARNING, study=spec.name, objective=spec.objective, **told)

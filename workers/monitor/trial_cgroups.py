@@ -1,0 +1,194 @@
+"""A memory cgroup for each attempt, where this node may make one: the kernel keeps the limit and counts its kills.
+
+Below the worker's own group, so that every limit above it still holds:
+
+    version 1    <own>/highnoon-<supervisor>-<its start>            the worker itself stays in <own>
+    version 2    <own>/highnoon-node                                the worker moves here: a group with limits below
+                 <own>/highnoon-<supervisor>-<its start>            it holds no processes itself
+
+Where the file system is read-only, or others share <own> (version 2), there are none, and the watchdog is alone.
+Nothing here raises: a node without groups is a good node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from highnoon.shared.memory.cgroup import CgroupMemory, Cgroups, group_memory
+from highnoon.shared.memory.kernel_files import KernelFiles
+from highnoon.shared.runtime.processes import identify
+
+_NODE = "highnoon-node"
+_TRIAL = re.compile(r"highnoon-(\d+)-(\d+)")
+_EMPTIES_WITHIN_S = 1.0
+"""A killed process leaves its group when the kernel has taken its memory apart."""
+
+
+class TrialGroup:
+    """The group of one attempt. `join` runs in the trial process, everything else in its supervisor."""
+
+    def __init__(self, folder: Path, version: int) -> None:
+        self._folder = folder
+        self._version = version
+
+    @property
+    def procs(self) -> str:
+        """The file into which a process writes 0 to join."""
+        return str(self._folder / "cgroup.procs")
+
+    def memory(self) -> CgroupMemory | None:
+        """What it holds and how many of it the kernel has killed."""
+        return group_memory(str(self._folder), self._version, KernelFiles())
+
+    def holds(self, pid: int) -> bool:
+        """True once that process is in it."""
+        return str(pid) in _lines(self._folder / "cgroup.procs")
+
+    def remove(self) -> bool:
+        """Kills what is left in it; False when it cannot be removed, and is left to the agent."""
+        return _remove(self._folder)
+
+
+class TrialGroups:
+    """Where this node makes the groups of its attempts."""
+
+    def __init__(self, parent: Path, version: int) -> None:
+        self._parent = parent
+        self._version = version
+
+    @classmethod
+    def prepare(cls, root: Path = Path("/")) -> TrialGroups | None:
+        """For the agent, before it starts anything: makes room below the own group, and sees that a group can be made.
+
+        None where this node may not.
+        """
+        own = Cgroups(os.getpid(), KernelFiles(root))
+        if own.leaf is None or (own.version == 2 and not _move_aside(_below(root, own.leaf))):
+            return None
+        groups = cls.find(root)
+        probe = groups.make(1 << 30) if groups else None
+        return groups if probe is not None and probe.remove() else None
+
+    @classmethod
+    def find(cls, root: Path = Path("/")) -> TrialGroups | None:
+        """For a supervisor: the place that the agent has prepared."""
+        own = Cgroups(os.getpid(), KernelFiles(root))
+        if own.leaf is None:
+            return None
+        leaf = _below(root, own.leaf)
+        if own.version == 1:
+            # Without hierarchy the limits above would not hold for the groups below.
+            inherits = _lines(leaf / "memory.use_hierarchy") != ["0"]
+            return cls(leaf, 1) if inherits else None
+        return cls(leaf.parent, 2) if leaf.name == _NODE else None
+
+    def make(self, limit_bytes: int) -> TrialGroup | None:
+        """The group of this process's next attempt; None when the kernel refuses."""
+        me = identify(os.getpid())
+        folder = self._parent / f"highnoon-{me.pid}-{me.started_ticks}" if me else None
+        if folder is None or not (not folder.exists() or _remove(folder)):
+            return None
+        try:
+            folder.mkdir()
+            for name, value, is_needed in self._settings(limit_bytes):
+                _write(folder / name, value, is_needed=is_needed)
+        except OSError:
+            _remove(folder)
+            return None
+        return TrialGroup(folder, self._version)
+
+    def sweep(self) -> int:
+        """Removes the groups of supervisors that are dead, with what still runs in them; how many there were."""
+        try:
+            folders = [folder for folder in self._parent.iterdir() if _is_orphaned(folder.name)]
+        except OSError:
+            return 0
+        return sum(_remove(folder) for folder in folders)
+
+    def _settings(self, limit_bytes: int) -> list[tuple[str, str, bool]]:
+        """Swap is part of the limit where it can be (version 1), else not to be had: it only delays the end."""
+        if self._version == 1:
+            return [
+                ("memory.limit_in_bytes", str(limit_bytes), True),
+                ("memory.memsw.limit_in_bytes", str(limit_bytes), False),
+            ]
+        return [
+            ("memory.max", str(limit_bytes), True),
+            ("memory.swap.max", "0", False),
+            ("memory.oom.group", "1", False),
+        ]
+
+
+def _below(root: Path, folder: str) -> Path:
+    return root / folder.lstrip("/")
+
+
+def _move_aside(own: Path) -> bool:
+    """Version 2: this process leaves `own`, which may then have groups with limits. False when it may not."""
+    if own.name == _NODE:
+        return True
+    aside = own / _NODE
+    try:
+        aside.mkdir(exist_ok=True)
+        _write(aside / "cgroup.procs", str(os.getpid()))
+    except OSError:
+        return False
+    try:
+        _write(own / "cgroup.subtree_control", "+memory")
+    except OSError:  # others live in `own`: they are not ours to move
+        with contextlib.suppress(OSError):
+            _write(own / "cgroup.procs", str(os.getpid()))
+            aside.rmdir()
+        return False
+    return True
+
+
+def _is_orphaned(name: str) -> bool:
+    found = _TRIAL.fullmatch(name)
+    if found is None:
+        return False
+    owner = identify(int(found[1]))
+    return owner is None or owner.started_ticks != int(found[2])
+
+
+def _remove(folder: Path) -> bool:
+    deadline = time.monotonic() + _EMPTIES_WITHIN_S
+    while True:
+        for line in _lines(folder / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+                os.kill(int(line), signal.SIGKILL)
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        else:
+            return True
+
+
+def _write(path: Path, value: str, *, is_needed: bool = True) -> None:
+    try:
+        # Not write_text: that would make a file where the kernel has none.
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if is_needed:
+            raise
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

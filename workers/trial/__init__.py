@@ -1,0 +1,1 @@
+"""The trial process: started, connected by a pipe, its output kept, its checkpoints stored."""

@@ -1,0 +1,151 @@
+"""The fork server of a slot: a still copy of its supervisor, which forks the trials.
+
+A process that forks pays for it afterwards: all its memory is write-protected, and its own work then copies page after
+page. A supervisor works a lot between two trials, so it forks once, before it has any connection, and from then on
+that copy forks for it. It inherits the warm imports, touches next to nothing, and holds no connection.
+
+Trials are the server's children, so it is asked how they ended. It dies with its supervisor, and its trials with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import NoReturn
+
+from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.workers import kernel
+from highnoon.workers.trial.process import run_forked
+
+_FORK, _WAIT = b"F", b"W"
+_WAIT_ORDER = struct.Struct("=ci")
+_PID = struct.Struct("=i")
+"""The new process; below 0 the number of the error, as system calls have it."""
+_END = struct.Struct("=iq")
+"""Wait status, and peak memory in bytes."""
+_MOST_BYTES = 64
+
+
+class ForkServer:
+    """The supervisor's end of one server.
+
+    Make it before threads, connections and TensorFlow's runtime: every trial inherits what this process holds then.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def is_ready(self) -> bool:
+        """True when it can fork. A server that died is started anew, unless a fork of this process could hang now."""
+        if self._is_alive():
+            return True
+        self._socket.close()
+        if not fork_is_safe():
+            return False
+        self._start()
+        return True
+
+    def fork(self, end: socket.socket, output: int) -> int:
+        """A new trial process with this end of its pipe and this descriptor for what it prints. Raises OSError."""
+        (pid,) = _PID.unpack(self._ask(_FORK, end.fileno(), output))
+        if pid < 0:
+            raise OSError(-pid, f"no process for the trial: {os.strerror(-pid)}")
+        return int(pid)
+
+    def wait(self, pid: int) -> tuple[int, int] | None:
+        """Wait status and peak memory (bytes) of a trial that has ended; None if the server died, and it with it."""
+        try:
+            status, peak_rss_bytes = _END.unpack(self._ask(_WAIT_ORDER.pack(_WAIT, pid)))
+        except ConnectionError:
+            return None
+        return status, peak_rss_bytes
+
+    def close(self) -> None:
+        """Ends the server and whatever it has forked."""
+        self._socket.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def _is_alive(self) -> bool:
+        try:
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
+            return False
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        supervisor = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _serve(theirs, supervisor)
+        theirs.close()
+
+    def _ask(self, order: bytes, *descriptors: int) -> bytes:
+        socket.send_fds(self._socket, [order], list(descriptors))
+        answer = self._socket.recv(_MOST_BYTES)
+        if not answer:
+            raise ConnectionResetError("the fork server is gone")
+        return answer
+
+
+def fork_is_safe() -> bool:
+    """False once this process has more than its one thread or a started TensorFlow: a forked child could hang."""
+    return kernel.thread_count() == 1 and not tensorflow_has_run()
+
+
+def tensorflow_has_run() -> bool:
+    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(eager, "_context", None)
+    return context is not None and getattr(context, "_context_handle", None) is not None
+
+
+def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
+    """The server, to its end."""
+    try:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() == supervisor:
+            # Whoever signals every process of the node means the agent; this one ends with its supervisor.
+            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(signum, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            kernel.release_inherited(keep=(orders.fileno(),))
+            # Frozen objects are left alone by the collectors of all trials, so their pages stay shared.
+            gc.freeze()
+            while _obey(orders):
+                continue
+    finally:
+        os._exit(0)
+
+
+def _obey(orders: socket.socket) -> bool:
+    """One order; False at the end of the supervisor."""
+    order, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 2)
+    if not order:
+        return False
+    if order == _FORK:
+        end, output = descriptors
+        orders.send(_PID.pack(_forked(end, output)))
+        os.close(end)
+        os.close(output)
+    else:
+        _, pid = _WAIT_ORDER.unpack(order)
+        _, status, usage = os.wait4(pid, 0)
+        orders.send(_END.pack(status, usage.ru_maxrss * 1024))
+    return True
+
+
+def _forked(end: int, output: int) -> int:
+    server = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return -(error.errno or 1)
+    if pid == 0:
+        run_forked(socket.socket(fileno=end), output, server)
+    return pid

@@ -1,0 +1,152 @@
+"""The private pipe between a trial process and its supervisor: one JSON object per line, versioned.
+
+    trial -> supervisor   {"event": "hello", "version": 1}
+                          {"event": "params", "total": 1200, "active": null}
+                          {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
+                          {"event": "ask", "id": 1, "question": "should_prune"}
+                          {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
+    supervisor -> trial   {"event": "assignment", ...}          (the first line, but for isolation "none")
+                          {"event": "answer", "id": 1, "answer": true}
+                          {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
+                          {"event": "cancel"}                   (raises TrialCancelled)
+
+A process killed in the middle of a line leaves a torn line, and a torn line is no event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import threading
+from typing import Any
+
+from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
+from highnoon.shared.domain.trial import Outcome, ParamCount, Report
+
+PIPE_VERSION = 1
+
+Event = dict[str, Any]
+
+
+class Pipe:
+    """One end. Sends whole lines, receives whole lines; `closed` is set when the other end is gone."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._buffer = b""
+        self.closed = False
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._socket.fileno()
+
+    def send(self, event: Event) -> None:
+        """Blocks while the other end does not read; a gone other end is noted, not raised."""
+        try:
+            self._socket.sendall(json.dumps(event).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.closed = True
+
+    def send_nowait(self, event: Event) -> None:
+        """As `send`, but drops the event when the other end's buffer is full: it does not listen anyway."""
+        line = json.dumps(event).encode() + b"\n"
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            self._socket.send(line, socket.MSG_DONTWAIT)
+
+    def receive(self, timeout_s: float | None) -> list[Event]:
+        """The whole lines that have come, after waiting at most `timeout_s` (None: for ever) for the first."""
+        while not self.closed:
+            if not select.select([self._socket], [], [], timeout_s)[0]:
+                return []
+            try:
+                chunk = self._socket.recv(65536)
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk:
+                self.closed = True
+                break
+            *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+            if lines:
+                return [json.loads(line) for line in lines]
+        return []
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        self._socket.close()
+
+
+class PipeChannel:
+    """The trial's end as a `shared.objective.trial_context.Channel`. Safe to call from any thread of the trial."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._questions = 0
+        self._interruption: Event | None = None
+        self._interrupted = False
+
+    def hello(self) -> None:
+        """The first line of every trial process."""
+        self._pipe.send({"event": "hello", "version": PIPE_VERSION})
+
+    def report(self, value: float, step: int) -> None:
+        """Sends and does not wait: training never waits for the database."""
+        self._tell({"event": "report", "step": step, "value": value})
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Sends at once: of a trial that is killed, its supervisor still knows the size."""
+        self._tell({"event": "params", "total": total, "active": active})
+
+    def should_prune(self) -> bool:
+        """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
+        with self._lock:
+            self._questions += 1
+            self._pipe.send({"event": "ask", "id": self._questions, "question": "should_prune"})
+            answer = self._await_answer(self._questions)
+        self._raise_interruption()
+        return answer
+
+    def result(self, outcome: Outcome) -> None:
+        """The last line."""
+        with self._lock:
+            self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self._pipe.send(event)
+            self._note(self._pipe.receive(0.0))
+        self._raise_interruption()
+
+    def _await_answer(self, question: int) -> bool:
+        while not self._pipe.closed:
+            events = self._pipe.receive(None)
+            self._note(events)
+            for event in events:
+                if event["event"] == "answer" and event["id"] == question:
+                    return bool(event["answer"])
+        return False
+
+    def _note(self, events: list[Event]) -> None:
+        for event in events:
+            if event["event"] in ("stop", "cancel"):
+                self._interruption = event
+
+    def _raise_interruption(self) -> None:
+        if self._interruption is None:
+            return
+        self._interrupted = True
+        if self._interruption["event"] == "cancel":
+            raise TrialCancelled("cancelled by a person")
+        raise TrialStopped(self._interruption["reason"])
+
+
+def report_of(event: Event) -> Report:
+    """The Report in a `report` event."""
+    return Report(step=event["step"], value=event["value"])
+
+
+def count_of(event: Event) -> ParamCount:
+    """The ParamCount in a `params` event."""
+    return ParamCount(total=event["total"], active=event["active"])

@@ -1,0 +1,201 @@
+"""The trial process: user code, a pipe to its supervisor, and nothing else.
+
+Holds no database or broker connection and no credential. Entered by a fork (`run_forked`), by a new interpreter
+(`spawned`), both of which are given their assignment as the pipe's first line, or, with isolation "none", by a thread
+of the supervisor (`perform`).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from highnoon.shared.domain.errors import ObjectiveError
+from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.objective.attempt import UNSCORED, run_attempt
+from highnoon.shared.objective.reference import load
+from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.workers import kernel
+from highnoon.workers.trial.pipe import Pipe, PipeChannel
+
+_RESULT_SENT = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """All that a trial process is told. JSON-able, and free of secrets."""
+
+    study: str
+    ticket: int
+    attempt: int
+    trial_number: int
+    objective: str
+    code_dir: str | None
+    params: Params
+    seed: int
+    work_dir: str
+    checkpoint_dir: str
+    scoring: Scoring = UNSCORED
+    memory: MemoryWishes = NO_WISHES
+    cgroup: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Assignment:
+        """The inverse of `to_json`. Raises TypeError for what another version wrote."""
+        return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
+
+
+def trial_seed(study_seed: int, ordinal: int) -> int:
+    """The 32-bit seed of a ticket: the same for every attempt at it, so that a retry repeats the randomness."""
+    digest = hashlib.blake2b(f"{study_seed}:{ordinal}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def run_forked(end: socket.socket, output: int, parent: int) -> NoReturn:
+    """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time."""
+    _lead_a_life(end, output, parent, forked=True)
+
+
+def spawned(descriptor: int, parent: int) -> NoReturn:
+    """The main function of a new interpreter (isolation "spawn")."""
+    _lead_a_life(socket.socket(fileno=descriptor), None, parent, forked=False)
+
+
+def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked: bool) -> NoReturn:
+    exit_code = 70
+    try:
+        _cut_ties(parent, output)
+        if forked:
+            kernel.release_inherited(keep=(end.fileno(),))
+            _lift_daemon_flag()
+        pipe = Pipe(end)
+        assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
+        if assignment.cgroup is not None:
+            kernel.join_cgroup(assignment.cgroup)
+        _settle_in(assignment)
+        channel = PipeChannel(pipe)
+        channel.hello()
+        channel.result(perform(assignment, channel))
+        exit_code = _RESULT_SENT
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(exit_code)
+
+
+def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
+    """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
+    _seed_python(assignment.seed)
+    try:
+        objective = load(
+            ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
+        )
+    except ObjectiveError as error:
+        return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
+    _seed_libraries(assignment.seed)
+    return run_attempt(
+        objective,
+        assignment.params,
+        channel,
+        assignment.scoring,
+        memory=assignment.memory,
+        checkpoints=Path(assignment.checkpoint_dir),
+    )
+
+
+def _cut_ties(parent: int, output: int | None) -> None:
+    """Cuts every tie to the supervisor but the pipe, and ties this process's life to its parent's."""
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(_RESULT_SENT)
+    kernel.restore_signals()
+    if output is not None:
+        os.setsid()
+        _redirect(output)
+    kernel.prefer_as_oom_victim()
+
+
+def _redirect(output: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _settle_in(assignment: Assignment) -> None:
+    scratch = Path(assignment.work_dir, "tmp")
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.chdir(assignment.work_dir)
+    os.environ.update(
+        HIGHNOON_STUDY=assignment.study,
+        HIGHNOON_TICKET=str(assignment.ticket),
+        HIGHNOON_ATTEMPT=str(assignment.attempt),
+        HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
+        TMPDIR=str(scratch),
+    )
+    tempfile.tempdir = None
+
+
+def _lift_daemon_flag() -> None:
+    """billiard makes its children daemonic, and a daemon may have no children: data loaders need them."""
+    import multiprocessing
+
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False
+    sys.exit = _system_exit
+
+
+def _system_exit(status: object = None, /) -> NoReturn:
+    """Python's own `sys.exit`, which billiard replaces in its children."""
+    raise SystemExit(status)
+
+
+def _seed_python(seed: int) -> None:
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+
+
+def _seed_libraries(seed: int) -> None:
+    """After the objective's imports, for the libraries that it brought. By name: workers never import TensorFlow."""
+    _seed_python(seed)
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(seed)
+
+
+def _cause_of(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error.__cause__))[-8000:] if error.__cause__ is not None else ""
+
+
+def _leave(exit_code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    gc.disable()
+    os._exit(exit_code)

@@ -12,7 +12,7 @@ from pathlib import Path
 TRACEBACK_LIMIT = 8_192
 """Longest traceback that is kept, in characters: it goes into a database row and onto a page."""
 
-_OUR_FRAMES = f"{Path(__file__).parent}{os.sep}"
+_OUR_FRAMES = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def user_traceback(error: BaseException) -> str:

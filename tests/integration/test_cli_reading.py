@@ -78,7 +78,7 @@ def numbers(answer: Answer) -> list[int]:
 def test_what_the_ledger_alone_knows_is_told_without_optuna(call: Call, tmp_path: Path) -> None:
     commands = ["list", "status digits", "workers", "logs digits 0", "pause new", "resume new"]
     code = (
-        "import sys; from coordinator.cli import app; from typer.testing import CliRunner;"
+        "import sys; from highnoon.coordinator.cli.main import app; from typer.testing import CliRunner;"
         f"answers = [CliRunner().invoke(app, words.split()) for words in {commands}];"
         "print([answer.exit_code for answer in answers], 'sqlalchemy' in sys.modules, 'optuna' in sys.modules)"
     )

@@ -156,7 +156,7 @@ def test_the_self_test_says_how_a_fork_fails(operation: Callable[[], None], flaw
 def test_a_real_gpu_survives_the_fork_of_a_warm_pool() -> None:
     uuid = Gpus().devices()[0].uuid
     script = (
-        "import tensorflow; from workers.gpu_check import flaw_of_forks, uses_gpu; "
+        "import tensorflow; from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu; "
         f"print('flaw:', flaw_of_forks(lambda: uses_gpu({uuid!r})))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, check=True)

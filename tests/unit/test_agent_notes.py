@@ -30,7 +30,7 @@ def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: Slot
 def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotNotes, tmp_path: Path) -> None:
     # Given a supervisor that dies in the middle of an attempt
     dies = (
-        "import os; from pathlib import Path; from workers.slot import SlotNotes\n"
+        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotNotes\n"
         f"notes = SlotNotes(Path({str(tmp_path / 'slots')!r}))\n"
         "with notes.at_work('digits', 17):\n"
         "    notes.add_attempt(2); notes.add_trial(4711); os._exit(1)\n"

@@ -16,7 +16,7 @@ SLOW = ("optuna", "sqlalchemy", "plotly", "pydantic", "redis", "numpy")
 
 def test_help_imports_nothing_slow() -> None:
     code = (
-        "import sys; from coordinator.cli import app; from typer.testing import CliRunner;"
+        "import sys; from highnoon.coordinator.cli.main import app; from typer.testing import CliRunner;"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
         f"print(*[name for name in {SLOW} if name in sys.modules])"
     )

@@ -12,7 +12,7 @@ from highnoon.workers.node_lock import resident, sweep_deserted
 def test_the_folder_of_a_living_agent_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:
     # Given the folder of an agent that was killed, and that of another which lives
     dies = (
-        "import os; from pathlib import Path; from workers.residence import resident\n"
+        "import os; from pathlib import Path; from highnoon.workers.node_lock import resident\n"
         f"with resident(Path({str(tmp_path / 'dead')!r})):\n"
         "    Path('note').write_text('17'); os._exit(1)\n"
     )

@@ -406,7 +406,8 @@ def test_the_duration_is_measured() -> None:
 
 
 def test_the_core_imports_neither_optuna_nor_numpy() -> None:
-    program = "import sys, highnoon.shared.objective.attempt; print([m for m in ('optuna', 'numpy', 'sqlalchemy') if m in sys.modules])"
+    loaded_names = "[m for m in ('optuna', 'numpy', 'sqlalchemy') if m in sys.modules]"
+    program = f"import sys, highnoon.shared.objective.attempt; print({loaded_names})"
 
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

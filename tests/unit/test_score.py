@@ -169,7 +169,8 @@ def test_the_unit_of_the_loss_does_not_change_the_order(
 
 
 def test_the_score_needs_nothing_but_python() -> None:
-    program = "import sys, highnoon.shared.domain.score, highnoon.shared.domain.pareto; print({'numpy', 'optuna', 'pydantic'} & sys.modules.keys())"
+    modules = "highnoon.shared.domain.score, highnoon.shared.domain.pareto"
+    program = f"import sys, {modules}; print({{'numpy', 'optuna', 'pydantic'}} & sys.modules.keys())"
 
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

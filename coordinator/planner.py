@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from highnoon.coordinator.quarantine import Quarantine, quarantined
-from highnoon.shared.domain.states import TOLD_AS, Ending, StudyState, TicketState, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState, TrialState
 from highnoon.shared.store.control import QueuedTicket, SettledTicket, TicketLoad
 from highnoon.shared.store.node_failures import Streak
 from highnoon.shared.store.optuna_trials import OwnedTrial
@@ -191,14 +191,14 @@ def _limit_met(load: TicketLoad, snapshot: Snapshot) -> str | None:
         return "target_value"
     most = spec.get("max_failures_in_a_row")
     recent = snapshot.recent_endings.get(study_id, ())[:most]
-    if most is not None and len(recent) == most and all(TOLD_AS[ending] is TrialState.FAIL for ending in recent):
+    if most is not None and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         return "failures_in_a_row"
     return None
 
 
 def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
     """Only when no Optuna trial of it is left RUNNING: whoever sees it finished may read all of it."""
-    open_states = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
+    open_states = (TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING, TicketState.SETTLED)
     with_orphans = {orphan.study_id for orphan in snapshot.orphans}
     for load in snapshot.loads:
         if _count(load, *open_states) or load.study.id in with_orphans:
@@ -268,7 +268,7 @@ def _count(load: TicketLoad, *states: TicketState) -> int:
 
 
 def _leased(snapshot: Snapshot, resource: str) -> int:
-    return sum(_count(load, TicketState.LEASED) for load in snapshot.loads if load.study.queue == resource)
+    return sum(_count(load, TicketState.RUNNING) for load in snapshot.loads if load.study.queue == resource)
 
 
 def _queued(snapshot: Snapshot, resource: str) -> int:

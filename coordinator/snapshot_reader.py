@@ -27,7 +27,7 @@ from highnoon.shared.store.studies import Studies
 
 _log = logging.getLogger("highnoon.coordinator.snapshot_reader")
 
-_OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
+_OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING, TicketState.SETTLED)
 _PRESENCE_MISSES = 4
 """A worker that missed so many beats has no slots to count on."""
 

@@ -205,7 +205,7 @@ class Supervisor:
         disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
         self._telemetry.decided(outcome, disposition)
         checkpoints = self._checkpoints(lease)
-        if disposition is Disposition.SETTLE:
+        if disposition is Disposition.CLOSE:
             with self._telemetry.step("settle"):
                 self._persistently(lambda: self._leases.settle(lease, outcome))
             checkpoints.remove()

@@ -81,7 +81,7 @@ class Control:
     def expired(self) -> list[tuple[int, int]]:
         """(ticket, attempt) of leases that ran out by the database's clock."""
         statement = select(tickets.c.id, tickets.c.attempt).where(
-            tickets.c.state == TicketState.LEASED, tickets.c.lease_expires_at < db_now()
+            tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now()
         )
         with self._db.transaction() as connection:
             return [(row.id, row.attempt) for row in connection.execute(statement)]
@@ -167,7 +167,7 @@ class Control:
 
     def finish(self, study_id: int, *, state: StudyState, reason: str) -> bool:
         """Closes the study if none of its tickets is open; False when one is."""
-        open_states = [TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED]
+        open_states = [TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING, TicketState.SETTLED]
         none_open = ~exists().where(tickets.c.study_id == study_id, tickets.c.state.in_(open_states))
         statement = (
             update(studies)
@@ -217,7 +217,7 @@ class Control:
         statement = (
             select(tickets.c.id, tickets.c.attempt, attempts.c.trial_number)
             .join(attempts, and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt))
-            .where(tickets.c.state.in_([TicketState.LEASED, TicketState.SETTLED]), chosen)
+            .where(tickets.c.state.in_([TicketState.RUNNING, TicketState.SETTLED]), chosen)
         )
         with self._db.transaction() as connection:
             return {(row.id, row.attempt): row.trial_number for row in connection.execute(statement)}

@@ -48,7 +48,7 @@ def states_of(books: Books, name: str) -> dict[TicketState, int]:
 
 
 def wait_until_running(books: Books, name: str, count: int) -> None:
-    eventually(lambda: states_of(books, name).get(TicketState.LEASED, 0) == count, 60, what=f"{count} trials run")
+    eventually(lambda: states_of(books, name).get(TicketState.RUNNING, 0) == count, 60, what=f"{count} trials run")
 
 
 def submitted_patiently(cluster: Cluster, books: Books, name: str, n_trials: int = 6, **keys: Any) -> None:

@@ -31,7 +31,7 @@ RULES = Rules(lease_s=30.0, tell_grace_s=10.0, redispatch_s=60.0, dispatch_buffe
 W, Q, L, S, C = (
     TicketState.WAITING,
     TicketState.QUEUED,
-    TicketState.LEASED,
+    TicketState.RUNNING,
     TicketState.SETTLED,
     TicketState.CLOSED,
 )

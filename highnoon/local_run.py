@@ -21,7 +21,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import Asked
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 
 logger = logging.getLogger("highnoon")
 
@@ -40,7 +40,7 @@ def run_trials(
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
         try:
-            asked = persistently(lambda: study.ask(ordinal=next_ordinal(), owner=None), logger)
+            asked = retry_until_available(lambda: study.ask(ordinal=next_ordinal(), owner=None), logger)
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
@@ -53,7 +53,7 @@ def run_trials(
 
 
 def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], asked: Asked) -> bool:
-    ended = persistently(study.ended, logger)
+    ended = retry_until_available(study.ended, logger)
     trial = next(trial for trial in reversed(ended) if trial.number == asked.number)
     return call_back(study.optuna_study, callbacks, trial)
 
@@ -65,8 +65,8 @@ def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: Stu
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
         study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
         raise
-    persistently(channel.send, logger)
-    persistently(lambda: study.tell(asked.trial_id, outcome), logger)
+    retry_until_available(channel.send, logger)
+    retry_until_available(lambda: study.tell(asked.trial_id, outcome), logger)
     return outcome
 
 

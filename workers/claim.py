@@ -17,7 +17,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.leases import Holder, Leases
 from highnoon.shared.store.memory_peaks import Peaks
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotNotes
@@ -50,7 +50,7 @@ class Claiming:
         if admitted is None:
             self.decline(message, delay_s=0.0 if is_draining() else _PUT_OFF_S)
             return None
-        lease = persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
+        lease = retry_until_available(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
         return lease and replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
 
     def decline(self, message: RunTrial, *, delay_s: float = _PUT_OFF_S) -> None:

@@ -22,6 +22,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.leases import Holder, Leases
@@ -68,6 +69,7 @@ class Supervisor:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
+        declare_only_our_code()
         self._node = node
         self._forks = forks
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())

@@ -21,7 +21,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 
 logger = logging.getLogger("highnoon")
 
@@ -40,7 +40,7 @@ def run_trials(
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
         try:
-            started = persistently(lambda: study.start_trial(ordinal=next_ordinal()), logger)
+            started = retry_until_available(lambda: study.start_trial(ordinal=next_ordinal()), logger)
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
@@ -53,7 +53,7 @@ def run_trials(
 
 
 def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: StartedTrial) -> bool:
-    ended = persistently(study.ended, logger)
+    ended = retry_until_available(study.ended, logger)
     trial = next(trial for trial in reversed(ended) if trial.number == started.number)
     return call_back(study.optuna_study, callbacks, trial)
 
@@ -63,10 +63,11 @@ def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, 
     try:
         outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
-        study.finish_trial(started.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
+        interrupted = Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C")
+        study.finish_trial(started.trial_id, interrupted)
         raise
-    persistently(channel.send, logger)
-    persistently(lambda: study.finish_trial(started.trial_id, outcome), logger)
+    retry_until_available(channel.send, logger)
+    retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger)
     return outcome
 
 

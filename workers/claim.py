@@ -17,7 +17,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.leases import Holder, Leases
 from highnoon.shared.store.memory_peaks import Peaks
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotNotes
@@ -50,13 +50,13 @@ class Claiming:
         if admitted is None:
             self.decline(message, delay_s=0.0 if is_draining() else _PUT_OFF_S)
             return None
-        lease = persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
+        lease = retry_until_available(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
         return lease and replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
 
     def decline(self, message: RunTrial, *, delay_s: float = _PUT_OFF_S) -> None:
         """Its ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
         try:
             self._leases.decline(message.ticket, delay_s=delay_s)
-            self._broker.ring()
+            self._broker.notify()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)

@@ -22,6 +22,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.leases import Holder, Leases
@@ -29,7 +30,7 @@ from highnoon.shared.store.losses import Losses
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import Asked, Owner
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.claim import Claiming
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.resources import Places
@@ -68,6 +69,7 @@ class Supervisor:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
+        declare_only_our_code()
         self._node = node
         self._forks = forks
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
@@ -100,7 +102,7 @@ class Supervisor:
                 return
             self._notes.add_attempt(lease.attempt)
             self._attempt(lease)
-        self._broker.ring()
+        self._broker.notify()
         if self._haunted:
             self._event("abandoned_thread", lease, level=logging.ERROR)
             os._exit(_EXIT_ABANDONED)
@@ -108,7 +110,7 @@ class Supervisor:
     def _attempt(self, lease: Lease) -> None:
         try:
             study = self._study(lease)
-            code = self._persistently(lambda: self._code.pass_or_refuse(study.spec))
+            code = self._retry_until_available(lambda: self._code.pass_or_refuse(study.spec))
             with self._telemetry.step("ask"):
                 trial = self._ask(study, lease, code)
             outcome = code.refusal or self._run(study, lease, trial, code)
@@ -134,7 +136,7 @@ class Supervisor:
         if known is not None and known.written == lease.spec:
             return known
         spec = StudySpec.from_json(lease.spec)
-        optuna = self._persistently(lambda: self._store.open(spec))
+        optuna = self._retry_until_available(lambda: self._store.open(spec))
         study = OpenStudy(written=lease.spec, spec=spec, optuna=optuna)
         self._open[lease.study_id] = study
         return study
@@ -144,13 +146,13 @@ class Supervisor:
         owner = Owner(ticket=lease.ticket_id, attempt=lease.attempt)
         before = lease.before
         if before is not None:
-            trial = self._persistently(
+            trial = self._retry_until_available(
                 lambda: study.optuna.ask_again(params=before.params, owner=owner, failed_trial=before.trial_number)
             )
         else:
-            trial = self._persistently(lambda: study.optuna.ask(ordinal=lease.ordinal, owner=owner))
+            trial = self._retry_until_available(lambda: study.optuna.ask(ordinal=lease.ordinal, owner=owner))
         log_path = self._node.log_path(study.spec.name, trial.number)
-        self._persistently(
+        self._retry_until_available(
             lambda: self._leases.bind(
                 lease,
                 trial_id=trial.trial_id,
@@ -186,7 +188,7 @@ class Supervisor:
                 self._notes.add_trial(running.pid)
                 duties.attend(running)
                 outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
-                self._persistently(duties.write_reports)
+                self._retry_until_available(duties.write_reports)
                 return self._excused(outcome)
             finally:
                 running.clean_up()
@@ -207,7 +209,7 @@ class Supervisor:
         checkpoints = self._checkpoints(lease)
         if disposition is Disposition.CLOSE:
             with self._telemetry.step("settle"):
-                self._persistently(lambda: self._leases.settle(lease, outcome))
+                self._retry_until_available(lambda: self._leases.settle(lease, outcome))
             checkpoints.remove()
             self._log_outcome(lease, trial, outcome)
             self._tell(study, lease, trial, outcome)
@@ -215,7 +217,7 @@ class Supervisor:
         charge = disposition is Disposition.RETRY
         checkpoints.leave()
         delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
-        self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
+        self._retry_until_available(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
         self._log_outcome(lease, trial, outcome)
         self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
 
@@ -259,8 +261,8 @@ class Supervisor:
             lambda: self._losses.lose(lease.ticket_id, lease.attempt, message=message, only_expired=False), lease
         )
 
-    def _persistently(self, step: Callable[[], T]) -> T:
-        return persistently(step, _log)
+    def _retry_until_available(self, step: Callable[[], T]) -> T:
+        return retry_until_available(step, _log)
 
     def _quietly(self, step: Callable[[], object], lease: Lease) -> bool:
         """For what the coordinator repeats anyway: tried once, and an outage is only noted."""

@@ -101,4 +101,7 @@ OPTUNA_STATE: dict[Ending, TrialState] = {
 
 def known_ending(stored: str | None) -> Ending | None:
     """The ending in a stored row; None before there is one, and for an ending that a newer version wrote."""
-    return Ending(stored) if stored in Ending.__members__.values() else None
+    try:
+        return None if stored is None else Ending(stored)
+    except ValueError:
+        return None

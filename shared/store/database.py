@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, create_engine, insert, inspect, select, text, update
+from sqlalchemy import Connection, Engine, TextClause, create_engine, insert, inspect, make_url, select, text, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from highnoon.shared.domain.errors import LeaseLost, SchemaMismatch, ServiceUnavailable
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.store.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.schema import SCHEMA_VERSION, meta, metadata
 from highnoon.shared.store.upgrades import upgrade_rows, upgrade_tables
@@ -30,6 +30,9 @@ READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
 
+_UPGRADE_S = 1800.0
+"""For a table of many millions of rows that a new version alters."""
+
 _LEASE_LOST = "HN001"
 """As `functions.sql` raises it."""
 
@@ -37,9 +40,10 @@ _LEASE_LOST = "HN001"
 class Database:
     """One process's way to the ledger."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
         self.url = normalise(url)
-        self.engine = _engine(self.url)
+        self.engine = _engine(self.url, statement_s)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -60,6 +64,7 @@ class Database:
     def create_schema(self) -> None:
         """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
         with self.transaction() as connection:
+            allow_longer(connection, _UPGRADE_S)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             found = _version(connection)
             if found is None or found <= SCHEMA_VERSION:
@@ -141,16 +146,17 @@ def _install_functions(connection: Connection) -> None:
     connection.exec_driver_sql(script, execution_options={"no_parameters": True})
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, statement_s: float) -> Engine:
+    options = str(make_url(url).query.get("options", ""))
     engine = create_engine(
         url,
         # Made when they are needed, and kept: each new one is a new process of the server.
         pool_size=5,
         max_overflow=0,
         pool_recycle=1800,
-        connect_args=postgres_arguments(READ_COMMITTED),
+        connect_args=postgres_arguments(f"{options} {READ_COMMITTED}", statement_s=statement_s),
     )
-    try_idle_connections(engine)
+    prepare_connections(engine, statement_s=statement_s)
     return engine
 
 

@@ -66,7 +66,7 @@ class Trials(Protocol):
         """The oldest enqueued trial, without a lock."""
 
     def start(self, new: NewTrial) -> StartedTrial | None:
-        """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy for a deleted study."""
+        """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy."""
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """The first report of a step stays. Does nothing to a trial that is not RUNNING."""

@@ -207,4 +207,3 @@ class db_now(FunctionElement[float]):
 @compiles(db_now)
 def _standard_now(element: db_now, compiler: Any, **kw: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-

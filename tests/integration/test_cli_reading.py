@@ -199,7 +199,7 @@ def test_a_log_of_another_host_is_told_from_the_ledger(call: Call) -> None:
 
 def test_shells_complete_commands_and_studies(call: Call) -> None:
     assert study_names("digits-") == ["digits-wide"]
-    asked = {"_HIGHNOON_COORDINATOR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    asked = {"_HIGHNOON_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     shown = CliRunner().invoke(app, env={**asked, "COMP_WORDS": "highnoon wat"}, prog_name="highnoon")
     assert shown.output.split() == ["watch"]
     asked["COMP_CWORD"] = "2"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from highnoon.callbacks import CSVLogger
-from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from tests.loggers import log, study, with_one_trial_of_each_ending

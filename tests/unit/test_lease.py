@@ -31,11 +31,17 @@ POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
     ],
 )
 def test_disposition(ending: Ending, infrastructure_failures: int, errors: int, expected: Disposition) -> None:
-    assert dispose(Outcome(ending=ending), infrastructure_failures=infrastructure_failures, errors=errors, policy=POLICY) is expected
+    assert (
+        dispose(Outcome(ending=ending), infrastructure_failures=infrastructure_failures, errors=errors, policy=POLICY)
+        is expected
+    )
 
 
 def test_errors_are_not_retried_unless_the_study_says_so() -> None:
-    assert dispose(Outcome(ending=Ending.FAILED), infrastructure_failures=0, errors=0, policy=RetryPolicy()) is Disposition.CLOSE
+    assert (
+        dispose(Outcome(ending=Ending.FAILED), infrastructure_failures=0, errors=0, policy=RetryPolicy())
+        is Disposition.CLOSE
+    )
 
 
 def test_every_ending_is_told_as_a_finished_state() -> None:

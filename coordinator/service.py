@@ -1,4 +1,4 @@
-"""The coordinator's service: lead, look, plan, perform, wait for the bell. Nothing is kept between two ticks that
+"""The coordinator's service: lead, look, plan, perform, wait for a notification. Nothing is kept between two ticks that
 the ledger does not know, so it may die at any moment.
 """
 
@@ -79,7 +79,7 @@ class Service:
                 self._steady_since = None
                 self._deeds.failed()
                 _log.exception("action=tick_failed")
-            self._broker.wait_for_bell(self._settings.tick_s)
+            self._broker.wait_for_notification(self._settings.tick_s)
             stopping.wait(_BREATH_S)
         self._step_down()
 

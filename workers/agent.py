@@ -217,7 +217,7 @@ class Agent:
             worker=self._node.worker_id[:8],
             disposition=disposition or "not_held",
         )
-        self._broker.ring()
+        self._broker.notify()
 
     def _leave(self) -> None:
         self._pool.kill()

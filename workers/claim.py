@@ -57,6 +57,6 @@ class Claiming:
         """Its ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
         try:
             self._leases.decline(message.ticket, delay_s=delay_s)
-            self._broker.ring()
+            self._broker.notify()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)

@@ -100,7 +100,7 @@ class Supervisor:
                 return
             self._notes.add_attempt(lease.attempt)
             self._attempt(lease)
-        self._broker.ring()
+        self._broker.notify()
         if self._haunted:
             self._event("abandoned_thread", lease, level=logging.ERROR)
             os._exit(_EXIT_ABANDONED)

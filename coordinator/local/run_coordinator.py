@@ -122,5 +122,5 @@ def _serving(service: Service, broker: Broker) -> Iterator[None]:
         yield
     finally:
         ending.set()
-        broker.ring()
+        broker.notify()
         thread.join()

@@ -3,7 +3,7 @@
 Ids only, never parameters, code or credentials: whatever stands in Redis is a hint that PostgreSQL confirms.
 
     highnoon.cpu, highnoon.gpu   lists, one per resource: RunTrial messages (Celery's own envelope)
-    highnoon:bell                pub/sub channel: "look at the ledger now"; a lost ring costs one tick
+    highnoon:bell                pub/sub channel: the ledger has changed; a lost notification costs one tick
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 PROTOCOL_VERSION = 1
 
 RUN_TRIAL_TASK = "highnoon.run_trial"
-BELL_CHANNEL = "highnoon:bell"
+NOTIFICATION_CHANNEL = "highnoon:bell"
 RESOURCES = ("cpu", "gpu")
 
 

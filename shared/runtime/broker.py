@@ -1,4 +1,4 @@
-"""Redis and Celery, spelled in one place: the app and its delivery settings, publishing, queue depth, the bell.
+"""Redis and Celery, spelled in one place: the app and its delivery settings, publishing, queue depth, notifications.
 
 Delivery is a doorbell, not a promise: early ack, nothing prefetched, no result backend, JSON only. Whatever is
 lost here is found again in the ledger (lease, reaper, redispatch). Importing this module imports Celery.
@@ -18,7 +18,7 @@ from kombu.messaging import Producer
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.messages import BELL_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.urls import masked
 
 # kombu keeps one list per priority step; we send at the default priority only, but a person may not.
@@ -68,7 +68,7 @@ class Broker:
         self._url = redis_url
         self._app = make_app(redis_url)
         self._redis: Any = redis.Redis.from_url(redis_url, **_SOCKET_OPTIONS)
-        self._bell: Any = None
+        self._subscription: Any = None
         self._producer: Producer | None = None
 
     def publish(self, messages: Iterable[RunTrial], *, resource: str) -> None:
@@ -112,28 +112,28 @@ class Broker:
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
-    def ring(self) -> None:
-        """Rings the coordinator's bell. Best effort: a lost ring costs one tick."""
+    def notify(self) -> None:
+        """Notifies the coordinator that the ledger has changed. Best effort: a lost notification costs one tick."""
         try:
-            self._redis.publish(BELL_CHANNEL, b"1")
+            self._redis.publish(NOTIFICATION_CHANNEL, b"1")
         except (redis.RedisError, OSError):
             return
 
-    def wait_for_bell(self, timeout_s: float) -> bool:
-        """Waits for a ring or the timeout, whichever comes first; without Redis it only waits."""
+    def wait_for_notification(self, timeout_s: float) -> bool:
+        """Waits for a notification or the timeout, whichever comes first; without Redis it only waits."""
         deadline = time.monotonic() + timeout_s
         try:
-            if self._bell is None:
-                self._bell = self._redis.pubsub(ignore_subscribe_messages=True)
-                self._bell.subscribe(BELL_CHANNEL)
-            rung = False
-            while not rung and (left := deadline - time.monotonic()) > 0:
-                rung = self._bell.get_message(timeout=left) is not None
-            while self._bell.get_message(timeout=0.0) is not None:
+            if self._subscription is None:
+                self._subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+                self._subscription.subscribe(NOTIFICATION_CHANNEL)
+            notified = False
+            while not notified and (left := deadline - time.monotonic()) > 0:
+                notified = self._subscription.get_message(timeout=left) is not None
+            while self._subscription.get_message(timeout=0.0) is not None:
                 pass
-            return rung
+            return notified
         except (redis.RedisError, OSError):
-            self._bell = None
+            self._subscription = None
             time.sleep(max(0.0, deadline - time.monotonic()))
             return False
 
@@ -146,8 +146,8 @@ class Broker:
 
     def close(self) -> None:
         """Gives the connections back."""
-        if self._bell is not None:
-            self._bell.close()
+        if self._subscription is not None:
+            self._subscription.close()
         self._close_producer()
         self._redis.close()
 

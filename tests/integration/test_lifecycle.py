@@ -412,7 +412,7 @@ def test_three_that_act_as_leaders_at_once_do_no_harm(cluster: Cluster, books: B
             with opened(cluster.database_url) as access, Broker(cluster.redis_url) as broker:
                 while not over.is_set():
                     act_as_leader(cluster, access, broker)
-                    broker.wait_for_bell(0.1)
+                    broker.wait_for_notification(0.1)
         except BaseException as error:
             failures.append(error)
 

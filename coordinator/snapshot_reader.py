@@ -49,7 +49,9 @@ class SnapshotReader:
         active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
         slots = sum(worker.slots for worker in active)
         found = self._control.loads(ready_at_most=slots * (1 + self._settings.dispatch_buffer))
-        self._checked = {load.study.id: self._checked[load.study.id] for load in found if load.study.id in self._checked}
+        self._checked = {
+            load.study.id: self._checked[load.study.id] for load in found if load.study.id in self._checked
+        }
         loads = self._with_limits([self._sound(load) for load in found])
         return Snapshot(
             steady_s=steady_s,

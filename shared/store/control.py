@@ -85,7 +85,8 @@ class Control:
         """The studies that are not over, with their open tickets counted; one statement."""
         counts = {state: _count(state) for state in (TicketState.QUEUED, TicketState.RUNNING)}
         ready = select(literal(1)).where(*_waiting_of_study(), tickets.c.not_before <= db_now())
-        ready_rows = ready.limit(ready_at_most).correlate(studies).subquery()
+        # In the order of the index: without it all that waits is read before the limit applies.
+        ready_rows = ready.order_by(tickets.c.ordinal).limit(ready_at_most).correlate(studies).subquery()
         known = exists().where(optuna.studies.c.study_id == studies.c.optuna_study_id)
         direction = select(func.min(cast(optuna.directions.c.direction, String))).where(
             optuna.directions.c.study_id == studies.c.optuna_study_id

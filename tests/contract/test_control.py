@@ -128,9 +128,7 @@ def test_close_does_not_apply_when_trials_were_added_or_a_person_cancelled(acces
     access.studies.cancel(cancelled.id)
     for record in (added, cancelled):
         assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials") is False
-    assert control.finish(
-        cancelled.id, before=StudyState.CANCELLING, state=StudyState.CANCELLED, reason="cancelled"
-    )
+    assert control.finish(cancelled.id, before=StudyState.CANCELLING, state=StudyState.CANCELLED, reason="cancelled")
 
 
 def test_additions_at_once_all_count(access: Access) -> None:
@@ -197,7 +195,7 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
             text(
                 "INSERT INTO hn_tickets (study_id, ordinal, state, attempt, infrastructure_failures, errors, not_before, "
                 "ending, value, outcome, closed_at) SELECT :study, 10000 + n, 'closed', 1, 0, 0, 0, 'completed', "
-                "random(), '{\"ending\": \"completed\"}', extract(epoch from now()) + n / 1000.0 "
+                'random(), \'{"ending": "completed"}\', extract(epoch from now()) + n / 1000.0 '
                 "FROM generate_series(1, 50000) AS n"
             ),
             {"study": big.id},
@@ -236,5 +234,7 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
                 continue
             plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
             assert "Seq Scan on hn_tickets" not in plan, f"{statement}\n{plan}"
-            if statement.startswith("SELECT"):
-                assert "hn_tickets_by_state" not in plan, f"an index of all tickets\n{statement}\n{plan}"
+            if "LIMIT" in statement:
+                assert "Bitmap Index Scan on hn_tickets" not in plan, (
+                    f"all that waits, before the limit\n{statement}\n{plan}"
+                )

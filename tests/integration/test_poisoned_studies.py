@@ -144,7 +144,7 @@ def _respecify(bench: Bench, record: StudyRecord, spec: Any) -> None:
 def _unknown_ending(bench: Bench, record: StudyRecord) -> None:
     bench.execute(
         "UPDATE hn_tickets SET state = 'closed', ending = 'vanished', closed_at = 1e12, "
-        "outcome = '{\"ending\": \"vanished\"}' WHERE study_id = :study AND ordinal = 9",
+        'outcome = \'{"ending": "vanished"}\' WHERE study_id = :study AND ordinal = 9',
         study=record.id,
     )
     bench.execute("UPDATE hn_attempts SET ending = 'vanished', ended_at = started_at")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from highnoon.coordinator.quarantine import Quarantine, quarantined
-from highnoon.shared.domain.states import TOLD_AS, StudyState, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_failures import Streak
 
@@ -150,7 +150,7 @@ def _limit_met(load: StudyLoad) -> str | None:
         return "target_value"
     most = spec.get("max_failures_in_a_row")
     recent = load.recent_endings[:most]
-    if most is not None and len(recent) == most and all(TOLD_AS[ending] is TrialState.FAIL for ending in recent):
+    if most is not None and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         return "failures_in_a_row"
     return None
 

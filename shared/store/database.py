@@ -17,7 +17,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from highnoon.shared.domain.errors import LeaseLost, SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.errors import InvalidInput, LeaseLost, Problem, SchemaMismatch, ServiceUnavailable
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
 from highnoon.shared.store.outages import first_line, service_error
@@ -41,8 +41,14 @@ class Database:
     """One process's way to the ledger."""
 
     def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
-        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable.
+
+        Raises InvalidInput for another database than PostgreSQL.
+        """
         self.url = normalise(url)
+        if not self.url.startswith("postgresql"):
+            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(url))
+            raise InvalidInput("settings", [problem])
         self.engine = _engine(self.url, statement_s)
 
     @contextmanager

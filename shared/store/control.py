@@ -17,10 +17,9 @@ from sqlalchemy.sql.elements import ColumnElement
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import db_now, studies, tickets
+from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.studies import StudyRecord, record_of
 
-LIVE = (StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLING)
 _MOST_EXPIRED = 500
 """Reaped in one tick; the others follow in the next."""
 
@@ -102,7 +101,7 @@ class Control:
                 (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
                 direction.scalar_subquery().label("direction"),
             )
-            .where(studies.c.state.in_(LIVE))
+            .where(studies.c.state.in_(LIVE_STUDIES))
             .order_by(studies.c.id)
         )
         names = ("waiting", "ready", "queued", "running", "age_s", "deleted", "direction")
@@ -120,9 +119,9 @@ class Control:
         value = case(
             (studies.c.id.in_(maximized), best(func.max(tickets.c.value))), else_=best(func.min(tickets.c.value))
         )
-        statement = select(studies.c.id, value).where(studies.c.id.in_([*maximized, *minimized]))
+        statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
         with self._db.transaction() as connection:
-            return {study_id: found for study_id, found in connection.execute(statement)}
+            return {row.id: row.best for row in connection.execute(statement)}
 
     def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
         """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
@@ -137,10 +136,10 @@ class Control:
             .limit(count)
             .scalar_subquery()
         )
-        endings = func.array(newest, type_=ARRAY(String))
+        endings = func.array(newest, type_=ARRAY(String)).label("endings")
         with self._db.transaction() as connection:
             rows = connection.execute(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
-            return {study_id: found for study_id, found in rows}
+            return {row.id: row.endings for row in rows}
 
     def expired(self) -> list[ExpiredLease]:
         """Leases that ran out by the database's clock, the longest first."""
@@ -225,7 +224,7 @@ class Control:
             update(studies)
             .where(
                 studies.c.id == study_id,
-                studies.c.state.in_(LIVE),
+                studies.c.state.in_(LIVE_STUDIES),
                 studies.c.spec_version == spec_version,
                 func.coalesce(studies.c.stop_reason, reason) == reason,
             )
@@ -266,9 +265,10 @@ class Control:
 
     def faults(self) -> dict[str, str]:
         """By name: what is wrong with live studies."""
-        statement = select(studies.c.name, studies.c.fault).where(studies.c.state.in_(LIVE))
+        faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
         with self._db.transaction() as connection:
-            return {name: fault for name, fault in connection.execute(statement.where(studies.c.fault.is_not(None)))}
+            rows = connection.execute(select(studies.c.name, studies.c.fault).where(*faulty))
+            return {row.name: row.fault for row in rows}
 
 
 def _waiting_of_study() -> tuple[ColumnElement[bool], ...]:

@@ -201,8 +201,12 @@ def test_timeout_stops_what_has_not_begun() -> None:
 
 @pytest.mark.parametrize(
     ("direction", "target", "best", "stops"),
-    [("minimize", 0.1, 0.2, False), ("minimize", 0.1, 0.1, True), ("maximize", 0.9, 0.8, False)]
-    + [("maximize", 0.9, 0.95, True)],
+    [
+        ("minimize", 0.1, 0.2, False),
+        ("minimize", 0.1, 0.1, True),
+        ("maximize", 0.9, 0.8, False),
+        ("maximize", 0.9, 0.95, True),
+    ],
 )
 def test_target_value_stops_in_the_direction_of_the_study(
     direction: str, target: float, best: float, stops: bool

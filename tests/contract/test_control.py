@@ -68,7 +68,7 @@ def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_di
 ) -> None:
     record = study(access, n_trials=20)
     assert len(control.dispatch(record.id, 4)) == 4
-    (load,) = control.loads(ready_most=5)
+    (load,) = control.loads(ready_at_most=5)
     assert (load.waiting, load.ready, load.queued, load.running) == (True, 5, 4, 0)
     assert load.age_s > 0 and not load.deleted
 
@@ -79,10 +79,10 @@ def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> No
         connection.execute(
             text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
         )
-    (load,) = control.loads(ready_most=1)
+    (load,) = control.loads(ready_at_most=1)
     assert (load.deleted, load.direction) == (False, "MINIMIZE")
     access.store.delete_study(record.name)
-    (load,) = control.loads(ready_most=1)
+    (load,) = control.loads(ready_at_most=1)
     assert load.deleted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Iterator
@@ -83,10 +84,13 @@ class Bench:
         Nodes(self.access.database).beat("anna")
         assert self.service.tick()
 
-    def run_to_its_end(self, record: StudyRecord, *, expire_one: bool) -> None:
-        """Ticks and plays the worker until the study is over; the first lease runs out when that is wanted."""
+    def run_to_its_end(self, record: StudyRecord, *, beside: StudyRecord) -> None:
+        """Ticks and plays the worker until the study is over. Its first lease runs out; the other study is declined."""
+        expire_one = True
         for _ in range(100):
             self.tick()
+            for ticket in self.queued(beside):
+                self.attempts.decline(ticket, delay_s=60.0)
             for ticket in self.queued(record):
                 lease = self.start(ticket)
                 if expire_one:
@@ -102,7 +106,7 @@ class Bench:
     def metrics(self) -> dict[str, float]:
         collector = LedgerCollector(self.settings, self.access.database, self.broker)
         samples = [sample for family in collector.collect() for sample in family.samples]
-        return {f"{sample.name}{sorted(sample.labels.values())}": sample.value for sample in samples}
+        return {f"{sample.name}{sorted(map(str, sample.labels.values()))}": sample.value for sample in samples}
 
 
 @pytest.fixture
@@ -132,8 +136,6 @@ def _no_object(bench: Bench, record: StudyRecord) -> None:
 
 
 def _respecify(bench: Bench, record: StudyRecord, spec: Any) -> None:
-    import json
-
     bench.execute(
         "UPDATE hn_studies SET spec = :spec, spec_version = spec_version + 1 WHERE id = :study",
         spec=json.dumps(spec),
@@ -171,7 +173,8 @@ def _nonsense_enqueued(bench: Bench, record: StudyRecord) -> None:
 def _foreign_trials(bench: Bench, record: StudyRecord) -> None:
     study = optuna.load_study(study_name=record.name, storage=bench.access.url)
     for trial in (study.ask(), study.ask()):
-        trial.suggest_categorical("x", ["a", "b"])
+        trial.suggest_float("x", 50.0, 60.0)
+        trial.suggest_categorical("another", ["a", "b"])
 
 
 POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
@@ -200,7 +203,7 @@ def test_other_study_finishes_and_dead_lease_is_reaped_beside_poisoned_study(
     break_data(bench, poisoned)
     bench.expire(dead)
     with caplog.at_level(logging.ERROR, "highnoon"):
-        bench.run_to_its_end(sound, expire_one=True)
+        bench.run_to_its_end(sound, beside=poisoned)
 
     # Then the other one finishes with exactly its trials, its dead lease reaped meanwhile
     record, counts = bench.access.studies.get("sound"), bench.access.studies.counts(sound.id)
@@ -223,12 +226,12 @@ def test_other_study_finishes_and_dead_lease_is_reaped_beside_poisoned_study(
 
 
 def test_fault_is_over_when_the_data_is_mended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highnoon.coordinator.study_faults._SHOWN_S", 0.0)
     record = bench.submit("poisoned")
     _wrong_type(bench, record)
     bench.tick()
     assert bench.access.studies.get("poisoned").fault and not bench.queued(record)
     _respecify(bench, record, record.spec)
+    monkeypatch.setattr("highnoon.coordinator.study_faults._SHOWN_S", 0.0)
     bench.tick()
     assert bench.access.studies.get("poisoned").fault is None and bench.queued(record)
 

@@ -10,18 +10,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import String, case, cast, exists, func, literal, select, update
+from sqlalchemy import ScalarSelect, String, case, cast, column, exists, func, literal, select, table, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.studies import StudyRecord, record_of
 
-_MOST_EXPIRED = 500
-"""Reaped in one tick; the others follow in the next."""
+# Optuna's tables as far as they are read here: its models would import all of Optuna.
+_optuna_studies = table("studies", column("study_id"))
+_optuna_directions = table("study_directions", column("study_id"), column("direction"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class StudyLoad:
     waiting: bool = False
     """Whether any ticket waits, be it ready or not."""
     ready: int = 0
-    """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched."""
+    """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched now."""
     queued: int = 0
     running: int = 0
     age_s: float = 0.0
@@ -80,23 +80,18 @@ class Control:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def loads(self, *, ready_at_most: int) -> list[StudyLoad]:
+    def loads(self) -> list[StudyLoad]:
         """The studies that are not over, with their open tickets counted; one statement."""
-        counts = {state: _count(state) for state in (TicketState.QUEUED, TicketState.RUNNING)}
-        ready = select(literal(1)).where(*_waiting_of_study(), tickets.c.not_before <= db_now())
-        # In the order of the index: without it all that waits is read before the limit applies.
-        ready_rows = ready.order_by(tickets.c.ordinal).limit(ready_at_most).correlate(studies).subquery()
-        known = exists().where(optuna.studies.c.study_id == studies.c.optuna_study_id)
-        direction = select(func.min(cast(optuna.directions.c.direction, String))).where(
-            optuna.directions.c.study_id == studies.c.optuna_study_id
+        known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
+        direction = select(func.min(cast(_optuna_directions.c.direction, String))).where(
+            _optuna_directions.c.study_id == studies.c.optuna_study_id
         )
         statement = (
             select(
                 studies,
-                exists().where(*_waiting_of_study()).label("waiting"),
-                select(func.count()).select_from(ready_rows).scalar_subquery().label("ready"),
-                counts[TicketState.QUEUED].label("queued"),
-                counts[TicketState.RUNNING].label("running"),
+                exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
+                _count(TicketState.QUEUED).label("queued"),
+                _count(TicketState.RUNNING).label("running"),
                 func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
                 (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
                 direction.scalar_subquery().label("direction"),
@@ -104,10 +99,22 @@ class Control:
             .where(studies.c.state.in_(LIVE_STUDIES))
             .order_by(studies.c.id)
         )
-        names = ("waiting", "ready", "queued", "running", "age_s", "deleted", "direction")
+        names = ("waiting", "queued", "running", "age_s", "deleted", "direction")
         with self._db.transaction() as connection:
             rows = connection.execute(statement).mappings().all()
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
+
+    def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
+        """Waiting tickets of these studies whose `not_before` has passed, counted up to `at_most` for each."""
+        # As a subquery the clock is read once, and not for each ticket.
+        is_due = tickets.c.not_before <= select(db_now()).scalar_subquery()
+        waiting = select(literal(1)).where(*_of_study(TicketState.WAITING), is_due)
+        # In the order of the index: without it all that waits is read before the limit applies.
+        rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).subquery()
+        count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
+        with self._db.transaction() as connection:
+            found = connection.execute(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
+            return {row.id: row.ready for row in found}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
         """The best value of these studies' completed tickets; None before the first."""
@@ -148,7 +155,6 @@ class Control:
             .join(studies, studies.c.id == tickets.c.study_id)
             .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
             .order_by(tickets.c.lease_expires_at)
-            .limit(_MOST_EXPIRED)
         )
         with self._db.transaction() as connection:
             return [
@@ -271,10 +277,9 @@ class Control:
             return {row.name: row.fault for row in rows}
 
 
-def _waiting_of_study() -> tuple[ColumnElement[bool], ...]:
-    return tickets.c.study_id == studies.c.id, tickets.c.state == TicketState.WAITING
+def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:
+    return tickets.c.study_id == studies.c.id, tickets.c.state == state
 
 
-def _count(state: TicketState) -> Any:
-    of_study = select(func.count()).where(tickets.c.study_id == studies.c.id, tickets.c.state == state)
-    return of_study.select_from(tickets).scalar_subquery()
+def _count(state: TicketState) -> ScalarSelect[int]:
+    return select(func.count()).select_from(tickets).where(*_of_study(state)).scalar_subquery()

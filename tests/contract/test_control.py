@@ -68,8 +68,10 @@ def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_di
 ) -> None:
     record = study(access, n_trials=20)
     assert len(control.dispatch(record.id, 4)) == 4
-    (load,) = control.loads(ready_at_most=5)
-    assert (load.waiting, load.ready, load.queued, load.running) == (True, 5, 4, 0)
+    (load,) = control.loads()
+    assert (load.waiting, load.queued, load.running) == (True, 4, 0)
+    assert control.ready([record.id], at_most=5) == {record.id: 5}
+    assert control.ready([record.id], at_most=50) == {record.id: 16}
     assert load.age_s > 0 and not load.deleted
 
 
@@ -79,10 +81,10 @@ def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> No
         connection.execute(
             text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
         )
-    (load,) = control.loads(ready_at_most=1)
+    (load,) = control.loads()
     assert (load.deleted, load.direction) == (False, "MINIMIZE")
     access.store.delete_study(record.name)
-    (load,) = control.loads(ready_at_most=1)
+    (load,) = control.loads()
     assert load.deleted
 
 

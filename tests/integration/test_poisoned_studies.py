@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy import select, text, update
 
 from highnoon.coordinator.cluster_metrics import Counters, LedgerCollector
 from highnoon.coordinator.service import Service
+from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Disposition, Holder, Lease
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
@@ -243,6 +245,31 @@ def test_poisoned_study_can_be_cancelled(bench: Bench) -> None:
     assert bench.access.studies.cancel(record.id)
     bench.tick()
     assert bench.access.studies.get("poisoned").state is StudyState.CANCELLED
+
+
+def test_bug_in_a_tick_is_logged_and_is_no_outage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only an outage makes the reaper wait for a whole lease again."""
+    bench.tick()
+    steady_since = bench.service._steady_since
+    for error, expected in ((RuntimeError("a bug"), steady_since), (ServiceUnavailable("away"), None)):
+
+        def fail(_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(bench.service._executor, "execute", fail)
+        bench.service.serve(OneRound())
+        assert bench.service._steady_since == expected
+    assert "action=tick_failed" in caplog.text and "a bug" in caplog.text
+
+
+class OneRound(threading.Event):
+    """Lets `serve` tick once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
 
 
 def test_study_deleted_in_optuna_closes_as_deleted(bench: Bench) -> None:

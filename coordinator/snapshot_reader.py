@@ -67,7 +67,7 @@ class SnapshotReader:
 
     def _sound(self, load: StudyLoad) -> StudyLoad:
         """The load as it is, or marked as faulty."""
-        with self._faults.isolated(load.study.id, load.study.name, "specification"):
+        with self._faults.isolated("specification", load.study.id, load.study.name):
             self._check(load.study)
             wanted = str(load.study.spec.get("direction", "minimize"))
             if load.direction not in (None, wanted.upper()):
@@ -101,7 +101,7 @@ class SnapshotReader:
         return [self._with_limit(load, best.get(load.study.id), recent.get(load.study.id, [])) for load in loads]
 
     def _with_limit(self, load: StudyLoad, best: float | None, recent: Sequence[str]) -> StudyLoad:
-        with self._faults.isolated(load.study.id, load.study.name, "endings"):
+        with self._faults.isolated("endings", load.study.id, load.study.name):
             return replace(load, best_value=best, recent_endings=tuple(Ending(ending) for ending in recent))
         return replace(load, fault="endings")
 

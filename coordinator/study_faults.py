@@ -32,9 +32,9 @@ class StudyFaults:
         self._counters = counters
         self._found: dict[int, dict[str, tuple[str, float]]] = {}
 
-    def isolated(self, study_id: int | None, name: str | None, during: str) -> _Isolated:
+    def isolated(self, during: str, study_id: int | None, name: str | None) -> _Isolated:
         """Ends what fails inside and reports it; only a service that is away ends the tick."""
-        return _Isolated(self, study_id, name, during)
+        return _Isolated(self, during, study_id, name)
 
     def keep(self, loads: Iterable[StudyLoad]) -> None:
         """Writes to the ledger what has changed of the live studies' faults."""
@@ -46,7 +46,7 @@ class StudyFaults:
             if fault != load.study.fault:
                 self._control.record_fault(load.study.id, fault)
 
-    def report(self, study_id: int | None, name: str | None, during: str, error: Exception) -> None:
+    def report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
         """Counts a fault, and logs it unless the one before was the same."""
         self._counters.study_fault(during)
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -66,9 +66,9 @@ class StudyFaults:
 @dataclass(frozen=True, slots=True)
 class _Isolated:
     faults: StudyFaults
+    during: str
     study_id: int | None
     name: str | None
-    during: str
 
     def __enter__(self) -> None:
         pass
@@ -78,5 +78,5 @@ class _Isolated:
     ) -> bool:
         if not isinstance(error, Exception) or isinstance(error, ServiceError):
             return False
-        self.faults.report(self.study_id, self.name, self.during, error)
+        self.faults.report(self.during, self.study_id, self.name, error)
         return True

@@ -100,8 +100,7 @@ class Control:
             .order_by(studies.c.id)
         )
         names = ("waiting", "queued", "running", "age_s", "deleted", "direction")
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).mappings().all()
+        rows = [row._mapping for row in self._db.rows(statement)]
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
 
     def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
@@ -112,9 +111,8 @@ class Control:
         # In the order of the index: without it all that waits is read before the limit applies.
         rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).subquery()
         count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
-        with self._db.transaction() as connection:
-            found = connection.execute(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
-            return {row.id: row.ready for row in found}
+        found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.ready for row in found}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
         """The best value of these studies' completed tickets; None before the first."""
@@ -127,8 +125,7 @@ class Control:
             (studies.c.id.in_(maximized), best(func.max(tickets.c.value))), else_=best(func.min(tickets.c.value))
         )
         statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
-        with self._db.transaction() as connection:
-            return {row.id: row.best for row in connection.execute(statement)}
+        return {row.id: row.best for row in self._db.rows(statement)}
 
     def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
         """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
@@ -144,35 +141,28 @@ class Control:
             .scalar_subquery()
         )
         endings = func.array(newest, type_=ARRAY(String)).label("endings")
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
-            return {row.id: row.endings for row in rows}
+        found = self._db.rows(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.endings for row in found}
 
     def expired(self) -> list[ExpiredLease]:
         """Leases that ran out by the database's clock, the longest first."""
         statement = (
-            select(tickets.c.id, tickets.c.attempt, studies.c.id, studies.c.name)
+            select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
             .join(studies, studies.c.id == tickets.c.study_id)
             .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
             .order_by(tickets.c.lease_expires_at)
         )
-        with self._db.transaction() as connection:
-            return [
-                ExpiredLease(ticket_id=ticket_id, attempt=attempt, study_id=study_id, name=name)
-                for ticket_id, attempt, study_id, name in connection.execute(statement)
-            ]
+        return [ExpiredLease(**row._mapping) for row in self._db.rows(statement)]
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
         age = (db_now() - tickets.c.queued_at).label("age_s")
         statement = (
-            select(tickets.c.id, tickets.c.study_id, age)
+            select(tickets.c.id.label("ticket_id"), tickets.c.study_id, age)
             .where(tickets.c.state == TicketState.QUEUED)
             .order_by(tickets.c.queued_at, tickets.c.ordinal)
         )
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).all()
-        return [QueuedTicket(ticket_id=row.id, study_id=row.study_id, age_s=row.age_s) for row in rows]
+        return [QueuedTicket(**row._mapping) for row in self._db.rows(statement)]
 
     def dispatch(self, study_id: int, count: int) -> list[int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
@@ -205,9 +195,8 @@ class Control:
         start_clock = (
             update(studies).where(studies.c.id == study_id, studies.c.started_at.is_(None)).values(started_at=db_now())
         )
-        with self._db.transaction() as connection:
-            connection.execute(start_clock)
-            return sorted(connection.scalars(statement))
+        self._db.changed(start_clock)
+        return sorted(row.id for row in self._db.rows(statement))
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
         """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""
@@ -217,8 +206,7 @@ class Control:
             .values(queued_at=db_now())
             .returning(tickets.c.id)
         )
-        with self._db.transaction() as connection:
-            return sorted(connection.scalars(statement))
+        return sorted(row.id for row in self._db.rows(statement))
 
     def stop(self, study_id: int, reason: str, *, spec_version: int) -> bool:
         """A limit is met: cancels what has not begun; what runs may end by itself.
@@ -266,15 +254,12 @@ class Control:
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""
         statement = update(studies).where(studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
-        with self._db.transaction() as connection:
-            connection.execute(statement.values(fault=fault))
+        self._db.changed(statement.values(fault=fault))
 
     def faults(self) -> dict[str, str]:
         """By name: what is wrong with live studies."""
         faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(studies.c.name, studies.c.fault).where(*faulty))
-            return {row.name: row.fault for row in rows}
+        return {row.name: row.fault for row in self._db.rows(select(studies.c.name, studies.c.fault).where(*faulty))}
 
 
 def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:

@@ -73,10 +73,9 @@ class Streaks:
         statement = select(workers.c.id.label("worker_id"), ended).where(workers.c.id.in_(worker_ids))
         # Of each ticket the newest attempt only, since it may be the ticket that fails.
         newest: dict[str, dict[int, _Ended]] = {worker_id: {} for worker_id in worker_ids}
-        with self._db.transaction() as connection:
-            for row in connection.execute(statement.order_by(ended.c.ended_at.desc())):
-                found = _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause)
-                newest[row.worker_id].setdefault(row.ticket_id, found)
+        for row in self._db.rows(statement.order_by(ended.c.ended_at.desc())):
+            found = _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause)
+            newest[row.worker_id].setdefault(row.ticket_id, found)
         by_worker = {worker_id: list(found.values()) for worker_id, found in newest.items()}
         return [streak for worker_id in worker_ids if (streak := _streak(worker_id, by_worker)) is not None]
 

@@ -154,7 +154,9 @@ def test_big_study_is_served_beside_twenty_small_ones(big: int) -> None:
 def test_reaper_waits_until_holders_could_renew() -> None:
     expired = tuple(ExpiredLease(ticket_id=n, attempt=1, study_id=1, name="study-1") for n in (7, 8))
     assert plan(Snapshot(steady_s=29.9, expired=expired), RULES) == []
-    assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [Reap(lease=lease) for lease in expired]
+    assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [
+        Reap(study_id=1, name="study-1", ticket_id=n, attempt=1) for n in (7, 8)
+    ]
 
 
 def test_messages_that_redis_lost_are_sent_again() -> None:

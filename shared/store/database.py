@@ -55,14 +55,8 @@ class Database:
     """One process's way to the ledger."""
 
     def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
-        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable.
-
-        Raises InvalidInput for another database than PostgreSQL.
-        """
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
         self.url = normalise(url)
-        if not self.url.startswith("postgresql"):
-            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(url))
-            raise InvalidInput("settings", [problem])
         self.engine = _engine(self.url, statement_s)
 
     @contextmanager
@@ -92,7 +86,13 @@ class Database:
             return connection.execute(statement).rowcount
 
     def create_schema(self) -> None:
-        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
+        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one.
+
+        On PostgreSQL alone; another database may be opened, to find that it holds no ledger.
+        """
+        if self.engine.dialect.name != "postgresql":
+            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(self.url))
+            raise InvalidInput("settings", [problem])
         with self.transaction() as connection:
             allow_longer(connection, _UPGRADE_S)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
@@ -177,14 +177,17 @@ def _install_functions(connection: Connection) -> None:
 
 
 def _engine(url: str, statement_s: float) -> Engine:
-    options = str(make_url(url).query.get("options", ""))
+    address = make_url(url)
+    if address.get_driver_name() != "psycopg2":
+        return create_engine(url)
+    options = f"{address.query.get('options', '')} {READ_COMMITTED}"
     engine = create_engine(
         url,
         # Made when they are needed, and kept: each new one is a new process of the server.
         pool_size=5,
         max_overflow=0,
         pool_recycle=1800,
-        connect_args=postgres_arguments(f"{options} {READ_COMMITTED}", statement_s=statement_s),
+        connect_args=postgres_arguments(options, statement_s=statement_s),
     )
     prepare_connections(engine, statement_s=statement_s)
     return engine

@@ -122,15 +122,15 @@ class Studies:
             _revive_study(connection, study_id, spec)
         return missing
 
-    def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
-        """`count` more trials, but not more than `at_most` in all; returns how many it gained.
+    def add_trials(self, study_id: int, count: int, *, most: int) -> int:
+        """`count` more trials, but not more than `most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
         """
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
             have = _count(connection, study_id)
-            added = 0 if state in _GIVEN_UP else max(0, min(count, at_most - have))
+            added = 0 if state in _GIVEN_UP else max(0, min(count, most - have))
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})

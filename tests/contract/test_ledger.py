@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -92,7 +93,7 @@ def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:
 
     def add(_: int) -> int:
         start.wait()
-        return ledger.studies.add_trials(study.id, 10, at_most=1000)
+        return ledger.studies.add_trials(study.id, 10, most=1000)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(add, range(4))) == [10] * 4
@@ -105,16 +106,16 @@ def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:
 
 def test_additions_stop_at_the_most_and_at_a_study_that_was_given_up(ledger: Ledger) -> None:
     study = ledger.study(3)
-    assert ledger.studies.add_trials(study.id, 10, at_most=8) == 5
-    assert ledger.studies.add_trials(study.id, 10, at_most=8) == 0
+    assert ledger.studies.add_trials(study.id, 10, most=8) == 5
+    assert ledger.studies.add_trials(study.id, 10, most=8) == 0
     ledger.run(first := ledger.tickets(study)[0], FAILED)
     assert ledger.studies.cancel(study.id)
-    assert ledger.studies.add_trials(study.id, 10, at_most=80) == 0
+    assert ledger.studies.add_trials(study.id, 10, most=80) == 0
     assert ledger.studies.retry(study.id, endings=(Ending.FAILED,)) == 0
     assert ledger.state(first) == TicketState.CLOSED
     assert ledger.studies.get("digits").state is StudyState.CANCELLING
     with pytest.raises(UnknownStudy):
-        ledger.studies.add_trials(12345, 1, at_most=8)
+        ledger.studies.add_trials(12345, 1, most=8)
 
 
 def test_a_study_is_not_closed_over_tickets_that_are_just_being_added(ledger: Ledger) -> None:
@@ -283,9 +284,12 @@ def test_a_database_without_a_ledger_is_named_as_such(postgres_url: str) -> None
         database.check_schema()
 
 
-def test_the_ledger_lives_in_postgresql_alone() -> None:
+def test_the_ledger_lives_in_postgresql_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/studies.db")
     with pytest.raises(InvalidInput, match="postgresql"):
-        Database("sqlite:///ledger.db")
+        database.create_schema()
+    with pytest.raises(ServiceUnavailable, match="no HighNoon ledger"):
+        database.check_schema()
 
 
 def test_an_unreachable_database_is_unavailable_and_its_password_stays_hidden() -> None:

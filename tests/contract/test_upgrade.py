@@ -69,8 +69,8 @@ class Older:
         with self.database.transaction() as connection:
             connection.execute(
                 text(
-                    "INSERT INTO hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, started_at, ending)"
-                    " VALUES (:ticket, :attempt, 'anna', 'node-a', 1, :number, 1, :ending)"
+                    "INSERT INTO hn_attempts"
+                    " (ticket_id, attempt, worker_id, host, pid, trial_number, started_at, ending) VALUES (:ticket, :attempt, 'anna', 'node-a', 1, :number, 1, :ending)"
                 ),
                 {"ticket": ticket, "attempt": attempt, "number": number, "ending": ending},
             )
@@ -94,7 +94,7 @@ def outcome_of(outcome: Outcome) -> str:
 
 
 def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
-    # Given closed, settled (Optuna knows it, or not yet, or as something else), leased (bound, just created) and waiting
+    # Given closed, settled (Optuna has it, not yet, or as something else), leased (bound, or just created), waiting
     done = Outcome(ending=Ending.COMPLETED, value=0.25)
     trials = {ticket: older.trial(ticket, 1, ended=ticket in (1, 3)) for ticket in (1, 2, 3, 4, 5, 6)}
     older.ticket(1, "closed", 1, trials[1], ending="completed", value=0.25, outcome=outcome_of(done), settled_at=5.0)
@@ -131,7 +131,7 @@ def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
         assert (foreign[2], foreign[3]) == (None, "COMPLETE 0.25")
         with ledger.database.transaction() as connection:
             closed = select(tickets.c.id, tickets.c.closed_at).where(tickets.c.state == TicketState.CLOSED)
-            assert dict(connection.execute(closed.order_by(tickets.c.id)).tuples().all()) == {
+            assert {row.id: row.closed_at for row in connection.execute(closed)} == {
                 1: None, 2: 6.0, 3: 7.0, 4: 8.0, 10: 9.0
             }  # fmt: skip
         counts = ledger.studies.counts(1)

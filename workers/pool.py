@@ -36,6 +36,8 @@ from highnoon.workers.trial.fork_server import ForkServer, tensorflow_has_run
 
 _log = logging.getLogger("highnoon.workers.pool")
 
+_DECLINED_S = 10.0
+
 
 class PreloadError(HighNoonError):
     """A module of the preload list cannot be imported, or its import leaves a process that must not be forked."""
@@ -98,19 +100,27 @@ def register_task(app: Celery, node: Node) -> None:
     supervisors: list[Supervisor] = []
     claims: list[GpuClaim | None] = []
 
+    def supervisor() -> Supervisor:
+        """Made with the first message: a child that has none costs no connection."""
+        if not supervisors:
+            if not claims:
+                claims.append(pin(node))
+            # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
+            supervisors.append(Supervisor(node, ForkServer()))
+        return supervisors[0]
+
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> None:
         try:
             message = RunTrial.from_kwargs(kwargs)
         except ValueError as error:
             event(_log, "message_refused", level=logging.WARNING, reason=error)
+            if isinstance(kwargs.get("ticket"), int):
+                # Of another version: a node that can read it may take the ticket.
+                stranger = RunTrial(study=str(kwargs.get("study")), ticket=kwargs["ticket"])
+                supervisor().decline(stranger, delay_s=_DECLINED_S)
             return
-        if not supervisors:
-            if not claims:
-                claims.append(pin(node))
-            # The fork server first, but for the GPU that its trials see: it must inherit no connection.
-            supervisors.append(Supervisor(node, ForkServer()))
-        supervisors[0].run(message)
+        supervisor().run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
@@ -123,6 +133,8 @@ def register_task(app: Celery, node: Node) -> None:
 
     @worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _end_as_celery_child(**_: object) -> None:
+        for ended in supervisors:
+            ended.close()
         # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 

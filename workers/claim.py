@@ -22,6 +22,7 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.memory_peaks import Peaks
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy, UnfitWaiting
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
@@ -135,14 +136,14 @@ class Claims:
             study.optuna.fail(unfit.trial_id, str(unfit))
             self._event("enqueued_unfit", candidate, trial=unfit.number, reason=unfit)
             return StartRefusal.CHANGED
+        log_path = str(self._node.log_path(study.spec.name, None))
         with self._telemetry.step("start"):
-            return self._attempts.start(
-                candidate,
-                new,
-                self._holder,
-                ttl_s=self._node.settings.lease_s,
-                log_path=str(self._node.log_path(study.spec.name, None)),
-                code=code.digest,
+            # The same call again after an outage: its first try may have been committed, and is then found.
+            return retry_until_available(
+                lambda: self._attempts.start(
+                    candidate, new, self._holder, ttl_s=self._node.settings.lease_s, log_path=log_path, code=code.digest
+                ),
+                _log,
             )
 
     def _report_unusable(self, candidate: Candidate, error: Exception) -> None:

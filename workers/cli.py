@@ -15,6 +15,7 @@ from highnoon.shared.objective.bundle_key import key_of
 from highnoon.shared.objective.local_allow_list import patterns_here
 from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.logs import configure
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
@@ -111,7 +112,8 @@ def _resources(written: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot live."""
+    """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot start."""
+    declare_only_our_code()
     try:
         app()
     except (HighNoonError, OSError) as error:

@@ -22,6 +22,7 @@ from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
@@ -60,6 +61,7 @@ class Supervisor:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
         self._forks = forks
+        declare_only_our_code()
         self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
         self._notes = SlotNotes(node.folder / "slots")
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)

@@ -25,6 +25,7 @@ from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say, say_row
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.connections import STATEMENT_S
 from highnoon.shared.store.submission import Submission, submit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
@@ -38,7 +39,9 @@ def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: 
     database_url, redis_url = settings.database_url or "", settings.redis_url or ""
     with ExitStack() as connections:
         wait = _Waiting(stopping, console, tend)
-        access = wait.until(lambda: connections.enter_context(opened(database_url, create=True)))
+        access = wait.until(
+            lambda: connections.enter_context(opened(database_url, create=True, statement_s=STATEMENT_S))
+        )
         broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
         if access is None or broker is None:
             return Exit.INTERRUPTED

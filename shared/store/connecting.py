@@ -12,10 +12,8 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from highnoon.shared.domain.errors import InvalidInput, Problem, SchemaMismatch
 from highnoon.shared.runtime.urls import masked
 from highnoon.shared.store import optuna_tables as tables
-from highnoon.shared.store.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
 from highnoon.shared.store.history import HistoryStorage
-
-"""A holder of a lock that is frozen must not stall every other asker for ever."""
 
 
 def connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
@@ -57,7 +55,7 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
             # Lasts with the file: readers and the one writer no longer wait for each other.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     else:
-        try_idle_connections(storage.engine)
+        prepare_connections(storage.engine, statement_s=READING_S)
     return storage
 
 
@@ -67,7 +65,7 @@ def _engine_options(url: str) -> dict[str, Any]:
         return {"connect_args": {"timeout": 30}}
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
     if address.get_driver_name() == "psycopg2":
-        options["connect_args"] = postgres_arguments(str(address.query.get("options", "")))
+        options["connect_args"] = postgres_arguments(str(address.query.get("options", "")), statement_s=READING_S)
     return options
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from highnoon.shared.domain.errors import SchemaMismatch, ServiceUnavailable
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.store.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
 from highnoon.shared.store.outages import service_error
 from highnoon.shared.store.schema import SCHEMA_VERSION, meta, metadata
 from highnoon.shared.store.upgrades import upgrade
@@ -25,13 +25,17 @@ from highnoon.shared.store.upgrades import upgrade
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
 
+_UPGRADE_S = 1800.0
+"""For a table of many millions of rows that a new version alters."""
+
 
 class Database:
     """One process's way to the ledger."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
         self.url = normalise(url)
-        self.engine = _engine(self.url)
+        self.engine = _engine(self.url, statement_s)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -48,6 +52,7 @@ class Database:
     def create_schema(self) -> None:
         """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
         with self.transaction() as connection:
+            allow_longer(connection, _UPGRADE_S)
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             metadata.create_all(connection)
@@ -82,7 +87,7 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, statement_s: float) -> Engine:
     if url.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
@@ -94,15 +99,15 @@ def _engine(url: str) -> Engine:
         pool_size=5,
         max_overflow=0,
         pool_recycle=1800,
-        connect_args=_connect_args(url),
+        connect_args=_connect_args(url, statement_s),
     )
-    try_idle_connections(engine)
+    prepare_connections(engine, statement_s=statement_s)
     return engine
 
 
-def _connect_args(url: str) -> dict[str, Any]:
+def _connect_args(url: str, statement_s: float) -> dict[str, Any]:
     if url.startswith("postgresql+psycopg2"):
-        return postgres_arguments()
+        return postgres_arguments(statement_s=statement_s)
     return {}
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 
-from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable
+from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, UnknownStudy
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
@@ -59,6 +59,13 @@ class StartedAttempt:
     code: Code
 
 
+@dataclass(frozen=True, slots=True)
+class _Decline:
+    """The ticket goes back, and waits so long."""
+
+    delay_s: float
+
+
 class Claims:
     """Starts attempts for one supervisor. Raises ServiceUnavailable; `start` may then simply be called again."""
 
@@ -77,36 +84,20 @@ class Claims:
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""
         for _ in range(_TRIES):
-            if self._node.drain.is_given():
-                self.decline(message)
-                return None
             candidate = self._attempts.look(message.ticket)
             if candidate is None:
                 return None
-            try:
-                study = self._opened(candidate)
-                admitted = self._admission.admit(message, study.spec, must_end=self._node.drain.is_given)
-                if admitted is None:
-                    self.decline(message, delay_s=_NO_ROOM_S)
-                    return None
-                code = self._code.pass_or_refuse(study.spec)
-                lease = self._sample_and_start(candidate, study, code)
-            except ServiceUnavailable:
-                raise
-            except Exception as error:  # a fault in one study's data must not end its supervisor
-                self._report_unusable(candidate, error)
-                self.decline(message, delay_s=_UNUSABLE_S)
+            answer = self._start(candidate, message)
+            if isinstance(answer, StartedAttempt):
+                return answer
+            if isinstance(answer, _Decline):
+                self.decline(message, delay_s=answer.delay_s)
                 return None
-            match lease:
-                case Lease():
-                    alone = lease.must_be_alone or admitted.must_be_alone
-                    return StartedAttempt(lease=replace(lease, must_be_alone=alone), study=study, code=code)
-                case StartRefusal.CHANGED:
-                    continue
-                case StartRefusal.STUDY_DELETED:
-                    self._open.pop(candidate.study_id, None)
-                    event(_log, "study_deleted", level=logging.ERROR, study=message.study, ticket=message.ticket)
-            return None
+            if answer is StartRefusal.STUDY_DELETED:
+                self._open.pop(candidate.study_id, None)
+                self._event("study_deleted", candidate)
+            if answer is not StartRefusal.CHANGED:
+                return None
         self.decline(message, delay_s=_NO_ROOM_S)
         return None
 
@@ -117,6 +108,27 @@ class Claims:
             self._broker.notify()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
+
+    def _start(self, candidate: Candidate, message: RunTrial) -> StartedAttempt | StartRefusal | _Decline:
+        is_draining = self._node.drain.is_given
+        try:
+            study = self._opened(candidate)
+            admitted = None if is_draining() else self._admission.admit(message, study.spec, must_end=is_draining)
+            if admitted is None:
+                return _Decline(0.0 if is_draining() else _NO_ROOM_S)
+            code = self._code.pass_or_refuse(study.spec)
+            lease = self._sample_and_start(candidate, study, code)
+        except ServiceUnavailable:
+            raise
+        except UnknownStudy:
+            return StartRefusal.STUDY_DELETED
+        except Exception as error:  # a fault in one study's data must not end its supervisor
+            self._report_unusable(candidate, error)
+            return _Decline(_UNUSABLE_S)
+        if isinstance(lease, StartRefusal):
+            return lease
+        lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
+        return StartedAttempt(lease=lease, study=study, code=code)
 
     def _opened(self, candidate: Candidate) -> OpenStudy:
         """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""

@@ -32,7 +32,7 @@ from highnoon.workers.node_info import NodeFacts
 from highnoon.workers.node_lock import resident, sweep_deserted
 from highnoon.workers.node_metrics import node_metrics
 from highnoon.workers.pool_keeper import PoolKeeper
-from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
 
 _log = logging.getLogger("highnoon.workers.agent")
@@ -54,7 +54,7 @@ class Agent:
         self._nodes = Nodes(self._database)
         self._losses = Losses(self._database)
         self._broker = Broker(settings.redis_url)
-        self._notes = SlotNotes(node.folder / "slots")
+        self._notes = SlotStates(node.folder / "slots")
         self._facts = NodeFacts()
         self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
         self._groups: TrialGroups | None = None
@@ -192,7 +192,7 @@ class Agent:
             except ServiceUnavailable as error:
                 event(_log, "outage", level=logging.WARNING, during="let_go", error=error)
 
-    def _let_go(self, note: SlotNote) -> None:
+    def _let_go(self, note: SlotState) -> None:
         if note.attempt is None:
             self._notes.drop(note)
             return

@@ -10,7 +10,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 
-from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, UnknownStudy
+from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, SpaceExhausted, UnknownStudy
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
@@ -21,12 +21,12 @@ from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.memory_peaks import Peaks
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.optuna_study import OptunaStudy, UnfitWaiting
+from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import Telemetry
 
 _log = logging.getLogger("highnoon.workers.claim")
@@ -69,7 +69,7 @@ class _Decline:
 class Claims:
     """Starts attempts for one supervisor. Raises ServiceUnavailable; `start` may then simply be called again."""
 
-    def __init__(self, node: Node, database: Database, broker: Broker, notes: SlotNotes, telemetry: Telemetry) -> None:
+    def __init__(self, node: Node, database: Database, broker: Broker, slots: SlotStates, telemetry: Telemetry) -> None:
         self._node = node
         self._broker = broker
         self._telemetry = telemetry
@@ -77,7 +77,7 @@ class Claims:
         self._attempts = Attempts(database)
         self._store = OptunaStore(database.url, create_schema=False)
         self._code = CodeGate(node.settings, Bundles(database))
-        self._admission = Admission(node.folder / "admission", node.slots, notes, Peaks(database).of_study)
+        self._admission = Admission(node.folder / "admission", node.slots, slots, Peaks(database).of_study)
         self._open: dict[int, OpenStudy] = {}
         self._reported: set[tuple[int, int]] = set()
 
@@ -122,6 +122,9 @@ class Claims:
             raise
         except UnknownStudy:
             return StartRefusal.STUDY_DELETED
+        except SpaceExhausted:
+            self._attempts.exhaust(candidate)
+            return StartRefusal.NOT_AVAILABLE
         except Exception as error:  # a fault in one study's data must not end its supervisor
             self._report_unusable(candidate, error)
             return _Decline(_UNUSABLE_S)
@@ -141,13 +144,8 @@ class Claims:
         return study
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
-        try:
-            with self._telemetry.step("sample"):
-                new = study.optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
-        except UnfitWaiting as unfit:
-            study.optuna.fail(unfit.trial_id, str(unfit))
-            self._event("enqueued_unfit", candidate, trial=unfit.number, reason=unfit)
-            return StartRefusal.CHANGED
+        with self._telemetry.step("sample"):
+            new = study.optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
         log_path = str(self._node.log_path(study.spec.name, None))
         with self._telemetry.step("start"):
             # The same call again after an outage: its first try may have been committed, and is then found.

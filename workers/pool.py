@@ -25,8 +25,7 @@ from highnoon.shared.domain.messages import RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.workers import kernel
-from highnoon.workers.celery_patch import look_again_for_ended_children
-from highnoon.workers.fast_exit import leave_when_idle
+from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
 from highnoon.workers.node import Node
@@ -50,10 +49,10 @@ def run_pool(node: Node) -> int:
     node = _tried_on_its_gpu(node)
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
-    look_again_for_ended_children()
+    replace_ended_children_at_once()
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
-    leave_when_idle(app, node)
+    exit_when_drained(app, node)
     # The images of this product run as an ordinary user; whoever runs it as root has decided so.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))

@@ -30,7 +30,7 @@ from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.resources import Places
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
@@ -47,7 +47,7 @@ _EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
 _LOOK_S = 0.1
-_NO_NOTE_S = 1.0
+_NO_STATE_S = 1.0
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
 
@@ -63,12 +63,12 @@ class Supervisor:
         self._forks = forks
         declare_only_our_code()
         self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
-        self._notes = SlotNotes(node.folder / "slots")
+        self._slots = SlotStates(node.folder / "slots")
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._broker = Broker(settings.redis_url)
         database = Database(settings.database_url)
         self._attempts = Attempts(database)
-        self._claims = Claims(node, database, self._broker, self._notes, self._telemetry)
+        self._claims = Claims(node, database, self._broker, self._slots, self._telemetry)
         self._places = Places(node)
         self._must_be_replaced = False
 
@@ -76,11 +76,11 @@ class Supervisor:
         """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
         with ExitStack() as work:
             try:
-                work.enter_context(self._notes.at_work(message.study, message.ticket))
+                work.enter_context(self._slots.at_work(message.study, message.ticket))
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
                 event(_log, "no_note", level=logging.ERROR, study=message.study, ticket=message.ticket, error=error)
-                self.decline(message, delay_s=_NO_NOTE_S)
+                self.decline(message, delay_s=_NO_STATE_S)
                 return
             work.enter_context(self._telemetry.attempt())
             started = self._start(message)
@@ -110,7 +110,7 @@ class Supervisor:
     def _attempt(self, started: StartedAttempt) -> None:
         services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
         try:
-            self._notes.add_attempt(started.lease.attempt)
+            self._slots.add_attempt(started.lease.attempt)
             outcome = started.code.refusal or self._run_trial(started, services)
             self._finish(started, services, outcome)
         except LeaseLost as error:
@@ -141,7 +141,7 @@ class Supervisor:
                 self._isolation(spec.isolation), place.marked(self._assignment(started)), output, self._forks
             )
             try:
-                self._notes.add_trial(trial.pid)
+                self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
                 outcome = TrialMonitor(trial, output, services, limits, place.memory_of(trial.pid)).run()
             finally:

@@ -27,7 +27,7 @@ from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.pipe import Pipe, PipeChannel
-from highnoon.workers.trial.process import Assignment, perform
+from highnoon.workers.trial.process import SHORT_PATH, Assignment, perform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class ThreadTrial:
         channel = PipeChannel(Pipe(self._theirs))
         channel.hello()
         with os.fdopen(self._writing_end, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
-            outcome = perform(assignment, channel)
+            outcome = perform(assignment, channel, in_thread=True)
         channel.result(outcome)
 
 
@@ -165,7 +165,11 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
-    code = f"from highnoon.workers.trial.process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    # The current folder is on no import path. No switch for it: a program that the objective runs would inherit it.
+    code = (
+        "import sys; sys.path[:] = filter(None, sys.path); "
+        f"from highnoon.workers.trial.process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
@@ -174,7 +178,7 @@ def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
         pass_fds=[end.fileno()],
         start_new_session=True,
         cwd=assignment.work_dir,
-        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
     child.returncode = 0
@@ -192,7 +196,10 @@ def _exit_status(end: tuple[int, int] | None) -> ExitStatus:
 
 def _tidy(work_dir: Path) -> None:
     """Scratch goes; what the objective wrote into its working directory stays, an empty one goes too."""
-    shutil.rmtree(work_dir / "tmp", ignore_errors=True)
+    scratch = work_dir / "tmp"
+    if (short := scratch / SHORT_PATH).is_symlink():
+        shutil.rmtree(short.readlink(), ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         work_dir.rmdir()
     except OSError:

@@ -28,7 +28,7 @@ from highnoon.workers.node import Node, node_lock, remove_dead_nodes
 from highnoon.workers.node_metrics import node_metrics
 from highnoon.workers.node_record import Beat, NodeRecord
 from highnoon.workers.pool_keeper import PoolKeeper
-from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.workers.slot_state import SlotState, SlotStates
 
 _log = logging.getLogger("highnoon.workers.agent")
 
@@ -44,14 +44,14 @@ class Agent:
 
     def __init__(self, node: Node, *, until_idle: bool = False) -> None:
         self._node = node
-        self._notes = SlotNotes(node.folder / "slots")
-        self._record = NodeRecord(node, self._notes, until_idle=until_idle)
-        self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
+        self._slots = SlotStates(node.folder / "slots")
+        self._record = NodeRecord(node, self._slots, until_idle=until_idle)
+        self._node_watch = NodeWatch(node.slots, self._slots, KillNotes(node.folder / "kills"))
         self._groups: TrialGroups | None = None
         self._pool = PoolKeeper(node)
         self._entering: Future[None] | None = None
         self._beating: Future[Beat] | None = None
-        self._releases: dict[SlotNote, Future[None]] = {}
+        self._releases: dict[SlotState, Future[None]] = {}
         self._has_entered = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
@@ -61,7 +61,7 @@ class Agent:
         # Before any thread starts: a signal must reach `_wait_for_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         with node_lock(self._node.folder), node_metrics(self._node) as port:
-            self._notes.prepare()
+            self._slots.prepare()
             removed = remove_dead_nodes(self._node.folder.parent)
             if removed:
                 self._event("swept", nodes=removed)
@@ -154,24 +154,24 @@ class Agent:
 
     def _release_leases_of_the_dead(self) -> None:
         """Kills what a dead supervisor's trial left, at once; its lease is released when the database answers."""
-        for note in self._notes.orphaned():
-            if note in self._releases:
+        for state in self._slots.orphaned():
+            if state in self._releases:
                 continue
-            if note.attempt is None:
-                self._notes.drop(note)
+            if state.attempt is None:
+                self._slots.drop(state)
                 continue
-            if note.trial_group is not None:
-                kernel.kill_group(note.trial_group, signal.SIGKILL)
+            if state.trial_group is not None:
+                kernel.kill_group(state.trial_group, signal.SIGKILL)
             if self._groups is not None:
                 self._groups.sweep()
-            self._releases[note] = self._io.submit(partial(self._record.release, note), persistent=True)
-        for note, release in [*self._releases.items()]:
+            self._releases[state] = self._io.submit(partial(self._record.release, state), persistent=True)
+        for state, release in [*self._releases.items()]:
             if release.done():
-                del self._releases[note]
+                del self._releases[state]
                 if (error := release.exception()) is not None:
-                    # The lease expires by itself; the note must not come up again at each poll.
-                    self._event("outage", level=logging.ERROR, during="let_go", ticket=note.ticket, error=error)
-                    self._notes.drop(note)
+                    # The lease expires by itself; the state must not come up again at each poll.
+                    self._event("outage", level=logging.ERROR, during="let_go", ticket=state.ticket, error=error)
+                    self._slots.drop(state)
 
     def _leave(self) -> None:
         self._pool.kill()
@@ -185,7 +185,7 @@ class Agent:
             error = marked.exception() if marked.done() else "no answer"
             self._event("outage", level=logging.WARNING, during="mark", error=error)
         self._event("leave")
-        if not self._notes.orphaned():
+        if not self._slots.orphaned():
             shutil.rmtree(self._node.folder, ignore_errors=True)
 
     def _event(self, action: str, *, level: int = logging.INFO, **fields: object) -> None:

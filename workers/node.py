@@ -100,9 +100,13 @@ class Node:
         """The order to drain, as agent and supervisors share it."""
         return DrainOrder(self.folder / "drain")
 
-    def log_path(self, study: str, trial_number: int) -> Path:
-        """Where the output of one attempt goes; every attempt is an Optuna trial of its own."""
-        return self.settings.home / "logs" / study / f"trial-{trial_number:05d}.log"
+    def log_path(self, study: str, trial_number: int | None) -> Path:
+        """Where the output of one attempt goes; every attempt is an Optuna trial of its own.
+
+        None for a number that is not known yet: `{number}` stands in its place.
+        """
+        number = "{number}" if trial_number is None else f"{trial_number:05d}"
+        return self.settings.home / "logs" / study / f"trial-{number}.log"
 
     def work_dir(self, study: str, trial_number: int) -> Path:
         """The working directory of one attempt."""

@@ -18,14 +18,14 @@ from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.losses import Losses
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.pending_work import Work
 from highnoon.shared.store.studies import Studies
 from highnoon.workers.monitor.node_memory import NodeMemory
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
 
 _log = logging.getLogger("highnoon.workers.agent")
@@ -45,12 +45,12 @@ class Beat:
 class NodeRecord:
     """One boot of one node. Raises ServiceUnavailable during an outage."""
 
-    def __init__(self, node: Node, notes: SlotNotes, *, until_idle: bool) -> None:
+    def __init__(self, node: Node, slots: SlotStates, *, until_idle: bool) -> None:
         settings = node.settings
         if settings.database_url is None or settings.redis_url is None:
             raise ValueError("a worker needs the addresses of PostgreSQL and Redis")
         self._node = node
-        self._notes = notes
+        self._slots = slots
         self._database = Database(settings.database_url)
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
@@ -74,23 +74,23 @@ class NodeRecord:
         """Sets the node's state, if it has a row."""
         self._nodes.mark(self._node.worker_id, state)
 
-    def release(self, note: SlotNote) -> None:
+    def release(self, state: SlotState) -> None:
         """Takes the lease of a supervisor that died, so that its ticket need not wait for the lease to expire."""
-        assert note.attempt is not None, "without an attempt there is no lease"
-        disposition = Losses(self._database).lose(
-            note.ticket,
-            note.attempt,
-            message=f"its supervisor (pid {note.pid} on {self._node.host}) died",
+        assert state.attempt is not None, "without an attempt there is no lease"
+        disposition = Attempts(self._database).reap(
+            state.ticket,
+            state.attempt,
+            message=f"its supervisor (pid {state.pid} on {self._node.host}) died",
             only_expired=False,
         )
-        self._notes.drop(note)
+        self._slots.drop(state)
         event(
             _log,
             "let_go",
             level=logging.WARNING,
-            study=note.study,
-            ticket=note.ticket,
-            attempt=note.attempt,
+            study=state.study,
+            ticket=state.ticket,
+            attempt=state.attempt,
             worker=self._node.worker_id[:8],
             disposition=disposition or "not_held",
         )

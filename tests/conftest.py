@@ -110,7 +110,6 @@ SHORT_PERIODS: dict[str, Any] = {
     "presence_s": 0.5,
     "tick_s": 0.1,
     "leader_ttl_s": 1.0,
-    "tell_grace_s": 0.5,
     "redispatch_s": 2.0,
     "drain_s": 5.0,
     "kill_grace_s": 0.5,

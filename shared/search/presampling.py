@@ -30,7 +30,7 @@ from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.samplers import Distributions
 
-UNBORN = -1
+PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
 _LEAST_CHANCE = 0.9
@@ -105,40 +105,40 @@ def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance
 
 def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
     """One point by the study's sampler, in which what is `known` stays as it is."""
-    unborn = _unborn()
-    ahead = snapshot_of(history, unborn)
+    pending = _pending()
+    ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
-    sampler.before_trial(ahead, unborn)
-    relative = sampler.sample_relative(ahead, unborn, sampler.infer_relative_search_space(ahead, unborn))
+    sampler.before_trial(ahead, pending)
+    relative = sampler.sample_relative(ahead, pending, sampler.infer_relative_search_space(ahead, pending))
     for name, domain in space.items():
         if name in known:
             value = known[name]
         elif name in relative and domain._contains(domain.to_internal_repr(relative[name])):
             value = relative[name]
         else:
-            value = sampler.sample_independent(ahead, unborn, name, domain)
+            value = sampler.sample_independent(ahead, pending, name, domain)
         # Noted one by one: a sampler may look at what the trial has so far.
-        unborn.params[name], unborn.distributions[name] = value, domain
-    return Sampled(params=unborn.params, system_attrs=_worth_keeping(unborn.system_attrs))
+        pending.params[name], pending.distributions[name] = value, domain
+    return Sampled(params=pending.params, system_attrs=_worth_keeping(pending.system_attrs))
 
 
-def snapshot_of(study: Study, unborn: FrozenTrial | None = None) -> Study:
+def snapshot_of(study: Study, pending: FrozenTrial | None = None) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when asked for."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, unborn))
+    view._storage = cast(BaseStorage, Snapshot(study, pending))
     return view
 
 
 class Snapshot:
-    """A study's storage that reads the history once and keeps an unborn trial's attributes to itself.
+    """A study's storage that reads the history once and keeps a pending trial's attributes to itself.
 
     Everything else goes to the real storage: pruners, for one, note the rungs that a living trial has reached.
     """
 
-    def __init__(self, study: Study, unborn: FrozenTrial | None) -> None:
+    def __init__(self, study: Study, pending: FrozenTrial | None) -> None:
         self._storage = study._storage
         self._study_id = study._study_id
-        self._unborn = unborn
+        self._pending = pending
         self._trials: list[FrozenTrial] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -158,15 +158,15 @@ class Snapshot:
         return self._study_id
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """The unborn trial's own, or the storage's."""
-        if self._unborn is not None and trial_id == UNBORN:
-            return dict(self._unborn.system_attrs)
+        """The pending trial's own, or the storage's."""
+        if self._pending is not None and trial_id == PENDING:
+            return dict(self._pending.system_attrs)
         return self._storage.get_trial_system_attrs(trial_id)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Kept for the creation of the unborn trial, or written to the storage."""
-        if self._unborn is not None and trial_id == UNBORN:
-            self._unborn.system_attrs[key] = value
+        """Kept for the creation of the pending trial, or written to the storage."""
+        if self._pending is not None and trial_id == PENDING:
+            self._pending.system_attrs[key] = value
         else:
             self._storage.set_trial_system_attr(trial_id, key, value)
 
@@ -186,10 +186,10 @@ def _only_value(domain: BaseDistribution) -> ParamValue:
     return value
 
 
-def _unborn() -> FrozenTrial:
+def _pending() -> FrozenTrial:
     return FrozenTrial(
-        number=UNBORN,
-        trial_id=UNBORN,
+        number=PENDING,
+        trial_id=PENDING,
         state=TrialState.RUNNING,
         value=None,
         datetime_start=None,

@@ -13,7 +13,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Int, SearchSpace, Uniform
-from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
@@ -249,7 +249,7 @@ def test_tells_each_ending_as_its_state(study: OptunaStudy, ending: Ending) -> N
     assert study.tell(asked.trial_id, outcome) is True
 
     trial = study.trial(0)
-    assert (trial.state, trial.value) == (TOLD_AS[ending], value)
+    assert (trial.state, trial.value) == (OPTUNA_STATE[ending], value)
     assert (trial.attrs[ENDING], trial.attrs[CAUSE], trial.attrs[MESSAGE]) == (ending, "because", "in words")
     assert 0 < len(trial.attrs[TRACEBACK]) <= 8_192
     assert trial.duration_s is not None and trial.duration_s >= 0

@@ -1,4 +1,4 @@
-"""Rejects what is no RunTrial message before Celery sees it: neither text that is not JSON nor a hostile header gets in.
+"""Rejects what is no RunTrial message before Celery sees it: text that is not JSON, another task, a hostile header.
 
 A message that kombu or Celery cannot read would end the Celery parent, or go back to the queue and end the next one.
 The filter sits where redis-py parses the answer to BRPOP, by which a worker takes a message: a rejected message has
@@ -36,13 +36,13 @@ def filtering_transport(folder: Path) -> type[redis.Transport]:
     """kombu's transport for Redis with a filter that counts in this folder of the node."""
     accept = MessageFilter(folder).accept
 
-    class Channel(redis.Channel):  # type: ignore[misc]
+    class Channel(redis.Channel):
         def _create_client(self, asynchronous: bool = False) -> Any:
-            client = super()._create_client(asynchronous)
+            client = super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
             client.set_response_callback("BRPOP", accept)
             return client
 
-    class Transport(redis.Transport):  # type: ignore[misc]
+    class Transport(redis.Transport):
         pass
 
     Transport.Channel = Channel

@@ -24,13 +24,14 @@ T = TypeVar("T")
 _log = logging.getLogger("highnoon.workers.io_thread")
 
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 5.0
 
 
 class IoThread:
     """Runs steps one after the other. All methods are for the main thread and never wait, except `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_pause_s: float = 5.0) -> None:
+        """`longest_pause_s` is the longest time between two tries of a persistent step."""
+        self._longest_pause_s = longest_pause_s
         self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_stopping = threading.Event()
@@ -75,7 +76,7 @@ class IoThread:
                 result = error
             if isinstance(result, ServiceUnavailable) and persistent and not self._is_stopping.is_set():
                 event(_log, "waiting_for_database", level=logging.WARNING, tries=tries, error=result)
-                self._is_stopping.wait(_pause_s(tries))
+                self._is_stopping.wait(self._pause_s(tries))
                 continue
             self._deliver(future, result)
             return
@@ -90,7 +91,6 @@ class IoThread:
             future.set_result(result)
         os.eventfd_write(self.wakeup_fd, 1)
 
-
-def _pause_s(tries: int) -> float:
-    """Random up to a bound that doubles with each try: after an outage a cluster's nodes must not all come at once."""
-    return random.uniform(0.0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(tries, 10)))
+    def _pause_s(self, tries: int) -> float:
+        """Random below a bound that doubles with each try: after an outage a cluster's nodes must not come together."""
+        return random.uniform(0.0, min(self._longest_pause_s, _FIRST_PAUSE_S * 2.0 ** min(tries, 10)))

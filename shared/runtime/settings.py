@@ -42,6 +42,7 @@ READ_ELSEWHERE = (
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
     "HIGHNOON_CHECKPOINT_DIR",
+    "HIGHNOON_WORK_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 

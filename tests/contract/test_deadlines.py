@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import psycopg2.extensions
@@ -13,6 +14,9 @@ from sqlalchemy import text
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.runtime import broker as broker_module
+from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.store import connections
 from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.database import Database
@@ -101,3 +105,69 @@ def test_use_in_a_process_of_a_user_sets_no_hook(own_stack: Stack) -> None:
         "from psycopg2.extensions import get_wait_callback; assert get_wait_callback() is None\n"
     )
     subprocess.run([sys.executable, "-c", program, own_stack.database_url], check=True)
+
+
+MESSAGE = RunTrial(study="digits", ticket=17)
+
+CALLS: dict[str, Callable[[Broker], object]] = {
+    "publish": lambda broker: broker.publish([MESSAGE, MESSAGE], resource="cpu"),
+    "depth": lambda broker: broker.depth("cpu"),
+    "purge": lambda broker: broker.purge("cpu"),
+    "ping": lambda broker: broker.ping(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "not-connected"])
+def test_calls_on_a_frozen_redis_fail_in_time_and_the_next_ones_at_once(
+    own_stack: Stack, name: str, is_connected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_ANSWER_S", 0.5)
+    with Broker(own_stack.redis_url) as broker:
+        if is_connected:
+            CALLS[name](broker)
+        with frozen(own_stack, "redis"):
+            with Stopwatch() as first, pytest.raises(ServiceUnavailable):
+                CALLS[name](broker)
+            with Stopwatch() as others:
+                for call in CALLS.values():
+                    with pytest.raises(ServiceUnavailable, match="gave no answer"):
+                        call(broker)
+                broker.notify()
+    assert first.seconds < 1.0 and others.seconds < 0.2
+
+
+def test_waiting_for_a_notification_takes_its_time_and_no_more_while_redis_is_frozen(own_stack: Stack) -> None:
+    assert broker_module._ANSWER_S < 2.0
+    with Broker(own_stack.redis_url) as broker:
+        broker.wait_for_notification(0.01)
+        with frozen(own_stack, "redis"):
+            with Stopwatch() as connected:
+                assert not broker.wait_for_notification(0.2)
+            broker.notify()
+            with Stopwatch() as silent:
+                assert not broker.wait_for_notification(0.2)
+    assert 0.2 <= connected.seconds < 0.5 and 0.2 <= silent.seconds < 0.5
+
+
+def test_redis_that_goes_on_is_used_again_after_the_pause(own_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(broker_module, "_PAUSE_S", 0.3)
+    with Broker(own_stack.redis_url) as broker:
+        with frozen(own_stack, "redis"), pytest.raises(ServiceUnavailable):
+            broker.ping()
+        with pytest.raises(ServiceUnavailable, match="gave no answer"):
+            broker.ping()
+        time.sleep(0.3)
+        broker.ping()
+
+
+def test_redis_that_refuses_connections_is_tried_at_each_call(own_stack: Stack) -> None:
+    with Broker(own_stack.redis_url) as broker:
+        broker.ping()
+        own_stack.redis.stop()
+        with pytest.raises(ServiceUnavailable):
+            broker.ping()
+        own_stack.redis.start()
+        broker.ping()
+        broker.publish([MESSAGE], resource="cpu")

@@ -26,7 +26,7 @@ from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.monitor.memory_limits import Allowance
 from highnoon.workers.monitor.node_memory import NodeMemory
 from highnoon.workers.monitor.prediction import NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 
 _log = logging.getLogger("highnoon.workers.monitor.admission")
 
@@ -55,7 +55,7 @@ class Admission:
         self,
         lock: Path,
         slots: int,
-        notes: SlotNotes,
+        notes: SlotStates,
         look_up: Callable[[str, int], StudyPeaks | None],
         *,
         memory: NodeMemory | None = None,

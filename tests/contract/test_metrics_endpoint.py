@@ -17,7 +17,7 @@ from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.metrics_endpoint import exposed
-from highnoon.workers.telemetry import Telemetry, inbox, notes
+from highnoon.workers.telemetry import Telemetry, inbox, received
 
 TOKEN = "a-token-of-the-tests"
 
@@ -99,7 +99,7 @@ def test_forked_supervisors_tell_one_agent_whatever_the_length_of_its_path(tmp_p
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        told = notes(receiver)
+        told = received(receiver)
         heard = [next(told) for _ in children]
     assert {note.duration_s for note in heard} == {0.0, 1.0, 2.0}
     assert all(note.ending == "completed" and set(note.steps_s) == {"ask"} for note in heard)

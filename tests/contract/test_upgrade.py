@@ -70,7 +70,8 @@ class Older:
             connection.execute(
                 text(
                     "INSERT INTO hn_attempts"
-                    " (ticket_id, attempt, worker_id, host, pid, trial_number, started_at, ending) VALUES (:ticket, :attempt, 'anna', 'node-a', 1, :number, 1, :ending)"
+                    " (ticket_id, attempt, worker_id, host, pid, trial_number, started_at, ending)"
+                    " VALUES (:ticket, :attempt, 'anna', 'node-a', 1, :number, 1, :ending)"
                 ),
                 {"ticket": ticket, "attempt": attempt, "number": number, "ending": ending},
             )

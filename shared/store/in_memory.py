@@ -99,7 +99,10 @@ class MemoryTrials:
             raise UnknownStudy("the study was deleted") from None
 
     def _all(self, state: TrialState) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,))
+        try:
+            return self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,))
+        except KeyError:
+            raise UnknownStudy("the study was deleted") from None
 
     def _taken(self, trial_id: int) -> bool:
         """Whether the trial became RUNNING by this call; another thread may be quicker."""

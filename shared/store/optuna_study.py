@@ -22,8 +22,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.grid_points import Grid
-from highnoon.shared.search.presampling import Sampled, as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.search.presampling import Grid, Sampled, as_stored, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import Distributions, distributions
 from highnoon.shared.store.optuna_trials import (
     NewTrial,
@@ -60,6 +59,7 @@ class OptunaStudy:
         self._trials = trials
         self._border = border
         self._space = distributions(spec.search_space)
+        self._usable: set[int] = set()
         self._grid = Grid(spec.search_space, **spec.sampler.options) if spec.sampler.name == "grid" else None
 
     @property
@@ -197,7 +197,8 @@ class OptunaStudy:
         return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
-        return sample(self._study, self._space, seed=seed_of(self._spec.seed, ordinal), fixed=fixed)
+        seed = seed_of(self._spec.seed, ordinal)
+        return sample(self._study, self._space, seed=seed, fixed=fixed, usable=self._usable)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
 from highnoon.shared.store.database import Database
@@ -111,23 +111,26 @@ class Studies:
         """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
 
         Tickets that a limit had dropped come first: an ordinal may be a grid's point, and no other has it.
+        Raises StudyConflict for a study that was cancelled: that is final.
         """
         with self._db.transaction() as connection:
-            _lock(connection, study_id)
+            state, _ = _lock(connection, study_id)
+            if state in _GIVEN_UP:
+                raise StudyConflict("the study was cancelled meanwhile: give the new one another name")
             missing = max(0, n_trials - _count(connection, study_id))
             _add_tickets(connection, study_id, missing)
             _revive_study(connection, study_id, spec)
         return missing
 
-    def add_trials(self, study_id: int, count: int, *, most: int) -> int:
-        """`count` more trials, but not more than `most` in all; returns how many it gained.
+    def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
+        """`count` more trials, but not more than `at_most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
         """
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
             have = _count(connection, study_id)
-            added = 0 if state in _GIVEN_UP else max(0, min(count, most - have))
+            added = 0 if state in _GIVEN_UP else max(0, min(count, at_most - have))
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})

@@ -17,7 +17,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import FromClause, bindparam, func, insert, select, update
 
-from highnoon.shared.domain.states import TOLD_AS, Ending, TicketState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.search.samplers import distributions
 from highnoon.shared.store import optuna_tables as tables
@@ -146,7 +146,7 @@ class _History:
         value = _loss(params) + abs(dice.gauss(0, 0.02))
         started = self.began + number // _SLOTS * self._took_s + dice.uniform(0, 2)
         took = dice.uniform(6, 17) if ending is Ending.COMPLETED else dice.uniform(2, 10)
-        state = TrialState[TOLD_AS[ending]]
+        state = TrialState[OPTUNA_STATE[ending]]
         valued = value if state is not TrialState.FAIL else None
         yield from self._optuna_rows(
             trial_id, study_id, number, ticket, params, chosen, valued, started, started + took
@@ -227,7 +227,7 @@ class _History:
         ended: float,
     ) -> Iterator[Row]:
         ending, cause, message, _ = chosen
-        state = TrialState[TOLD_AS[ending]]
+        state = TrialState[OPTUNA_STATE[ending]]
         times = {"datetime_start": _utc(started), "datetime_complete": _utc(ended)}
         yield tables.trials, {"trial_id": trial_id, "study_id": study_id, "number": number, "state": state, **times}
         for name, given in params.items():
@@ -274,7 +274,7 @@ def _update_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _lease_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
-    lease = {"state": TicketState.LEASED, "attempt": 1, "worker_id": "w1", "step": 3, "rss_bytes": 1_900_000_000}
+    lease = {"state": TicketState.RUNNING, "attempt": 1, "worker_id": "w1", "step": 3, "rss_bytes": 1_900_000_000}
     values = {key: bindparam(key) for key in rows[0] if key != "row"}
     expiry = {"lease_expires_at": db_now() + 3600.0}
     statement = update(tickets).where(tickets.c.id == bindparam("row")).values({**values, **lease, **expiry})

@@ -18,8 +18,8 @@ from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.losses import Losses
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
 from highnoon.workers import kernel
@@ -52,7 +52,7 @@ class Agent:
         self._node = node
         self._database = Database(settings.database_url)
         self._nodes = Nodes(self._database)
-        self._losses = Losses(self._database)
+        self._attempts = Attempts(self._database)
         self._broker = Broker(settings.redis_url)
         self._notes = SlotStates(node.folder / "slots")
         self._facts = NodeFacts()
@@ -200,7 +200,7 @@ class Agent:
             kernel.kill_group(note.trial_group, signal.SIGKILL)
         if self._groups is not None:
             self._groups.sweep()
-        disposition = self._losses.lose(
+        disposition = self._attempts.reap(
             note.ticket,
             note.attempt,
             message=f"its supervisor (pid {note.pid} on {self._node.host}) died",

@@ -71,7 +71,7 @@ class NodeMetrics:
         self._attempts.labels(note.ending, note.cause).inc()
         if note.duration_s is not None:
             self._attempt_s.observe(note.duration_s)
-        if note.disposition != Disposition.SETTLE:
+        if note.disposition != Disposition.CLOSE:
             self._retries.labels(note.ending).inc()
         if note.ending == Ending.STOPPED:
             self._memory_stops.labels(note.cause).inc()

@@ -25,7 +25,6 @@ from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say, say_row
 from highnoon.shared.store.access import Access, opened
-from highnoon.shared.store.connections import STATEMENT_S
 from highnoon.shared.store.submission import Submission, submit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
@@ -39,18 +38,16 @@ def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: 
     database_url, redis_url = settings.database_url or "", settings.redis_url or ""
     with ExitStack() as connections:
         wait = _Waiting(stopping, console, tend)
-        access = wait.until(
-            lambda: connections.enter_context(opened(database_url, create=True, statement_s=STATEMENT_S))
-        )
+        access = wait.until(lambda: connections.enter_context(opened(database_url, create=True)))
         broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
         if access is None or broker is None:
             return Exit.INTERRUPTED
-        deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
+        counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
         submission = None if errand.spec is None else submit(errand.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
-        service = Service(settings, database=access.database, store=access.store, broker=broker, deeds=deeds)
-        with _serving(service, broker):
+        service = Service(settings, database=access.database, broker=broker, counters=counters)
+        with _serving(service):
 
             def go_on(tell: Say) -> bool:
                 tend(tell)
@@ -116,7 +113,7 @@ def _answering(redis_url: str) -> Iterator[Broker]:
 
 
 @contextmanager
-def _serving(service: Service, broker: Broker) -> Iterator[None]:
+def _serving(service: Service) -> Iterator[None]:
     """The service in a thread of its own; the main thread keeps signals, display and children."""
     ending = threading.Event()
     thread = threading.Thread(target=service.serve, args=(ending,), name="coordinator")
@@ -125,5 +122,5 @@ def _serving(service: Service, broker: Broker) -> Iterator[None]:
         yield
     finally:
         ending.set()
-        broker.notify()
+        service.wake()
         thread.join()

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     tick_s: Seconds = 1.0
     leader_ttl_s: Seconds = 5.0
     tell_grace_s: Patience = 10.0
+    """Has no effect any more, and is accepted for environments that still set it."""
     redispatch_s: Seconds = 60.0
     drain_s: Patience = 60.0
     kill_grace_s: Patience = 3.0

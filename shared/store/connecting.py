@@ -13,6 +13,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, SchemaMismatch
 from highnoon.shared.runtime.urls import masked
 from highnoon.shared.store import optuna_tables as tables
 from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
+from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
 
 
@@ -63,10 +64,11 @@ def _engine_options(url: str) -> dict[str, Any]:
     address = _checked(url)
     if address.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": 30}}
-    options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
-    if address.get_driver_name() == "psycopg2":
-        options["connect_args"] = postgres_arguments(str(address.query.get("options", "")), statement_s=READING_S)
-    return options
+    if address.get_driver_name() != "psycopg2":
+        return {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
+    written = str(address.query.get("options", ""))
+    arguments = postgres_arguments(f"{written} {READ_COMMITTED}", statement_s=READING_S)
+    return {"pool_recycle": 1800, "connect_args": arguments}
 
 
 def _checked(url: str) -> URL:

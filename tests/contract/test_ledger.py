@@ -214,7 +214,7 @@ def test_the_last_loss_settles_the_ticket_as_lost(ledger: Ledger) -> None:
         ledger.wait_out_the_pause(ticket)
         lease = ledger.claim(ticket)
         dispositions.append(ledger.losses.lose(ticket, lease.attempt, message="died", only_expired=False))
-    assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.SETTLE]
+    assert dispositions == [Disposition.RETRY, Disposition.RETRY, Disposition.CLOSE]
     assert ledger.state(ticket) == TicketState.SETTLED
     (settled,) = ledger.control.settled()
     assert settled.outcome.ending is Ending.LOST
@@ -336,7 +336,7 @@ def test_a_declined_ticket_waits_again_and_a_claimed_one_is_not_touched(ledger: 
     ledger.claim(second)
     for ticket in (first, second):
         ledger.leases.decline(ticket)
-    assert [ledger.state(ticket) for ticket in (first, second)] == [TicketState.WAITING, TicketState.LEASED]
+    assert [ledger.state(ticket) for ticket in (first, second)] == [TicketState.WAITING, TicketState.RUNNING]
 
 
 def test_a_lease_carries_the_specification_of_its_moment(ledger: Ledger) -> None:

@@ -94,7 +94,7 @@ def test_forked_supervisors_tell_one_agent_whatever_the_length_of_its_path(tmp_p
                 with telemetry.attempt():
                     with telemetry.step("ask"):
                         pass
-                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.SETTLE)
+                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.CLOSE)
                 os._exit(0)
             children.append(pid)
         for pid in children:

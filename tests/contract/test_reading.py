@@ -56,7 +56,7 @@ def test_the_overview_of_three_tickets(database: Database) -> None:
     # Then all is there
     assert overview.has_ledger() and overview.pulse() != before
     assert (standing.record.name, standing.best_value, standing.counts.attempts) == ("digits", 0.5, 3)
-    assert standing.counts.by_state == {TicketState.CLOSED: 2, TicketState.LEASED: 1, TicketState.WAITING: 1}
+    assert standing.counts.by_state == {TicketState.CLOSED: 2, TicketState.RUNNING: 1, TicketState.WAITING: 1}
     assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
     assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
     assert [span.ending for span in overview.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
@@ -72,8 +72,8 @@ def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None
     optuna_store.create_study("empty", "maximize")
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of())
-    study.tell(study.ask(ordinal=0, owner=None).trial_id, completed())
-    study.ask(ordinal=1, owner=None)
+    study.finish_trial(study.start_trial(ordinal=0).trial_id, completed())
+    study.start_trial(ordinal=1)
 
     empty, digits = optuna_store.catalogue()
 
@@ -87,9 +87,9 @@ def test_a_view_needs_no_spec_and_follows_the_study(optuna_store: OptunaStore) -
     view = optuna_store.view("digits")
     assert view.trials() == [] and view.direction == "minimize" and view.param_importance() == {}
 
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     assert [trial.state for trial in view.trials()] == [TrialState.RUNNING]
-    study.tell(asked.trial_id, completed(0.5))
+    study.finish_trial(asked.trial_id, completed(0.5))
 
     assert [(trial.state, trial.value) for trial in view.trials()] == [(TrialState.COMPLETE, 0.5)]
     assert view.space()["width"] == Int(low=32, high=512, step=32)
@@ -108,7 +108,7 @@ def test_an_enqueued_point_is_asked_next(optuna_store: OptunaStore) -> None:
 
     study.enqueue({"width": 64, "optimizer": "sgd"})
 
-    params = study.ask(ordinal=0, owner=None).params
+    params = study.start_trial(ordinal=0).params
     assert (params["width"], params["optimizer"]) == (64, "sgd") and params.keys() == SPACE.keys()
 
 

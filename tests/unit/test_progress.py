@@ -25,7 +25,7 @@ def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, can
     return StudyCounts(
         by_state={
             TicketState.CLOSED: closed,
-            TicketState.LEASED: running,
+            TicketState.RUNNING: running,
             TicketState.WAITING: waiting,
             TicketState.CANCELLED: cancelled,
         },

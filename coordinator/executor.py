@@ -61,7 +61,8 @@ class ActionExecutor:
         try:
             for action in actions:
                 name = _NAMES[type(action)]
-                with self._faults.isolated(*_study_of(action), name):
+                study_id, study = (None, None) if isinstance(action, Quarantine) else (action.study_id, action.name)
+                with self._faults.isolated(name, study_id, study):
                     self._execute(action, unsent)
                     self._counters.did(name)
         finally:
@@ -93,20 +94,11 @@ class ActionExecutor:
                 assert_never(action)
 
     def _reap(self, action: Reap) -> None:
-        lease = action.lease
-        disposition = self._attempts.reap(
-            lease.ticket_id, lease.attempt, message="its lease ran out", only_expired=True
-        )
+        ticket, attempt = action.ticket_id, action.attempt
+        disposition = self._attempts.reap(ticket, attempt, message="its lease ran out", only_expired=True)
         if disposition is not None:
-            event(
-                _log,
-                "reap",
-                level=logging.WARNING,
-                study=lease.name,
-                ticket=lease.ticket_id,
-                attempt=lease.attempt,
-                disposition=disposition,
-            )
+            fields = {"study": action.name, "ticket": ticket, "attempt": attempt, "disposition": disposition}
+            event(_log, "reap", level=logging.WARNING, **fields)
 
     def _quarantine(self, action: Quarantine) -> None:
         if self._nodes.move(action.worker_id, (WorkerState.ACTIVE,), WorkerState.QUARANTINED, action.reason):
@@ -121,13 +113,3 @@ def in_turns(by_study: Iterable[Sequence[T]]) -> list[T]:
 def _add(unsent: dict[str, list[list[RunTrial]]], action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
     messages = [RunTrial(study=action.name, ticket=ticket_id) for ticket_id in ticket_ids]
     unsent.setdefault(action.resource, []).append(messages)
-
-
-def _study_of(action: Action) -> tuple[int | None, str | None]:
-    match action:
-        case Reap():
-            return action.lease.study_id, action.lease.name
-        case Quarantine():
-            return None, None
-        case _:
-            return action.study_id, action.name

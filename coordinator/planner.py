@@ -59,49 +59,50 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reap:
-    """Give back, or close as lost, an attempt whose lease ran out."""
-
-    lease: ExpiredLease
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """A limit is met: cancel what has not begun, unless the study was changed since `spec_version`."""
+class StudyAction:
+    """Something to do for one study. When it fails, that is the fault of this study alone."""
 
     study_id: int
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reap(StudyAction):
+    """Give back, or close as lost, an attempt whose lease ran out."""
+
+    ticket_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(StudyAction):
+    """A limit is met: cancel what has not begun, unless the study was changed since `spec_version`."""
+
     reason: str
     spec_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Close:
+class Close(StudyAction):
     """Nothing of the study is open: it moves from the state `before` to `state`."""
 
-    study_id: int
-    name: str
     before: StudyState
     state: StudyState
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resend:
+class Resend(StudyAction):
     """Messages that Redis lost are sent again."""
 
-    study_id: int
-    name: str
     resource: str
     ticket_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
+class Dispatch(StudyAction):
     """Queue up to `count` ready tickets and send their messages."""
 
-    study_id: int
-    name: str
     resource: str
     count: int
 
@@ -124,7 +125,8 @@ def plan(snapshot: Snapshot, rules: Rules) -> list[Action]:
 def _reap_expired(snapshot: Snapshot, rules: Rules) -> Iterator[Reap]:
     """After an outage every lease is expired the moment PostgreSQL is back: the holders renew first."""
     if snapshot.steady_s >= rules.lease_s:
-        yield from (Reap(lease=lease) for lease in snapshot.expired)
+        for lease in snapshot.expired:
+            yield Reap(study_id=lease.study_id, name=lease.name, ticket_id=lease.ticket_id, attempt=lease.attempt)
 
 
 def _stop_at_limits(snapshot: Snapshot) -> Iterator[Stop]:

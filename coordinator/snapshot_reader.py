@@ -17,7 +17,7 @@ from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.messages import RESOURCES
-from highnoon.shared.domain.states import Ending, WorkerState
+from highnoon.shared.domain.states import Ending, StudyState, WorkerState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import Control, StudyLoad
@@ -47,12 +47,11 @@ class SnapshotReader:
     def read(self, *, steady_s: float, last_dispatch: Mapping[int, int] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
-        slots = sum(worker.slots for worker in active)
-        found = self._control.loads(ready_at_most=slots * (1 + self._settings.dispatch_buffer))
+        found = self._control.loads()
         self._checked = {
             load.study.id: self._checked[load.study.id] for load in found if load.study.id in self._checked
         }
-        loads = self._with_limits([self._sound(load) for load in found])
+        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), active)
         return Snapshot(
             steady_s=steady_s,
             loads=tuple(loads),
@@ -68,7 +67,7 @@ class SnapshotReader:
 
     def _sound(self, load: StudyLoad) -> StudyLoad:
         """The load as it is, or marked as faulty."""
-        with self._faults.isolated(load.study.id, load.study.name, "specification"):
+        with self._faults.isolated("specification", load.study.id, load.study.name):
             self._check(load.study)
             wanted = str(load.study.spec.get("direction", "minimize"))
             if load.direction not in (None, wanted.upper()):
@@ -102,9 +101,17 @@ class SnapshotReader:
         return [self._with_limit(load, best.get(load.study.id), recent.get(load.study.id, [])) for load in loads]
 
     def _with_limit(self, load: StudyLoad, best: float | None, recent: Sequence[str]) -> StudyLoad:
-        with self._faults.isolated(load.study.id, load.study.name, "endings"):
+        with self._faults.isolated("endings", load.study.id, load.study.name):
             return replace(load, best_value=best, recent_endings=tuple(Ending(ending) for ending in recent))
         return replace(load, fault="endings")
+
+    def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
+        """Counts ready tickets, only as far as there may be room for their messages: thousands may wait."""
+        room = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
+        room -= sum(load.queued + load.running for load in loads)
+        waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
+        ready = self._control.ready(waiting, at_most=room) if waiting and room > 0 else {}
+        return [replace(load, ready=ready.get(load.study.id, 0)) for load in loads]
 
     def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
         """Asks Redis after the ledger: a ticket counts as queued before its message can."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.shared.domain.errors import HighNoonError, ServiceError
@@ -31,15 +32,9 @@ class StudyFaults:
         self._counters = counters
         self._found: dict[int, dict[str, tuple[str, float]]] = {}
 
-    @contextmanager
-    def isolated(self, study_id: int | None, name: str | None, during: str) -> Iterator[None]:
+    def isolated(self, during: str, study_id: int | None, name: str | None) -> _Isolated:
         """Ends what fails inside and reports it; only a service that is away ends the tick."""
-        try:
-            yield
-        except ServiceError:
-            raise
-        except Exception as error:
-            self._report(study_id, name, during, error)
+        return _Isolated(self, during, study_id, name)
 
     def keep(self, loads: Iterable[StudyLoad]) -> None:
         """Writes to the ledger what has changed of the live studies' faults."""
@@ -51,7 +46,8 @@ class StudyFaults:
             if fault != load.study.fault:
                 self._control.record_fault(load.study.id, fault)
 
-    def _report(self, study_id: int | None, name: str | None, during: str, error: Exception) -> None:
+    def report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
+        """Counts a fault, and logs it unless the one before was the same."""
         self._counters.study_fault(during)
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         known = self._found.setdefault(study_id, {}) if study_id is not None else {}
@@ -65,3 +61,22 @@ class StudyFaults:
     def _fresh(self, study_id: int) -> dict[str, tuple[str, float]]:
         since = time.monotonic() - _SHOWN_S
         return {during: found for during, found in self._found.get(study_id, {}).items() if found[1] > since}
+
+
+@dataclass(frozen=True, slots=True)
+class _Isolated:
+    faults: StudyFaults
+    during: str
+    study_id: int | None
+    name: str | None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, ServiceError):
+            return False
+        self.faults.report(self.during, self.study_id, self.name, error)
+        return True

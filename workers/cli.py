@@ -1,4 +1,4 @@
-"""The command line of a node: parses and hands over; the agent does the work."""
+"""The command line of a node: reads the options and starts the agent."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def start(
         settings=settings,
         gpus=pinned,
     )
-    raise typer.Exit(Agent(node, until_empty=until_empty).run())
+    raise typer.Exit(Agent(node, until_idle=until_empty).run())
 
 
 def _require_permission(settings: Settings) -> None:

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.memory.reader import VitalsReader
 from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.workers.message_filter import rejected_messages
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import AttemptMetrics, inbox, received
@@ -96,6 +97,9 @@ class _NodeNow(Collector):
         yield InfoMetricFamily("highnoon_worker", "Which node this is.", about)
         yield _gauge("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
         yield _gauge("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
+        rejected = CounterMetricFamily("highnoon_worker_messages_rejected", "Messages that were no trial's.")
+        rejected.add_metric([], rejected_messages(node.folder))
+        yield rejected
         yield from self._memory()
 
     def _memory(self) -> Iterator[Metric]:

@@ -21,13 +21,14 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.shared.domain.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.workers import kernel
 from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
+from highnoon.workers.message_filter import filtering_transport
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial import huge_pages
@@ -50,7 +51,11 @@ def run_pool(node: Node) -> int:
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     replace_ended_children_at_once()
-    app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
+    app = make_app(
+        node.settings.redis_url or "",
+        max_tasks_per_child=node.settings.max_tasks_per_child,
+        transport=filtering_transport(node.folder),
+    )
     register_task(app, node)
     exit_when_drained(app, node)
     # The images of this product run as an ordinary user; a node that runs as root was meant to.
@@ -98,6 +103,7 @@ def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
     claims: list[GpuClaim | None] = []
+    refused: list[int] = []
 
     def supervisor() -> Supervisor:
         """Made with the first message: a child that has none costs no connection."""
@@ -110,14 +116,12 @@ def register_task(app: Celery, node: Node) -> None:
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> None:
-        try:
-            message = RunTrial.from_kwargs(kwargs)
-        except ValueError as error:
-            event(_log, "message_refused", level=logging.WARNING, reason=error)
-            if isinstance(kwargs.get("ticket"), int):
-                # Of another version: a node that can read it may take the ticket.
-                stranger = RunTrial(study=str(kwargs.get("study")), ticket=kwargs["ticket"])
-                supervisor().decline(stranger, delay_s=_DECLINED_S)
+        message = RunTrial.from_kwargs(kwargs)
+        if message.is_newer:
+            if not refused:
+                refused.append(message.version)
+                event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
+            supervisor().decline(message, delay_s=_DECLINED_S)
             return
         supervisor().run(message)
 

@@ -1,7 +1,8 @@
 """What the coordinator reads and does: the snapshot's rows, dispatch, stop, close.
 
 Every statement is conditional on the state that the row must be in, so that two coordinators at once, or one that is
-cut off anywhere, do no harm. What a tick reads is bounded by what is open: closed tickets are never counted.
+cut off anywhere, do no harm. What a tick reads is bounded by what is open: closed tickets are never counted. No
+statement waits for a row that another client has locked.
 """
 
 from __future__ import annotations
@@ -10,19 +11,32 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import String, case, cast, exists, func, literal, select, update
+from sqlalchemy import (
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import db_now, studies, tickets
+from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.studies import StudyRecord, record_of
 
-LIVE = (StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLING)
-_MOST_EXPIRED = 500
-"""Reaped in one tick; the others follow in the next."""
+# Optuna's tables as far as they are read here: its models would import all of Optuna.
+_optuna_studies = table("studies", column("study_id"))
+_optuna_directions = table("study_directions", column("study_id"), column("direction"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +47,7 @@ class StudyLoad:
     waiting: bool = False
     """Whether any ticket waits, be it ready or not."""
     ready: int = 0
-    """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched."""
+    """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched now."""
     queued: int = 0
     running: int = 0
     age_s: float = 0.0
@@ -81,34 +95,39 @@ class Control:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def loads(self, *, ready_at_most: int) -> list[StudyLoad]:
+    def loads(self) -> list[StudyLoad]:
         """The studies that are not over, with their open tickets counted; one statement."""
-        counts = {state: _count(state) for state in (TicketState.QUEUED, TicketState.RUNNING)}
-        ready = select(literal(1)).where(*_waiting_of_study(), tickets.c.not_before <= db_now())
-        # In the order of the index: without it all that waits is read before the limit applies.
-        ready_rows = ready.order_by(tickets.c.ordinal).limit(ready_at_most).correlate(studies).subquery()
-        known = exists().where(optuna.studies.c.study_id == studies.c.optuna_study_id)
-        direction = select(func.min(cast(optuna.directions.c.direction, String))).where(
-            optuna.directions.c.study_id == studies.c.optuna_study_id
+        known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
+        direction = select(func.min(cast(_optuna_directions.c.direction, String))).where(
+            _optuna_directions.c.study_id == studies.c.optuna_study_id
         )
         statement = (
             select(
                 studies,
-                exists().where(*_waiting_of_study()).label("waiting"),
-                select(func.count()).select_from(ready_rows).scalar_subquery().label("ready"),
-                counts[TicketState.QUEUED].label("queued"),
-                counts[TicketState.RUNNING].label("running"),
+                exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
+                _count(TicketState.QUEUED).label("queued"),
+                _count(TicketState.RUNNING).label("running"),
                 func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
                 (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
                 direction.scalar_subquery().label("direction"),
             )
-            .where(studies.c.state.in_(LIVE))
+            .where(studies.c.state.in_(LIVE_STUDIES))
             .order_by(studies.c.id)
         )
-        names = ("waiting", "ready", "queued", "running", "age_s", "deleted", "direction")
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).mappings().all()
+        names = ("waiting", "queued", "running", "age_s", "deleted", "direction")
+        rows = [row._mapping for row in self._db.rows(statement)]
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
+
+    def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
+        """Waiting tickets of these studies whose `not_before` has passed, counted up to `at_most` for each."""
+        # As a subquery the clock is read once, and not for each ticket.
+        is_due = tickets.c.not_before <= select(db_now()).scalar_subquery()
+        waiting = select(literal(1)).where(*_of_study(TicketState.WAITING), is_due)
+        # In the order of the index: without it all that waits is read before the limit applies.
+        rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).subquery()
+        count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
+        found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.ready for row in found}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
         """The best value of these studies' completed tickets; None before the first."""
@@ -120,9 +139,8 @@ class Control:
         value = case(
             (studies.c.id.in_(maximized), best(func.max(tickets.c.value))), else_=best(func.min(tickets.c.value))
         )
-        statement = select(studies.c.id, value).where(studies.c.id.in_([*maximized, *minimized]))
-        with self._db.transaction() as connection:
-            return {study_id: found for study_id, found in connection.execute(statement)}
+        statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
+        return {row.id: row.best for row in self._db.rows(statement)}
 
     def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
         """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
@@ -137,37 +155,29 @@ class Control:
             .limit(count)
             .scalar_subquery()
         )
-        endings = func.array(newest, type_=ARRAY(String))
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
-            return {study_id: found for study_id, found in rows}
+        endings = func.array(newest, type_=ARRAY(String)).label("endings")
+        found = self._db.rows(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.endings for row in found}
 
     def expired(self) -> list[ExpiredLease]:
         """Leases that ran out by the database's clock, the longest first."""
         statement = (
-            select(tickets.c.id, tickets.c.attempt, studies.c.id, studies.c.name)
+            select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
             .join(studies, studies.c.id == tickets.c.study_id)
             .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
             .order_by(tickets.c.lease_expires_at)
-            .limit(_MOST_EXPIRED)
         )
-        with self._db.transaction() as connection:
-            return [
-                ExpiredLease(ticket_id=ticket_id, attempt=attempt, study_id=study_id, name=name)
-                for ticket_id, attempt, study_id, name in connection.execute(statement)
-            ]
+        return [ExpiredLease(**row._mapping) for row in self._db.rows(statement)]
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
         age = (db_now() - tickets.c.queued_at).label("age_s")
         statement = (
-            select(tickets.c.id, tickets.c.study_id, age)
+            select(tickets.c.id.label("ticket_id"), tickets.c.study_id, age)
             .where(tickets.c.state == TicketState.QUEUED)
             .order_by(tickets.c.queued_at, tickets.c.ordinal)
         )
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).all()
-        return [QueuedTicket(ticket_id=row.id, study_id=row.study_id, age_s=row.age_s) for row in rows]
+        return [QueuedTicket(**row._mapping) for row in self._db.rows(statement)]
 
     def dispatch(self, study_id: int, count: int) -> list[int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
@@ -197,23 +207,15 @@ class Control:
             .values(state=TicketState.QUEUED, queued_at=db_now())
             .returning(tickets.c.id)
         )
-        start_clock = (
-            update(studies).where(studies.c.id == study_id, studies.c.started_at.is_(None)).values(started_at=db_now())
-        )
-        with self._db.transaction() as connection:
-            connection.execute(start_clock)
-            return sorted(connection.scalars(statement))
+        not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
+        self._db.changed(update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()))
+        return sorted(row.id for row in self._db.rows(statement))
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
         """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""
-        statement = (
-            update(tickets)
-            .where(tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
-            .values(queued_at=db_now())
-            .returning(tickets.c.id)
-        )
-        with self._db.transaction() as connection:
-            return sorted(connection.scalars(statement))
+        queued = _unlocked(tickets, tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
+        statement = update(tickets).where(tickets.c.id.in_(queued)).values(queued_at=db_now())
+        return sorted(row.id for row in self._db.rows(statement.returning(tickets.c.id)))
 
     def stop(self, study_id: int, reason: str, *, spec_version: int) -> bool:
         """A limit is met: cancels what has not begun; what runs may end by itself.
@@ -221,23 +223,23 @@ class Control:
         False, with nothing done, when the study was changed since `spec_version` (trials were added, say) or another
         reason ends it already.
         """
-        unchanged = (
-            update(studies)
-            .where(
-                studies.c.id == study_id,
-                studies.c.state.in_(LIVE),
-                studies.c.spec_version == spec_version,
-                func.coalesce(studies.c.stop_reason, reason) == reason,
-            )
-            .values(stop_reason=reason)
+        unchanged = _unlocked(
+            studies,
+            studies.c.id == study_id,
+            studies.c.state.in_(LIVE_STUDIES),
+            studies.c.spec_version == spec_version,
+            func.coalesce(studies.c.stop_reason, reason) == reason,
         )
-        not_begun = tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED])
+        not_begun = (
+            tickets.c.study_id == study_id,
+            tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
+        )
         with self._db.transaction() as connection:
-            if connection.execute(unchanged).rowcount != 1:
+            stop = update(studies).where(studies.c.id.in_(unchanged)).values(stop_reason=reason)
+            if connection.execute(stop).rowcount != 1:
                 return False
-            connection.execute(
-                update(tickets).where(tickets.c.study_id == study_id, not_begun).values(state=TicketState.CANCELLED)
-            )
+            dropped = update(tickets).where(*not_begun, tickets.c.id.in_(_unlocked(tickets, *not_begun)))
+            connection.execute(dropped.values(state=TicketState.CANCELLED))
         return True
 
     def finish(self, study_id: int, *, before: StudyState, state: StudyState, reason: str) -> bool:
@@ -255,26 +257,31 @@ class Control:
         with self._db.transaction() as connection:
             # The lock first: a statement that waits for the row still sees the tickets of before, and would close a
             # study over tickets that were added meanwhile.
-            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
-            return connection.execute(statement).rowcount == 1
+            is_ours = connection.scalar(_unlocked(studies, studies.c.id == study_id)) is not None
+            return is_ours and connection.execute(statement).rowcount == 1
 
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""
-        statement = update(studies).where(studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
-        with self._db.transaction() as connection:
-            connection.execute(statement.values(fault=fault))
+        other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
+        self._db.changed(update(studies).where(studies.c.id.in_(other)).values(fault=fault))
 
     def faults(self) -> dict[str, str]:
         """By name: what is wrong with live studies."""
-        statement = select(studies.c.name, studies.c.fault).where(studies.c.state.in_(LIVE))
-        with self._db.transaction() as connection:
-            return {name: fault for name, fault in connection.execute(statement.where(studies.c.fault.is_not(None)))}
+        faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
+        return {row.name: row.fault for row in self._db.rows(select(studies.c.name, studies.c.fault).where(*faulty))}
 
 
-def _waiting_of_study() -> tuple[ColumnElement[bool], ...]:
-    return tickets.c.study_id == studies.c.id, tickets.c.state == TicketState.WAITING
+def _unlocked(of: Table, *conditions: ColumnElement[bool]) -> Select[tuple[int]]:
+    """Locks the rows that meet the conditions, except those that another client has locked: a later tick does these.
+
+    Without that, a client that hangs in the middle of its transaction would stop the work for all studies.
+    """
+    return select(of.c.id).where(*conditions).with_for_update(skip_locked=True)
 
 
-def _count(state: TicketState) -> Any:
-    of_study = select(func.count()).where(tickets.c.study_id == studies.c.id, tickets.c.state == state)
-    return of_study.select_from(tickets).scalar_subquery()
+def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:
+    return tickets.c.study_id == studies.c.id, tickets.c.state == state
+
+
+def _count(state: TicketState) -> ScalarSelect[int]:
+    return select(func.count()).select_from(tickets).where(*_of_study(state)).scalar_subquery()

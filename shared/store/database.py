@@ -7,12 +7,26 @@ that talks to PostgreSQL makes its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, create_engine, insert, inspect, make_url, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    Row,
+    TextClause,
+    UpdateBase,
+    create_engine,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -60,6 +74,16 @@ class Database:
         """The first row of one statement, which is a transaction of its own: one round trip."""
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement, values).mappings().first()
+
+    def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+        """All rows of one statement, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement).all()
+
+    def changed(self, statement: UpdateBase) -> int:
+        """How many rows one statement changed, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement).rowcount
 
     def create_schema(self) -> None:
         """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""

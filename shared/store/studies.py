@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
 from highnoon.shared.store.database import Database
@@ -111,9 +111,12 @@ class Studies:
         """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
 
         Tickets that a limit had dropped come first: an ordinal may be a grid's point, and no other has it.
+        Raises StudyConflict for a study that was cancelled: that is final.
         """
         with self._db.transaction() as connection:
-            _lock(connection, study_id)
+            state, _ = _lock(connection, study_id)
+            if state in _GIVEN_UP:
+                raise StudyConflict("the study was cancelled meanwhile: give the new one another name")
             missing = max(0, n_trials - _count(connection, study_id))
             _add_tickets(connection, study_id, missing)
             _revive_study(connection, study_id, spec)

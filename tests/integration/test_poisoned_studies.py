@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import optuna
@@ -15,6 +18,7 @@ from sqlalchemy import select, text, update
 
 from highnoon.coordinator.cluster_metrics import Counters, LedgerCollector
 from highnoon.coordinator.service import Service
+from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Disposition, Holder, Lease
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
@@ -40,6 +44,7 @@ class Bench:
     def __init__(self, access: Access, service: Service, settings: Settings, broker: Broker) -> None:
         self.access, self.service, self.settings, self.broker = access, service, settings, broker
         self.registry = CollectorRegistry()
+        self.cleanup = ExitStack()
         self.attempts = Attempts(access.database)
         Nodes(access.database).enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
 
@@ -83,10 +88,13 @@ class Bench:
         Nodes(self.access.database).beat("anna")
         assert self.service.tick()
 
-    def run_to_its_end(self, record: StudyRecord, *, expire_one: bool) -> None:
-        """Ticks and plays the worker until the study is over; the first lease runs out when that is wanted."""
+    def run_to_its_end(self, record: StudyRecord, *, beside: StudyRecord) -> None:
+        """Ticks and plays the worker until the study is over. Its first lease runs out; the other study is declined."""
+        expire_one = True
         for _ in range(100):
             self.tick()
+            for ticket in self.queued(beside):
+                self.attempts.decline(ticket, delay_s=60.0)
             for ticket in self.queued(record):
                 lease = self.start(ticket)
                 if expire_one:
@@ -102,7 +110,7 @@ class Bench:
     def metrics(self) -> dict[str, float]:
         collector = LedgerCollector(self.settings, self.access.database, self.broker)
         samples = [sample for family in collector.collect() for sample in family.samples]
-        return {f"{sample.name}{sorted(sample.labels.values())}": sample.value for sample in samples}
+        return {f"{sample.name}{sorted(map(str, sample.labels.values()))}": sample.value for sample in samples}
 
 
 @pytest.fixture
@@ -118,7 +126,8 @@ def bench(postgres_url: str, redis_url: str) -> Iterator[Bench]:
         service = Service(settings, database=access.database, broker=broker, counters=Counters(registry))
         bench = Bench(access, service, settings, broker)
         bench.registry = registry
-        yield bench
+        with bench.cleanup:
+            yield bench
         service.close()
 
 
@@ -132,8 +141,6 @@ def _no_object(bench: Bench, record: StudyRecord) -> None:
 
 
 def _respecify(bench: Bench, record: StudyRecord, spec: Any) -> None:
-    import json
-
     bench.execute(
         "UPDATE hn_studies SET spec = :spec, spec_version = spec_version + 1 WHERE id = :study",
         spec=json.dumps(spec),
@@ -171,7 +178,16 @@ def _nonsense_enqueued(bench: Bench, record: StudyRecord) -> None:
 def _foreign_trials(bench: Bench, record: StudyRecord) -> None:
     study = optuna.load_study(study_name=record.name, storage=bench.access.url)
     for trial in (study.ask(), study.ask()):
-        trial.suggest_categorical("x", ["a", "b"])
+        trial.suggest_float("x", 50.0, 60.0)
+        trial.suggest_categorical("another", ["a", "b"])
+
+
+def _locked_rows(bench: Bench, record: StudyRecord) -> None:
+    """A client that hangs in the middle of a transaction."""
+    hanging = bench.access.database.engine.connect()
+    bench.cleanup.callback(hanging.close)
+    hanging.execute(text("SELECT 1 FROM hn_studies WHERE id = :study FOR UPDATE"), {"study": record.id})
+    hanging.execute(text("SELECT 1 FROM hn_tickets WHERE state = 'running' FOR UPDATE"))
 
 
 POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
@@ -180,6 +196,7 @@ POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
     "unknown ending in a stored outcome": (_unknown_ending, "endings: 'vanished' is not a valid Ending"),
     "study deleted in Optuna": (_deleted, None),
     "direction changed in Optuna": (_other_direction, "specification: direction is minimize, and maximize in Optuna"),
+    "rows locked by a client that hangs": (_locked_rows, None),
     "enqueued trial with nonsense": (_nonsense_enqueued, None),
     "foreign running trials with other distributions": (_foreign_trials, None),
 }
@@ -197,10 +214,10 @@ def test_other_study_finishes_and_dead_lease_is_reaped_beside_poisoned_study(
 
     # When the first one's data is broken
     break_data, fault = POISONS[poison]
-    break_data(bench, poisoned)
     bench.expire(dead)
+    break_data(bench, poisoned)
     with caplog.at_level(logging.ERROR, "highnoon"):
-        bench.run_to_its_end(sound, expire_one=True)
+        bench.run_to_its_end(sound, beside=poisoned)
 
     # Then the other one finishes with exactly its trials, its dead lease reaped meanwhile
     record, counts = bench.access.studies.get("sound"), bench.access.studies.counts(sound.id)
@@ -223,12 +240,12 @@ def test_other_study_finishes_and_dead_lease_is_reaped_beside_poisoned_study(
 
 
 def test_fault_is_over_when_the_data_is_mended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highnoon.coordinator.study_faults._SHOWN_S", 0.0)
     record = bench.submit("poisoned")
     _wrong_type(bench, record)
     bench.tick()
     assert bench.access.studies.get("poisoned").fault and not bench.queued(record)
     _respecify(bench, record, record.spec)
+    monkeypatch.setattr("highnoon.coordinator.study_faults._SHOWN_S", 0.0)
     bench.tick()
     assert bench.access.studies.get("poisoned").fault is None and bench.queued(record)
 
@@ -240,6 +257,31 @@ def test_poisoned_study_can_be_cancelled(bench: Bench) -> None:
     assert bench.access.studies.cancel(record.id)
     bench.tick()
     assert bench.access.studies.get("poisoned").state is StudyState.CANCELLED
+
+
+def test_bug_in_a_tick_is_logged_and_is_no_outage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only an outage makes the reaper wait for a whole lease again."""
+    bench.tick()
+    steady_since = bench.service._steady_since
+    for error, expected in ((RuntimeError("a bug"), steady_since), (ServiceUnavailable("away"), None)):
+
+        def fail(_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(bench.service._executor, "execute", fail)
+        bench.service.serve(OneRound())
+        assert bench.service._steady_since == expected
+    assert "action=tick_failed" in caplog.text and "a bug" in caplog.text
+
+
+class OneRound(threading.Event):
+    """Lets `serve` tick once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
 
 
 def test_study_deleted_in_optuna_closes_as_deleted(bench: Bench) -> None:

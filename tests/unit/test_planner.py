@@ -154,7 +154,9 @@ def test_big_study_is_served_beside_twenty_small_ones(big: int) -> None:
 def test_reaper_waits_until_holders_could_renew() -> None:
     expired = tuple(ExpiredLease(ticket_id=n, attempt=1, study_id=1, name="study-1") for n in (7, 8))
     assert plan(Snapshot(steady_s=29.9, expired=expired), RULES) == []
-    assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [Reap(lease=lease) for lease in expired]
+    assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [
+        Reap(study_id=1, name="study-1", ticket_id=n, attempt=1) for n in (7, 8)
+    ]
 
 
 def test_messages_that_redis_lost_are_sent_again() -> None:
@@ -201,8 +203,12 @@ def test_timeout_stops_what_has_not_begun() -> None:
 
 @pytest.mark.parametrize(
     ("direction", "target", "best", "stops"),
-    [("minimize", 0.1, 0.2, False), ("minimize", 0.1, 0.1, True), ("maximize", 0.9, 0.8, False)]
-    + [("maximize", 0.9, 0.95, True)],
+    [
+        ("minimize", 0.1, 0.2, False),
+        ("minimize", 0.1, 0.1, True),
+        ("maximize", 0.9, 0.8, False),
+        ("maximize", 0.9, 0.95, True),
+    ],
 )
 def test_target_value_stops_in_the_direction_of_the_study(
     direction: str, target: float, best: float, stops: bool

@@ -539,7 +539,7 @@ def test_an_exhausted_space_stops_its_study(ledger: Ledger) -> None:
     study = ledger.study(3)
     first, second, third = ledger.tickets(study)
     lease, candidate = ledger.start(first), ledger.look(second)
-    ledger.studies.add_trials(study.id, 1, most=10)
+    ledger.studies.add_trials(study.id, 1, at_most=10)
     ledger.attempts.exhaust(candidate)
     assert ledger.state(second) == TicketState.WAITING, "it was changed meanwhile"
     ledger.attempts.exhaust(ledger.look(second))

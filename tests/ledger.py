@@ -30,6 +30,7 @@ FAILED = Outcome(ending=Ending.FAILED, cause="exception")
 RELEASED = Outcome(ending=Ending.RELEASED, cause="drain")
 KILLED = Outcome(ending=Ending.KILLED, cause="signal")
 
+
 def point(x: float = 0.5, **more: Any) -> NewTrial:
     """A trial with one parameter, as no sampler chose it."""
     params: Params = {"x": x}
@@ -54,9 +55,7 @@ class Ledger:
 
     def study(self, n_trials: int = 1, name: str = "digits", queue: str = "cpu", **spec: object) -> StudyRecord:
         optuna_id = self.access.store.create_study(name, "minimize")
-        return self.studies.create(
-            name, {**SPEC, **spec}, queue=queue, n_trials=n_trials, optuna_study_id=optuna_id
-        )
+        return self.studies.create(name, {**SPEC, **spec}, queue=queue, n_trials=n_trials, optuna_study_id=optuna_id)
 
     def tickets(self, study: StudyRecord) -> list[int]:
         of_study = select(tickets.c.id).where(tickets.c.study_id == study.id)
@@ -80,9 +79,7 @@ class Ledger:
         assert candidate is not None
         return candidate
 
-    def try_start(
-        self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None
-    ) -> Lease | StartRefusal | None:
+    def try_start(self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None) -> Lease | StartRefusal | None:
         """As a supervisor with this message; None when there is nothing to look at."""
         candidate = self.attempts.look(ticket)
         return candidate and self.start_at(candidate, holder, new)

@@ -185,12 +185,9 @@ class Attempts:
 
         After `delay_s`: a node without memory to spare must not get the same ticket all the time.
         """
-        with self._db.transaction() as connection:
-            connection.execute(
-                update(tickets)
-                .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
-                .values(state=TicketState.WAITING, queued_at=None, not_before=db_now() + delay_s)
-            )
+        queued = update(tickets).where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
+        waiting = {"state": TicketState.WAITING, "queued_at": None, "not_before": db_now() + delay_s}
+        self._db.changed(queued.values(**waiting))
 
 
 _LOOK = text(

@@ -26,7 +26,7 @@ from highnoon.shared.memory.turn import StopTurn
 from highnoon.shared.memory.verdict import Easing, Kind, Verdict
 from highnoon.shared.memory.words import lines_of, start_line, stop_message
 from highnoon.shared.objective.attempt import run_attempt
-from highnoon.shared.store.trial_results import verdict_of
+from highnoon.shared.store.trial_results import trial_result
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -272,7 +272,7 @@ class TestTwelveWeaknesses:
             return 1.0
 
         outcome = run_attempt(objective, {}, Silent())
-        told = verdict_of(outcome)
+        told = trial_result(outcome)
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"

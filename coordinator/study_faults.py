@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.shared.domain.errors import HighNoonError, ServiceError
-from highnoon.shared.runtime.logs import spelled
+from highnoon.shared.runtime.logs import logfmt
 from highnoon.shared.store.control import Control, StudyLoad
 
 _log = logging.getLogger("highnoon.coordinator.study_faults")
@@ -62,7 +62,7 @@ class StudyFaults:
             fields = {"study": name, "during": during, "error": str(error)}
             # Our own errors say all; any other may be a bug.
             trace = None if isinstance(error, HighNoonError) else error
-            _log.error("%s", spelled("study_fault", fields), exc_info=trace)
+            _log.error("%s", logfmt("study_fault", fields), exc_info=trace)
         known[during] = (text, time.monotonic())
 
     def _fresh(self, study_id: int) -> dict[str, tuple[str, float]]:

@@ -50,7 +50,7 @@ from highnoon.shared.store.outages import service_error
 from highnoon.shared.store.study_view import StudyEntry, StudyView
 
 SCORING = "highnoon:scoring"
-"""Study attribute: what `Scoring.terms` says. Absent where the score is the loss."""
+"""Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
 
 UNSCORED = Scoring()
 
@@ -118,7 +118,7 @@ class OptunaStore:
             return True
 
     def view(self, name: str) -> StudyView:
-        """A study to read, whoever made it. Raises UnknownStudy, ServiceUnavailable."""
+        """A study to read, also one of another program. Raises UnknownStudy, ServiceUnavailable."""
         with self._error_boundary():
             self._id_of(name)
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
@@ -196,7 +196,7 @@ def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
 
 
 def quiet() -> None:
-    """Optuna says only what is wrong. For processes that are ours: it is a setting of the whole process."""
+    """Optuna logs warnings and errors only. For our own processes: it is a setting of the whole process."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -251,7 +251,7 @@ def _connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -
         if not create_schema and _tables_are_missing(url, options):
             raise SchemaMismatch(f"database {masked(url)} holds no studies yet: start a coordinator on it") from None
         raise
-    except RuntimeError as error:  # Optuna's way to say that another version made the tables
+    except RuntimeError as error:  # so Optuna reports tables of another version
         raise SchemaMismatch(f"database {masked(url)}: {error}") from None
 
 

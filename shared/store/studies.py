@@ -1,6 +1,6 @@
 """What people do to studies (submit, pause, resume, cancel, retry) and what they may read of them.
 
-A study's specification is stored as the JSON of its StudySpec; this file does not look into it beyond what the
+A study's specification is stored as the JSON of its StudySpec; this file does not interpret it beyond what the
 caller passes in.
 """
 
@@ -155,7 +155,7 @@ class Studies:
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
-        The study lives again, but a paused one stays paused, and one that was cancelled stays so.
+        The study is live again, but a paused one stays paused, and one that was cancelled stays so.
         """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:
@@ -179,7 +179,7 @@ class Studies:
         self._db.changed(delete(studies).where(studies.c.id == study_id))
 
     def counts(self, study_id: int) -> StudyCounts:
-        """How far it is, by one look."""
+        """Its progress, read by one statement."""
         rows = self._db.rows(
             select(tickets.c.state, tickets.c.ending, func.count(), func.sum(tickets.c.attempt))
             .where(tickets.c.study_id == study_id)

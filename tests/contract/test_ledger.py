@@ -158,7 +158,7 @@ def test_presence(ledger: Ledger) -> None:
     ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
     assert ledger.nodes.beat("anna", {"cpus": 8}) is WorkerState.ACTIVE
     assert ledger.nodes.beat("anna") is WorkerState.ACTIVE
-    assert ledger.nodes.beat("nobody") is None
+    assert ledger.nodes.beat("unknown") is None
     ledger.nodes.mark("anna", WorkerState.QUARANTINED, "its GPU fell off the bus")
     anna, _ = ledger.nodes.workers(silent_for_s=60.0)
     assert (anna.state, anna.state_reason) == (WorkerState.QUARANTINED, "its GPU fell off the bus")
@@ -231,14 +231,14 @@ def test_a_bundle_is_kept_once_and_may_be_signed_again(ledger: Ledger) -> None:
     bundles, digest = Bundles(ledger.database), "d" * 64
     assert bundles.find(digest) is None and bundles.archive(digest) == b""
     bundles.put(digest, b"\0archive", "signed")
-    bundles.put(digest, b"\0archive", "signed anew")
+    bundles.put(digest, b"\0archive", "signed again")
     row = bundles.find(digest)
     assert row is not None
-    assert (row.signature, row.size_bytes, bundles.archive(digest)) == ("signed anew", 8, b"\0archive")
+    assert (row.signature, row.size_bytes, bundles.archive(digest)) == ("signed again", 8, b"\0archive")
 
 
 def test_bundles_go_once_no_study_names_them_and_nobody_is_about_to(ledger: Ledger) -> None:
-    # Given one that two studies name, one that nobody does, and one that was submitted a moment ago
+    # Given one that two studies name, one that no study names, and one that was submitted a moment ago
     bundles = Bundles(ledger.database)
     for digest in ("shared", "orphan", "coming"):
         bundles.put(digest, b"\0archive", "signed")
@@ -246,7 +246,7 @@ def test_bundles_go_once_no_study_names_them_and_nobody_is_about_to(ledger: Ledg
     ledger.study(name="without")
     with ledger.database.transaction() as connection:
         connection.execute(update(bundle_rows).values(created_at=db_now() - 3601))
-    bundles.put("coming", b"\0archive", "signed anew")
+    bundles.put("coming", b"\0archive", "signed again")
 
     def kept() -> set[str]:
         return {digest for digest in ("shared", "orphan", "coming") if bundles.find(digest)}

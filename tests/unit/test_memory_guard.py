@@ -272,13 +272,13 @@ class TestTwelveWeaknesses:
             return 1.0
 
         outcome = run_attempt(objective, {}, Silent())
-        told = trial_result(outcome)
+        result = trial_result(outcome)
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"
         assert OPTUNA_STATE[outcome.ending] is TrialState.PRUNED
-        assert told.value is None
-        assert told.system_attrs["constraints:memory"] > 0
+        assert result.value is None
+        assert result.system_attrs["constraints:memory"] > 0
 
     def test_11_the_constraint_says_by_how_much_it_did_not_fit(self, tmp_path: Path) -> None:
         samples = [at(0, 0.5), at(1, 1.0, peak_bytes=48 * GIB)]

@@ -43,7 +43,7 @@ def with_one_trial_of_each_ending(name: str = "digits") -> OptunaStudy:
     """COMPLETE with a size and reports, PRUNED by the memory guard, FAIL by an exception."""
     made = study(name)
     for point, outcome in zip(POINTS, ENDINGS, strict=True):
-        asked = made.start_trial(ordinal=0, before=LostAttempt(params=point, trial_number=-1))
+        asked = made.start_trial(ordinal=0, before=LostAttempt(params=point, trial_number=999))
         if outcome.ending is Ending.COMPLETED:
             made.report_many(asked.trial_id, REPORTS)
         made.finish_trial(asked.trial_id, outcome)

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
-    Row,
     TextClause,
     UpdateBase,
     create_engine,
@@ -31,7 +30,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from highnoon.shared.domain.errors import LeaseLost, SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.errors import InvalidInput, LeaseLost, Problem, SchemaMismatch, ServiceUnavailable
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
 from highnoon.shared.store.outages import first_line, service_error
@@ -75,7 +74,7 @@ class Database:
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement, values).mappings().first()
 
-    def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    def rows(self, statement: Executable) -> Sequence[Any]:
         """All rows of one statement, which is a transaction of its own: one round trip."""
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement).all()
@@ -86,7 +85,13 @@ class Database:
             return connection.execute(statement).rowcount
 
     def create_schema(self) -> None:
-        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
+        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one.
+
+        On PostgreSQL alone; another database may be opened, to find that it holds no ledger.
+        """
+        if self.engine.dialect.name != "postgresql":
+            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(self.url))
+            raise InvalidInput("settings", [problem])
         with self.transaction() as connection:
             allow_longer(connection, _UPGRADE_S)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
@@ -171,14 +176,17 @@ def _install_functions(connection: Connection) -> None:
 
 
 def _engine(url: str, statement_s: float) -> Engine:
-    options = str(make_url(url).query.get("options", ""))
+    address = make_url(url)
+    if address.get_driver_name() != "psycopg2":
+        return create_engine(url)
+    options = f"{address.query.get('options', '')} {READ_COMMITTED}"
     engine = create_engine(
         url,
         # Made when they are needed, and kept: each new one is a new process of the server.
         pool_size=5,
         max_overflow=0,
         pool_recycle=1800,
-        connect_args=postgres_arguments(f"{options} {READ_COMMITTED}", statement_s=statement_s),
+        connect_args=postgres_arguments(options, statement_s=statement_s),
     )
     prepare_connections(engine, statement_s=statement_s)
     return engine

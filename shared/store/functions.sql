@@ -282,7 +282,7 @@ declare
     v_result json := p_result;
 begin
     if p_only_expired then
-        -- The reaper waits for no row: one that is locked is seen to by a later tick.
+        -- The reaper does not wait for a locked row: a later tick takes it.
         select * into v_ticket from hn_tickets
             where id = p_ticket and attempt = p_attempt and state = 'running' and lease_expires_at < hn_now_1()
             for update skip locked;

@@ -236,7 +236,7 @@ class Overview:
         statement = (
             select(tickets.c.value)
             .where(tickets.c.study_id == study_id, tickets.c.ending == Ending.COMPLETED, tickets.c.value.is_not(None))
-            .order_by(tickets.c.settled_at)
+            .order_by(tickets.c.closed_at)
         )
         with self._db.transaction() as connection:
             return [float(value) for value in connection.scalars(statement)]

@@ -38,6 +38,6 @@ def failed(cause: str = "lost") -> Outcome:
     return Outcome(ending=Ending.FAILED, cause=cause)
 
 
-def before(params: Params, number: int = -1) -> LostAttempt:
+def before(params: Params, number: int = 999) -> LostAttempt:
     """An attempt at these parameters; without a number, one that has left no trial."""
     return LostAttempt(params=params, trial_number=number)

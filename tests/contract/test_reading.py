@@ -1,53 +1,31 @@
-"""What dashboards read: the ledger's overview on both databases, and Optuna's studies without their spec."""
+"""What dashboards read: the ledger's overview on PostgreSQL, and Optuna's studies without their spec."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
+from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.store.database import Database
-from highnoon.shared.store.leases import Holder, Leases, Progress
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.overview import Overview
-from highnoon.shared.store.studies import Studies
 from tests.contract.digits import SPACE, completed, spec_of
-
-SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
-ANNA = Holder(worker_id="anna", host="node-a", pid=1)
+from tests.ledger import FAILED, Ledger
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    sqlite = request.param == "sqlite"
-    database = Database(f"sqlite:///{tmp_path}/ledger.db" if sqlite else request.getfixturevalue("postgres_url"))
-    yield database
-    database.close()
-
-
-def test_the_overview_of_three_tickets(database: Database) -> None:
+def test_the_overview_of_three_tickets(ledger: Ledger) -> None:
     # Given a study with a completed, a failed and a running trial
-    overview = Overview(database)
-    assert not overview.has_ledger()
-    database.create_schema()
-    studies, leases = Studies(database), Leases(database)
-    record = studies.create("digits", SPEC, queue="cpu", n_trials=4)
+    overview = Overview(ledger.database)
+    record = ledger.study(4)
     before = overview.pulse()
-    for number, outcome in enumerate(
-        [Outcome(ending=Ending.COMPLETED, value=0.5), Outcome(ending=Ending.FAILED, cause="exception"), None]
-    ):
-        lease = leases.claim(number + 1, ANNA, ttl_s=30.0)
-        assert lease is not None
-        leases.bind(lease, trial_id=number, trial_number=number, params={}, log_path="log")
-        leases.renew(lease, Progress(step=number, rss_bytes=7))
+    outcomes = [Outcome(ending=Ending.COMPLETED, value=0.5), FAILED, None]
+    for number, (ticket, outcome) in enumerate(zip(ledger.tickets(record), outcomes, strict=False)):
+        lease = ledger.start(ticket)
+        ledger.attempts.renew(lease, Progress(step=number, rss_bytes=7))
         if outcome is not None:
-            leases.settle(lease, outcome)
-            leases.close(lease.ticket_id, lease.attempt)
+            ledger.finish(lease, outcome)
 
     # When somebody looks
     (standing,) = overview.standings()

@@ -142,7 +142,7 @@ def _no_object(bench: Bench, record: StudyRecord) -> None:
 
 def _respecify(bench: Bench, record: StudyRecord, spec: Any) -> None:
     bench.execute(
-        "UPDATE hn_studies SET spec = :spec, spec_version = spec_version + 1 WHERE id = :study",
+        "UPDATE hn_studies SET spec = :spec WHERE id = :study",
         spec=json.dumps(spec),
         study=record.id,
     )

@@ -83,7 +83,7 @@ def test_parameters_that_the_first_trial_did_not_have_stand_in_the_last_column(p
     logger = CSVLogger(path)
     log(with_one_trial_of_each_ending(), logger)
     other = study("other", search_space={"units": ["int", 1, 9], "heads": ["int", 1, 9]})
-    asked = other.start_trial(ordinal=0, before=LostAttempt(params={"units": 2, "heads": 7}, trial_number=-1))
+    asked = other.start_trial(ordinal=0, before=LostAttempt(params={"units": 2, "heads": 7}, trial_number=999))
     other.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=float("inf"), loss=float("inf")))
 
     log(other, logger)

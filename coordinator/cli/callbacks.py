@@ -15,7 +15,7 @@ from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.objective.reference import load
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.callbacks import Announcer, Callback
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
 
 logger = logging.getLogger(__name__)
@@ -60,4 +60,4 @@ class WaitingRoom:
 
     def hear_out(self) -> None:
         """For the trials that ended since the last look, once the study is over."""
-        persistently(self._announcer.look, logger)
+        retry_until_available(self._announcer.look, logger)

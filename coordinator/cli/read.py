@@ -63,6 +63,8 @@ def status(study: StudyName, json: AsJson = False) -> None:
         print_json(study_object(*row))
     else:
         print_table(studies_table([row]))
+        if row[0].fault is not None:
+            tell(f"fault: {row[0].fault}; nothing of it is started until that is mended")
 
 
 def watch(study: MaybeStudy = None, json: AsJson = False) -> None:

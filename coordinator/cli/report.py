@@ -145,6 +145,7 @@ def study_object(record: StudyRecord, counts: StudyCounts, best: float | None) -
         "name": record.name,
         "state": str(record.state),
         "reason": record.stop_reason,
+        "fault": record.fault,
         "direction": record.spec["direction"],
         "trials": counts.total,
         "closed": counts.closed,

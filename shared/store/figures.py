@@ -9,7 +9,7 @@ import optuna
 
 from highnoon.shared.domain.pareto import Candidate, pareto_front
 from highnoon.shared.domain.states import TrialState
-from highnoon.shared.store.reading import trial_of
+from highnoon.shared.store.optuna_trials import trial_of
 
 Drawing = Any
 """A plotly figure; plotly has no types."""

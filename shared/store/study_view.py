@@ -18,7 +18,7 @@ from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, Se
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.figures import draw
-from highnoon.shared.store.reading import trial_of
+from highnoon.shared.store.optuna_trials import trial_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

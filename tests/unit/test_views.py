@@ -22,7 +22,7 @@ from highnoon.shared.store.overview import RunningAttempt
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
 
 COUNTS = StudyCounts(
-    by_state={TicketState.CLOSED: 6, TicketState.LEASED: 2, TicketState.WAITING: 4},
+    by_state={TicketState.CLOSED: 6, TicketState.RUNNING: 2, TicketState.WAITING: 4},
     by_ending={Ending.COMPLETED: 4, Ending.PRUNED: 1, Ending.FAILED: 1},
     attempts=9,
 )

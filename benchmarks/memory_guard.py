@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 
 ALLOWED_US = 50.0
 ALLOWED_SHARE = 0.0005
@@ -50,10 +50,10 @@ def main() -> None:
     import tensorflow
 
     tensorflow.ones((512, 512)) @ tensorflow.ones((512, 512))
-    reader = VitalsReader()
+    poller = MemoryPoller()
     manager = EnterpriseMemoryManager()
-    print(f"exact reading (us)                 {mean_us(reader.read, 20):10.1f}")
-    print(f"cheap reading (us)                 {mean_us(lambda: reader.read(deep=False), 500):10.1f}")
+    print(f"exact reading (us)                 {mean_us(poller.exact, 20):10.1f}")
+    print(f"cheap reading (us)                 {mean_us(poller.read, 500):10.1f}")
     print(f"check: cheap reading, verdict (us) {mean_us(manager.check, 500):10.1f}")
     is_cheap = True
     for step_s in (0.001, 0.01, 0.1, 1.0):

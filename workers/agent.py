@@ -24,8 +24,8 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
 from highnoon.workers import kernel
 from highnoon.workers.idle_shutdown import Emptiness
-from highnoon.workers.monitor.kill_selection import KillNotes
-from highnoon.workers.monitor.node_monitor import NodeWatch
+from highnoon.workers.monitor.kill_selection import KillRecords
+from highnoon.workers.monitor.node_monitor import NodeMonitor
 from highnoon.workers.monitor.trial_cgroups import TrialGroups
 from highnoon.workers.node import Node
 from highnoon.workers.node_info import NodeFacts
@@ -56,7 +56,7 @@ class Agent:
         self._broker = Broker(settings.redis_url)
         self._notes = SlotNotes(node.folder / "slots")
         self._facts = NodeFacts()
-        self._node_watch = NodeWatch(node.slots, self._notes, KillNotes(node.folder / "kills"))
+        self._node_monitor = NodeMonitor(node.slots, self._notes, KillRecords(node.folder / "kills"))
         self._groups: TrialGroups | None = None
         self._pool = PoolKeeper(node)
         self._emptiness = Emptiness(self._database, node.resources) if until_empty else None
@@ -94,7 +94,7 @@ class Agent:
                         return Exit.POOL_BROKEN
                 self._enter_if_due()
                 self._hear_signals()
-                self._node_watch.look()
+                self._node_monitor.look()
                 self._let_go_of_the_dead()
                 self._beat()
         finally:
@@ -130,7 +130,7 @@ class Agent:
 
     def _hear_signals(self) -> None:
         """Waits for a signal or the next look, whichever comes first."""
-        heard = signal.sigtimedwait(_SIGNALS, min(_LOOK_S, self._node_watch.due_in_s()))
+        heard = signal.sigtimedwait(_SIGNALS, min(_LOOK_S, self._node_monitor.due_in_s()))
         if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
             self._drain()
         if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at:

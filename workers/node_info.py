@@ -11,24 +11,24 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.memory.kernel_files import KernelFiles
-from highnoon.workers.monitor.node_memory import NodeMemory
+from highnoon.shared.memory.poller import MemoryPoller
 
 
 class NodeFacts:
     """Reads for the agent's process, whose limits are the node's."""
 
-    def __init__(self, files: KernelFiles | None = None, gpus: Gpus | None = None) -> None:
+    def __init__(self, root: Path = Path("/"), gpus: Gpus | None = None) -> None:
         self._gpus = Gpus() if gpus is None else gpus
-        self._memory = NodeMemory(files)
+        self._poller = MemoryPoller(root=root, gpus=self._gpus)
         self._version = _version()
 
     def read(self) -> dict[str, Any]:
         """The facts now, as JSON values; what cannot be seen is None. Never raises."""
-        memory = self._memory.read()
+        memory = self._poller.node().tightest
         return {
             "version": self._version,
             "cpus": len(os.sched_getaffinity(0)),

@@ -32,7 +32,7 @@ from highnoon.shared.store.optuna_trials import Asked, Owner
 from highnoon.shared.store.outages import persistently
 from highnoon.workers.claim import Claiming
 from highnoon.workers.code.code_gate import Code, CodeGate
-from highnoon.workers.monitor.resources import Places
+from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import Limits, Watch
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotNotes
@@ -80,7 +80,7 @@ class Supervisor:
         self._claiming = Claiming(node, self._holder, self._database, self._leases, self._broker, self._notes)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._code = CodeGate(settings, Bundles(self._database))
-        self._places = Places(node)
+        self._resources = ResourceAllocator(node)
         self._open: dict[int, OpenStudy] = {}
         self._haunted = False
 
@@ -176,16 +176,16 @@ class Supervisor:
             kill_grace_s=settings.kill_grace_s,
         )
         duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
-        with closing(output), self._places.take(spec, duties, alone=lease.must_be_alone) as place:
-            if place.refusal is not None:
-                return place.refusal
+        with closing(output), self._resources.take(spec, duties, alone=lease.must_be_alone) as resources:
+            if resources.refusal is not None:
+                return resources.refusal
             checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
             assignment = self._assignment(spec, lease, trial, code, checkpoints)
-            running = launch(self._isolation(spec, lease), place.marked(assignment), output, self._forks)
+            running = launch(self._isolation(spec, lease), resources.marked(assignment), output, self._forks)
             try:
                 self._notes.add_trial(running.pid)
                 duties.attend(running)
-                outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
+                outcome = Watch(running, output, duties, limits, resources.memory_of(running.pid)).run()
                 self._persistently(duties.write_reports)
                 return self._excused(outcome)
             finally:

@@ -11,7 +11,7 @@ import logging
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Wish
 from highnoon.shared.domain.trial import Report
-from highnoon.shared.memory.process import process_memory
+from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.leases import Leases, Progress
 from highnoon.shared.store.optuna_study import OptunaStudy

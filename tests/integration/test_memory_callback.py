@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import highnoon as hn
+from highnoon.memory import StopCooldown
 from highnoon.shared.domain.errors import TrialStopped
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.memory.sample import MemorySample, Scope
-from highnoon.shared.memory.turn import StopTurn
+from highnoon.shared.memory.poller import MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
 from tests.integration.test_trainer import small_model
 
@@ -62,7 +62,7 @@ class Silent:
 
 
 def manager_at(usage: Callable[[int], float], tmp_path: Path) -> hn.EnterpriseMemoryManager:
-    return hn.EnterpriseMemoryManager(source=Pressure(usage), turn=StopTurn(tmp_path / "turn"), clock=Ticking())
+    return hn.EnterpriseMemoryManager(source=Pressure(usage), cooldown=StopCooldown(tmp_path / "turn"), clock=Ticking())
 
 
 def fit(manager: hn.EnterpriseMemoryManager, *, steps: int = 40, epochs: int = 1) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.monitor.exclusive_lock import Room
+from highnoon.workers.monitor.resources import ExclusiveLock
 from tests.support import eventually
 
 
@@ -19,7 +19,7 @@ def another_supervisor(path: Path, *, alone: bool) -> Iterator[int]:
     """A process that is inside, or waits to be, until it is killed; leaves a file when it has come in."""
     pid = os.fork()
     if pid == 0:
-        with Room(path).entered(alone=alone, may_wait=lambda: True):
+        with ExclusiveLock(path).acquired(alone=alone, may_wait=lambda: True):
             path.with_name(f"inside-{os.getpid()}").touch()
             signal.pause()
         os._exit(0)
@@ -35,7 +35,7 @@ def inside(path: Path, pid: int) -> Callable[[], bool]:
 
 
 def can_enter(path: Path, *, alone: bool) -> bool:
-    with Room(path).entered(alone=alone, may_wait=lambda: False) as is_inside:
+    with ExclusiveLock(path).acquired(alone=alone, may_wait=lambda: False) as is_inside:
         return is_inside
 
 
@@ -73,8 +73,8 @@ def test_who_waits_to_be_alone_gets_the_room_although_others_keep_coming(path: P
 
 
 def test_a_trial_that_was_forked_inside_holds_nothing(path: Path) -> None:
-    room = Room(path)
-    with room.entered(alone=True, may_wait=lambda: False) as is_inside:
+    room = ExclusiveLock(path)
+    with room.acquired(alone=True, may_wait=lambda: False) as is_inside:
         assert is_inside
         child = os.fork()
         if child == 0:

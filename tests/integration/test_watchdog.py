@@ -18,11 +18,11 @@ import redis
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.studies import AttemptRecord
-from highnoon.workers.monitor.kill_selection import KillNotes
-from highnoon.workers.monitor.memory_limits import TrialLimits
-from highnoon.workers.monitor.node_memory import NodeMemory
+from highnoon.workers.monitor.kill_selection import KillRecords
+from highnoon.workers.monitor.memory_policy import TrialLimits
 from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from tests.cluster import Books, Cluster
@@ -47,7 +47,7 @@ class Bench:
         pid = attempt.running.pid
         assert pid is not None
         limits = TrialLimits(hard_bytes=LIMIT, soft_bytes=soft_bytes, share_bytes=LIMIT)
-        memory = TrialMemory(pid, limits, NodeMemory(), KillNotes(self.folder / "kills"), group=self.group)
+        memory = TrialMemory(pid, limits, MemoryPoller(), KillRecords(self.folder / "kills"), group=self.group)
         return attempt.watch(Diary(), memory=memory, trial_timeout_s=30.0, kill_grace_s=1.0)
 
 
@@ -102,7 +102,7 @@ def test_what_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
     attempt = begin(tmp_path, "outgrows_its_memory", cgroup=squeezing.procs)
     assert attempt.running.pid is not None
     limits = TrialLimits.of(8192 * MIB, 8192 * MIB)
-    memory = TrialMemory(attempt.running.pid, limits, NodeMemory(), KillNotes(tmp_path / "kills"))
+    memory = TrialMemory(attempt.running.pid, limits, MemoryPoller(), KillRecords(tmp_path / "kills"))
     outcome = attempt.watch(Diary(), memory=memory, trial_timeout_s=60.0)
     assert squeezing.remove()
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "swap"), outcome

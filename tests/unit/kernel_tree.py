@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT = "/sys/fs/cgroup"
@@ -125,10 +125,10 @@ class KernelTree:
         self.write(path, lines)
         return self
 
-    def reader(self, pid: int, gpu: tuple[int, int] | None = None) -> VitalsReader:
-        """A reader of this machine; `gpu` is (used, total) of its only card."""
+    def poller(self, pid: int, gpu: tuple[int, int] | None = None, **settings: Any) -> MemoryPoller:
+        """A poller of this machine; `gpu` is (used, total) of its only card."""
         cards = [] if gpu is None else [gpu]
-        return VitalsReader(pid, root=self.root, gpus=Gpus(FakeNvml(cards), visible=None))
+        return MemoryPoller(pid, root=self.root, gpus=Gpus(FakeNvml(cards), visible=None), **settings)
 
 
 class FakeNvml:

@@ -11,29 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.store.memory_peaks import StudyPeaks
-from highnoon.workers.monitor.admission import Admission, Admitted
-from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
-from highnoon.workers.monitor.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
+from highnoon.workers.monitor.admission import LEAST_PEAKS, Admission, Admitted, has_room, predicted_peak_bytes
 from highnoon.workers.slot_state import SlotNote, SlotNotes
 
 GIB = 1 << 30
-ROOM = NodeRoom(trials_bytes=8 * GIB, free_bytes=8 * GIB)
 MESSAGE = RunTrial(study="digits", ticket=7)
 
 
-class StillMemory(NodeMemory):
+class StillMemory(MemoryPoller):
     """A node of 10 GiB that uses as much as the test says."""
 
     def __init__(self, used_bytes: int = GIB) -> None:
         super().__init__()
         self.used_bytes = used_bytes
 
-    def limit_bytes(self) -> int | None:
-        return 10 * GIB
-
-    def read(self) -> NodeVitals | None:
-        return NodeVitals(limit_bytes=10 * GIB, used_bytes=self.used_bytes, swap_used_bytes=0)
+    def node(self) -> MemorySample:
+        scope = Scope(name="host", limit_bytes=10 * GIB, used_bytes=self.used_bytes)
+        return MemorySample(at_s=0.0, scopes=(scope,))
 
 
 class Node:
@@ -65,7 +61,7 @@ class Node:
             2,
             self.notes,
             lambda study, ticket: found,
-            memory=self.memory,
+            poller=self.memory,
             clock=lambda: self.now,
         )
 
@@ -98,13 +94,13 @@ def test_the_prediction_covers_nine_of_ten_trials_seen(peaks: list[int]) -> None
 
 @given(st.integers(0, 1 << 50))
 def test_alone_every_trial_is_admitted(wanted: int) -> None:
-    assert has_room(NodeRoom(trials_bytes=0, free_bytes=0), wanted, [])
+    assert has_room(wanted, [], trials_bytes=0, free_bytes=0)
 
 
 def test_beside_others_it_must_fit_now_and_when_all_have_grown() -> None:
-    assert has_room(ROOM, 3 * GIB, [5 * GIB])
-    assert not has_room(ROOM, 3 * GIB, [5 * GIB, 1])
-    assert not has_room(NodeRoom(trials_bytes=8 * GIB, free_bytes=2 * GIB), 3 * GIB, [GIB])
+    assert has_room(3 * GIB, [5 * GIB], trials_bytes=8 * GIB, free_bytes=8 * GIB)
+    assert not has_room(3 * GIB, [5 * GIB, 1], trials_bytes=8 * GIB, free_bytes=8 * GIB)
+    assert not has_room(3 * GIB, [GIB], trials_bytes=8 * GIB, free_bytes=2 * GIB)
 
 
 def test_a_further_trial_starts_only_where_its_peak_fits(node: Node) -> None:

@@ -13,18 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highnoon.memory import EnterpriseMemoryManager
+from highnoon.memory import EnterpriseMemoryManager, StopCooldown, lines_of, start_line, stop_message
 from highnoon.shared.domain.errors import InvalidInput, TrialStopped
 from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
-from highnoon.shared.memory.guard import MemoryGuard
-from highnoon.shared.memory.policy import MemoryPolicy
-from highnoon.shared.memory.reader import VitalsReader
-from highnoon.shared.memory.sample import MemorySample, Scope
-from highnoon.shared.memory.sampler import MemorySampler
-from highnoon.shared.memory.trend import Trend, slope, trend_of
-from highnoon.shared.memory.turn import StopTurn
-from highnoon.shared.memory.verdict import Easing, Kind, Verdict
-from highnoon.shared.memory.words import lines_of, start_line, stop_message
+from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
+from highnoon.shared.memory.policy import MemoryPolicy, Trend, slope, trend_of
+from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.store.trial_results import verdict_of
 from tests.unit.kernel_tree import KernelTree
@@ -150,7 +144,8 @@ class TestTwelveWeaknesses:
         now = [100.0]
         managers = [
             EnterpriseMemoryManager(
-                source=lambda close: at(now[0], 0.995, own=8 * GIB), turn=StopTurn(tmp_path / "turn", lambda: now[0])
+                source=lambda close: at(now[0], 0.995, own=8 * GIB),
+                cooldown=StopCooldown(tmp_path / "turn", lambda: now[0]),
             )
             for _ in range(3)
         ]
@@ -166,11 +161,11 @@ class TestTwelveWeaknesses:
     def test_06_a_container_is_judged_by_its_own_limit(self, tmp_path: Path, version: int) -> None:
         kernel = KernelTree(tmp_path).with_host(64 * GIB, available=60 * GIB).with_process(7, pss=3 * GIB)
         kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=3 * GIB)
-        sample = MemorySampler(kernel.reader(7))
-        guard = guard_on(sample(True))
+        poller = kernel.poller(7)
+        guard = guard_on(poller.read(True))
 
         kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=int(3.99 * GIB))
-        verdict = guard.judge(sample(True))
+        verdict = guard.judge(poller.exact())
 
         assert guard.policy.limit_bytes == 4 * GIB
         assert verdict.kind is Kind.STOP
@@ -185,10 +180,10 @@ class TestTwelveWeaknesses:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB).with_process(8, parent=7, pss=3 * GIB, rss=4 * GIB)
 
-        sample = MemorySampler(kernel.reader(7, gpu=(60 * GIB, 80 * GIB)))(True)
+        sample = kernel.poller(7, gpu=(60 * GIB, 80 * GIB)).read()
 
         assert sample.process_bytes == 4 * GIB
-        assert (sample.gpu_used_bytes, sample.gpu_total_bytes) == (60 * GIB, 80 * GIB)
+        assert [(gpu.memory_used_bytes, gpu.memory_total_bytes) for gpu in sample.gpus] == [(60 * GIB, 80 * GIB)]
 
     def test_08_steps_of_any_length_are_judged_by_the_clock(self) -> None:
         def after_five(step_s: float) -> Trend:
@@ -239,8 +234,8 @@ class TestTwelveWeaknesses:
         verdicts = until_stopped(guard, (at(n, 0.96) for n in range(1, 20)))
 
         kinds = [verdict.kind for verdict in verdicts]
-        assert kinds == [Kind.EASE, *[Kind.WARN] * 3, Kind.EASE, *[Kind.WARN] * 4, Kind.STOP]
-        assert [verdict.easing for verdict in verdicts if verdict.easing] == [Easing.GC, Easing.SMALLER_PREFETCH]
+        assert kinds == [Kind.MITIGATE, *[Kind.WARN] * 3, Kind.MITIGATE, *[Kind.WARN] * 4, Kind.STOP]
+        assert [verdict.mitigation for verdict in verdicts if verdict.mitigation] == list(Mitigation)
         assert verdicts[-1].reason == "sustained_high_memory_stable:96.0%"
 
     def test_10_what_a_failed_training_held_is_released(self) -> None:
@@ -265,7 +260,7 @@ class TestTwelveWeaknesses:
         assert caught[0].__traceback__ is not None
 
     def test_11_a_stop_is_an_outcome_of_its_own_and_never_a_value(self, tmp_path: Path) -> None:
-        manager = manager_on([at(0, 0.5), at(1, 0.995, peak_bytes=31 * GIB)], turn=StopTurn(tmp_path / "turn"))
+        manager = manager_on([at(0, 0.5), at(1, 0.995, peak_bytes=31 * GIB)], cooldown=StopCooldown(tmp_path / "turn"))
 
         def objective(params: dict[str, Any]) -> float:
             manager.step()
@@ -284,7 +279,7 @@ class TestTwelveWeaknesses:
         samples = [at(0, 0.5), at(1, 1.0, peak_bytes=48 * GIB)]
 
         with pytest.raises(TrialStopped) as caught:
-            manager_on(samples, turn=StopTurn(tmp_path / "turn")).step()
+            manager_on(samples, cooldown=StopCooldown(tmp_path / "turn")).step()
 
         assert caught.value.constraint == 0.5
 
@@ -299,10 +294,10 @@ class TestTwelveWeaknesses:
     def test_12_the_peak_between_two_checks_is_the_kernels(self, tmp_path: Path) -> None:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB, highest_rss=3 * GIB)
-        reader = kernel.reader(7)
-        before = MemorySampler(reader)(True)
+        poller = kernel.poller(7)
+        before = poller.exact()
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB, highest_rss=7 * GIB)
-        after = MemorySampler(reader)(True)
+        after = poller.exact()
 
         # What an earlier trial of this process needed does not count; then 5 GiB above the RSS of now do.
         assert guard_on(before).peak_bytes == 1 * GIB
@@ -311,9 +306,7 @@ class TestTwelveWeaknesses:
     def test_12_a_machine_that_tells_nothing_switches_the_guard_off_audibly(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        source = MemorySampler(VitalsReader(7, root=tmp_path))
-
-        manager = EnterpriseMemoryManager(source=source)
+        manager = EnterpriseMemoryManager(source=MemoryPoller(7, root=tmp_path).read)
 
         assert manager.check().kind is Kind.OK
         assert manager.policy.warning_fraction == 0.95
@@ -322,8 +315,8 @@ class TestTwelveWeaknesses:
     def test_12_each_missing_source_is_said_once_in_a_process(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("highnoon.memory._said", set())
-        monkeypatch.setattr(MemorySampler, "missing", lambda self: ("swap (the machine has none)",))
+        monkeypatch.setattr("highnoon.memory._reported", set())
+        monkeypatch.setattr(MemoryPoller, "missing", lambda self: ("swap (the machine has none)",))
 
         for _ in range(2):
             EnterpriseMemoryManager()
@@ -361,7 +354,7 @@ class TestContract:
         policy = MemoryPolicy.for_limit(64197 * MIB)
         warning = Verdict(kind=Kind.WARN, usage=0.962, process_bytes=45123 * MIB, trend=Trend.RISING, count=3, grace=10)
         normal = Verdict(kind=Kind.OK, usage=0.821, is_normalized=True)
-        spike = Verdict(kind=Kind.STOP, reason="swap_spike:612MB", swap_used_bytes=1412 * MIB)
+        spike = Verdict(kind=Kind.STOP, cause="swap", reason="swap_spike:612MB", swap_used_bytes=1412 * MIB)
 
         assert start_line(policy) == (
             "[Memory] EnterpriseMemoryManager: total=64197MB, warning_threshold=60987MB (95%)"
@@ -432,13 +425,13 @@ class TestContract:
         assert (before, manager.prefetch_buffer_size) == (None, 1)
 
     def test_a_trials_own_limit_needs_nobodys_turn(self, tmp_path: Path) -> None:
-        turn = StopTurn(tmp_path / "turn")
-        assert turn.take() and not turn.take()
+        cooldown = StopCooldown(tmp_path / "turn")
+        assert cooldown.begin() and not cooldown.begin()
         own = Scope(name="trial", limit_bytes=2 * GIB, used_bytes=2 * GIB, is_own=True)
         samples = [replace(at(n, 0.1), scopes=(own,)) for n in (0, 1)]
 
         with pytest.raises(TrialStopped, match=r"memory_guard: memory_ceiling:100\.0%"):
-            manager_on(samples, turn=turn).step()
+            manager_on(samples, cooldown=cooldown).step()
 
 
 fractions = st.floats(min_value=0.0, max_value=1.2)

@@ -6,8 +6,8 @@ Below the worker's own group, so that every limit above it still holds:
     version 2    <own>/highnoon-node                                the worker moves here: a group with limits below
                  <own>/highnoon-<supervisor>-<its start>            it holds no processes itself
 
-Where the file system is read-only, or others share <own> (version 2), there are none, and the watchdog is alone.
-Nothing here raises: a node without groups is a good node.
+Where the file system is read-only, or other processes share <own> (version 2), there are none, and only the
+supervisor keeps the limits. Nothing here raises: a node works without groups.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from highnoon.shared.runtime.processes import identify
 
 _NODE = "highnoon-node"
 _TRIAL = re.compile(r"highnoon-(\d+)-(\d+)")
-_EMPTIES_WITHIN_S = 1.0
-"""A killed process leaves its group when the kernel has taken its memory apart."""
+_EMPTY_WITHIN_S = 1.0
+"""A killed process leaves its group when the kernel has freed its memory."""
 
 
 class TrialGroup:
@@ -42,7 +42,7 @@ class TrialGroup:
         return str(self._folder / "cgroup.procs")
 
     def memory(self) -> CgroupMemory | None:
-        """What it holds and how many of it the kernel has killed."""
+        """What it holds and how many of its processes the kernel has killed."""
         return group_memory(str(self._folder), self._version, KernelFiles())
 
     def holds(self, pid: int) -> bool:
@@ -63,7 +63,7 @@ class TrialGroups:
 
     @classmethod
     def prepare(cls, root: Path = Path("/")) -> TrialGroups | None:
-        """For the agent, before it starts anything: makes room below the own group, and sees that a group can be made.
+        """For the agent, before it starts anything: prepares the own group, and tries to make one below.
 
         None where this node may not.
         """
@@ -76,7 +76,7 @@ class TrialGroups:
 
     @classmethod
     def find(cls, root: Path = Path("/")) -> TrialGroups | None:
-        """For a supervisor: the place that the agent has prepared."""
+        """For a supervisor: what the agent has prepared."""
         own = Cgroups(os.getpid(), KernelFiles(root))
         if own.leaf is None:
             return None
@@ -111,7 +111,7 @@ class TrialGroups:
         return sum(_remove(folder) for folder in folders)
 
     def _settings(self, limit_bytes: int) -> list[tuple[str, str, bool]]:
-        """Swap is part of the limit where it can be (version 1), else not to be had: it only delays the end."""
+        """Swap is part of the limit where possible (version 1), else forbidden: it only delays the end."""
         if self._version == 1:
             return [
                 ("memory.limit_in_bytes", str(limit_bytes), True),
@@ -140,7 +140,7 @@ def _move_aside(own: Path) -> bool:
         return False
     try:
         _write(own / "cgroup.subtree_control", "+memory")
-    except OSError:  # others live in `own`: they are not ours to move
+    except OSError:  # other processes are in `own`, and not ours to move
         with contextlib.suppress(OSError):
             _write(own / "cgroup.procs", str(os.getpid()))
             aside.rmdir()
@@ -157,7 +157,7 @@ def _is_orphaned(name: str) -> bool:
 
 
 def _remove(folder: Path) -> bool:
-    deadline = time.monotonic() + _EMPTIES_WITHIN_S
+    deadline = time.monotonic() + _EMPTY_WITHIN_S
     while True:
         for line in _lines(folder / "cgroup.procs"):
             with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
@@ -176,7 +176,7 @@ def _remove(folder: Path) -> bool:
 
 def _write(path: Path, value: str, *, is_needed: bool = True) -> None:
     try:
-        # Not write_text: that would make a file where the kernel has none.
+        # Not write_text: that would create a file where the kernel has none.
         descriptor = os.open(path, os.O_WRONLY)
         try:
             os.write(descriptor, value.encode())

@@ -197,7 +197,7 @@ def _collect() -> None:
         return
 
 
-# --- the guide's log lines, word for word: a public contract. Numbers in MB of 2^20 bytes, as the guide's --------------
+# --- the guide's log lines, word for word: a public contract. Numbers in MB of 2^20 bytes, as the guide's -------------
 
 PREFIX = "[Memory] "
 

@@ -3,7 +3,7 @@
     {"version", "cpus", "memory_total_bytes", "memory_used_bytes",
      "gpus": [{"uuid", "name", "memory_total_bytes", "memory_used_bytes"}, ...]}
 
-Costs a few small files and one call of the driver. Decides nothing: what a trial may use is the watchdog's business.
+Costs a few small files and one call of the driver. Decides nothing: `monitor` decides what a trial may use.
 """
 
 from __future__ import annotations

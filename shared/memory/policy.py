@@ -151,7 +151,7 @@ def fill_s(headroom_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
     return headroom_bytes / max(_FASTEST_FILL_BYTES_PER_S, 2.0 * growth_bytes_per_s)
 
 
-# --- trend: in seconds, so that steps of any length are judged alike ---------------------------------------------------
+# --- trend: in seconds, so that steps of any length are judged alike --------------------------------------------------
 
 WINDOW = 8
 """Samples that a trend is computed from: four seconds of short steps, eight of the long ones."""
@@ -214,7 +214,7 @@ def exhausted_in_s(points: Points, free_bytes: int) -> float:
     return free_bytes / slowest if slowest > 0 else math.inf
 
 
-# --- swap: its growth is the last thing that happens before a machine stands still -------------------------------------
+# --- swap: its growth is the last thing that happens before a machine stands still ------------------------------------
 
 _SPIKE_BYTES = 500 << 20
 """The public system's figure for one check."""

@@ -183,7 +183,7 @@ class MemoryPoller:
     def _sample(self, *, is_exact: bool, reads_processes: bool = True) -> MemorySample:
         host = host_memory(self._files)
         groups = self._cgroups.read() if is_exact else self._cgroups.estimate()
-        tree = (self._tree.estimate() if reads_processes else None) or NO_MEMORY
+        tree = self._tree.estimate() if reads_processes else NO_MEMORY
         scopes = [] if host is None else [Scope(name="host", limit_bytes=host.total_bytes, used_bytes=host.used_bytes)]
         for group in groups:
             if group.limit_bytes > 0:

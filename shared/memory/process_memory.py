@@ -43,13 +43,14 @@ def process_memory(pid: int, files: KernelFiles | None = None) -> ProcessMemory 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeMemory:
-    """Bytes of all processes of a tree; pages that they share are counted once.
+    """Bytes of all processes of a tree; pages that they share are counted once, but in full in `resident_bytes`.
 
     `shared_bytes` is their part (by PSS) of pages that other processes may map too. `peak_bytes` is now, or the root's
     high-water mark where that has risen since the tree was made. `largest_rss_bytes` and `neighbour_rss_bytes` are the
     largest single processes inside and outside, measured alike so that they compare.
     """
 
+    resident_bytes: int
     private_bytes: int
     shared_bytes: int
     swap_bytes: int
@@ -64,7 +65,13 @@ class TreeMemory:
 
 
 NO_MEMORY = TreeMemory(
-    private_bytes=0, shared_bytes=0, swap_bytes=0, peak_bytes=0, largest_rss_bytes=0, neighbour_rss_bytes=0
+    resident_bytes=0,
+    private_bytes=0,
+    shared_bytes=0,
+    swap_bytes=0,
+    peak_bytes=0,
+    largest_rss_bytes=0,
+    neighbour_rss_bytes=0,
 )
 
 
@@ -72,7 +79,7 @@ class ProcessTree:
     """A process with its descendants, and with the process group and session that it leads. Never raises.
 
     Expensive are `find`, a pass over all of /proc (6 ms for 250 processes), and `exact`. Cheap are `follow`, which
-    reads the children of the known processes, `resident_bytes` and `estimate`: a short file for each process.
+    reads the children of the known processes, and `estimate`: one short file for each process.
     """
 
     def __init__(self, pid: int, files: KernelFiles | None = None) -> None:
@@ -82,8 +89,8 @@ class ProcessTree:
         self._neighbour_rss_bytes = 0
         # A study in process runs trials one after the other: what an earlier one needed is not this one's peak.
         self._highest_before, _ = self._highest_and_now_bytes()
-        self._last: TreeMemory | None = None
-        self._last_rss: dict[int, int] = {}
+        # Just forked, all that is resident is inherited; what is not is counted until the first exact reading.
+        self._last = replace(NO_MEMORY, resident_bytes=self._rss(pid))
 
     def find(self) -> None:
         """Finds all its processes: forks stay in group and session, and those that left them are descendants still.
@@ -123,10 +130,6 @@ class ProcessTree:
                 found.extend(child for child in map(int, children.split()) if child not in found)
         self.pids = tuple(found)
 
-    def resident_bytes(self) -> int:
-        """RSS of the known processes; pages that they share, also with one another, count in full."""
-        return sum(map(self._rss, self.pids))
-
     def exact(self) -> TreeMemory | None:
         """The known processes by their page tables; None when none of them exists.
 
@@ -139,8 +142,8 @@ class ProcessTree:
         total = sum(memory.pss_bytes if memory else residents[pid] for pid, memory in known.items())
         private = sum(memory.private_bytes if memory else residents[pid] for pid, memory in known.items())
         highest, now = self._highest_and_now_bytes()
-        self._last_rss = residents
         self._last = TreeMemory(
+            resident_bytes=sum(residents.values()),
             private_bytes=min(private, total),
             shared_bytes=max(0, total - private),
             swap_bytes=sum(memory.swap_bytes for memory in known.values() if memory),
@@ -150,19 +153,16 @@ class ProcessTree:
         )
         return self._last
 
-    def estimate(self) -> TreeMemory | None:
-        """The last `exact`, moved by the growth of its processes' RSS since then; misses younger processes."""
-        last = self._last
-        if last is None:
-            return None
-        rss = {pid: self._rss(pid) for pid in self._last_rss}
-        grown = sum(rss.values()) - sum(self._last_rss.values())
-        private = max(0, last.private_bytes + grown)
+    def estimate(self) -> TreeMemory:
+        """The last `exact` (before it: nothing), moved by the growth of RSS since then; new processes count in full."""
+        rss = [self._rss(pid) for pid in self.pids]
+        private = max(0, self._last.private_bytes + sum(rss) - self._last.resident_bytes)
         return replace(
-            last,
+            self._last,
+            resident_bytes=sum(rss),
             private_bytes=private,
-            peak_bytes=max(last.peak_bytes, private + last.shared_bytes),
-            largest_rss_bytes=max(rss.values()),
+            peak_bytes=max(self._last.peak_bytes, private + self._last.shared_bytes),
+            largest_rss_bytes=max(rss),
         )
 
     @property

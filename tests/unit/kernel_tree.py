@@ -100,7 +100,7 @@ class KernelTree:
         oom_kills: int = 0,
         swap: int = 0,
     ) -> KernelTree:
-        """The files of one group, of which nobody needs to be a member."""
+        """The files of one group, which need not have members."""
         if version == 1:
             folder = f"{MOUNT}/memory{path}"
             self.write(f"{folder}/memory.limit_in_bytes", f"{2**63 - 4096 if limit is None else limit}\n")

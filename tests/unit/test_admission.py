@@ -21,7 +21,7 @@ MESSAGE = RunTrial(study="digits", ticket=7)
 
 
 class StillMemory(MemoryPoller):
-    """A node of 10 GiB that uses as much as the test says."""
+    """A node of 10 GiB that uses as much as the test sets."""
 
     def __init__(self, used_bytes: int = GIB) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class StillMemory(MemoryPoller):
 
 
 class Node:
-    """Two slots: this process is one, `neighbour` is the note of the other."""
+    """Two slots: this process is one, `neighbour` writes the state of the other."""
 
     def __init__(self, folder: Path) -> None:
         self.notes = SlotNotes(folder / "slots")
@@ -71,17 +71,17 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def test_few_peaks_say_nothing() -> None:
+def test_few_peaks_give_no_prediction() -> None:
     assert predicted_peak_bytes([GIB] * (LEAST_PEAKS - 1), [], unknown_bytes=5 * GIB) == 5 * GIB
 
 
-def test_most_trials_stay_below_the_prediction_and_one_giant_does_not_rule_it() -> None:
+def test_most_trials_stay_below_the_prediction_and_one_outlier_does_not_determine_it() -> None:
     predicted = predicted_peak_bytes([GIB] * 19 + [30 * GIB], [], unknown_bytes=5 * GIB)
     assert predicted == round(1.1 * GIB)
     assert predicted_peak_bytes([GIB] * 15 + [3 * GIB] * 5, [], unknown_bytes=0) == round(3.3 * GIB)
 
 
-def test_what_an_attempt_took_the_next_one_at_the_same_parameters_takes() -> None:
+def test_the_next_attempt_takes_what_earlier_ones_of_its_ticket_took() -> None:
     assert predicted_peak_bytes([GIB] * 20, [6 * GIB], unknown_bytes=0) == round(6.6 * GIB)
 
 
@@ -107,16 +107,16 @@ def test_a_further_trial_starts_only_where_its_peak_fits(node: Node) -> None:
     node.neighbour(5 * GIB)
     assert node.admit(peaks=(3 * GIB,) * 5) == Admitted()
     assert node.admit(peaks=(4 * GIB,) * 5) is None
-    node.memory.used_bytes = 8 * GIB  # somebody else lives on the machine
+    node.memory.used_bytes = 8 * GIB  # another user of the machine
     assert node.admit(peaks=(3 * GIB,) * 5) is None
 
 
-def test_a_slot_that_runs_nothing_keeps_no_room(node: Node) -> None:
+def test_a_slot_that_runs_nothing_reserves_nothing(node: Node) -> None:
     node.neighbour(None)
     assert node.admit(peaks=(9 * GIB,) * 5) == Admitted()
 
 
-def test_what_is_admitted_is_kept_for_it(node: Node) -> None:
+def test_what_is_admitted_is_reserved(node: Node) -> None:
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
     with node.notes.at_work("digits", 7):
         node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
@@ -129,7 +129,7 @@ def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
     assert node.admit(peaks=(6 * GIB,) * 5, trial_memory_limit=3 * GIB) == Admitted()
 
 
-def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -> None:
+def test_a_study_by_slots_never_waits_and_what_it_may_take_is_reserved(node: Node) -> None:
     node.neighbour(9 * GIB)
     found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
     with node.notes.at_work("digits", 7):
@@ -137,7 +137,7 @@ def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -
         assert [note.reserved_bytes for note in node.notes._all() if note.pid == os.getpid()] == [2 * GIB]
 
 
-def test_who_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
+def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
     node.neighbour(5 * GIB)
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=())
     admission = node.admission(found)
@@ -146,4 +146,4 @@ def test_who_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> 
     assert node.admit(admission=admission) is None
     node.now = 301.0
     assert node.admit(admission=admission) == Admitted(must_be_alone=True)
-    assert node.admit(admission=admission) is None, "and its patience begins anew"
+    assert node.admit(admission=admission) is None, "and its patience starts again"

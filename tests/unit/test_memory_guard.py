@@ -28,7 +28,7 @@ HOST = 32 * GIB
 
 
 def at(seconds: float, usage: float, *, limit: int = HOST, own: int | None = None, **known: Any) -> MemorySample:
-    """A moment on one host; the trial holds nearly all of what is used unless told otherwise."""
+    """A moment on one host; the trial holds nearly all of what is used by default."""
     used = int(usage * limit)
     return MemorySample(
         at_s=seconds,
@@ -121,7 +121,7 @@ class TestTwelveWeaknesses:
         assert (len(slowly), slowly[-1].reason) == (15, "sustained_high_memory_falling:97.7%")
         assert over.reason == "memory_ceiling:99.5%"
 
-    def test_05_a_neighbour_that_fills_the_machine_stops_nobody_else(self) -> None:
+    def test_05_a_neighbour_that_fills_the_machine_stops_no_other_trial(self) -> None:
         small = {"own": 1 * GIB, "is_largest": False}
         guard = guard_on(at(0, 0.50, **small))
 
@@ -171,7 +171,7 @@ class TestTwelveWeaknesses:
         assert verdict.kind is Kind.STOP
         assert verdict.reason == "memory_ceiling:99.7%"
 
-    def test_06_stalls_count_where_the_kernel_tells_them(self) -> None:
+    def test_06_stalls_count_where_the_kernel_reports_them(self) -> None:
         guard = guard_on(at(0, 0.96))
 
         assert guard.judge(at(1, 0.96, stalled_share=0.65)).reason == "memory_stall:65.0%"
@@ -193,7 +193,7 @@ class TestTwelveWeaknesses:
         assert after_five(0.001) is Trend.RISING  # 60 GB/s
         assert after_five(60.0) is Trend.STABLE  # 1 MB/s: an hour of head-room
 
-    def test_08_who_will_not_reach_the_next_check_stops_now(self) -> None:
+    def test_08_a_trial_that_will_not_reach_the_next_check_stops_now(self) -> None:
         guard = guard_on(at(0, 0.80))
 
         verdicts = until_stopped(guard, (at(n * 60.0, 0.80 + n * 0.04) for n in range(1, 6)))
@@ -249,7 +249,7 @@ class TestTwelveWeaknesses:
             weights = Weights()
             raise MemoryError(type(weights).__name__)
 
-        caught: list[BaseException] = []  # somebody keeps the error, as a log or a notebook does
+        caught: list[BaseException] = []  # kept, as a log or a notebook keeps it
         try:
             with manager_on([at(0, 0.5)]):
                 train()
@@ -267,15 +267,15 @@ class TestTwelveWeaknesses:
             return 1.0
 
         outcome = run_attempt(objective, {}, Silent())
-        told = verdict_of(outcome)
+        found = verdict_of(outcome)
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"
         assert TOLD_AS[outcome.ending] is TrialState.PRUNED
-        assert told.value is None
-        assert told.system_attrs["constraints:memory"] > 0
+        assert found.value is None
+        assert found.system_attrs["constraints:memory"] > 0
 
-    def test_11_the_constraint_says_by_how_much_it_did_not_fit(self, tmp_path: Path) -> None:
+    def test_11_the_constraint_is_the_share_above_the_limit(self, tmp_path: Path) -> None:
         samples = [at(0, 0.5), at(1, 1.0, peak_bytes=48 * GIB)]
 
         with pytest.raises(TrialStopped) as caught:
@@ -287,9 +287,9 @@ class TestTwelveWeaknesses:
         with pytest.raises(InvalidInput) as caught:
             EnterpriseMemoryManager(95, 0, 0, -1)
 
-        told = {problem.key: str(problem) for problem in caught.value.problems}
-        assert "Write 0.95." in told["memory_warning_pct"]
-        assert set(told) == {"memory_warning_pct", "memory_grace_steps", "prefetch_buffer_size", "trial_memory_limit"}
+        found = {problem.key: str(problem) for problem in caught.value.problems}
+        assert "Write 0.95." in found["memory_warning_pct"]
+        assert set(found) == {"memory_warning_pct", "memory_grace_steps", "prefetch_buffer_size", "trial_memory_limit"}
 
     def test_12_the_peak_between_two_checks_is_the_kernels(self, tmp_path: Path) -> None:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)
@@ -303,7 +303,7 @@ class TestTwelveWeaknesses:
         assert guard_on(before).peak_bytes == 1 * GIB
         assert guard_on(after).peak_bytes == 6 * GIB
 
-    def test_12_a_machine_that_tells_nothing_switches_the_guard_off_audibly(
+    def test_12_on_a_machine_without_readings_the_guard_logs_that_it_is_off(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         manager = EnterpriseMemoryManager(source=MemoryPoller(7, root=tmp_path).read)
@@ -312,7 +312,7 @@ class TestTwelveWeaknesses:
         assert manager.policy.warning_fraction == 0.95
         assert "memory cannot be seen here, the guard is off" in caplog.text
 
-    def test_12_each_missing_source_is_said_once_in_a_process(
+    def test_12_each_missing_source_is_logged_once_in_a_process(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("highnoon.memory._reported", set())
@@ -365,7 +365,7 @@ class TestContract:
         assert lines_of(Verdict(kind=Kind.OK, usage=0.5)) == []
         assert stop_message(spike).startswith("swap: swap_spike:612MB ")
 
-    def test_an_episode_ends_after_three_calm_checks_and_says_so_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_episode_ends_after_three_calm_checks_and_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         samples = [at(0, 0.9), *[at(n, 0.96) for n in (1, 2)], *[at(n, 0.82) for n in range(3, 8)], at(8, 0.96)]
         manager = manager_on(samples)
 
@@ -401,7 +401,7 @@ class TestContract:
     @pytest.mark.parametrize(
         ("limit", "usage", "pause_s"), [(64 * GIB, 0.2, 10.0), (16 * GIB, 0.2, 4.8), (2 * GIB, 0.2, 2)]
     )
-    def test_nobody_looks_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
+    def test_no_check_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
         now = [0.0]
         looks: list[float] = []
 
@@ -424,7 +424,7 @@ class TestContract:
 
         assert (before, manager.prefetch_buffer_size) == (None, 1)
 
-    def test_a_trials_own_limit_needs_nobodys_turn(self, tmp_path: Path) -> None:
+    def test_a_trial_above_its_own_limit_stops_during_the_cooldown(self, tmp_path: Path) -> None:
         cooldown = StopCooldown(tmp_path / "turn")
         assert cooldown.begin() and not cooldown.begin()
         own = Scope(name="trial", limit_bytes=2 * GIB, used_bytes=2 * GIB, is_own=True)

@@ -146,7 +146,7 @@ class TestTree:
 
         followed = tree.estimate()
 
-        assert followed is not None and followed.bytes == 2 * GIB + 1 * GIB + 4 * GIB
+        assert followed.bytes == 2 * GIB + 1 * GIB + 4 * GIB
 
     def test_a_process_that_is_gone_has_no_memory(self, kernel: KernelTree) -> None:
         assert kernel.poller(99).read().process_bytes == 0
@@ -204,7 +204,7 @@ class TestMissing:
 
         assert kernel.poller(7).missing() == ()
 
-    def test_no_swap_and_an_unread_gpu_are_said(self, kernel: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_swap_and_an_unread_gpu_are_named(self, kernel: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("highnoon.shared.memory.gpu._pynvml", lambda: None)
         kernel.write("/proc/driver/nvidia/version", "NVRM version\n")
 

@@ -1,4 +1,4 @@
-"""The watchdog's policies: limits, looks, causes of death, who must go, who waits for whom. No process is harmed."""
+"""Memory seen from outside: limits, verdicts, causes of an end, which trial is killed, waiting. Kills no process."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestSizes:
         assert bytes_of(written) is None
 
     @given(sizes)
-    def test_a_size_is_said_briefly(self, size: int) -> None:
+    def test_a_size_is_printed_briefly(self, size: int) -> None:
         assert said(size).endswith("iB")
 
     @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class TestSizes:
         assert problem.key == "trial_memory_limit" and problem.value == written
         assert problem.hint == f'Write for example "{meant}".'
 
-    def test_a_study_keeps_bytes_and_its_guards_are_told(self) -> None:
+    def test_a_study_keeps_bytes_and_passes_them_to_its_guards(self) -> None:
         spec = build_spec({**STUDY, "trial_memory_limit": "1.5 GiB"}, source="study.toml")
         assert spec.to_json()["trial_memory_limit"] == 3 * GIB // 2 == spec.memory.trial_memory_limit
         assert build_spec(STUDY, source="study.toml").trial_memory_limit is None
@@ -137,7 +137,7 @@ class TestJudgement:
         assert judge(used, LIMITS).kind <= judge(used + more, LIMITS).kind
 
     @given(headroom=st.integers(-GIB, 4096 * GIB), growth=st.floats(-1e12, 1e12))
-    def test_the_next_look_comes_before_the_rest_could_be_filled(self, headroom: int, growth: float) -> None:
+    def test_the_next_reading_comes_before_the_rest_could_be_filled(self, headroom: int, growth: float) -> None:
         pause = pause_s(headroom, growth)
         assert 0.05 <= pause <= LOOK_S
         assert pause == 0.05 or growth * pause <= headroom / 2
@@ -156,28 +156,28 @@ class TestExplainEnd:
     def explain(self, **known: Any) -> Outcome | None:
         return explain_end(**{"signum": signal.SIGKILL, "peak_bytes": 500 * MIB, "limits": LIMITS, **known})
 
-    def test_a_kill_that_nobody_explains_is_no_memory_death(self) -> None:
+    def test_a_kill_without_explanation_is_not_attributed_to_memory(self) -> None:
         assert self.explain() is None
         assert self.explain(signum=signal.SIGSEGV, node_kills=1) is None
 
-    def test_the_groups_own_counter_proves_it_whatever_the_trial_says(self) -> None:
+    def test_the_counter_of_the_trials_group_outweighs_its_exit_status(self) -> None:
         outcome = self.explain(signum=None, group_kills=1, peak_bytes=LIMITS.hard_bytes)
         assert outcome is not None and (outcome.ending, outcome.cause) == (Ending.STOPPED, "oom_kernel")
         assert outcome.constraint is not None and outcome.constraint > 0
 
-    def test_a_kernel_that_ran_out_elsewhere_blames_who_was_over_its_share(self) -> None:
+    def test_after_a_kernel_kill_on_the_node_the_share_decides_the_cause(self) -> None:
         mine = self.explain(node_kills=1, peak_bytes=900 * MIB)
         assert mine is not None and (mine.ending, mine.cause) == (Ending.STOPPED, "oom_kernel")
         theirs = self.explain(node_kills=1, peak_bytes=700 * MIB)
         assert theirs is not None and (theirs.ending, theirs.cause) == (Ending.KILLED, "oom_neighbour")
 
-    def test_the_agents_note_says_whose_doing_it_was(self) -> None:
+    def test_the_agents_record_gives_the_cause(self) -> None:
         own = self.explain(record=KillRecord(cause="memory_limit", message="memory_limit: ..."))
         assert own is not None and (own.ending, own.cause) == (Ending.STOPPED, "memory_limit")
         other = self.explain(record=KillRecord(cause="oom_neighbour", message="oom_neighbour: ..."))
         assert other is not None and (other.ending, other.cause) == (Ending.KILLED, "oom_neighbour")
 
-    def test_a_neighbours_doing_is_tried_again_once_and_alone(self) -> None:
+    def test_after_a_neighbours_doing_it_is_tried_again_once_and_alone(self) -> None:
         policy = RetryPolicy(max_attempts=3)
         first = self.explain(node_kills=1)
         assert first is not None and dispose(first, losses=0, errors=0, policy=policy) is Disposition.RETRY
@@ -195,13 +195,13 @@ class TestKillSelection:
         chosen = select(trials, share_bytes=800 * MIB, least_bytes=50 * MIB)
         return chosen and chosen.group
 
-    def test_who_is_over_its_share_goes_first(self) -> None:
+    def test_a_trial_over_its_share_is_killed_first(self) -> None:
         assert self.choose(trial(1, age=900, used=850), trial(2, age=1, used=799)) == 1
 
-    def test_the_newest_of_the_hungry_goes(self) -> None:
+    def test_the_newest_of_the_large_trials_is_killed(self) -> None:
         assert self.choose(trial(1, age=900, used=700), trial(2, age=5, used=400), trial(3, age=1, used=60)) == 2
 
-    def test_nobody_goes_for_nothing(self) -> None:
+    def test_no_trial_is_killed_when_that_would_not_help(self) -> None:
         assert self.choose(trial(1, age=9, used=20)) is None
         assert self.choose() is None
 
@@ -213,7 +213,7 @@ class TestKillSelection:
         assert chosen is not None
         assert 2 * chosen.used_bytes >= max(trial.used_bytes for trial in trials)
 
-    def test_the_note_names_the_cause_and_is_read_once_written(self, tmp_path: Path) -> None:
+    def test_the_record_names_the_cause_and_is_read_once_written(self, tmp_path: Path) -> None:
         records = KillRecords(tmp_path / "kills")
         assert records.read(7) is None
         records.write(7, KillRecord.of(trial(7, age=1, used=900), share_bytes=800 * MIB))
@@ -298,7 +298,7 @@ def test_a_trials_processes_are_found_and_what_they_share_with_others_is_told_ap
     tree = ProcessTree(10, KernelFiles(tmp_path))
     tree.follow()
     assert sorted(tree.pids) == [10, 11, 12], "this kernel keeps no list of children: all of /proc is read"
-    assert tree.resident_bytes() == 325 * MIB
+    assert tree.estimate().resident_bytes == 325 * MIB
     memory = tree.exact()
     assert memory is not None and (memory.private_bytes, memory.swap_bytes) == (125 * MIB, 7 * MIB)
 
@@ -311,7 +311,7 @@ def test_a_trials_processes_are_found_and_what_they_share_with_others_is_told_ap
 
 
 class Group:
-    """A cgroup of a trial, as its files would say."""
+    """A cgroup of a trial, as its files would show it."""
 
     def __init__(self, used: int = 0, swap: int = 0, oom_kills: int = 0, *, joined: bool = True) -> None:
         self.used, self.swap, self.oom_kills, self.joined = used, swap, oom_kills, joined
@@ -343,9 +343,9 @@ class TestSampling:
     def memory(self, group: Group) -> TrialMemory:
         node = MemoryPoller(root=self.root)
         records = KillRecords(self.root / "kills")
-        return TrialMemory(os.getpid(), LIMITS, node, records, group=group, clock=lambda: self.now)
+        return TrialMemory(os.getpid(), LIMITS, node, records, group=group, clock=lambda: self.now)  # type: ignore[arg-type]
 
-    def test_it_looks_more_often_the_less_is_left(self) -> None:
+    def test_it_reads_more_often_the_less_is_left(self) -> None:
         group = Group(used=100 * MIB)
         memory = self.memory(group)
         self.now = 0.5
@@ -369,7 +369,7 @@ class TestSampling:
         verdict = memory.look()
         assert (verdict.kind, verdict.cause) == (Kind.KILL, "swap")
 
-    def test_swap_that_others_use_ends_nobody(self) -> None:
+    def test_swap_that_others_use_ends_no_trial(self) -> None:
         memory = self.memory(Group(used=100 * MIB))
         self.now = 1.0
         memory.look()
@@ -377,7 +377,7 @@ class TestSampling:
         self.now = 2.0
         assert memory.look().kind is Kind.OK
 
-    def test_a_group_that_the_trial_has_not_joined_is_not_believed(self) -> None:
+    def test_a_group_that_the_trial_has_not_joined_is_ignored(self) -> None:
         memory = self.memory(Group(used=2000 * MIB, oom_kills=1, joined=False))
         self.now = 0.5
         verdict = memory.look()
@@ -386,7 +386,7 @@ class TestSampling:
     def test_a_child_that_the_kernel_killed_is_the_trials_own_doing(self) -> None:
         group = Group(used=100 * MIB)
         memory = self.memory(group)
-        group.oom_kills = 1  # before anybody has looked
+        group.oom_kills = 1  # before the first reading
         found = memory.explain(None, None)
         assert found is not None and (found.ending, found.cause) == (Ending.STOPPED, "oom_kernel")
         assert memory.trace().peak_bytes == LIMITS.hard_bytes

@@ -47,7 +47,7 @@ class TrialGroup:
 
     def holds(self, pid: int) -> bool:
         """True once that process is in it."""
-        return str(pid) in _lines(self._folder / "cgroup.procs")
+        return str(pid) in _words(self._folder / "cgroup.procs")
 
     def remove(self) -> bool:
         """Kills what is left in it; False when it cannot be removed, and is left to the agent."""
@@ -83,23 +83,27 @@ class TrialGroups:
         leaf = _below(root, own.leaf)
         if own.version == 1:
             # Without hierarchy the limits above would not hold for the groups below.
-            inherits = _lines(leaf / "memory.use_hierarchy") != ["0"]
-            return cls(leaf, 1) if inherits else None
+            return cls(leaf, 1) if _words(leaf / "memory.use_hierarchy") != ["0"] else None
         return cls(leaf.parent, 2) if leaf.name == _NODE else None
 
     def make(self, limit_bytes: int) -> TrialGroup | None:
         """The group of this process's next attempt; None when the kernel refuses."""
         me = identify(os.getpid())
         folder = self._parent / f"highnoon-{me.pid}-{me.started_ticks}" if me else None
-        if folder is None or not (not folder.exists() or _remove(folder)):
+        if folder is None or not _remove(folder):
             return None
+        limit = str(limit_bytes)
         try:
             folder.mkdir()
-            for name, value, is_needed in self._settings(limit_bytes):
-                _write(folder / name, value, is_needed=is_needed)
+            _write(folder / ("memory.limit_in_bytes" if self._version == 1 else "memory.max"), limit)
         except OSError:
             _remove(folder)
             return None
+        # Swap is part of the limit where possible (version 1), else forbidden: it only delays the end.
+        optional = {"memory.swap.max": "0", "memory.oom.group": "1"}
+        for name, value in ({"memory.memsw.limit_in_bytes": limit} if self._version == 1 else optional).items():
+            with contextlib.suppress(OSError):
+                _write(folder / name, value)
         return TrialGroup(folder, self._version)
 
     def sweep(self) -> int:
@@ -109,19 +113,6 @@ class TrialGroups:
         except OSError:
             return 0
         return sum(_remove(folder) for folder in folders)
-
-    def _settings(self, limit_bytes: int) -> list[tuple[str, str, bool]]:
-        """Swap is part of the limit where possible (version 1), else forbidden: it only delays the end."""
-        if self._version == 1:
-            return [
-                ("memory.limit_in_bytes", str(limit_bytes), True),
-                ("memory.memsw.limit_in_bytes", str(limit_bytes), False),
-            ]
-        return [
-            ("memory.max", str(limit_bytes), True),
-            ("memory.swap.max", "0", False),
-            ("memory.oom.group", "1", False),
-        ]
 
 
 def _below(root: Path, folder: str) -> Path:
@@ -157,37 +148,28 @@ def _is_orphaned(name: str) -> bool:
 
 
 def _remove(folder: Path) -> bool:
+    """Kills what is in the group. True when there is no such group any more."""
     deadline = time.monotonic() + _EMPTY_WITHIN_S
-    while True:
-        for line in _lines(folder / "cgroup.procs"):
+    while folder.exists():
+        for pid in _words(folder / "cgroup.procs"):
             with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
-                os.kill(int(line), signal.SIGKILL)
-        try:
+                os.kill(int(pid), signal.SIGKILL)
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except FileNotFoundError:
             return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        else:
-            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
-def _write(path: Path, value: str, *, is_needed: bool = True) -> None:
-    try:
-        # Not write_text: that would create a file where the kernel has none.
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
-            os.write(descriptor, value.encode())
-        finally:
-            os.close(descriptor)
-    except OSError:
-        if is_needed:
-            raise
+def _write(path: Path, value: str) -> None:
+    # Not write_text: that would create a file where the kernel has none.
+    with os.fdopen(os.open(path, os.O_WRONLY), "w") as file:
+        file.write(value)
 
 
-def _lines(path: Path) -> list[str]:
+def _words(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:

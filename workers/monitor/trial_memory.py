@@ -13,16 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
 from highnoon.shared.domain.trial import MemoryTrace, Outcome
-from highnoon.shared.memory.cgroup import CgroupMemory
 from highnoon.shared.memory.guard import Verdict
 from highnoon.shared.memory.policy import SwapMonitor
 from highnoon.shared.memory.poller import ExactSchedule, MemoryPoller
-from highnoon.shared.memory.process_memory import ProcessTree
+from highnoon.shared.memory.process_memory import ProcessTree, TreeMemory
 from highnoon.workers.monitor.kill_selection import KillRecords
 from highnoon.workers.monitor.memory_policy import LOOK_S, TraceRecorder, TrialLimits, explain_end, judge, pause_s
+from highnoon.workers.monitor.trial_cgroups import TrialGroup
 
 _CLOSE_SHARE = 0.9
 """From this much of the soft limit on an exact reading may take a tenth of the time, before it a fiftieth."""
@@ -36,18 +35,11 @@ _FIRST_AFTER_S = 1.0
 """Most short trials are over before their memory is worth an exact reading."""
 
 
-class OwnGroup(Protocol):
-    """The trial's own cgroup, where it has one."""
-
-    def memory(self) -> CgroupMemory | None:
-        """What it holds."""
-
-    def holds(self, pid: int) -> bool:
-        """True once the trial has joined."""
-
-
 class TrialMemory:
-    """One attempt's memory, from its launch to its end; `node` reads the machine around it. Never raises."""
+    """One attempt's memory, from its launch to its end. Never raises.
+
+    `node` reads the machine around it, `group` is the trial's own cgroup, where it has one.
+    """
 
     def __init__(
         self,
@@ -56,7 +48,7 @@ class TrialMemory:
         node: MemoryPoller,
         records: KillRecords,
         *,
-        group: OwnGroup | None = None,
+        group: TrialGroup | None = None,
         is_alone: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -170,11 +162,9 @@ class _Processes:
         self._clock = clock
         self._tree = ProcessTree(pid)
         self._found_at = self._followed_at = clock()
-        # Just forked, all that is resident is inherited; what is not is counted until the first exact reading.
-        self._foreign = self._tree.resident_bytes()
         self._inherited: int | None = None
+        self._foreign = self._tree.estimate().resident_bytes
         self._schedule = ExactSchedule(clock, moved_by=1 - _CLOSE_SHARE)
-        self._swapped = 0
 
     def read(self, *, is_swapping: bool) -> tuple[int, int]:
         """(bytes held, of these swapped out); only page tables show what was swapped out."""
@@ -186,10 +176,16 @@ class _Processes:
             else:
                 self._found_at = now
                 self._tree.find()
-        resident = self._tree.resident_bytes()
-        if self._is_exact_worth_it(resident, is_swapping):
-            self._read_exactly(resident)
-        return max(0, resident - self._foreign) + self._swapped, self._swapped
+        memory = self._tree.estimate()
+        if self._is_exact_worth_it(memory, is_swapping):
+            began_at = self._clock()
+            memory = self._tree.exact() or memory
+            self._schedule.done(began_at, memory.resident_bytes)
+            # Shared at the first reading: with the worker. What comes later is shared with children of its own.
+            self._inherited = memory.shared_bytes if self._inherited is None else self._inherited
+        own = self._own(memory)
+        self._foreign = max(0, memory.resident_bytes - own)
+        return own + memory.swap_bytes, memory.swap_bytes
 
     def own_part(self, peak_rss_bytes: int) -> int:
         """What of the highest RSS of the trial process was its own."""
@@ -202,29 +198,19 @@ class _Processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _is_exact_worth_it(self, resident: int, is_swapping: bool) -> bool:
-        estimate = resident - self._foreign + self._swapped
-        if estimate > self._limits.hard_bytes:
+    def _own(self, memory: TreeMemory) -> int:
+        return memory.private_bytes + max(0, memory.shared_bytes - (self._inherited or 0))
+
+    def _is_exact_worth_it(self, memory: TreeMemory, is_swapping: bool) -> bool:
+        limits, schedule = self._limits, self._schedule
+        estimate = self._own(memory) + memory.swap_bytes
+        if estimate > limits.hard_bytes:
             return True
-        schedule = self._schedule
         # Pages of the imports that the trial writes to become its own without a change of RSS.
-        if resident + self._swapped > self._limits.soft_bytes:
-            is_close = estimate > _CLOSE_SHARE * self._limits.soft_bytes
+        if memory.resident_bytes + memory.swap_bytes > limits.soft_bytes:
+            is_close = estimate > _CLOSE_SHARE * limits.soft_bytes
             return schedule.is_over(schedule.cost_s * (_CLOSE_COST if is_close else _CALM_COST))
         if self._inherited is None:
             return schedule.is_over(_FIRST_AFTER_S)
-        has_moved = is_swapping or schedule.has_moved(resident, self._limits.hard_bytes)
+        has_moved = is_swapping or schedule.has_moved(memory.resident_bytes, limits.hard_bytes)
         return schedule.is_over(max(1.0, schedule.cost_s * _CALM_COST) if has_moved else _CALM_EVERY_S)
-
-    def _read_exactly(self, resident: int) -> None:
-        began_at = self._clock()
-        found = self._tree.exact()
-        self._schedule.done(began_at, resident)
-        if found is None:
-            self._foreign = 0  # too much rather than too little
-            return
-        # Shared at the first reading: with the worker. What comes later is shared with children of its own.
-        self._inherited = found.shared_bytes if self._inherited is None else self._inherited
-        own = found.private_bytes + max(0, found.shared_bytes - self._inherited)
-        self._foreign = max(0, resident - own)
-        self._swapped = found.swap_bytes

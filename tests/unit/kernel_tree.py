@@ -49,12 +49,13 @@ class KernelTree:
         pss: int,
         rss: int | None = None,
         parent: int = 1,
+        session: int = 0,
         swap: int = 0,
         highest_rss: int | None = None,
         name: str = "python",
     ) -> KernelTree:
         rss = pss if rss is None else rss
-        fields = ["S", str(parent), *["0"] * 19, str(rss // PAGE), "0"]
+        fields = ["S", str(parent), "0", str(session), *["0"] * 17, str(rss // PAGE), "0"]
         self.write(f"/proc/{pid}/stat", f"{pid} ({name}) {' '.join(fields)}\n")
         self.write(f"/proc/{pid}/statm", f"900000 {rss // PAGE} 100 1 0 5 0\n")
         self.write(

@@ -433,6 +433,12 @@ class TestContract:
         with pytest.raises(TrialStopped, match=r"memory_guard: memory_ceiling:100\.0%"):
             manager_on(samples, cooldown=cooldown).step()
 
+    def test_an_unreadable_time_of_the_last_stop_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "turn").write_text("x" * 20)
+        cooldown = StopCooldown(tmp_path / "turn")
+
+        assert cooldown.begin() and not cooldown.begin()
+
 
 fractions = st.floats(min_value=0.0, max_value=1.2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,13 @@ class TestTree:
         assert tree is not None
         assert (tree.bytes, tree.swap_bytes) == (6 * GIB, 64 * MIB)
         assert (tree.largest_rss_bytes, tree.neighbour_rss_bytes) == (3 * GIB, 5 * GIB)
+
+    def test_orphans_of_the_session_count(self, kernel: KernelTree) -> None:
+        kernel.with_process(8, parent=1, session=7, pss=2 * GIB).with_process(9, parent=8, pss=3 * GIB)
+
+        tree = tree_of(kernel)
+
+        assert tree is not None and tree.bytes == 6 * GIB
 
     def test_pages_shared_by_a_fork_are_counted_once(self, kernel: KernelTree) -> None:
         kernel.with_process(7, pss=600 * MIB, rss=1 * GIB).with_process(8, parent=7, pss=600 * MIB, rss=1 * GIB)
@@ -275,6 +283,16 @@ class TestThisMachine:
         sample = poller.read()
 
         assert sample.peak_bytes > sample.process_bytes + 100 * MIB
+
+
+def test_a_kept_file_of_a_process_that_has_ended_is_closed() -> None:
+    files = KernelFiles()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert files.text(f"/proc/{process.pid}/statm", keep_open=True)
+        process.kill()
+
+    assert files.text(f"/proc/{process.pid}/statm", keep_open=True) is None
+    assert files._open == {}
 
 
 def test_pollers_leave_no_file_open() -> None:

@@ -77,10 +77,9 @@ class EnterpriseMemoryManager:
         limits = [limit for limit in (trial_memory_limit, wishes.trial_memory_limit) if limit is not None]
         poller = MemoryPoller(trial_limit_bytes=min(limits, default=None)) if source is None else None
         self._source: Source = poller.read if poller else source  # type: ignore[assignment]
-        baseline = self._source(True)
-        self.policy = MemoryPolicy.for_limit(baseline.limit_bytes, *settings)
-        self._guard = MemoryGuard(self.policy, baseline)
-        self._headroom_bytes, self._is_short = self._nearness(baseline)
+        self._sample = self._source(True)
+        self.policy = MemoryPolicy.for_limit(self._sample.limit_bytes, *settings)
+        self._guard = MemoryGuard(self.policy, self._sample)
         self._prefetch_buffer_size = self.policy.prefetch_buffer_size
         self._cooldown = cooldown or StopCooldown()
         self._clock = clock
@@ -104,10 +103,9 @@ class EnterpriseMemoryManager:
         if self._clock() < self._check_at:
             return
         verdict = self.check()
-        pause_s = CHECK_EVERY_S
-        if self._headroom_bytes > 0:
-            pause_s = min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, fill_s(self._headroom_bytes)))
-        self._check_at = self._clock() + pause_s
+        headroom_bytes = self._guard.headroom_bytes(self._sample)
+        calm_s = min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, fill_s(headroom_bytes)))
+        self._check_at = self._clock() + (calm_s if headroom_bytes > 0 else CHECK_EVERY_S)
         if verdict.kind is Kind.STOP:
             raise TrialStopped(stop_message(verdict), constraint=verdict.excess)
 
@@ -116,9 +114,8 @@ class EnterpriseMemoryManager:
 
         A stop becomes a warning where another trial has just stopped for the same pressure.
         """
-        sample = self._source(self._is_short)
-        self._headroom_bytes, self._is_short = self._nearness(sample)
-        verdict = self._guard.judge(sample)
+        self._sample = self._source(self._guard.is_short(self._sample))
+        verdict = self._guard.judge(self._sample)
         if verdict.kind is Kind.STOP and not verdict.is_own and not self._cooldown.begin():
             verdict = replace(verdict, kind=Kind.WARN, cause="", reason="")
         _write(lines_of(verdict))
@@ -150,9 +147,6 @@ class EnterpriseMemoryManager:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             self.release(error)
-
-    def _nearness(self, sample: MemorySample) -> tuple[int, bool]:
-        return self._guard.headroom_bytes(sample), self._guard.is_short(sample)
 
 
 class StopCooldown:

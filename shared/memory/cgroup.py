@@ -40,15 +40,17 @@ class _Names:
     swap: str
 
 
-_V2 = _Names("memory.max", "memory.current", "memory.peak", "memory.events", "inactive_file", "swap")
-_V1 = _Names(
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "memory.max_usage_in_bytes",
-    "memory.oom_control",
-    "total_inactive_file",
-    "total_swap",
-)
+_NAMES = {
+    1: _Names(
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+        "memory.oom_control",
+        "total_inactive_file",
+        "total_swap",
+    ),
+    2: _Names("memory.max", "memory.current", "memory.peak", "memory.events", "inactive_file", "swap"),
+}
 
 
 class Cgroups:
@@ -76,10 +78,10 @@ class Cgroups:
 
     def oom_kills(self) -> int | None:
         """How many processes of the own group the kernel has killed for memory; None when it does not count."""
-        return self._files.table(f"{self.leaf}/{_names(self.version).events}").get("oom_kill") if self.leaf else None
+        return self._files.table(f"{self.leaf}/{_NAMES[self.version].events}").get("oom_kill") if self.leaf else None
 
     def _updated(self, group: CgroupMemory) -> CgroupMemory:
-        names = _names(self.version)
+        names = _NAMES[self.version]
         usage = self._files.text(f"{group.path}/{names.usage}", keep_open=True)
         stat = self._files.text(f"{group.path}/memory.stat", keep_open=True)
         droppable = re.search(rf"^{names.droppable} (\d+)", stat or "", re.M)
@@ -90,7 +92,7 @@ class Cgroups:
 
 def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory | None:
     """One group whose folder is known; None when it does not exist or has no limit."""
-    names = _names(version)
+    names = _NAMES[version]
     limit = files.number(f"{folder}/{names.limit}")
     usage = files.number(f"{folder}/{names.usage}")
     if limit is None or usage is None or limit >= _NO_LIMIT_BYTES:
@@ -105,10 +107,6 @@ def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory 
         peak_bytes=files.number(f"{folder}/{names.peak}"),
         oom_kills=files.table(f"{folder}/{names.events}").get("oom_kill"),
     )
-
-
-def _names(version: int) -> _Names:
-    return _V1 if version == 1 else _V2
 
 
 def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:
@@ -135,13 +133,10 @@ def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:
 
 def _mount_of(version: int, pid: int, files: KernelFiles) -> tuple[str, str] | None:
     """(which group is mounted, where), from lines like `31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw`."""
+    kind = "cgroup" if version == 1 else "cgroup2"
     for line in (files.text(f"/proc/{pid}/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         fields, filesystem = before.split(), after.split()
-        if filesystem[0] == "cgroup2" if version == 2 else _is_v1_memory(filesystem):
+        if filesystem[0] == kind and (version == 2 or "memory" in filesystem[-1].split(",")):
             return fields[3], fields[4]
     return None
-
-
-def _is_v1_memory(filesystem: list[str]) -> bool:
-    return filesystem[0] == "cgroup" and "memory" in filesystem[-1].split(",")

@@ -16,7 +16,7 @@ from pathlib import Path
 from highnoon.shared.memory.cgroup import Cgroups
 from highnoon.shared.memory.gpu import GpuDevice, Gpus
 from highnoon.shared.memory.kernel_files import KernelFiles, host_memory, host_oom_kills, stalled_share
-from highnoon.shared.memory.process_memory import NO_MEMORY, ProcessTree
+from highnoon.shared.memory.process_memory import ProcessTree, TreeMemory
 
 _SHORT_COST = 100.0
 """While memory is short exact readings take at most this part of the time: beside TensorFlow one in 1.7 s."""
@@ -183,7 +183,7 @@ class MemoryPoller:
     def _sample(self, *, is_exact: bool, reads_processes: bool = True) -> MemorySample:
         host = host_memory(self._files)
         groups = self._cgroups.read() if is_exact else self._cgroups.estimate()
-        tree = self._tree.estimate() if reads_processes else NO_MEMORY
+        tree = self._tree.estimate() if reads_processes else TreeMemory()
         scopes = [] if host is None else [Scope(name="host", limit_bytes=host.total_bytes, used_bytes=host.used_bytes)]
         for group in groups:
             if group.limit_bytes > 0:

@@ -50,29 +50,18 @@ class TreeMemory:
     largest single processes inside and outside, measured alike so that they compare.
     """
 
-    resident_bytes: int
-    private_bytes: int
-    shared_bytes: int
-    swap_bytes: int
-    peak_bytes: int
-    largest_rss_bytes: int
-    neighbour_rss_bytes: int
+    resident_bytes: int = 0
+    private_bytes: int = 0
+    shared_bytes: int = 0
+    swap_bytes: int = 0
+    peak_bytes: int = 0
+    largest_rss_bytes: int = 0
+    neighbour_rss_bytes: int = 0
 
     @property
     def bytes(self) -> int:
         """What the tree holds in RAM."""
         return self.private_bytes + self.shared_bytes
-
-
-NO_MEMORY = TreeMemory(
-    resident_bytes=0,
-    private_bytes=0,
-    shared_bytes=0,
-    swap_bytes=0,
-    peak_bytes=0,
-    largest_rss_bytes=0,
-    neighbour_rss_bytes=0,
-)
 
 
 class ProcessTree:
@@ -90,7 +79,7 @@ class ProcessTree:
         # A study in process runs trials one after the other: what an earlier one needed is not this one's peak.
         self._highest_before, _ = self._highest_and_now_bytes()
         # Just forked, all that is resident is inherited; what is not is counted until the first exact reading.
-        self._last = replace(NO_MEMORY, resident_bytes=self._rss(pid))
+        self._last = TreeMemory(resident_bytes=self._rss(pid))
 
     def find(self) -> None:
         """Finds all its processes: forks stay in group and session, and those that left them are descendants still.

@@ -153,7 +153,7 @@ class StopCooldown:
     """Trials on one machine see the same pressure, and one stop may be enough: then the others wait COOLDOWN_S.
 
     The file `path` (by default one for each account, in /dev/shm) holds the time of the last stop. Only a convention
-    between trials that see nothing of one another; limits that must hold are kept by supervisor and kernel.
+    between trials that do not know one another; limits that must hold are kept by supervisor and kernel.
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:

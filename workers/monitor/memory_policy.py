@@ -1,4 +1,4 @@
-"""The policy of memory seen from outside: limits of a node's trials, the verdict on a reading, why a trial has ended.
+"""The policy of memory outside a trial: limits of a node's trials, the verdict on a reading, why a trial has ended.
 
     node      the least of the machine's memory and every cgroup limit of the worker
     reserve   for agent, pool, supervisors and services beside them; no trial may use it

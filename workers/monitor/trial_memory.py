@@ -1,6 +1,6 @@
-"""The memory of one running trial, read from its supervisor: how much, how often to read, and what was seen.
+"""The memory of one running trial, read from its supervisor: how much, how often to read, and the trace of it.
 
-With a cgroup of its own two short files say all. Without one the processes are read: RSS is cheap and counts too much
+With a cgroup of its own two short files are enough. Without one processes are read: RSS is cheap and counts too much
 (the warm imports that every trial of a node shares), page tables are exact and expensive; so the cheap reading decides
 when the exact one is worth it, and only the exact one is judged. `memory_policy` judges.
 """
@@ -93,7 +93,7 @@ class TrialMemory:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was seen."""
+        """The most that was read."""
         return self._recorder.peak_bytes
 
     def explain(self, signum: int | None, peak_rss_bytes: int | None) -> Outcome | None:

@@ -28,7 +28,8 @@ class EndedAttempts:
     """How many attempts of a study ended alike."""
 
     study: str
-    ending: Ending
+    ending: str
+    """As it is stored: a newer version may have others."""
     cause: str | None
     count: int
 
@@ -101,7 +102,7 @@ class Tallies:
                 tally = tallies.setdefault(name, StudyTally(name=name, maximize=direction == "maximize"))
                 _add(tally, TicketState(state), count, retries, low, high)
             endings = [
-                EndedAttempts(study=name, ending=Ending(ending), cause=cause, count=count)
+                EndedAttempts(study=name, ending=ending, cause=cause, count=count)
                 for name, ending, cause, count in connection.execute(ended)
             ]
             count, oldest_s, least_left_s = connection.execute(leased).one()

@@ -234,7 +234,7 @@ def shows_surroundings(params: dict[str, Any]) -> float:
     """Where it runs, what it sees, and what chance says."""
     print(f"cwd {Path.cwd()}")
     print(f"work {os.environ['HIGHNOON_WORK_DIR']}")
-    print(f"tmp {os.environ['TMPDIR']}")
+    print(f"tmp {Path(os.environ['TMPDIR']).resolve()}")
     print("secrets " + ",".join(sorted(name for name in os.environ if "URL" in name or "TOKEN" in name)))
     print(f"sockets {_open_sockets()}")
     print(f"session {os.getsid(0) == os.getpid()}")

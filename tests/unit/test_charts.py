@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Report, Trial
 from highnoon.shared.store.overview import AttemptSpan
-from highnoon.webui.charts import FIGURES, Figure, Question
-from highnoon.webui.plain import dumps
-from highnoon.webui.snapshot import Snapshot
+from highnoon.shared.views.charts import FIGURES, Figure, FigureInput
 
 SPACE = parse_space(
     {
@@ -49,9 +49,9 @@ def trial(number: int, **changes: Any) -> Trial:
     return Trial(number=number, params=params, **{**usual, **changes})
 
 
-def asked(*trials: Trial, maximize: bool = False, **more: Any) -> Question:
-    snapshot = Snapshot(trials=trials, space=SPACE if trials else {}, maximize=maximize, version=(0, 0, 0))
-    return Question(snapshot=snapshot, **{"x": "rate", "y": "units", **more})
+def asked(*trials: Trial, maximize: bool = False, **more: Any) -> FigureInput:
+    space = SPACE if trials else {}
+    return FigureInput(trials=trials, space=space, maximize=maximize, **more)
 
 
 def span(number: int, ending: Ending | None = Ending.COMPLETED, **changes: Any) -> AttemptSpan:
@@ -66,8 +66,10 @@ def span(number: int, ending: Ending | None = Ending.COMPLETED, **changes: Any) 
     return AttemptSpan(**{**usual, **times, "ending": ending, **changes})
 
 
-def drawn(kind: str, question: Question) -> Figure:
-    figure = FIGURES[kind](question)
+def drawn(kind: str, given: FigureInput) -> Figure:
+    if kind == "contour" and not given.params:
+        given = replace(given, params=("rate", "units"))
+    figure = FIGURES[kind](given)
     json.loads(dumps(figure.to_json()))
     return figure
 
@@ -164,3 +166,22 @@ def test_the_front_is_what_nothing_beats() -> None:
     sizes = [(10, 0.5), (20, 0.6), (30, 0.4), (40, 0.4)]
     trials = [trial(n, value=loss, loss=loss, params_count=size) for n, (size, loss) in enumerate(sizes)]
     assert drawn("pareto", asked(*trials)).data[1]["x"] == [10, 30]
+
+
+def test_a_figure_of_chosen_parameters_shows_these_alone() -> None:
+    trials = [trial(number) for number in range(5)]
+    assert [panel["name"] for panel in drawn("slice", asked(*trials, params=["drop", "opt"])).data] == ["drop", "opt"]
+    shares = {"rate": 0.5, "units": 0.3, "drop": 0.2}
+    (bar,) = drawn("importance", asked(*trials, params=["units", "drop"], importance=shares)).data
+    assert (bar["y"], bar["x"]) == (["drop", "units"], pytest.approx([0.4, 0.6]))
+    assert drawn("parallel", asked(*trials, params=["drop", "opt"])).layout["xaxis"]["ticktext"] == ["drop", "opt"]
+
+
+def test_a_contour_has_a_panel_for_each_pair_of_parameters() -> None:
+    trials = [trial(number) for number in range(5)]
+    one = drawn("contour", asked(*trials, params=["rate", "units"]))
+    assert [trace["type"] for trace in one.data] == ["contour", "scatter"] and "grid" not in one.layout
+    three = drawn("contour", asked(*trials, params=["rate", "units", "drop"]))
+    assert [trace["xaxis"] for trace in three.data] == ["x", "x", "x2", "x2", "x3", "x3"]
+    assert three.layout["xaxis3"]["title"]["text"] == "units" and three.layout["yaxis3"]["title"]["text"] == "drop"
+    assert "two different" in drawn("contour", asked(*trials, params=["rate", "rate"])).note

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.overview import AttemptSpan
-from highnoon.webui.charts.figure import Figure, Question, bar_width, nothing, scatter
-from highnoon.webui.charts.thinning import left_out
-from highnoon.webui.formats import duration
-from highnoon.webui.snapshot import cause_of, ending_of
+from highnoon.shared.views.charts.figure import Figure, FigureInput, horizontal_bars, left_out, nothing, scatter
+from highnoon.shared.views.formats import duration
+from highnoon.shared.views.trials import cause_of, ending_of, has_ended
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.overview import AttemptSpan
 
 
-def said(word: str) -> str:
-    """An ending or a cause as people write it."""
-    return word.replace("_", " ")
-
-
-def timeline(asked: Question) -> Figure:
-    """Which slot ran which trial when, by how it ended: gaps are time that nobody used."""
+def timeline(asked: FigureInput) -> Figure:
+    """Which slot ran which trial when, by how it ended: gaps are unused time."""
     if not asked.spans:
         return nothing("No attempt was made yet." if asked.causes else "Only trials that workers run have a timeline.")
     now = max(span.ended_at or span.started_at for span in asked.spans)
@@ -36,7 +33,7 @@ def timeline(asked: Question) -> Figure:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": said(ending),
+                "name": _words(ending),
                 "y": [_lane(span.host, span.pid, lanes) for span in spans],
                 "base": [span.started_at * 1000 for span in spans],
                 "x": [seconds * 1000 for seconds in took],
@@ -59,23 +56,16 @@ def timeline(asked: Question) -> Figure:
     )
 
 
-def outcomes(asked: Question) -> Figure:
+def outcomes(asked: FigureInput) -> Figure:
     """How attempts ended and why, repeated ones included."""
-    causes = list(asked.causes) or _causes_in(asked.snapshot.trials)
+    causes = list(asked.causes) or _causes_in(asked.trials)
     if not causes:
         return nothing("No trial has ended yet.")
     ranked = sorted(causes, key=lambda row: row[2])
-    bar = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [f"{said(ending)}: {said(cause)}" if cause else said(ending) for ending, cause, _ in ranked],
-        "x": [count for _, _, count in ranked],
-        "text": [f"{count:,}" for _, _, count in ranked],
-        "textposition": "auto",
-        "width": bar_width(len(ranked)),
-        "hoverinfo": "skip",
-        "marker": {"color": [_COLORS.get(str(ending), "$muted") for ending, _, _ in ranked]},
-    }
+    names = [f"{_words(ending)}: {_words(cause)}" if cause else _words(ending) for ending, cause, _ in ranked]
+    counts = [count for _, _, count in ranked]
+    colors = [_COLORS.get(str(ending), "$muted") for ending, _, _ in ranked]
+    bar = horizontal_bars(names, counts, [f"{count:,}" for count in counts], colors)
     layout = {
         "yaxis": {"automargin": True},
         "xaxis": {"rangemode": "tozero"},
@@ -84,11 +74,11 @@ def outcomes(asked: Question) -> Figure:
     return Figure(data=[bar], layout=layout)
 
 
-def memory(asked: Question) -> Figure:
+def memory(asked: FigureInput) -> Figure:
     """The largest memory of each attempt against its limit; those that were stopped for it stand out."""
     measured = [span for span in asked.spans if span.peak_rss_bytes and span.trial_number is not None]
     if not measured:
-        return nothing("No attempt has told its memory yet.")
+        return nothing("No attempt has reported its memory yet.")
     data = []
     for label, wanted, marker in (
         ("in bounds", False, {"color": "$accent", "size": 5, "opacity": 0.75}),
@@ -103,7 +93,7 @@ def memory(asked: Question) -> Figure:
         line = {"color": "$muted", "width": 1, "dash": "dash"}
         data.append({**scatter("limit", limits), "mode": "lines", "line": {**line, "shape": "hv"}})
     layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "peak, GB"}, "rangemode": "tozero"}}
-    total = max(len(asked.snapshot.trials), len(measured))
+    total = max(len(asked.trials), len(measured))
     return Figure(data=data, layout=layout, note=left_out(len(measured), total, what="newest measured"))
 
 
@@ -123,6 +113,11 @@ _COLORS = {
 }
 
 
+def _words(name: str) -> str:
+    """An ending or a cause as people write it."""
+    return name.replace("_", " ")
+
+
 def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
     """Slots of a host are told apart by their number, as supervisors' pids mean nothing to people."""
     of_host = [lane for lane in lanes if lane[0] == host]
@@ -131,8 +126,8 @@ def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
 
 def _span_text(span: AttemptSpan, seconds: float) -> str:
     number = "–" if span.trial_number is None else span.trial_number
-    why = f", {said(span.cause)}" if span.cause else ""
-    return f"trial {number}, attempt {span.attempt}: {said(span.ending or 'running')}{why}, {duration(seconds)}"
+    why = f", {_words(span.cause)}" if span.cause else ""
+    return f"trial {number}, attempt {span.attempt}: {_words(span.ending or 'running')}{why}, {duration(seconds)}"
 
 
 def _place_of_ending(ending: str) -> int:
@@ -141,6 +136,5 @@ def _place_of_ending(ending: str) -> int:
 
 
 def _causes_in(trials: Iterable[Trial]) -> list[tuple[str, str | None, int]]:
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    counted = Counter((ending_of(trial), cause_of(trial) or None) for trial in trials if trial.state in ended)
+    counted = Counter((ending_of(trial), cause_of(trial) or None) for trial in trials if has_ended(trial))
     return [(ending, cause, count) for (ending, cause), count in counted.items()]

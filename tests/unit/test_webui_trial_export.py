@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.overview import Place
 from highnoon.shared.views.best_config import BEST
-from highnoon.webui.exports import csv_head, csv_rows, json_lines, parquet
+from highnoon.webui.trial_export import csv_head, csv_rows, json_lines, parquet
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,8 +46,8 @@ def text(kind: str, **changes: Any) -> str:
 
 
 def test_json_yaml_and_toml_say_the_same() -> None:
-    told = [json.loads(text("json")), yaml.safe_load(text("yaml"))]
-    assert all(one == {"study": "digits\nimport os", "trial": 7, "value": 0.25, "params": PARAMS} for one in told)
+    read = [json.loads(text("json")), yaml.safe_load(text("yaml"))]
+    assert all(one == {"study": "digits\nimport os", "trial": 7, "value": 0.25, "params": PARAMS} for one in read)
 
     toml = tomllib.loads(text("toml"))
     assert toml["params"] == {name: value for name, value in PARAMS.items() if value is not None}

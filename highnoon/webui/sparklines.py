@@ -1,4 +1,4 @@
-"""Small drawings within pages, made here as SVG: no script, no request, and a label for who cannot see them."""
+"""Small drawings within pages, made here as SVG: no script, no request, and a label for screen readers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from highnoon.shared.domain.trial import MemoryTrace, Report
-from highnoon.webui.formats import duration, number, size
+from highnoon.shared.views.formats import duration, number, size
 
 
 def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: int = 24) -> Markup:
@@ -22,10 +22,11 @@ def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: 
     step = max(1, len(best) // width)
     points = [*best[::step], best[-1]]
     low, high = min(points), max(points)
-    room = (high - low) or 1.0
+    spread = (high - low) or 1.0
     across = (width - 2) / (len(points) - 1)
     path = " ".join(
-        f"{1 + index * across:.1f},{1 + (height - 2) * (high - value) / room:.1f}" for index, value in enumerate(points)
+        f"{1 + index * across:.1f},{1 + (height - 2) * (high - value) / spread:.1f}"
+        for index, value in enumerate(points)
     )
     label = f"best value so far: from {number(best[0])} to {number(best[-1])}"
     return Markup(
@@ -73,5 +74,5 @@ def _line(points: Sequence[tuple[float, float]], width: int, height: int, label:
     ).format(width, height, label, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), more)
 
 
-DRAWINGS: Mapping[str, Callable[..., Markup]] = {"memory_line": memory_line, "report_line": report_line}
-"""What templates call them."""
+SPARKLINES: Mapping[str, Callable[..., Markup]] = {"memory_line": memory_line, "report_line": report_line}
+"""Their names in templates."""

@@ -1,4 +1,4 @@
-"""Numbers, sizes and times as pages spell them."""
+"""Numbers, sizes and times as people read them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from datetime import datetime, timezone
 
 import pytest
 
-from highnoon.webui.formats import duration, moment, number, param, size
+from highnoon.shared.views.formats import duration, number, param, size
+from highnoon.webui.rendering import moment
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(None, "–"), (0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min"),
      (90000, "1 d 1 h"), (3600, "1 h"), (-3, "0.0 s")],
 )  # fmt: skip
-def test_durations(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_sizes_and_numbers() -> None:

@@ -1,14 +1,13 @@
-"""Parameters of every kind laid out along an axis. Pure."""
+"""Parameters of every kind laid out along an axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param
 from highnoon.shared.domain.trial import ParamValue
-from highnoon.webui.charts.figure import Json
+from highnoon.shared.views.charts.figure import Json
 
 
 class Scale:
@@ -27,7 +26,7 @@ class Scale:
                 return _share(float(value or 0), self._param.low, self._param.high)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """A few places and what stands there."""
+        """A few places and their labels."""
         match self._param:
             case Categorical(choices=choices):
                 return [((index + 0.5) / len(choices), _word(choice)) for index, choice in enumerate(choices)]
@@ -39,44 +38,28 @@ class Scale:
 
 
 def axis_of(param: Param) -> Json:
+    """An axis in the parameter's own values."""
     if isinstance(param, LogUniform) or (isinstance(param, Int) and param.log):
         return {"type": "log"}
     if isinstance(param, Categorical):
-        return {
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": [_word(choice) for choice in param.choices],
-        }
+        return {"type": "category", "categoryorder": "array", "categoryarray": list(map(_word, param.choices))}
     return {}
 
 
-def coordinates(param: Param, values: Sequence[ParamValue]) -> list[Any]:
-    return [_word(value) for value in values] if isinstance(param, Categorical) else list(values)
+def coordinate(param: Param, value: ParamValue) -> Any:
+    """A value on the axis that `axis_of` gives."""
+    return _word(value) if isinstance(param, Categorical) else value
 
 
-def ticked(scale: Scale, name: str) -> Json:
-    places = scale.ticks()
+def unit_axis(scale: Scale, name: str) -> Json:
+    """An axis from 0 to 1 with the scale's ticks."""
+    ticks = scale.ticks()
     return {
         "title": {"text": shortened(name, 36)},
         "range": [0, 1],
-        "tickvals": [place for place, _ in places],
-        "ticktext": [text for _, text in places],
+        "tickvals": [place for place, _ in ticks],
+        "ticktext": [text for _, text in ticks],
         "zeroline": False,
-    }
-
-
-def mark(column: int, place: float, text: str) -> Json:
-    return {
-        "x": column,
-        "y": place,
-        "text": shortened(text, 12),
-        "showarrow": False,
-        "xanchor": "left",
-        "xshift": 3,
-    } | {
-        "font": {"size": 10, "color": "$muted"},
-        "bgcolor": "$card",
-        "borderpad": 1,
     }
 
 

@@ -1,6 +1,6 @@
 """Which objectives a form or the API may start. An objective is code that runs on every worker.
 
-HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.objective.allow_list`), who judge again. Without it,
+HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.objective.allow_list`), which judge again. Without it,
 what has been started by the command line may be started again, and on one machine everything else in the same folders.
 """
 
@@ -14,18 +14,18 @@ from typing import Any
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
-from highnoon.webui.studies import Study
+from highnoon.shared.views.studies import StudySummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllowList:
+class ObjectiveFilter:
     """Judges objectives by their names alone; opens no file."""
 
     patterns: tuple[str, ...]
     folders_too: bool
     """Whether a folder that a known study comes from is allowed as a whole."""
 
-    def refusal(self, written: Mapping[str, Any], studies: Iterable[Study]) -> Problem | None:
+    def refusal(self, written: Mapping[str, Any], studies: Iterable[StudySummary]) -> Problem | None:
         """Why this objective may not be started; None when it may, or when validation will refuse it anyway."""
         objective, code_dir = written.get("objective"), written.get("code_dir")
         if not isinstance(objective, str) or not isinstance(code_dir, str | None):
@@ -40,35 +40,29 @@ class AllowList:
         if not self.patterns and code_dir is None and ref.is_file and not Path(ref.where).is_absolute():
             message = "is a relative path, and there is no folder for it to start from"
             return Problem(key="objective", message=message, value=objective, hint="Write the folder below.")
-        hint = nearest(objective, self.suggestions(known)) if self.suggestions(known) else ""
-        how = (
-            "HIGHNOON_OBJECTIVES lists what may be started from here."
-            if self.patterns
-            else ("Start it by the command line once, or list it in HIGHNOON_OBJECTIVES.")
-        )
-        return Problem(
-            key="objective",
-            message="is not one that may be started here",
-            value=objective,
-            hint=f"{hint} {how}".strip(),
-        )
+        suggestions = self.suggestions(known)
+        hint = nearest(objective, suggestions) if suggestions else ""
+        how = "Start it by the command line once, or list it in HIGHNOON_OBJECTIVES."
+        if self.patterns:
+            how = "HIGHNOON_OBJECTIVES lists what may be started from here."
+        message = "is not one that may be started here"
+        return Problem(key="objective", message=message, value=objective, hint=f"{hint} {how}".strip())
 
-    def suggestions(self, studies: Iterable[Study]) -> list[str]:
+    def suggestions(self, studies: Iterable[StudySummary]) -> list[str]:
         """Objectives that were used before, newest first."""
         return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec))
 
-    def folders(self, studies: Iterable[Study]) -> list[str]:
+    def folders(self, studies: Iterable[StudySummary]) -> list[str]:
         """Folders that objectives came from, newest first."""
         return list(dict.fromkeys(str(study.spec["code_dir"]) for study in studies if study.spec.get("code_dir")))
 
-    def _patterns(self, studies: Sequence[Study]) -> Iterable[str]:
+    def _patterns(self, studies: Sequence[StudySummary]) -> Iterable[str]:
         if self.patterns:
             return self.patterns
-        exact = [exactly(resolved(study_ref(study), study.spec.get("code_dir"))) for study in studies if study.spec]
+        exact = [exactly(resolved(_ref(study), study.spec.get("code_dir"))) for study in studies if study.spec]
         folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]
 
 
-def study_ref(study: Study) -> ObjectiveRef:
-    """The objective of a study of the ledger."""
+def _ref(study: StudySummary) -> ObjectiveRef:
     return ObjectiveRef.parse(study.spec["objective"])

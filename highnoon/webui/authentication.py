@@ -1,6 +1,6 @@
-"""The door: every request passes it before anything else sees it, and every answer on its way out.
+"""Checks every request before anything else handles it, and adds the security headers to every answer.
 
-In order: the Host header (against DNS rebinding), who is asking, what they may do, and for changes by a browser the
+In order: the Host header (against DNS rebinding), who sends it, what they may do, and for changes by a browser the
 Origin header and a token from one of our own pages (against cross-site requests). A program with an Authorization
 header needs neither: no other site can make a browser send one.
 """
@@ -18,13 +18,13 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from highnoon.webui.problems import problem_response
-from highnoon.webui.sessions import SESSION_S, Doorman, Guesses, Role, Visitor
+from highnoon.webui.responses import problem_response
+from highnoon.webui.sessions import SESSION_S, Authenticator, LoginLimiter, Principal, Role
 
 ANONYMOUS_PATHS = frozenset(
     {"/health", "/login", "/static/app.css", "/static/icon.svg", "/static/login.js", "/static/page.js"}
 )
-"""What answers without a credential: too little to learn anything from."""
+"""What answers without a credential; nothing about the studies is in it."""
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,7 +38,7 @@ HEADERS = {
     "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not no-referrer: with that a form's Origin is null, and ours could not be told from another's.
+    # Not no-referrer: with that a form's Origin is null, and ours could not be distinguished from another's.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -55,21 +55,21 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entered:
-    visitor: Visitor
+class _Admission:
+    principal: Principal
     by_cookie: bool = True
     new_session: str | None = None
 
 
-class Guard:
+class Authentication:
     """ASGI middleware around everything that the dashboard serves."""
 
-    def __init__(self, app: ASGIApp, *, doorman: Doorman, hosts: frozenset[str], port: int) -> None:
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: frozenset[str], port: int) -> None:
         self._app = app
-        self._doorman = doorman
+        self._authenticator = authenticator
         self._hosts = hosts
-        self._guesses = Guesses()
-        # Cookies do not know ports: two dashboards on one host must not end each other's sessions.
+        self._limiter = LoginLimiter()
+        # Cookies are shared by all ports of a host: two dashboards on one host must not end each other's sessions.
         self._cookie = f"highnoon_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,34 +80,34 @@ class Guard:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        guarded = _Outgoing(send)
+        outgoing = _SecurityHeaders(send)
         try:
-            scope["guard"] = self
-            receive = await self._admit(scope, receive, guarded)
+            scope["authentication"] = self
+            receive = await self._admit(scope, receive, outgoing)
         except Refused as refused:
-            await refused.response(scope, receive, guarded)
+            await refused.response(scope, receive, outgoing)
             return
-        await self._app(scope, receive, guarded)
+        await self._app(scope, receive, outgoing)
 
-    async def _admit(self, scope: Scope, receive: Receive, outgoing: _Outgoing) -> Receive:
+    async def _admit(self, scope: Scope, receive: Receive, outgoing: _SecurityHeaders) -> Receive:
         request = Request(scope)
         self._check_host(request)
         body, receive = await _body(request, receive)
         if request.url.path in ANONYMOUS_PATHS:
-            scope.setdefault("state", {})["visitor"] = None
+            scope.setdefault("state", {})["principal"] = None
             if request.method not in _SAFE:
                 _check_origin(request)
             return receive
-        entered = self._enter(request)
+        admission = self._authenticate(request)
         if request.method not in _SAFE:
-            if not entered.visitor.may_steer:
-                raise _refusal(request, 403, "A viewer may look, not change. Log in with the operator's token.")
-            if entered.by_cookie:
+            if not admission.principal.may_steer:
+                raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
+            if admission.by_cookie:
                 _check_origin(request)
-                _check_csrf(request, body, entered.visitor)
-        if entered.new_session is not None:
-            outgoing.set_cookie(self.cookie(entered.new_session, secure=request.url.scheme == "https"))
-        scope.setdefault("state", {})["visitor"] = entered.visitor
+                _check_csrf(request, body, admission.principal)
+        if admission.new_session is not None:
+            outgoing.set_cookie(self.cookie(admission.new_session, secure=request.url.scheme == "https"))
+        scope.setdefault("state", {})["principal"] = admission.principal
         return receive
 
     def _check_host(self, request: Request) -> None:
@@ -116,40 +116,41 @@ class Guard:
             hint = "Add it to HIGHNOON_WEBUI_HOSTS to allow it."
             raise Refused(problem_response(421, f"This dashboard is not called by the name {name!r}. {hint}"))
 
-    def _enter(self, request: Request) -> _Entered:
-        """Raises Refused for a visitor without a credential."""
+    def _authenticate(self, request: Request) -> _Admission:
+        """Raises Refused without a credential where one is needed."""
         token = _bearer(request.headers)
-        if token is not None and not self._doorman.is_open:
+        if token is not None and not self._authenticator.is_open:
             role = self.check_token(request, token)
             if role is not None:
-                return _Entered(visitor=Visitor(role=role), by_cookie=False)
+                return _Admission(principal=Principal(role=role), by_cookie=False)
             raise _refusal(request, 401, "The token is wrong.")
-        visitor = self._doorman.visitor(cookie_parser(request.headers.get("cookie", "")).get(self._cookie, ""))
-        if visitor is not None:
-            return _Entered(visitor=visitor)
-        if not self._doorman.is_open:
+        cookies = cookie_parser(request.headers.get("cookie", ""))
+        principal = self._authenticator.principal(cookies.get(self._cookie, ""))
+        if principal is not None:
+            return _Admission(principal=principal)
+        if not self._authenticator.is_open:
             raise _refusal(request, 401, "A token is needed: log in, or send it as Authorization: Bearer TOKEN.")
-        session = self._doorman.new_session(Role.OPERATOR)
-        fresh = self._doorman.visitor(session)
+        session = self._authenticator.new_session(Role.OPERATOR)
+        fresh = self._authenticator.principal(session)
         assert fresh is not None, "a session made just now is valid"
-        return _Entered(visitor=fresh, new_session=session)
+        return _Admission(principal=fresh, new_session=session)
 
     def check_token(self, request: Request, token: str) -> Role | None:
-        """The role that a token opens. Raises Refused (429) after too many wrong ones."""
+        """The role of a token; None for a wrong one. Raises Refused (429) after too many wrong ones."""
         client = request.client.host if request.client else ""
-        wait_s = self._guesses.wait_s(client)
+        wait_s = self._limiter.wait_s(client)
         if wait_s > 0:
             response = _refusal(request, 429, f"Too many wrong tokens. Try again in {wait_s:.0f} s.").response
             response.headers["retry-after"] = str(int(wait_s) + 1)
             raise Refused(response)
-        role = self._doorman.role_of(token)
+        role = self._authenticator.role_of(token)
         if role is None:
-            self._guesses.note_wrong(client)
+            self._limiter.note_wrong(client)
         return role
 
     def session_cookie(self, role: Role, *, secure: bool) -> str:
         """The Set-Cookie header that logs in."""
-        return self.cookie(self._doorman.new_session(role), secure=secure)
+        return self.cookie(self._authenticator.new_session(role), secure=secure)
 
     def cookie(self, session: str, *, secure: bool, max_age_s: int = SESSION_S) -> str:
         """A Set-Cookie header; with `max_age_s` 0 it logs out."""
@@ -158,11 +159,11 @@ class Guard:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody needs to log in."""
-        return self._doorman.is_open
+        """Whether no login is needed."""
+        return self._authenticator.is_open
 
 
-class _Outgoing:
+class _SecurityHeaders:
     """Adds the security headers to every answer."""
 
     def __init__(self, send: Send) -> None:
@@ -214,7 +215,7 @@ async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
 
 
 def _check_origin(request: Request) -> None:
-    """Browsers say where a change comes from; what they do not say is not believed."""
+    """Browsers send where a change comes from; a change without it is refused."""
     origin = request.headers.get("origin")
     if origin is None:
         allowed = request.headers.get("sec-fetch-site") == "same-origin"
@@ -225,11 +226,11 @@ def _check_origin(request: Request) -> None:
         raise _refusal(request, 403, "Changes are accepted from this dashboard's own pages only (Origin).")
 
 
-def _check_csrf(request: Request, body: bytes, visitor: Visitor) -> None:
+def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:
     given = request.headers.get(CSRF_HEADER, "")
     if not given and request.headers.get("content-type", "").startswith(_FORMS):
         given = parse_qs(body.decode("utf-8", "replace")).get(CSRF_FIELD, [""])[0]
-    if not hmac.compare_digest(given.encode(), visitor.csrf.encode()):
+    if not hmac.compare_digest(given.encode(), principal.csrf.encode()):
         raise _refusal(request, 403, "This page is older than its session: reload it and try again.")
 
 
@@ -245,7 +246,7 @@ def _host_name(host: str) -> str:
 
 
 def _refusal(request: Request, status: int, detail: str) -> Refused:
-    """A page's visitor is sent to the login; everybody else hears what is wrong."""
+    """A person who opens a page is sent to the login; programs get the problem."""
     wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
     if status == 401 and wants_page and request.method in _SAFE:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -8,22 +8,24 @@ import pytest
 
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.store.studies import StudyRecord
-from highnoon.webui.allowed import AllowList
-from highnoon.webui.studies import Study
+from highnoon.shared.views.studies import StudySummary
+from highnoon.webui.objective_filter import ObjectiveFilter
 
 
-def study(objective: str, code_dir: str | None = None) -> Study:
+def study(objective: str, code_dir: str | None = None) -> StudySummary:
     spec = {"objective": objective, "code_dir": code_dir}
     record = StudyRecord(
         id=1, name="known", state=StudyState.RUNNING, stop_reason=None, queue="cpu", spec=spec,
         submitted_at=0.0, started_at=None, ended_at=None,
     )  # fmt: skip
     counts = dict.fromkeys(("total", "complete", "pruned", "failed", "running", "waiting"), 0)
-    return Study(name="known", direction="minimize", best=None, record=record, **counts)
+    return StudySummary(name="known", direction="minimize", best=None, record=record, **counts)
 
 
-def allowed(objective: str, code_dir: str | None, studies: list[Study], *patterns: str, folders: bool = False) -> bool:
-    judge = AllowList(patterns=patterns, folders_too=folders)
+def allowed(
+    objective: str, code_dir: str | None, studies: list[StudySummary], *patterns: str, folders: bool = False
+) -> bool:
+    judge = ObjectiveFilter(patterns=patterns, folders_too=folders)
     return judge.refusal({"objective": objective, "code_dir": code_dir}, studies) is None
 
 
@@ -68,6 +70,6 @@ def test_a_folder_with_wild_cards_in_its_name_opens_no_other(name: str, tmp_path
 
 
 def test_a_refusal_names_what_is_near() -> None:
-    judge = AllowList(patterns=(), folders_too=False)
+    judge = ObjectiveFilter(patterns=(), folders_too=False)
     problem = judge.refusal({"objective": "recipes.digit:objective"}, [study("recipes.digits:objective")])
     assert problem is not None and "Did you mean recipes.digits:objective?" in problem.hint

@@ -1,4 +1,4 @@
-"""Logging in and out, for browsers. Who may pass is `guard`'s to say."""
+"""Logging in and out, for browsers. `authentication` decides who is admitted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from highnoon.webui.rendering import form_fields, guard_of, shown
+from highnoon.webui.rendering import authentication_of, form_fields, shown
 
 router = APIRouter(include_in_schema=False)
 
@@ -17,21 +17,21 @@ Sent = Annotated[dict[str, str], Depends(form_fields)]
 @router.get("/login")
 def login_page(request: Request) -> Response:
     """Asks for the token."""
-    if guard_of(request).is_open:
+    if authentication_of(request).is_open:
         return RedirectResponse("/hpo", status_code=303)
     return shown(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
 
 
 @router.post("/login")
 def login(request: Request, sent: Sent) -> Response:
-    """Lets in who knows a token. Too many wrong ones are refused for a while."""
-    guard = guard_of(request)
-    role = guard.check_token(request, sent.get("token", "").strip())
+    """Starts a session for a right token. Too many wrong ones are refused for a while."""
+    authentication = authentication_of(request)
+    role = authentication.check_token(request, sent.get("token", "").strip())
     there = _local(sent.get("next", ""))
     if role is None:
         return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = RedirectResponse(there, status_code=303)
-    answer.headers["set-cookie"] = guard.session_cookie(role, secure=request.url.scheme == "https")
+    answer.headers["set-cookie"] = authentication.session_cookie(role, secure=request.url.scheme == "https")
     return answer
 
 
@@ -39,7 +39,7 @@ def login(request: Request, sent: Sent) -> Response:
 def logout(request: Request) -> Response:
     """Forgets the session in this browser."""
     answer = RedirectResponse("/login", status_code=303)
-    answer.headers["set-cookie"] = guard_of(request).cookie("", secure=False, max_age_s=0)
+    answer.headers["set-cookie"] = authentication_of(request).cookie("", secure=False, max_age_s=0)
     return answer
 
 

@@ -1,7 +1,7 @@
-"""Live pages: one look at the ledger per second for all of them together, and a server-sent event for what changed.
+"""Live pages: one reading of the ledger per second for all of them, and a server-sent event for what changed.
 
-An event only says which study changed; the page fetches what it shows. A lost event costs nothing: the next one, or a
-reconnect, brings the page up to date.
+An event only names the studies that changed; the page fetches what it shows. A lost event costs nothing: the next one,
+or a reconnect, brings the page up to date.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from starlette.concurrency import run_in_threadpool
 
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.webui.library import Library
+from highnoon.webui.study_repository import StudyRepository
 
 _PERIOD_S = 1.0
 _KEEP_ALIVE_S = 15.0
@@ -23,14 +23,15 @@ _MOST_LISTENERS = 200
 
 _log = logging.getLogger("highnoon.webui")
 
-Pulse = dict[str, tuple[object, ...]]
+StudyStates = dict[str, tuple[object, ...]]
+"""By study: a value that changes whenever the study did."""
 
 
-class Pulses:
-    """Listens for everybody while anybody listens."""
+class EventStream:
+    """Watches the studies while at least one page listens."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, repository: StudyRepository) -> None:
+        self._repository = repository
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._is_over = False
         self._task: asyncio.Task[None] | None = None
@@ -41,7 +42,7 @@ class Pulses:
         return len(self._listeners) >= _MOST_LISTENERS
 
     async def stream(self) -> AsyncIterator[str]:
-        """Server-sent events until the listener goes away."""
+        """Server-sent events until the listener disconnects."""
         queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         if self._task is None or self._task.done():
@@ -73,41 +74,41 @@ class Pulses:
                 await self._task
 
     async def _watch(self) -> None:
-        before: Pulse | None = None
+        before: StudyStates | None = None
         away = False
         while self._listeners:
             try:
-                now = await run_in_threadpool(self._look)
+                now = await run_in_threadpool(self._read)
             except HighNoonError as error:
                 if not away:
-                    self._tell("outage", str(error))
+                    self._publish("outage", str(error))
                 away, before = True, None
             except Exception:
                 _log.exception("action=watch_failed")
             else:
                 changed = [] if before is None else _changed(before, now)
                 for name in changed:
-                    self._library.forget(name)
+                    self._repository.invalidate(name)
                 if changed or away:
-                    self._tell("change", changed)
+                    self._publish("change", changed)
                 before, away = now, False
             await asyncio.sleep(_PERIOD_S)
 
-    def _look(self) -> Pulse:
-        library = self._library
-        found: Pulse = library.overview().pulse() if library.has_ledger() else {}
-        for entry in library.access().store.catalogue():
+    def _read(self) -> StudyStates:
+        repository = self._repository
+        found: StudyStates = repository.overview().pulse() if repository.has_ledger() else {}
+        for entry in repository.access().store.catalogue():
             if entry.name not in found:
                 found[entry.name] = tuple(sorted((str(state), count) for state, count in entry.by_state.items()))
         return found
 
-    def _tell(self, event: str, about: object) -> None:
+    def _publish(self, event: str, about: object) -> None:
         text = f"event: {event}\ndata: {json.dumps(about)}\n\n"
         for queue in self._listeners:
-            # One that does not read misses events; the next that it takes tells it enough.
+            # A listener that does not read misses events; the next one that it reads is enough.
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(text)
 
 
-def _changed(before: Pulse, now: Pulse) -> list[str]:
+def _changed(before: StudyStates, now: StudyStates) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -1,12 +1,15 @@
-"""What goes wrong, as RFC 9457 problem+json: one shape for every error of the API. Never a traceback."""
+"""What the dashboard answers with: strict JSON, kept gzipped bytes, and RFC 9457 problem+json for every error."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from highnoon.shared.domain.errors import (
@@ -21,12 +24,21 @@ from highnoon.shared.domain.errors import (
     UserInputError,
     WorkerConflict,
 )
-from highnoon.webui.plain import dumps
+from highnoon.shared.domain.json_safe import dumps
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_TYPE = "application/problem+json"
 
 
-class Mistake(BaseModel):
+class JsonResponse(Response):
+    """JSON without nan and infinity."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content).encode()
+
+
+class RequestProblem(BaseModel):
     """One mistake in a request: where, what, and the nearest right thing."""
 
     key: str
@@ -42,26 +54,31 @@ class ProblemDetail(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[Mistake] = Field(default_factory=list)
+    errors: list[RequestProblem] = Field(default_factory=list)
 
 
 def problem_response(
     status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer that says what is wrong."""
+    """An error for programs."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "errors": [mistake(problem) for problem in problems],
+        "errors": [asdict(problem) for problem in problems],
     }
-    return Response(dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return Response(dumps(body), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
 
 
-def mistake(problem: Problem) -> dict[str, Any]:
-    """A Problem for programs."""
-    return {"key": problem.key, "message": problem.message, "value": problem.value, "hint": problem.hint}
+def compressed_response(
+    request: Request, compressed: bytes, *, media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Sends gzipped bytes as they are, or decompressed to a client that does not accept gzip."""
+    sent = {"vary": "accept-encoding", **(headers or {})}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(compressed, media_type=media_type, headers={**sent, "content-encoding": "gzip"})
+    return Response(gzip.decompress(compressed), media_type=media_type, headers=sent)
 
 
 def status_of(error: HighNoonError) -> int:

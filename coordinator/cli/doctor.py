@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from highnoon.coordinator.cli.deployment_mode import is_embedded
-from highnoon.coordinator.cli.report import aligned
+from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.broker import Broker
@@ -28,7 +28,7 @@ _SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One look at one thing."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -63,9 +63,9 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(name="disk", ok=free > _LEAST_FREE_BYTES, detail=f"{free / 2**30:.1f} GiB free at {folder}")
 
 
-def _checked(name: str, look: Callable[[], str]) -> Check:
+def _checked(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Check(name=name, ok=True, detail=look())
+        return Check(name=name, ok=True, detail=check())
     except HighNoonError as error:
         return Check(name=name, ok=False, detail=str(error))
 

@@ -101,13 +101,18 @@ class StudySummary:
 
     @property
     def over(self) -> int:
-        """Trials that have ended."""
+        """Trials that have ended and count."""
         return self.complete + self.pruned + self.failed
 
     @property
     def is_live(self) -> bool:
         """Whether something about it may change by itself."""
-        return self.running > 0 or (self.record is not None and not self.record.is_over)
+        return self.running > 0 or (self.record is not None and not self.is_over)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its coordinator has ended it."""
+        return self.record is not None and self.record.is_over
 
     @property
     def spec(self) -> Mapping[str, Any]:

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
+from highnoon.coordinator.cli.ledger_access import study_names
 from highnoon.coordinator.cli.main import app
-from highnoon.coordinator.cli.store_access import study_names
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.exit_codes import Exit
@@ -92,6 +92,7 @@ def test_what_the_ledger_alone_knows_is_told_without_optuna(call: Call, tmp_path
 def test_trials_are_sorted_chosen_and_limited(call: Call) -> None:
     everything = {trial["number"]: trial for trial in json.loads(call("trials", "digits", "--json").out)}
     assert len(everything) == 53
+    assert everything[0]["host"] == "node-a" and everything[0]["attrs"]["highnoon:ticket"]
 
     best = numbers(call("trials", "digits", "--sort", "score", "--state", "complete"))
     values = [everything[number]["value"] for number in best]
@@ -152,6 +153,7 @@ def test_each_figure_is_drawn(call: Call, kind: str, tmp_path: Path) -> None:
 def test_a_page_needs_no_network(call: Call, tmp_path: Path) -> None:
     assert call("plot", "digits", "-k", "slice", "-p", "units").out == "wrote digits-slice.html\n"
     page = (tmp_path / "digits-slice.html").read_text()
+    assert "$accent" not in page, "colours are those of a light page"
     assert len(page) > 1_000_000 and '<script src="http' not in page and "units" in page
 
 
@@ -199,7 +201,7 @@ def test_a_log_of_another_host_is_told_from_the_ledger(call: Call) -> None:
 
 def test_shells_complete_commands_and_studies(call: Call) -> None:
     assert study_names("digits-") == ["digits-wide"]
-    asked = {"_HIGHNOON_COORDINATOR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    asked = {"_HIGHNOON_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     shown = CliRunner().invoke(app, env={**asked, "COMP_WORDS": "highnoon wat"}, prog_name="highnoon")
     assert shown.output.split() == ["watch"]
     asked["COMP_CWORD"] = "2"

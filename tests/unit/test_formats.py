@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from highnoon.shared.views.formats import duration, number, param, size
+from highnoon.shared.views.formats import clock_time, duration, number, param, plural, size
 from highnoon.webui.rendering import moment
 
 
@@ -24,6 +24,11 @@ def test_sizes_and_numbers() -> None:
     assert [size(value) for value in (None, 0, 312e6, 3.94e9, 999)] == ["–", "0 B", "312 MB", "3.94 GB", "999 B"]
     assert [number(value) for value in (None, 0.123456789, float("inf"), 1e-7)] == ["–", "0.12346", "diverged", "1e-07"]
     assert [param(value) for value in (True, None, 64, 0.1, "a")] == ["true", "none", "64", "0.1", "a"]
+
+
+def test_clock_times_and_plurals() -> None:
+    assert [clock_time(value) for value in (None, 59.94, 185, 7800)] == ["–", "59.9 s", "3:05", "2:10:00"]
+    assert [plural(value, "trial") for value in (0, 1, 1200)] == ["0 trials", "1 trial", "1,200 trials"]
 
 
 def test_a_moment_is_relative_and_exact_on_hover() -> None:

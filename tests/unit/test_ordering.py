@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from highnoon.coordinator.cli.ordering import ordered
+from highnoon.coordinator.cli.tables import ordered
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial

@@ -14,7 +14,7 @@ from highnoon.shared.views.charts.figure import Figure, FigureInput
 from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
 from highnoon.shared.views.charts.progress import history, intermediate, pareto
 
-__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "Figure", "FigureInput"]
+__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput"]
 
 FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
     "history": history,
@@ -32,3 +32,17 @@ FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
 
 NEEDS_ATTEMPTS = frozenset({"timeline", "outcomes", "memory"})
 """Figures of the ledger's attempts (`FigureInput.spans` and `causes`)."""
+
+TITLES: Mapping[str, str] = {
+    "history": "optimisation history",
+    "slice": "each parameter alone",
+    "parallel": "all parameters together",
+    "contour": "two parameters at a time",
+    "importance": "importance of parameters",
+    "intermediate": "reports of each trial",
+    "timeline": "what ran when",
+    "outcomes": "how attempts ended",
+    "memory": "memory of each attempt",
+    "pareto": "loss and size",
+}
+"""What stands above a figure in a file."""

@@ -30,9 +30,9 @@ class Figure:
     layout: Json = field(default_factory=dict)
     note: str = ""
 
-    def to_json(self) -> Json:
+    def to_json(self, **more: str) -> Json:
         """For plotly, which takes text for a kind of HTML: names and messages of people must not be read as such."""
-        return {"data": _literal(self.data), "layout": _literal(self.layout), "note": self.note}
+        return {"data": _literal(self.data), "layout": _literal(self.layout), "note": self.note, **_literal(more)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,8 @@ def parallel(asked: FigureInput) -> Figure:
 
 def contour(asked: FigureInput) -> Figure:
     """The median value in each cell of two parameters' plane, and where trials were; a panel for each pair."""
+    if len(asked.completed()) < 2:
+        return nothing("Fewer than two trials have completed.")
     pairs = list(combinations(dict.fromkeys(name for name in asked.params if name in asked.space), 2))
     if not pairs:
         return nothing("Choose two different parameters.")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
-from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.trial_results import CAUSE
 

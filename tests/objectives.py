@@ -57,6 +57,20 @@ def patient_by_study(params: dict[str, Any]) -> float:
     raise TimeoutError("nobody said go")
 
 
+def leaks_when_told(params: dict[str, Any]) -> float:
+    """Waits for the file `leak`, then takes memory without end; writes down when it has 256 MB."""
+    folder = Path(os.environ["TEST_GO_FOLDER"])
+    while not (folder / "leak").exists():
+        time.sleep(0.02)
+    held = []
+    while True:
+        held.append(b"x" * (10 << 20))
+        if len(held) == 26:
+            (folder / "over.new").write_text(str(time.monotonic()))
+            (folder / "over.new").rename(folder / "over")
+        time.sleep(0.02)
+
+
 def fails_where_broken(params: dict[str, Any]) -> float:
     """Ends at once on a node that has the file `TEST_BROKEN`; on others as `slow`."""
     if Path(os.environ.get("TEST_BROKEN", "/nonexistent")).exists():

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.memory.reader import VitalsReader
 from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.workers.message_filter import rejected_messages
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
-from highnoon.workers.telemetry import AttemptNote, inbox, notes
+from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.telemetry import AttemptMetrics, inbox, received
 
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ATTEMPT_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -37,7 +38,7 @@ class NodeMetrics:
         )
         self._step_s = Histogram(
             "highnoon_worker_step_seconds",
-            "How long a step of the protocol took: claim, ask, settle, tell.",
+            "How long a step of the protocol took: sample, start, finish.",
             ["step"],
             buckets=_STEP_BUCKETS_S,
             registry=registry,
@@ -60,7 +61,7 @@ class NodeMetrics:
         ProcessCollector(registry=registry)
         registry.register(_NodeNow(node))
 
-    def count(self, note: AttemptNote) -> None:
+    def count(self, note: AttemptMetrics) -> None:
         """One attempt that a supervisor told of."""
         if note.idle_s is not None:
             self._idle_s.inc(max(0.0, note.idle_s))
@@ -71,7 +72,7 @@ class NodeMetrics:
         self._attempts.labels(note.ending, note.cause).inc()
         if note.duration_s is not None:
             self._attempt_s.observe(note.duration_s)
-        if note.disposition != Disposition.SETTLE:
+        if note.disposition != Disposition.CLOSE:
             self._retries.labels(note.ending).inc()
         if note.ending == Ending.STOPPED:
             self._memory_stops.labels(note.cause).inc()
@@ -82,7 +83,7 @@ class _NodeNow(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._notes = SlotNotes(node.folder / "slots")
+        self._notes = SlotStates(node.folder / "slots")
         self._vitals = VitalsReader()
 
     def describe(self) -> Iterable[Metric]:
@@ -96,6 +97,9 @@ class _NodeNow(Collector):
         yield InfoMetricFamily("highnoon_worker", "Which node this is.", about)
         yield _gauge("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
         yield _gauge("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
+        rejected = CounterMetricFamily("highnoon_worker_messages_rejected", "Messages that were no trial's.")
+        rejected.add_metric([], rejected_messages(node.folder))
+        yield rejected
         yield from self._memory()
 
     def _memory(self) -> Iterator[Metric]:
@@ -145,8 +149,8 @@ def node_metrics(node: Node) -> Iterator[int | None]:
 
 
 def _listen(receiver: socket.socket, metrics: NodeMetrics) -> None:
-    for note in notes(receiver):
-        metrics.count(note)
+    for metrics_of_attempt in received(receiver):
+        metrics.count(metrics_of_attempt)
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

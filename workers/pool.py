@@ -21,20 +21,22 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.shared.domain.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.workers import kernel
-from highnoon.workers.celery_patch import look_again_for_ended_children
-from highnoon.workers.fast_exit import leave_when_idle
+from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
+from highnoon.workers.message_filter import filtering_transport
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial import huge_pages
 from highnoon.workers.trial.fork_server import ForkServer, tensorflow_has_run
 
 _log = logging.getLogger("highnoon.workers.pool")
+
+_DECLINED_S = 10.0
 
 
 class PreloadError(HighNoonError):
@@ -48,10 +50,14 @@ def run_pool(node: Node) -> int:
     node = _tried_on_its_gpu(node)
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
-    look_again_for_ended_children()
-    app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
+    replace_ended_children_at_once()
+    app = make_app(
+        node.settings.redis_url or "",
+        max_tasks_per_child=node.settings.max_tasks_per_child,
+        transport=filtering_transport(node.folder),
+    )
     register_task(app, node)
-    leave_when_idle(app, node)
+    exit_when_drained(app, node)
     # The images of this product run as an ordinary user; whoever runs it as root has decided so.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
@@ -97,20 +103,27 @@ def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
     claims: list[GpuClaim | None] = []
+    refused: list[int] = []
 
-    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run_trial(**kwargs: Any) -> None:
-        try:
-            message = RunTrial.from_kwargs(kwargs)
-        except ValueError as error:
-            event(_log, "message_refused", level=logging.WARNING, reason=error)
-            return
+    def supervisor() -> Supervisor:
+        """Made with the first message: a child that has none costs no connection."""
         if not supervisors:
             if not claims:
                 claims.append(pin(node))
-            # The fork server first, but for the GPU that its trials see: it must inherit no connection.
+            # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
             supervisors.append(Supervisor(node, ForkServer()))
-        supervisors[0].run(message)
+        return supervisors[0]
+
+    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run_trial(**kwargs: Any) -> None:
+        message = RunTrial.from_kwargs(kwargs)
+        if message.is_newer:
+            if not refused:
+                refused.append(message.version)
+                event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
+            supervisor().decline(message, delay_s=_DECLINED_S)
+            return
+        supervisor().run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
@@ -123,6 +136,8 @@ def register_task(app: Celery, node: Node) -> None:
 
     @worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _end_as_celery_child(**_: object) -> None:
+        for ended in supervisors:
+            ended.close()
         # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from highnoon.coordinator.cli import analyse, nodes, read, run, steer, trials
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.exit_codes import show
+from highnoon.shared.runtime.processes import declare_only_our_code
 
 PROGRAM = "highnoon"
 """The same command line as an installed program; shells complete programs, not modules."""
@@ -109,6 +110,7 @@ _ASKS_FOR_COMPLETION = {"--install-completion", "--show-completion"}
 
 def main() -> None:
     """Never shows a traceback for what a person wrote, for a service that is away or for a disk that is full."""
+    declare_only_our_code()
     try:
         # A shell completes programs by their name, and `python -m coordinator` is none.
         app(prog_name=PROGRAM if _ASKS_FOR_COMPLETION & {*sys.argv} else None)

@@ -75,6 +75,8 @@ def status(study: StudyName, json: AsJson = False) -> None:
         print_json(study_object(summary))
     else:
         print_table(studies_table([summary]))
+        if summary.record is not None and summary.record.fault is not None:
+            print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
 
 
 def watch(study: MaybeStudy = None, json: AsJson = False) -> None:

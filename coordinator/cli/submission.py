@@ -30,7 +30,7 @@ from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.callbacks import Announcer, Callback
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
 
 _log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class CallbackRunner:
 
     def finish(self) -> None:
         """Calls back for the trials that ended since the last call, once the study is over."""
-        persistently(self._announcer.look, _log)
+        retry_until_available(self._announcer.look, _log)
 
 
 def _inside(spec: StudySpec, where: Path, root: Path) -> str:

@@ -55,7 +55,7 @@ def finished(study: Study, frozen: FrozenTrial) -> FinishedTrial | None:
     """What a callback was called with, to write it; None for a trial that still runs or waits."""
     if not frozen.state.is_finished():
         return None
-    from highnoon.shared.store.reading import trial_of
+    from highnoon.shared.store.optuna_trials import trial_of
     from highnoon.shared.store.trial_results import CAUSE, MESSAGE
 
     trial = trial_of(frozen)

@@ -62,13 +62,12 @@ class StudyActions:
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
         record = _known(study)
-        wanted = study.total + count
-        if not count >= 1 or wanted > MOST_TRIALS:
+        if not 1 <= count <= MOST_TRIALS - study.total:
             problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
             raise InvalidInput("request", [problem])
         self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
-        spec = StudySpec.from_json({**record.spec, "n_trials": wanted})
-        added = self._studies.extend(record.id, spec.to_json(), n_trials=trials_of(spec)[0])
+        spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
+        added = self._studies.add_trials(record.id, count, most=trials_of(spec)[0])
         self._require(added > 0, study, "every point of its grid has its trial already")
         self.repository.invalidate(study.name)
         return added

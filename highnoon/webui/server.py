@@ -13,6 +13,7 @@ import uvicorn
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import open_console, say
 from highnoon.shared.store.optuna_store import quiet
 from highnoon.webui.application import Application, create
@@ -53,6 +54,7 @@ def build(*, host: str, storage: str | None, port: int = 0) -> Built:
 
 def serve(*, host: str, port: int, storage: str | None) -> None:
     """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
+    declare_only_our_code()
     quiet()
     built = build(host=host, storage=storage, port=port)
     _announce(built.settings, host, port)

@@ -42,6 +42,7 @@ READ_ELSEWHERE = (
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
     "HIGHNOON_CHECKPOINT_DIR",
+    "HIGHNOON_WORK_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     tick_s: Seconds = 1.0
     leader_ttl_s: Seconds = 5.0
     tell_grace_s: Patience = 10.0
+    """Has no effect any more, and is accepted for environments that still set it."""
     redispatch_s: Seconds = 60.0
     drain_s: Patience = 60.0
     kill_grace_s: Patience = 3.0

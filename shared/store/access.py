@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.store.connections import READING_S
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies, StudyRecord
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 class Access:
     """Both sides of one database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_s: float = READING_S) -> None:
         self.url = url
-        self.database = Database(url)
+        self.database = Database(url, statement_s=statement_s)
         self.studies = Studies(self.database)
         self._store: OptunaStore | None = None
         self._opening = Lock()
@@ -77,9 +78,9 @@ class Access:
 
 
 @contextmanager
-def opened(url: str, *, create: bool = False) -> Iterator[Access]:
+def opened(url: str, *, create: bool = False, statement_s: float = READING_S) -> Iterator[Access]:
     """Connections to one database, given back at the end; `create` makes what tables are missing."""
-    access = Access(url)
+    access = Access(url, statement_s=statement_s)
     try:
         if create:
             access.create()

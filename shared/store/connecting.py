@@ -12,10 +12,9 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from highnoon.shared.domain.errors import InvalidInput, Problem, SchemaMismatch
 from highnoon.shared.runtime.urls import masked
 from highnoon.shared.store import optuna_tables as tables
-from highnoon.shared.store.connections import postgres_arguments, try_idle_connections
+from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
+from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
-
-"""A holder of a lock that is frozen must not stall every other asker for ever."""
 
 
 def connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
@@ -57,7 +56,7 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
             # Lasts with the file: readers and the one writer no longer wait for each other.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     else:
-        try_idle_connections(storage.engine)
+        prepare_connections(storage.engine, statement_s=READING_S)
     return storage
 
 
@@ -65,10 +64,11 @@ def _engine_options(url: str) -> dict[str, Any]:
     address = _checked(url)
     if address.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": 30}}
-    options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
-    if address.get_driver_name() == "psycopg2":
-        options["connect_args"] = postgres_arguments(str(address.query.get("options", "")))
-    return options
+    if address.get_driver_name() != "psycopg2":
+        return {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
+    written = str(address.query.get("options", ""))
+    arguments = postgres_arguments(f"{written} {READ_COMMITTED}", statement_s=READING_S)
+    return {"pool_recycle": 1800, "connect_args": arguments}
 
 
 def _checked(url: str) -> URL:

@@ -33,6 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.optuna_tables import params, reports, system_attrs, trials, user_attrs, values
 
 _AT_ONCE = 1000
@@ -62,7 +63,7 @@ class HistoryStorage(RDBStorage):
         """The study's trials that are newer than an id or among those named, oldest first."""
         named = [trial_id for trial_id in included_trial_ids if trial_id <= trial_id_greater_than]
         wanted = or_(trials.c.trial_id > trial_id_greater_than, trials.c.trial_id.in_(named))
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with autocommit(self.engine) as connection:
             rows = connection.execute(_TRIALS.where(trials.c.study_id == study_id, wanted))
             found = {row[0]: _frozen(*row) for row in rows if states is None or row.state in states}
             # Details come after the trials, never before: one that is seen as finished is cached for ever, so it

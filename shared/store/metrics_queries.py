@@ -92,7 +92,7 @@ class Tallies:
                 func.min(tickets.c.lease_expires_at) - db_now(),
             )
             .join(attempts, and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt))
-            .where(tickets.c.state == TicketState.LEASED)
+            .where(tickets.c.state == TicketState.RUNNING)
         )
         with self._db.transaction() as connection:
             counted = {StudyState(state): count for state, count in connection.execute(by_state)}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.store.database import Database
@@ -22,7 +22,7 @@ MOST = 20
 FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
 """Endings that the node may be the reason of; a stop for memory has its own remedies."""
 
-_SAYS_NOTHING = (Ending.RELEASED, Ending.CANCELLED)
+_SAYS_NOTHING = frozenset({Ending.RELEASED, Ending.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,32 +54,30 @@ class Streaks:
         self._db = database
 
     def of(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
-        """The streak of each of these nodes at these studies, where it has one."""
-        with self._db.transaction() as connection:
-            newest = {worker_id: _newest(connection, worker_id, study_ids) for worker_id in worker_ids}
-        return [streak for worker_id in worker_ids if (streak := _streak(worker_id, newest)) is not None]
-
-
-def _newest(connection: Connection, worker_id: str, study_ids: Collection[int]) -> list[_Ended]:
-    """Of one node, the newest first; of each ticket the newest only, since it may be the ticket that fails."""
-    statement = (
-        select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause)
-        .join(tickets, tickets.c.id == attempts.c.ticket_id)
-        .join(workers, workers.c.id == attempts.c.worker_id)
-        .where(
-            attempts.c.worker_id == worker_id,
-            attempts.c.ended_at > db_now() - LOOK_BACK_S,
-            attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
-            attempts.c.ending.not_in(_SAYS_NOTHING),
-            tickets.c.study_id.in_(study_ids),
+        """The streak of each of these nodes at these studies, where it has one. One statement for all nodes."""
+        ended = (
+            select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause, attempts.c.ended_at)
+            .join(tickets, tickets.c.id == attempts.c.ticket_id)
+            .where(
+                attempts.c.worker_id == workers.c.id,
+                attempts.c.ended_at > db_now() - LOOK_BACK_S,
+                attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
+                # Of a newer version's endings nothing is known.
+                attempts.c.ending.in_(set(Ending) - _SAYS_NOTHING),
+                tickets.c.study_id.in_(study_ids),
+            )
+            .order_by(attempts.c.ended_at.desc())
+            .limit(MOST)
+            .lateral()
         )
-        .order_by(attempts.c.ended_at.desc())
-        .limit(MOST)
-    )
-    ended: dict[int, _Ended] = {}
-    for row in connection.execute(statement):
-        ended.setdefault(row.ticket_id, _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause))
-    return list(ended.values())
+        statement = select(workers.c.id.label("worker_id"), ended).where(workers.c.id.in_(worker_ids))
+        # Of each ticket the newest attempt only, since it may be the ticket that fails.
+        newest: dict[str, dict[int, _Ended]] = {worker_id: {} for worker_id in worker_ids}
+        for row in self._db.rows(statement.order_by(ended.c.ended_at.desc())):
+            found = _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause)
+            newest[row.worker_id].setdefault(row.ticket_id, found)
+        by_worker = {worker_id: list(found.values()) for worker_id, found in newest.items()}
+        return [streak for worker_id in worker_ids if (streak := _streak(worker_id, by_worker)) is not None]
 
 
 def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | None:

@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy
 from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
@@ -59,8 +60,14 @@ class OptunaStore:
                 self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
-    def create_study(self, name: str, direction: str, scoring: Scoring = UNSCORED) -> None:
-        """Makes the study unless it is there. Raises StudyConflict when it is there and scores in another way."""
+    def create_study(
+        self, name: str, direction: str, scoring: Scoring = UNSCORED, space: SearchSpace | None = None
+    ) -> int:
+        """Makes the study unless it is there; returns Optuna's id of it.
+
+        Raises StudyConflict when it is there and scores in another way, or its own trials have other domains than
+        `space`. Trials of other programs decide nothing.
+        """
         wanted = StudyDirection[direction.upper()]
         with self._border(), _silently():
             try:
@@ -68,14 +75,17 @@ class OptunaStore:
             except optuna.exceptions.DuplicatedStudyError:
                 self._check_direction(name, wanted)
             self._agree_on_scoring(name, scoring)
+            study_id = self._id_of(name)
+            if space is not None:
+                _check_domains(name, space, self._trials_of(study_id).own_domains())
+            return study_id
 
     def open(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name. Raises UnknownStudy, or StudyConflict when its trials answer another question."""
+        """The study of that name. Raises UnknownStudy, or StudyConflict when it has another direction."""
         with self._border():
             study_id = self._id_of(spec.name)
             self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
             trials = self._trials_of(study_id)
-            _check_domains(spec, trials.latest_domains())
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
@@ -191,13 +201,13 @@ def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
     return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
 
 
-def _check_domains(spec: StudySpec, stored: Distributions) -> None:
+def _check_domains(study: str, space: SearchSpace, stored: Distributions) -> None:
     """Optuna refuses a parameter of another kind or with other choices, ranges may change. We write past its check."""
-    for name, domain in distributions(spec.search_space).items():
+    for name, domain in distributions(space).items():
         try:
             if name in stored:
                 check_distribution_compatibility(stored[name], domain)
         except ValueError:
             raise StudyConflict(
-                f"study {spec.name!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
+                f"study {study!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
             ) from None

@@ -140,11 +140,11 @@ class Overview:
                 studies.c.state,
                 studies.c.ended_at,
                 func.count(tickets.c.id),
-                func.count().filter(tickets.c.state == TicketState.LEASED),
+                func.count().filter(tickets.c.state == TicketState.RUNNING),
                 func.count().filter(tickets.c.state == TicketState.CLOSED),
                 func.count().filter(tickets.c.state == TicketState.CANCELLED),
                 func.sum(tickets.c.attempt),
-                func.sum(tickets.c.step).filter(tickets.c.state == TicketState.LEASED),
+                func.sum(tickets.c.step).filter(tickets.c.state == TicketState.RUNNING),
             )
             .outerjoin(tickets, tickets.c.study_id == studies.c.id)
             .group_by(studies.c.id)
@@ -174,7 +174,7 @@ class Overview:
             )
             .join(studies, studies.c.id == tickets.c.study_id)
             .join(attempts, and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt))
-            .where(tickets.c.state == TicketState.LEASED)
+            .where(tickets.c.state == TicketState.RUNNING)
             .order_by(attempts.c.started_at)
         )
         if study_id is not None:
@@ -236,7 +236,7 @@ class Overview:
         statement = (
             select(tickets.c.value)
             .where(tickets.c.study_id == study_id, tickets.c.ending == Ending.COMPLETED, tickets.c.value.is_not(None))
-            .order_by(tickets.c.settled_at)
+            .order_by(tickets.c.closed_at)
         )
         with self._db.transaction() as connection:
             return [float(value) for value in connection.scalars(statement)]
@@ -252,11 +252,11 @@ class Overview:
                 studies.c.queue,
                 counted(TicketState.WAITING),
                 counted(TicketState.QUEUED),
-                counted(TicketState.LEASED),
+                counted(TicketState.RUNNING),
                 db_now() - func.min(tickets.c.queued_at).filter(tickets.c.state == TicketState.QUEUED),
             )
             .join(studies, studies.c.id == tickets.c.study_id)
-            .where(tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED]))
+            .where(tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING]))
             .group_by(studies.c.queue)
             .order_by(studies.c.queue)
         )

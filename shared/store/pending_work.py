@@ -27,7 +27,7 @@ class Work:
         statement = (
             select(tickets.c.id)
             .join(studies, studies.c.id == tickets.c.study_id)
-            .where(studies.c.queue.in_(resources), or_(tickets.c.state == TicketState.LEASED, waits))
+            .where(studies.c.queue.in_(resources), or_(tickets.c.state == TicketState.RUNNING, waits))
             .limit(1)
         )
         with self._db.transaction() as connection:

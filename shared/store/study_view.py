@@ -16,7 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.reading import trial_of
+from highnoon.shared.store.optuna_trials import trial_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

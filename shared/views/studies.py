@@ -49,7 +49,7 @@ class StudySummary:
         """A study that a coordinator runs."""
         return cls(
             name=record.name,
-            direction=record.spec["direction"],
+            direction=record.spec.get("direction", "minimize"),
             total=counts.total - counts.by_state.get(TicketState.CANCELLED, 0),
             complete=counts.by_ending.get(Ending.COMPLETED, 0),
             pruned=counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0),
@@ -133,6 +133,7 @@ def study_object(study: StudySummary) -> dict[str, Any]:
         "name": study.name,
         "state": study.state,
         "reason": record.stop_reason if record else None,
+        "fault": record.fault if record else None,
         "direction": study.direction,
         "trials": study.total,
         **{name: getattr(study, name) for name in counted},

@@ -44,7 +44,7 @@ class Bench:
 
     def outcome_of(self, objective: str, soft_bytes: int = LIMIT) -> Outcome:
         attempt = begin(self.folder, objective, cgroup=self.group.procs if self.group else None)
-        pid = attempt.running.pid
+        pid = attempt.trial.pid
         assert pid is not None
         limits = TrialLimits(hard_bytes=LIMIT, soft_bytes=soft_bytes, share_bytes=LIMIT)
         memory = TrialMemory(pid, limits, NodeMemory(), KillNotes(self.folder / "kills"), group=self.group)
@@ -100,9 +100,9 @@ def test_what_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
         if knob.exists():
             knob.write_text(unlimited)
     attempt = begin(tmp_path, "outgrows_its_memory", cgroup=squeezing.procs)
-    assert attempt.running.pid is not None
+    assert attempt.trial.pid is not None
     limits = TrialLimits.of(8192 * MIB, 8192 * MIB)
-    memory = TrialMemory(attempt.running.pid, limits, NodeMemory(), KillNotes(tmp_path / "kills"))
+    memory = TrialMemory(attempt.trial.pid, limits, NodeMemory(), KillNotes(tmp_path / "kills"))
     outcome = attempt.watch(Diary(), memory=memory, trial_timeout_s=60.0)
     assert squeezing.remove()
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "swap"), outcome

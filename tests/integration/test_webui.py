@@ -210,7 +210,7 @@ def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: st
     assert visitor.post(f"/hpo/studies/{mine}/enqueue", **fields).status_code == 303
 
     assert books.studies.counts(record(books, mine).id).total == 61
-    params = books.optuna(record(books, mine)).ask(ordinal=99, owner=None).params
+    params = books.optuna(record(books, mine)).start_trial(ordinal=99).params
     assert (params["units"], params["optimizer"], params["dropout"]) == (64, "sgd", 0.25) and len(params) == 6
 
     refused = visitor.post(f"/hpo/studies/{mine}/enqueue", **{"param-units": "65000", "param-optimizer": "lion"})

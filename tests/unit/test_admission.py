@@ -15,7 +15,7 @@ from highnoon.shared.store.memory_peaks import StudyPeaks
 from highnoon.workers.monitor.admission import Admission, Admitted
 from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
 from highnoon.workers.monitor.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.workers.slot_state import SlotState, SlotStates
 
 GIB = 1 << 30
 ROOM = NodeRoom(trials_bytes=8 * GIB, free_bytes=8 * GIB)
@@ -40,7 +40,7 @@ class Node:
     """Two slots: this process is one, `neighbour` is the note of the other."""
 
     def __init__(self, folder: Path) -> None:
-        self.notes = SlotNotes(folder / "slots")
+        self.notes = SlotStates(folder / "slots")
         self.notes.prepare()
         self.folder = folder
         self.now = 0.0
@@ -50,7 +50,7 @@ class Node:
         parent = os.getppid()
         ticks = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19])
         self.notes._write(
-            SlotNote(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
+            SlotState(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
         )
 
     def admit(self, peaks: tuple[int, ...] = (), admission: Admission | None = None, **spec: Any) -> Admitted | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, TrialStopped
-from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.memory.guard import MemoryGuard
 from highnoon.shared.memory.policy import MemoryPolicy
 from highnoon.shared.memory.reader import VitalsReader
@@ -276,7 +276,7 @@ class TestTwelveWeaknesses:
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"
-        assert TOLD_AS[outcome.ending] is TrialState.PRUNED
+        assert OPTUNA_STATE[outcome.ending] is TrialState.PRUNED
         assert told.value is None
         assert told.system_attrs["constraints:memory"] > 0
 

@@ -1,11 +1,9 @@
-"""Progress: the pace, the line, the bar, and a watch over a real ledger in a file."""
+"""Progress: the pace, the line, the bar, and a watch over a study."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,7 +11,6 @@ from rich.console import Console
 from highnoon.coordinator.cli.progress import Bar, Lines, Pace, WatchedStudy, progress_line, watch
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary
 
@@ -27,7 +24,7 @@ def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, can
     seen = StudyCounts(
         by_state={
             TicketState.CLOSED: closed,
-            TicketState.LEASED: running,
+            TicketState.RUNNING: running,
             TicketState.WAITING: waiting,
             TicketState.CANCELLED: cancelled,
         },
@@ -94,16 +91,28 @@ def test_the_bar_fits_the_terminal(width: int) -> None:
     assert max(map(len, drawn)) <= width + len("\x1b[?25h")
 
 
+class FourWaiting(Studies):
+    """A study of four tickets of which none has begun."""
+
+    def __init__(self) -> None:
+        pass
+
+    def get(self, name: str) -> StudyRecord:
+        return RECORD
+
+    def counts(self, study_id: int) -> StudyCounts:
+        return StudyCounts(by_state={TicketState.WAITING: 4})
+
+    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
+        return None
+
+
 @pytest.fixture
-def studies(tmp_path: Path) -> Iterator[Studies]:
-    database = Database(f"sqlite:///{tmp_path}/ledger.db")
-    database.create_schema()
-    yield Studies(database)
-    database.close()
+def studies() -> Studies:
+    return FourWaiting()
 
 
 def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
-    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
     console = plain_console()
     assert watch("digits", studies, console, go_on=lambda _: False) is None
     assert written(console) == "digits  0/4  nothing runs yet: waiting for a free worker\n"
@@ -112,7 +121,6 @@ def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
 def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
     studies: Studies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
     console, looks = plain_console(), iter([True, True, True, False])
     really, outages = studies.best_value, iter([True, True, False, False])
 

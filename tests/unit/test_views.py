@@ -23,7 +23,7 @@ from highnoon.shared.store.studies import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, worker_object
 
 COUNTS = StudyCounts(
-    by_state={TicketState.CLOSED: 6, TicketState.LEASED: 2, TicketState.WAITING: 4},
+    by_state={TicketState.CLOSED: 6, TicketState.RUNNING: 2, TicketState.WAITING: 4},
     by_ending={Ending.COMPLETED: 4, Ending.PRUNED: 1, Ending.FAILED: 1},
     attempts=9,
 )

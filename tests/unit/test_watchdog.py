@@ -174,10 +174,13 @@ class TestAutopsy:
     def test_a_neighbours_doing_is_tried_again_once_and_alone(self) -> None:
         policy = RetryPolicy(max_attempts=3)
         first = self.autopsy(node_kills=1).outcome()
-        assert first is not None and dispose(first, losses=0, errors=0, policy=policy) is Disposition.RETRY
+        assert (
+            first is not None
+            and dispose(first, infrastructure_failures=0, errors=0, policy=policy) is Disposition.RETRY
+        )
         second = self.autopsy(node_kills=1, was_alone=True).outcome()
         assert second is not None and (second.ending, second.cause) == (Ending.STOPPED, "oom_neighbour")
-        assert dispose(second, losses=1, errors=0, policy=policy) is Disposition.SETTLE
+        assert dispose(second, infrastructure_failures=1, errors=0, policy=policy) is Disposition.CLOSE
 
 
 def trial(group: int, *, age: int, used: int) -> Candidate:

@@ -22,11 +22,11 @@ from pathlib import Path
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.store.memory_peaks import StudyPeaks
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.monitor.memory_limits import Allowance
 from highnoon.workers.monitor.node_memory import NodeMemory
 from highnoon.workers.monitor.prediction import NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 
 _log = logging.getLogger("highnoon.workers.monitor.admission")
 
@@ -55,7 +55,7 @@ class Admission:
         self,
         lock: Path,
         slots: int,
-        notes: SlotNotes,
+        notes: SlotStates,
         look_up: Callable[[str, int], StudyPeaks | None],
         *,
         memory: NodeMemory | None = None,
@@ -76,7 +76,7 @@ class Admission:
         """
         if known is not None and known.admission != MEASURED:
             return self._admitted_anyway(known.trial_memory_limit)
-        found = persistently(lambda: self._look_up(message.study, message.ticket), _log)
+        found = retry_until_available(lambda: self._look_up(message.study, message.ticket), _log)
         if found is None or found.spec.get("admission") != MEASURED:
             return self._admitted_anyway(found.spec.get("trial_memory_limit") if found else None)
         return self._admitted_with_room(message.study, found, must_end)

@@ -19,7 +19,7 @@ from highnoon.workers.monitor.kill_selection import Candidate, KillNotes, note_o
 from highnoon.workers.monitor.memory_limits import Allowance
 from highnoon.workers.monitor.memory_policy import pause_s
 from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 
 _log = logging.getLogger("highnoon.workers.monitor.node_monitor")
 
@@ -36,7 +36,7 @@ class NodeWatch:
     def __init__(
         self,
         slots: int,
-        running: SlotNotes,
+        running: SlotStates,
         notes: KillNotes,
         memory: NodeMemory | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -6,12 +6,10 @@ lease meanwhile. What the trial then does with its memory is `trial_memory`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from highnoon.shared.domain.lease import Wish
-from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.workers.monitor.admission import MEASURED
@@ -21,9 +19,8 @@ from highnoon.workers.monitor.memory_limits import Allowance, TrialLimits
 from highnoon.workers.monitor.node_memory import NodeMemory
 from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.monitor.trial_monitor import Duties
+from highnoon.workers.monitor.trial_monitor import Services
 from highnoon.workers.node import Node
-from highnoon.workers.trial.launch import now_s
 from highnoon.workers.trial.process import Assignment
 
 
@@ -57,16 +54,15 @@ class Places:
 
     def __init__(self, node: Node) -> None:
         self._slots = node.slots
-        self._renew_s = node.settings.renew_s
         self._memory = NodeMemory()
         self._notes = KillNotes(node.folder / "kills")
         self._groups = TrialGroups.find()
         self._room = Room(node.folder / "room")
 
     @contextmanager
-    def take(self, spec: StudySpec, duties: Duties, *, alone: bool) -> Iterator[Place]:
+    def take(self, spec: StudySpec, services: Services, *, alone: bool) -> Iterator[Place]:
         """Waits for room if need be. Raises LeaseLost if the lease is lost meanwhile."""
-        waiting = _Waiting(duties, self._renew_s)
+        waiting = _Waiting(services)
         with self._room.entered(alone=alone, may_wait=waiting) as is_inside:
             if not is_inside:
                 yield Place(node=self._memory, notes=self._notes, refusal=waiting.outcome)
@@ -95,19 +91,10 @@ class Places:
 class _Waiting:
     """Asked while there is no room: renews the lease in time, and ends the waiting when study or node want that."""
 
-    def __init__(self, duties: Duties, renew_s: float, clock: Callable[[], float] = now_s) -> None:
-        self._duties = duties
-        self._renew_s = renew_s
-        self._clock = clock
-        self._renew_at = clock() + renew_s
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self.outcome: Outcome | None = None
 
     def __call__(self) -> bool:
-        if self._duties.must_hand_back():
-            message = "handed back: the worker is shutting down"
-            self.outcome = Outcome(ending=Ending.RELEASED, cause="drain", message=message)
-        elif self._clock() >= self._renew_at:
-            self._renew_at = self._clock() + self._renew_s
-            if self._duties.renew() is Wish.CANCEL:
-                self.outcome = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
+        self.outcome = self._services.interruption()
         return self.outcome is None

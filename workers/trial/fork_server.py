@@ -29,6 +29,7 @@ _PID = struct.Struct("=i")
 _END = struct.Struct("=iq")
 """Wait status, and peak memory in bytes."""
 _MOST_BYTES = 64
+_ANSWERS_WITHIN_S = 10.0
 
 
 class ForkServer:
@@ -38,17 +39,21 @@ class ForkServer:
     """
 
     def __init__(self) -> None:
-        self._start()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
+        self._socket.settimeout(_ANSWERS_WITHIN_S)
+        supervisor = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _serve(theirs, supervisor)
+        theirs.close()
 
-    def is_ready(self) -> bool:
-        """True when it can fork. A server that died is started anew, unless a fork of this process could hang now."""
-        if self._is_alive():
-            return True
-        self._socket.close()
-        if not fork_is_safe():
+    def is_alive(self) -> bool:
+        """False once it has died. It cannot be replaced: this process has a second thread by now."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
             return False
-        self._start()
-        return True
 
     def fork(self, end: socket.socket, output: int) -> int:
         """A new trial process with this end of its pipe and this descriptor for what it prints. Raises OSError."""
@@ -61,7 +66,7 @@ class ForkServer:
         """Wait status and peak memory (bytes) of a trial that has ended; None if the server died, and it with it."""
         try:
             status, peak_rss_bytes = _END.unpack(self._ask(_WAIT_ORDER.pack(_WAIT, pid)))
-        except ConnectionError:
+        except OSError:
             return None
         return status, peak_rss_bytes
 
@@ -71,31 +76,16 @@ class ForkServer:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
-    def _is_alive(self) -> bool:
-        try:
-            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
-        except ChildProcessError:
-            return False
-
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        supervisor = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _serve(theirs, supervisor)
-        theirs.close()
-
     def _ask(self, order: bytes, *descriptors: int) -> bytes:
-        socket.send_fds(self._socket, [order], list(descriptors))
-        answer = self._socket.recv(_MOST_BYTES)
+        try:
+            socket.send_fds(self._socket, [order], list(descriptors))
+            answer = self._socket.recv(_MOST_BYTES)
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise
         if not answer:
             raise ConnectionResetError("the fork server is gone")
         return answer
-
-
-def fork_is_safe() -> bool:
-    """False once this process has more than its one thread or a started TensorFlow: a forked child could hang."""
-    return kernel.thread_count() == 1 and not tensorflow_has_run()
 
 
 def tensorflow_has_run() -> bool:

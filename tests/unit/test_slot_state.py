@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> SlotNotes:
-    notes = SlotNotes(tmp_path / "slots")
+def notes(tmp_path: Path) -> SlotStates:
+    notes = SlotStates(tmp_path / "slots")
     notes.prepare()
     return notes
 
 
-def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: SlotNotes) -> None:
+def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: SlotStates) -> None:
     assert notes.none_at_work()
     with notes.at_work("digits", 17):
         assert not notes.none_at_work()
@@ -27,11 +27,11 @@ def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: Slot
     assert notes.none_at_work()
 
 
-def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotNotes, tmp_path: Path) -> None:
+def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotStates, tmp_path: Path) -> None:
     # Given a supervisor that dies in the middle of an attempt
     dies = (
-        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotNotes\n"
-        f"notes = SlotNotes(Path({str(tmp_path / 'slots')!r}))\n"
+        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotStates\n"
+        f"notes = SlotStates(Path({str(tmp_path / 'slots')!r}))\n"
         "with notes.at_work('digits', 17):\n"
         "    notes.add_attempt(2); notes.add_trial(4711); os._exit(1)\n"
     )
@@ -45,7 +45,7 @@ def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotNotes, tm
     assert notes.orphaned() == []
 
 
-def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotNotes, tmp_path: Path) -> None:
+def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotStates, tmp_path: Path) -> None:
     with notes.at_work("digits", 17):
         (path,) = (tmp_path / "slots").glob("*.json")
         text = path.read_text()
@@ -54,6 +54,6 @@ def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotNo
     assert note.pid == os.getpid() and note.attempt is None
 
 
-def test_a_torn_note_is_no_note(notes: SlotNotes, tmp_path: Path) -> None:
+def test_a_torn_note_is_no_note(notes: SlotStates, tmp_path: Path) -> None:
     (tmp_path / "slots" / "1.json").write_text('{"pid": 1, "start')
     assert notes.orphaned() == [] and notes.none_at_work()

@@ -12,7 +12,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.leases import Holder, Leases
 from highnoon.shared.store.studies import Studies
-from highnoon.workers.idle_shutdown import GRACE_S, Emptiness
+from highnoon.workers.node_record import IDLE_GRACE_S, IdleShutdown
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 
@@ -25,29 +25,29 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def test_what_waits_for_this_node_keeps_it_and_what_waits_for_others_does_not(database: Database) -> None:
+def test_only_work_for_its_own_resources_keeps_a_node(database: Database) -> None:
     clock = [0.0]
-    emptiness = Emptiness(database, ("cpu",), now=lambda: clock[0])
+    idle = IdleShutdown(database, ("cpu",), now=lambda: clock[0])
     Studies(database).create("for-gpus", {}, queue="gpu", n_trials=1)
-    assert not emptiness.lasts()
-    clock[0] += GRACE_S - 1
-    assert not emptiness.lasts()
+    assert not idle.is_due()
+    clock[0] += IDLE_GRACE_S - 1
+    assert not idle.is_due()
 
     study = Studies(database).create("for-cpus", {}, queue="cpu", n_trials=1)
     clock[0] += 1
-    assert not emptiness.lasts(), "a study came in the last second"
+    assert not idle.is_due(), "a study came in the last second"
 
     Studies(database).cancel(study.id)
     clock[0] += 100
-    assert not emptiness.lasts(), "the grace begins anew"
-    clock[0] += GRACE_S
-    assert emptiness.lasts()
+    assert not idle.is_due(), "the grace starts from zero"
+    clock[0] += IDLE_GRACE_S
+    assert idle.is_due()
 
 
 def test_a_paused_study_keeps_a_node_only_while_something_of_it_runs(database: Database) -> None:
     # Given a study of which one trial runs and one waits
     clock = [0.0]
-    emptiness = Emptiness(database, ("cpu",), now=lambda: clock[0])
+    idle = IdleShutdown(database, ("cpu",), now=lambda: clock[0])
     leases, studies = Leases(database), Studies(database)
     study = studies.create("paused", SPEC, queue="cpu", n_trials=2)
     lease = leases.claim(1, Holder(worker_id="anna", host="node-a", pid=1), ttl_s=30.0)
@@ -55,16 +55,16 @@ def test_a_paused_study_keeps_a_node_only_while_something_of_it_runs(database: D
 
     # When it is paused, and its trial ends later
     studies.pause(study.id)
-    clock[0] += 10 * GRACE_S
-    assert not emptiness.lasts(), "a trial of it runs"
+    clock[0] += 10 * IDLE_GRACE_S
+    assert not idle.is_due(), "a trial of it runs"
     leases.settle(lease, Outcome(ending=Ending.COMPLETED, value=0.25))
 
     # Then the node ends once that is over for long enough, and a resume in time keeps it
-    assert not emptiness.lasts()
-    clock[0] += GRACE_S - 1
+    assert not idle.is_due()
+    clock[0] += IDLE_GRACE_S - 1
     studies.resume(study.id)
-    assert not emptiness.lasts()
+    assert not idle.is_due()
     studies.pause(study.id)
-    assert not emptiness.lasts(), "the grace begins anew"
-    clock[0] += GRACE_S
-    assert emptiness.lasts()
+    assert not idle.is_due(), "the grace starts from zero"
+    clock[0] += IDLE_GRACE_S
+    assert idle.is_due()

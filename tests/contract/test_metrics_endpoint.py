@@ -17,7 +17,7 @@ from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.metrics_endpoint import exposed
-from highnoon.workers.telemetry import Telemetry, inbox, notes
+from highnoon.workers.telemetry import Telemetry, inbox, received
 
 TOKEN = "a-token-of-the-tests"
 
@@ -94,12 +94,12 @@ def test_forked_supervisors_tell_one_agent_whatever_the_length_of_its_path(tmp_p
                 with telemetry.attempt():
                     with telemetry.step("ask"):
                         pass
-                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.SETTLE)
+                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.CLOSE)
                 os._exit(0)
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        told = notes(receiver)
+        told = received(receiver)
         heard = [next(told) for _ in children]
     assert {note.duration_s for note in heard} == {0.0, 1.0, 2.0}
     assert all(note.ending == "completed" and set(note.steps_s) == {"ask"} for note in heard)

@@ -117,14 +117,14 @@ def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
 
 
 def _figure(record: StudyRecord, kind: str, params: Sequence[str], access: Access) -> Figure:
-    from highnoon.shared.store.overview import Overview
+    from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 
     name = _OTHER_NAMES.get(kind, kind)
     view = access.store.view(record.name)
     trials = view.trials()
     importance = view.param_importance() if name in ("importance", "contour") else {}
-    overview = Overview(access.database) if name in NEEDS_ATTEMPTS else None
+    queries = LedgerQueries(access.database) if name in NEEDS_ATTEMPTS else None
     return FIGURES[name](
         FigureInput(
             trials=trials,
@@ -132,8 +132,8 @@ def _figure(record: StudyRecord, kind: str, params: Sequence[str], access: Acces
             maximize=view.direction == "maximize",
             params=params or (list(importance)[:2] if name == "contour" else ()),
             importance=importance,
-            spans=overview.spans(record.id, limit=_MOST_ATTEMPTS) if overview else (),
-            causes=overview.causes(record.id) if overview else (),
+            spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries else (),
+            causes=queries.causes(record.id) if queries else (),
         )
     )
 

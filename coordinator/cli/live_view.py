@@ -20,7 +20,7 @@ from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.overview import Overview, RunningAttempt
+from highnoon.shared.store.queries import LedgerQueries, RunningAttempt
 from highnoon.shared.views.studies import StudySummary
 
 _LEAST_ROWS = 3
@@ -39,7 +39,7 @@ class Slots:
     @classmethod
     def of(cls, name: str, access: Access, settings: Settings) -> Self:
         """Reads the ledger."""
-        everything = Overview(access.database).running()
+        everything = LedgerQueries(access.database).running()
         nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * 4)
         return cls(
             running=[attempt for attempt in everything if attempt.study == name],

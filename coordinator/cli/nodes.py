@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.nodes import Worker
-    from highnoon.shared.store.overview import RunningAttempt
+    from highnoon.shared.store.queries import RunningAttempt
 
 _PRESENCE_MISSES = 4
 """As the coordinator counts: a node that missed so many signs of life is not there."""
@@ -33,12 +33,12 @@ def workers(json: AsJson = False) -> None:
     Example: python -m coordinator workers
     """
     from highnoon.shared.runtime.settings import load_settings
-    from highnoon.shared.store.overview import Overview
+    from highnoon.shared.store.queries import LedgerQueries
 
     settings = load_settings()
     with ledger(settings) as access:
         present = present_workers(access, settings)
-        running = Overview(access.database).running()
+        running = LedgerQueries(access.database).running()
     if json:
         print_json([worker_object(worker, running) for worker in present])
     elif present:

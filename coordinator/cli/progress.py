@@ -17,6 +17,7 @@ from highnoon.coordinator.cli.tables import time_cell, value_cell
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.runtime.terminal import Say, say
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import Studies, StudyRecord
 from highnoon.shared.views.studies import StudySummary, study_object
 
@@ -100,8 +101,9 @@ def watch(
 
 def summary_of(record: StudyRecord, studies: Studies) -> StudySummary:
     """How far a study is now."""
-    best = studies.best_value(record.id, maximize=record.spec["direction"] == "maximize")
-    return StudySummary.of_ledger(record, studies.counts(record.id), best)
+    best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
+    counts = studies.counts(record.id)
+    return StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=best))
 
 
 def progress_line(watched: WatchedStudy) -> str:

@@ -46,12 +46,12 @@ def list_studies(json: AsJson = False) -> None:
     Example: python -m coordinator list --json
     """
     from highnoon.coordinator.cli.tables import studies_table
-    from highnoon.shared.store.overview import Overview
+    from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.studies import StudySummary, study_object
 
     with ledger() as access:
-        found = Overview(access.database).standings()
-    studies = [StudySummary.of_ledger(one.record, one.counts, one.best_value) for one in found]
+        found = LedgerQueries(access.database).progress()
+    studies = [StudySummary.of_ledger(one) for one in found]
     if json:
         print_json([study_object(study) for study in studies])
     elif studies:

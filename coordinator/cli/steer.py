@@ -79,7 +79,7 @@ def drain(worker: WorkerName) -> None:
     from highnoon.shared.domain.states import WorkerState
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.store.nodes import Nodes
-    from highnoon.shared.store.overview import Overview
+    from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.formats import plural
 
     settings = load_settings()
@@ -89,7 +89,7 @@ def drain(worker: WorkerName) -> None:
             hint = "Pause its studies: python -m coordinator pause STUDY."
             raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
         Nodes(access.database).mark(chosen.id, WorkerState.DRAINING)
-        count = sum(attempt.worker_id == chosen.id for attempt in Overview(access.database).running())
+        count = sum(attempt.worker_id == chosen.id for attempt in LedgerQueries(access.database).running())
     runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")
 

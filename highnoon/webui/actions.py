@@ -39,7 +39,7 @@ class StudyActions:
         """Submits, joins or extends. Raises InvalidInput with every mistake, StudyConflict for another question."""
         spec = self._checked(written)
         access = self.repository.access()
-        self.repository.overview()
+        self.repository.queries()
         submission = submit(spec, access)
         self.repository.invalidate(spec.name)
         return submission

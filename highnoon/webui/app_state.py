@@ -12,7 +12,7 @@ from highnoon.shared.domain.errors import NoCompletedTrial, UnknownStudy
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.overview import AttemptSpan, Lead, QueueState, RunningAttempt
+from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
 from highnoon.shared.views.trials import TICKET
 from highnoon.webui.actions import StudyActions, WorkerActions
@@ -30,7 +30,7 @@ class Cluster:
     workers: Sequence[Worker]
     running: Sequence[RunningAttempt]
     queues: Sequence[QueueState]
-    lead: Lead | None
+    leader: LeaderState | None
 
     @property
     def slots(self) -> int:
@@ -46,7 +46,7 @@ class Cluster:
         return {
             "workers": [worker_object(worker, self.running) for worker in self.workers],
             "queues": [queue_object(queue) for queue in self.queues],
-            "coordinator": None if self.lead is None else {"term": self.lead.term, "leads": self.lead.left_s > 0},
+            "coordinator": None if self.leader is None else {"term": self.leader.term, "leads": self.leader.left_s > 0},
         }
 
 
@@ -88,7 +88,7 @@ class AppState:
         """By trial number: where and how long it ran."""
         if study.record is None:
             return {}
-        found = self.repository.overview().spans(study.record.id, numbers=numbers)
+        found = self.repository.queries().spans(study.record.id, numbers=numbers)
         return {span.trial_number: span for span in found if span.trial_number is not None}
 
     def values(self, study: StudySummary) -> list[float]:
@@ -97,17 +97,17 @@ class AppState:
             return []
         key = (study.record.id, study.complete)
         if self.kept_values.get(study.name, (None, []))[0] != key:
-            self.kept_values[study.name] = (key, self.repository.overview().values(study.record.id))
+            self.kept_values[study.name] = (key, self.repository.queries().values(study.record.id))
         return self.kept_values[study.name][1]
 
     def cluster(self) -> Cluster:
         """Everything about the cluster page. Raises ServiceUnavailable where there is no ledger."""
-        overview = self.repository.overview()
+        queries = self.repository.queries()
         return Cluster(
             workers=self.repository.nodes().workers(silent_for_s=self.settings.silent_s),
-            running=overview.running(),
-            queues=overview.queues(),
-            lead=overview.lead(),
+            running=queries.running(),
+            queues=queries.queues(),
+            leader=queries.leader(),
         )
 
 

@@ -96,7 +96,7 @@ class EventStream:
 
     def _read(self) -> StudyStates:
         repository = self._repository
-        found: StudyStates = repository.overview().pulse() if repository.has_ledger() else {}
+        found: StudyStates = repository.queries().change_marks() if repository.has_ledger() else {}
         for entry in repository.access().store.catalogue():
             if entry.name not in found:
                 found[entry.name] = tuple(sorted((str(state), count) for state, count in entry.by_state.items()))

@@ -48,8 +48,8 @@ class FigureCache:
                 maximize=found.maximize,
                 params=(x, y) if kind == "contour" else (),
                 raw=raw,
-                spans=() if record is None else self._repository.overview().spans(record.id, limit=_SPANS),
-                causes=() if record is None else self._repository.overview().causes(record.id),
+                spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),
+                causes=() if record is None else self._repository.queries().causes(record.id),
                 importance=self._repository.importance(study.name) if kind == "importance" else {},
             )
         )

@@ -190,7 +190,7 @@ def show_study(request: Request, app: State, name: str) -> Response:
     context = {
         "study": study,
         "best": found.best,
-        "running": app.repository.overview().running(study.id) if study.record is not None else [],
+        "running": app.repository.queries().running(study.id) if study.record is not None else [],
         "recent": list(reversed(found.trials[-_NEWEST:])),
         "names": list(found.space),
         "space": found.written_space or study.spec.get("search_space", {}),

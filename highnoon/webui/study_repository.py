@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.overview import Overview
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.study_view import StudyEntry, StudyView
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import best_of, has_ended
@@ -101,12 +101,12 @@ class StudyRepository:
         with self._lock:
             self._disconnect()
 
-    def overview(self) -> Overview:
+    def queries(self) -> LedgerQueries:
         """The ledger's aggregates. Raises ServiceUnavailable where there is no ledger."""
         access = self.access()
         if not self.has_ledger():
             access.database.check_schema()
-        return Overview(access.database)
+        return LedgerQueries(access.database)
 
     def nodes(self) -> Nodes:
         """Presence of workers."""
@@ -116,7 +116,7 @@ class StudyRepository:
         """Whether a coordinator has ever used this database; kept once it has."""
         access = self.access()
         if not self._has_ledger:
-            self._has_ledger = Overview(access.database).has_ledger()
+            self._has_ledger = LedgerQueries(access.database).has_ledger()
             if self._has_ledger:
                 access.database.check_schema()
         return self._has_ledger
@@ -127,10 +127,10 @@ class StudyRepository:
         kept = self._studies
         if kept is not None and self._clock() - kept[0] <= FRESH_S:
             return kept[1]
-        standings = Overview(access.database).standings() if self.has_ledger() else []
-        ours = {standing.record.name for standing in standings}
+        ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
+        ours = {progress.record.name for progress in ledger}
         others = [entry for entry in access.store.catalogue() if entry.name not in ours]
-        found = [StudySummary.of_ledger(one.record, one.counts, one.best_value) for one in reversed(standings)]
+        found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
         self._studies = (self._clock(), found)
         return found

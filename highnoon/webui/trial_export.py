@@ -16,7 +16,7 @@ from threading import Lock
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.overview import Place
+from highnoon.shared.store.queries import AttemptPlace
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import has_ended, trial_object
 from highnoon.webui.study_repository import StudyRepository, StudyTrials
@@ -28,7 +28,8 @@ _COLUMNS = (
     "peak_rss_bytes",
 )  # fmt: skip
 
-Rows = Callable[[Sequence[Trial], Mapping[int, Place]], str]
+Places = Mapping[int, AttemptPlace]
+Rows = Callable[[Sequence[Trial], Places], str]
 
 
 class TrialExport:
@@ -60,8 +61,8 @@ class TrialExport:
         kept = self._kept_rows((kind, study.id, *found.space)) if study.record is not None else []
         return _written(found.trials, self._places(study, len(kept) * _CHUNK), kept, write)
 
-    def _places(self, study: StudySummary, since: int) -> Mapping[int, Place]:
-        return {} if study.record is None else self._repository.overview().places(study.record.id, since=since)
+    def _places(self, study: StudySummary, since: int) -> Places:
+        return {} if study.record is None else self._repository.queries().places(study.record.id, since=since)
 
     def _kept_rows(self, key: tuple[object, ...]) -> list[str]:
         with self._lock:
@@ -77,17 +78,17 @@ def csv_head(names: Sequence[str]) -> str:
     return _csv([[*_COLUMNS, *(_harmless(f"params.{name}") for name in names)]])
 
 
-def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Mapping[int, Place]) -> str:
+def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Places) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
     return _csv([list(map(_harmless, _row(trial, names, places))) for trial in trials])
 
 
-def json_lines(trials: Sequence[Trial], places: Mapping[int, Place]) -> str:
+def json_lines(trials: Sequence[Trial], places: Places) -> str:
     """An object per line."""
     return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
 
 
-def parquet(trials: Sequence[Trial], names: Sequence[str], places: Mapping[int, Place]) -> bytes:
+def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     try:
         import pyarrow
@@ -104,7 +105,7 @@ def parquet(trials: Sequence[Trial], names: Sequence[str], places: Mapping[int, 
     return file.getvalue()
 
 
-def _written(trials: Sequence[Trial], places: Mapping[int, Place], kept: list[str], write: Rows) -> Iterator[str]:
+def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Rows) -> Iterator[str]:
     for number, start in enumerate(range(0, len(trials), _CHUNK)):
         if number < len(kept):
             yield kept[number]
@@ -117,7 +118,7 @@ def _written(trials: Sequence[Trial], places: Mapping[int, Place], kept: list[st
         yield text
 
 
-def _row(trial: Trial, names: Sequence[str], places: Mapping[int, Place]) -> list[object]:
+def _row(trial: Trial, names: Sequence[str], places: Places) -> list[object]:
     shown = trial_object(trial, places.get(trial.number))
     return [*(shown[column] for column in _COLUMNS), *map(trial.params.get, names)]
 

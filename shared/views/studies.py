@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from highnoon.shared.store.nodes import Worker
-    from highnoon.shared.store.overview import QueueState, RunningAttempt
-    from highnoon.shared.store.studies import StudyCounts, StudyRecord
+    from highnoon.shared.store.queries import QueueState, RunningAttempt, StudyProgress
+    from highnoon.shared.store.studies import StudyRecord
     from highnoon.shared.store.study_view import StudyEntry
 
 STATES = (*(str(state) for state in StudyState), "external")
@@ -45,8 +45,9 @@ class StudySummary:
     endings: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of_ledger(cls, record: StudyRecord, counts: StudyCounts, best: float | None) -> Self:
+    def of_ledger(cls, progress: StudyProgress) -> Self:
         """A study that a coordinator runs."""
+        record, counts = progress.record, progress.counts
         return cls(
             name=record.name,
             direction=record.spec.get("direction", "minimize"),
@@ -56,7 +57,7 @@ class StudySummary:
             failed=sum(count for ending, count in counts.by_ending.items() if ending in _FAILED),
             running=counts.running,
             waiting=sum(counts.by_state.get(state, 0) for state in (TicketState.WAITING, TicketState.QUEUED)),
-            best=best,
+            best=progress.best_value,
             record=record,
             closed=counts.closed,
             attempts=counts.attempts,
@@ -175,7 +176,7 @@ def queue_object(queue: QueueState) -> dict[str, Any]:
         "resource": queue.resource,
         "waiting": queue.waiting,
         "queued": queue.queued,
-        "running": queue.leased,
-        "leased": queue.leased,
+        "running": queue.running,
+        "leased": queue.running,
         "oldest_s": queue.oldest_s,
     }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.messages import RunTrial
-from highnoon.shared.store.memory_peaks import StudyPeaks
+from highnoon.shared.store.node_queries import StudyPeaks
 from highnoon.workers.monitor.admission import Admission, Admitted
 from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
 from highnoon.workers.monitor.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes

@@ -11,6 +11,7 @@ from rich.console import Console
 from highnoon.coordinator.cli.progress import Bar, Lines, Pace, WatchedStudy, progress_line, watch
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary
 
@@ -30,7 +31,7 @@ def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, can
         },
         by_ending={Ending.COMPLETED: closed - failed, Ending.FAILED: failed},
     )
-    return StudySummary.of_ledger(RECORD, seen, None)
+    return StudySummary.of_ledger(StudyProgress(record=RECORD, counts=seen, best_value=None))
 
 
 def watched(seen: StudySummary, per_minute: float | None = None, best: float | None = None) -> WatchedStudy:

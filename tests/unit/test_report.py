@@ -26,6 +26,7 @@ from highnoon.shared.domain.trial import Params, Report, Trial
 from highnoon.shared.runtime.exit_codes import Exit, show
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, study_object
 from highnoon.shared.views.trials import trial_object
@@ -133,7 +134,7 @@ def test_a_study_is_one_line_with_its_reason() -> None:
         by_ending={Ending.COMPLETED: 1, Ending.PRUNED: 1, Ending.STOPPED: 1, Ending.FAILED: 1, Ending.LOST: 2},
         attempts=9,
     )
-    study = StudySummary.of_ledger(record, counts, 0.25)
+    study = StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=0.25))
     headings, line = studies_table([study])
     assert line.split() == ["[bold]:x:", "finished", "(timeout)", "6/6", "0", "2", "3", "0.25"]
     assert headings.split() == ["study", "state", "trials", "running", "pruned", "failed", "best"]

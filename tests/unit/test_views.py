@@ -18,7 +18,7 @@ from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.overview import RunningAttempt
+from highnoon.shared.store.queries import RunningAttempt, StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, worker_object
 
@@ -53,7 +53,7 @@ def worker(name: str, host: str, slots: int = 4) -> Worker:
 def side(name: str, value: float | None, params: Params, **spec: Any) -> Side:
     best = None if value is None else Trial(number=3, state=TrialState.COMPLETE, params=params, value=value)
     found = record(name, **spec)
-    summary = StudySummary.of_ledger(found, COUNTS, value)
+    summary = StudySummary.of_ledger(StudyProgress(record=found, counts=COUNTS, best_value=value))
     return Side(record=found, summary=summary, best=best, trials=[best] if best else [], now=165.0)
 
 
@@ -65,7 +65,10 @@ def screen(watched: WatchedStudy, slots: Slots, *, rows: int = 20) -> list[str]:
 
 
 def watched(state: StudyState = StudyState.RUNNING, counts: StudyCounts = COUNTS) -> WatchedStudy:
-    return WatchedStudy(study=StudySummary.of_ledger(record(state=state), counts, 0.125), per_minute=12.0)
+    return WatchedStudy(
+        study=StudySummary.of_ledger(StudyProgress(record=record(state=state), counts=counts, best_value=0.125)),
+        per_minute=12.0,
+    )
 
 
 def test_the_live_view_shows_what_each_slot_runs() -> None:

@@ -16,7 +16,7 @@ import yaml
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
-from highnoon.shared.store.overview import Place
+from highnoon.shared.store.queries import AttemptPlace
 from highnoon.shared.views.best_config import BEST
 from highnoon.webui.trial_export import csv_head, csv_rows, json_lines, parquet
 
@@ -92,7 +92,7 @@ def test_parquet_has_types_and_takes_choices_of_several_kinds() -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     trials = [best(params={"x": 1, "layers": 2, "mode": "auto"}), best(math.inf, params={"x": 0.5, "mode": 3})]
 
-    table = pq.read_table(io.BytesIO(parquet(trials, ["x", "layers", "mode"], {7: Place("node-a", 9)})))
+    table = pq.read_table(io.BytesIO(parquet(trials, ["x", "layers", "mode"], {7: AttemptPlace("node-a", 9)})))
 
     assert table.column("params.x").to_pylist() == [1.0, 0.5] and table.column("params.layers").to_pylist() == [2, None]
     assert table.column("params.mode").to_pylist() == ["auto", "3"]

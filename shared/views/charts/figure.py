@@ -15,7 +15,7 @@ from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Trial
 
 if TYPE_CHECKING:
-    from highnoon.shared.store.overview import AttemptSpan
+    from highnoon.shared.store.queries import AttemptSpan
 
 Json = dict[str, Any]
 

@@ -235,10 +235,10 @@ class _History:
             yield tables.params, {"trial_id": trial_id, "param_name": name, **stored}
         if value is not None:
             yield tables.values, {"trial_id": trial_id, "objective": 0, "value": value, "value_type": "FINITE"}
-        said = {"highnoon:ticket": ticket, "highnoon:attempt": 1, ENDING: ending, CAUSE: cause, MESSAGE: message}
+        attrs = {"highnoon:ticket": ticket, "highnoon:attempt": 1, ENDING: ending, CAUSE: cause, MESSAGE: message}
         if cause == "exception":
-            said[TRACEBACK] = f'Traceback (most recent call last):\n  File "train.py", line 3, in objective\n{message}'
-        for key, word in said.items():
+            attrs[TRACEBACK] = f'Traceback (most recent call last):\n  File "train.py", line 3, in objective\n{message}'
+        for key, word in attrs.items():
             if word:
                 yield tables.user_attrs, {"trial_id": trial_id, "key": key, "value_json": json.dumps(word)}
         steps = _STEPS if ending is Ending.COMPLETED else self._dice.randrange(1, _STEPS)

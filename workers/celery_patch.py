@@ -1,6 +1,7 @@
-"""Two changes to Celery's prefork pool in the parent of a node: ended children are replaced at once, drains end at once.
+"""Two changes to Celery's prefork pool: ended children are replaced at once, and a drained node exits at once.
 
-Both use internals of Celery 5; integration tests notice when they stop to work or are no longer needed.
+Both run in the Celery parent of a node and use internals of Celery 5; tests/integration/test_worker_node.py fails when
+they no longer work.
 """
 
 from __future__ import annotations

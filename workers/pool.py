@@ -44,10 +44,10 @@ class PreloadError(HighNoonError):
 
 
 def run_pool(node: Node) -> int:
-    """Serves until a warm shutdown ends. Returns the exit code."""
+    """Runs until a warm shutdown has ended. Returns the exit code."""
     configure(node.settings.log_level)
     preload(node.settings.preload)
-    node = _tried_on_its_gpu(node)
+    node = _with_gpu_checked(node)
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     replace_ended_children_at_once()
@@ -58,7 +58,7 @@ def run_pool(node: Node) -> int:
     )
     register_task(app, node)
     exit_when_drained(app, node)
-    # The images of this product run as an ordinary user; whoever runs it as root has decided so.
+    # The images of this product run as an ordinary user; a node that runs as root was meant to.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
     return 0
@@ -80,7 +80,7 @@ def preload(names: tuple[str, ...]) -> None:
 
 def _make_forks_cheap() -> None:
     """Once for all supervisors and trials, which share the result."""
-    # Frozen objects are left alone by the collectors of all children, so their pages stay shared.
+    # The collectors of the children do not visit frozen objects, so their pages stay shared.
     gc.collect()
     gc.freeze()
     began = time.monotonic()
@@ -88,8 +88,8 @@ def _make_forks_cheap() -> None:
     event(_log, "huge_pages", megabytes=gathered >> 20, seconds=time.monotonic() - began)
 
 
-def _tried_on_its_gpu(node: Node) -> Node:
-    """A driver that does not survive a fork is found out here, not in the first trial of a night."""
+def _with_gpu_checked(node: Node) -> Node:
+    """Finds out at the start whether trials can be forked here, or the driver does not survive a fork."""
     if not node.gpus or "tensorflow" not in sys.modules:
         return node
     flaw = flaw_of_forks(lambda: uses_gpu(node.gpus[0]))
@@ -143,7 +143,7 @@ def register_task(app: Celery, node: Node) -> None:
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:
-    """Every child is forked from this process: a thread started since the imports could hold a lock in each of them."""
+    """Every child is forked from this process: a thread that was started since could hold a lock in each of them."""
 
     @worker_before_create_process.connect(weak=False)  # type: ignore[untyped-decorator]
     def _check(**_: object) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from highnoon.shared.runtime.processes import identify
 
@@ -110,7 +111,7 @@ class SlotStates:
     def _path(self, pid: int) -> Path:
         return self._folder / f"{pid}.json"
 
-    def _change(self, **changes: int | None) -> None:
+    def _change(self, **changes: Any) -> None:
         state = self._read(self._path(os.getpid()))
         if state is not None:
             self._write(replace(state, **changes))

@@ -67,7 +67,7 @@ class StudyActions:
             raise InvalidInput("request", [problem])
         self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
         spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-        added = self._studies.add_trials(record.id, count, most=trials_of(spec)[0])
+        added = self._studies.add_trials(record.id, count, at_most=trials_of(spec)[0])
         self._require(added > 0, study, "every point of its grid has its trial already")
         self.repository.invalidate(study.name)
         return added

@@ -44,7 +44,7 @@ class StartRefusal(StrEnum):
     PAUSED = "paused"
     """The study is paused, and the ticket was put back to waiting: drop the message."""
     CHANGED = "changed"
-    """The specification, the attempt number or the enqueued trial changed since the look: look and sample again."""
+    """The specification, the attempt number or the enqueued trial changed since `look`: look and sample again."""
     STUDY_DELETED = "study_deleted"
     """Optuna's study is gone. The coordinator closes the study."""
 

@@ -20,7 +20,7 @@ class StudyState(StrEnum):
     CANCELLING = "cancelling"
     """A person cancelled it; attempts still run until their next renewal."""
     FINISHED = "finished"
-    """All tickets are closed or cancelled; the reason says which limit ended it."""
+    """All tickets are closed or cancelled; the reason is the limit that ended it."""
     CANCELLED = "cancelled"
     """Was cancelling, and its last attempt is over."""
 
@@ -83,7 +83,7 @@ class TrialState(StrEnum):
 
 
 INFRASTRUCTURE_ENDINGS = frozenset({Ending.KILLED, Ending.LOST, Ending.RELEASED})
-"""Endings that say nothing about the parameters: the ticket is given back and tried again."""
+"""Endings that have nothing to do with the parameters: the ticket is given back and tried again."""
 
 OPTUNA_STATE: dict[Ending, TrialState] = {
     Ending.COMPLETED: TrialState.COMPLETE,

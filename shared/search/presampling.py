@@ -4,7 +4,7 @@ A plain `study.ask()` creates an empty trial and fills it parameter by parameter
 trial can be created in one transaction: no reader sees half of it, and a crash in between leaves nothing behind.
 For that a sampler gets a copy of the study whose storage is a Snapshot.
 
-Unlike Optuna's ask, nothing is filtered by Hyperband's bracket: a bracket follows from the number, which is not given
+Unlike `study.ask()`, this does not filter by Hyperband's bracket: a bracket follows from the number, which is not given
 yet, and the samplers of 5.0 read past that filter anyway.
 
 What is private in Optuna 5.0.x and used here (`Study._storage`, the samplers' random states, the frozen trial's
@@ -125,7 +125,7 @@ def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
             value = relative[name]
         else:
             value = sampler.sample_independent(ahead, pending, name, domain)
-        # Noted one by one: a sampler may look at what the trial has so far.
+        # One by one: a sampler may read what the trial has so far.
         pending.params[name], pending.distributions[name] = value, domain
     return Sampled(params=pending.params, system_attrs=_worth_keeping(pending.system_attrs))
 
@@ -156,7 +156,7 @@ class _Usable:
 def snapshot_of(
     study: Study, pending: FrozenTrial | None = None, keep: Callable[[FrozenTrial], bool] | None = None
 ) -> Study:
-    """The study for the length of one decision: its history is read at most once, and only when asked for."""
+    """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
     view._storage = cast(BaseStorage, Snapshot(study, pending, keep))
     return view
@@ -266,7 +266,7 @@ class Grid:
     def point(self, ordinal: int) -> Sampled:
         """`grid(space, points)[ordinal]`, without building the others. Raises SpaceExhausted beyond the last one."""
         if not 0 <= ordinal < self._size:
-            raise SpaceExhausted(f"the grid has {self._size} points, and all of them have been asked for")
+            raise SpaceExhausted(f"the grid has {self._size} points, and all of them are taken")
         params: Params = {}
         rest = ordinal
         for name, values in reversed(self._values.items()):

@@ -38,7 +38,7 @@ class Access:
 
     def create(self) -> None:
         """Makes what tables are missing, and brings older ones up to date. Raises SchemaMismatch for newer ones."""
-        # Optuna's tables first: whoever finds our ledger may count on both.
+        # Optuna's tables first: a process that finds our ledger relies on both.
         self._opened_store(create=True)
         self.database.create_schema()
 

@@ -51,7 +51,7 @@ class Attempts:
         self._db = database
 
     def look(self, ticket_id: int) -> Candidate | None:
-        """What the next attempt's point depends on; None for a ticket that is taken, over or not due. No lock."""
+        """What the next attempt's point depends on; None for a ticket that is taken, over or not due. Takes no lock."""
         row = self._db.row(_LOOK, ticket=ticket_id, neighbour=OOM_NEIGHBOUR)
         return None if row is None else _candidate(row)
 
@@ -157,7 +157,7 @@ class Attempts:
         return foreign
 
     def reap(self, ticket_id: int, attempt: int, *, message: str, only_expired: bool) -> Disposition | None:
-        """The holder is dead (seen by its agent), or its lease ran out (`only_expired`): retry, or close as lost.
+        """The holder is dead (its agent reports it), or its lease ran out (`only_expired`): retry, or close as lost.
 
         None when the attempt does not hold the ticket any more, or has not expired after all.
         """
@@ -185,12 +185,9 @@ class Attempts:
 
         After `delay_s`: a node without memory to spare must not get the same ticket all the time.
         """
-        with self._db.transaction() as connection:
-            connection.execute(
-                update(tickets)
-                .where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
-                .values(state=TicketState.WAITING, queued_at=None, not_before=db_now() + delay_s)
-            )
+        queued = update(tickets).where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
+        waiting = {"state": TicketState.WAITING, "queued_at": None, "not_before": db_now() + delay_s}
+        self._db.changed(queued.values(**waiting))
 
 
 _LOOK = text(

@@ -1,7 +1,8 @@
 """What the coordinator reads and does: the snapshot's rows, dispatch, stop, close.
 
 Every statement is conditional on the state that the row must be in, so that two coordinators at once, or one that is
-cut off anywhere, do no harm. What a tick reads is bounded by what is open: closed tickets are never counted.
+cut off anywhere, do no harm. What a tick reads is bounded by what is open: closed tickets are never counted. No
+statement waits for a row that another client has locked.
 """
 
 from __future__ import annotations
@@ -10,7 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ScalarSelect, String, case, cast, column, exists, func, literal, select, table, update
+from sqlalchemy import (
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -192,21 +207,15 @@ class Control:
             .values(state=TicketState.QUEUED, queued_at=db_now())
             .returning(tickets.c.id)
         )
-        start_clock = (
-            update(studies).where(studies.c.id == study_id, studies.c.started_at.is_(None)).values(started_at=db_now())
-        )
-        self._db.changed(start_clock)
+        not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
+        self._db.changed(update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()))
         return sorted(row.id for row in self._db.rows(statement))
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
         """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""
-        statement = (
-            update(tickets)
-            .where(tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
-            .values(queued_at=db_now())
-            .returning(tickets.c.id)
-        )
-        return sorted(row.id for row in self._db.rows(statement))
+        queued = _unlocked(tickets, tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
+        statement = update(tickets).where(tickets.c.id.in_(queued)).values(queued_at=db_now())
+        return sorted(row.id for row in self._db.rows(statement.returning(tickets.c.id)))
 
     def stop(self, study_id: int, reason: str, *, spec_version: int) -> bool:
         """A limit is met: cancels what has not begun; what runs may end by itself.
@@ -214,23 +223,23 @@ class Control:
         False, with nothing done, when the study was changed since `spec_version` (trials were added, say) or another
         reason ends it already.
         """
-        unchanged = (
-            update(studies)
-            .where(
-                studies.c.id == study_id,
-                studies.c.state.in_(LIVE_STUDIES),
-                studies.c.spec_version == spec_version,
-                func.coalesce(studies.c.stop_reason, reason) == reason,
-            )
-            .values(stop_reason=reason)
+        unchanged = _unlocked(
+            studies,
+            studies.c.id == study_id,
+            studies.c.state.in_(LIVE_STUDIES),
+            studies.c.spec_version == spec_version,
+            func.coalesce(studies.c.stop_reason, reason) == reason,
         )
-        not_begun = tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED])
+        not_begun = (
+            tickets.c.study_id == study_id,
+            tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
+        )
         with self._db.transaction() as connection:
-            if connection.execute(unchanged).rowcount != 1:
+            stop = update(studies).where(studies.c.id.in_(unchanged)).values(stop_reason=reason)
+            if connection.execute(stop).rowcount != 1:
                 return False
-            connection.execute(
-                update(tickets).where(tickets.c.study_id == study_id, not_begun).values(state=TicketState.CANCELLED)
-            )
+            dropped = update(tickets).where(*not_begun, tickets.c.id.in_(_unlocked(tickets, *not_begun)))
+            connection.execute(dropped.values(state=TicketState.CANCELLED))
         return True
 
     def finish(self, study_id: int, *, before: StudyState, state: StudyState, reason: str) -> bool:
@@ -248,18 +257,26 @@ class Control:
         with self._db.transaction() as connection:
             # The lock first: a statement that waits for the row still sees the tickets of before, and would close a
             # study over tickets that were added meanwhile.
-            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
-            return connection.execute(statement).rowcount == 1
+            is_ours = connection.scalar(_unlocked(studies, studies.c.id == study_id)) is not None
+            return is_ours and connection.execute(statement).rowcount == 1
 
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""
-        statement = update(studies).where(studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
-        self._db.changed(statement.values(fault=fault))
+        other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
+        self._db.changed(update(studies).where(studies.c.id.in_(other)).values(fault=fault))
 
     def faults(self) -> dict[str, str]:
         """By name: what is wrong with live studies."""
         faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
         return {row.name: row.fault for row in self._db.rows(select(studies.c.name, studies.c.fault).where(*faulty))}
+
+
+def _unlocked(of: Table, *conditions: ColumnElement[bool]) -> Select[tuple[int]]:
+    """Locks the rows that meet the conditions, except those that another client has locked: a later tick does these.
+
+    Without that, a client that hangs in the middle of its transaction would stop the work for all studies.
+    """
+    return select(of.c.id).where(*conditions).with_for_update(skip_locked=True)
 
 
 def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:

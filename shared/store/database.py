@@ -16,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
-    Row,
     TextClause,
     UpdateBase,
     create_engine,
@@ -75,7 +74,7 @@ class Database:
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement, values).mappings().first()
 
-    def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    def rows(self, statement: Executable) -> Sequence[Any]:
         """All rows of one statement, which is a transaction of its own: one round trip."""
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement).all()

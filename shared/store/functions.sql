@@ -281,10 +281,16 @@ declare
     v_retry boolean;
     v_result json := p_result;
 begin
-    select * into v_ticket from hn_tickets
-        where id = p_ticket and attempt = p_attempt and state = 'running'
-            and not (p_only_expired and lease_expires_at >= hn_now_1())
-        for update;
+    if p_only_expired then
+        -- The reaper does not wait for a locked row: a later tick takes it.
+        select * into v_ticket from hn_tickets
+            where id = p_ticket and attempt = p_attempt and state = 'running' and lease_expires_at < hn_now_1()
+            for update skip locked;
+    else
+        select * into v_ticket from hn_tickets
+            where id = p_ticket and attempt = p_attempt and state = 'running'
+            for update;
+    end if;
     if not found then
         return null;
     end if;

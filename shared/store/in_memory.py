@@ -30,7 +30,7 @@ class MemoryTrials:
         self._study_id = study_id
 
     def waiting(self) -> Waiting | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         trial = next(iter(self._all(TrialState.WAITING)), None)
         if trial is None:
             return None
@@ -38,7 +38,7 @@ class MemoryTrials:
         return Waiting(trial_id=trial._trial_id, number=trial.number, fixed=fixed)
 
     def start(self, new: NewTrial) -> StartedTrial | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         trial_id = new.waiting_trial_id
         if trial_id is None:
             trial_id = self._create(new)
@@ -50,7 +50,7 @@ class MemoryTrials:
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
-        """As the protocol says."""
+        """As Trials describes it."""
         trial = self._storage.get_trial(trial_id)
         if trial.state is not TrialState.RUNNING:
             return
@@ -59,7 +59,7 @@ class MemoryTrials:
             self._storage.set_trial_intermediate_value(trial_id, step, first[step])
 
     def finish(self, trial_id: int, result: TrialResult) -> EarlierEnding | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         try:
             trial = self._storage.get_trial(trial_id)
         except KeyError:
@@ -74,7 +74,7 @@ class MemoryTrials:
         return None
 
     def own_domains(self) -> Distributions:
-        """As the protocol says."""
+        """As Trials describes it."""
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         own = (trial for trial in reversed(trials) if {TICKET, ENDING} & trial.user_attrs.keys())
         return next((dict(trial.distributions) for trial in own), {})

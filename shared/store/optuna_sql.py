@@ -139,7 +139,7 @@ class SqlTrials:
         self._upsert_system_attrs = upsert_attrs(engine, system_attrs)
 
     def waiting(self) -> Waiting | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         with autocommit(self._engine) as connection:
             row = connection.execute(FIRST_WAITING, self._study).first()
             if row is None:
@@ -149,7 +149,7 @@ class SqlTrials:
         return Waiting(trial_id=row.trial_id, number=row.number, fixed=fixed_params(enqueued, stored))
 
     def start(self, new: NewTrial) -> StartedTrial | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         with self._transaction() as connection:
             if new.waiting_trial_id is None:
                 trial_id, number = self._insert_trial(connection)
@@ -164,13 +164,13 @@ class SqlTrials:
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
-        """As the protocol says."""
+        """As Trials describes it."""
         with self._transaction() as connection:
             if reports and connection.scalar(IS_RUNNING, {"trial": trial_id}) is not None:
                 connection.execute(self._insert_new_reports, [_report_row(trial_id, report) for report in reports])
 
     def finish(self, trial_id: int, result: TrialResult) -> EarlierEnding | None:
-        """As the protocol says."""
+        """As Trials describes it."""
         end = {"trial": trial_id, "ended_as": TrialState[result.state], "now": _utc_now()}
         with self._transaction() as connection:
             if connection.execute(END_TRIAL, end).rowcount == 0:
@@ -184,7 +184,7 @@ class SqlTrials:
         return None
 
     def own_domains(self) -> Distributions:
-        """As the protocol says."""
+        """As Trials describes it."""
         with autocommit(self._engine) as connection:
             rows = connection.execute(OWN_DOMAINS, self._study)
             return {name: json_to_distribution(domain) for name, domain in rows}

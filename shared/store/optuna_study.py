@@ -42,7 +42,7 @@ R = TypeVar("R")
 def _acting(method: Callable[Concatenate[OptunaStudy, P], R]) -> Callable[Concatenate[OptunaStudy, P], R]:
     @wraps(method)
     def act(self: OptunaStudy, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._border():
+        with self._error_boundary():
             return method(self, *args, **kwargs)
 
     return act
@@ -52,12 +52,16 @@ class OptunaStudy:
     """What OptunaStore.open gives. Belongs to the thread and the process that opened it."""
 
     def __init__(
-        self, spec: StudySpec, study: optuna.Study, trials: Trials, border: Callable[[], AbstractContextManager[None]]
+        self,
+        spec: StudySpec,
+        study: optuna.Study,
+        trials: Trials,
+        error_boundary: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._spec = spec
         self._study = study
         self._trials = trials
-        self._border = border
+        self._error_boundary = error_boundary
         self._space = distributions(spec.search_space)
         self._usable: set[int] = set()
         self._grid = Grid(spec.search_space, **spec.sampler.options) if spec.sampler.name == "grid" else None

@@ -22,7 +22,7 @@ from highnoon.shared.search.samplers import Distributions
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, TrialResult
 
 _OF_ONE_RUN = ("completed_rung_", "constraints")
-"""System attributes that say how a trial went, not what was asked: a retry starts without them."""
+"""System attributes about how one trial went: a retry starts without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What people do to studies (submit, pause, resume, cancel, retry) and what they may read of them.
 
-A study's specification is stored as the JSON of its StudySpec; this file does not look into it beyond what the
+A study's specification is stored as the JSON of its StudySpec; this file does not interpret it beyond what the
 caller passes in.
 """
 
@@ -76,9 +76,8 @@ class Studies:
 
     def find(self, name: str) -> StudyRecord | None:
         """The study of that name, or None."""
-        with self._db.transaction() as connection:
-            row = connection.execute(select(studies).where(studies.c.name == name)).mappings().first()
-        return None if row is None else record_of(row)
+        found = self._db.rows(select(studies).where(studies.c.name == name))
+        return record_of(found[0]._mapping) if found else None
 
     def get(self, name: str) -> StudyRecord:
         """The study of that name. Raises UnknownStudy."""
@@ -89,9 +88,7 @@ class Studies:
 
     def all(self) -> list[StudyRecord]:
         """All studies, oldest first."""
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(studies).order_by(studies.c.id)).mappings().all()
-        return [record_of(row) for row in rows]
+        return [record_of(row._mapping) for row in self._db.rows(select(studies).order_by(studies.c.id))]
 
     def create(
         self, name: str, spec: Mapping[str, Any], *, queue: str, n_trials: int, optuna_study_id: int | None = None
@@ -122,15 +119,15 @@ class Studies:
             _revive_study(connection, study_id, spec)
         return missing
 
-    def add_trials(self, study_id: int, count: int, *, most: int) -> int:
-        """`count` more trials, but not more than `most` in all; returns how many it gained.
+    def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
+        """`count` more trials, but not more than `at_most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
         """
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
             have = _count(connection, study_id)
-            added = 0 if state in _GIVEN_UP else max(0, min(count, most - have))
+            added = 0 if state in _GIVEN_UP else max(0, min(count, at_most - have))
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})
@@ -158,7 +155,7 @@ class Studies:
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
-        The study lives again, but a paused one stays paused, and one that was cancelled stays so.
+        The study is live again, but a paused one stays paused, and one that was cancelled stays so.
         """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:
@@ -179,17 +176,15 @@ class Studies:
 
     def delete(self, study_id: int) -> None:
         """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
-        with self._db.transaction() as connection:
-            connection.execute(delete(studies).where(studies.c.id == study_id))
+        self._db.changed(delete(studies).where(studies.c.id == study_id))
 
     def counts(self, study_id: int) -> StudyCounts:
-        """How far it is, by one look."""
-        with self._db.transaction() as connection:
-            rows = connection.execute(
-                select(tickets.c.state, tickets.c.ending, func.count(), func.sum(tickets.c.attempt))
-                .where(tickets.c.study_id == study_id)
-                .group_by(tickets.c.state, tickets.c.ending)
-            ).all()
+        """Its progress, read by one statement."""
+        rows = self._db.rows(
+            select(tickets.c.state, tickets.c.ending, func.count(), func.sum(tickets.c.attempt))
+            .where(tickets.c.study_id == study_id)
+            .group_by(tickets.c.state, tickets.c.ending)
+        )
         by_state: Counter[TicketState] = Counter()
         by_ending: Counter[Ending] = Counter()
         for state, stored, count, _ in rows:
@@ -202,8 +197,7 @@ class Studies:
         """The best value of a completed ticket; None before the first."""
         best = func.max(tickets.c.value) if maximize else func.min(tickets.c.value)
         completed = and_(tickets.c.study_id == study_id, tickets.c.ending == Ending.COMPLETED)
-        with self._db.transaction() as connection:
-            value = connection.scalar(select(best).where(completed))
+        ((value,),) = self._db.rows(select(best).where(completed))
         return None if value is None else float(value)
 
     def attempts(
@@ -227,19 +221,16 @@ class Studies:
             statement = statement.where(attempts.c.ticket_id == ticket_id)
         if endings is not None:
             statement = statement.where(attempts.c.ending.in_(endings))
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [attempt_record(row) for row in rows]
+        return [attempt_record(row._mapping) for row in self._db.rows(statement)]
 
     def clock(self) -> float:
         """The database's now: what the times of a StudyRecord are to be compared with."""
-        with self._db.transaction() as connection:
-            return float(connection.execute(select(db_now())).scalar_one())
+        ((now,),) = self._db.rows(select(db_now()))
+        return float(now)
 
     def _change(self, study_id: int, before: tuple[StudyState, ...], after: StudyState) -> bool:
         statement = update(studies).where(studies.c.id == study_id, studies.c.state.in_(before)).values(state=after)
-        with self._db.transaction() as connection:
-            return connection.execute(statement).rowcount == 1
+        return self._db.changed(statement) == 1
 
 
 def request_cancel(connection: Connection, study_id: int) -> None:

@@ -86,7 +86,7 @@ def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
 
 
 def _with_code(spec: StudySpec) -> StudySpec:
-    """With the digest of its code as it is here, which workers compare theirs with; without where it cannot be seen."""
+    """With the digest of its code as it is here, which workers compare with theirs; None where it is not here."""
     root = root_of(spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
     return spec.model_copy(update={"code": None if root is None else CodeDigests().of(root)})
 

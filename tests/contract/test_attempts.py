@@ -15,15 +15,16 @@ import psycopg2
 import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from sqlalchemy import select, text, update
+from sqlalchemy import make_url, select, text, update
 
-from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
+from highnoon.shared.domain.errors import LeaseLost, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
+from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, tickets
 from highnoon.shared.store.submission import submit
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, USED, Ledger, point
@@ -403,6 +404,8 @@ def test_a_trial_that_somebody_else_ended_stands_in_optuna_and_ours_in_the_ticke
     lease = ledger.start(ticket)
     ledger.optuna().tell(lease.trial_number, value, state=theirs)
     before = ledger.trial(lease)
+    ledger.attempts.renew(lease, Progress(), [Report(step=1, value=1.0)])
+    ledger.attempts.add_reports(lease, [Report(step=2, value=1.0)])
 
     answers = [ledger.finish(lease, DONE, token="t", reports=[Report(step=1, value=1.0)]) for _ in range(2)]
 
@@ -539,7 +542,7 @@ def test_an_exhausted_space_stops_its_study(ledger: Ledger) -> None:
     study = ledger.study(3)
     first, second, third = ledger.tickets(study)
     lease, candidate = ledger.start(first), ledger.look(second)
-    ledger.studies.add_trials(study.id, 1, most=10)
+    ledger.studies.add_trials(study.id, 1, at_most=10)
     ledger.attempts.exhaust(candidate)
     assert ledger.state(second) == TicketState.WAITING, "it was changed meanwhile"
     ledger.attempts.exhaust(ledger.look(second))
@@ -625,3 +628,44 @@ def test_a_renewal_is_one_round_trip(busy: Any, ledger: Ledger) -> None:
     wire.clear()
     mine.renew(lease, Progress(step=1), [Report(step=step, value=0.5) for step in range(20)])
     assert len(wire.statements) == 1, json.dumps(wire.statements)
+
+
+# --- Rights
+
+
+def test_the_workers_role_runs_whole_attempts_and_may_neither_delete_nor_alter(ledger: Ledger) -> None:
+    """With the rights of deploy/postgres/roles.sql and none beside."""
+    study = ledger.study(2)
+    first, second = ledger.tickets(study)
+    with ledger.database.transaction() as connection:
+        for statement in (
+            "CREATE ROLE hand LOGIN PASSWORD 'secret'",
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+            "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC",
+            "GRANT USAGE ON SCHEMA public TO hand",
+            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO hand",
+            "GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO hand",
+            "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO hand",
+        ):
+            connection.execute(text(statement))
+    address = make_url(ledger.database.url).set(username="hand", password="secret")
+    database = Database(address.render_as_string(hide_password=False))
+    try:
+        hand = Attempts(database)
+        for ticket in (first, second):
+            candidate = hand.look(ticket)
+            assert candidate is not None
+            lease = hand.start(candidate, point(), ANNA, ttl_s=30.0, log_path="log")
+            assert isinstance(lease, Lease)
+            hand.renew(lease, Progress(), [Report(step=1, value=0.5)])
+            if ticket == first:
+                hand.finish(lease, DONE, disposition=Disposition.CLOSE, token="t")
+            else:
+                hand.reap(ticket, 1, message="died", only_expired=False)
+        for forbidden in ("DELETE FROM hn_tickets", "DROP FUNCTION hn_now_1()", "ALTER TABLE trials ADD COLUMN x int"):
+            with pytest.raises(ServiceRefused), database.transaction() as connection:
+                connection.execute(text(forbidden))
+    finally:
+        database.close()
+        with ledger.database.transaction() as connection:
+            connection.execute(text("DROP OWNED BY hand; DROP ROLE hand"))

@@ -103,7 +103,7 @@ def test_best_values_and_recent_endings_of_several_studies(access: Access, contr
 
 def test_stop_does_not_apply_when_trials_were_added_since_it_was_planned(access: Access, control: Control) -> None:
     record = study(access)
-    access.studies.add_trials(record.id, 2, most=1000)
+    access.studies.add_trials(record.id, 2, at_most=1000)
     assert control.stop(record.id, "timeout", spec_version=record.spec_version) is False
     assert states(access, record) == {TicketState.WAITING: 5}
     newer = access.studies.get(record.name)
@@ -126,7 +126,7 @@ def test_close_does_not_apply_when_trials_were_added_or_a_person_cancelled(acces
     added, cancelled = study(access, "added"), study(access, "cancelled")
     for record in (added, cancelled):
         close_all(access, record)
-    access.studies.add_trials(added.id, 1, most=1000)
+    access.studies.add_trials(added.id, 1, at_most=1000)
     access.studies.cancel(cancelled.id)
     for record in (added, cancelled):
         assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials") is False
@@ -137,7 +137,7 @@ def test_additions_at_once_all_count(access: Access) -> None:
     record = study(access)
     close_all(access, record)
     with ThreadPoolExecutor(5) as pool:
-        added = list(pool.map(lambda _: access.studies.add_trials(record.id, 5, most=1000), range(10)))
+        added = list(pool.map(lambda _: access.studies.add_trials(record.id, 5, at_most=1000), range(10)))
     assert added == [5] * 10
     assert access.studies.counts(record.id).total == 53
     assert access.studies.get(record.name).spec["n_trials"] == 53
@@ -145,14 +145,14 @@ def test_additions_at_once_all_count(access: Access) -> None:
 
 def test_additions_keep_to_the_limit(access: Access) -> None:
     record = study(access)
-    assert [access.studies.add_trials(record.id, 4, most=9) for _ in range(3)] == [4, 2, 0]
+    assert [access.studies.add_trials(record.id, 4, at_most=9) for _ in range(3)] == [4, 2, 0]
     assert access.studies.get(record.name).spec["n_trials"] == 9
 
 
 def test_nothing_is_added_to_a_cancelled_study(access: Access) -> None:
     record = study(access)
     assert access.studies.cancel(record.id)
-    assert access.studies.add_trials(record.id, 1, most=1000) == 0
+    assert access.studies.add_trials(record.id, 1, at_most=1000) == 0
     with pytest.raises(StudyConflict, match="cancelled"):
         access.studies.extend(record.id, SPEC, n_trials=9)
     assert access.studies.retry(record.id, endings=(Ending.FAILED,)) == 0

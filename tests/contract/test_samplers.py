@@ -64,13 +64,13 @@ def plain_study(sampler: BaseSampler, trials: int) -> optuna.Study:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("space", [MIXED, NUMERIC], ids=["mixed", "numeric"])
-def test_every_sampler_works_ahead_on_every_storage(
+def test_every_sampler_presamples_on_every_storage(
     optuna_store: OptunaStore, sampler: SamplerSpec, space: SearchSpace
 ) -> None:
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of(sampler, space, seed=3))
 
-    # When 24 trials are asked for and told, two of them running at any time
+    # When 24 trials are started and finished, two of them running at any time
     running = study.start_trial(ordinal=0)
     for ordinal in range(1, 24):
         asked = study.start_trial(ordinal=ordinal)
@@ -212,7 +212,7 @@ def test_a_continuous_grid_needs_points() -> None:
 
 
 def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaStore) -> None:
-    # Given a grid of six, four points of which were asked for and told
+    # Given a grid of six, four points of which were started and finished
     space: SearchSpace = {"width": Int(low=1, high=3), "optimizer": Categorical(choices=("adam", "sgd"))}
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of(SamplerSpec(name="grid"), space))
@@ -223,7 +223,7 @@ def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaS
     theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
     left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
 
-    # Then exactly the two others are left to it, and none once they were asked here
+    # Then exactly the two others are left to it, and none once they were started here
     assert left == {("adam", 2), ("sgd", 2)}
     for ordinal in (1, 4):
         study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(0.5))
@@ -321,8 +321,8 @@ def test_a_random_study_stays_random_whatever_does_not_fit() -> None:
         for ordinal in range(20):
             asked = study.start_trial(ordinal=ordinal)
             found.append(asked.params)
-            told = completed(1.0) if ordinal % 2 else Outcome(ending=ending, value=1.0, constraint=1.0)
-            study.finish_trial(asked.trial_id, told)
+            outcome = completed(1.0) if ordinal % 2 else Outcome(ending=ending, value=1.0, constraint=1.0)
+            study.finish_trial(asked.trial_id, outcome)
         return found
 
     assert points(Ending.STOPPED) == points(Ending.COMPLETED)

@@ -1,4 +1,4 @@
-"""The contract of studies, in memory, on SQLite and on PostgreSQL: made, asked, reported to, told and read."""
+"""The contract of studies, in memory, on SQLite and on PostgreSQL: created, sampled, reported to, finished and read."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_trials_of_another_program_with_other_domains_stop_nothing(store: Optuna
         assert started.params.keys() == SPACE.keys()
         study.finish_trial(started.trial_id, completed(float(number)))
 
-    # Then nobody who opens or submits the study again is refused either
+    # Then opening or submitting the study again is not refused either
     store.create_study("digits", "minimize", space=SPACE)
     join(16)
     store.create_study("digits", "minimize", space=SPACE)
@@ -120,7 +120,7 @@ def test_a_study_deleted_in_the_middle_is_unknown(study: OptunaStudy, store: Opt
         study.start_trial(ordinal=0, before=before(POINT))
 
 
-# --- Ask
+# --- Start
 
 
 def test_started_trials_are_running_with_their_parameters(study: OptunaStudy) -> None:
@@ -204,7 +204,7 @@ def test_a_retry_has_the_same_point_and_its_whole_history(study: OptunaStudy) ->
     frozen = study.optuna_study.get_trials()[third.number]
     assert RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen) == first.number
     assert RetryHeartbeatStaleTrialCallback.retry_history(frozen) == [first.number, second.number]
-    assert frozen.intermediate_values == {}, "a new attempt reports anew"
+    assert frozen.intermediate_values == {}, "a new attempt starts without reports"
     assert study.trial(second.number).attrs == {ENDING: "failed", CAUSE: "lost"}
 
 
@@ -271,11 +271,11 @@ def test_hyperband_notes_its_rungs_with_the_trial(store: OptunaStore) -> None:
     assert "completed_rung_0" not in study.optuna_study.get_trials()[again.number].system_attrs
 
 
-# --- Tell
+# --- Finish
 
 
 @pytest.mark.parametrize("ending", list(Ending))
-def test_tells_each_ending_as_its_state(study: OptunaStudy, ending: Ending) -> None:
+def test_each_ending_is_stored_as_its_state(study: OptunaStudy, ending: Ending) -> None:
     asked = study.start_trial(ordinal=0)
     value = 0.25 if ending is Ending.COMPLETED else None
     outcome = Outcome(ending=ending, value=value, cause="because", message="in words", traceback="x" * 20_000)
@@ -290,11 +290,11 @@ def test_tells_each_ending_as_its_state(study: OptunaStudy, ending: Ending) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "last", "value"),
+    ("given", "last", "value"),
     [(0.1, 0.5, 0.1), (None, 0.5, 0.5), (None, math.inf, math.inf), (None, math.nan, None), (None, None, None)],
 )
-def test_a_pruned_trial_has_the_value_told_or_its_last_report(
-    study: OptunaStudy, told: float | None, last: float | None, value: float | None
+def test_a_pruned_trial_has_the_given_value_or_its_last_report(
+    study: OptunaStudy, given: float | None, last: float | None, value: float | None
 ) -> None:
     asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=0, value=7.0))
@@ -302,13 +302,13 @@ def test_a_pruned_trial_has_the_value_told_or_its_last_report(
         study.report(asked.trial_id, Report(step=1, value=last))
     else:
         value = 7.0
-    outcome = Outcome(ending=Ending.PRUNED, value=told)
+    outcome = Outcome(ending=Ending.PRUNED, value=given)
     assert study.finish_trial(asked.trial_id, outcome) is True
     assert study.finish_trial(asked.trial_id, outcome) is True
     assert study.trial(0).value == value
 
 
-def test_telling_the_same_twice_changes_nothing(study: OptunaStudy) -> None:
+def test_finishing_with_the_same_outcome_twice_changes_nothing(study: OptunaStudy) -> None:
     asked = study.start_trial(ordinal=0)
     study.finish_trial(asked.trial_id, completed(0.1))
     before = study.trial(0)
@@ -319,7 +319,7 @@ def test_telling_the_same_twice_changes_nothing(study: OptunaStudy) -> None:
 @pytest.mark.parametrize(
     "other", [completed(0.2), Outcome(ending=Ending.FAILED), Outcome(ending=Ending.PRUNED, value=0.1)]
 )
-def test_telling_something_else_is_a_broken_invariant(study: OptunaStudy, other: Outcome) -> None:
+def test_finishing_with_another_outcome_is_a_broken_invariant(study: OptunaStudy, other: Outcome) -> None:
     asked = study.start_trial(ordinal=0)
     study.finish_trial(asked.trial_id, completed(0.1))
     before = study.trial(0)
@@ -356,7 +356,7 @@ def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
     assert study.best_trial() is None
 
 
-def test_a_stop_tells_by_how_much_it_missed(study: OptunaStudy) -> None:
+def test_a_stop_stores_by_how_much_it_missed(study: OptunaStudy) -> None:
     for constraint, cause in ((0.5, "param_budget"), (2.0, "limit"), (-0.1, "limit")):
         asked = study.start_trial(ordinal=0)
         study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause=cause, constraint=constraint))
@@ -369,8 +369,8 @@ def test_loss_size_and_score_are_kept_beside_the_value(study: OptunaStudy) -> No
     outcome = Outcome(ending=Ending.COMPLETED, value=0.105, loss=0.1, params_count=500, active_params=200)
     study.finish_trial(asked.trial_id, outcome)
     (frozen,) = study.optuna_study.get_trials()
-    said = {key: value for key, value in frozen.user_attrs.items() if key != ENDING}
-    assert said == {LOSS: 0.1, PARAMS: 500, ACTIVE_PARAMS: 200, SCORE: 0.105}
+    attrs = {key: value for key, value in frozen.user_attrs.items() if key != ENDING}
+    assert attrs == {LOSS: 0.1, PARAMS: 500, ACTIVE_PARAMS: 200, SCORE: 0.105}
     trial = study.trial(0)
     assert (trial.value, trial.loss, trial.params_count, trial.active_params) == (0.105, 0.1, 500, 200)
 

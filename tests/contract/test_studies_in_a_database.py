@@ -1,4 +1,4 @@
-"""Studies in a database: what Optuna sees of them, what they cost, many at once, and bad weather."""
+"""Studies in a database: what Optuna reads of them, what they cost, concurrency and outages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch
 
 
 @pytest.mark.filterwarnings("error")
-def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
+def test_statements_compile_for_mysql() -> None:
     engine = create_engine("mysql+pymysql://host/db")
     ours = [
         *(value for name, value in vars(statements).items() if name.isupper() and isinstance(value, ClauseElement)),
@@ -123,10 +123,10 @@ def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
         history._TRIALS,
         history._DETAILS,
     ]
-    spelled = "\n".join(str(statement.compile(engine)) for statement in ours)
+    statements_text = "\n".join(str(statement.compile(engine)) for statement in ours)
     assert len(ours) > 20
     for words in ("FOR UPDATE", "INSERT IGNORE", "ON DUPLICATE KEY UPDATE", "UNION ALL"):
-        assert words in spelled
+        assert words in statements_text
 
 
 @contextmanager
@@ -250,19 +250,19 @@ def test_a_forked_copy_is_refused(url: str) -> None:
     store.create_study("digits", "minimize")
     study = store.open(spec_of())
     context = multiprocessing.get_context("fork")
-    said = context.SimpleQueue()
+    messages = context.SimpleQueue()
 
     def ask() -> None:
         try:
             study.start_trial(ordinal=0)
         except InvariantBroken as error:
-            said.put(str(error))
+            messages.put(str(error))
         os._exit(0)
 
     child = context.Process(target=ask)
     child.start()
     child.join()
-    assert "fork" in said.get()
+    assert "fork" in messages.get()
     assert study.start_trial(ordinal=0).number == 0, "and the parent's connection lives"
     store.close()
 
@@ -279,7 +279,7 @@ def driverless(url: str) -> str:
     return normalise(url).replace("+psycopg2", "", 1)
 
 
-def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
+def test_an_enqueued_trial_is_started_once(url: str) -> None:
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
         plain = store.open(spec_of()).optuna_study
@@ -297,7 +297,7 @@ def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
     assert sorted(trial.params["width"] for trial in asked if trial.number < 6) == [32, 64, 96, 128, 160, 192]
 
 
-def test_of_many_who_tell_one_is_heard(url: str) -> None:
+def test_of_many_that_finish_a_trial_one_succeeds(url: str) -> None:
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
         asked = store.open(spec_of()).start_trial(ordinal=0)

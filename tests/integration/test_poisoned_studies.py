@@ -7,6 +7,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import optuna
@@ -43,6 +44,7 @@ class Bench:
     def __init__(self, access: Access, service: Service, settings: Settings, broker: Broker) -> None:
         self.access, self.service, self.settings, self.broker = access, service, settings, broker
         self.registry = CollectorRegistry()
+        self.cleanup = ExitStack()
         self.attempts = Attempts(access.database)
         Nodes(access.database).enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
 
@@ -124,7 +126,8 @@ def bench(postgres_url: str, redis_url: str) -> Iterator[Bench]:
         service = Service(settings, database=access.database, broker=broker, counters=Counters(registry))
         bench = Bench(access, service, settings, broker)
         bench.registry = registry
-        yield bench
+        with bench.cleanup:
+            yield bench
         service.close()
 
 
@@ -179,12 +182,21 @@ def _foreign_trials(bench: Bench, record: StudyRecord) -> None:
         trial.suggest_categorical("another", ["a", "b"])
 
 
+def _locked_rows(bench: Bench, record: StudyRecord) -> None:
+    """A client that hangs in the middle of a transaction."""
+    hanging = bench.access.database.engine.connect()
+    bench.cleanup.callback(hanging.close)
+    hanging.execute(text("SELECT 1 FROM hn_studies WHERE id = :study FOR UPDATE"), {"study": record.id})
+    hanging.execute(text("SELECT 1 FROM hn_tickets WHERE state = 'running' FOR UPDATE"))
+
+
 POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
     "specification with a wrong type": (_wrong_type, "specification: "),
     "specification that is no object": (_no_object, "specification: "),
     "unknown ending in a stored outcome": (_unknown_ending, "endings: 'vanished' is not a valid Ending"),
     "study deleted in Optuna": (_deleted, None),
     "direction changed in Optuna": (_other_direction, "specification: direction is minimize, and maximize in Optuna"),
+    "rows locked by a client that hangs": (_locked_rows, None),
     "enqueued trial with nonsense": (_nonsense_enqueued, None),
     "foreign running trials with other distributions": (_foreign_trials, None),
 }
@@ -202,8 +214,8 @@ def test_other_study_finishes_and_dead_lease_is_reaped_beside_poisoned_study(
 
     # When the first one's data is broken
     break_data, fault = POISONS[poison]
-    break_data(bench, poisoned)
     bench.expire(dead)
+    break_data(bench, poisoned)
     with caplog.at_level(logging.ERROR, "highnoon"):
         bench.run_to_its_end(sound, beside=poisoned)
 

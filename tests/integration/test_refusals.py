@@ -101,8 +101,8 @@ class Bomb:
 
 
 def rejected(cluster: Cluster) -> int:
-    (folder,) = (cluster.folder / "home" / "nodes").iterdir()
-    return rejected_messages(folder)
+    (health,) = eventually(lambda: [*cluster.folder.glob("home/nodes/*/health")], 30, what="the node has started")
+    return rejected_messages(health.parent)
 
 
 def test_pickled_message_is_not_unpickled(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from highnoon.shared.memory.turn import StopTurn
 from highnoon.shared.memory.verdict import Easing, Kind, Verdict
 from highnoon.shared.memory.words import lines_of, start_line, stop_message
 from highnoon.shared.objective.attempt import run_attempt
-from highnoon.shared.store.trial_results import verdict_of
+from highnoon.shared.store.trial_results import trial_result
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -272,13 +272,13 @@ class TestTwelveWeaknesses:
             return 1.0
 
         outcome = run_attempt(objective, {}, Silent())
-        told = verdict_of(outcome)
+        result = trial_result(outcome)
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"
         assert OPTUNA_STATE[outcome.ending] is TrialState.PRUNED
-        assert told.value is None
-        assert told.system_attrs["constraints:memory"] > 0
+        assert result.value is None
+        assert result.system_attrs["constraints:memory"] > 0
 
     def test_11_the_constraint_says_by_how_much_it_did_not_fit(self, tmp_path: Path) -> None:
         samples = [at(0, 0.5), at(1, 1.0, peak_bytes=48 * GIB)]

@@ -84,7 +84,7 @@ class TrialMonitor:
         self._began_at = self._progress_at = now_s()
         self._count: ParamCount | None = None
         self._result: Outcome | None = None
-        # True when our signal was raised in the objective: whatever it made of it, also a number, comes of that.
+        # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
@@ -102,7 +102,7 @@ class TrialMonitor:
             ended = self._trial.poll() is not None
             self._take_events(self._wait(0.0 if ended else self._pause_s()))
             if ended:
-                self._take_the_rest()
+                self._take_rest()
             if ended or self._result is not None or self._is_beyond_reach():
                 return self._conclude()
             self._judge_memory()
@@ -138,8 +138,8 @@ class TrialMonitor:
                     message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                     self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
 
-    def _take_the_rest(self) -> None:
-        """What a dead trial had still written; a torn last line is dropped by the pipe."""
+    def _take_rest(self) -> None:
+        """Takes what a dead trial had still written; the pipe drops a torn last line."""
         while events := self._trial.pipe.receive(0.0):
             self._take_events(events)
         self._output.drain()
@@ -215,7 +215,7 @@ class TrialMonitor:
     def _conclude(self) -> Outcome:
         exit_ = self._await_exit()
         return replace(
-            self._sized(self._remembered(self._ending(exit_), exit_)),
+            self._with_size(self._with_memory(self._ending(exit_), exit_)),
             exit_status=exit_.status,
             signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
             peak_rss_bytes=exit_.peak_rss_bytes,
@@ -234,8 +234,8 @@ class TrialMonitor:
             self._trial.kill(signal.SIGKILL)
         return exit_ or ExitStatus()
 
-    def _sized(self, outcome: Outcome) -> Outcome:
-        """With the size that a trial said before it was killed."""
+    def _with_size(self, outcome: Outcome) -> Outcome:
+        """With the size that the trial sent before it was killed."""
         if self._count is None or outcome.params_count is not None:
             return outcome
         return replace(outcome, params_count=self._count.total, active_params=self._count.active)
@@ -245,13 +245,13 @@ class TrialMonitor:
         if verdict is not None and (result is None or self._interrupted or result.ending in _FOLLOWS_OUR_REQUEST):
             return verdict
         if result is not None and self._interrupted and self._asked is not None and self._memory is not None:
-            # The trial has the last report, also where it took our signal for a fault of its own.
+            # The trial has the last report, also where it took our request for an error of its own.
             asked = self._stopped(self._asked, self._memory)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
         return result or ending_of(exit_)
 
-    def _remembered(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
-        """With what memory was seen to be; and what it ended without a word of ours."""
+    def _with_memory(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
+        """With the memory that was seen; decides the ending when memory ended the trial without our asking."""
         memory = self._memory
         if memory is None:
             return outcome
@@ -263,7 +263,7 @@ class TrialMonitor:
 
 
 def ending_of(exit_: ExitStatus) -> Outcome:
-    """The Outcome of a trial process that ended without a result and without our asking."""
+    """The Outcome of a trial process that ended without a result and without a request of ours."""
     if exit_.signum is None:
         message = f"the trial process exited with status {exit_.status} before the objective returned"
         return Outcome(ending=Ending.FAILED, cause="exited", message=message)

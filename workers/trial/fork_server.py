@@ -1,10 +1,10 @@
-"""The fork server of a slot: a still copy of its supervisor, which forks the trials.
+"""The fork server of a slot: an idle copy of its supervisor, which forks the trials.
 
-A process that forks pays for it afterwards: all its memory is write-protected, and its own work then copies page after
-page. A supervisor works a lot between two trials, so it forks once, before it has any connection, and from then on
-that copy forks for it. It inherits the warm imports, touches next to nothing, and holds no connection.
+A fork write-protects all memory of the process that forks, and its own work then copies page after page. A supervisor
+works a lot between two trials, so it forks once, while it has neither a connection nor a second thread; from then on
+that copy forks for it. It inherits the warm imports and changes next to nothing.
 
-Trials are the server's children, so it is asked how they ended. It dies with its supervisor, and its trials with it.
+Trials are the server's children, so only it can read how they ended. It dies with its supervisor, and its trials too.
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
     try:
         die_with_parent(signal.SIGKILL)
         if os.getppid() == supervisor:
-            # Whoever signals every process of the node means the agent; this one ends with its supervisor.
+            # A signal to every process of the node is for the agent; this one ends with its supervisor.
             for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             kernel.release_inherited(keep=(orders.fileno(),))
-            # Frozen objects are left alone by the collectors of all trials, so their pages stay shared.
+            # The collectors of the trials do not visit frozen objects, so their pages stay shared.
             gc.freeze()
             while _obey(orders):
                 continue

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -180,7 +180,7 @@ def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
         cwd=assignment.work_dir,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
+    # wait4 waits for the pid, since it also returns the peak memory; Popen must not wait for it as well.
     child.returncode = 0
     return child.pid
 
@@ -195,15 +195,13 @@ def _exit_status(end: tuple[int, int] | None) -> ExitStatus:
 
 
 def _tidy(work_dir: Path) -> None:
-    """Scratch goes; what the objective wrote into its working directory stays, an empty one goes too."""
+    """Removes scratch files, and the working directory if the objective wrote nothing into it."""
     scratch = work_dir / "tmp"
     if (short := scratch / SHORT_PATH).is_symlink():
         shutil.rmtree(short.readlink(), ignore_errors=True)
     shutil.rmtree(scratch, ignore_errors=True)
-    try:
+    with suppress(OSError):
         work_dir.rmdir()
-    except OSError:
-        return
 
 
 def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
@@ -215,5 +213,5 @@ def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
 
 
 def now_s() -> float:
-    """This process's monotonic clock: for periods and deadlines, never for a lease's expiry."""
+    """This process's monotonic clock: for periods and deadlines, never for the expiry of a lease."""
     return time.monotonic()

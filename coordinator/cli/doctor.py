@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,20 +72,14 @@ def _checked(name: str, check: Callable[[], str]) -> Check:
 
 
 def _database_answers(url: str) -> str:
-    database = Database(url)
-    try:
+    with closing(Database(url)) as database:
         database.check_schema()
-    finally:
-        database.close()
     return "answers, ledger of this version"
 
 
 def _workers_alive(url: str) -> str:
-    database = Database(url)
-    try:
+    with closing(Database(url)) as database:
         workers = Nodes(database).workers(silent_for_s=_SILENT_S)
-    finally:
-        database.close()
     if not workers:
         return "none seen within a minute"
     return ", ".join(f"{worker.host} ({worker.slots} slots, {worker.state})" for worker in workers)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,8 +114,11 @@ def logs(
         if followed and is_elsewhere(attempt):
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
-            with _leaving_cleanly():
+            try:
                 follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines)
+            except KeyboardInterrupt:
+                typer.echo("left; the trial goes on", err=True)
+                raise typer.Exit(Exit.INTERRUPTED) from None
             attempt = _attempt(access, record, trial)
         # Optuna has it, and takes a second to be imported.
         has_traceback = attempt.ending in (Ending.FAILED, Ending.STOPPED)
@@ -129,15 +130,6 @@ def logs(
         typer.echo("\n".join(verdict(attempt, traceback)), err=True)
     else:
         typer.echo("\n".join(account(attempt, traceback, printed)))
-
-
-@contextmanager
-def _leaving_cleanly() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("left; the trial goes on", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:

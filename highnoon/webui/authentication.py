@@ -47,7 +47,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """This request goes no further; `response` says why."""
+    """The request is rejected; `response` is the answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)

@@ -33,7 +33,7 @@ SPACE_KINDS = tuple(KINDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyForm:
-    """The fields as a person sees them; `errors` by the field's name, `general` for what belongs to none."""
+    """The fields of the page; `errors` by the field's name, `general` for what belongs to none."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, str]] = DEFAULT_ROWS

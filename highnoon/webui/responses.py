@@ -61,14 +61,9 @@ def problem_response(
     status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error for programs."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "errors": [asdict(problem) for problem in problems],
-    }
-    return Response(dumps(body), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+    errors = [RequestProblem(**asdict(problem)) for problem in problems]
+    body = ProblemDetail(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return Response(dumps(body.model_dump()), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
 
 
 def compressed_response(

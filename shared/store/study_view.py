@@ -1,4 +1,4 @@
-"""A study as its readers see it, whoever made it: no spec is needed, no sampler built, nothing is written.
+"""A study for readers, made by us or by another program: no spec is needed, no sampler built, nothing is written.
 
 For dashboards. A trial that has ended never changes, so that each is translated once, however often it is looked at.
 """

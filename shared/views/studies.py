@@ -68,27 +68,18 @@ class StudySummary:
     @classmethod
     def of_optuna(cls, entry: StudyEntry, best: float | None) -> Self:
         """A study that no coordinator knows."""
-        complete, pruned, failed, running, waiting = (
-            entry.by_state.get(state, 0)
-            for state in (
-                TrialState.COMPLETE,
-                TrialState.PRUNED,
-                TrialState.FAIL,
-                TrialState.RUNNING,
-                TrialState.WAITING,
-            )
-        )
+        count = {state: entry.by_state.get(state, 0) for state in TrialState}
         return cls(
             name=entry.name,
             direction=entry.direction,
             total=entry.total,
-            complete=complete,
-            pruned=pruned,
-            failed=failed,
-            running=running,
-            waiting=waiting,
+            complete=count[TrialState.COMPLETE],
+            pruned=count[TrialState.PRUNED],
+            failed=count[TrialState.FAIL],
+            running=count[TrialState.RUNNING],
+            waiting=count[TrialState.WAITING],
+            closed=count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL],
             best=best,
-            closed=complete + pruned + failed,
         )
 
     @property

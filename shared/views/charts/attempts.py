@@ -119,7 +119,7 @@ def _words(name: str) -> str:
 
 
 def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
-    """Slots of a host are told apart by their number, as supervisors' pids mean nothing to people."""
+    """Slots of a host are numbered: a supervisor's pid means nothing to people."""
     of_host = [lane for lane in lanes if lane[0] == host]
     return f"{host} · {of_host.index((host, pid))}"
 

@@ -60,7 +60,7 @@ def test_the_time_to_go_leaves_out_what_was_cancelled() -> None:
     assert watched(counts(closed=20), per_minute=10.0).eta_s is None
 
 
-def test_the_line_says_everything() -> None:
+def test_the_line_has_every_number() -> None:
     seen = counts(closed=15, running=2, waiting=3, failed=4)
     line = progress_line(watched(seen, per_minute=10.0, best=0.018123456))
     assert line == "best 0.0181235  2 running  0 pruned  4 failed  10.0 trials/min  ETA 30.0 s"
@@ -113,15 +113,13 @@ def studies() -> Studies:
     return FourWaiting()
 
 
-def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
+def test_a_watch_ends_when_go_on_returns_false(studies: Studies) -> None:
     console = plain_console()
     assert watch("digits", studies, console, go_on=lambda _: False) is None
     assert written(console) == "digits  0/4  nothing runs yet: waiting for a free worker\n"
 
 
-def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
-    studies: Studies, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watch_reports_an_outage_once_and_goes_on(studies: Studies, monkeypatch: pytest.MonkeyPatch) -> None:
     console, looks = plain_console(), iter([True, True, True, False])
     really, outages = studies.best_value, iter([True, True, False, False])
 

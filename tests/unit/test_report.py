@@ -104,9 +104,12 @@ def test_seven_parameters_stay_readable_in_eighty_columns() -> None:
         Trial(number=number, state=TrialState.FAIL if number else TrialState.COMPLETE, params=DIGITS, value=None)
         for number in (0, 9, 100)
     ]
-    told = {9: "signal: the trial process was killed by SIGKILL; tried again as trial 100", 100: "trial 9 again"}
+    notes_by_trial = {
+        9: "signal: the trial process was killed by SIGKILL; tried again as trial 100",
+        100: "trial 9 again",
+    }
 
-    lines = trials_table(trials, told, terminal())
+    lines = trials_table(trials, notes_by_trial, terminal())
 
     assert max(map(len, lines)) <= 80
     assert all(line == line.rstrip() for line in lines)
@@ -192,7 +195,7 @@ def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
     }
 
 
-def test_the_account_of_an_attempt_says_who_where_why_and_what_it_printed() -> None:
+def test_the_account_of_an_attempt_has_host_cause_and_log() -> None:
     failure = attempt(
         3, Ending.FAILED, attempt=2, cause="exception", message="KeyError: 'x'", log_tail="epoch 1\nepoch 2\n"
     )

@@ -90,12 +90,12 @@ def test_the_live_view_stays_on_the_screen_and_counts_hidden_slots() -> None:
 
 
 def test_the_live_view_explains_why_nothing_runs_and_ends_with_the_study() -> None:
-    nobody = Slots(running=[], total=0, busy=0)
+    no_slots = Slots(running=[], total=0, busy=0)
     last = watched(counts=replace(COUNTS, by_state={TicketState.WAITING: 1}))
-    assert screen(last, nobody)[-1] == "no worker is there; 1 trial waits; Ctrl-C leaves"
-    assert "no worker is there" in screen(watched(), nobody)[-1]
-    assert "paused" in screen(watched(StudyState.PAUSED), nobody)[-1]
-    assert len(screen(watched(StudyState.FINISHED), nobody)) == 2
+    assert screen(last, no_slots)[-1] == "no worker is there; 1 trial waits; Ctrl-C leaves"
+    assert "no worker is there" in screen(watched(), no_slots)[-1]
+    assert "paused" in screen(watched(StudyState.PAUSED), no_slots)[-1]
+    assert len(screen(watched(StudyState.FINISHED), no_slots)) == 2
 
 
 def test_objects_are_written_when_something_has_changed() -> None:

@@ -55,7 +55,7 @@ def test_a_session_survives_a_restart_but_not_another_token() -> None:
 
 
 @pytest.mark.parametrize("change", ["viewer>operator", "cut", "empty", "signature"])
-def test_a_forged_session_is_nobody(change: str) -> None:
+def test_a_forged_session_has_no_principal(change: str) -> None:
     authenticator = Authenticator(TOKENS)
     session = authenticator.new_session(Role.VIEWER)
     forged = {
@@ -74,7 +74,7 @@ def test_two_sessions_have_two_form_tokens() -> None:
     assert first is not None and second is not None and first.csrf != second.csrf
 
 
-def test_a_few_wrong_guesses_close_the_door_for_a_minute_and_for_that_client_only() -> None:
+def test_a_few_wrong_tokens_block_that_client_for_a_minute() -> None:
     clock = Clock()
     limiter = LoginLimiter(clock)
     for _ in range(5):
@@ -86,7 +86,7 @@ def test_a_few_wrong_guesses_close_the_door_for_a_minute_and_for_that_client_onl
     assert limiter.wait_s("mallory") == 0
 
 
-def test_many_clients_that_guess_close_the_door_for_all_and_cost_no_memory() -> None:
+def test_wrong_tokens_of_many_clients_block_all_and_cost_no_memory() -> None:
     clock = Clock()
     limiter = LoginLimiter(clock)
     for client in range(50):

@@ -66,8 +66,8 @@ def test_python_runs_and_gives_the_parameters() -> None:
 
 def test_a_shell_reads_the_variables_and_runs_nothing() -> None:
     script = text("env") + 'printf "%s|%s|%s" "$LEARNING_RATE" "$OPTIMIZER" "$USE_BIAS"'
-    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == '1e-05|ad\'am "x" $HOME `id` #|true'
+    printed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed == '1e-05|ad\'am "x" $HOME `id` #|true'
 
 
 @pytest.mark.parametrize("kind", BEST)

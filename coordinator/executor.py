@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from typing import TypeVar
 
@@ -62,9 +63,7 @@ class ActionExecutor:
             for action in actions:
                 name = _NAMES[type(action)]
                 study_id, study = (None, None) if isinstance(action, Quarantine) else (action.study_id, action.name)
-                with self._faults.isolated(name, study_id, study):
-                    self._execute(action, unsent)
-                    self._counters.did(name)
+                self._faults.isolate(name, study_id, study, partial(self._execute, action, unsent))
         finally:
             for resource, by_study in unsent.items():
                 self._queues.publish(in_turns(by_study), resource=resource)
@@ -80,6 +79,7 @@ class ActionExecutor:
                 state, reason = action.state, action.reason
                 if self._control.finish(action.study_id, before=action.before, state=state, reason=reason):
                     event(_log, "close_study", study=action.name, state=state, reason=reason)
+                    self.last_dispatch.pop(action.study_id, None)
             case Quarantine():
                 self._quarantine(action)
             case Resend():
@@ -92,6 +92,7 @@ class ActionExecutor:
                 self.last_dispatch[action.study_id] = self._turn
             case _:
                 assert_never(action)
+        self._counters.did(_NAMES[type(action)])
 
     def _reap(self, action: Reap) -> None:
         ticket, attempt = action.ticket_id, action.attempt

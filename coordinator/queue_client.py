@@ -56,7 +56,7 @@ class QueueClient:
 
     def publish(self, messages: Sequence[RunTrial], *, resource: str) -> None:
         """Sends messages soon. What is lost in an outage is found by a later tick: queued tickets without a message."""
-        self._submit(partial(self._publish, messages, resource))
+        self._submit(partial(self._broker.publish, messages, resource=resource))
 
     def wait(self, timeout_s: float) -> None:
         """Returns at a notification, at `wake`, or after the timeout."""
@@ -72,6 +72,8 @@ class QueueClient:
     def close(self) -> None:
         """Ends the threads; one that hangs in a frozen Redis is left behind, and ends with the process."""
         self._closing.set()
+        if self._listener is not None:
+            self._submit(self._broker.notify)
         self._steps.put(None)
         for thread in (self._sender, self._listener):
             if thread is not None:
@@ -102,9 +104,6 @@ class QueueClient:
             with self._answered:
                 self._depths, self._asked_at = depths, None
                 self._answered.notify_all()
-
-    def _publish(self, messages: Sequence[RunTrial], resource: str) -> None:
-        self._broker.publish(messages, resource=resource)
 
     def _listen(self) -> None:
         while not self._closing.is_set():

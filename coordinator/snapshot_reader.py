@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,7 +25,6 @@ from highnoon.shared.store.control import Control, StudyLoad
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes, Worker
-from highnoon.shared.store.studies import StudyRecord
 
 _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
@@ -42,15 +42,14 @@ class SnapshotReader:
         self._faults = faults
         self._streaks_at = 0.0
         self._lost = {resource: LostMessages(_LOST_AFTER_S) for resource in RESOURCES}
-        self._checked: dict[int, tuple[int, StudyConflict | None]] = {}
+        self._checked: dict[int, tuple[Mapping[str, Any], StudyConflict | None]] = {}
 
     def read(self, *, steady_s: float, last_dispatch: Mapping[int, int] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
         found = self._control.loads()
-        self._checked = {
-            load.study.id: self._checked[load.study.id] for load in found if load.study.id in self._checked
-        }
+        live = {load.study.id for load in found}
+        self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
         loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), active)
         return Snapshot(
             steady_s=steady_s,
@@ -67,22 +66,23 @@ class SnapshotReader:
 
     def _sound(self, load: StudyLoad) -> StudyLoad:
         """The load as it is, or marked as faulty."""
-        with self._faults.isolated("specification", load.study.id, load.study.name):
-            self._check(load.study)
-            wanted = str(load.study.spec.get("direction", "minimize"))
-            if load.direction not in (None, wanted.upper()):
-                raise StudyConflict(f"direction is {wanted}, and {str(load.direction).lower()} in Optuna")
-            return load
-        return replace(load, fault="specification")
+        study = load.study
+        sound = self._faults.isolate("specification", study.id, study.name, lambda: self._with_checked_spec(load))
+        return sound or replace(load, fault="specification")
 
-    def _check(self, study: StudyRecord) -> None:
+    def _with_checked_spec(self, load: StudyLoad) -> StudyLoad:
         """Raises StudyConflict for a specification that cannot work. Ignores keys of a newer version."""
-        version, error = self._checked.get(study.id, (None, None))
-        if version != study.spec_version:
-            error = _mistakes_of(study.spec)
-            self._checked[study.id] = study.spec_version, error
-        if error is not None:
-            raise error
+        study = load.study
+        spec, mistake = self._checked.get(study.id, ({}, None))
+        if spec != study.spec:
+            mistake = _mistake_in(study.spec)
+            self._checked[study.id] = study.spec, mistake
+        if mistake is not None:
+            raise mistake
+        wanted = str(study.spec.get("direction", "minimize"))
+        if load.direction not in (None, wanted.upper()):
+            raise StudyConflict(f"direction is {wanted}, and {str(load.direction).lower()} in Optuna")
+        return load
 
     def _with_limits(self, loads: Sequence[StudyLoad]) -> list[StudyLoad]:
         """Adds what the limits of the specifications depend on, for the studies that have any."""
@@ -101,9 +101,11 @@ class SnapshotReader:
         return [self._with_limit(load, best.get(load.study.id), recent.get(load.study.id, [])) for load in loads]
 
     def _with_limit(self, load: StudyLoad, best: float | None, recent: Sequence[str]) -> StudyLoad:
-        with self._faults.isolated("endings", load.study.id, load.study.name):
-            return replace(load, best_value=best, recent_endings=tuple(Ending(ending) for ending in recent))
-        return replace(load, fault="endings")
+        study = load.study
+        endings = self._faults.isolate("endings", study.id, study.name, lambda: tuple(map(Ending, recent)))
+        if endings is None:
+            return replace(load, fault="endings")
+        return replace(load, best_value=best, recent_endings=endings)
 
     def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
         """Counts ready tickets, only as far as there may be room for their messages: thousands may wait."""
@@ -139,7 +141,7 @@ class SnapshotReader:
         )
 
 
-def _mistakes_of(spec: object) -> StudyConflict | None:
+def _mistake_in(spec: object) -> StudyConflict | None:
     try:
         StudySpec.model_validate(spec)
     except ValidationError as error:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.shared.domain.errors import HighNoonError, ServiceError
-from highnoon.shared.runtime.logs import spelled
+from highnoon.shared.runtime.logs import logfmt
 from highnoon.shared.store.control import Control, StudyLoad
 
 _log = logging.getLogger("highnoon.coordinator.study_faults")
@@ -22,6 +21,8 @@ _SHOWN_S = 60.0
 """After its last occurrence: an action may be due only now and then."""
 
 _MOST_CHARACTERS = 500
+
+T = TypeVar("T")
 
 
 class StudyFaults:
@@ -32,9 +33,15 @@ class StudyFaults:
         self._counters = counters
         self._found: dict[int, dict[str, tuple[str, float]]] = {}
 
-    def isolated(self, during: str, study_id: int | None, name: str | None) -> _Isolated:
-        """Ends what fails inside and reports it; only a service that is away ends the tick."""
-        return _Isolated(self, during, study_id, name)
+    def isolate(self, during: str, study_id: int | None, name: str | None, step: Callable[[], T]) -> T | None:
+        """What `step` returns, or None when it failed, which is reported. Only a service that is away ends the tick."""
+        try:
+            return step()
+        except ServiceError:
+            raise
+        except Exception as error:
+            self._report(during, study_id, name, error)
+            return None
 
     def keep(self, loads: Iterable[StudyLoad]) -> None:
         """Writes to the ledger what has changed of the live studies' faults."""
@@ -46,7 +53,7 @@ class StudyFaults:
             if fault != load.study.fault:
                 self._control.record_fault(load.study.id, fault)
 
-    def report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
+    def _report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
         """Counts a fault, and logs it unless the one before was the same."""
         self._counters.study_fault(during)
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -55,28 +62,9 @@ class StudyFaults:
             fields = {"study": name, "during": during, "error": str(error)}
             # Our own errors say all; any other may be a bug.
             trace = None if isinstance(error, HighNoonError) else error
-            _log.error("%s", spelled("study_fault", fields), exc_info=trace)
+            _log.error("%s", logfmt("study_fault", fields), exc_info=trace)
         known[during] = (text, time.monotonic())
 
     def _fresh(self, study_id: int) -> dict[str, tuple[str, float]]:
         since = time.monotonic() - _SHOWN_S
         return {during: found for during, found in self._found.get(study_id, {}).items() if found[1] > since}
-
-
-@dataclass(frozen=True, slots=True)
-class _Isolated:
-    faults: StudyFaults
-    during: str
-    study_id: int | None
-    name: str | None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception) or isinstance(error, ServiceError):
-            return False
-        self.faults.report(self.during, self.study_id, self.name, error)
-        return True

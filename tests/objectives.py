@@ -58,16 +58,16 @@ def patient_by_study(params: dict[str, Any]) -> float:
 
 
 def leaks_when_told(params: dict[str, Any]) -> float:
-    """Waits for the file `leak`, then takes memory without end; writes down when it has 256 MB."""
+    """Waits for the file `leak`, then takes memory without end; writes down when it has 200 MB."""
     folder = Path(os.environ["TEST_GO_FOLDER"])
     while not (folder / "leak").exists():
         time.sleep(0.02)
     held = []
     while True:
         held.append(b"x" * (10 << 20))
-        if len(held) == 26:
-            (folder / "over.new").write_text(str(time.monotonic()))
-            (folder / "over.new").rename(folder / "over")
+        if len(held) == 20:
+            (folder / "full.new").write_text(str(time.monotonic()))
+            (folder / "full.new").rename(folder / "full")
         time.sleep(0.02)
 
 

@@ -124,12 +124,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:
-    """A file that says until when running trials may go on. Its clock is this machine's monotonic one."""
+    """A file with the time until which running trials may go on, by this machine's monotonic clock."""
 
     path: Path
 
     def give(self, *, allowed_s: float) -> None:
-        """Orders to be done within `allowed_s` seconds; a second order replaces the first."""
+        """Orders the node to be drained within `allowed_s` seconds; a second order replaces the first."""
         draft = self.path.with_suffix(".new")
         draft.write_text(str(time.monotonic() + allowed_s))
         draft.replace(self.path)

@@ -1,7 +1,7 @@
-"""A node's metrics: what its supervisors told, and its memory, slots and GPUs at the moment of a scrape.
+"""A node's metrics: what its supervisors reported, and its memory, slots and GPUs at the moment of a scrape.
 
-Lives in the agent. Its supervisors speak through `telemetry`; trial processes have no part in it. What the ledger
-knows of all nodes together is the coordinator's to show.
+Served by the agent. Supervisors report through `telemetry`; trial processes have no part in it. The coordinator
+serves what the database knows of all nodes together.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class NodeMetrics:
         registry.register(_NodeNow(node))
 
     def count(self, note: AttemptMetrics) -> None:
-        """One attempt that a supervisor told of."""
+        """One attempt that a supervisor reported."""
         if note.idle_s is not None:
             self._idle_s.inc(max(0.0, note.idle_s))
         for step, seconds in note.steps_s.items():
@@ -114,7 +114,7 @@ class _NodeNow(Collector):
         elif vitals.host is not None:
             used = vitals.host.used_bytes
         if used is not None and limit is not None:
-            what = "Memory in use against the tightest limit, whoever uses it."
+            what = "Memory in use against the tightest limit, by any process."
             yield _gauge("highnoon_worker_memory_used_bytes", what, used)
             yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit)
         gpu_used = GaugeMetricFamily("highnoon_worker_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
@@ -127,21 +127,21 @@ class _NodeNow(Collector):
 
 @contextmanager
 def node_metrics(node: Node) -> Iterator[int | None]:
-    """Serves the metrics of a node while it lives, where its settings ask for that. Raises InvalidInput."""
+    """Serves the metrics of a node, if its settings ask for that. Raises InvalidInput."""
     settings = node.settings
     if not settings.worker_metrics_port:
         yield None
         return
     registry = CollectorRegistry()
     metrics = NodeMetrics(node, registry)
-    door = exposed(
+    endpoint = exposed(
         registry,
         host=settings.metrics_host,
         port=settings.worker_metrics_port,
         key="HIGHNOON_WORKER_METRICS_PORT",
         token=settings.metrics_token,
     )
-    with door as port:
+    with endpoint as port:
         node.folder.mkdir(parents=True, exist_ok=True)
         with inbox(node.folder) as receiver:
             threading.Thread(target=_listen, args=(receiver, metrics), name="telemetry", daemon=True).start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
+from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
 from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
@@ -167,7 +169,12 @@ def _arguments(node: Node) -> list[str]:
 
 
 def main() -> int:
-    """Reads the Node from standard input and serves it."""
+    """Reads the Node from standard input and serves it, as long as its agent runs."""
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        return 0
+    # The agent has blocked them for itself.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         return run_pool(Node.from_json(sys.stdin.read()))
     except PreloadError as error:

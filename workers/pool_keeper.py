@@ -11,7 +11,7 @@ import subprocess
 import time
 from contextlib import suppress
 
-from highnoon.shared.runtime.processes import die_with_parent, module_command
+from highnoon.shared.runtime.processes import module_command
 from highnoon.workers import kernel
 from highnoon.workers.node import Node, threads_per_slot, without_secrets
 
@@ -92,21 +92,15 @@ class PoolKeeper:
         # billiard would turn our warm shutdown into a cold one, which ends a supervisor with its lease.
         environ.pop("REMAP_SIGTERM", None)
         self._process = subprocess.Popen(
-            module_command("highnoon.workers.pool"),
+            # With our pid: a pool that finds another parent has lost its agent.
+            module_command("highnoon.workers.pool", str(os.getpid())),
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
             env=environ,
-            preexec_fn=_tied_to_agent,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(self._node.to_json())
         self._process.stdin.close()
         self._starts.append(time.monotonic())
         self._is_finishing = False
-
-
-def _tied_to_agent() -> None:
-    """Runs in the pool before exec: ends with its agent, and receives the signals that the agent has blocked."""
-    die_with_parent(signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,6 +1,6 @@
-"""Processes as the kernel knows them: their identity for good, and the signal that ends them with their parent.
+"""Processes of Linux: an identity that is never reused, and the signal that ends a process with its parent.
 
-Linux only (prctl, /proc). Decides nothing about who is ended when.
+Needs prctl and /proc. Does not decide which process is ended when.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def runs_only_our_code() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A process for good: pids are reused, a pid with its name and start time is not."""
+    """A pid with its name and start time: pids are reused, this is not."""
 
     pid: int
     name: str

@@ -51,10 +51,11 @@ class Access:
         return record
 
     def optuna(self, record: StudyRecord) -> OptunaStudy:
-        """Optuna's side of a study of the ledger."""
+        """Optuna's side of a study of the ledger, to read it. Keys of a newer version's specification are ignored."""
         from highnoon.shared.domain.study import StudySpec
 
-        return self.store.open(StudySpec.from_json(record.spec))
+        known = {key: value for key, value in record.spec.items() if key in StudySpec.model_fields}
+        return self.store.open(StudySpec.from_json(known))
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""

@@ -23,7 +23,7 @@ MOST = 20
 FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
 """Endings that the node may be the reason of; a stop for memory has its own remedies."""
 
-_NOT_COUNTED = frozenset({Ending.RELEASED, Ending.CANCELLED})
+_UNINFORMATIVE = frozenset({Ending.RELEASED, Ending.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class NodeQueries:
                 attempts.c.ended_at > db_now() - LOOK_BACK_S,
                 attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
                 # Of a newer version's endings nothing is known.
-                attempts.c.ending.in_(set(Ending) - _NOT_COUNTED),
+                attempts.c.ending.in_(set(Ending) - _UNINFORMATIVE),
                 tickets.c.study_id.in_(study_ids),
             )
             .order_by(attempts.c.ended_at.desc())

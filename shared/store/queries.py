@@ -79,7 +79,8 @@ class EndedAttempts:
     """How many attempts of a study ended alike."""
 
     study: str
-    ending: Ending
+    ending: str
+    """As it is stored: a newer version may have others."""
     cause: str | None
     count: int
 
@@ -249,16 +250,16 @@ class LedgerQueries:
         statement = _of_study(select(*columns), study_id).where(attempts.c.trial_number >= since)
         return {number: AttemptPlace(host, peak) for number, host, peak in self._rows(statement)}
 
-    def causes(self, study_id: int) -> list[tuple[Ending, str | None, int]]:
-        """How attempts ended and why, lost and repeated ones included; the most frequent first."""
+    def causes(self, study_id: int) -> list[tuple[str, str | None, int]]:
+        """How attempts ended (as it is stored) and why, repeated ones included; the most frequent first."""
         count = func.count().label("count")
         statement = (
             _of_study(select(attempts.c.ending, attempts.c.cause, count), study_id)
-            .where(attempts.c.ending.in_(Ending))
+            .where(attempts.c.ending.is_not(None))
             .group_by(attempts.c.ending, attempts.c.cause)
             .order_by(count.desc())
         )
-        return [(Ending(ending), cause, number) for ending, cause, number in self._rows(statement)]
+        return [(ending, cause, number) for ending, cause, number in self._rows(statement)]
 
     def ended_attempts(self, *, ended_within_s: float) -> list[EndedAttempts]:
         """As `causes`, of every study that is live or ended within so many seconds."""
@@ -266,11 +267,11 @@ class LedgerQueries:
             select(studies.c.name, attempts.c.ending, attempts.c.cause, func.count())
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
             .join(studies, and_(studies.c.id == tickets.c.study_id, _ended_within(ended_within_s)))
-            .where(attempts.c.ending.in_(Ending))
+            .where(attempts.c.ending.is_not(None))
             .group_by(studies.c.id, attempts.c.ending, attempts.c.cause)
         )
         return [
-            EndedAttempts(study=name, ending=Ending(ending), cause=cause, count=count)
+            EndedAttempts(study=name, ending=ending, cause=cause, count=count)
             for name, ending, cause, count in self._rows(statement)
         ]
 

@@ -575,6 +575,16 @@ def test_rows_of_a_newer_version_are_ignored_and_concern_no_other_study(ledger: 
     ledger.run(*ledger.tickets(other))
 
 
+def test_a_study_of_a_newer_version_can_be_read(ledger: Ledger) -> None:
+    spec = {"name": "digits", "objective": "o:n", "n_trials": 1, "search_space": {"x": ["uniform", 0.0, 1.0]}}
+    submission = submit(StudySpec.from_json(spec), ledger.access)
+    ledger.run(*ledger.tickets(submission.record))
+    newer = {**submission.record.spec, "a key of tomorrow": [1]}
+    ledger.studies.extend(submission.record.id, newer, n_trials=1)
+    (trial,) = ledger.access.optuna(ledger.studies.get("digits")).trials()
+    assert trial.value == DONE.value
+
+
 def test_a_specification_that_cannot_be_read_fails_its_own_reaping_alone(ledger: Ledger) -> None:
     odd, other = ledger.study(max_attempts="many"), ledger.study(name="other")
     leases = [ledger.start(*ledger.tickets(study)) for study in (odd, other)]

@@ -83,7 +83,7 @@ def test_a_port_in_use_is_an_error_that_names_the_setting(registry: CollectorReg
             pass
 
 
-def test_forked_supervisors_tell_one_agent_whatever_the_length_of_its_path(tmp_path: Path) -> None:
+def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 40) / "node"
     folder.mkdir(parents=True)
     with inbox(folder) as receiver:
@@ -99,14 +99,14 @@ def test_forked_supervisors_tell_one_agent_whatever_the_length_of_its_path(tmp_p
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        told = received(receiver)
-        heard = [next(told) for _ in children]
+        reports = received(receiver)
+        heard = [next(reports) for _ in children]
     assert {note.duration_s for note in heard} == {0.0, 1.0, 2.0}
     assert all(note.ending == "completed" and set(note.steps_s) == {"ask"} for note in heard)
-    assert list(told) == [], "the end of the inbox ends its reader"
+    assert list(reports) == [], "the end of the inbox ends its reader"
 
 
-def test_a_supervisor_whose_agent_is_gone_waits_for_nobody(tmp_path: Path) -> None:
+def test_supervisor_without_an_agent_does_not_wait(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "gone", None):
         with Telemetry(folder).attempt():
             pass

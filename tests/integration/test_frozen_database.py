@@ -20,7 +20,7 @@ from tests.conftest import new_stack
 from tests.frozen import frozen
 from tests.support import eventually
 
-DRAIN_S, KILL_GRACE_S, TRIAL_TIMEOUT_S = 1.0, 0.5, 6.0
+DRAIN_S, KILL_GRACE_S, TRIAL_TIMEOUT_S, WATCHED_EVERY_S = 1.0, 0.5, 6.0, 0.5
 LATE_S = 2.0
 """By so much more than its normal time each may take."""
 
@@ -69,10 +69,9 @@ def test_limits_and_drain_act_in_time_while_postgres_is_frozen(
 
                 # Then each is ended in its time
                 _wait_until(lambda: identify(drained_trial) is None, frozen_since + DRAIN_S + KILL_GRACE_S + LATE_S)
-                over_at = float(
-                    eventually(lambda: (tmp_path / "over").exists() and (tmp_path / "over").read_text(), 10)
-                )
-                _wait_until(lambda: identify(leaking) is None, over_at + LATE_S)
+                full = tmp_path / "full"
+                full_at = float(eventually(lambda: full.exists() and full.read_text(), 10))
+                _wait_until(lambda: identify(leaking) is None, full_at + WATCHED_EVERY_S + LATE_S)
                 _wait_until(lambda: identify(hanging) is None, hangs_since + TRIAL_TIMEOUT_S + KILL_GRACE_S + LATE_S)
                 left_by = frozen_since + DRAIN_S + 4 * KILL_GRACE_S + 1.0 + LATE_S
                 _wait_until(lambda: drained.poll() is not None, left_by)

@@ -142,7 +142,7 @@ def _no_object(bench: Bench, record: StudyRecord) -> None:
 
 def _respecify(bench: Bench, record: StudyRecord, spec: Any) -> None:
     bench.execute(
-        "UPDATE hn_studies SET spec = :spec, spec_version = spec_version + 1 WHERE id = :study",
+        "UPDATE hn_studies SET spec = :spec WHERE id = :study",
         spec=json.dumps(spec),
         study=record.id,
     )
@@ -154,7 +154,10 @@ def _unknown_ending(bench: Bench, record: StudyRecord) -> None:
         'outcome = \'{"ending": "vanished"}\' WHERE study_id = :study AND ordinal = 9',
         study=record.id,
     )
-    bench.execute("UPDATE hn_attempts SET ending = 'vanished', ended_at = started_at")
+    bench.execute(
+        "INSERT INTO hn_attempts (ticket_id, attempt, worker_id, host, pid, started_at, ended_at, ending) "
+        "SELECT id, 1, 'anna', 'node-a', 1, 0, 1e12, 'vanished' FROM hn_tickets WHERE ending = 'vanished'"
+    )
 
 
 def _deleted(bench: Bench, record: StudyRecord) -> None:

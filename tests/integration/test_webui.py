@@ -186,7 +186,9 @@ def test_a_study_is_paused_resumed_extended_and_cancelled(visitor: Visitor, book
 def test_a_study_that_is_over_is_deleted_whole(visitor: Visitor, url: str, books: Access) -> None:
     make_study(url, "old", n_trials=20)
     assert visitor.post("/hpo/studies/old/delete").status_code == 409
-    assert Control(books.database).finish(record(books, "old").id, state=StudyState.FINISHED, reason="n_trials")
+    assert Control(books.database).finish(
+        record(books, "old").id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials"
+    )
 
     assert visitor.post("/hpo/studies/old/delete").status_code == 303
 

@@ -1,4 +1,4 @@
-"""The notes by which an agent knows what its supervisors hold: from before a claim until the ticket is let go of."""
+"""The files in which an agent finds what its supervisors hold: from before a start until the lease is released."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def notes(tmp_path: Path) -> SlotStates:
     return notes
 
 
-def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: SlotStates) -> None:
+def test_slot_is_at_work_from_before_its_start_until_it_has_released(notes: SlotStates) -> None:
     assert notes.none_at_work()
     with notes.at_work("digits", 17):
         assert not notes.none_at_work()
@@ -27,7 +27,7 @@ def test_a_slot_is_at_work_from_before_its_claim_until_it_has_let_go(notes: Slot
     assert notes.none_at_work()
 
 
-def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotStates, tmp_path: Path) -> None:
+def test_state_of_a_dead_supervisor_is_found_and_dropped(notes: SlotStates, tmp_path: Path) -> None:
     # Given a supervisor that dies in the middle of an attempt
     dies = (
         "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotStates\n"
@@ -37,7 +37,7 @@ def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotStates, t
     )
     subprocess.run([sys.executable, "-c", dies], check=False)
 
-    # Then its note says what to let go of, and is no work under way
+    # Then its state has what to release, and is no work under way
     (note,) = notes.orphaned()
     assert (note.study, note.ticket, note.attempt, note.trial_group) == ("digits", 17, 2, 4711)
     assert notes.none_at_work()
@@ -45,7 +45,7 @@ def test_what_a_dead_supervisor_held_is_found_and_forgotten(notes: SlotStates, t
     assert notes.orphaned() == []
 
 
-def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotStates, tmp_path: Path) -> None:
+def test_reused_pid_of_a_dead_supervisor_is_not_taken_for_it(notes: SlotStates, tmp_path: Path) -> None:
     with notes.at_work("digits", 17):
         (path,) = (tmp_path / "slots").glob("*.json")
         text = path.read_text()
@@ -54,6 +54,6 @@ def test_the_pid_of_a_dead_supervisor_may_be_somebody_elses_by_now(notes: SlotSt
     assert note.pid == os.getpid() and note.attempt is None
 
 
-def test_a_torn_note_is_no_note(notes: SlotStates, tmp_path: Path) -> None:
+def test_torn_file_is_ignored(notes: SlotStates, tmp_path: Path) -> None:
     (tmp_path / "slots" / "1.json").write_text('{"pid": 1, "start')
     assert notes.orphaned() == [] and notes.none_at_work()

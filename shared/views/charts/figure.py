@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.space import SearchSpace
-from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FigureInput:
     raw: bool = False
     """Show the objective's own loss in the place of the score, where trials have both."""
     spans: Sequence[AttemptSpan] = ()
-    causes: Sequence[tuple[Ending, str | None, int]] = ()
+    causes: Sequence[tuple[str, str | None, int]] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
 
     @property

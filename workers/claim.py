@@ -20,7 +20,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.memory_peaks import Peaks
+from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.outages import retry_until_available
@@ -78,7 +78,7 @@ class Claims:
         self._attempts = Attempts(database)
         self._url = database.url
         self._code = CodeGate(node.settings, Bundles(database))
-        self._admission = Admission(node.folder / "admission", node.slots, slots, Peaks(database).of_study)
+        self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
         self._reported: set[tuple[int, int]] = set()
 

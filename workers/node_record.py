@@ -21,8 +21,8 @@ from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
+from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.pending_work import Work
 from highnoon.shared.store.studies import Studies
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotState, SlotStates
@@ -134,7 +134,7 @@ class IdleShutdown:
     def __init__(
         self, database: Database, resources: Sequence[str], *, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._work = Work(database)
+        self._queries = NodeQueries(database)
         self._resources = resources
         self._now = now
         self._idle_since: float | None = None
@@ -142,7 +142,7 @@ class IdleShutdown:
     def is_due(self) -> bool:
         """True once there was no work for the whole grace. Raises ServiceUnavailable, and then counts from zero."""
         since, self._idle_since = self._idle_since, None
-        if self._work.is_there(self._resources):
+        if self._queries.has_work(self._resources):
             return False
         self._idle_since = self._now() if since is None else since
         return self._now() - self._idle_since >= IDLE_GRACE_S

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
-from highnoon.shared.store.memory_peaks import StudyPeaks
+from highnoon.shared.store.node_queries import StudyPeaks
 from highnoon.workers.monitor.admission import LEAST_PEAKS, Admission, Admitted, has_room, predicted_peak_bytes
 from highnoon.workers.slot_state import SlotState, SlotStates
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.memory.poller import MemoryPoller
-from highnoon.shared.store.memory_peaks import StudyPeaks
+from highnoon.shared.store.node_queries import StudyPeaks
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.workers.monitor.memory_policy import NodeLimits
 from highnoon.workers.slot_state import SlotStates

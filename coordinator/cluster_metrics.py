@@ -22,8 +22,8 @@ from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.metrics_queries import Tallies
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
+from highnoon.shared.store.queries import LedgerQueries
 
 _ENDED_WITHIN_S = 3600.0
 _TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -85,7 +85,7 @@ class LedgerCollector(Collector):
 
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._settings = settings
-        self._tallies = Tallies(database)
+        self._queries = LedgerQueries(database)
         self._control = Control(database)
         self._nodes = Nodes(database)
         self._broker = broker
@@ -107,27 +107,27 @@ class LedgerCollector(Collector):
         yield up
 
     def _ledger(self) -> Iterator[Metric]:
-        tallies = self._tallies.look(ended_within_s=_ENDED_WITHIN_S)
         studies = _family("highnoon_studies", "Studies by state.", "state")
-        for state, number in tallies.studies.items():
+        for state, number in self._queries.studies_by_state().items():
             studies.add_metric([state], number)
         tickets = _family("highnoon_tickets", "Tickets by state; a study has one per trial.", "study", "state")
         best = _family("highnoon_best_value", "The best value so far.", "study")
         retries = _family("highnoon_retries", "Attempts beyond the first of their ticket.", "study")
-        for study in tallies.by_study:
-            for ticket_state, number in study.tickets.items():
-                tickets.add_metric([study.name, ticket_state], number)
-            retries.add_metric([study.name], study.retries)
+        for study in self._queries.progress(ended_within_s=_ENDED_WITHIN_S):
+            name = study.record.name
+            for ticket_state, number in study.counts.by_state.items():
+                tickets.add_metric([name, ticket_state], number)
+            retries.add_metric([name], study.retries)
             if study.best_value is not None:
-                best.add_metric([study.name], study.best_value)
+                best.add_metric([name], study.best_value)
         attempts = _family("highnoon_attempts", "Attempts that ended, by how and why.", "study", "ending", "cause")
-        for ended in tallies.attempts:
+        for ended in self._queries.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
             attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
         faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
         for name in self._control.faults():
             faults.add_metric([name], 1)
         yield from (studies, tickets, best, retries, attempts, faults)
-        leases = tallies.leases
+        leases = self._queries.leases()
         yield _gauge("highnoon_leases", "Attempts under way.", leases.count)
         yield _gauge("highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s)
         silence_s = max(0.0, self._settings.lease_s - leases.least_left_s) if leases.least_left_s is not None else 0.0

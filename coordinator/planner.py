@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from highnoon.coordinator.quarantine import Quarantine, quarantined
 from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
-from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.node_queries import Streak
 
 _MOST_COPIES = 10
 """Of a ticket's message: beyond that no worker takes messages, and more of them would only fill Redis."""

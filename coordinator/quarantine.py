@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.node_queries import Streak
 
 _RARE = 1e-5
 """How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""

@@ -23,7 +23,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import Control, StudyLoad
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.node_failures import Streak, Streaks
+from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes, Worker
 
 _LOST_AFTER_S = 5.0
@@ -37,7 +37,7 @@ class SnapshotReader:
         self._settings = settings
         self._control = Control(database)
         self._nodes = Nodes(database)
-        self._streaks = Streaks(database)
+        self._node_queries = NodeQueries(database)
         self._queue_client = queues
         self._faults = faults
         self._streaks_at = 0.0
@@ -136,7 +136,9 @@ class SnapshotReader:
         if len(active) < 2 or not loads or not self._settings.quarantine_after or time.monotonic() < self._streaks_at:
             return ()
         self._streaks_at = time.monotonic() + self._settings.reap_s
-        return tuple(self._streaks.of([worker.id for worker in active], [load.study.id for load in loads]))
+        return tuple(
+            self._node_queries.failure_streaks([worker.id for worker in active], [load.study.id for load in loads])
+        )
 
 
 def _mistake_in(spec: object) -> StudyConflict | None:

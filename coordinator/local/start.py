@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from highnoon.coordinator.cli.deployment_mode import is_embedded
-from highnoon.coordinator.cli.report import near
+from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.tables import near
 from highnoon.coordinator.local.flower import USER
 from highnoon.coordinator.local.local_allowlist import allow_here
 from highnoon.coordinator.local.local_processes import Fleet

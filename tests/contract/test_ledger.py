@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import Ending, StudyState, TicketState, Worke
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.node_failures import Streak, Streaks
+from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.schema import bundles as bundle_rows
@@ -188,18 +188,18 @@ def test_a_streak_is_what_a_node_failed_since_its_last_success_or_pardon_beside_
     poison = next(waiting)
     for _ in range(3):
         ledger.finish(ledger.start(poison), failed, Disposition.RETRY)
-    streaks, both = Streaks(ledger.database), [study.id, other.id]
-    assert streaks.of(["anna", "bert"], both) == [
+    queries, both = NodeQueries(ledger.database), [study.id, other.id]
+    assert queries.failure_streaks(["anna", "bert"], both) == [
         Streak(worker_id="anna", length=3, causes={"signal": 1, "objective": 2}, others_ended=3, others_failed=1)
     ], "one ticket that fails again and again counts once"
-    assert streaks.of(["anna"], both)[0].others_ended == 0, "only of nodes that are asked for"
-    assert streaks.of(["anna", "bert"], [other.id]) == []
+    assert queries.failure_streaks(["anna"], both)[0].others_ended == 0, "only of nodes that are asked for"
+    assert queries.failure_streaks(["anna", "bert"], [other.id]) == []
     assert not ledger.nodes.reinstate("anna"), "it is not in quarantine"
     assert ledger.nodes.move("anna", [WorkerState.ACTIVE], WorkerState.QUARANTINED, "fails alone")
     assert ledger.nodes.reinstate("anna")
     (anna, _) = ledger.nodes.workers(silent_for_s=60.0)
     assert (anna.state, anna.state_reason) == (WorkerState.ACTIVE, None)
-    assert streaks.of(["anna", "bert"], both) == []
+    assert queries.failure_streaks(["anna", "bert"], both) == []
 
 
 def test_an_agent_that_did_not_hear_that_it_entered_may_say_so_again(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""What dashboards read: the ledger's overview on PostgreSQL, and Optuna's studies without their spec."""
+"""What dashboards read: the ledger's aggregates on PostgreSQL, and Optuna's studies without their spec."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.overview import Overview
+from highnoon.shared.store.queries import LedgerQueries
 from tests.contract.digits import SPACE, completed, spec_of
 from tests.ledger import FAILED, Ledger
 
 
-def test_the_overview_of_three_tickets(ledger: Ledger) -> None:
+def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     # Given a study with a completed, a failed and a running trial
-    overview = Overview(ledger.database)
+    queries = LedgerQueries(ledger.database)
     record = ledger.study(4)
-    before = overview.pulse()
+    before = queries.change_marks()
     outcomes = [Outcome(ending=Ending.COMPLETED, value=0.5), FAILED, None]
     for number, (ticket, outcome) in enumerate(zip(ledger.tickets(record), outcomes, strict=False)):
         lease = ledger.start(ticket)
@@ -28,22 +28,22 @@ def test_the_overview_of_three_tickets(ledger: Ledger) -> None:
             ledger.finish(lease, outcome)
 
     # When somebody looks
-    (standing,) = overview.standings()
-    (running,) = overview.running()
+    (progress,) = queries.progress()
+    (running,) = queries.running()
 
     # Then all is there
-    assert overview.has_ledger() and overview.pulse() != before
-    assert (standing.record.name, standing.best_value, standing.counts.attempts) == ("digits", 0.5, 3)
-    assert standing.counts.by_state == {TicketState.CLOSED: 2, TicketState.RUNNING: 1, TicketState.WAITING: 1}
+    assert queries.has_ledger() and queries.change_marks() != before
+    assert (progress.record.name, progress.best_value, progress.counts.attempts) == ("digits", 0.5, 3)
+    assert progress.counts.by_state == {TicketState.CLOSED: 2, TicketState.RUNNING: 1, TicketState.WAITING: 1}
     assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
     assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
-    assert [span.ending for span in overview.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
-    assert [span.trial_number for span in overview.spans(record.id, limit=1)] == [2]
-    assert [span.trial_number for span in overview.spans(record.id, numbers=[1])] == [1]
-    assert set(overview.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
-    assert overview.values(record.id) == [0.5]
-    assert [(queue.resource, queue.waiting, queue.leased) for queue in overview.queues()] == [("cpu", 1, 1)]
-    assert overview.lead() is None
+    assert [span.ending for span in queries.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
+    assert [span.trial_number for span in queries.spans(record.id, limit=1)] == [2]
+    assert [span.trial_number for span in queries.spans(record.id, numbers=[1])] == [1]
+    assert set(queries.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
+    assert queries.values(record.id) == [0.5]
+    assert [(queue.resource, queue.waiting, queue.running) for queue in queries.queues()] == [("cpu", 1, 1)]
+    assert queries.leader() is None
 
 
 def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None:

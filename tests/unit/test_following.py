@@ -19,7 +19,7 @@ def attempt(path: Path, **fields: Any) -> AttemptRecord:
     return AttemptRecord(**{**blank, **known, **here, **fields})
 
 
-def told(path: Path, *steps: Callable[[], object], **fields: Any) -> list[str]:
+def followed(path: Path, *steps: Callable[[], object], **fields: Any) -> list[str]:
     """What is handed on when each step happens between two looks, the last one before the attempt is seen as over."""
     happening = iter(steps)
     written: list[str] = []
@@ -45,15 +45,15 @@ def add(path: Path, text: str) -> Callable[[], object]:
 
 def test_a_log_is_followed_from_before_it_is_there(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
-    assert told(log, lambda: None, add(log, "one\ntw"), add(log, "o\nthree")) == ["one", "two", "three"]
+    assert followed(log, lambda: None, add(log, "one\ntw"), add(log, "o\nthree")) == ["one", "two", "three"]
 
 
 def test_only_its_last_lines_are_shown_first(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     log.write_text("1\n2\n3\n4\n")
-    assert told(log, add(log, "5\n"), first=2) == ["3", "4", "5"]
-    assert told(log, add(log, "6\n"), first=0) == ["6"]
-    assert told(log, first=99) == ["1", "2", "3", "4", "5", "6"]
+    assert followed(log, add(log, "5\n"), first=2) == ["3", "4", "5"]
+    assert followed(log, add(log, "6\n"), first=0) == ["6"]
+    assert followed(log, first=99) == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
         log.replace(tmp_path / "trial.log.1")
         log.write_text("3\n")
 
-    assert told(log, rotate, add(log, "4\n")) == ["1", "2", "3", "4"]
+    assert followed(log, rotate, add(log, "4\n")) == ["1", "2", "3", "4"]
     assert last_lines(attempt(log), 3) == ["2", "3", "4"]
 
 
@@ -73,7 +73,7 @@ def test_a_file_of_that_name_here_is_not_the_log_of_another_host(tmp_path: Path)
     log = tmp_path / "trial.log"
     log.write_text("of somebody else\n")
     elsewhere = attempt(log, host="node-b", log_tail="epoch 1\nepoch 2\n")
-    assert told(log, lambda: None, host="node-b") == []
+    assert followed(log, lambda: None, host="node-b") == []
     assert last_lines(elsewhere, None) == ["epoch 1", "epoch 2"]
     assert last_lines(elsewhere, 1) == ["epoch 2"]
     assert last_lines(elsewhere, 0) == []

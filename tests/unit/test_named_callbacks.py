@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.cli.callbacks import callbacks_named
 from highnoon.coordinator.cli.run import submit
+from highnoon.coordinator.cli.submission import callbacks_named
 from highnoon.shared.domain.errors import InvalidInput
 
 CALLBACKS = """
@@ -47,6 +47,6 @@ def test_every_mistake_is_said_at_once() -> None:
     assert "number in mine.py is not callable" in text
 
 
-def test_without_a_wait_nobody_would_call() -> None:
-    with pytest.raises(InvalidInput, match=r"--callback: is called while somebody waits .* Add --wait\."):
+def test_a_callback_needs_a_wait() -> None:
+    with pytest.raises(InvalidInput, match=r"--callback: is called only while the command waits .* Add --wait\."):
         submit(Path("study.toml"), callback=["mine.py:log"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.coordinator.quarantine import Quarantine, quarantined
-from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.node_queries import Streak
 
 
 def judged(length: int, *, ended: int, failed: int = 0, at_least: int = 5) -> list[Quarantine]:

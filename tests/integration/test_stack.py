@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 import redis
 
+from highnoon.coordinator.local.account import Account
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.coordinator.local.stack import Stack, serving_database
 from highnoon.shared.domain.errors import EmbeddedServiceError, UnknownStudy
@@ -159,6 +160,17 @@ def test_roots_database_is_in_the_data_folder_where_its_account_may_go_and_else_
     elsewhere = (home / "postgres").readlink()
     assert elsewhere.name == "postgres" and elsewhere.parent.name.startswith("highnoon-")
     assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700 and elsewhere.stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must change to another account")
+def test_roots_database_runs_a_copy_of_its_programs_where_its_account_may_not_use_the_installed_ones(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Account, "may_use", lambda account, folder: False)
+    with Stack(new_home) as stack:
+        program = Path(psutil.Process(stack.postgres.pid).exe())
+        assert program.is_relative_to(stack.home.postgres.resolve().parent / "postgres-programs")
+        assert query(stack.database_url, "SELECT 1") == [(1,)]
 
 
 def test_a_second_start_in_the_same_home_is_refused_by_name(home: Path) -> None:

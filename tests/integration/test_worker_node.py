@@ -286,11 +286,11 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
                 # And when Redis goes away later, that is said once, and the next study waits for it
                 stack.redis.stop()
                 cluster.submit_here("noop", 4, name="later")
-                eventually(lambda: "during=depth" in said.read_text(), 30, what="the coordinator says so")
+                eventually(lambda: "during=messages" in said.read_text(), 30, what="the coordinator says so")
                 stack.redis.start()
                 books.wait_until_over("later")
                 books.assert_balanced("later", 4)
-                assert said.read_text().count("during=depth") == 1
+                assert said.read_text().count("during=messages") == 1
         finally:
             cluster.stop()
             print(cluster.logs())

@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from highnoon.coordinator.local.stack import serving_database
+from highnoon.shared.runtime.urls import normalise
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies
@@ -79,6 +82,33 @@ def run_study(home: Path, name: str, *, objective: str, n_trials: int, slots: in
         attempts = studies.attempts(studies.get(name).id)
         database.close()
     return Run(attempts=attempts, typed_at=typed_at, log_tails=[attempt.log_tail or "" for attempt in attempts])
+
+
+def plain_optuna_per_s(home: Path, sampler: str, n_trials: int) -> float:
+    """The same no-op trials by `Study.optimize` in as many processes as there are slots, on the same PostgreSQL."""
+    name = f"plain-{sampler}"
+    with serving_database(home) as url:
+        optuna.create_study(study_name=name, storage=normalise(url))
+        code = f"from benchmarks.overhead import optimize_plainly; optimize_plainly({name!r}, {sampler!r}, {n_trials})"
+        environ = {**os.environ, "PLAIN_OPTUNA_URL": normalise(url)}
+        processes = [subprocess.Popen([sys.executable, "-c", code], env=environ) for _ in range(SLOTS)]
+        if any(process.wait() for process in processes):
+            raise RuntimeError(f"a process of plain Optuna failed ({sampler})")
+        trials = optuna.load_study(study_name=name, storage=normalise(url)).trials
+    ends = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete is not None)
+    return (len(ends) - WARM_UP) / (ends[-1] - ends[WARM_UP - 1]).total_seconds()
+
+
+def optimize_plainly(name: str, sampler: str, n_trials: int) -> None:
+    """Runs inside each of those processes, until the study has `n_trials`."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    chosen = optuna.samplers.RandomSampler() if sampler == "random" else optuna.samplers.TPESampler()
+    study = optuna.load_study(study_name=name, storage=os.environ["PLAIN_OPTUNA_URL"], sampler=chosen)
+
+    def noop(trial: optuna.Trial) -> float:
+        return sum(trial.suggest_float(f"x{i}", 0.0, 1.0) for i in range(5))
+
+    study.optimize(noop, callbacks=[optuna.study.MaxTrialsCallback(n_trials)])
 
 
 def fork_times_ms(count: int = 60) -> tuple[list[float], list[float]]:
@@ -166,6 +196,10 @@ def main() -> None:
             found = [int(number) for tail in run.log_tails for number in re.findall(r"private_bytes=(\d+)", tail)]
             if found:
                 figures["private memory of a Keras trial, median (MB)"] = round(statistics.median(found) / 1e6, 1)
+        for sampler in ("random", "tpe"):
+            figures[f"plain Optuna, {SLOTS} processes, {sampler}: trials/s"] = round(
+                plain_optuna_per_s(home, sampler, n), 2
+            )
         forked, ready = fork_times_ms()
         figures["fork p50 / p95 (ms)"] = percentiles(forked)
         figures["fork to trial process ready p50 / p95 (ms)"] = percentiles(ready)

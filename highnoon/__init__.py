@@ -100,10 +100,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         found: object = version("highnoon-hpo")
-    elif name in _MODULES:
-        found = importlib.import_module(f"highnoon.{name}")
-    elif name in _HOMES:
-        found = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES or name in _HOMES:
+        from highnoon.shared.runtime.extras import missing_extra_named
+
+        with missing_extra_named(f"highnoon.{name}"):
+            module = importlib.import_module(_HOMES.get(name, f"highnoon.{name}"))
+        found = getattr(module, name) if name in _HOMES else module
     else:
         hint = "" if name.startswith("_") else f". {nearest(name, [*_HOMES, *_MODULES])}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")

@@ -38,11 +38,12 @@ def point(x: float = 0.5, **more: Any) -> NewTrial:
 
 
 class Ledger:
-    """On a database whose tables it makes."""
+    """On a database whose tables it makes, unless they are there."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self.access = Access(url)
-        self.access.create()
+        if create:
+            self.access.create()
         self.database, self.studies = self.access.database, self.access.studies
         self.attempts, self.control, self.nodes = (
             Attempts(self.database),

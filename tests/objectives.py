@@ -233,7 +233,8 @@ def uses_multiprocessing(params: dict[str, Any]) -> float:
 def shows_surroundings(params: dict[str, Any]) -> float:
     """Where it runs, what it sees, and what chance says."""
     print(f"cwd {Path.cwd()}")
-    print(f"tmp {os.environ['TMPDIR']}")
+    print(f"work {os.environ['HIGHNOON_WORK_DIR']}")
+    print(f"tmp {Path(os.environ['TMPDIR']).resolve()}")
     print("secrets " + ",".join(sorted(name for name in os.environ if "URL" in name or "TOKEN" in name)))
     print(f"sockets {_open_sockets()}")
     print(f"session {os.getsid(0) == os.getpid()}")
@@ -249,7 +250,7 @@ def shows_its_gpu(params: dict[str, Any]) -> float:
 
 
 def writes_a_file(params: dict[str, Any]) -> float:
-    Path("weights.txt").write_text("1.0")
+    Path(os.environ["HIGHNOON_WORK_DIR"], "weights.txt").write_text("1.0")
     return 0.0
 
 

@@ -21,8 +21,8 @@ from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import event
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.monitor.kill_selection import KillNotes
-from highnoon.workers.monitor.node_monitor import NodeWatch
+from highnoon.workers.monitor.kill_selection import KillRecords
+from highnoon.workers.monitor.node_monitor import NodeMonitor
 from highnoon.workers.monitor.trial_cgroups import TrialGroups
 from highnoon.workers.node import Node, node_lock, remove_dead_nodes
 from highnoon.workers.node_metrics import node_metrics
@@ -46,7 +46,7 @@ class Agent:
         self._node = node
         self._slots = SlotStates(node.folder / "slots")
         self._record = NodeRecord(node, self._slots, until_idle=until_idle)
-        self._node_watch = NodeWatch(node.slots, self._slots, KillNotes(node.folder / "kills"))
+        self._node_monitor = NodeMonitor(node.slots, self._slots, KillRecords(node.folder / "kills"))
         self._groups: TrialGroups | None = None
         self._pool = PoolKeeper(node)
         self._entering: Future[None] | None = None
@@ -89,7 +89,7 @@ class Agent:
             if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at and not self._pool.kill():
                 self._event("pool_unkillable", level=logging.ERROR)
                 return Exit.POOL_BROKEN
-            self._node_watch.look()
+            self._node_monitor.look()
             self._release_leases_of_the_dead()
             self._stay_present()
 
@@ -101,7 +101,7 @@ class Agent:
 
     def _wait_for_signals(self) -> None:
         """Waits for a signal or the next poll, whichever comes first."""
-        received = signal.sigtimedwait(_SIGNALS, min(_POLL_S, self._node_watch.due_in_s()))
+        received = signal.sigtimedwait(_SIGNALS, min(_POLL_S, self._node_monitor.due_in_s()))
         if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
             self._drain()
 

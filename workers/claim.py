@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, SpaceExhausted, UnknownStudy
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
@@ -75,11 +76,16 @@ class Claims:
         self._telemetry = telemetry
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._attempts = Attempts(database)
-        self._store = OptunaStore(database.url, create_schema=False)
+        self._url = database.url
         self._code = CodeGate(node.settings, Bundles(database))
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
         self._reported: set[tuple[int, int]] = set()
+
+    @cached_property
+    def _store(self) -> OptunaStore:
+        """Made at its first use, in the I/O thread."""
+        return OptunaStore(self._url, create_schema=False)
 
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""
@@ -157,14 +163,14 @@ class Claims:
             )
 
     def _report_unusable(self, candidate: Candidate, error: Exception) -> None:
-        """Once for each version of a study; its ticket may be tried by a newer node, or after a change of the study."""
+        """Once for each version of a study: a newer node may start its ticket, or this one after a change."""
         key = candidate.study_id, candidate.spec_version
-        if key not in self._reported:
-            self._reported.add(key)
-            is_expected = isinstance(error, HighNoonError)
-            self._event("declined", candidate, reason=error)
-            if not is_expected:
-                _log.error("", exc_info=error)
+        if key in self._reported:
+            return
+        self._reported.add(key)
+        self._event("declined", candidate, reason=error)
+        if not isinstance(error, HighNoonError):
+            _log.error("the fault behind it", exc_info=error)
 
     def _event(self, action: str, candidate: Candidate, **fields: object) -> None:
         ids = {"study": candidate.study_name, "ticket": candidate.ticket_id, "worker": self._node.worker_id[:8]}

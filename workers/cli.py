@@ -11,8 +11,8 @@ import typer
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
 from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.objective.bundle_key import key_of
-from highnoon.shared.objective.local_allow_list import patterns_here
+from highnoon.shared.objective.allow_list import patterns_here
+from highnoon.shared.objective.bundle import key_of
 from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import declare_only_our_code

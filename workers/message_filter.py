@@ -32,8 +32,12 @@ _LOG_EVERY_S = 1.0
 _COUNT = "rejected-messages"
 
 
-def filtering_transport(folder: Path) -> type[redis.Transport]:
-    """kombu's transport for Redis with a filter that counts in this folder of the node."""
+def install_message_filter(folder: Path) -> None:
+    """Filters what this process takes from any queue; counts in this folder of the node. Call it in the Celery parent.
+
+    kombu has no setting for a channel's class, and a transport of our own would put its name into every address that
+    Celery logs.
+    """
     accept = MessageFilter(folder).accept
 
     class Channel(redis.Channel):
@@ -42,11 +46,7 @@ def filtering_transport(folder: Path) -> type[redis.Transport]:
             client.set_response_callback("BRPOP", accept)
             return client
 
-    class Transport(redis.Transport):
-        pass
-
-    Transport.Channel = Channel
-    return Transport
+    redis.Transport.Channel = Channel
 
 
 def rejected_messages(folder: Path) -> int:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.workers.message_filter import rejected_messages
 from highnoon.workers.node import Node
@@ -84,7 +84,7 @@ class _NodeNow(Collector):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._notes = SlotStates(node.folder / "slots")
-        self._vitals = VitalsReader()
+        self._poller = MemoryPoller()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering shall read nothing."""
@@ -103,25 +103,19 @@ class _NodeNow(Collector):
         yield from self._memory()
 
     def _memory(self) -> Iterator[Metric]:
-        vitals = self._vitals.read()
-        if vitals.tree is not None:
-            what = "Memory of agent, supervisors and trials; shared pages count once."
-            yield _gauge("highnoon_worker_memory_bytes", what, vitals.tree.bytes)
-        tightest = min(vitals.cgroups, key=lambda group: group.limit_bytes - group.used_bytes, default=None)
-        used, limit = None, vitals.limit_bytes
-        if tightest is not None:
-            used, limit = tightest.used_bytes, tightest.limit_bytes
-        elif vitals.host is not None:
-            used = vitals.host.used_bytes
-        if used is not None and limit is not None:
+        sample = self._poller.exact()
+        what = "Memory of agent, supervisors and trials; shared pages count once."
+        yield _gauge("highnoon_worker_memory_bytes", what, sample.process_bytes)
+        if sample.tightest is not None:
             what = "Memory in use against the tightest limit, by any process."
-            yield _gauge("highnoon_worker_memory_used_bytes", what, used)
-            yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit)
+            yield _gauge("highnoon_worker_memory_used_bytes", what, sample.tightest.used_bytes)
+            limit_bytes = sample.tightest.limit_bytes
+            yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit_bytes)
         gpu_used = GaugeMetricFamily("highnoon_worker_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
         gpu_total = GaugeMetricFamily("highnoon_worker_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
-        for gpu in vitals.gpus:
-            gpu_used.add_metric([gpu.name], gpu.used_bytes)
-            gpu_total.add_metric([gpu.name], gpu.total_bytes)
+        for number, gpu in enumerate(sample.gpus):
+            gpu_used.add_metric([f"gpu {number}"], gpu.memory_used_bytes)
+            gpu_total.add_metric([f"gpu {number}"], gpu.memory_total_bytes)
         yield from (gpu_used, gpu_total)
 
 

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.memory.kernel_files import KernelFiles
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
@@ -23,7 +24,6 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
-from highnoon.workers.monitor.node_memory import NodeMemory
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
@@ -108,13 +108,13 @@ class NodeInfo:
      "gpus": [{"uuid", "name", "memory_total_bytes", "memory_used_bytes"}, ...]}
     """
 
-    def __init__(self, files: KernelFiles | None = None, gpus: Gpus | None = None) -> None:
+    def __init__(self, root: Path = Path("/"), gpus: Gpus | None = None) -> None:
         self._gpus = Gpus() if gpus is None else gpus
-        self._memory = NodeMemory(files)
+        self._poller = MemoryPoller(root=root, gpus=self._gpus)
 
     def read(self) -> dict[str, Any]:
         """The values now, as JSON; what cannot be read is None. Never raises. A few small files, one driver call."""
-        memory = self._memory.read()
+        memory = self._poller.node().tightest
         return {
             "version": _version(),
             "cpus": len(os.sched_getaffinity(0)),

@@ -30,7 +30,7 @@ from highnoon.workers import kernel
 from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
-from highnoon.workers.message_filter import filtering_transport
+from highnoon.workers.message_filter import install_message_filter
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial import huge_pages
@@ -53,11 +53,8 @@ def run_pool(node: Node) -> int:
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     replace_ended_children_at_once()
-    app = make_app(
-        node.settings.redis_url or "",
-        max_tasks_per_child=node.settings.max_tasks_per_child,
-        transport=filtering_transport(node.folder),
-    )
+    install_message_filter(node.folder)
+    app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
     exit_when_drained(app, node)
     # The images of this product run as an ordinary user; a node that runs as root was meant to.

@@ -27,7 +27,7 @@ from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.monitor.resources import Places
+from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
@@ -69,7 +69,7 @@ class Supervisor:
         database = Database(settings.database_url)
         self._attempts = Attempts(database)
         self._claims = Claims(node, database, self._broker, self._slots, self._telemetry)
-        self._places = Places(node)
+        self._resources = ResourceAllocator(node)
         self._must_be_replaced = False
 
     def run(self, message: RunTrial) -> None:
@@ -134,16 +134,16 @@ class Supervisor:
             stall_timeout_s=spec.stall_timeout,
             kill_grace_s=settings.kill_grace_s,
         )
-        with closing(output), self._places.take(spec, services, alone=lease.must_be_alone) as place:
-            if place.refusal is not None:
-                return place.refusal
+        with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
+            if resources.refusal is not None:
+                return resources.refusal
             trial = launch(
-                self._isolation(spec.isolation), place.marked(self._assignment(started)), output, self._forks
+                self._isolation(spec.isolation), resources.marked(self._assignment(started)), output, self._forks
             )
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
-                outcome = TrialMonitor(trial, output, services, limits, place.memory_of(trial.pid)).run()
+                outcome = TrialMonitor(trial, output, services, limits, resources.memory_of(trial.pid)).run()
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)

@@ -16,7 +16,7 @@ from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress, Wish
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
-from highnoon.shared.memory.process import process_memory
+from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy

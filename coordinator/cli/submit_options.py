@@ -17,12 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from highnoon.coordinator.cli.ledger_access import is_embedded
-from highnoon.coordinator.local.local_allowlist import allow_here
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.objective.bundle_archive import Bundle, pack
-from highnoon.shared.objective.bundle_key import ClusterKey, kept_key, key_of
+from highnoon.shared.objective.allow_list import allow_study
+from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.study_loader import load_study_file
 from highnoon.shared.runtime.logs import event
@@ -58,7 +57,7 @@ def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: 
     if bundle is not None:
         _keep(bundle, access, settings)
     elif is_embedded(settings):
-        allow_here(settings, spec)
+        allow_study(settings, spec)
 
 
 def callbacks_named(references: Iterable[str]) -> list[Callback]:

@@ -13,7 +13,7 @@ from highnoon.lm.models.memory import FLOAT_BYTES, forecast_memory
 from highnoon.lm.models.size import count_parameters
 from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.trial_context import is_trial_running, memory_wishes
 
 _MAY_BE_TOO_HIGH_BY = 0.25
@@ -55,7 +55,7 @@ def _refuse(need_bytes: int, config: ModelConfig, what: str) -> None:
 
 def _limit_bytes() -> int | None:
     """The least of the machine's memory, its cgroups' and what the trial here may hold; whatever others use of it."""
-    limits = (VitalsReader().read().limit_bytes, memory_wishes().trial_memory_limit)
+    limits = (MemoryPoller().limit_bytes(), memory_wishes().trial_memory_limit)
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from highnoon.shared.runtime.extras import missing_extra_named
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
@@ -26,7 +28,8 @@ class Dashboard:
         `storage` is the address of a database, as for HPOTrialManager; by default HIGHNOON_DATABASE_URL, else the
         stack that `coordinator start` runs in HIGHNOON_HOME. Raises InvalidInput for a mistake in any of these.
         """
-        from highnoon.webui.server import serve
+        with missing_extra_named("the dashboard", "dashboard"):
+            from highnoon.webui.server import serve
 
         serve(host=host, port=port, storage=storage)
 
@@ -38,7 +41,8 @@ class Dashboard:
     ) -> None:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""
         if self._asgi is None:
-            from highnoon.webui.server import build
+            with missing_extra_named("the dashboard", "dashboard"):
+                from highnoon.webui.server import build
 
             self._asgi = build(host="", storage=None).application.asgi
         await self._asgi(scope, receive, send)

@@ -16,7 +16,6 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as KombuOperationalError
 from kombu.messaging import Producer
-from kombu.transport.redis import Transport
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from typing_extensions import Self
@@ -44,13 +43,11 @@ def make_app(
     *,
     max_tasks_per_child: int | None = None,
     answer_s: float = _CONSUMER_ANSWER_S,
-    transport: type[Transport] | None = None,
 ) -> Celery:
     """The Celery app that coordinator, workers and Flower share. Connects to nothing by itself.
 
     Each setting that differs from Celery's default is there because of a measured failure: `task_acks_late`
     stays off, since Redis would run a training twice after every broken connection.
-    A worker's `transport` filters what it takes from a queue.
     """
     app = Celery("highnoon", broker=redis_url, set_as_current=False)
     app.conf.update(
@@ -70,7 +67,6 @@ def make_app(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=answer_s,
-        broker_transport=transport,
         broker_transport_options={"visibility_timeout": 600, **_socket_options(answer_s)},
         task_publish_retry_policy={"max_retries": 0},
     )

@@ -14,7 +14,6 @@ from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened
 from highnoon.shared.domain.trial import Outcome
 
 TICKET = "highnoon:ticket"
-ATTEMPT = "highnoon:attempt"
 
 ENDING = "highnoon:ending"
 CAUSE = "highnoon:cause"

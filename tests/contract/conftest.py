@@ -61,6 +61,6 @@ def _ledger_template(stack: Stack) -> Iterator[str]:
 def ledger(stack: Stack, _ledger_template: str) -> Iterator[Ledger]:
     """All roles on a database of the test's own."""
     with empty_database(stack, template=_ledger_template) as url:
-        ledger = Ledger(url)
+        ledger = Ledger(url, create=False)
         yield ledger
         ledger.close()

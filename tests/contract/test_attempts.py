@@ -450,8 +450,11 @@ def test_no_lock_of_a_study_stands_in_the_way_of_finish_and_renew(ledger: Ledger
         cursor.execute("SELECT * FROM studies FOR UPDATE; SELECT * FROM hn_studies FOR UPDATE")
         assert ledger.attempts.renew(lease, Progress(), [Report(step=1, value=0.5)]) is Wish.CARRY_ON
         ledger.finish(lease)
-        with pytest.raises(ServiceUnavailable, match="lock timeout"):
-            ledger.try_start(second)
+        hurried = make_url(ledger.database.url).update_query_dict({"options": "-c lock_timeout=100ms"})
+        with closing(Database(hurried.render_as_string(hide_password=False))) as database:
+            candidate = ledger.look(second)
+            with pytest.raises(ServiceUnavailable, match="lock timeout"):
+                Attempts(database).start(candidate, point(), ANNA, ttl_s=30.0, log_path="log")
     assert ledger.start(second).trial_number == 1
 
 

@@ -34,7 +34,7 @@ def test_the_forecast_is_near_the_peak(measurements: dict[str, Future[dict[str, 
     assert said["forecast"] == pytest.approx(said["peak"], rel=0.25)
 
 
-def test_the_parts_add_up_and_grow_with_what_they_hang_on() -> None:
+def test_the_parts_add_up_and_grow_with_what_they_depend_on() -> None:
     config = hn.ModelConfig(**TINY)
     small, wide, long = (forecast_memory(config, *shape) for shape in ((4, 128), (8, 128), (4, 256)))
 

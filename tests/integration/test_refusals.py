@@ -23,8 +23,7 @@ from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.objective.bundle_archive import pack
-from highnoon.shared.objective.bundle_key import ClusterKey
+from highnoon.shared.objective.bundle import ClusterKey, pack
 from highnoon.shared.objective.study_loader import build_spec
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import opened

@@ -337,7 +337,8 @@ def test_a_trial_has_a_folder_of_its_own_no_inherited_socket_and_no_secret(
     ours.close()
     theirs.close()
     seen = dict(line.partition(" ")[::2] for line in outcome.log_tail.splitlines())
-    assert seen["cwd"] == str(tmp_path / "work")
+    assert seen["cwd"] == str(HERE), "the study's folder"
+    assert seen["work"] == str(tmp_path / "work")
     assert seen["tmp"] == str(tmp_path / "work" / "tmp")
     assert seen["sockets"] == "1", "only its pipe to the supervisor"
     assert seen["session"] == "True"

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.memory.gpu import GpuDevice, Gpus
-from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.cli import app
 from highnoon.workers.gpus import gpu_slots
@@ -96,7 +95,7 @@ def test_a_node_hands_its_gpus_to_its_pool() -> None:
 
 
 def test_node_reports_what_it_has(tmp_path: Path) -> None:
-    facts = NodeInfo(KernelFiles(tmp_path), gpus(1)).read()
+    facts = NodeInfo(tmp_path, gpus(1)).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (None, None)
     assert facts["gpus"] == [
         {"uuid": "GPU-x-0", "name": "Card of tests", "memory_total_bytes": 80 * GIB, "memory_used_bytes": 0}
@@ -107,11 +106,11 @@ def test_node_reports_what_it_has(tmp_path: Path) -> None:
 def test_container_reports_what_it_may_use_and_not_what_its_machine_has(tmp_path: Path) -> None:
     kernel = KernelTree(tmp_path).with_host(64 * GIB, available=40 * GIB)
     no_gpus = Gpus(FakeNvml([], fails=True), "0")
-    facts = NodeInfo(KernelFiles(tmp_path), no_gpus).read()
+    facts = NodeInfo(tmp_path, no_gpus).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"], facts["gpus"]) == (64 * GIB, 24 * GIB, [])
 
     kernel.with_cgroup(os.getpid(), 2, "/box", limit=8 * GIB, usage=3 * GIB, droppable=GIB)
-    facts = NodeInfo(KernelFiles(tmp_path), no_gpus).read()
+    facts = NodeInfo(tmp_path, no_gpus).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (8 * GIB, 2 * GIB)
 
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
-from highnoon.workers.monitor.memory_policy import Action, Verdict, stopped
+from highnoon.shared.memory.guard import Kind, Verdict
+from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
@@ -152,12 +153,12 @@ class TrialMonitor:
         if self._memory is None or self._is_killed or self._memory.due_in_s() > 0:
             return
         verdict = self._memory.look()
-        if verdict.action is Action.KILL:
+        if verdict.kind is Kind.KILL:
             self._is_killed = True
             self._end(self._stopped(verdict, self._memory))
             self._memory.kill()
             self._trial.kill(signal.SIGKILL)
-        elif verdict.action is Action.ASK and self._asked is None:
+        elif verdict.kind is Kind.STOP and self._asked is None:
             self._asked = verdict
             self._trial.pipe.send_nowait({"event": "stop", "reason": verdict.message})
 

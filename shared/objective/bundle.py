@@ -1,4 +1,8 @@
-"""A folder as a tar archive: the same bytes for the same files, wherever it is made; unpacked with distrust.
+"""A folder as a tar archive, and the cluster key that signs its name.
+
+The archive has the same bytes for the same files, wherever it is made, and is unpacked with distrust. Who holds the key
+may decide what the workers run: HIGHNOON_CLUSTER_KEY, or a key that an embedded home makes for itself, in a file for
+its owner alone.
 
 Not compressed: PostgreSQL compresses large values by itself, other versions of zlib write other bytes, and an archive
 without compression cannot grow when it is unpacked. Nothing is extracted by `tarfile`: plain files are copied out, and
@@ -8,15 +12,18 @@ everything else is refused.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import os
+import secrets
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from highnoon.shared.domain.errors import BundleRefused, InvalidInput, Problem
+from highnoon.shared.domain.errors import BundleRefused, EmbeddedServiceError, InvalidInput, Problem
 from highnoon.shared.objective.source_tree import IGNORE_FILE, TreeFile, files_below
+from highnoon.shared.runtime.settings import Settings
 
 MOST_FILES = 2_000
 
@@ -130,3 +137,54 @@ def _copy(packed: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         file.write(content.read())
         file.flush()
         os.fsync(file.fileno())
+
+
+KEY_FILE = "cluster.key"
+_PURPOSE = b"highnoon bundle "
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKey:
+    """Never shown, also not by repr."""
+
+    secret: str = field(repr=False)
+
+    def sign(self, digest: str) -> str:
+        """The signature of a bundle's name."""
+        return hmac.new(self.secret.encode(), _PURPOSE + digest.encode(), hashlib.sha256).hexdigest()
+
+    def has_signed(self, digest: str, signature: str) -> bool:
+        """Whether the holder of this key has signed that bundle."""
+        return hmac.compare_digest(self.sign(digest).encode(), signature.encode())
+
+
+def key_of(settings: Settings) -> ClusterKey | None:
+    """The key that this process was told, or that its home keeps; None when there is neither."""
+    if settings.cluster_key is not None:
+        return ClusterKey(settings.cluster_key)
+    try:
+        return ClusterKey((settings.home / KEY_FILE).read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def kept_key(settings: Settings) -> ClusterKey:
+    """As `key_of`; makes one and keeps it in the home when there is none. Raises EmbeddedServiceError."""
+    known = key_of(settings)
+    if known is not None:
+        return known
+    path = settings.home / KEY_FILE
+    draft = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+        try:
+            os.link(draft, path)  # whole, and never over a key that another process has just made
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return ClusterKey(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise EmbeddedServiceError(f"cannot keep a key in {path} ({error.strerror}); set HIGHNOON_HOME") from error

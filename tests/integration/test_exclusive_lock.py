@@ -1,4 +1,4 @@
-"""The room of a node between real processes: shared, taken alone, and free again however its holder ended."""
+"""The lock of a node between real processes: shared, exclusive, and free again however its holder ended."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.monitor.exclusive_lock import Room
+from highnoon.workers.monitor.resources import ExclusiveLock
 from tests.support import eventually
 
 
 @contextmanager
 def another_supervisor(path: Path, *, alone: bool) -> Iterator[int]:
-    """A process that is inside, or waits to be, until it is killed; leaves a file when it has come in."""
+    """A process that has the lock, or waits for it, until it is killed; writes a file when it has it."""
     pid = os.fork()
     if pid == 0:
-        with Room(path).entered(alone=alone, may_wait=lambda: True):
+        with ExclusiveLock(path).acquired(alone=alone, may_wait=lambda: True):
             path.with_name(f"inside-{os.getpid()}").touch()
             signal.pause()
         os._exit(0)
@@ -35,16 +35,16 @@ def inside(path: Path, pid: int) -> Callable[[], bool]:
 
 
 def can_enter(path: Path, *, alone: bool) -> bool:
-    with Room(path).entered(alone=alone, may_wait=lambda: False) as is_inside:
+    with ExclusiveLock(path).acquired(alone=alone, may_wait=lambda: False) as is_inside:
         return is_inside
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "node" / "room"
+    return tmp_path / "node" / "lock"
 
 
-def test_trials_share_the_room_and_none_is_alone_meanwhile(path: Path) -> None:
+def test_trials_share_the_lock_and_none_has_it_exclusively_meanwhile(path: Path) -> None:
     assert can_enter(path, alone=True) and can_enter(path, alone=False)
     with another_supervisor(path, alone=False) as pid:
         eventually(inside(path, pid), what="it runs")
@@ -53,18 +53,18 @@ def test_trials_share_the_room_and_none_is_alone_meanwhile(path: Path) -> None:
     assert can_enter(path, alone=True), "killed, and its locks are gone"
 
 
-def test_nobody_enters_beside_one_that_is_alone(path: Path) -> None:
+def test_no_trial_starts_beside_one_that_is_alone(path: Path) -> None:
     with another_supervisor(path, alone=True) as pid:
         eventually(inside(path, pid), what="it is alone")
         assert not can_enter(path, alone=False)
         assert not can_enter(path, alone=True)
 
 
-def test_who_waits_to_be_alone_gets_the_room_although_others_keep_coming(path: Path) -> None:
+def test_a_trial_that_waits_to_be_alone_gets_the_lock_although_others_keep_coming(path: Path) -> None:
     with another_supervisor(path, alone=False) as running:
         eventually(inside(path, running), what="it runs")
         with another_supervisor(path, alone=True) as waiting:
-            # Newcomers are kept out while it waits, so that the room comes free.
+            # Newcomers are kept out while it waits, so that the lock becomes free.
             eventually(lambda: not can_enter(path, alone=False), what="the gate is taken")
             assert not inside(path, waiting)()
             os.kill(running, signal.SIGKILL)
@@ -73,15 +73,15 @@ def test_who_waits_to_be_alone_gets_the_room_although_others_keep_coming(path: P
 
 
 def test_a_trial_that_was_forked_inside_holds_nothing(path: Path) -> None:
-    room = Room(path)
-    with room.entered(alone=True, may_wait=lambda: False) as is_inside:
+    lock = ExclusiveLock(path)
+    with lock.acquired(alone=True, may_wait=lambda: False) as is_inside:
         assert is_inside
         child = os.fork()
         if child == 0:
             signal.pause()
     try:
         with another_supervisor(path, alone=True) as pid:
-            eventually(inside(path, pid), what="its parent has left, and nothing else holds the room")
+            eventually(inside(path, pid), what="its parent has left, and no other process holds the lock")
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

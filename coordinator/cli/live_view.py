@@ -9,17 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 from typing_extensions import Self
 
-from highnoon.coordinator.cli.progress import WatchedStudy, bar, progress_line
+from highnoon.coordinator.cli.progress import Bar, WatchedStudy, bar, progress_line
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell, trials_wait
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
 from highnoon.shared.store.queries import LedgerQueries, RunningAttempt
 from highnoon.shared.views.studies import StudySummary
 
@@ -40,7 +38,7 @@ class Slots:
     def of(cls, name: str, access: Access, settings: Settings) -> Self:
         """Reads the ledger."""
         everything = LedgerQueries(access.database).running()
-        nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * 4)
+        nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
         return cls(
             running=[attempt for attempt in everything if attempt.study == name],
             total=sum(node.slots for node in nodes if node.state is WorkerState.ACTIVE),
@@ -48,13 +46,12 @@ class Slots:
         )
 
 
-class LiveView:
-    """A part of a terminal that is drawn again and again; other lines scroll above it."""
+class LiveView(Bar):
+    """As the bar, with a line for each slot below it."""
 
     def __init__(self, console: Console, read: Callable[[str], Slots]) -> None:
+        super().__init__(console)
         self._read = read
-        self._live = Live(console=console, refresh_per_second=8, transient=False)
-        self._live.start()
 
     @classmethod
     def of(cls, access: Access, settings: Settings, console: Console) -> Self:
@@ -65,12 +62,6 @@ class LiveView:
         slots = self._read(watched.study.name)
         console = self._live.console
         self._live.update(drawn(watched, slots, rows=max(_LEAST_ROWS, console.height - _OTHER_ROWS)))
-
-    def say(self, line: str) -> None:
-        say(self._live.console, line, style="yellow")
-
-    def close(self) -> None:
-        self._live.stop()
 
 
 def drawn(watched: WatchedStudy, slots: Slots, *, rows: int) -> RenderableType:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from highnoon.shared.store.nodes import Worker
     from highnoon.shared.store.queries import RunningAttempt
 
-_PRESENCE_MISSES = 4
-"""As the coordinator counts: a node that missed so many signs of life is not there."""
-
 _SHOWN_OF_ID = 8
 
 
@@ -82,9 +79,9 @@ def flower(
 
 def present_workers(access: Access, settings: Settings) -> list[Worker]:
     """The workers that were seen lately."""
-    from highnoon.shared.store.nodes import Nodes
+    from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
 
-    return Nodes(access.database).workers(silent_for_s=settings.presence_s * _PRESENCE_MISSES)
+    return Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
 
 
 def workers_table(workers: Sequence[Worker], running: Sequence[RunningAttempt]) -> list[str]:

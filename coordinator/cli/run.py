@@ -70,7 +70,7 @@ def submit(
 
     Example: python -m coordinator submit study.toml --wait
     """
-    from highnoon.coordinator.cli import submission as handover
+    from highnoon.coordinator.cli import submit_options
     from highnoon.coordinator.cli.final_report import report_end
     from highnoon.coordinator.cli.progress import watch
     from highnoon.shared.domain.errors import ServiceUnavailable
@@ -82,14 +82,14 @@ def submit(
     if callback and not wait:
         raise mistake("--callback", "is called only while the command waits", callback[0], "Add --wait.")
     settings = load_settings()
-    called = handover.callbacks_named(callback or ())
-    spec, code = handover.read_study(study_file, _overrides(n_trials), bundle, settings)
+    called = submit_options.callbacks_named(callback or ())
+    spec, code = submit_options.read_study(study_file, _overrides(n_trials), bundle, settings)
     missing = why_no_coordinator(settings)
     if wait and missing:
         raise ServiceUnavailable(missing)
     console = open_console(stderr=json)
     with ledger(settings) as access:
-        handover.hand_over(spec, code, access, settings)
+        submit_options.hand_over(spec, code, access, settings)
         submission = submit_study(spec, access)
         name = submission.record.name
         if json:
@@ -99,7 +99,7 @@ def submit(
         if missing:
             say(console, f"it waits: {missing}", style="yellow")
         if wait:
-            callbacks = handover.CallbackRunner(submission.record, called, access)
+            callbacks = submit_options.CallbackRunner(submission.record, called, access)
             ended = watch(name, access.studies, console, go_on=callbacks.go_on)
             if ended is None:
                 say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")

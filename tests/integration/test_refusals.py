@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 from sqlalchemy import update
 
-from highnoon.coordinator.cli.submission import hand_over, read_study
+from highnoon.coordinator.cli.submit_options import hand_over, read_study
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.coordinator.cli.run import submit
-from highnoon.coordinator.cli.submission import callbacks_named
+from highnoon.coordinator.cli.submit_options import callbacks_named
 from highnoon.shared.domain.errors import InvalidInput
 
 CALLBACKS = """

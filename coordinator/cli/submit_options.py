@@ -1,4 +1,4 @@
-"""What `submit` hands over beside the study: its code before it, and callbacks while a person waits.
+"""Options of `submit`: the study's code (--bundle), and callbacks while a person waits (--callback).
 
 With `--bundle DIR` the code is packed, signed and kept in the ledger; a process that dies in between leaves a bundle
 that no study names, and the next try finds it there, or a later one removes it. On one machine the workers get the

@@ -205,7 +205,7 @@ def test_padding_behind_a_text_changes_nothing_in_it() -> None:
 
 
 def test_the_wavelet_sees_as_far_as_its_filters_reach() -> None:
-    from highnoon.lm.models.wavelet import WaveletMixer
+    from highnoon.lm.models.mixers import WaveletMixer
 
     mixer = WaveletMixer(ModelConfig.from_dict(SMALL))
     impulse = np.zeros((1, 60, 16), np.float32)

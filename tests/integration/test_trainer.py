@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.lm.data import registry
-from highnoon.lm.training.optimizer import decays
+from highnoon.lm.data import sources
+from highnoon.lm.training.train_state import decays
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 from highnoon.shared.objective.trial_context import bound
 
@@ -27,7 +27,7 @@ SENTENCES = [
 
 @pytest.fixture(autouse=True)
 def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(sources, "_registered", {})
     hn.register_dataset("birds", SENTENCES)
     keras.utils.set_random_seed(1)
     yield
@@ -251,7 +251,7 @@ def test_mistakes_are_named_all_at_once() -> None:
         "learning_rate: must be above 0 (got -1.0)",
         "batch_size: must be a whole number (got 2.5)",
         "learning_rte: is not known. Did you mean learning_rate?",
-        "max_grad_norm: says something else than gradient_clip",
+        "max_grad_norm: differs from gradient_clip",
     ):
         assert part in message
 
@@ -263,7 +263,7 @@ def test_mistakes_are_named_all_at_once() -> None:
         assert part in message
     with pytest.raises(InvalidInput, match="report_to: must be 'hpo' or None"):
         trainer_of(report_to="hop")
-    with pytest.raises(InvalidInput, match="log_interval: must be a whole number of at least 1"):
+    with pytest.raises(InvalidInput, match="log_interval: must be at least 1"):
         trainer.train(log_interval=0)
 
 
@@ -337,9 +337,9 @@ def test_the_steps_are_compiled_once_for_each_shape() -> None:
 
     trainer.train(epochs_per_stage=2)
 
-    assert trainer._learner is not None
-    assert trainer._learner.train_step._compiled.traced_count == 2
-    assert trainer._learner.validation_step._compiled.traced_count == 2
+    assert trainer._train_state is not None
+    assert len(trainer._train_state.train_step.traced) == 2
+    assert len(trainer._train_state.validation_step.traced) == 2
 
 
 def test_a_trained_encoding_trains_too() -> None:

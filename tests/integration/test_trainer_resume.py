@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.lm.data import registry
+from highnoon.lm.data import sources
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
@@ -26,7 +26,7 @@ EPOCHS = 2
 
 @pytest.fixture(autouse=True)
 def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+    monkeypatch.setattr(sources, "_registered", {"birds": tuple(SENTENCES)})
     yield
     keras.backend.clear_session()
 
@@ -56,7 +56,7 @@ class Losses(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def uninterrupted() -> tuple[list[float], dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+        patch.setattr(sources, "_registered", {"birds": tuple(SENTENCES)})
         losses = Losses()
         return losses.seen, new_trainer().add_callback(losses).train(epochs_per_stage=EPOCHS)
 
@@ -64,7 +64,7 @@ def uninterrupted() -> tuple[list[float], dict[str, Any]]:
 KILLED = """
 import sys
 from tests.integration.test_trainer_resume import *
-registry._registered["birds"] = tuple(SENTENCES)
+sources._registered["birds"] = tuple(SENTENCES)
 trainer = new_trainer().add_callback(Losses(last=int(sys.argv[1])))
 trainer.train(epochs_per_stage=EPOCHS, checkpoint_dir=sys.argv[2], checkpoint_interval=3)
 """

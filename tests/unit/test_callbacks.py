@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, extras
+from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, finished_trial
 from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable, UserInputError
 
 LOGGERS = {
@@ -43,14 +43,14 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("module", LOGGERS)
 def test_a_missing_package_is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    monkeypatch.setattr(finished_trial, "find_spec", lambda _: None)
 
     with pytest.raises(UserInputError, match=rf"{module} is not installed.*pip install 'highnoon-hpo\[{module}\]'"):
         LOGGERS[module]()
 
 
 def test_a_folder_that_wandb_left_is_not_taken_for_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+    monkeypatch.setattr(finished_trial, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
 
     with pytest.raises(UserInputError, match="wandb is not installed"):
         WandbLogger("project")

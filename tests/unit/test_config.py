@@ -12,9 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from highnoon.config import Config, ModelConfig, TrainingConfig
-from highnoon.lm.models.creation import overridden
+from highnoon.lm.models.creation import PRESETS, overridden, preset
 from highnoon.lm.models.size import active_parameters, count_parameters
-from highnoon.lm.presets import PRESETS, preset
 from highnoon.shared.domain.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +99,7 @@ def test_problems_of_both_parts_are_told_at_once() -> None:
 
 
 def test_a_part_that_is_no_table_is_named() -> None:
-    with pytest.raises(InvalidInput, match=r"model: is no table \(got 3\)\. Write ModelConfig"):
+    with pytest.raises(InvalidInput, match=r"model: is not a table \(got 3\)\. Write ModelConfig"):
         Config(model=3)  # type: ignore[arg-type]
 
 
@@ -199,8 +198,8 @@ def test_a_token_uses_some_of_the_parameters() -> None:
 
 def test_the_configuration_imports_no_tensorflow() -> None:
     code = (
-        "import sys; import highnoon.config, highnoon.lm.presets;"
-        "import highnoon.lm.models.creation, highnoon.lm.models.memory;"
+        "import sys; import highnoon.config, highnoon.lm;"
+        "import highnoon.lm.models.creation, highnoon.lm.models.memory_forecast;"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
 

@@ -135,7 +135,7 @@ def test_a_file_that_was_taken_away_is_begun_anew(path: Path) -> None:
 def test_a_file_of_somebody_else_is_refused_and_kept(path: Path) -> None:
     path.write_text("name,age\nAda,36")
 
-    with pytest.raises(InvalidInput, match="path: is no table of trials: its first line names other columns"):
+    with pytest.raises(InvalidInput, match="path: is not a table of trials: its first line names other columns"):
         CSVLogger(path)
     assert path.read_text() == "name,age\nAda,36"
 

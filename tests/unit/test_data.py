@@ -14,18 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import highnoon as hn
-from highnoon.lm.data import known_datasets, registry
-from highnoon.lm.data.dataset import IGNORED, TextDataset
-from highnoon.lm.data.order import epoch_order
-from highnoon.lm.data.pipeline import training_batches, validation_batches
-from highnoon.lm.data.registry import load_documents
+from highnoon.lm.data import known_datasets, sources
+from highnoon.lm.data.sources import load_documents
 from highnoon.lm.data.split import split_documents, without_leaks
+from highnoon.lm.data.windows import IGNORED, TextDataset, epoch_order, training_batches, validation_batches
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(sources, "_registered", {})
     monkeypatch.chdir(tmp_path)
 
 

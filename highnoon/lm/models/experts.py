@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from highnoon.config import ModelConfig
-from highnoon.lm.models.initial import fan_in, residual
-from highnoon.lm.models.shapes import FEEDFORWARD_FACTOR
+from highnoon.lm.models.mixers import fan_in, residual
+from highnoon.lm.models.size import FEEDFORWARD_FACTOR
 
 
 class MixtureOfExperts(keras.layers.Layer):

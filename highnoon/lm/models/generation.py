@@ -17,7 +17,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 _BUCKET = 64
 
 
-def continued(
+def generate(
     model: Any,
     prompt: Sequence[int] | Sequence[Sequence[int]],
     *,

@@ -1,6 +1,6 @@
 """The HSMN language model: embedding, reasoning blocks, norm, head. Strictly causal.
 
-Owns the order of the parts and what a caller may ask of the whole. Changing token t never changes a logit before t.
+Owns the order of the parts and the model's public methods. Changing token t never changes a logit before t.
 """
 
 from __future__ import annotations
@@ -13,11 +13,36 @@ import keras
 import tensorflow as tf
 
 from highnoon.config import ModelConfig
-from highnoon.lm.models.block import NORM_EPSILON, ReasoningBlock
-from highnoon.lm.models.generation import continued
+from highnoon.lm.models.experts import MixtureOfExperts
+from highnoon.lm.models.generation import generate
+from highnoon.lm.models.mixers import AttentionMixer, MambaMixer, WaveletMixer, projection
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
 _EMBEDDING_STDDEV = 0.02
+_NORM_EPSILON = 1e-6
+_MIXERS: dict[str, Any] = {"mamba": MambaMixer, "attention": AttentionMixer, "wavelet": WaveletMixer}
+
+
+class ReasoningBlock(keras.layers.Layer):
+    """A mixer, then a mixture of experts, each normalised before, with dropout after, and added to its input."""
+
+    def __init__(self, config: ModelConfig, mixer: str, name: str, dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self._mixer_norm = keras.layers.LayerNormalization(epsilon=_NORM_EPSILON, name="mixer_norm", dtype=dtype)
+        self._mixer = _MIXERS[mixer](config, dtype=dtype)
+        self._experts_norm = keras.layers.LayerNormalization(epsilon=_NORM_EPSILON, name="experts_norm", dtype=dtype)
+        self._experts = MixtureOfExperts(config, dtype=dtype)
+        self._dropout = keras.layers.Dropout(config.dropout_rate, name="dropout", dtype=dtype)
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Creates the weights of all parts."""
+        for part in (self._mixer_norm, self._mixer, self._experts_norm, self._experts, self._dropout):
+            part.build(shape)
+
+    def call(self, tokens: tf.Tensor, training: bool | None = False) -> tf.Tensor:
+        """`[batch, seq, embedding_dim]` to the same."""
+        tokens += self._dropout(self._mixer(self._mixer_norm(tokens)), training=training)
+        return tokens + self._dropout(self._experts(self._experts_norm(tokens), training=training), training=training)
 
 
 @keras.saving.register_keras_serializable(package="highnoon")
@@ -37,16 +62,14 @@ class HSMN(keras.Model):
             ReasoningBlock(config, mixer, name=f"block_{number}_{mixer}", dtype=policy)
             for number, mixer in enumerate(config.mixers)
         ]
-        self._norm = keras.layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm", dtype=policy)
+        self._norm = keras.layers.LayerNormalization(epsilon=_NORM_EPSILON, name="final_norm", dtype=policy)
         self._head = None
         if not config.tie_embeddings:
-            self._head = keras.layers.Dense(
-                config.vocab_size, use_bias=False, kernel_initializer=start, name="head", dtype=policy
-            )
+            self._head = projection(config.vocab_size, start, "head", policy)
         self.build((None, None))
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
-        """Makes all weights; the constructor calls it."""
+        """Creates all weights; the constructor calls it."""
         if getattr(self, "built", False):
             return
         tokens_shape = (*ids_shape, self.config.embedding_dim)
@@ -84,9 +107,9 @@ class HSMN(keras.Model):
     ) -> list[Any]:
         """The prompt's ids and `max_new_tokens` more; a list of prompts of one length gives a list of lists.
 
-        Temperature 0 takes the likeliest token each time. Raises InvalidInput.
+        Temperature 0 takes the most probable token each time. Raises InvalidInput.
         """
-        return continued(self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+        return generate(self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
 
     @cached_property
     def logits_at(self) -> Any:

@@ -1,0 +1,246 @@
+"""The training loop: from the first step, or a checkpoint's, to the summary.
+
+Owns the order of steps, validation, hooks and checkpoints. `plan` decides what is trained on, `train_state` computes a
+step.
+
+Keras' `fit` is not used: it has no position within an epoch that a checkpoint could continue from, no validation and
+no checkpoint between two steps of an epoch, and sums losses in float32.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
+from highnoon.lm.training.checkpointing import write_checkpoint
+from highnoon.lm.training.hooks import TrainingHook
+from highnoon.lm.training.options import Intervals
+from highnoon.lm.training.plan import Schedule, StagePlan
+from highnoon.lm.training.progress import Progress
+from highnoon.lm.training.train_state import TrainState
+from highnoon.shared.domain.errors import TrainingDiverged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """Where checkpoints go; `state` is what does not change during the training."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+class TrainingLoop:
+    """Call `run` once. Raises TrainingDiverged, and what a hook raises.
+
+    `prefetch` is called at each epoch: under memory pressure it returns less.
+    """
+
+    def __init__(
+        self,
+        train_state: TrainState,
+        plans: Sequence[StagePlan],
+        schedule: Schedule,
+        hooks: Sequence[TrainingHook],
+        progress: Progress,
+        *,
+        intervals: Intervals,
+        prefetch: Callable[[], int | None],
+        saving: Saving | None,
+    ) -> None:
+        self._train_state = train_state
+        self._plans = plans
+        self._schedule = schedule
+        self._hooks = hooks
+        self._progress = progress
+        self._intervals = intervals
+        self._prefetch = prefetch
+        self._saving = saving
+        self._timer = ThroughputTimer()
+
+    def run(self) -> dict[str, Any]:
+        """All stages that are left; returns the summary of all, those before a resume included."""
+        with _cheap_collections():
+            self._notify(lambda hook: hook.on_train_begin(self._train_state.model, len(self._progress.history)))
+            while self._progress.stage < len(self._plans) and not self._hook_stops():
+                self._run_stage(self._plans[self._progress.stage])
+            self._notify(lambda hook: hook.on_train_end())
+        return self._progress.summary()
+
+    def _run_stage(self, plan: StagePlan) -> None:
+        progress = self._progress
+        while not self._stage_ends(plan):
+            self._run_epoch(plan)
+            if not self._stage_ends(plan):
+                self._save()
+        record = progress.finish_stage(plan.name)
+        self._notify(lambda hook: hook.on_stage_end(record))
+        self._save()
+
+    def _run_epoch(self, plan: StagePlan) -> None:
+        progress = self._progress
+        train_loss = self._train(plan)
+        val_loss = self._validate(plan)
+        progress.finish_epoch(plan.name, train_loss, val_loss)
+        self._train_state.set_sums(0.0, 0.0)
+        progress.best.update(val_loss, plan.options.early_stopping_min_delta)
+        exhausted = progress.best.exhausted(plan.options.early_stopping_patience)
+        progress.stage_over = exhausted and progress.epoch < plan.epochs
+        gc.collect()
+        self._notify(lambda hook: hook.on_epoch_end(dict(progress.history[-1])))
+
+    def _stage_ends(self, plan: StagePlan) -> bool:
+        return self._progress.epoch >= plan.epochs or self._progress.stage_over or self._hook_stops()
+
+    def _train(self, plan: StagePlan) -> float:
+        """Trains the rest of the current epoch; returns its mean training loss."""
+        progress = self._progress
+        self._notify(lambda hook: hook.on_epoch_begin(plan.name, progress.epoch, plan.tokens_per_step))
+        self._timer.start()
+        for inputs, labels in self._batches(plan):
+            share = self._schedule.share(progress.total_steps)
+            rate = plan.options.learning_rate * share
+            self._train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
+            self._timer.record_step(inputs.shape, self._mean_loss)
+            self._finish_step(plan)
+        train_loss = self._checked_loss()
+        tokens, seconds = self._timer.stop()
+        progress.stage_tokens += tokens
+        progress.stage_s += seconds
+        return train_loss
+
+    def _finish_step(self, plan: StagePlan) -> None:
+        progress = self._progress
+        progress.epoch_step += 1
+        progress.stage_steps += 1
+        progress.total_steps += 1
+        step, within = progress.total_steps, progress.epoch_step < plan.steps_per_epoch
+        self._notify(lambda hook: hook.on_step_end(step, self._mean_loss))
+        if step % self._intervals.log_interval == 0:
+            self._checked_loss()
+        if within and step % self._intervals.eval_interval == 0:
+            with self._timer.paused():
+                val_loss = self._validate(plan)
+            self._notify(lambda hook: hook.on_validation_end(step, val_loss))
+        if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
+            with self._timer.paused():
+                self._save()
+
+    def _batches(self, plan: StagePlan) -> Any:
+        options, progress = plan.options, self._progress
+        seed = (options.seed, progress.stage, progress.epoch)
+        return training_batches(
+            plan.training,
+            epoch_order(plan.counts, plan.shares, plan.draws, seed),
+            batch_size=options.batch_size,
+            accumulation=options.gradient_accumulation_steps,
+            first_step=progress.epoch_step,
+            prefetch_buffer_size=self._prefetch(),
+        )
+
+    def _validate(self, plan: StagePlan) -> float:
+        """The mean loss over the held-out text. Raises TrainingDiverged when it is not finite."""
+        loss_sum = label_count = 0.0
+        batches = validation_batches(
+            plan.held_out,
+            batch_size=plan.options.batch_size,
+            windows=plan.held_out_windows,
+            prefetch_buffer_size=self._prefetch(),
+        )
+        for inputs, labels in batches:
+            loss, count = self._train_state.validate(inputs, labels)
+            loss_sum += loss
+            label_count += count
+        val_loss = loss_sum / label_count
+        if not math.isfinite(val_loss):
+            raise self._diverged("the validation loss is not a finite number", self._progress.total_steps)
+        return val_loss
+
+    def _mean_loss(self) -> float:
+        loss_sum, label_count = self._train_state.sums()
+        return loss_sum / max(label_count, 1.0)
+
+    def _checked_loss(self) -> float:
+        """The epoch's mean loss so far. Raises TrainingDiverged."""
+        began = self._train_state.diverged_at
+        if began is not None:
+            raise self._diverged("the training loss or its gradient is not a finite number", began)
+        return self._mean_loss()
+
+    def _diverged(self, what: str, step: int) -> TrainingDiverged:
+        plan = self._plans[self._progress.stage]
+        rate = plan.options.learning_rate * self._schedule.share(step)
+        return TrainingDiverged(
+            f"{what} from step {step} on (stage {plan.name!r}, epoch {self._progress.epoch}, "
+            f"learning rate there {rate:.3g}). A lower learning_rate, more warmup_steps or a lower gradient_clip help.",
+            step,
+        )
+
+    def _save(self) -> None:
+        if self._saving is None:
+            return
+        self._checked_loss()
+        step, train_state = self._progress.total_steps, self._train_state
+        state = {**self._saving.state, "progress": self._progress.to_json(train_state.sums())}
+        path = write_checkpoint(self._saving.folder, step, train_state.model, train_state.optimizer, state)
+        self._notify(lambda hook: hook.on_checkpoint_saved(str(path), step))
+
+    def _notify(self, call: Callable[[TrainingHook], None]) -> None:
+        for hook in self._hooks:
+            call(hook)
+
+    def _hook_stops(self) -> bool:
+        return any(hook.wants_to_stop() for hook in self._hooks)
+
+
+class ThroughputTimer:
+    """Counts the tokens of an epoch and their time, without compiling (the first step of a shape) and pauses."""
+
+    def __init__(self) -> None:
+        self._compiled: set[tuple[int, ...]] = set()
+        self._began = 0.0
+        self._tokens = 0
+
+    def start(self) -> None:
+        """At the beginning of an epoch, or of what is left of it."""
+        self._began = time.perf_counter()
+        self._tokens = 0
+
+    def record_step(self, shape: Sequence[int], wait: Callable[[], object]) -> None:
+        """After each step; `wait` returns once the device has finished it, and is called where that matters."""
+        if tuple(shape) in self._compiled:
+            self._tokens += math.prod(shape)
+        else:
+            wait()
+            self._compiled.add(tuple(shape))
+            self._began = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time of the block."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def stop(self) -> tuple[int, float]:
+        """Tokens and seconds; no seconds without tokens. The device must have finished."""
+        return self._tokens, time.perf_counter() - self._began if self._tokens else 0.0
+
+
+@contextmanager
+def _cheap_collections() -> Iterator[None]:
+    """Excludes older objects from the collection after each epoch: with TensorFlow's it would take 0.2 s each time."""
+    if gc.get_freeze_count():  # frozen by the caller for another reason, which unfreezing would undo
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -79,8 +79,8 @@ def main() -> None:
         return
     for training in TRAININGS:
         said = measured(training)
-        told = f"{said['forecast'] / MIB:7,.0f} MiB forecast, {said['peak'] / MIB:7,.0f} MiB at the peak"
-        print(f"{told}  {said['forecast'] / said['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
+        line = f"{said['forecast'] / MIB:7,.0f} MiB forecast, {said['peak'] / MIB:7,.0f} MiB at the peak"
+        print(f"{line}  {said['forecast'] / said['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The shape of an HSMN. `docs/model.md` says what each field changes."""
+    """The shape of an HSMN. `docs/model.md` describes what each field changes."""
 
     other_spellings: ClassVar[Mapping[str, str]] = {
         "num_blocks": "num_reasoning_blocks",

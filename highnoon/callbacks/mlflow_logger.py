@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 _KEY = "highnoon.trial"
 _ENDED_AS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-"""MLflow has no pruned run: a killed one is the nearest. The tag `highnoon.state` says it exactly."""
+"""MLflow has no pruned run: a killed one is the nearest. The tag `highnoon.state` has the exact state."""
 
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
 _LONGEST_TAG = 5000

@@ -1,7 +1,7 @@
 """docs/cli.md shows what its commands say, and README shows commands that there are.
 
 Each `console` block of the page runs, in the page's order, on made-up studies that are the same every time; its text is
-compared line by line, with times taken out. After a change on purpose, WRITE_DOCS=1 writes the page anew.
+compared line by line, with times taken out. After a change on purpose, WRITE_DOCS=1 writes the page again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def settled(text: str) -> list[list[str]]:
     return [_TIME.sub("TIME", line).split() for line in text.strip().splitlines()]
 
 
-def test_the_page_shows_what_a_person_watches(call: Call, tmp_path: Path) -> None:
+def test_page_shows_what_the_user_reads(call: Call, tmp_path: Path) -> None:
     terminal = Terminal("watch", "digits", folder=tmp_path, HIGHNOON_PRESENCE_S="600")
     terminal.read_until("Ctrl-C leaves")
     terminal.process.send_signal(signal.SIGINT)
@@ -94,9 +94,9 @@ def test_the_page_shows_what_a_person_watches(call: Call, tmp_path: Path) -> Non
 def test_every_command_of_another_page_is_one(call: Call) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     pages = [path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path != PAGE]
-    told = [shlex.split(words) for path in pages for words in _COMMAND.findall(path.read_text())]
-    assert len(told) >= 5
-    for words in told:
+    commands_in_pages = [shlex.split(words) for path in pages for words in _COMMAND.findall(path.read_text())]
+    assert len(commands_in_pages) >= 5
+    for words in commands_in_pages:
         if words[0] in _RUNS_SOMETHING:
             commands[words[0]].make_context(words[0], words[1:])
         else:

@@ -19,7 +19,7 @@ def attempt(path: Path, **fields: Any) -> AttemptRecord:
     return AttemptRecord(**{**blank, **known, **here, **fields})
 
 
-def told(path: Path, *steps: Callable[[], object], **fields: Any) -> list[str]:
+def followed(path: Path, *steps: Callable[[], object], **fields: Any) -> list[str]:
     """What is handed on when each step happens between two looks, the last one before the attempt is seen as over."""
     happening = iter(steps)
     written: list[str] = []
@@ -43,20 +43,20 @@ def add(path: Path, text: str) -> Callable[[], object]:
     return write
 
 
-def test_a_log_is_followed_from_before_it_is_there(tmp_path: Path) -> None:
+def test_log_is_followed_before_it_exists(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
-    assert told(log, lambda: None, add(log, "one\ntw"), add(log, "o\nthree")) == ["one", "two", "three"]
+    assert followed(log, lambda: None, add(log, "one\ntw"), add(log, "o\nthree")) == ["one", "two", "three"]
 
 
 def test_only_its_last_lines_are_shown_first(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     log.write_text("1\n2\n3\n4\n")
-    assert told(log, add(log, "5\n"), first=2) == ["3", "4", "5"]
-    assert told(log, add(log, "6\n"), first=0) == ["6"]
-    assert told(log, first=99) == ["1", "2", "3", "4", "5", "6"]
+    assert followed(log, add(log, "5\n"), first=2) == ["3", "4", "5"]
+    assert followed(log, add(log, "6\n"), first=0) == ["6"]
+    assert followed(log, first=99) == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
+def test_rotated_log_is_followed(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     log.write_text("1\n")
 
@@ -65,19 +65,19 @@ def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
         log.replace(tmp_path / "trial.log.1")
         log.write_text("3\n")
 
-    assert told(log, rotate, add(log, "4\n")) == ["1", "2", "3", "4"]
+    assert followed(log, rotate, add(log, "4\n")) == ["1", "2", "3", "4"]
     assert last_lines(attempt(log), 3) == ["2", "3", "4"]
 
 
-def test_a_file_of_that_name_here_is_not_the_log_of_another_host(tmp_path: Path) -> None:
+def test_local_file_is_not_used_for_a_log_of_another_host(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
-    log.write_text("of somebody else\n")
+    log.write_text("of another host\n")
     elsewhere = attempt(log, host="node-b", log_tail="epoch 1\nepoch 2\n")
-    assert told(log, lambda: None, host="node-b") == []
+    assert followed(log, lambda: None, host="node-b") == []
     assert last_lines(elsewhere, None) == ["epoch 1", "epoch 2"]
     assert last_lines(elsewhere, 1) == ["epoch 2"]
     assert last_lines(elsewhere, 0) == []
 
 
-def test_a_log_that_is_gone_leaves_what_the_ledger_kept(tmp_path: Path) -> None:
+def test_missing_log_falls_back_to_the_ledger(tmp_path: Path) -> None:
     assert last_lines(attempt(tmp_path / "none.log", log_tail="the end\n"), None) == ["the end"]

@@ -1,4 +1,4 @@
-"""Documents as token windows: TextDataset packs them, `epoch_order` says which is used when, tf.data batches them.
+"""Documents as token windows: TextDataset packs them, `epoch_order` orders them, tf.data batches them.
 
 Packing: documents follow one another with a separator between them, so that no window is mostly padding; only the
 last one may have any, and its labels are IGNORED there. The order is a pure function of seed, stage and epoch, so that

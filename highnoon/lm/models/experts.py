@@ -1,6 +1,7 @@
 """The mixture of experts: each token chooses its feed-forward networks, and only those are computed for it.
 
-Token choice without a capacity: no token is dropped, and none can displace another, least of all an earlier one.
+Token choice without a capacity: no token is dropped, and none can displace another. So later tokens cannot change
+earlier ones.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class MixtureOfExperts(keras.layers.Layer):
         self._config = config
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Makes the weights for the last axis of `shape`."""
+        """Creates the weights for the last axis of `shape`."""
         experts, dim = self._config.num_moe_experts, self._config.embedding_dim
         inner = FEEDFORWARD_FACTOR * dim
         # In float32 under mixed precision too: a choice between near equals should not hang on rounding.
@@ -51,14 +52,14 @@ class MixtureOfExperts(keras.layers.Layer):
         return tf.reshape(mixed, tf.shape(sequence))
 
     def _answers(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """`[tokens, k, dim]`: what each of its k experts says to each token."""
+        """`[tokens, k, dim]`: the output of each of its k experts for each token."""
         slots = tf.reshape(chosen, [-1])
         by_expert = tf.argsort(slots, stable=True)
         back = tf.math.invert_permutation(by_expert)
         counts = tf.math.bincount(slots, minlength=self._config.num_moe_experts, maxlength=self._config.num_moe_experts)
         repeated = tf.repeat(tokens, self._config.top_k_experts, axis=0)
         groups = tf.split(_permuted(repeated, by_expert, back), counts, num=self._config.num_moe_experts)
-        # Unstacked once: slicing expert by expert would add up one full-sized gradient for each of them.
+        # Unstacked once: slicing expert by expert would add up one full-sized gradient per expert.
         stacks = (self._kernel_in, self._bias_in, self._kernel_out, self._bias_out)
         experts = zip(*(tf.unstack(tf.convert_to_tensor(stack)) for stack in stacks), strict=True)
         answers = tf.concat([_feed_forward(group, *expert) for group, expert in zip(groups, experts, strict=True)], 0)
@@ -82,7 +83,7 @@ def _feed_forward(
 
 @tf.custom_gradient
 def _gelu(inputs: tf.Tensor) -> Any:
-    """GELU that keeps nothing but its input for the way back, where TensorFlow's own keeps five such tensors."""
+    """GELU that keeps only its input for the backward pass, where TensorFlow's own keeps five such tensors."""
 
     def backward(gradient: tf.Tensor) -> tf.Tensor:
         share = 0.5 * (1 + tf.math.erf(inputs * 2**-0.5))

@@ -1,7 +1,7 @@
 """How much memory a training takes, from the configuration alone; refuses what cannot fit before it costs anything.
 
-Owns one sum per part, in float32 and with AdamW. What is kept for the way back follows from the layers; the factors
-marked as measured are fitted to the peak of fresh processes on a CPU (`docs/model.md` has the table, and a test
+Owns one sum per part, in float32 and with AdamW. What is kept for the backward pass follows from the layers; the
+factors marked as measured are fitted to the peak of fresh processes on a CPU (`docs/model.md` has the table, and a test
 holds the forecast within 25 % of a peak). Refused is only what would not fit if the forecast were too high by as much
 as that test allows: in a trial that is a stop (`memory_forecast`) from which the sampler learns, elsewhere an error.
 """
@@ -134,7 +134,7 @@ def _limit_bytes() -> int | None:
 
 
 def _has_gpu() -> bool:
-    """Then a model lives in the GPU's memory, of which the forecast says nothing."""
+    """Then a model uses the GPU's memory, which the forecast does not cover."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))

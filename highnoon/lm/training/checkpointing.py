@@ -119,7 +119,7 @@ def checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | P
 def refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Raises InvalidInput when the plans differ: positions count steps of a plan, so they would mean other text.
 
-    Both are states as checkpoints hold them; `source` says where `found` comes from.
+    Both are states as checkpoints hold them; `source` names where `found` comes from.
     """
     before, now = found["plan"], mine["plan"]
     if before is None:

@@ -1,7 +1,7 @@
 """The training loop: from the first step, or a checkpoint's, to the summary.
 
-Owns the order of steps, validation, hooks and checkpoints. `plan` decides what is trained on, `train_state` computes a
-step.
+Owns the order of steps, validation, callbacks and checkpoints. `plan` decides what is trained on, `train_state`
+computes a step.
 
 Keras' `fit` is not used: it has no position within an epoch that a checkpoint could continue from, no validation and
 no checkpoint between two steps of an epoch, and sums losses in float32.
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
+from highnoon.lm.training.callbacks import TrainingCallback
 from highnoon.lm.training.checkpointing import write_checkpoint
-from highnoon.lm.training.hooks import TrainingHook
 from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
 from highnoon.lm.training.progress import Progress
@@ -37,7 +39,7 @@ class Saving:
 
 
 class TrainingLoop:
-    """Call `run` once. Raises TrainingDiverged, and what a hook raises.
+    """Call `run` once. Raises TrainingDiverged, and what a callback raises.
 
     `prefetch` is called at each epoch: under memory pressure it returns less.
     """
@@ -47,7 +49,7 @@ class TrainingLoop:
         train_state: TrainState,
         plans: Sequence[StagePlan],
         schedule: Schedule,
-        hooks: Sequence[TrainingHook],
+        callbacks: Sequence[Any],
         progress: Progress,
         *,
         intervals: Intervals,
@@ -57,8 +59,13 @@ class TrainingLoop:
         self._train_state = train_state
         self._plans = plans
         self._schedule = schedule
-        self._hooks = hooks
-        self._progress = progress
+        self._callbacks = callbacks
+        self._own_callbacks = [callback for callback in callbacks if isinstance(callback, TrainingCallback)]
+        self._reads_each_loss = any(_reads_each_loss(callback) for callback in callbacks)
+        self._batch = 0
+        self.progress = progress
+        self.plan = plans[0]
+        """That of the current stage."""
         self._intervals = intervals
         self._prefetch = prefetch
         self._saving = saving
@@ -67,24 +74,44 @@ class TrainingLoop:
     def run(self) -> dict[str, Any]:
         """All stages that are left; returns the summary of all, those before a resume included."""
         with _cheap_collections():
-            self._notify(lambda hook: hook.on_train_begin(self._train_state.model, len(self._progress.history)))
-            while self._progress.stage < len(self._plans) and not self._hook_stops():
-                self._run_stage(self._plans[self._progress.stage])
-            self._notify(lambda hook: hook.on_train_end())
-        return self._progress.summary()
+            self._begin_callbacks()
+            while self.progress.stage < len(self._plans) and not self._is_stopped():
+                self.plan = self._plans[self.progress.stage]
+                self._run_stage(self.plan)
+            for callback in self._callbacks:
+                callback.on_train_end({})
+        return self.progress.summary()
+
+    def mean_loss(self) -> float:
+        """The mean training loss of the current epoch so far. Waits for the device."""
+        return self._train_state.mean_loss()
+
+    def _begin_callbacks(self) -> None:
+        model = self._train_state.model
+        model.stop_training = False
+        for callback in self._own_callbacks:
+            callback.loop = self
+        for callback in self._callbacks:
+            callback.set_model(model)
+            callback.on_train_begin({})
+
+    def _is_stopped(self) -> bool:
+        """True when a callback has set Keras' flag."""
+        return bool(self._train_state.model.stop_training)
 
     def _run_stage(self, plan: StagePlan) -> None:
-        progress = self._progress
+        progress = self.progress
         while not self._stage_ends(plan):
             self._run_epoch(plan)
             if not self._stage_ends(plan):
                 self._save()
         record = progress.finish_stage(plan.name)
-        self._notify(lambda hook: hook.on_stage_end(record))
+        for callback in self._own_callbacks:
+            callback.on_stage_end(record)
         self._save()
 
     def _run_epoch(self, plan: StagePlan) -> None:
-        progress = self._progress
+        progress = self.progress
         train_loss = self._train(plan)
         val_loss = self._validate(plan)
         progress.finish_epoch(plan.name, train_loss, val_loss)
@@ -93,21 +120,24 @@ class TrainingLoop:
         exhausted = progress.best.exhausted(plan.options.early_stopping_patience)
         progress.stage_over = exhausted and progress.epoch < plan.epochs
         gc.collect()
-        self._notify(lambda hook: hook.on_epoch_end(dict(progress.history[-1])))
+        for callback in self._callbacks:
+            callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
 
     def _stage_ends(self, plan: StagePlan) -> bool:
-        return self._progress.epoch >= plan.epochs or self._progress.stage_over or self._hook_stops()
+        return self.progress.epoch >= plan.epochs or self.progress.stage_over or self._is_stopped()
 
     def _train(self, plan: StagePlan) -> float:
         """Trains the rest of the current epoch; returns its mean training loss."""
-        progress = self._progress
-        self._notify(lambda hook: hook.on_epoch_begin(plan.name, progress.epoch, plan.tokens_per_step))
+        progress = self.progress
+        self._batch = 0
+        for callback in self._callbacks:
+            callback.on_epoch_begin(len(progress.history), {})
         self._timer.start()
         for inputs, labels in self._batches(plan):
             share = self._schedule.share(progress.total_steps)
             rate = plan.options.learning_rate * share
             self._train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
-            self._timer.record_step(inputs.shape, self._mean_loss)
+            self._timer.record_step(inputs.shape, self.mean_loss)
             self._finish_step(plan)
         train_loss = self._checked_loss()
         tokens, seconds = self._timer.stop()
@@ -116,24 +146,28 @@ class TrainingLoop:
         return train_loss
 
     def _finish_step(self, plan: StagePlan) -> None:
-        progress = self._progress
+        progress = self.progress
         progress.epoch_step += 1
         progress.stage_steps += 1
         progress.total_steps += 1
         step, within = progress.total_steps, progress.epoch_step < plan.steps_per_epoch
-        self._notify(lambda hook: hook.on_step_end(step, self._mean_loss))
+        logs = {"loss": self.mean_loss()} if self._reads_each_loss else {}
+        for callback in self._callbacks:
+            callback.on_train_batch_end(self._batch, logs)
+        self._batch += 1
         if step % self._intervals.log_interval == 0:
             self._checked_loss()
         if within and step % self._intervals.eval_interval == 0:
             with self._timer.paused():
                 val_loss = self._validate(plan)
-            self._notify(lambda hook: hook.on_validation_end(step, val_loss))
+            for callback in self._own_callbacks:
+                callback.on_validation(step, val_loss)
         if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
             with self._timer.paused():
                 self._save()
 
     def _batches(self, plan: StagePlan) -> Any:
-        options, progress = plan.options, self._progress
+        options, progress = plan.options, self.progress
         seed = (options.seed, progress.stage, progress.epoch)
         return training_batches(
             plan.training,
@@ -159,25 +193,21 @@ class TrainingLoop:
             label_count += count
         val_loss = loss_sum / label_count
         if not math.isfinite(val_loss):
-            raise self._diverged("the validation loss is not a finite number", self._progress.total_steps)
+            raise self._diverged("the validation loss is not a finite number", self.progress.total_steps)
         return val_loss
-
-    def _mean_loss(self) -> float:
-        loss_sum, label_count = self._train_state.sums()
-        return loss_sum / max(label_count, 1.0)
 
     def _checked_loss(self) -> float:
         """The epoch's mean loss so far. Raises TrainingDiverged."""
         began = self._train_state.diverged_at
         if began is not None:
             raise self._diverged("the training loss or its gradient is not a finite number", began)
-        return self._mean_loss()
+        return self.mean_loss()
 
     def _diverged(self, what: str, step: int) -> TrainingDiverged:
-        plan = self._plans[self._progress.stage]
+        plan = self._plans[self.progress.stage]
         rate = plan.options.learning_rate * self._schedule.share(step)
         return TrainingDiverged(
-            f"{what} from step {step} on (stage {plan.name!r}, epoch {self._progress.epoch}, "
+            f"{what} from step {step} on (stage {plan.name!r}, epoch {self.progress.epoch}, "
             f"learning rate there {rate:.3g}). A lower learning_rate, more warmup_steps or a lower gradient_clip help.",
             step,
         )
@@ -186,17 +216,19 @@ class TrainingLoop:
         if self._saving is None:
             return
         self._checked_loss()
-        step, train_state = self._progress.total_steps, self._train_state
-        state = {**self._saving.state, "progress": self._progress.to_json(train_state.sums())}
+        step, train_state = self.progress.total_steps, self._train_state
+        state = {**self._saving.state, "progress": self.progress.to_json(train_state.sums())}
         path = write_checkpoint(self._saving.folder, step, train_state.model, train_state.optimizer, state)
-        self._notify(lambda hook: hook.on_checkpoint_saved(str(path), step))
+        for callback in self._own_callbacks:
+            callback.on_checkpoint_saved(str(path), step)
 
-    def _notify(self, call: Callable[[TrainingHook], None]) -> None:
-        for hook in self._hooks:
-            call(hook)
 
-    def _hook_stops(self) -> bool:
-        return any(hook.wants_to_stop() for hook in self._hooks)
+def _reads_each_loss(callback: Any) -> bool:
+    """True for a callback that overrides Keras' end of a batch, unless it has `reads_logs = False`."""
+    base = keras.callbacks.Callback
+    overrides = type(callback).on_train_batch_end is not base.on_train_batch_end
+    overrides |= type(callback).on_batch_end is not base.on_batch_end
+    return overrides and getattr(callback, "reads_logs", True)
 
 
 class ThroughputTimer:

@@ -67,6 +67,11 @@ class TrainState:
         """The sum of all losses of the current epoch, and its number of labels. Waits for the device."""
         return float(self._loss_sum.numpy()), float(self._label_count.numpy())
 
+    def mean_loss(self) -> float:
+        """The mean loss of the current epoch so far. Waits for the device."""
+        loss_sum, label_count = self.sums()
+        return loss_sum / max(label_count, 1.0)
+
     def set_sums(self, loss_sum: float, label_count: float) -> None:
         """Continues an epoch, or begins one with zeros."""
         self._loss_sum.assign(loss_sum)

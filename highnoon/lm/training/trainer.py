@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from typing_extensions import Self
 
+from highnoon.callbacks.memory_guard import MemoryGuardCallback
 from highnoon.lm.data.sources import DEFAULT_DATASET
 from highnoon.lm.models.memory_forecast import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
+from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
 from highnoon.lm.training.checkpointing import (
     LATEST,
     checkpoint_to_resume,
@@ -27,7 +29,6 @@ from highnoon.lm.training.checkpointing import (
     restore_variables,
     write_whole,
 )
-from highnoon.lm.training.hooks import LogHook, MemoryHook, ProgressBar, StudyHook, TrainingHook, hook_for
 from highnoon.lm.training.loop import Saving, TrainingLoop
 from highnoon.lm.training.options import Intervals, Stage, checked, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
@@ -46,7 +47,7 @@ class Trainer:
 
     `hyperparameters` takes every option of `TrainingOptions`, and whole dicts of best parameters: what belongs to the
     model is kept and compared with it. Sequences are never longer than the model's `max_seq_length`.
-    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner says so.
+    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner decides so.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Trainer:
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
         self._stages: list[Stage] = []
-        self._callbacks: list[TrainingHook] = []
+        self._callbacks: list[Any] = []
         self._train_state: TrainState | None = None
         self._progress = Progress()
         self._loaded: dict[str, Any] | None = None
@@ -102,7 +103,7 @@ class Trainer:
 
         Events: `epoch_end`, `stage_complete`, `checkpoint_saved`. What a callback raises ends the training.
         """
-        self._callbacks.append(hook_for(callback))
+        self._callbacks.append(callback_for(callback))
         return self
 
     def train(
@@ -152,20 +153,20 @@ class Trainer:
         schedule = Schedule.of(plans, self.options.warmup_steps)
         memory = EnterpriseMemoryManager(prefetch_buffer_size=self.options.prefetch_buffer_size)
         with memory, ExitStack() as at_the_end:
-            hooks: list[TrainingHook] = [LogHook(intervals.log_interval)]
+            callbacks: list[Any] = [LogCallback(intervals.log_interval)]
             console = Console(stderr=True)
             if console.is_terminal:
                 bar = ProgressBar(schedule.planned_steps, self._progress.total_steps, console)
                 at_the_end.callback(bar.close)
-                hooks.append(bar)
-            hooks += [MemoryHook(memory), *self._callbacks]
+                callbacks.append(bar)
+            callbacks += [MemoryGuardCallback(memory), *self._callbacks]
             if self._report_to == "hpo":
-                hooks.append(StudyHook(self._progress.history))
+                callbacks.append(StudyCallback())
             loop = TrainingLoop(
                 self._built(),
                 plans,
                 schedule,
-                hooks,
+                callbacks,
                 self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,

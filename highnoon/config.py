@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -66,6 +66,9 @@ AtLeast0 = Annotated[float, BeforeValidator(_plain), Field(ge=0, allow_inf_nan=F
 Share = Annotated[float, BeforeValidator(_plain), Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+S = TypeVar("S", bound="Section")
+
+
 class Section(BaseModel):
     """Frozen, checked fields, some with a second spelling. Raises InvalidInput with every problem at once."""
 
@@ -111,6 +114,14 @@ class Section(BaseModel):
     @classmethod
     def _hint(cls, key: Key, kind: str) -> str:
         return nearest(key[-1], cls.names()) if kind == "extra_forbidden" else ""
+
+
+def checked(kind: type[S], values: Mapping[str, Any]) -> tuple[S | None, list[Problem]]:
+    """The section made of these values, or what is wrong with them."""
+    try:
+        return kind(**values), []
+    except InvalidInput as invalid:
+        return None, list(invalid.problems)
 
 
 class ModelConfig(Section):
@@ -211,19 +222,20 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
 
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **written: Any) -> None:
-            parts, problems = {}, []
-            for name, section in _SECTIONS.items():
-                part = written.get(name, {})
-                try:
-                    parts[name] = part if isinstance(part, section) else section(**_table(name, part))
-                except InvalidInput as invalid:
-                    problems += _under(name, invalid.problems)
-            if problems:
-                raise InvalidInput("Config", problems + _unknown(written, _SECTIONS))
-            super().__init__(**{**written, **parts})
+    @field_validator("model", "training", mode="before")
+    @classmethod
+    def _from_table(cls, part: object, info: ValidationInfo) -> object:
+        name = str(info.field_name)
+        section = _SECTIONS[name]
+        if isinstance(part, section):
+            return part
+        if not isinstance(part, Mapping):
+            hint = f"Write {section.__name__}(...) or a table of its fields."
+            raise refusal([Problem(key=name, message="is not a table", value=part, hint=hint)])
+        checked_part, problems = checked(section, part)
+        if problems:
+            raise refusal(replace(problem, key=f"{name}.{problem.key}") for problem in problems)
+        return checked_part
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -231,7 +243,11 @@ class Config(Section):
         if not values.keys().isdisjoint(_SECTIONS):
             return cls(**values)
         known = [name for section in _SECTIONS.values() for name in section.names()]
-        if problems := _unknown(values, known):
+        if unknown := [name for name in values if name not in known]:
+            message = "is not a known key"
+            problems = [
+                Problem(key=name, message=message, value=values[name], hint=nearest(name, known)) for name in unknown
+            ]
             raise InvalidInput("Config", problems)
         parts: dict[str, Any] = {
             part: {name: value for name, value in values.items() if name in section.names()}
@@ -258,25 +274,6 @@ class Config(Section):
 
 
 _SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "training": TrainingConfig}
-
-
-def _table(name: str, part: object) -> Mapping[str, Any]:
-    if isinstance(part, Mapping):
-        return part
-    hint = f"Write {_SECTIONS[name].__name__}(...) or a table of its fields."
-    raise InvalidInput("Config", [Problem(key="", message="is not a table", value=part, hint=hint)])
-
-
-def _under(part: str, problems: tuple[Problem, ...]) -> list[Problem]:
-    return [replace(problem, key=f"{part}.{problem.key}".rstrip(".")) for problem in problems]
-
-
-def _unknown(written: Mapping[str, Any], known: Mapping[str, Any] | list[str]) -> list[Problem]:
-    unknown = [name for name in written if name not in known]
-    return [
-        Problem(key=name, message="is not a known key", value=written[name], hint=nearest(name, known))
-        for name in unknown
-    ]
 
 
 def is_rehearsal() -> bool:

@@ -33,7 +33,7 @@ INTERRUPTED = "interrupted"
 """The cause of a trial that a person interrupted with Ctrl-C: a grid visits its point again."""
 
 _random = random.SystemRandom()
-"""Not the module's own generator: an objective that seeds it would make two processes choose alike."""
+"""Not the module's own generator: an objective that seeds it would make two processes choose the same."""
 
 
 def run_trials(

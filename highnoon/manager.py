@@ -168,7 +168,7 @@ class HPOTrialManager:
         ]
         if not candidates:
             raise UserInputError(
-                f"study {self._spec.name!r} knows the size of no trial. Build the model with hn.create_model, call "
+                f"study {self._spec.name!r} has no trial with a known size. Build the model with hn.create_model, call "
                 'hpo.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
             )
         front = pareto_front(candidates, maximize=self._spec.direction == "maximize")

@@ -150,7 +150,7 @@ class TestParetoFront:
         with pytest.raises(NoCompletedTrial):
             hpo.pareto_front()
         hpo.optimize(lambda params: 1.0, SPACE)
-        with pytest.raises(UserInputError, match=r"knows the size of no trial.*create_model.*report_params.*params"):
+        with pytest.raises(UserInputError, match=r"no trial with a known size.*create_model.*report_params.*params"):
             hpo.pareto_front()
 
 

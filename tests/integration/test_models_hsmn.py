@@ -335,7 +335,7 @@ def test_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_text("not a model")
 
     for name in ("model.keras", "missing.keras"):
-        with pytest.raises(InvalidInput, match="is no saved model"):
+        with pytest.raises(InvalidInput, match="is not a saved model"):
             hn.load_model(tmp_path / name)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.lm.data import sources
-from highnoon.lm.training.train_state import decays
+from highnoon.lm.training.train_state import TrainState, decays
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 from highnoon.shared.objective.trial_context import bound
 
@@ -181,6 +181,24 @@ def test_keras_callback_gets_losses_and_stops_the_training() -> None:
 
     assert len(summary["history"]) == 2
     assert len(callback.seen) == summary["total_steps"]
+
+
+def test_loss_of_each_step_is_read_only_for_callbacks_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[float] = []
+    sums = TrainState.sums
+
+    def counted(self: TrainState) -> tuple[float, float]:
+        reads.append(1)
+        return sums(self)
+
+    monkeypatch.setattr(TrainState, "sums", counted)
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(keras.callbacks.History())
+    trainer.add_callback(lambda event: None)
+
+    steps = trainer.train(epochs_per_stage=1)["total_steps"]
+
+    assert len(reads) <= 2 < steps, "after the compiling step, and at the end of the epoch"
+    assert not any(hasattr(callback, "loop") for callback in trainer._callbacks), "the loop holds all the text"
 
 
 @pytest.mark.parametrize("error", [TrialPruned("no"), ZeroDivisionError("mine")])

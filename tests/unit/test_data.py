@@ -97,7 +97,7 @@ def test_unreadable_sources_are_reported(tmp_path: Path) -> None:
 
     with pytest.raises(UserInputError, match=r"broken\.jsonl, line 2: expected an object with a key \"text\""):
         load_documents(str(tmp_path / "broken.jsonl"))
-    with pytest.raises(UserInputError, match=r"latin\.txt is no UTF-8 text: .* at byte 2"):
+    with pytest.raises(UserInputError, match=r"latin\.txt is not UTF-8 text: .* at byte 2"):
         load_documents(str(tmp_path / "latin.txt"))
     with pytest.raises(UserInputError, match="holds no file"):
         load_documents(str(tmp_path / "empty") + "/")
@@ -105,7 +105,7 @@ def test_unreadable_sources_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserInputError, match="dataset 'blank': there is no text in a list of 2 documents"):
         load_documents("blank")
     hn.register_dataset("numbers", lambda: [1, 2])  # type: ignore[arg-type, list-item]
-    with pytest.raises(UserInputError, match="document 0 of a dataset is no text but a int"):
+    with pytest.raises(UserInputError, match="document 0 of a dataset is not text but a int"):
         load_documents("numbers")
     with pytest.raises(InvalidInput, match=r"(?s)name: .*source: "):
         hn.register_dataset("a/b", 3)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Documents by name: which text a dataset's name stands for, and how a file, folder, list or function is read.
 
 A name is looked up among the registered ones, in HIGHNOON_DATA_DIR, in ./data, and among the built-in ones, in this
-order; a path or a glob pattern stands for itself. The names that the guide prints fall back to the built-in text.
+order; a path or a glob pattern is used as it is. The names that the guide prints fall back to the built-in text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _registered: dict[str, Source] = {}
 
 
 def register_dataset(name: str, source: Source) -> None:
-    """Makes `name` stand for the source from now on; it is read when it is used. Raises InvalidInput."""
+    """Gives the source a dataset name; it is read when the name is used. Raises InvalidInput."""
     problems = []
     if not isinstance(name, str) or not name.strip() or _is_a_path(name):
         problems.append(Problem(key="name", message="must be a name, not a path or a pattern", value=name))
@@ -68,15 +68,15 @@ def _source_of(name: str) -> Source:
         return _python_docs
     if name in GUIDE_NAMES:
         warnings.warn(
-            f"there is no dataset {name!r}: the built-in text {DEFAULT_DATASET!r} stands in for it. "
-            f"Give it a text of yours with register_dataset({name!r}, ...) or a file data/{name}.txt.",
+            f"there is no dataset {name!r}: the built-in text {DEFAULT_DATASET!r} is used instead. "
+            f"Replace it with register_dataset({name!r}, ...) or a file data/{name}.txt.",
             stacklevel=2,
         )
         return _python_docs
     known = known_datasets()
     raise UserInputError(
         f"there is no dataset {name!r}. {nearest(name, known)} Known: {', '.join(known)}. "
-        "Others are made known by register_dataset(), or as NAME.txt or NAME.jsonl in ./data or HIGHNOON_DATA_DIR."
+        "Add others with register_dataset(), or as NAME.txt or NAME.jsonl in ./data or HIGHNOON_DATA_DIR."
     )
 
 
@@ -95,14 +95,14 @@ def _is_a_path(name: str) -> bool:
 
 
 def _python_docs() -> list[str]:
-    """The English reference that CPython carries for its help(): about 80 topics, 465 kB, no file to download."""
+    """The English reference that CPython has for its help(): about 80 topics, 465 kB, no file to download."""
     from pydoc_data.topics import topics
 
     return [text for _, text in sorted(topics.items())]
 
 
 def read_source(source: Source) -> list[str]:
-    """All documents that are more than white space. Raises UserInputError when there are none or one is no text."""
+    """All documents that are more than white space. Raises UserInputError when there are none or one is not text."""
     if isinstance(source, (str, Path)):
         documents = _read_files(_files(source))
     else:
@@ -128,13 +128,13 @@ def sections(text: str) -> list[str]:
     parts = [part for part in text.split(separator) if part.strip()]
     size = max(-(-len(text) // _SECTIONS), 1)
     cut: list[list[str]] = [[]]
-    room = size
+    left = size
     for part in parts:
-        if room <= 0:
+        if left <= 0:
             cut.append([])
-            room = size
+            left = size
         cut[-1].append(part)
-        room -= len(part) + len(separator)
+        left -= len(part) + len(separator)
     return [separator.join(section) for section in cut]
 
 
@@ -155,7 +155,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserInputError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserInputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise UserInputError(f"{path} cannot be read ({error.strerror})") from None
 
@@ -168,7 +168,7 @@ def _json_lines(path: Path, text: str) -> list[str]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UserInputError(f"{path}, line {number}, is no JSON: {error}") from None
+            raise UserInputError(f"{path}, line {number}, is not JSON: {error}") from None
         document = record.get("text") if isinstance(record, dict) else None
         if not isinstance(document, str):
             raise UserInputError(f'{path}, line {number}: expected an object with a key "text" that holds text')
@@ -182,7 +182,7 @@ def _texts(found: object) -> list[str]:
     documents = list(found)
     for number, document in enumerate(documents):
         if not isinstance(document, str):
-            raise UserInputError(f"document {number} of a dataset is no text but a {type(document).__name__}")
+            raise UserInputError(f"document {number} of a dataset is not text but a {type(document).__name__}")
     return documents
 
 

@@ -74,7 +74,7 @@ def load_model(path: str | os.PathLike[str]) -> HSMN:
     try:
         model = keras.saving.load_model(path)
     except (OSError, ValueError) as error:
-        raise InvalidInput(str(path), [Problem(key="file", message=f"is no saved model: {error}")]) from error
+        raise InvalidInput(str(path), [Problem(key="file", message=f"is not a saved model: {error}")]) from error
     if not isinstance(model, HSMN):
         raise InvalidInput(str(path), [Problem(key="file", message=f"holds a {type(model).__name__}, not an HSMN")])
     return model

@@ -22,14 +22,14 @@ class MixtureOfExperts(keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, dtype: Any = None) -> None:
         super().__init__(name="experts", dtype=dtype)
-        self.supports_jit = False  # XLA wants shapes that no routing changes: all experts for all tokens, or copies
+        self.supports_jit = False  # XLA needs shapes that do not depend on the routing
         self._config = config
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Creates the weights for the last axis of `shape`."""
         experts, dim = self._config.num_moe_experts, self._config.embedding_dim
         inner = FEEDFORWARD_FACTOR * dim
-        # In float32 under mixed precision too: a choice between near equals should not hang on rounding.
+        # In float32 under mixed precision too: a choice between near equals should not depend on rounding.
         self._router = self.add_weight(shape=(dim, experts), initializer=fan_in(dim), name="router", autocast=False)
         self._kernel_in = self.add_weight(shape=(experts, dim, inner), initializer=fan_in(dim), name="kernel_in")
         self._bias_in = self.add_weight(shape=(experts, inner), initializer="zeros", name="bias_in")
@@ -47,11 +47,11 @@ class MixtureOfExperts(keras.layers.Layer):
             gates /= tf.reduce_sum(gates, axis=-1, keepdims=True)
         if training:
             self.add_loss(self._config.aux_loss_weight * imbalance(probabilities, chosen))
-        answers = self._answers(tokens, chosen)
-        mixed = tf.matmul(tf.cast(gates, answers.dtype)[:, None], answers)
+        outputs = self._expert_outputs(tokens, chosen)
+        mixed = tf.matmul(tf.cast(gates, outputs.dtype)[:, None], outputs)
         return tf.reshape(mixed, tf.shape(sequence))
 
-    def _answers(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    def _expert_outputs(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
         """`[tokens, k, dim]`: the output of each of its k experts for each token."""
         slots = tf.reshape(chosen, [-1])
         by_expert = tf.argsort(slots, stable=True)
@@ -62,9 +62,9 @@ class MixtureOfExperts(keras.layers.Layer):
         # Unstacked once: slicing expert by expert would add up one full-sized gradient per expert.
         stacks = (self._kernel_in, self._bias_in, self._kernel_out, self._bias_out)
         experts = zip(*(tf.unstack(tf.convert_to_tensor(stack)) for stack in stacks), strict=True)
-        answers = tf.concat([_feed_forward(group, *expert) for group, expert in zip(groups, experts, strict=True)], 0)
+        outputs = tf.concat([_feed_forward(group, *expert) for group, expert in zip(groups, experts, strict=True)], 0)
         shape = [-1, self._config.top_k_experts, self._config.embedding_dim]
-        return tf.reshape(_permuted(answers, back, by_expert), shape)
+        return tf.reshape(_permuted(outputs, back, by_expert), shape)
 
 
 def imbalance(probabilities: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:

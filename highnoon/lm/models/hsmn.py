@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from highnoon.config import ModelConfig
+from highnoon.config import AtLeast0, Count, ModelConfig, Natural, Section, checked
 from highnoon.lm.models.experts import MixtureOfExperts
 from highnoon.lm.models.mixers import AttentionMixer, MambaMixer, WaveletMixer, projection
 from highnoon.shared.domain.errors import InvalidInput, Problem
@@ -114,7 +114,8 @@ class HSMN(keras.Model):
         states are cached. Raises InvalidInput with all problems.
         """
         ids, problems = _read_prompt(prompt, self.vocab_size)
-        problems += _option_problems(max_new_tokens, temperature, top_k)
+        options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k}
+        problems += checked(_Sampling, options)[1]
         if problems:
             raise InvalidInput("generate", problems)
         random = np.random.default_rng(seed)
@@ -183,6 +184,12 @@ class HSMN(keras.Model):
             raise InvalidInput(self.name, [Problem(key="ids", message=message, hint="Raise it, or cut the sequence.")])
 
 
+class _Sampling(Section):
+    max_new_tokens: Natural
+    temperature: AtLeast0
+    top_k: Count | None
+
+
 def _sampled(logits: np.ndarray, temperature: float, top_k: int | None, random: np.random.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
@@ -207,14 +214,3 @@ def _read_prompt(prompt: Any, vocab_size: int) -> tuple[np.ndarray, list[Problem
 
 def _prompt_problem(message: str, hint: str) -> Problem:
     return Problem(key="prompt", message=message, hint=hint)
-
-
-def _option_problems(max_new_tokens: int, temperature: float, top_k: int | None) -> list[Problem]:
-    problems = []
-    if max_new_tokens < 0:
-        problems.append(Problem(key="max_new_tokens", message="must be at least 0", value=max_new_tokens))
-    if not 0 <= temperature < float("inf"):
-        problems.append(Problem(key="temperature", message="must be 0 or above", value=temperature))
-    if top_k is not None and top_k < 1:
-        problems.append(Problem(key="top_k", message="must be at least 1, or None for all", value=top_k))
-    return problems

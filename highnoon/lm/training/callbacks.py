@@ -162,7 +162,7 @@ class ProgressBar(TrainingCallback):
 
 
 def callback_for(callback: Any) -> Any:
-    """The Keras callback for what `add_callback` was given. Raises InvalidInput for what is no callback.
+    """The Keras callback for what `add_callback` was given: one, or a function. Raises InvalidInput for others.
 
     The learning rate stays the schedule's: the model has no optimizer in which a callback could set it.
     """

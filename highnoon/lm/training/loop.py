@@ -73,11 +73,10 @@ class TrainingLoop:
 
     def run(self) -> dict[str, Any]:
         """All stages that are left; returns the summary of all, those before a resume included."""
-        with _cheap_collections():
-            self._begin_callbacks()
+        with _cheap_collections(), self._known_to_callbacks():
             while self.progress.stage < len(self._plans) and not self._is_stopped():
                 self.plan = self._plans[self.progress.stage]
-                self._run_stage(self.plan)
+                self._run_stage()
             for callback in self._callbacks:
                 callback.on_train_end({})
         return self.progress.summary()
@@ -86,34 +85,39 @@ class TrainingLoop:
         """The mean training loss of the current epoch so far. Waits for the device."""
         return self._train_state.mean_loss()
 
-    def _begin_callbacks(self) -> None:
+    @contextmanager
+    def _known_to_callbacks(self) -> Iterator[None]:
         model = self._train_state.model
         model.stop_training = False
         for callback in self._own_callbacks:
             callback.loop = self
-        for callback in self._callbacks:
-            callback.set_model(model)
-            callback.on_train_begin({})
+        try:
+            for callback in self._callbacks:
+                callback.set_model(model)
+                callback.on_train_begin({})
+            yield
+        finally:  # the trainer keeps its callbacks, and the loop has all the text
+            for callback in self._own_callbacks:
+                del callback.loop
 
     def _is_stopped(self) -> bool:
         """True when a callback has set Keras' flag."""
         return bool(self._train_state.model.stop_training)
 
-    def _run_stage(self, plan: StagePlan) -> None:
-        progress = self.progress
-        while not self._stage_ends(plan):
-            self._run_epoch(plan)
-            if not self._stage_ends(plan):
+    def _run_stage(self) -> None:
+        while not self._stage_ends():
+            self._run_epoch()
+            if not self._stage_ends():
                 self._save()
-        record = progress.finish_stage(plan.name)
+        record = self.progress.finish_stage(self.plan.name)
         for callback in self._own_callbacks:
             callback.on_stage_end(record)
         self._save()
 
-    def _run_epoch(self, plan: StagePlan) -> None:
-        progress = self.progress
-        train_loss = self._train(plan)
-        val_loss = self._validate(plan)
+    def _run_epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        train_loss = self._train()
+        val_loss = self._validate()
         progress.finish_epoch(plan.name, train_loss, val_loss)
         self._train_state.set_sums(0.0, 0.0)
         progress.best.update(val_loss, plan.options.early_stopping_min_delta)
@@ -123,34 +127,34 @@ class TrainingLoop:
         for callback in self._callbacks:
             callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
 
-    def _stage_ends(self, plan: StagePlan) -> bool:
-        return self.progress.epoch >= plan.epochs or self.progress.stage_over or self._is_stopped()
+    def _stage_ends(self) -> bool:
+        return self.progress.epoch >= self.plan.epochs or self.progress.stage_over or self._is_stopped()
 
-    def _train(self, plan: StagePlan) -> float:
+    def _train(self) -> float:
         """Trains the rest of the current epoch; returns its mean training loss."""
-        progress = self.progress
+        plan, progress = self.plan, self.progress
         self._batch = 0
         for callback in self._callbacks:
             callback.on_epoch_begin(len(progress.history), {})
         self._timer.start()
-        for inputs, labels in self._batches(plan):
+        for inputs, labels in self._batches():
             share = self._schedule.share(progress.total_steps)
             rate = plan.options.learning_rate * share
             self._train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
             self._timer.record_step(inputs.shape, self.mean_loss)
-            self._finish_step(plan)
+            self._finish_step()
         train_loss = self._checked_loss()
         tokens, seconds = self._timer.stop()
         progress.stage_tokens += tokens
         progress.stage_s += seconds
         return train_loss
 
-    def _finish_step(self, plan: StagePlan) -> None:
+    def _finish_step(self) -> None:
         progress = self.progress
         progress.epoch_step += 1
         progress.stage_steps += 1
         progress.total_steps += 1
-        step, within = progress.total_steps, progress.epoch_step < plan.steps_per_epoch
+        step, within = progress.total_steps, progress.epoch_step < self.plan.steps_per_epoch
         logs = {"loss": self.mean_loss()} if self._reads_each_loss else {}
         for callback in self._callbacks:
             callback.on_train_batch_end(self._batch, logs)
@@ -159,15 +163,15 @@ class TrainingLoop:
             self._checked_loss()
         if within and step % self._intervals.eval_interval == 0:
             with self._timer.paused():
-                val_loss = self._validate(plan)
+                val_loss = self._validate()
             for callback in self._own_callbacks:
                 callback.on_validation(step, val_loss)
         if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
             with self._timer.paused():
                 self._save()
 
-    def _batches(self, plan: StagePlan) -> Any:
-        options, progress = plan.options, self.progress
+    def _batches(self) -> Any:
+        plan, options, progress = self.plan, self.plan.options, self.progress
         seed = (options.seed, progress.stage, progress.epoch)
         return training_batches(
             plan.training,
@@ -178,8 +182,9 @@ class TrainingLoop:
             prefetch_buffer_size=self._prefetch(),
         )
 
-    def _validate(self, plan: StagePlan) -> float:
+    def _validate(self) -> float:
         """The mean loss over the held-out text. Raises TrainingDiverged when it is not finite."""
+        plan = self.plan
         loss_sum = label_count = 0.0
         batches = validation_batches(
             plan.held_out,
@@ -204,7 +209,7 @@ class TrainingLoop:
         return self.mean_loss()
 
     def _diverged(self, what: str, step: int) -> TrainingDiverged:
-        plan = self._plans[self.progress.stage]
+        plan = self.plan
         rate = plan.options.learning_rate * self._schedule.share(step)
         return TrainingDiverged(
             f"{what} from step {step} on (stage {plan.name!r}, epoch {self.progress.epoch}, "

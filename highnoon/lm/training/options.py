@@ -10,14 +10,23 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from highnoon.config import Above0, AtLeast0, Count, ModelConfig, Natural, Section, Share, TrainingConfig, is_rehearsal
+from highnoon.config import (
+    Above0,
+    AtLeast0,
+    Count,
+    ModelConfig,
+    Natural,
+    Section,
+    Share,
+    TrainingConfig,
+    checked,
+    is_rehearsal,
+)
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-
-S = TypeVar("S", bound=Section)
 
 STAGE_OVERRIDES = ("learning_rate", "batch_size", "max_seq_length", "gradient_accumulation_steps")
 """What a stage may set for itself; everything else belongs to the whole training."""
@@ -148,14 +157,6 @@ def read_stage(
         weight=numbers.weight,
         overrides={key: getattr(options, key) for key in own},
     )
-
-
-def checked(kind: type[S], values: Mapping[str, Any]) -> tuple[S | None, list[Problem]]:
-    """The section made of these values, or what is wrong with them."""
-    try:
-        return kind(**values), []
-    except InvalidInput as invalid:
-        return None, list(invalid.problems)
 
 
 def _misspelled(foreign: Iterable[str], known: Iterable[str]) -> list[Problem]:

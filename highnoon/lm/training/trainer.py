@@ -15,6 +15,7 @@ from rich.console import Console
 from typing_extensions import Self
 
 from highnoon.callbacks.memory_guard import MemoryGuardCallback
+from highnoon.config import checked
 from highnoon.lm.data.sources import DEFAULT_DATASET
 from highnoon.lm.models.memory_forecast import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
@@ -30,7 +31,7 @@ from highnoon.lm.training.checkpointing import (
     write_whole,
 )
 from highnoon.lm.training.loop import Saving, TrainingLoop
-from highnoon.lm.training.options import Intervals, Stage, checked, read_options, read_stage
+from highnoon.lm.training.options import Intervals, Stage, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
 from highnoon.lm.training.progress import Progress
 from highnoon.memory import EnterpriseMemoryManager
@@ -118,12 +119,12 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains all stages and returns the summary; `final_loss` in it is the validation loss of the last epoch.
 
-        A stage's own `epochs` goes before `epochs_per_stage`. Checkpoints are written at the end of every epoch and
+        A stage's own `epochs` replaces `epochs_per_stage`. Checkpoints are written at the end of every epoch and
         every `checkpoint_interval` steps, and only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of
         them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
-        when the worker crashes and the trial is tried again on the same machine, the training goes on from there.
+        when the worker crashes and the trial is retried on the same machine, the training continues from there.
 
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is not finite,
         and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:

@@ -5,6 +5,7 @@ The model here is a plain Keras one, so that these tests are about the trainer a
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 import highnoon as hn
 from highnoon.lm.data import sources
@@ -181,6 +183,20 @@ def test_keras_callback_gets_losses_and_stops_the_training() -> None:
 
     assert len(summary["history"]) == 2
     assert len(callback.seen) == summary["total_steps"]
+
+
+def test_terminal_gets_a_bar_with_both_losses_and_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=150)
+    monkeypatch.setattr("highnoon.lm.training.trainer.Console", lambda **options: terminal)
+
+    summary = trainer_of().add_curriculum_stage("only", "birds").train(epochs_per_stage=2)
+
+    steps, val_loss = summary["total_steps"], summary["final_loss"]
+    assert "only 1" in shown.getvalue()
+    assert f"{steps}/{steps}" in shown.getvalue()
+    assert f"val_loss={val_loss:.4f}" in shown.getvalue()
+    assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l"), "the cursor is shown again"
 
 
 def test_loss_of_each_step_is_read_only_for_callbacks_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:

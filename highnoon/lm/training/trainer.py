@@ -154,15 +154,9 @@ class Trainer:
         schedule = Schedule.of(plans, self.options.warmup_steps)
         memory = EnterpriseMemoryManager(prefetch_buffer_size=self.options.prefetch_buffer_size)
         with memory, ExitStack() as at_the_end:
-            callbacks: list[Any] = [LogCallback(intervals.log_interval)]
-            console = Console(stderr=True)
-            if console.is_terminal:
-                bar = ProgressBar(schedule.planned_steps, self._progress.total_steps, console)
-                at_the_end.callback(bar.close)
-                callbacks.append(bar)
+            callbacks: list[Any] = [LogCallback(intervals.log_interval), *self._bar(schedule.planned_steps, at_the_end)]
             callbacks += [MemoryGuardCallback(memory), *self._callbacks]
-            if self._report_to == "hpo":
-                callbacks.append(StudyCallback())
+            callbacks += [StudyCallback()] if self._report_to == "hpo" else []
             loop = TrainingLoop(
                 self._built(),
                 plans,
@@ -208,6 +202,15 @@ class Trainer:
         epochs = self.options.epochs or epochs_per_stage or 10
         longest = getattr(self.model, "max_seq_length", None)
         return plan_stages(stages, self.options, epochs, self.tokenizer, None if longest is None else int(longest))
+
+    def _bar(self, planned_steps: int, at_the_end: ExitStack) -> list[Any]:
+        """On a terminal a progress bar, which gives the terminal back at the end; else nothing."""
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            return []
+        bar = ProgressBar(planned_steps, self._progress.total_steps, console)
+        at_the_end.callback(bar.close)
+        return [bar]
 
     def _built(self) -> TrainState:
         """Builds the model if needed, and its optimizer."""

@@ -41,12 +41,12 @@ RESOLVE := $(PY) -m uv pip compile --universal --python-version 3.10 --generate-
 	--no-emit-find-links --quiet --custom-compile-command "make lock"
 IMAGES  := deploy/requirements
 
-lock: $(READY) ## Resolve the dependencies anew into requirements.lock and those of the images (takes network)
+lock: $(READY) ## Resolve the dependencies again into requirements.lock and those of the images (needs the network)
 	@$(PIP) install uv
-	@$(RESOLVE) pyproject.toml --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
-	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/control.excludes -o $(IMAGES)/control.txt
-	@$(RESOLVE) pyproject.toml -c requirements.lock --excludes $(IMAGES)/worker.excludes -o $(IMAGES)/worker.txt
-	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in --extra gpu -c requirements.lock --excludes $(IMAGES)/worker.excludes \
+	@$(RESOLVE) pyproject.toml --extra all --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
+	@$(RESOLVE) pyproject.toml -c requirements.lock --extra coordinator --extra dashboard -o $(IMAGES)/control.txt
+	@$(RESOLVE) pyproject.toml -c requirements.lock --extra worker --extra tensorflow -o $(IMAGES)/worker.txt
+	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in -c requirements.lock --extra worker --extra tensorflow --extra gpu \
 		-o $(IMAGES)/gpu.txt
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt

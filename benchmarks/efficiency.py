@@ -114,8 +114,8 @@ def whole(table: Table) -> Whole:
         store.create_study(spec.name, spec.direction, spec.scoring)
         study = store.open(spec)
         for ordinal in range(len(table.losses)):
-            asked = study.ask(ordinal=ordinal, owner=None)
-            study.tell(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
+            asked = study.start_trial(ordinal=ordinal)
+            study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
         best, trials = study.best_trial(), study.trials()
     front = pareto_front(
         Candidate(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0) for trial in trials

@@ -1,7 +1,7 @@
 """Does a trial's leak outlive it? `python -m benchmarks.leak`; ends with 1 when the node's memory grows by over 3 %.
 
-A hundred trials of one slot, each of which takes 50 MB and never frees them. Every trial says what all processes of the
-node held when it began: coordinator, services, agent, pool, supervisor and itself.
+A hundred trials of one slot, each of which takes 50 MB and never frees it. Every trial reports what all processes of
+the node held when it began: coordinator, services, agent, pool, supervisor and itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
     found = [re.search(r"used_bytes=(\d+)", tail) for tail in run.log_tails]
     used = [int(match[1]) for match in found if match]
     if len(used) != n_trials:
-        sys.exit(f"{n_trials} trials, but {len(used)} said what memory they had found")
+        sys.exit(f"{n_trials} trials, but {len(used)} reported the memory in use")
     early = statistics.median(used[EARLY - 1 - AROUND : EARLY + AROUND])
     late = statistics.median(used[-1 - 2 * AROUND :])
     growth = late / early - 1

@@ -1,9 +1,9 @@
-"""A node that most proposals would burst: `python -m benchmarks.memory`; ends with 1 when it does not stand.
+"""A node that is too small for most proposals: `python -m benchmarks.memory`; exits with 1 on any fault.
 
 Studies of 60 trials on two slots, in a cgroup of 2 GB that this benchmark makes for the worker, over a space that asks
-for 0.2 to 6 GB. Worker and supervisors must live through it, each oversized trial must have a cause and a peak, every
-ticket must be closed once, and TPE must ask for oversized trials less than half as often in the end as at first. Twice:
-with a loss that does not know sizes, and with one that lures towards the largest model.
+for 0.2 to 6 GB. Worker and supervisors must survive, each oversized trial must have a cause and a peak, every ticket
+must be closed once, and TPE must propose oversized trials less than half as often in the end as at first. Twice: with a
+loss that does not depend on size, and with one that is better for larger models.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SPACE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One study: what was proposed, in order, and what became of each attempt."""
+    """One study: its proposals, in order, and its attempts."""
 
     proposals: list[Params]
     attempts: list[AttemptRecord]
@@ -65,7 +65,7 @@ class Run:
         return sum(is_over[:WINDOW]), sum(is_over[-WINDOW:])
 
     def faults(self, n_trials: int) -> Iterator[str]:
-        """What did not go as it must."""
+        """What did not happen as required."""
         if self.closed != n_trials or len(self.proposals) != n_trials:
             yield f"{self.closed} tickets closed and {len(self.proposals)} trials counted, not {n_trials}"
         if len({attempt.pid for attempt in self.attempts}) > SLOTS:
@@ -73,8 +73,8 @@ class Run:
         # An earlier attempt may have been pushed out before it had grown out of its share.
         for attempt in {attempt.ordinal: attempt for attempt in self.attempts}.values():
             params = self.proposals[attempt.ordinal]
-            is_told = attempt.ending is Ending.STOPPED and attempt.cause and attempt.memory
-            if self.oversized(params) and not is_told:
+            is_recorded = attempt.ending is Ending.STOPPED and attempt.cause and attempt.memory
+            if self.oversized(params) and not is_recorded:
                 yield f"ticket {attempt.ordinal} was oversized and ended as {attempt.ending}, {attempt.message}"
 
 
@@ -102,7 +102,7 @@ def run_study(access: Access, worker: subprocess.Popen[bytes], written: dict[str
 
 
 def study(name: str, objective: str, n_trials: int, seed: int, admission: str) -> dict[str, Any]:
-    """As a person would write it."""
+    """As a user would write it."""
     return {
         "name": name,
         "objective": f"objectives.py:{objective}",
@@ -117,7 +117,7 @@ def study(name: str, objective: str, n_trials: int, seed: int, admission: str) -
 
 @contextmanager
 def node(folder: Path) -> Iterator[tuple[Access, subprocess.Popen[bytes]]]:
-    """Services and coordinator outside, a worker inside the cgroup. Exits with a word where there can be none."""
+    """Services and coordinator outside, a worker inside the cgroup. Exits with a message where none can be made."""
     groups = TrialGroups.prepare()
     group = groups.make(NODE_BYTES) if groups else None
     if group is None:
@@ -153,15 +153,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="studies for each loss")
     parser.add_argument("--admission", choices=["slots", "measured"], default="slots")
     arguments = parser.parse_args()
-    stands = True
+    is_sound = True
     with tempfile.TemporaryDirectory(prefix="highnoon-oversized-") as scratch, node(Path(scratch)) as (access, worker):
         for objective in ("indifferent_to_size", "lured_by_size"):
             firsts = lasts = 0
             for seed in range(1, arguments.seeds + 1):
                 began = time.monotonic()
                 name = f"{objective}-{seed}"
-                asked = study(name, objective, arguments.trials, seed, arguments.admission)
-                run = run_study(access, worker, asked)
+                spec = study(name, objective, arguments.trials, seed, arguments.admission)
+                run = run_study(access, worker, spec)
                 faults = list(run.faults(arguments.trials))
                 first, last = run.first_and_last
                 firsts, lasts = firsts + first, lasts + last
@@ -175,11 +175,11 @@ def main() -> int:
                 )
                 for fault in faults:
                     print(f"  FAULT: {fault}", flush=True)
-                stands &= not faults
+                is_sound &= not faults
             share = lasts / max(firsts, 1)
             print(f"{objective:24} oversized in the end: {share:.0%} of at first, allowed {MOST_SHARE:.0%}", flush=True)
-            stands &= share < MOST_SHARE
-    return int(not stands)
+            is_sound &= share < MOST_SHARE
+    return int(not is_sound)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What the memory guard costs a training step: `python -m benchmarks.memory_guard`.
 
-Steps of several lengths with the guard on this machine's real vitals, TensorFlow loaded, because the kernel's price of
-an exact reading grows with the mappings of a process. In CPU time, so that a busy machine measures the guard and not
-its other guests. Exits with 1 when the average step costs 50 us or more and also 0.05 % of its length or more.
+Steps of several lengths with the guard on this machine's real memory, TensorFlow loaded, because the cost of an exact
+reading grows with the mappings of a process. In CPU time, so that other load on the machine does not count. Exits
+with 1 when the average step costs 50 us or more and also 0.05 % of its length or more.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable
 
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 
 ALLOWED_US = 50.0
 ALLOWED_SHARE = 0.0005
 
 
 def cost_per_step_us(step_s: float, total_s: float) -> tuple[float, int]:
-    """(mean CPU microseconds of the guard per step, steps); what happens at the manager's start is not a step."""
+    """(mean CPU microseconds of the guard per step, steps); the manager's construction is not a step."""
     manager = EnterpriseMemoryManager()
     spent_s, steps = 0.0, 0
     deadline = time.perf_counter() + total_s
@@ -50,10 +50,10 @@ def main() -> None:
     import tensorflow
 
     tensorflow.ones((512, 512)) @ tensorflow.ones((512, 512))
-    reader = VitalsReader()
+    poller = MemoryPoller()
     manager = EnterpriseMemoryManager()
-    print(f"exact reading (us)                 {mean_us(reader.read, 20):10.1f}")
-    print(f"cheap reading (us)                 {mean_us(lambda: reader.read(deep=False), 500):10.1f}")
+    print(f"exact reading (us)                 {mean_us(poller.exact, 20):10.1f}")
+    print(f"cheap reading (us)                 {mean_us(poller.read, 500):10.1f}")
     print(f"check: cheap reading, verdict (us) {mean_us(manager.check, 500):10.1f}")
     is_cheap = True
     for step_s in (0.001, 0.01, 0.1, 1.0):

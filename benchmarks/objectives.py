@@ -33,13 +33,13 @@ never_freed: list[bytes] = []
 
 def leaks_50_mb(params: dict[str, Any]) -> float:
     """Prints what the benchmark's whole tree of processes holds before it takes its part."""
-    from highnoon.shared.memory.process_group import ProcessGroup
+    from highnoon.shared.memory.process_memory import ProcessTree
 
-    node = ProcessGroup(int(os.environ["LEAK_BENCHMARK_PID"]))
+    node = ProcessTree(int(os.environ["LEAK_BENCHMARK_PID"]))
     node.find()
     held = node.exact()
     assert held is not None, "this kernel does not tell what processes hold"
-    print(f"used_bytes={held.private_bytes + held.shared_bytes + held.swap_bytes}")
+    print(f"used_bytes={held.bytes + held.swap_bytes}")
     never_freed.append(b"x" * 50_000_000)
     return float(len(never_freed))
 

@@ -9,7 +9,9 @@ import sys
 if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (pathlib could be hidden itself)
     del sys.path[0]
 
-from highnoon.coordinator.cli.main import main
+from highnoon.shared.runtime.extras import run_command
 
 if __name__ == "__main__":
-    main()
+    # The name belongs to a package of the user's where there is one.
+    sys.modules.pop("coordinator", None)
+    run_command("highnoon.coordinator.cli.main", "coordinator")

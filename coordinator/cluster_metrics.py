@@ -1,6 +1,6 @@
 """The coordinator's metrics: what it did since it began, and what ledger and Redis hold at the moment of a scrape.
 
-The ledger is asked by a scrape and never by a tick, with four statements that are bounded by what is alive: studies
+A scrape reads the ledger, a tick never does it for metrics. Its few statements are bounded by what is live: studies
 that ended an hour ago are not shown. Several coordinators show the same ledger, so that queries take the `max`.
 """
 
@@ -20,22 +20,20 @@ from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.metrics_queries import Tallies
-from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
+from highnoon.shared.store.queries import LedgerQueries
 
 _ENDED_WITHIN_S = 3600.0
-_PRESENCE_MISSES = 4
-"""As the planner counts slots."""
-
 _TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Deeds:
+class Counters:
     """What this coordinator did, counted where it is done."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        """Without a registry nobody will ask, and it counts all the same."""
+        """Without a registry it counts all the same, for no scrape."""
         registry = registry or CollectorRegistry()
         self._leads = Gauge("highnoon_coordinator_leads", "1 while this one leads.", registry=registry)
         self._tick_s = Histogram(
@@ -48,7 +46,13 @@ class Deeds:
             "highnoon_coordinator_ticks_failed", "Ticks that an outage or a fault ended.", registry=registry
         )
         self._actions = Counter(
-            "highnoon_coordinator_actions", "Actions of ticks: tell, reap, dispatch, ...", ["action"], registry=registry
+            "highnoon_coordinator_actions", "Actions of ticks: reap, dispatch, ...", ["action"], registry=registry
+        )
+        self._study_faults = Counter(
+            "highnoon_coordinator_study_faults",
+            "Faults in the data of single studies, by what they hindered.",
+            ["during"],
+            registry=registry,
         )
 
     @contextmanager
@@ -63,34 +67,39 @@ class Deeds:
         self._leads.set(leads)
 
     def failed(self) -> None:
-        """A tick came to nothing."""
+        """A tick failed."""
         self._leads.set(0)
         self._failed.inc()
 
     def did(self, action: str) -> None:
-        """One action was performed."""
+        """One action was executed."""
         self._actions.labels(action).inc()
 
+    def study_fault(self, during: str) -> None:
+        """A part of a snapshot or an action failed because of one study's data."""
+        self._study_faults.labels(during).inc()
 
-class Books(Collector):
-    """What ledger and Redis say now."""
+
+class LedgerCollector(Collector):
+    """What ledger and Redis hold now."""
 
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._settings = settings
-        self._tallies = Tallies(database)
+        self._queries = LedgerQueries(database)
+        self._control = Control(database)
         self._nodes = Nodes(database)
         self._broker = broker
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering shall ask nobody."""
+        """Nothing: registering must not read the services."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """A service that is away takes its metrics with it, and says so in `highnoon_service_up`."""
+        """Metrics of a service that is away are missing; `highnoon_service_up` shows which one that is."""
         up = GaugeMetricFamily("highnoon_service_up", "1 while the service answers.", labels=["service"])
-        for service, look in (("postgresql", self._ledger), ("redis", self._messages)):
+        for service, read in (("postgresql", self._ledger), ("redis", self._messages)):
             try:
-                found = list(look())
+                found = list(read())
             except ServiceUnavailable:
                 found = []
             up.add_metric([service], bool(found))
@@ -98,37 +107,40 @@ class Books(Collector):
         yield up
 
     def _ledger(self) -> Iterator[Metric]:
-        tallies = self._tallies.look(ended_within_s=_ENDED_WITHIN_S)
         studies = _family("highnoon_studies", "Studies by state.", "state")
-        for state, number in tallies.studies.items():
+        for state, number in self._queries.studies_by_state().items():
             studies.add_metric([state], number)
         tickets = _family("highnoon_tickets", "Tickets by state; a study has one per trial.", "study", "state")
         best = _family("highnoon_best_value", "The best value so far.", "study")
         retries = _family("highnoon_retries", "Attempts beyond the first of their ticket.", "study")
-        for study in tallies.by_study:
-            for ticket_state, number in study.tickets.items():
-                tickets.add_metric([study.name, ticket_state], number)
-            retries.add_metric([study.name], study.retries)
+        for study in self._queries.progress(ended_within_s=_ENDED_WITHIN_S):
+            name = study.record.name
+            for ticket_state, number in study.counts.by_state.items():
+                tickets.add_metric([name, ticket_state], number)
+            retries.add_metric([name], study.retries)
             if study.best_value is not None:
-                best.add_metric([study.name], study.best_value)
+                best.add_metric([name], study.best_value)
         attempts = _family("highnoon_attempts", "Attempts that ended, by how and why.", "study", "ending", "cause")
-        for ended in tallies.attempts:
+        for ended in self._queries.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
             attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
-        yield from (studies, tickets, best, retries, attempts)
-        leases = tallies.leases
+        faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
+        for name in self._control.faults():
+            faults.add_metric([name], 1)
+        yield from (studies, tickets, best, retries, attempts, faults)
+        leases = self._queries.leases()
         yield _gauge("highnoon_leases", "Attempts under way.", leases.count)
         yield _gauge("highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s)
         silence_s = max(0.0, self._settings.lease_s - leases.least_left_s) if leases.least_left_s is not None else 0.0
         yield _gauge("highnoon_lease_silence_seconds", "The longest silence of a holder.", silence_s)
-        yield from self._fleet()
+        yield from self._node_metrics()
 
-    def _fleet(self) -> Iterator[Metric]:
-        there = self._nodes.workers(silent_for_s=self._settings.presence_s * _PRESENCE_MISSES)
-        workers = _family("highnoon_workers", "Nodes that are there, by state.", "state")
+    def _node_metrics(self) -> Iterator[Metric]:
+        present = self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES)
+        workers = _family("highnoon_workers", "Nodes that sent a beat lately, by state.", "state")
         for state in (WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.QUARANTINED):
-            workers.add_metric([state], sum(worker.state is state for worker in there))
+            workers.add_metric([state], sum(worker.state is state for worker in present))
         yield workers
-        slots = sum(worker.slots for worker in there if worker.state is WorkerState.ACTIVE)
+        slots = sum(worker.slots for worker in present if worker.state is WorkerState.ACTIVE)
         yield _gauge("highnoon_slots", "Trials that could run at a time now.", slots)
 
     def _messages(self) -> Iterator[Metric]:
@@ -139,14 +151,14 @@ class Books(Collector):
 
 
 @contextmanager
-def served_metrics(settings: Settings, *, database: Database, broker: Broker) -> Iterator[Deeds]:
-    """The counters of one coordinator, and where its settings ask for it a door to them. Raises InvalidInput."""
+def served_metrics(settings: Settings, *, database: Database, broker: Broker) -> Iterator[Counters]:
+    """The counters of one coordinator, served at `/metrics` where its settings name a port. Raises InvalidInput."""
     registry = CollectorRegistry()
-    deeds = Deeds(registry)
+    counters = Counters(registry)
     if not settings.metrics_port:
-        yield deeds
+        yield counters
         return
-    registry.register(Books(settings, database, broker))
+    registry.register(LedgerCollector(settings, database, broker))
     ProcessCollector(registry=registry)
     with exposed(
         registry,
@@ -155,7 +167,7 @@ def served_metrics(settings: Settings, *, database: Database, broker: Broker) ->
         key="HIGHNOON_METRICS_PORT",
         token=settings.metrics_token,
     ):
-        yield deeds
+        yield counters
 
 
 def _family(name: str, what: str, *labels: str) -> GaugeMetricFamily:

@@ -1,39 +1,38 @@
-"""Performing the planner's Actions. Each is one conditional statement, or a statement and what follows from it.
+"""Executes the planner's Actions. Each is one conditional statement, or a statement and the messages that follow it.
 
-What dies between the two is found by the next tick: a queued ticket without a message is sent again, a told but
-not closed ticket is told again.
+What dies between the two is found by a later tick: a queued ticket without a message is sent again. An action that
+fails is a fault of its study; the other actions are executed all the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, zip_longest
+from typing import TypeVar
 
 from typing_extensions import assert_never
 
-from highnoon.coordinator.cluster_metrics import Deeds
-from highnoon.coordinator.optuna_side import OptunaSide
-from highnoon.coordinator.planner import Action, Close, Dispatch, FailOrphan, Reap, Resend, Snapshot, Stop, Tell
+from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.coordinator.planner import Action, Close, Dispatch, Reap, Resend, Stop
 from highnoon.coordinator.quarantine import Quarantine
-from highnoon.coordinator.snapshot_reader import Observer
-from highnoon.shared.domain.errors import InvariantBroken, ServiceUnavailable, UnknownStudy
+from highnoon.coordinator.queue_client import QueueClient
+from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import WorkerState
-from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.leases import Leases
-from highnoon.shared.store.losses import Losses
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.studies import StudyRecord
 
 _log = logging.getLogger("highnoon.coordinator.executor")
 
+T = TypeVar("T")
+
 _NAMES: Mapping[type[Action], str] = {
-    Tell: "tell",
     Reap: "reap",
-    FailOrphan: "fail_orphan",
     Stop: "stop",
     Close: "close_study",
     Quarantine: "quarantine",
@@ -43,124 +42,75 @@ _NAMES: Mapping[type[Action], str] = {
 """As metrics call them."""
 
 
-class Performer:
-    """One leader's hands."""
+class ActionExecutor:
+    """The acting half of one leader."""
 
-    def __init__(
-        self, *, database: Database, broker: Broker, optuna: OptunaSide, observer: Observer, deeds: Deeds
-    ) -> None:
+    def __init__(self, *, database: Database, queues: QueueClient, faults: StudyFaults, counters: Counters) -> None:
         self._control = Control(database)
-        self._leases = Leases(database)
-        self._losses = Losses(database)
+        self._attempts = Attempts(database)
         self._nodes = Nodes(database)
-        self._broker = broker
-        self._optuna = optuna
-        self._observer = observer
-        self._deeds = deeds
-        self._studies: dict[int, StudyRecord] = {}
+        self._queues = queues
+        self._faults = faults
+        self._counters = counters
+        self._turn = 0
+        self.last_dispatch: dict[int, int] = {}
+        """By study, for the planner: the later, the higher."""
 
-    def perform(self, actions: Sequence[Action], snapshot: Snapshot) -> None:
+    def execute(self, actions: Sequence[Action]) -> None:
         """All of them, in order. Raises ServiceUnavailable when the database goes away; Redis may be away."""
-        self._studies = {load.study.id: load.study for load in snapshot.loads}
-        for action in actions:
-            self._perform(action)
-            self._deeds.did(_NAMES[type(action)])
+        unsent: dict[str, list[list[RunTrial]]] = {}
+        try:
+            for action in actions:
+                name = _NAMES[type(action)]
+                study_id, study = (None, None) if isinstance(action, Quarantine) else (action.study_id, action.name)
+                self._faults.isolate(name, study_id, study, partial(self._execute, action, unsent))
+        finally:
+            for resource, by_study in unsent.items():
+                self._queues.publish(in_turns(by_study), resource=resource)
 
-    def _perform(self, action: Action) -> None:
+    def _execute(self, action: Action, unsent: dict[str, list[list[RunTrial]]]) -> None:
         match action:
-            case Tell():
-                self._tell(action)
             case Reap():
                 self._reap(action)
-            case FailOrphan():
-                self._fail_orphan(action)
             case Stop():
-                self._control.stop(action.study_id, action.reason)
-                event(_log, "stop", study=self._studies[action.study_id].name, reason=action.reason)
+                if self._control.stop(action.study_id, action.reason, spec_version=action.spec_version):
+                    event(_log, "stop", study=action.name, reason=action.reason)
             case Close():
-                if self._control.finish(action.study_id, state=action.state, reason=action.reason):
-                    event(_log, "close_study", study=action.name, state=action.state, reason=action.reason)
+                state, reason = action.state, action.reason
+                if self._control.finish(action.study_id, before=action.before, state=state, reason=reason):
+                    event(_log, "close_study", study=action.name, state=state, reason=reason)
+                    self.last_dispatch.pop(action.study_id, None)
             case Quarantine():
                 self._quarantine(action)
             case Resend():
-                self._resend(action)
+                ticket_ids = self._control.requeue(action.ticket_ids)
+                event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(ticket_ids))
+                _add(unsent, action, ticket_ids)
             case Dispatch():
-                self._dispatch(action)
+                _add(unsent, action, self._control.dispatch(action.study_id, action.count))
+                self._turn += 1
+                self.last_dispatch[action.study_id] = self._turn
             case _:
                 assert_never(action)
-
-    def _tell(self, action: Tell) -> None:
-        settled = action.settled
-        study = self._studies.get(settled.study_id)
-        if study is None:
-            return
-        if settled.trial_id is not None:
-            try:
-                self._optuna.study(study).tell(settled.trial_id, settled.outcome)
-            except InvariantBroken as error:
-                event(_log, "invariant_broken", level=logging.ERROR, study=study.name, error=error)
-            except UnknownStudy as error:
-                # Somebody deleted it in Optuna: nobody is left to be told, and the other studies must go on.
-                event(_log, "study_deleted", level=logging.ERROR, study=study.name, error=error)
-                self._observer.remember_deleted(study.id)
-        self._leases.close(settled.ticket_id, settled.attempt)
-        event(
-            _log,
-            "tell",
-            study=study.name,
-            ticket=settled.ticket_id,
-            attempt=settled.attempt,
-            ending=settled.outcome.ending,
-        )
+        self._counters.did(_NAMES[type(action)])
 
     def _reap(self, action: Reap) -> None:
-        disposition = self._losses.lose(
-            action.ticket_id, action.attempt, message="its lease ran out", only_expired=True
-        )
+        ticket, attempt = action.ticket_id, action.attempt
+        disposition = self._attempts.reap(ticket, attempt, message="its lease ran out", only_expired=True)
         if disposition is not None:
-            self._observer.look_for_orphans_soon()
-            event(
-                _log,
-                "reap",
-                level=logging.WARNING,
-                ticket=action.ticket_id,
-                attempt=action.attempt,
-                disposition=disposition,
-            )
-
-    def _fail_orphan(self, action: FailOrphan) -> None:
-        trial = action.orphan.trial
-        study = self._studies[action.orphan.study_id]
-        if not self._optuna.study(study).fail(trial.trial_id, "its attempt is over and nobody runs it"):
-            return  # it has ended since we looked
-        event(
-            _log,
-            "fail_orphan",
-            level=logging.WARNING,
-            study=study.name,
-            ticket=trial.owner.ticket,
-            attempt=trial.owner.attempt,
-            trial=trial.number,
-        )
+            fields = {"study": action.name, "ticket": ticket, "attempt": attempt, "disposition": disposition}
+            event(_log, "reap", level=logging.WARNING, **fields)
 
     def _quarantine(self, action: Quarantine) -> None:
         if self._nodes.move(action.worker_id, (WorkerState.ACTIVE,), WorkerState.QUARANTINED, action.reason):
             event(_log, "quarantine", level=logging.WARNING, worker=action.worker_id[:8], reason=action.reason)
 
-    def _dispatch(self, action: Dispatch) -> None:
-        self._control.mark_started(action.study_id)
-        ticket_ids = self._control.dispatch(action.study_id, action.count)
-        self._send(action, ticket_ids)
 
-    def _resend(self, action: Resend) -> None:
-        ticket_ids = self._control.requeue(action.ticket_ids)
-        event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(ticket_ids))
-        self._send(action, ticket_ids)
+def in_turns(by_study: Iterable[Sequence[T]]) -> list[T]:
+    """One of each study, then the next of each: a queue is first in, first out, and its order decides what runs."""
+    return [item for item in chain(*zip_longest(*by_study)) if item is not None]
 
-    def _send(self, action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
-        messages = [RunTrial(study=action.name, ticket=ticket_id) for ticket_id in ticket_ids]
-        try:
-            self._broker.publish(messages, resource=action.resource)
-        except ServiceUnavailable as error:
-            # The tickets stay queued; a later tick sees more of them than messages and sends again.
-            event(_log, "outage", level=logging.WARNING, during="publish", error=error)
+
+def _add(unsent: dict[str, list[list[RunTrial]]], action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
+    messages = [RunTrial(study=action.name, ticket=ticket_id) for ticket_id in ticket_ids]
+    unsent.setdefault(action.resource, []).append(messages)

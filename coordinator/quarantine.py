@@ -1,7 +1,7 @@
-"""Which nodes get nothing more until a person reinstates them. Pure.
+"""Which nodes are put into quarantine: they get nothing more until a person reinstates them. Pure.
 
-A broken node fails fast, and so would eat a whole study; a broken study fails everywhere, and is no node's fault. So
-a node is compared with the others at the same studies.
+A broken node fails fast, and would use up all tickets of a study; a broken study fails on every node. So a node is
+compared with the others at the same studies.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.node_queries import Streak
 
 _RARE = 1e-5
 """How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""
@@ -24,9 +24,9 @@ class Quarantine:
 
 
 def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine]:
-    """`at_least`: failures in a row below which none is judged; 0 judges none."""
+    """`at_least`: no node is judged by fewer failures in a row; 0 judges none."""
     for streak in streaks:
-        if 0 < at_least <= streak.length and _is_no_chance(streak):
+        if 0 < at_least <= streak.length and _is_unlikely(streak):
             causes = ", ".join(f"{cause} {count}" for cause, count in streak.causes.items())
             yield Quarantine(
                 worker_id=streak.worker_id,
@@ -35,7 +35,7 @@ def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine
             )
 
 
-def _is_no_chance(streak: Streak) -> bool:
+def _is_unlikely(streak: Streak) -> bool:
     """The others' rate by Laplace's rule of succession, since few attempts say little. One of them must succeed."""
     if streak.others_failed == streak.others_ended:
         return False

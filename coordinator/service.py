@@ -1,4 +1,4 @@
-"""The coordinator's service: lead, look, plan, perform, wait for the bell. Nothing is kept between two ticks that
+"""The coordinator's service: lead, read, plan, execute, wait for a notification. Nothing is kept between two ticks that
 the ledger does not know, so it may die at any moment.
 """
 
@@ -10,52 +10,49 @@ import time
 import uuid
 from contextlib import suppress
 
-from highnoon.coordinator.cluster_metrics import Deeds
-from highnoon.coordinator.executor import Performer
-from highnoon.coordinator.optuna_side import OptunaSide
+from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.coordinator.executor import ActionExecutor
 from highnoon.coordinator.planner import Rules, plan
-from highnoon.coordinator.snapshot_reader import Observer
+from highnoon.coordinator.queue_client import QueueClient
+from highnoon.coordinator.snapshot_reader import SnapshotReader
+from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.optuna_store import OptunaStore
 
 _log = logging.getLogger("highnoon.coordinator.service")
 
 HEALTH_FILE = "coordinator.health"
 
-_BREATH_S = 0.1
-"""At the busiest: bells within it share one tick, which costs about 10 ms. The dispatch buffer covers what is claimed
-meanwhile: with four messages a slot, 40 trials a second and slot."""
+_MIN_TICK_INTERVAL_S = 0.1
+"""At the busiest: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what is
+claimed meanwhile: with four messages a slot, 40 trials a second and slot."""
+
+_REMOVE_NODES_EVERY_S = 3600.0
+_KEEP_NODES_S = 7 * 86_400.0
 
 
 class Service:
-    """One coordinator. `serve` in a thread or as a process's main loop; `tick` by hand in tests."""
+    """One coordinator. `serve` in a thread or as a process's main loop; `tick` by hand in tests, then `close`."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        database: Database,
-        store: OptunaStore,
-        broker: Broker,
-        deeds: Deeds | None = None,
+        self, settings: Settings, *, database: Database, broker: Broker, counters: Counters | None = None
     ) -> None:
         self._settings = settings
-        self._deeds = deeds or Deeds()
+        self._counters = counters or Counters()
         self._nodes = Nodes(database)
-        self._broker = broker
-        optuna = OptunaSide(store)
-        self._observer = Observer(settings, database=database, broker=broker, optuna=optuna)
-        self._performer = Performer(
-            database=database, broker=broker, optuna=optuna, observer=self._observer, deeds=self._deeds
+        self._queues = QueueClient(broker)
+        self._faults = StudyFaults(Control(database), self._counters)
+        self._reader = SnapshotReader(settings, database=database, queues=self._queues, faults=self._faults)
+        self._executor = ActionExecutor(
+            database=database, queues=self._queues, faults=self._faults, counters=self._counters
         )
         self._rules = Rules(
             lease_s=settings.lease_s,
-            tell_grace_s=settings.tell_grace_s,
             redispatch_s=settings.redispatch_s,
             dispatch_buffer=settings.dispatch_buffer,
             quarantine_after=settings.quarantine_after,
@@ -63,50 +60,69 @@ class Service:
         self._id = uuid.uuid4().hex
         self._term = 0
         self._steady_since: float | None = None
+        self._remove_nodes_at = 0.0
 
     def serve(self, stopping: threading.Event) -> None:
-        """Ticks until `stopping` is set. Survives outages of both services; says so once per failed tick."""
+        """Ticks until `stopping` is set; `wake` makes it look. Survives outages of both services."""
         while not stopping.is_set():
-            self._say_alive()
+            self._touch_health_file()
             try:
                 self.tick()
             except ServiceUnavailable as error:
                 self._steady_since = None
-                self._deeds.failed()
+                self._counters.failed()
                 event(_log, "outage", level=logging.WARNING, during="tick", error=error)
             except Exception:
-                # One bad tick (a study deleted under us, a bug) must not end the service for all the others.
-                self._steady_since = None
-                self._deeds.failed()
+                # A bug must not end the service. It is no outage: leases are reaped on time all the same.
+                self._counters.failed()
                 _log.exception("action=tick_failed")
-            self._broker.wait_for_bell(self._settings.tick_s)
-            stopping.wait(_BREATH_S)
+            self._queues.wait(self._settings.tick_s)
+            stopping.wait(_MIN_TICK_INTERVAL_S)
         self._step_down()
+        self.close()
 
     def tick(self) -> bool:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
-        self._deeds.led(leadership.mine)
+        self._counters.led(leadership.mine)
         if not leadership.mine:
             self._steady_since = None
             return False
         if leadership.term != self._term:
             self._term = leadership.term
             event(_log, "lead", term=leadership.term)
-        with self._deeds.tick():
-            snapshot = self._observer.look(steady_s=self._steady_s())
-            self._performer.perform(plan(snapshot, self._rules), snapshot)
+        with self._counters.tick():
+            snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
+            self._executor.execute(plan(snapshot, self._rules))
+            self._faults.keep(snapshot.loads)
+            self._remove_old_nodes()
         return True
 
+    def wake(self) -> None:
+        """Ends the wait between two ticks."""
+        self._queues.wake()
+
+    def close(self) -> None:
+        """Ends the threads that speak to Redis."""
+        self._queues.close()
+
     def _steady_s(self) -> float:
-        """For how long this leader's ticks have succeeded: the reaper waits for a whole lease of it."""
+        """For how long this leader has met no outage: the reaper waits for a whole lease of it."""
         now = time.monotonic()
         if self._steady_since is None:
             self._steady_since = now
         return now - self._steady_since
 
-    def _say_alive(self) -> None:
-        """A file whose age a health check looks at: whether the loop turns, whatever the services do."""
+    def _remove_old_nodes(self) -> None:
+        if time.monotonic() < self._remove_nodes_at:
+            return
+        self._remove_nodes_at = time.monotonic() + _REMOVE_NODES_EVERY_S
+        removed = self._nodes.remove_silent(for_s=_KEEP_NODES_S)
+        if removed:
+            event(_log, "remove_nodes", nodes=removed)
+
+    def _touch_health_file(self) -> None:
+        """A health check looks at its age: whether the loop turns, whatever the services do."""
         with suppress(OSError):
             (self._settings.home / HEALTH_FILE).touch()
 

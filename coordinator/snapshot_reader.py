@@ -1,158 +1,158 @@
-"""The observer: gathers a Snapshot from ledger, Redis and Optuna. Decides nothing.
+"""Reads a Snapshot from ledger and Redis. Decides nothing.
 
-What is dear is looked at rarely: Optuna's running trials only every few seconds, or when a study seems finished
-or something was reaped.
+Each study's part is checked for itself: a study whose data is broken is marked as faulty, and the others go on.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from highnoon.coordinator.lost_messages import LastingDeficit
-from highnoon.coordinator.optuna_side import OptunaSide
-from highnoon.coordinator.planner import Orphan, QueueLoad, Snapshot
-from highnoon.shared.domain.errors import ServiceUnavailable, UnknownStudy
+from pydantic import ValidationError
+
+from highnoon.coordinator.lost_messages import LostMessages
+from highnoon.coordinator.planner import QueueLoad, Snapshot
+from highnoon.coordinator.queue_client import QueueClient
+from highnoon.coordinator.study_faults import StudyFaults
+from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.messages import RESOURCES
-from highnoon.shared.domain.states import Ending, TicketState, WorkerState
-from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.logs import event
+from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import Control, TicketLoad
+from highnoon.shared.store.control import Control, StudyLoad
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.node_failures import Streak, Streaks
-from highnoon.shared.store.nodes import Nodes, Worker
-from highnoon.shared.store.studies import Studies
-
-_log = logging.getLogger("highnoon.coordinator.snapshot_reader")
-
-_OPEN = (TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED)
-_PRESENCE_MISSES = 4
-"""A worker that missed so many beats has no slots to count on."""
+from highnoon.shared.store.node_queries import NodeQueries, Streak
+from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes, Worker
 
 _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
 
 
-class Observer:
-    """One leader's eyes."""
+class SnapshotReader:
+    """The reading half of one leader."""
 
-    def __init__(self, settings: Settings, *, database: Database, broker: Broker, optuna: OptunaSide) -> None:
+    def __init__(self, settings: Settings, *, database: Database, queues: QueueClient, faults: StudyFaults) -> None:
         self._settings = settings
         self._control = Control(database)
         self._nodes = Nodes(database)
-        self._studies = Studies(database)
-        self._broker = broker
-        self._optuna = optuna
-        self._streaks = Streaks(database)
-        self._orphans_at = 0.0
+        self._node_queries = NodeQueries(database)
+        self._queue_client = queues
+        self._faults = faults
         self._streaks_at = 0.0
-        self._redis_is_away = False
-        self._deleted: set[int] = set()
-        self._deficits = {resource: LastingDeficit(_LOST_AFTER_S) for resource in RESOURCES}
+        self._lost = {resource: LostMessages(_LOST_AFTER_S) for resource in RESOURCES}
+        self._checked: dict[int, tuple[Mapping[str, Any], StudyConflict | None]] = {}
 
-    def look(self, *, steady_s: float) -> Snapshot:
+    def read(self, *, steady_s: float, last_dispatch: Mapping[int, int] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
-        loads = tuple(self._control.loads())
-        active = self._active(loads)
-        orphans = self._orphans(loads)
+        active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
+        found = self._control.loads()
+        live = {load.study.id for load in found}
+        self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
+        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), active)
         return Snapshot(
             steady_s=steady_s,
-            loads=loads,
+            loads=tuple(loads),
             queues=self._queues(loads, active),
             expired=tuple(self._control.expired()),
-            settled=tuple(self._control.settled()),
-            queued=tuple(self._control.queued()),
-            orphans=orphans,
-            deleted=frozenset(self._deleted),
-            ages_s={load.study.id: self._control.age_s(load.study.id) for load in loads if _asks(load, "timeout")},
-            best_values={
-                load.study.id: self._studies.best_value(
-                    load.study.id, maximize=load.study.spec["direction"] == "maximize"
-                )
-                for load in loads
-                if _asks(load, "target_value")
-            },
-            recent_endings={
-                load.study.id: self._recent_endings(load) for load in loads if _asks(load, "max_failures_in_a_row")
-            },
+            queued=tuple(self._control.queued()) if any(load.queued for load in loads) else (),
+            last_dispatch=dict(last_dispatch or {}),
             streaks=self._streaks_of(active, loads),
         )
 
-    def look_for_orphans_soon(self) -> None:
-        """Something was reaped: its Optuna trial is an orphan now."""
-        self._orphans_at = 0.0
+    def _present(self) -> list[Worker]:
+        return self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES)
 
-    def remember_deleted(self, study_id: int) -> None:
-        """Optuna does not know the study any more."""
-        self._deleted.add(study_id)
+    def _sound(self, load: StudyLoad) -> StudyLoad:
+        """The load as it is, or marked as faulty."""
+        study = load.study
+        sound = self._faults.isolate("specification", study.id, study.name, lambda: self._with_checked_spec(load))
+        return sound or replace(load, fault="specification")
 
-    def _active(self, loads: Sequence[TicketLoad]) -> list[Worker]:
-        if not loads:
-            return []
-        present = self._nodes.workers(silent_for_s=self._settings.presence_s * _PRESENCE_MISSES)
-        return [worker for worker in present if worker.state is WorkerState.ACTIVE]
+    def _with_checked_spec(self, load: StudyLoad) -> StudyLoad:
+        """Raises StudyConflict for a specification that cannot work. Ignores keys of a newer version."""
+        study = load.study
+        spec, mistake = self._checked.get(study.id, ({}, None))
+        if spec != study.spec:
+            mistake = _mistake_in(study.spec)
+            self._checked[study.id] = study.spec, mistake
+        if mistake is not None:
+            raise mistake
+        wanted = str(study.spec.get("direction", "minimize"))
+        if load.direction not in (None, wanted.upper()):
+            raise StudyConflict(f"direction is {wanted}, and {str(load.direction).lower()} in Optuna")
+        return load
 
-    def _streaks_of(self, active: Sequence[Worker], loads: Sequence[TicketLoad]) -> tuple[Streak, ...]:
-        """Only where another node could go on, and as rarely as orphans."""
-        if len(active) < 2 or not self._settings.quarantine_after or time.monotonic() < self._streaks_at:
+    def _with_limits(self, loads: Sequence[StudyLoad]) -> list[StudyLoad]:
+        """Adds what the limits of the specifications depend on, for the studies that have any."""
+        aimed = [load for load in loads if _has(load, "target_value")]
+        counted = {load.study.id: load for load in loads if _has(load, "max_failures_in_a_row")}
+        best: dict[int, float | None] = {}
+        if aimed:
+            best = self._control.best_values(
+                [load.study.id for load in aimed if load.maximizes],
+                [load.study.id for load in aimed if not load.maximizes],
+            )
+        recent: dict[int, list[str]] = {}
+        if counted:
+            most = max(load.study.spec["max_failures_in_a_row"] for load in counted.values())
+            recent = self._control.recent_endings(list(counted), most)
+        return [self._with_limit(load, best.get(load.study.id), recent.get(load.study.id, [])) for load in loads]
+
+    def _with_limit(self, load: StudyLoad, best: float | None, recent: Sequence[str]) -> StudyLoad:
+        study = load.study
+        endings = self._faults.isolate("endings", study.id, study.name, lambda: tuple(map(Ending, recent)))
+        if endings is None:
+            return replace(load, fault="endings")
+        return replace(load, best_value=best, recent_endings=endings)
+
+    def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
+        """Counts ready tickets, only as far as there may be room for their messages: thousands may wait."""
+        room = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
+        room -= sum(load.queued + load.running for load in loads)
+        waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
+        ready = self._control.ready(waiting, at_most=room) if waiting and room > 0 else {}
+        return [replace(load, ready=ready.get(load.study.id, 0)) for load in loads]
+
+    def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
+        """Asks Redis after the ledger: a ticket counts as queued before its message can."""
+        wanted = [resource for resource in RESOURCES if any(load.study.queue == resource for load in loads)]
+        depths = self._queue_client.depths() if wanted else None
+        queues = {}
+        for resource in wanted:
+            messages = None if depths is None else depths[resource]
+            queued = sum(load.queued for load in loads if load.study.queue == resource)
+            missing = 0 if messages is None else queued - messages
+            queues[resource] = QueueLoad(
+                slots=sum(worker.slots for worker in active if resource in worker.queues),
+                messages=messages,
+                lost=self._lost[resource].add(missing, time.monotonic()),
+            )
+        return queues
+
+    def _streaks_of(self, active: Sequence[Worker], loads: Sequence[StudyLoad]) -> tuple[Streak, ...]:
+        """Only where another node could go on, and now and then."""
+        if len(active) < 2 or not loads or not self._settings.quarantine_after or time.monotonic() < self._streaks_at:
             return ()
         self._streaks_at = time.monotonic() + self._settings.reap_s
-        return tuple(self._streaks.of([worker.id for worker in active], [load.study.id for load in loads]))
-
-    def _queues(self, loads: Sequence[TicketLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
-        return {
-            resource: self._queue(resource, active, loads)
-            for resource in RESOURCES
-            if any(load.study.queue == resource for load in loads)
-        }
-
-    def _queue(self, resource: str, active: Sequence[Worker], loads: Sequence[TicketLoad]) -> QueueLoad:
-        messages = self._depth(resource)
-        queued = sum(load.by_state.get(TicketState.QUEUED, 0) for load in loads if load.study.queue == resource)
-        missing = 0 if messages is None else queued - messages
-        return QueueLoad(
-            slots=sum(worker.slots for worker in active if resource in worker.queues),
-            messages=messages,
-            lost=self._deficits[resource].add(missing, time.monotonic()),
+        return tuple(
+            self._node_queries.failure_streaks([worker.id for worker in active], [load.study.id for load in loads])
         )
 
-    def _depth(self, resource: str) -> int | None:
-        try:
-            messages = self._broker.depth(resource)
-        except ServiceUnavailable as error:
-            if not self._redis_is_away:
-                event(_log, "outage", level=logging.WARNING, during="depth", error=error)
-            self._redis_is_away = True
-            return None
-        self._redis_is_away = False
-        return messages
 
-    def _orphans(self, loads: Sequence[TicketLoad]) -> tuple[Orphan, ...]:
-        ending = [load for load in loads if not any(load.by_state.get(state) for state in _OPEN)]
-        if time.monotonic() >= self._orphans_at:
-            self._orphans_at = time.monotonic() + self._settings.reap_s
-            ending = list(loads)
-        return tuple(orphan for load in ending for orphan in self._orphans_of(load))
-
-    def _orphans_of(self, load: TicketLoad) -> list[Orphan]:
-        """Running for an attempt that is over, or beside the trial that its attempt has bound."""
-        try:
-            running = self._optuna.study(load.study).owned_running()
-        except UnknownStudy:
-            self.remember_deleted(load.study.id)
-            return []
-        bound = self._control.bound_trials([(trial.owner.ticket, trial.owner.attempt) for trial in running])
-        return [
-            Orphan(study_id=load.study.id, trial=trial)
-            for trial in running
-            if bound.get((trial.owner.ticket, trial.owner.attempt), -1) not in (None, trial.number)
-        ]
-
-    def _recent_endings(self, load: TicketLoad) -> tuple[Ending, ...]:
-        return tuple(self._control.recent_endings(load.study.id, load.study.spec["max_failures_in_a_row"]))
+def _mistake_in(spec: object) -> StudyConflict | None:
+    try:
+        StudySpec.model_validate(spec)
+    except ValidationError as error:
+        wrong = [mistake for mistake in error.errors() if mistake["type"] != "extra_forbidden"]
+        if wrong:
+            where = ".".join(map(str, wrong[0]["loc"])) or "all of it"
+            return StudyConflict(f"{where}: {wrong[0]['msg']} (got {wrong[0]['input']!r:.100})")
+    except Exception as error:
+        return StudyConflict(f"cannot be read: {error!r:.200}")
+    return None
 
 
-def _asks(load: TicketLoad, limit: str) -> bool:
-    return load.study.spec.get(limit) is not None
+def _has(load: StudyLoad, limit: str) -> bool:
+    return load.fault is None and load.study.spec.get(limit) is not None

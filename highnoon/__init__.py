@@ -66,7 +66,10 @@ def __getattr__(name: str) -> object:
     elif name == "callbacks":
         found = importlib.import_module("highnoon.callbacks")
     elif name in _MODULES:
-        found = getattr(importlib.import_module(f"highnoon.{_MODULES[name]}"), name)
+        from highnoon.shared.runtime.extras import missing_extra_named
+
+        with missing_extra_named(f"highnoon.{name}"):
+            found = getattr(importlib.import_module(f"highnoon.{_MODULES[name]}"), name)
     else:
         hint = "" if name.startswith("_") else f". {nearest(name, __all__)}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")

@@ -1,6 +1,19 @@
-"""`python -m highnoon`: the same as the command `highnoon`."""
+"""The console commands `highnoon` (the same as `python -m highnoon`) and `highnoon-workers`."""
 
-from highnoon.coordinator.cli.main import main
+from __future__ import annotations
+
+from highnoon.shared.runtime.extras import run_command
+
+
+def coordinator() -> None:
+    """The command line of the coordinator."""
+    run_command("highnoon.coordinator.cli.main", "coordinator")
+
+
+def workers() -> None:
+    """The command line of a worker node."""
+    run_command("highnoon.workers.cli", "worker")
+
 
 if __name__ == "__main__":
-    main()
+    coordinator()

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted
-from highnoon.shared.domain.states import TOLD_AS, Ending
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.optuna_trials import Asked
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.optuna_trials import StartedTrial
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
@@ -48,33 +48,34 @@ def run_trials(
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
         try:
-            asked = persistently(lambda: study.ask(ordinal=next_ordinal(), owner=None), logger)
+            started = retry_until_available(lambda: study.start_trial(ordinal=next_ordinal()), logger)
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
-        outcomes.append(_run_trial(study, asked, objective, spec))
-        _log_trial(spec, asked, outcomes[-1])
-        if callbacks and _call_back(study, callbacks, asked):
+        outcomes.append(_run_trial(study, started, objective, spec))
+        _log_trial(spec, started, outcomes[-1])
+        if callbacks and _call_back(study, callbacks, started):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
             break
     return outcomes
 
 
-def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], asked: Asked) -> bool:
-    ended = persistently(study.ended, logger)
-    trial = next(trial for trial in reversed(ended) if trial.number == asked.number)
+def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: StartedTrial) -> bool:
+    ended = retry_until_available(study.ended, logger)
+    trial = next(trial for trial in reversed(ended) if trial.number == started.number)
     return call_back(study.optuna_study, callbacks, trial)
 
 
-def _run_trial(study: OptunaStudy, asked: Asked, objective: Objective, spec: StudySpec) -> Outcome:
-    channel = StudyChannel(study, asked.trial_id)
+def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
+    channel = StudyChannel(study, started.trial_id)
     try:
-        outcome = run_attempt(objective, asked.params, channel, spec.scoring, memory=spec.memory)
+        outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
-        study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C"))
+        interrupted = Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message="interrupted by Ctrl-C")
+        study.finish_trial(started.trial_id, interrupted)
         raise
-    persistently(channel.send, logger)
-    persistently(lambda: study.tell(asked.trial_id, outcome), logger)
+    retry_until_available(channel.send, logger)
+    retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger)
     return outcome
 
 
@@ -113,14 +114,14 @@ def _unless_away(call: Callable[[], T], *, otherwise: T) -> T:
         return otherwise
 
 
-def _log_trial(spec: StudySpec, asked: Asked, outcome: Outcome) -> None:
+def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None:
     event(
         logger,
         "trial",
         level=logging.WARNING if outcome.ending is Ending.FAILED else logging.INFO,
         study=spec.name,
-        trial=asked.number,
-        state=TOLD_AS[outcome.ending],
+        trial=started.number,
+        state=OPTUNA_STATE[outcome.ending],
         value=outcome.value,
         loss=outcome.loss if outcome.loss != outcome.value else None,
         size=outcome.params_count,
@@ -134,7 +135,7 @@ def every_one_failed(outcomes: Iterable[Outcome]) -> Outcome | None:
     """The last outcome, when there are some and all of them failed; else None."""
     last = None
     for outcome in outcomes:
-        if TOLD_AS[outcome.ending] is not TOLD_AS[Ending.FAILED]:
+        if OPTUNA_STATE[outcome.ending] is not OPTUNA_STATE[Ending.FAILED]:
             return None
         last = outcome
     return last

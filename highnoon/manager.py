@@ -191,7 +191,7 @@ class HPOTrialManager:
                 f"study {spec.name!r} exists already, and load_if_exists=False asks for a new one. "
                 "Choose another study_name, or leave load_if_exists out to add trials to it."
             )
-        store.create_study(spec.name, spec.direction, spec.scoring)
+        store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
         self._must_be_new = False
         self._study = store.open(spec)
         return self._study

@@ -1,57 +1,58 @@
 """EnterpriseMemoryManager: the guide's memory manager, for a training loop that calls it.
 
-Owns the acts: the log lines, collecting garbage, the smaller prefetch, the stop, and giving state back afterwards.
-Whether any of them is due is judged in `shared.memory`.
+Owns the acts: the log lines, collecting garbage, the smaller prefetch, the stop, and releasing state afterwards.
+`shared.memory` decides when one of them is due.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import logging
+import os
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import TrialStopped
-from highnoon.shared.memory.guard import MemoryGuard
-from highnoon.shared.memory.policy import MemoryPolicy, check_settings
-from highnoon.shared.memory.reader import VitalsReader
-from highnoon.shared.memory.sample import MemorySample
-from highnoon.shared.memory.sampler import MemorySampler
-from highnoon.shared.memory.turn import StopTurn
-from highnoon.shared.memory.verdict import Easing, Kind, Verdict
-from highnoon.shared.memory.words import lines_of, missing_line, start_line, stop_message
+from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
+from highnoon.shared.memory.policy import MemoryPolicy, check_settings, fill_s
+from highnoon.shared.memory.poller import MemoryPoller, MemorySample
 from highnoon.shared.objective.trial_context import memory_wishes
 
 _log = logging.getLogger("highnoon.memory")
 
 CHECK_EVERY_S = 0.5
-"""Steps shorter than this are not all checked: ten steps of a millisecond are no grace in which anything could ease.
-As often as the watchdog looks from outside."""
+"""Steps shorter than this are not all checked: ten steps of a millisecond are no grace in which anything could help.
+The same interval as that of the supervisor outside."""
 
 CALM_CHECK_EVERY_S = 2.0
 """... and this while memory is plenty: a check costs up to 0.4 ms of a CPU whose caches hold a training."""
 
 LONGEST_PAUSE_S = 10.0
-FASTEST_GROWTH_BYTES_PER_S = 2 << 30
-"""What several threads can touch of new pages. While even that would stay far from a threshold, nobody need look."""
+
+COOLDOWN_S = 5.0
+"""How long after a stop its memory may take to come back (checkpoint, unwinding, exit) before another trial stops."""
 
 Source = Callable[[bool], MemorySample]
-"""Gives the sample now; the argument says that memory is short, and an exact one worth its time."""
+"""Gives the sample now; the argument is True while memory is short, when an exact one is worth its time."""
 
 
 class EnterpriseMemoryManager:
     """Watches the memory of this process and its children. Raises InvalidInput with every mistake at once.
 
-    What is left out comes from the study whose trial runs here, else from the guide's table, by the least of machine,
-    cgroups and `trial_memory_limit` (bytes).
-    As a context manager it gives Keras' state back when the block fails. `source` stands in for what is seen of the
-    machine, `turn` for what the machine's trials agree on, `clock` for the time.
+    A setting that is left out comes from the study whose trial runs here, else from the guide's table, by the least of
+    machine, cgroups and `trial_memory_limit` (bytes). As a context manager it releases Keras' state when the block
+    fails. Tests set `source` (readings of the machine), `cooldown` (shared by the machine's trials) and `clock`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class EnterpriseMemoryManager:
         trial_memory_limit: int | None = None,
         *,
         source: Source | None = None,
-        turn: StopTurn | None = None,
+        cooldown: StopCooldown | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         wishes = memory_wishes()
@@ -72,25 +73,24 @@ class EnterpriseMemoryManager:
             wishes.prefetch_buffer_size if prefetch_buffer_size is None else prefetch_buffer_size,
         )
         check_settings("EnterpriseMemoryManager", *settings, trial_memory_limit)
-        # Whichever is the least: what the worker enforces holds whatever the objective asks for.
+        # The least of both: what the worker enforces holds whatever the objective asks for.
         limits = [limit for limit in (trial_memory_limit, wishes.trial_memory_limit) if limit is not None]
-        sampler = MemorySampler(VitalsReader(), min(limits, default=None)) if source is None else None
-        self._source: Source = sampler or source  # type: ignore[assignment]
-        baseline = self._source(True)
-        self.policy = MemoryPolicy.for_limit(baseline.limit_bytes, *settings)
-        self._guard = MemoryGuard(self.policy, baseline)
-        self._headroom_bytes, self._is_short = self._nearness(baseline)
+        poller = MemoryPoller(trial_limit_bytes=min(limits, default=None)) if source is None else None
+        self._source: Source = poller.read if poller else source  # type: ignore[assignment]
+        self._sample = self._source(True)
+        self.policy = MemoryPolicy.for_limit(self._sample.limit_bytes, *settings)
+        self._guard = MemoryGuard(self.policy, self._sample)
         self._prefetch_buffer_size = self.policy.prefetch_buffer_size
-        self._turn = turn or StopTurn()
+        self._cooldown = cooldown or StopCooldown()
         self._clock = clock
         self._check_at = float("-inf")
-        _say([start_line(self.policy)])
-        if sampler is not None:
-            _say_once(sampler.missing())
+        _write([start_line(self.policy)])
+        if poller is not None:
+            _write(missing_lines(poller.missing()))
 
     @property
     def prefetch_buffer_size(self) -> int | None:
-        """For the next `dataset.prefetch`; None is AUTOTUNE. Under pressure it becomes 1: look at each epoch."""
+        """For the next `dataset.prefetch`; None is AUTOTUNE. Under pressure it becomes 1: read it at each epoch."""
         return self._prefetch_buffer_size
 
     @property
@@ -103,19 +103,26 @@ class EnterpriseMemoryManager:
         if self._clock() < self._check_at:
             return
         verdict = self.check()
-        self._check_at = self._clock() + _pause_s(self._headroom_bytes)
+        headroom_bytes = self._guard.headroom_bytes(self._sample)
+        calm_s = min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, fill_s(headroom_bytes)))
+        self._check_at = self._clock() + (calm_s if headroom_bytes > 0 else CHECK_EVERY_S)
         if verdict.kind is Kind.STOP:
             raise TrialStopped(stop_message(verdict), constraint=verdict.excess)
 
     def check(self) -> Verdict:
-        """Looks now, logs and eases; leaves a stop to the caller. One that another trial's may spare is a warning."""
-        sample = self._source(self._is_short)
-        self._headroom_bytes, self._is_short = self._nearness(sample)
-        verdict = self._guard.judge(sample)
-        if verdict.kind is Kind.STOP and not verdict.is_own and not self._turn.take():
-            verdict = verdict.as_warning()
-        _say(lines_of(verdict))
-        self._ease(verdict.easing)
+        """Reads, logs and mitigates now; leaves a stop to the caller.
+
+        A stop becomes a warning where another trial has just stopped for the same pressure.
+        """
+        self._sample = self._source(self._guard.is_short(self._sample))
+        verdict = self._guard.judge(self._sample)
+        if verdict.kind is Kind.STOP and not verdict.is_own and not self._cooldown.begin():
+            verdict = replace(verdict, kind=Kind.WARN, cause="", reason="")
+        _write(lines_of(verdict))
+        if verdict.mitigation is Mitigation.GC:
+            _collect()
+        elif verdict.mitigation is Mitigation.SMALLER_PREFETCH:
+            self._prefetch_buffer_size = 1
         return verdict
 
     def end_epoch(self) -> None:
@@ -123,7 +130,7 @@ class EnterpriseMemoryManager:
         gc.collect()
 
     def release(self, error: BaseException | None = None) -> None:
-        """Gives back what a failed training holds: the locals of the frames that `error` left, then Keras' state.
+        """Releases what a failed training holds: the locals of the frames that `error` left, then Keras' state.
 
         In this order: a model that a traceback still refers to outlives every clearing of Keras.
         """
@@ -141,25 +148,42 @@ class EnterpriseMemoryManager:
         if error is not None:
             self.release(error)
 
-    def _nearness(self, sample: MemorySample) -> tuple[int, bool]:
-        return self._guard.headroom_bytes(sample), self._guard.is_short(sample)
 
-    def _ease(self, easing: Easing | None) -> None:
-        if easing is Easing.GC:
-            _collect()
-        elif easing is Easing.SMALLER_PREFETCH:
-            self._prefetch_buffer_size = 1
+class StopCooldown:
+    """Trials on one machine see the same pressure, and one stop may be enough: then the others wait COOLDOWN_S.
 
+    The file `path` (by default one for each account, in /dev/shm) holds the time of the last stop. Only a convention
+    between trials that do not know one another; limits that must hold are kept by supervisor and kernel.
+    """
 
-def _pause_s(headroom_bytes: int) -> float:
-    """Until the next check: as long as nothing can have come close meanwhile."""
-    if headroom_bytes <= 0:
-        return CHECK_EVERY_S
-    return min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, headroom_bytes / FASTEST_GROWTH_BYTES_PER_S))
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        folder = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+        self._path = path or folder / f"highnoon-memory-{os.getuid()}.turn"
+        self._clock = clock
+
+    def begin(self) -> bool:
+        """True when no other trial stopped within COOLDOWN_S: then others wait. True also if no file can be kept."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return True
+        try:
+            # Held for microseconds. Monotonic time is one for the whole machine, so that processes compare theirs.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            now = self._clock()
+            with suppress(ValueError):  # a new file is empty
+                if 0 <= now - float(os.pread(descriptor, 64, 0)) < COOLDOWN_S:
+                    return False
+            os.pwrite(descriptor, f"{now:020.6f}".encode(), 0)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return True
 
 
 def _collect() -> None:
-    """Collects garbage, and lets the C library hand free pages to the kernel, which it does not by itself."""
+    """Collects garbage, and lets the C library return free pages to the kernel, which it does not do by itself."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -167,18 +191,63 @@ def _collect() -> None:
         return
 
 
-_said: set[str] = set()
-"""Which missing sources this process has named: a study in process makes a manager for each trial."""
+# --- the guide's log lines, word for word: a public contract. Numbers in MB of 2^20 bytes, as the guide's -------------
+
+PREFIX = "[Memory] "
 
 
-def _say_once(missing: tuple[str, ...]) -> None:
-    news = [words for words in missing if words not in _said]
-    _said.update(news)
-    if news:
-        _say([missing_line(news)])
+def start_line(policy: MemoryPolicy) -> str:
+    """Once, when a manager is made."""
+    if policy.limit_bytes is None:
+        return f"{PREFIX}EnterpriseMemoryManager: memory cannot be seen here, the guard is off"
+    threshold = policy.threshold_bytes(policy.limit_bytes)
+    return (
+        f"{PREFIX}EnterpriseMemoryManager: total={_mb(policy.limit_bytes)}MB, "
+        f"warning_threshold={_mb(threshold)}MB ({threshold / policy.limit_bytes:.0%})"
+    )
 
 
-def _say(lines: list[str]) -> None:
-    """As warnings: where nobody has set up logging Python shows no less, and the guide promises them."""
+_reported: set[str] = set()
+"""Missing sources that this process has reported: a study in process makes a manager for each trial."""
+
+
+def missing_lines(missing: Sequence[str]) -> list[str]:
+    """Beside the first line, for sources that have not been reported yet."""
+    new = [words for words in missing if words not in _reported]
+    _reported.update(new)
+    return [f"{PREFIX}Not watched here: {'; '.join(new)}"] if new else []
+
+
+def lines_of(verdict: Verdict) -> list[str]:
+    """The log lines of one verdict; none for an ordinary OK."""
+    if verdict.kind is Kind.OK:
+        if not verdict.is_normalized:
+            return []
+        return [f"{PREFIX}Memory normalized: {verdict.usage:.1%}, resetting warning count"]
+    lines = []
+    if verdict.grace:
+        lines.append(
+            f"{PREFIX}WARNING ({verdict.count}/{verdict.grace}): System memory at {verdict.usage:.1%} "
+            f"(process={_mb(verdict.process_bytes)}MB), trend={verdict.trend}"
+        )
+    if verdict.kind is Kind.STOP and verdict.cause == "swap":
+        change = verdict.reason.partition(":")[2]
+        lines.append(f"{PREFIX}CRITICAL: Swap spike of {change}, {_mb(verdict.swap_used_bytes)}MB in use, stopping")
+    elif verdict.kind is Kind.STOP:
+        lines.append(f"{PREFIX}CRITICAL: stopping, {verdict.reason}")
+    return lines
+
+
+def stop_message(verdict: Verdict) -> str:
+    """The message of a stopped trial: the cause for machines, then reason, peak and limit."""
+    return f"{verdict.message} (peak {_mb(verdict.peak_bytes)}MB, limit {_mb(verdict.limit_bytes)}MB)"
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.0f}"
+
+
+def _write(lines: Sequence[str]) -> None:
+    """As warnings: without any configuration of logging Python shows only these, and the guide promises them."""
     for line in lines:
         _log.warning("%s", line)

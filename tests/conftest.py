@@ -79,10 +79,10 @@ def postgres_url(stack: Stack) -> Iterator[str]:
 
 
 @contextmanager
-def empty_database(stack: Stack) -> Iterator[str]:
-    """The same for fixtures that live longer than a test."""
+def empty_database(stack: Stack, *, template: str | None = None) -> Iterator[str]:
+    """The same for fixtures that live longer than a test; with a `template` it is a copy of that database."""
     name = f"test_{next(_database_numbers)}"
-    _execute(stack, f"CREATE DATABASE {name}")
+    _execute(stack, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     try:
         yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
     finally:
@@ -110,7 +110,6 @@ SHORT_PERIODS: dict[str, Any] = {
     "presence_s": 0.5,
     "tick_s": 0.1,
     "leader_ttl_s": 1.0,
-    "tell_grace_s": 0.5,
     "redispatch_s": 2.0,
     "drain_s": 5.0,
     "kill_grace_s": 0.5,

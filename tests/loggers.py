@@ -8,6 +8,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -42,10 +43,10 @@ def with_one_trial_of_each_ending(name: str = "digits") -> OptunaStudy:
     """COMPLETE with a size and reports, PRUNED by the memory guard, FAIL by an exception."""
     made = study(name)
     for point, outcome in zip(POINTS, ENDINGS, strict=True):
-        asked = made.ask_again(params=point, owner=None, failed_trial=None)
+        asked = made.start_trial(ordinal=0, before=LostAttempt(params=point, trial_number=999))
         if outcome.ending is Ending.COMPLETED:
             made.report_many(asked.trial_id, REPORTS)
-        made.tell(asked.trial_id, outcome)
+        made.finish_trial(asked.trial_id, outcome)
     return made
 
 

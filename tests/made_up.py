@@ -1,4 +1,4 @@
-"""Studies that nobody ran: thousands of trials with every ending, written in bulk just as the stores write them.
+"""Studies that were never run: thousands of trials with every ending, written in bulk just as the stores write them.
 
 The study itself, its tickets and its direction are made by the real stores; only the history is inserted.
 """
@@ -17,7 +17,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import FromClause, bindparam, func, insert, select, update
 
-from highnoon.shared.domain.states import TOLD_AS, Ending, TicketState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.search.samplers import distributions
 from highnoon.shared.store import optuna_tables as tables
@@ -95,7 +95,7 @@ def make_study(
                 if table is tickets:
                     _update_tickets(connection, rows[table])
                 elif table is _RUNNING:
-                    _lease_tickets(connection, rows[table])
+                    _start_tickets(connection, rows[table])
                 else:
                     connection.execute(insert(table), rows.get(table, []))
             connection.execute(
@@ -115,7 +115,7 @@ def make_study(
 Row = tuple[FromClause, dict[str, Any]]
 
 _RUNNING = tickets.alias("running")
-"""Stands for rows of tickets that become leased."""
+"""Stands for rows of tickets that are running."""
 
 
 class _History:
@@ -146,7 +146,7 @@ class _History:
         value = _loss(params) + abs(dice.gauss(0, 0.02))
         started = self.began + number // _SLOTS * self._took_s + dice.uniform(0, 2)
         took = dice.uniform(6, 17) if ending is Ending.COMPLETED else dice.uniform(2, 10)
-        state = TrialState[TOLD_AS[ending]]
+        state = TrialState[OPTUNA_STATE[ending]]
         valued = value if state is not TrialState.FAIL else None
         yield from self._optuna_rows(
             trial_id, study_id, number, ticket, params, chosen, valued, started, started + took
@@ -164,7 +164,6 @@ class _History:
                 "ending": ending,
                 "value": valued,
                 "outcome": outcome,
-                "settled_at": started + took,
                 "closed_at": started + took,
                 "params": params,
             },
@@ -227,7 +226,7 @@ class _History:
         ended: float,
     ) -> Iterator[Row]:
         ending, cause, message, _ = chosen
-        state = TrialState[TOLD_AS[ending]]
+        state = TrialState[OPTUNA_STATE[ending]]
         times = {"datetime_start": _utc(started), "datetime_complete": _utc(ended)}
         yield tables.trials, {"trial_id": trial_id, "study_id": study_id, "number": number, "state": state, **times}
         for name, given in params.items():
@@ -236,10 +235,10 @@ class _History:
             yield tables.params, {"trial_id": trial_id, "param_name": name, **stored}
         if value is not None:
             yield tables.values, {"trial_id": trial_id, "objective": 0, "value": value, "value_type": "FINITE"}
-        said = {"highnoon:ticket": ticket, "highnoon:attempt": 1, ENDING: ending, CAUSE: cause, MESSAGE: message}
+        attrs = {"highnoon:ticket": ticket, "highnoon:attempt": 1, ENDING: ending, CAUSE: cause, MESSAGE: message}
         if cause == "exception":
-            said[TRACEBACK] = f'Traceback (most recent call last):\n  File "train.py", line 3, in objective\n{message}'
-        for key, word in said.items():
+            attrs[TRACEBACK] = f'Traceback (most recent call last):\n  File "train.py", line 3, in objective\n{message}'
+        for key, word in attrs.items():
             if word:
                 yield tables.user_attrs, {"trial_id": trial_id, "key": key, "value_json": json.dumps(word)}
         steps = _STEPS if ending is Ending.COMPLETED else self._dice.randrange(1, _STEPS)
@@ -273,8 +272,8 @@ def _update_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
     connection.execute(update(tickets).where(tickets.c.id == bindparam("row")).values(values), rows)
 
 
-def _lease_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
-    lease = {"state": TicketState.LEASED, "attempt": 1, "worker_id": "w1", "step": 3, "rss_bytes": 1_900_000_000}
+def _start_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
+    lease = {"state": TicketState.RUNNING, "attempt": 1, "worker_id": "w1", "step": 3, "rss_bytes": 1_900_000_000}
     values = {key: bindparam(key) for key in rows[0] if key != "row"}
     expiry = {"lease_expires_at": db_now() + 3600.0}
     statement = update(tickets).where(tickets.c.id == bindparam("row")).values({**values, **lease, **expiry})

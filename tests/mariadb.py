@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pymysql
 
-from highnoon.coordinator.local.account import credentials, open_passage, ordinary_account
+from highnoon.coordinator.local.account import credentials, ordinary_account
 from highnoon.shared.runtime.processes import die_with_parent
 from tests.ports import free_port
 from tests.support import eventually
@@ -35,7 +35,6 @@ def running_mariadb() -> Iterator[str]:
     identity = credentials(account)
     if account is not None:
         shutil.chown(folder, account.uid, account.gid)
-        open_passage(folder)
     options = [f"--datadir={folder}/data", "--skip-log-bin"]
     try:
         install = ["mariadb-install-db", "--no-defaults", *options, "--auth-root-authentication-method=normal"]

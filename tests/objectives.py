@@ -57,6 +57,20 @@ def patient_by_study(params: dict[str, Any]) -> float:
     raise TimeoutError("nobody said go")
 
 
+def leaks_when_told(params: dict[str, Any]) -> float:
+    """Waits for the file `leak`, then takes memory without end; writes down when it has 200 MB."""
+    folder = Path(os.environ["TEST_GO_FOLDER"])
+    while not (folder / "leak").exists():
+        time.sleep(0.02)
+    held = []
+    while True:
+        held.append(b"x" * (10 << 20))
+        if len(held) == 20:
+            (folder / "full.new").write_text(str(time.monotonic()))
+            (folder / "full.new").rename(folder / "full")
+        time.sleep(0.02)
+
+
 def fails_where_broken(params: dict[str, Any]) -> float:
     """Ends at once on a node that has the file `TEST_BROKEN`; on others as `slow`."""
     if Path(os.environ.get("TEST_BROKEN", "/nonexistent")).exists():
@@ -219,7 +233,8 @@ def uses_multiprocessing(params: dict[str, Any]) -> float:
 def shows_surroundings(params: dict[str, Any]) -> float:
     """Where it runs, what it sees, and what chance says."""
     print(f"cwd {Path.cwd()}")
-    print(f"tmp {os.environ['TMPDIR']}")
+    print(f"work {os.environ['HIGHNOON_WORK_DIR']}")
+    print(f"tmp {Path(os.environ['TMPDIR']).resolve()}")
     print("secrets " + ",".join(sorted(name for name in os.environ if "URL" in name or "TOKEN" in name)))
     print(f"sockets {_open_sockets()}")
     print(f"session {os.getsid(0) == os.getpid()}")
@@ -235,7 +250,7 @@ def shows_its_gpu(params: dict[str, Any]) -> float:
 
 
 def writes_a_file(params: dict[str, Any]) -> float:
-    Path("weights.txt").write_text("1.0")
+    Path(os.environ["HIGHNOON_WORK_DIR"], "weights.txt").write_text("1.0")
     return 0.0
 
 

@@ -1,27 +1,38 @@
-"""Celery's recycled children come back at once, not five seconds later.
+"""Two changes to Celery's prefork pool: ended children are replaced at once, and a drained node exits at once.
 
-billiard's pool sees a child's descriptors close before the child is a zombie, misses it, and waits for its
-five-second maintenance timer (celery issue 9588, open in 5.7). A second look a few milliseconds later finds it.
-Remove this file when Celery does so itself; the contract test tells.
+Both run in the Celery parent of a node and use internals of Celery 5; tests/integration/test_worker_node.py fails when
+they no longer work.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
+import psutil
+from celery import Celery, bootsteps
 from celery.concurrency import asynpool
 
-_LOOK_AGAIN_S = 0.01
+from highnoon.workers.node import Node
+from highnoon.workers.slot_state import SlotStates
+
+_MAINTAIN_AGAIN_S = 0.01
+_LOOK_S = 0.02
 
 
-def look_again_for_ended_children() -> None:
-    """Patches the pool class of this process. Call once in the Celery parent, before the worker starts."""
+def replace_ended_children_at_once() -> None:
+    """Patches the pool class of this process. Call once in the Celery parent, before the worker starts.
+
+    billiard's pool sees a child's descriptors close before the child is a zombie, misses it, and waits for its
+    five-second maintenance timer (celery issue 9588, open in 5.7). A second look a few milliseconds later finds it.
+    """
     original = asynpool.AsynPool._event_process_exit
 
     def _event_process_exit(self: Any, hub: Any, proc: Any) -> None:
         original(self, hub, proc)
         if proc in self._pool:
-            hub.call_later(_LOOK_AGAIN_S, _maintain_until_gone, self, hub, proc)
+            hub.call_later(_MAINTAIN_AGAIN_S, _maintain_until_gone, self, hub, proc)
 
     asynpool.AsynPool._event_process_exit = _event_process_exit
 
@@ -29,4 +40,28 @@ def look_again_for_ended_children() -> None:
 def _maintain_until_gone(pool: Any, hub: Any, proc: Any) -> None:
     pool.maintain_pool()
     if proc in pool._pool:
-        hub.call_later(_LOOK_AGAIN_S, _maintain_until_gone, pool, hub, proc)
+        hub.call_later(_MAINTAIN_AGAIN_S, _maintain_until_gone, pool, hub, proc)
+
+
+def exit_when_drained(app: Celery, node: Node) -> None:
+    """Adds a step to the worker of this app: a drained node ends this process as soon as its last trial is over.
+
+    Celery alone takes some two seconds to end idle children. It calls the step between the end of its consumer and the
+    end of its pool: no message can come any more, and a supervisor that is not at work sees the drain before it starts.
+    """
+
+    class ExitWhenDrained(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.components:Pool",)
+
+        def stop(self, worker: Any) -> None:
+            if not node.drain.is_given():
+                return
+            slots = SlotStates(node.folder / "slots")
+            while not slots.none_at_work():
+                time.sleep(_LOOK_S)
+            # A child that has just begun has no death signal yet, and would log the end of its parent as an error.
+            for supervisor in psutil.Process().children():
+                supervisor.kill()
+            os._exit(0)
+
+    app.steps["worker"].add(ExitWhenDrained)

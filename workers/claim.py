@@ -1,62 +1,177 @@
-"""From a message to a lease: whether this node takes the ticket now, and the claim itself.
+"""From a message to a started attempt: admit, look, sample, start. Runs in the I/O thread of its supervisor.
 
-A message that is not taken is declined, or the coordinator would wait until it takes it for lost.
+Nothing is written before the point is chosen, and then all of it in one call. A ticket whose message was taken but
+that is not started here is declined, or the coordinator would have to find out that its message is lost.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.lease import Lease
+from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, SpaceExhausted, UnknownStudy
+from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.attempts import Attempts
+from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.leases import Holder, Leases
-from highnoon.shared.store.memory_peaks import Peaks
-from highnoon.shared.store.outages import persistently
+from highnoon.shared.store.node_queries import NodeQueries
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.telemetry import Telemetry
 
 _log = logging.getLogger("highnoon.workers.claim")
 
-_PUT_OFF_S = 1.0
+_NO_ROOM_S = 1.0
 """How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
 
+_UNUSABLE_S = 10.0
+"""How long a ticket waits that this node cannot start, because of its study's version or data."""
 
-class Claiming:
-    """That of one supervisor, on its connections; its note is at work already."""
+_TRIES = 20
+"""Lost races for an enqueued trial, or changes of the study, before the ticket goes back."""
 
-    def __init__(
-        self, node: Node, holder: Holder, database: Database, leases: Leases, broker: Broker, notes: SlotNotes
-    ) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStudy:
+    """A study as this supervisor has it open: one version of its specification, and Optuna's side of it."""
+
+    version: int
+    spec: StudySpec
+    optuna: OptunaStudy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedAttempt:
+    """An attempt that this supervisor holds, and what its trial process will run."""
+
+    lease: Lease
+    study: OpenStudy
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class _Decline:
+    """The ticket goes back, and waits so long."""
+
+    delay_s: float
+
+
+class Claims:
+    """Starts attempts for one supervisor. Raises ServiceUnavailable; `start` may then simply be called again."""
+
+    def __init__(self, node: Node, database: Database, broker: Broker, slots: SlotStates, telemetry: Telemetry) -> None:
         self._node = node
-        self._holder = holder
-        self._leases = leases
         self._broker = broker
-        self._admission = Admission(node.folder / "admission", node.slots, notes, Peaks(database).of_study)
+        self._telemetry = telemetry
+        self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
+        self._attempts = Attempts(database)
+        self._url = database.url
+        self._code = CodeGate(node.settings, Bundles(database))
+        self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
+        self._open: dict[int, OpenStudy] = {}
+        self._reported: set[tuple[int, int]] = set()
 
-    def lease(self, message: RunTrial, known: StudySpec | None) -> Lease | None:
-        """None when the ticket is not to be had, the node drains, or has no room for it now.
+    @cached_property
+    def _store(self) -> OptunaStore:
+        """Made at its first use, in the I/O thread."""
+        return OptunaStore(self._url, create_schema=False)
 
-        `known` is the study as its supervisor has it open. Waits for the database.
-        """
-        is_draining, ttl_s = self._node.drain.is_given, self._node.settings.lease_s
-        admitted = None if is_draining() else self._admission.admit(message, known, must_end=is_draining)
-        if admitted is None:
-            self.decline(message, delay_s=0.0 if is_draining() else _PUT_OFF_S)
-            return None
-        lease = persistently(lambda: self._leases.claim(message.ticket, self._holder, ttl_s=ttl_s), _log)
-        return lease and replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
+    def start(self, message: RunTrial) -> StartedAttempt | None:
+        """The attempt that the message leads to; None when the ticket is not to be had or goes back."""
+        for _ in range(_TRIES):
+            candidate = self._attempts.look(message.ticket)
+            if candidate is None:
+                return None
+            answer = self._start(candidate, message)
+            if isinstance(answer, StartedAttempt):
+                return answer
+            if isinstance(answer, _Decline):
+                self.decline(message, delay_s=answer.delay_s)
+                return None
+            if answer is StartRefusal.STUDY_DELETED:
+                self._open.pop(candidate.study_id, None)
+                self._event("study_deleted", candidate)
+            if answer is not StartRefusal.CHANGED:
+                return None
+        self.decline(message, delay_s=_NO_ROOM_S)
+        return None
 
-    def decline(self, message: RunTrial, *, delay_s: float = _PUT_OFF_S) -> None:
-        """Its ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
+    def decline(self, message: RunTrial, *, delay_s: float = 0.0) -> None:
+        """The ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
         try:
-            self._leases.decline(message.ticket, delay_s=delay_s)
-            self._broker.ring()
+            self._attempts.decline(message.ticket, delay_s=delay_s)
+            self._broker.notify()
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, during="decline", ticket=message.ticket, error=error)
+
+    def _start(self, candidate: Candidate, message: RunTrial) -> StartedAttempt | StartRefusal | _Decline:
+        is_draining = self._node.drain.is_given
+        try:
+            study = self._opened(candidate)
+            admitted = None if is_draining() else self._admission.admit(message, study.spec, must_end=is_draining)
+            if admitted is None:
+                return _Decline(0.0 if is_draining() else _NO_ROOM_S)
+            code = self._code.pass_or_refuse(study.spec)
+            lease = self._sample_and_start(candidate, study, code)
+        except ServiceUnavailable:
+            raise
+        except UnknownStudy:
+            return StartRefusal.STUDY_DELETED
+        except SpaceExhausted:
+            self._attempts.exhaust(candidate)
+            return StartRefusal.NOT_AVAILABLE
+        except Exception as error:  # a fault in one study's data must not end its supervisor
+            self._report_unusable(candidate, error)
+            return _Decline(_UNUSABLE_S)
+        if isinstance(lease, StartRefusal):
+            return lease
+        lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
+        return StartedAttempt(lease=lease, study=study, code=code)
+
+    def _opened(self, candidate: Candidate) -> OpenStudy:
+        """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""
+        known = self._open.get(candidate.study_id)
+        if known is not None and known.version == candidate.spec_version:
+            return known
+        spec = StudySpec.from_json(candidate.spec)
+        study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
+        self._open[candidate.study_id] = study
+        return study
+
+    def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
+        with self._telemetry.step("sample"):
+            new = study.optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
+        log_path = str(self._node.log_path(study.spec.name, None))
+        with self._telemetry.step("start"):
+            # The same call again after an outage: its first try may have been committed, and is then found.
+            return retry_until_available(
+                lambda: self._attempts.start(
+                    candidate, new, self._holder, ttl_s=self._node.settings.lease_s, log_path=log_path, code=code.digest
+                ),
+                _log,
+            )
+
+    def _report_unusable(self, candidate: Candidate, error: Exception) -> None:
+        """Once for each version of a study: a newer node may start its ticket, or this one after a change."""
+        key = candidate.study_id, candidate.spec_version
+        if key in self._reported:
+            return
+        self._reported.add(key)
+        self._event("declined", candidate, reason=error)
+        if not isinstance(error, HighNoonError):
+            _log.error("the fault behind it", exc_info=error)
+
+    def _event(self, action: str, candidate: Candidate, **fields: object) -> None:
+        ids = {"study": candidate.study_name, "ticket": candidate.ticket_id, "worker": self._node.worker_id[:8]}
+        event(_log, action, level=logging.WARNING, **ids, **fields)

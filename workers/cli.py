@@ -1,4 +1,4 @@
-"""The command line of a node: parses and hands over; the agent does the work."""
+"""The command line of a node: reads the options and starts the agent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
 from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.objective.bundle_key import key_of
-from highnoon.shared.objective.local_allow_list import patterns_here
+from highnoon.shared.objective.allow_list import patterns_here
+from highnoon.shared.objective.bundle import key_of
 from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.logs import configure
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
@@ -71,7 +72,7 @@ def start(
         settings=settings,
         gpus=pinned,
     )
-    raise typer.Exit(Agent(node, until_empty=until_empty).run())
+    raise typer.Exit(Agent(node, until_idle=until_empty).run())
 
 
 def _require_permission(settings: Settings) -> None:
@@ -111,7 +112,8 @@ def _resources(written: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot live."""
+    """Exit codes: 0 drained, 2 a mistake in what was written, 3 a service is away, 4 the pool cannot start."""
+    declare_only_our_code()
     try:
         app()
     except (HighNoonError, OSError) as error:

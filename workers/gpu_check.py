@@ -32,25 +32,25 @@ def flaw_of_forks(operation: Callable[[], None], limit_s: float = LIMIT_S) -> st
             os.waitpid(pid, 0)
             return f"it did not come back within {limit_s:g} s"
         _, status = os.waitpid(pid, 0)
-        said = os.read(reading, 4096).decode(errors="replace")
-        return "" if status == 0 else said or f"the child ended with {_ending(status)}"
+        reason = os.read(reading, 4096).decode(errors="replace")
+        return "" if status == 0 else reason or f"the child ended with {_ending(status)}"
     finally:
         os.close(child)
         os.close(reading)
 
 
 def uses_gpu(uuid: str) -> None:
-    """One operation on that GPU, by TensorFlow. Raises whatever TensorFlow raises, RuntimeError where it sees none."""
+    """One operation on that GPU, by TensorFlow. Raises whatever TensorFlow raises, RuntimeError where it finds none."""
     os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     tensorflow: Any = importlib.import_module("tensorflow")
     if not tensorflow.config.list_physical_devices("GPU"):
-        raise RuntimeError("TensorFlow sees no GPU")
+        raise RuntimeError("TensorFlow finds no GPU")
     tensorflow.config.set_soft_device_placement(False)
     with tensorflow.device("/GPU:0"):
         total = float(tensorflow.reduce_sum(tensorflow.ones((8, 8))))
     if total != 64.0:
-        raise RuntimeError(f"the GPU says that 64 ones are {total:g}")
+        raise RuntimeError(f"the sum of 64 ones on the GPU is {total:g}")
 
 
 def _try(operation: Callable[[], None], writing: int) -> None:

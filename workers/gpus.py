@@ -1,7 +1,7 @@
 """The GPUs of a node: which slot gets which, and how a supervisor finds its own.
 
-A slot is pinned to one GPU by the UUID that the driver gives it. Nobody can tell a supervisor which slot it is: the
-pool replaces its children as it likes. So it takes the first that is free, by a lock that ends with its process.
+A slot is pinned to one GPU by the UUID that the driver gives it. A supervisor has no slot number: the pool
+replaces its children in any order. So it takes the first GPU that is free, by a lock that ends with its process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from highnoon.workers.node import Node
 
 _log = logging.getLogger("highnoon.workers.gpus")
 
-_PATIENCE_S = 10.0
+_WAIT_S = 10.0
 """A replaced supervisor may take a moment to die; one that does not keeps its GPU."""
 
 
@@ -65,7 +65,7 @@ class NoFreeGpu(HighNoonError):
 
 @dataclass(frozen=True, slots=True)
 class GpuClaim:
-    """A slot of this process for as long as it lives; the lock goes with the file."""
+    """A slot of this process until it ends; the lock goes with the file."""
 
     uuid: str
     lock: TextIO
@@ -81,7 +81,7 @@ def pin(node: Node) -> GpuClaim | None:
     claim = _claimed(node.folder / "gpus", node.gpus)
     os.environ["CUDA_VISIBLE_DEVICES"] = claim.uuid
     if node.gpus.count(claim.uuid) > 1:
-        # TensorFlow takes a whole card at its first operation unless it is told that others are there.
+        # TensorFlow takes a whole card at its first operation unless it is configured to share it.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     event(_log, "gpu", worker=node.worker_id[:8], pid=os.getpid(), gpu=claim.uuid)
     return claim
@@ -89,7 +89,7 @@ def pin(node: Node) -> GpuClaim | None:
 
 def _claimed(folder: Path, gpus: tuple[str, ...]) -> GpuClaim:
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _WAIT_S
     while True:
         for number, uuid in enumerate(gpus):
             lock = _locked(folder / f"{number}.lock")

@@ -1,6 +1,6 @@
-"""What a node asks of the Linux kernel about its own processes: groups, descriptors, threads, signals.
+"""Calls of the Linux kernel for a node's own processes: groups, descriptors, threads, signals.
 
-No policy here: who is killed and when is decided by supervisor and agent.
+No policy here: supervisor and agent decide which process is killed and when.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def prefer_as_oom_victim() -> None:
 
 
 def join_cgroup(procs: str) -> None:
-    """Moves this process into a cgroup, by its file of processes. What it may not join, its supervisor sees."""
+    """Moves this process into a cgroup, by its file of processes. Its supervisor notices when it may not join."""
     with contextlib.suppress(OSError), Path(procs).open("r+") as file:
         file.write("0")
 
@@ -59,7 +59,7 @@ def release_inherited(keep: Collection[int]) -> None:
 
 
 def restore_signals() -> None:
-    """Python's own defaults: a trial must run none of its supervisor's handlers, and hear what that one ignores."""
+    """Python's own defaults: a trial must run none of its supervisor's handlers, and receive what that one ignores."""
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

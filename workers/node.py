@@ -1,4 +1,4 @@
-"""The node: who this worker is, where its files are, and what the agent hands to its pool.
+"""The node: its identity, its files and the lock on them, and what the agent hands to its pool.
 
 Credentials travel from the agent to the pool through a pipe, as the JSON of a Node, never through the
 environment: `/proc/<pid>/environ` of a trial process would show them to user code.
@@ -6,12 +6,15 @@ environment: `/proc/<pid>/environ` of a trial process would show them to user co
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +36,12 @@ SECRET_VARIABLES = (
 )
 
 
+_LOCK = "agent.lock"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One boot of one worker. `worker_id` is random, so that a restarted node never passes for its predecessor."""
+    """One boot of one worker. `worker_id` is random, so that a restarted node is never taken for its predecessor."""
 
     worker_id: str
     host: str
@@ -94,9 +100,13 @@ class Node:
         """The order to drain, as agent and supervisors share it."""
         return DrainOrder(self.folder / "drain")
 
-    def log_path(self, study: str, trial_number: int) -> Path:
-        """Where the output of one attempt goes; every attempt is an Optuna trial of its own."""
-        return self.settings.home / "logs" / study / f"trial-{trial_number:05d}.log"
+    def log_path(self, study: str, trial_number: int | None) -> Path:
+        """Where the output of one attempt goes; every attempt is an Optuna trial of its own.
+
+        None for a number that is not known yet: `{number}` stands in its place.
+        """
+        number = "{number}" if trial_number is None else f"{trial_number:05d}"
+        return self.settings.home / "logs" / study / f"trial-{number}.log"
 
     def work_dir(self, study: str, trial_number: int) -> Path:
         """The working directory of one attempt."""
@@ -114,12 +124,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:
-    """A file that says until when running trials may go on. Its clock is this machine's monotonic one."""
+    """A file with the time until which running trials may go on, by this machine's monotonic clock."""
 
     path: Path
 
     def give(self, *, allowed_s: float) -> None:
-        """Orders to be done within `allowed_s` seconds; a second order replaces the first."""
+        """Orders the node to be drained within `allowed_s` seconds; a second order replaces the first."""
         draft = self.path.with_suffix(".new")
         draft.write_text(str(time.monotonic() + allowed_s))
         draft.replace(self.path)
@@ -144,3 +154,37 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 def threads_per_slot(slots: int) -> int:
     """Cores that one slot may count on: slots that each use every core only slow each other down."""
     return max(1, len(os.sched_getaffinity(0)) // slots)
+
+
+@contextlib.contextmanager
+def node_lock(folder: Path) -> Iterator[None]:
+    """Makes the folder of a node, and locks it as long as its agent runs.
+
+    The kernel releases the lock however its holder dies, also where two containers share the folders and neither sees
+    the other's processes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f"{_LOCK}.new"
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # Locked before it has its name: it is never found free while its agent runs.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        draft.rename(folder / _LOCK)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_dead_nodes(nodes: Path) -> int:
+    """Removes the folders whose agent was killed; returns how many there were."""
+    dead = [lock.parent for lock in nodes.glob(f"*/{_LOCK}") if _is_free(lock)]
+    for folder in dead:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(dead)
+
+
+def _is_free(lock: Path) -> bool:
+    with contextlib.suppress(OSError), lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

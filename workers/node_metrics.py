@@ -1,7 +1,7 @@
-"""A node's metrics: what its supervisors told, and its memory, slots and GPUs at the moment of a scrape.
+"""A node's metrics: what its supervisors reported, and its memory, slots and GPUs at the moment of a scrape.
 
-Lives in the agent. Its supervisors speak through `telemetry`; trial processes have no part in it. What the ledger
-knows of all nodes together is the coordinator's to show.
+Served by the agent. Supervisors report through `telemetry`; trial processes have no part in it. The coordinator
+serves what the database knows of all nodes together.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.workers.message_filter import rejected_messages
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
-from highnoon.workers.telemetry import AttemptNote, inbox, notes
+from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.telemetry import AttemptMetrics, inbox, received
 
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ATTEMPT_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -37,7 +38,7 @@ class NodeMetrics:
         )
         self._step_s = Histogram(
             "highnoon_worker_step_seconds",
-            "How long a step of the protocol took: claim, ask, settle, tell.",
+            "How long a step of the protocol took: sample, start, finish.",
             ["step"],
             buckets=_STEP_BUCKETS_S,
             registry=registry,
@@ -60,8 +61,8 @@ class NodeMetrics:
         ProcessCollector(registry=registry)
         registry.register(_NodeNow(node))
 
-    def count(self, note: AttemptNote) -> None:
-        """One attempt that a supervisor told of."""
+    def count(self, note: AttemptMetrics) -> None:
+        """One attempt that a supervisor reported."""
         if note.idle_s is not None:
             self._idle_s.inc(max(0.0, note.idle_s))
         for step, seconds in note.steps_s.items():
@@ -71,7 +72,7 @@ class NodeMetrics:
         self._attempts.labels(note.ending, note.cause).inc()
         if note.duration_s is not None:
             self._attempt_s.observe(note.duration_s)
-        if note.disposition != Disposition.SETTLE:
+        if note.disposition != Disposition.CLOSE:
             self._retries.labels(note.ending).inc()
         if note.ending == Ending.STOPPED:
             self._memory_stops.labels(note.cause).inc()
@@ -82,8 +83,8 @@ class _NodeNow(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._notes = SlotNotes(node.folder / "slots")
-        self._vitals = VitalsReader()
+        self._notes = SlotStates(node.folder / "slots")
+        self._poller = MemoryPoller()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering shall read nothing."""
@@ -96,48 +97,45 @@ class _NodeNow(Collector):
         yield InfoMetricFamily("highnoon_worker", "Which node this is.", about)
         yield _gauge("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
         yield _gauge("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
+        rejected = CounterMetricFamily("highnoon_worker_messages_rejected", "Messages that were no trial's.")
+        rejected.add_metric([], rejected_messages(node.folder))
+        yield rejected
         yield from self._memory()
 
     def _memory(self) -> Iterator[Metric]:
-        vitals = self._vitals.read()
-        if vitals.tree is not None:
-            what = "Memory of agent, supervisors and trials; shared pages count once."
-            yield _gauge("highnoon_worker_memory_bytes", what, vitals.tree.bytes)
-        tightest = min(vitals.cgroups, key=lambda group: group.limit_bytes - group.used_bytes, default=None)
-        used, limit = None, vitals.limit_bytes
-        if tightest is not None:
-            used, limit = tightest.used_bytes, tightest.limit_bytes
-        elif vitals.host is not None:
-            used = vitals.host.used_bytes
-        if used is not None and limit is not None:
-            what = "Memory in use against the tightest limit, whoever uses it."
-            yield _gauge("highnoon_worker_memory_used_bytes", what, used)
-            yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit)
+        sample = self._poller.exact()
+        what = "Memory of agent, supervisors and trials; shared pages count once."
+        yield _gauge("highnoon_worker_memory_bytes", what, sample.process_bytes)
+        if sample.tightest is not None:
+            what = "Memory in use against the tightest limit, by any process."
+            yield _gauge("highnoon_worker_memory_used_bytes", what, sample.tightest.used_bytes)
+            limit_bytes = sample.tightest.limit_bytes
+            yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit_bytes)
         gpu_used = GaugeMetricFamily("highnoon_worker_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
         gpu_total = GaugeMetricFamily("highnoon_worker_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
-        for gpu in vitals.gpus:
-            gpu_used.add_metric([gpu.name], gpu.used_bytes)
-            gpu_total.add_metric([gpu.name], gpu.total_bytes)
+        for number, gpu in enumerate(sample.gpus):
+            gpu_used.add_metric([f"gpu {number}"], gpu.memory_used_bytes)
+            gpu_total.add_metric([f"gpu {number}"], gpu.memory_total_bytes)
         yield from (gpu_used, gpu_total)
 
 
 @contextmanager
 def node_metrics(node: Node) -> Iterator[int | None]:
-    """Serves the metrics of a node while it lives, where its settings ask for that. Raises InvalidInput."""
+    """Serves the metrics of a node, if its settings ask for that. Raises InvalidInput."""
     settings = node.settings
     if not settings.worker_metrics_port:
         yield None
         return
     registry = CollectorRegistry()
     metrics = NodeMetrics(node, registry)
-    door = exposed(
+    endpoint = exposed(
         registry,
         host=settings.metrics_host,
         port=settings.worker_metrics_port,
         key="HIGHNOON_WORKER_METRICS_PORT",
         token=settings.metrics_token,
     )
-    with door as port:
+    with endpoint as port:
         node.folder.mkdir(parents=True, exist_ok=True)
         with inbox(node.folder) as receiver:
             threading.Thread(target=_listen, args=(receiver, metrics), name="telemetry", daemon=True).start()
@@ -145,8 +143,8 @@ def node_metrics(node: Node) -> Iterator[int | None]:
 
 
 def _listen(receiver: socket.socket, metrics: NodeMetrics) -> None:
-    for note in notes(receiver):
-        metrics.count(note)
+    for metrics_of_attempt in received(receiver):
+        metrics.count(metrics_of_attempt)
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -21,14 +22,15 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown
 
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.shared.domain.messages import RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
+from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
-from highnoon.workers.celery_patch import look_again_for_ended_children
-from highnoon.workers.fast_exit import leave_when_idle
+from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
+from highnoon.workers.message_filter import install_message_filter
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial import huge_pages
@@ -36,23 +38,26 @@ from highnoon.workers.trial.fork_server import ForkServer, tensorflow_has_run
 
 _log = logging.getLogger("highnoon.workers.pool")
 
+_DECLINED_S = 10.0
+
 
 class PreloadError(HighNoonError):
     """A module of the preload list cannot be imported, or its import leaves a process that must not be forked."""
 
 
 def run_pool(node: Node) -> int:
-    """Serves until a warm shutdown ends. Returns the exit code."""
+    """Runs until a warm shutdown has ended. Returns the exit code."""
     configure(node.settings.log_level)
     preload(node.settings.preload)
-    node = _tried_on_its_gpu(node)
+    node = _with_gpu_checked(node)
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
-    look_again_for_ended_children()
+    replace_ended_children_at_once()
+    install_message_filter(node.folder)
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)
-    leave_when_idle(app, node)
-    # The images of this product run as an ordinary user; whoever runs it as root has decided so.
+    exit_when_drained(app, node)
+    # The images of this product run as an ordinary user; a node that runs as root was meant to.
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
     return 0
@@ -74,7 +79,7 @@ def preload(names: tuple[str, ...]) -> None:
 
 def _make_forks_cheap() -> None:
     """Once for all supervisors and trials, which share the result."""
-    # Frozen objects are left alone by the collectors of all children, so their pages stay shared.
+    # The collectors of the children do not visit frozen objects, so their pages stay shared.
     gc.collect()
     gc.freeze()
     began = time.monotonic()
@@ -82,8 +87,8 @@ def _make_forks_cheap() -> None:
     event(_log, "huge_pages", megabytes=gathered >> 20, seconds=time.monotonic() - began)
 
 
-def _tried_on_its_gpu(node: Node) -> Node:
-    """A driver that does not survive a fork is found out here, not in the first trial of a night."""
+def _with_gpu_checked(node: Node) -> Node:
+    """Finds out at the start whether trials can be forked here, or the driver does not survive a fork."""
     if not node.gpus or "tensorflow" not in sys.modules:
         return node
     flaw = flaw_of_forks(lambda: uses_gpu(node.gpus[0]))
@@ -97,20 +102,27 @@ def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
     claims: list[GpuClaim | None] = []
+    refused: list[int] = []
 
-    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run_trial(**kwargs: Any) -> None:
-        try:
-            message = RunTrial.from_kwargs(kwargs)
-        except ValueError as error:
-            event(_log, "message_refused", level=logging.WARNING, reason=error)
-            return
+    def supervisor() -> Supervisor:
+        """Made with the first message: a child that has none costs no connection."""
         if not supervisors:
             if not claims:
                 claims.append(pin(node))
-            # The fork server first, but for the GPU that its trials see: it must inherit no connection.
+            # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
             supervisors.append(Supervisor(node, ForkServer()))
-        supervisors[0].run(message)
+        return supervisors[0]
+
+    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run_trial(**kwargs: Any) -> None:
+        message = RunTrial.from_kwargs(kwargs)
+        if message.is_newer:
+            if not refused:
+                refused.append(message.version)
+                event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
+            supervisor().decline(message, delay_s=_DECLINED_S)
+            return
+        supervisor().run(message)
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
@@ -123,12 +135,14 @@ def register_task(app: Celery, node: Node) -> None:
 
     @worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _end_as_celery_child(**_: object) -> None:
+        for ended in supervisors:
+            ended.close()
         # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:
-    """Every child is forked from this process: a thread started since the imports could hold a lock in each of them."""
+    """Every child is forked from this process: a thread that was started since could hold a lock in each of them."""
 
     @worker_before_create_process.connect(weak=False)  # type: ignore[untyped-decorator]
     def _check(**_: object) -> None:
@@ -152,7 +166,12 @@ def _arguments(node: Node) -> list[str]:
 
 
 def main() -> int:
-    """Reads the Node from standard input and serves it."""
+    """Reads the Node from standard input and serves it, as long as its agent runs."""
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        return 0
+    # The agent has blocked them for itself.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         return run_pool(Node.from_json(sys.stdin.read()))
     except PreloadError as error:

@@ -1,6 +1,6 @@
-"""The pool of a node as its agent keeps it: started with its secrets through a pipe, rested, woken, ended.
+"""The pool of a node as its agent keeps it: started with its secrets through a pipe, paused, resumed, ended.
 
-Owns the process and the count of its starts. Why it should rest or end is the agent's business.
+Owns the process and the count of its starts. The agent decides when to pause or end it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
-from highnoon.shared.runtime.processes import die_with_parent, module_command
+from highnoon.shared.runtime.processes import module_command
 from highnoon.workers import kernel
 from highnoon.workers.node import Node, threads_per_slot, without_secrets
 
 _RESTARTS = 5
-"""A pool that dies more often than this within a minute has a fault that a restart does not mend."""
+"""A pool that dies more often than this within a minute has a fault that a restart does not repair."""
 
 _REFUSED = 2
-"""The exit status of a pool that says that it cannot live."""
+"""The exit status of a pool that cannot be started: its preload fails."""
+
+_KILLED_WITHIN_S = 2.0
+"""A process that the kernel does not end in this time (state D) may never end; the agent does not wait for it."""
 
 
 class PoolKeeper:
@@ -29,28 +33,30 @@ class PoolKeeper:
         self._process: subprocess.Popen[str] | None = None
         self._starts: list[float] = []
         self._is_finishing = False
-        self.rests = False
+        self.is_paused = False
 
     def finish(self) -> None:
-        """Nothing new, and it ends when what runs is over: Celery's warm shutdown."""
+        """Takes no new trial and ends after the running ones: Celery's warm shutdown."""
         if self._process is not None:
             self._is_finishing = True
             self._process.terminate()
 
-    def rest(self) -> None:
-        """As `finish`, and no pool until `wake`."""
-        self.rests = True
+    def pause(self) -> None:
+        """As `finish`, and no new pool until `resume`."""
+        self.is_paused = True
         self.finish()
 
-    def wake(self) -> None:
-        """There is a pool again, as soon as the one that was to rest is over."""
-        self.rests = False
+    def resume(self) -> None:
+        """Allows a pool again, as soon as the paused one has ended."""
+        self.is_paused = False
 
-    def kill(self) -> None:
-        """Ends it at once, with its supervisors and their trials."""
+    def kill(self) -> bool:
+        """Ends it at once, with its supervisors and their trials. False when the kernel has not ended it in time."""
         if self._process is not None and self._process.poll() is None:
             kernel.kill_group(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILLED_WITHIN_S)
+        return self.is_gone
 
     @property
     def is_gone(self) -> bool:
@@ -58,13 +64,13 @@ class PoolKeeper:
         return self._process is None or self._process.poll() is not None
 
     def keep(self) -> int | None:
-        """Starts a pool where there is none and should be one. Returns the exit status of one that ended by itself."""
+        """Starts a pool unless one runs or it is paused. Returns the exit status of one that ended by itself."""
         if self._process is not None:
             status = self._process.poll()
             if status is not None:
                 self._process = None
             return None if self._is_finishing else status
-        if not self.rests:
+        if not self.is_paused:
             self._start()
         return None
 
@@ -86,21 +92,15 @@ class PoolKeeper:
         # billiard would turn our warm shutdown into a cold one, which ends a supervisor with its lease.
         environ.pop("REMAP_SIGTERM", None)
         self._process = subprocess.Popen(
-            module_command("highnoon.workers.pool"),
+            # With our pid: a pool that finds another parent has lost its agent.
+            module_command("highnoon.workers.pool", str(os.getpid())),
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
             env=environ,
-            preexec_fn=_tied_to_agent,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(self._node.to_json())
         self._process.stdin.close()
         self._starts.append(time.monotonic())
         self._is_finishing = False
-
-
-def _tied_to_agent() -> None:
-    """Runs in the pool before exec: ends with its agent, and hears signals that the agent has blocked."""
-    die_with_parent(signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,8 +1,8 @@
-"""The note of a slot: which ticket this supervisor is at work on, by which attempt and trial process, as a small file.
+"""The state of a slot: which ticket its supervisor works on, with which attempt and trial process, in a small file.
 
-Written by the supervisor, read by the node's agent when the supervisor is dead: it lets go of the lease at once
-and ends what the trial left behind. A hint only: every write that follows from it is fenced in the ledger.
-A node without notes has nothing to do.
+Written by the supervisor, read by the node's agent when the supervisor is dead: it releases the lease at once and ends
+what the trial left behind. A hint only: every write that follows from it is fenced in the database.
+A node whose slots have no state has nothing to do.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from highnoon.shared.runtime.processes import identify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotNote:
-    """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the claim.
+class SlotState:
+    """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the start.
 
     `reserved_bytes` is the memory that the slot keeps for its trial, None until that is admitted.
     """
@@ -39,8 +40,8 @@ class SlotNote:
         return writer is not None and writer.started_ticks == self.started_ticks
 
 
-class SlotNotes:
-    """The folder of one node's notes."""
+class SlotStates:
+    """The states of one node's slots, a file each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,71 +52,77 @@ class SlotNotes:
 
     @contextlib.contextmanager
     def at_work(self, study: str, ticket: int) -> Iterator[None]:
-        """The note exists from before this process asks for the lease until it has let go of it."""
+        """The state exists from before this process asks for the lease until it has released it. Raises OSError."""
         me = identify(os.getpid())
         assert me is not None, "a running process has an identity"
-        self._write(SlotNote(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket))
+        self._write(SlotState(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket))
         try:
             yield
         finally:
             self._path(me.pid).unlink(missing_ok=True)
 
     def reserve(self, reserved_bytes: int) -> None:
-        """Notes what is kept of the node's memory for the trial that this slot is about to run."""
-        self._rewrite(lambda note: replace(note, reserved_bytes=reserved_bytes))
+        """Adds what is kept of the node's memory for the trial that this slot is about to run."""
+        self._change(reserved_bytes=reserved_bytes)
+
+    def add_attempt(self, attempt: int) -> None:
+        """Adds the lease that was granted."""
+        self._change(attempt=attempt)
+
+    def add_trial(self, trial_group: int | None) -> None:
+        """Adds the process group of the trial that now runs."""
+        self._change(trial_group=trial_group)
 
     def reserved_by_others(self) -> list[int]:
         """What the other slots keep for trials that run, or are about to."""
-        others = (note for note in self._all() if note.pid != os.getpid() and note.writer_is_alive)
-        return [note.reserved_bytes for note in others if note.reserved_bytes is not None]
-
-    def add_attempt(self, attempt: int) -> None:
-        """Notes the lease that was granted."""
-        self._rewrite(lambda note: replace(note, attempt=attempt))
-
-    def add_trial(self, trial_group: int | None) -> None:
-        """Notes the process group of the trial that now runs."""
-        self._rewrite(lambda note: replace(note, trial_group=trial_group))
+        return [
+            state.reserved_bytes
+            for state in self._living()
+            if state.pid != os.getpid() and state.reserved_bytes is not None
+        ]
 
     def trial_groups(self) -> list[int]:
         """The process groups of the trials that run now."""
-        return [note.trial_group for note in self._all() if note.trial_group is not None and note.writer_is_alive]
+        return [state.trial_group for state in self._living() if state.trial_group is not None]
 
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
-        return not any(note.writer_is_alive for note in self._all())
+        return not self._living()
 
     def busy(self) -> int:
         """How many living supervisors have an attempt under way."""
-        return sum(note.attempt is not None and note.writer_is_alive for note in self._all())
+        return sum(state.attempt is not None for state in self._living())
 
-    def orphaned(self) -> list[SlotNote]:
-        """Notes whose supervisor is dead."""
-        return [note for note in self._all() if not note.writer_is_alive]
+    def orphaned(self) -> list[SlotState]:
+        """States whose supervisor is dead."""
+        return [state for state in self._all() if not state.writer_is_alive]
 
-    def drop(self, note: SlotNote) -> None:
-        """Forgets a note that was acted upon."""
-        self._path(note.pid).unlink(missing_ok=True)
+    def drop(self, state: SlotState) -> None:
+        """Removes a state that was acted upon."""
+        self._path(state.pid).unlink(missing_ok=True)
 
-    def _all(self) -> list[SlotNote]:
-        notes = [self._read(path) for path in self._folder.glob("*.json")]
-        return [note for note in notes if note is not None]
+    def _living(self) -> list[SlotState]:
+        return [state for state in self._all() if state.writer_is_alive]
+
+    def _all(self) -> list[SlotState]:
+        states = [self._read(path) for path in self._folder.glob("*.json")]
+        return [state for state in states if state is not None]
 
     def _path(self, pid: int) -> Path:
         return self._folder / f"{pid}.json"
 
-    def _rewrite(self, change: Callable[[SlotNote], SlotNote]) -> None:
-        note = self._read(self._path(os.getpid()))
-        if note is not None:
-            self._write(change(note))
+    def _change(self, **changes: Any) -> None:
+        state = self._read(self._path(os.getpid()))
+        if state is not None:
+            self._write(replace(state, **changes))
 
-    def _write(self, note: SlotNote) -> None:
-        draft = self._folder / f"{note.pid}.new"
-        draft.write_text(json.dumps(asdict(note)))
-        draft.replace(self._path(note.pid))
+    def _write(self, state: SlotState) -> None:
+        draft = self._folder / f"{state.pid}.new"
+        draft.write_text(json.dumps(asdict(state)))
+        draft.replace(self._path(state.pid))
 
-    def _read(self, path: Path) -> SlotNote | None:
+    def _read(self, path: Path) -> SlotState | None:
         try:
-            return SlotNote(**json.loads(path.read_text()))
+            return SlotState(**json.loads(path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None

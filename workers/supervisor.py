@@ -1,64 +1,55 @@
-"""The supervisor: what one slot does with one message. One attempt at a time, from claim to close.
+"""The supervisor: what one slot does with one message. One attempt at a time, from the message to its end.
 
-One per Celery child, long-lived, with one Python thread (it forks) and its own connections. The steps are those of
-the protocol; whatever happens between two of them is repaired from the ledger by somebody else.
+One per Celery child, long-lived, with two threads: the monitor (this file and what it calls: pipe, memory, time
+limits, drain), which never waits for a database, and the I/O thread, which runs every statement. Whatever dies
+between two steps is repaired from the database by the coordinator or the agent.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
+from uuid import uuid4
 
-from highnoon.shared.domain.errors import InvariantBroken, LeaseLost, ServiceUnavailable, UnknownStudy
+from highnoon.shared.domain.errors import LeaseLost
 from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
-from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.runtime.processes import declare_only_our_code
+from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.leases import Holder, Leases
-from highnoon.shared.store.losses import Losses
-from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.optuna_trials import Asked, Owner
-from highnoon.shared.store.outages import persistently
-from highnoon.workers.claim import Claiming
-from highnoon.workers.code.code_gate import Code, CodeGate
-from highnoon.workers.monitor.resources import Places
-from highnoon.workers.monitor.trial_monitor import Limits, Watch
+from highnoon.workers.claim import Claims, StartedAttempt
+from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.resources import ResourceAllocator
+from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import ThreadTrial, launch
+from highnoon.workers.trial.launch import launch, now_s, wait_any
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment, trial_seed
-from highnoon.workers.trial_services import TrialDuties
+from highnoon.workers.trial_services import TrialServices
 
 T = TypeVar("T")
 
 _log = logging.getLogger("highnoon.workers.supervisor")
 
-_EXIT_ABANDONED = 71
-"""This process ends because a trial without isolation would not."""
+_EXIT_REPLACED = 71
+"""This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenStudy:
-    """A study as this supervisor has it open: its question as the ledger has it, and Optuna's side of it."""
-
-    written: Mapping[str, Any]
-    spec: StudySpec
-    optuna: OptunaStudy
+_LOOK_S = 0.1
+_NO_STATE_S = 1.0
+_LONGEST_PAUSE_S = 5.0
+_LAST_STATEMENTS_S = 2.0
 
 
 class Supervisor:
@@ -70,211 +61,186 @@ class Supervisor:
             raise ValueError("a supervisor needs the addresses of PostgreSQL and Redis")
         self._node = node
         self._forks = forks
-        self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
-        self._database = Database(settings.database_url)
-        self._leases = Leases(self._database)
-        self._losses = Losses(self._database)
-        self._store = OptunaStore(settings.database_url, create_schema=False)
-        self._broker = Broker(settings.redis_url)
-        self._notes = SlotNotes(node.folder / "slots")
-        self._claiming = Claiming(node, self._holder, self._database, self._leases, self._broker, self._notes)
+        declare_only_our_code()
+        self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
+        self._slots = SlotStates(node.folder / "slots")
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
-        self._code = CodeGate(settings, Bundles(self._database))
-        self._places = Places(node)
-        self._open: dict[int, OpenStudy] = {}
-        self._haunted = False
+        self._broker = Broker(settings.redis_url)
+        database = Database(settings.database_url)
+        self._attempts = Attempts(database)
+        self._claims = Claims(node, database, self._broker, self._slots, self._telemetry)
+        self._resources = ResourceAllocator(node)
+        self._must_be_replaced = False
 
     def run(self, message: RunTrial) -> None:
-        """Claim, ask, run, settle, tell. Never raises for what a trial or an outage does."""
+        """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
         with ExitStack() as work:
             try:
-                work.enter_context(self._notes.at_work(message.study, message.ticket))
+                work.enter_context(self._slots.at_work(message.study, message.ticket))
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
                 event(_log, "no_note", level=logging.ERROR, study=message.study, ticket=message.ticket, error=error)
-                self._claiming.decline(message)
+                self.decline(message, delay_s=_NO_STATE_S)
                 return
             work.enter_context(self._telemetry.attempt())
-            lease = self._claim(message)
-            if lease is None:
-                return
-            self._notes.add_attempt(lease.attempt)
-            self._attempt(lease)
-        self._broker.ring()
-        if self._haunted:
-            self._event("abandoned_thread", lease, level=logging.ERROR)
-            os._exit(_EXIT_ABANDONED)
+            started = self._start(message)
+            if started is not None:
+                self._attempt(started)
+        self._io.submit(self._broker.notify)
+        self._leave_if_worn_out()
 
-    def _attempt(self, lease: Lease) -> None:
+    def decline(self, message: RunTrial, *, delay_s: float) -> None:
+        """The ticket waits again for `delay_s`, for this node or another one."""
+        self._result_of(self._io.submit(lambda: self._claims.decline(message, delay_s=delay_s)))
+
+    def close(self) -> None:
+        """Waits a moment for the statements that are under way."""
+        self._io.stop(_LAST_STATEMENTS_S)
+
+    def _start(self, message: RunTrial) -> StartedAttempt | None:
         try:
-            study = self._study(lease)
-            code = self._persistently(lambda: self._code.pass_or_refuse(study.spec))
-            with self._telemetry.step("ask"):
-                trial = self._ask(study, lease, code)
-            outcome = code.refusal or self._run(study, lease, trial, code)
-            self._conclude(study, lease, trial, outcome)
+            started = self._result_of(self._io.submit(lambda: self._claims.start(message), persistent=True))
+        except Exception:  # nothing has been written: the coordinator sends the message again
+            _log.exception("action=start_failed study=%s ticket=%d", message.study, message.ticket)
+            return None
+        if started is not None:
+            self._event("start", started.lease, trial=started.lease.trial_number)
+        return started
+
+    def _attempt(self, started: StartedAttempt) -> None:
+        services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
+        try:
+            self._slots.add_attempt(started.lease.attempt)
+            outcome = started.code.refusal or self._run_trial(started, services)
+            self._finish(started, services, outcome)
         except LeaseLost as error:
-            self._event("lease_lost", lease, level=logging.WARNING, reason=error)
+            self._event("lease_lost", started.lease, level=logging.WARNING, reason=error)
         except Exception as error:
             # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
+            lease = started.lease
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
-            self._let_go(lease, error)
+            self._release(lease, error)
 
-    def _claim(self, message: RunTrial) -> Lease | None:
-        known = next((study.spec for study in self._open.values() if study.spec.name == message.study), None)
-        with self._telemetry.step("claim"):
-            lease = self._claiming.lease(message, known)
-        if lease is not None:
-            self._event("claim", lease)
-        return lease
-
-    def _study(self, lease: Lease) -> OpenStudy:
-        """Opened once, and anew when somebody has submitted it with other limits."""
-        known = self._open.get(lease.study_id)
-        if known is not None and known.written == lease.spec:
-            return known
-        spec = StudySpec.from_json(lease.spec)
-        optuna = self._persistently(lambda: self._store.open(spec))
-        study = OpenStudy(written=lease.spec, spec=spec, optuna=optuna)
-        self._open[lease.study_id] = study
-        return study
-
-    def _ask(self, study: OpenStudy, lease: Lease, code: Code) -> Asked:
-        """The Optuna trial of this attempt: a new proposal, or the parameters of the attempt that was lost."""
-        owner = Owner(ticket=lease.ticket_id, attempt=lease.attempt)
-        before = lease.before
-        if before is not None:
-            trial = self._persistently(
-                lambda: study.optuna.ask_again(params=before.params, owner=owner, failed_trial=before.trial_number)
-            )
-        else:
-            trial = self._persistently(lambda: study.optuna.ask(ordinal=lease.ordinal, owner=owner))
-        log_path = self._node.log_path(study.spec.name, trial.number)
-        self._persistently(
-            lambda: self._leases.bind(
-                lease,
-                trial_id=trial.trial_id,
-                trial_number=trial.number,
-                params=trial.params,
-                log_path=str(log_path),
-                code=code.digest,
-            )
-        )
-        return trial
-
-    def _run(self, study: OpenStudy, lease: Lease, trial: Asked, code: Code) -> Outcome:
-        spec, settings = study.spec, self._node.settings
+    def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
+        """Launches the trial and monitors it to its end."""
+        lease, spec, settings = started.lease, started.study.spec, self._node.settings
         output = Output(
-            self._node.log_path(spec.name, trial.number),
+            self._node.log_path(spec.name, lease.trial_number),
             limit_bytes=settings.log_limit_bytes,
             tail_bytes=settings.log_tail_bytes,
         )
-        limits = Limits(
+        limits = TimeLimits(
             trial_timeout_s=spec.trial_timeout,
             stall_timeout_s=spec.stall_timeout,
-            renew_s=settings.renew_s,
             kill_grace_s=settings.kill_grace_s,
         )
-        duties = TrialDuties(self._node, self._leases, lease, study.optuna, trial.trial_id)
-        with closing(output), self._places.take(spec, duties, alone=lease.must_be_alone) as place:
-            if place.refusal is not None:
-                return place.refusal
-            checkpoints = self._checkpoints(lease).begin(lease.attempt, is_retry=lease.before is not None)
-            assignment = self._assignment(spec, lease, trial, code, checkpoints)
-            running = launch(self._isolation(spec, lease), place.marked(assignment), output, self._forks)
+        with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
+            if resources.refusal is not None:
+                return resources.refusal
+            trial = launch(
+                self._isolation(spec.isolation), resources.marked(self._assignment(started)), output, self._forks
+            )
             try:
-                self._notes.add_trial(running.pid)
-                duties.attend(running)
-                outcome = Watch(running, output, duties, limits, place.memory_of(running.pid)).run()
-                self._persistently(duties.write_reports)
-                return self._excused(outcome)
+                self._slots.add_trial(trial.pid)
+                services.attend(trial.pid)
+                outcome = TrialMonitor(trial, output, services, limits, resources.memory_of(trial.pid)).run()
             finally:
-                running.clean_up()
-                # The thread of a trial without isolation may outlive its attempt: this process must not go on then.
-                self._haunted = isinstance(running, ThreadTrial) and running.is_abandoned
+                self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
+        return self._judged(outcome, trial.pid, lease)
 
-    def _excused(self, outcome: Outcome) -> Outcome:
-        """A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back."""
+    def _isolation(self, wanted: str) -> str:
+        return "spawn" if wanted == "fork" and not self._node.fork_works else wanted
+
+    def _judged(self, outcome: Outcome, pid: int | None, lease: Lease) -> Outcome:
+        """The outcome with what only the supervisor knows: a drain, and a trial that SIGKILL does not end."""
+        if self._must_be_replaced:
+            # It hangs in the kernel, or is a thread. It holds neither its outcome nor the slot.
+            self._event("unkillable_trial", lease, level=logging.ERROR, pid=pid)
+            what = "its thread" if pid is None else f"its process {pid} on {self._node.host}"
+            outcome = replace(outcome, message=f"{outcome.message}; {what} could not be ended")
         if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
+            # A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back.
             return replace(outcome, ending=Ending.RELEASED, cause="drain")
         return outcome
 
-    def _conclude(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
-        """From the outcome to the ledger, then to Optuna. `settle` is the point of no return."""
-        policy = RetryPolicy(max_attempts=study.spec.max_attempts, retry_errors=study.spec.retry_errors)
-        disposition = dispose(outcome, losses=lease.losses, errors=lease.errors, policy=policy)
+    def _leave_if_worn_out(self) -> None:
+        """Ends this process, and the pool starts another one: a second thread forbids another fork server here."""
+        if self._must_be_replaced or not self._forks.is_alive():
+            event(_log, "replaced", level=logging.WARNING, worker=self._node.worker_id[:8], pid=os.getpid())
+            self.close()
+            os._exit(_EXIT_REPLACED)
+
+    def _finish(self, started: StartedAttempt, services: TrialServices, outcome: Outcome) -> None:
+        """Decides what becomes of the ticket and writes it in one call: the point of no return."""
+        lease, spec = started.lease, started.study.spec
+        failures = lease.infrastructure_failures
+        policy = RetryPolicy(max_attempts=spec.max_attempts, retry_errors=spec.retry_errors)
+        disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
+        is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
+        delay_s = retry_delay_s(failures) if is_charged else 0.0
+        token = uuid4().hex
+        with self._telemetry.step("finish"):
+            finished = self._io.submit(
+                lambda: self._attempts.finish(
+                    lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
+                ),
+                persistent=True,
+            )
+            if not self._has_ended(finished):
+                self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
+                return
+            foreign_ending = finished.result()
         self._telemetry.decided(outcome, disposition)
-        checkpoints = self._checkpoints(lease)
-        if disposition is Disposition.SETTLE:
-            with self._telemetry.step("settle"):
-                self._persistently(lambda: self._leases.settle(lease, outcome))
+        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
+        if disposition is Disposition.CLOSE:
             checkpoints.remove()
-            self._log_outcome(lease, trial, outcome)
-            self._tell(study, lease, trial, outcome)
-            return
-        charge = disposition is Disposition.RETRY
-        checkpoints.leave()
-        delay_s = retry_delay_s(lease.losses) if charge and outcome.ending in INFRASTRUCTURE_ENDINGS else 0.0
-        self._persistently(lambda: self._leases.give_back(lease, outcome, charge=charge, delay_s=delay_s))
-        self._log_outcome(lease, trial, outcome)
-        self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
+        else:
+            checkpoints.leave()
+        self._log_finish(lease, outcome, disposition, foreign_ending)
 
-    def _tell(self, study: OpenStudy, lease: Lease, trial: Asked, outcome: Outcome) -> None:
-        """If this does not get through, the coordinator tells the same outcome in a few seconds."""
-        with self._telemetry.step("tell"):
-            told = self._quietly(lambda: study.optuna.tell(trial.trial_id, outcome), lease)
-        if told:
-            self._quietly(lambda: self._leases.close(lease.ticket_id, lease.attempt), lease)
+    def _release(self, lease: Lease, error: Exception) -> None:
+        message = f"its supervisor failed: {type(error).__name__}: {error}"
+        reaped = self._io.submit(
+            lambda: self._attempts.reap(lease.ticket_id, lease.attempt, message=message, only_expired=False)
+        )
+        try:
+            self._result_of(reaped)
+        except Exception as failure:  # the reaper finds it when its lease has run out
+            self._event("left_to_reaper", lease, level=logging.WARNING, error=failure)
 
-    def _isolation(self, spec: StudySpec, lease: Lease) -> str:
-        if spec.isolation == "fork" and not self._node.fork_works:
-            return "spawn"
-        if spec.isolation == "fork" and not self._forks.is_ready():
-            self._event("fork_unsafe", lease, level=logging.WARNING, instead="spawn")
-            return "spawn"
-        return spec.isolation
+    def _result_of(self, future: Future[T]) -> T | None:
+        """Waits for a result while it obeys a drain; None when there will be none."""
+        return future.result() if self._has_ended(future) else None
 
-    def _assignment(self, spec: StudySpec, lease: Lease, trial: Asked, code: Code, checkpoints: Path) -> Assignment:
+    def _has_ended(self, future: Future[T]) -> bool:
+        """Waits for the I/O thread. False when the node's drain does not allow it any longer."""
+        give_up_at: float | None = None
+        while not future.done():
+            if give_up_at is None and self._node.drain.is_due():
+                give_up_at = now_s() + min(_LAST_STATEMENTS_S, self._node.settings.kill_grace_s)
+            if give_up_at is not None and now_s() > give_up_at:
+                return not future.cancel()
+            wait_any([self._io.wakeup_fd], _LOOK_S)
+            self._io.clear_wakeup()
+        return True
+
+    def _assignment(self, started: StartedAttempt) -> Assignment:
+        lease, spec = started.lease, started.study.spec
+        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
-            trial_number=trial.number,
+            trial_number=lease.trial_number,
             objective=spec.objective,
-            code_dir=code.folder,
-            params=trial.params,
+            code_dir=started.code.folder,
+            params=lease.params,
             scoring=spec.scoring,
             memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
-            work_dir=str(self._node.work_dir(spec.name, trial.number)),
-            checkpoint_dir=str(checkpoints),
+            work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
+            checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )
-
-    def _checkpoints(self, lease: Lease) -> TicketCheckpoints:
-        return TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
-
-    def _let_go(self, lease: Lease, error: Exception) -> None:
-        message = f"its supervisor failed: {type(error).__name__}: {error}"
-        self._quietly(
-            lambda: self._losses.lose(lease.ticket_id, lease.attempt, message=message, only_expired=False), lease
-        )
-
-    def _persistently(self, step: Callable[[], T]) -> T:
-        return persistently(step, _log)
-
-    def _quietly(self, step: Callable[[], object], lease: Lease) -> bool:
-        """For what the coordinator repeats anyway: tried once, and an outage is only noted."""
-        try:
-            step()
-        except ServiceUnavailable as error:
-            self._event("left_to_coordinator", lease, level=logging.WARNING, error=error)
-            return False
-        except UnknownStudy as error:
-            self._event("study_deleted", lease, level=logging.ERROR, error=error)
-            return False
-        except InvariantBroken as error:
-            self._event("invariant_broken", lease, level=logging.ERROR, error=error)
-        return True
 
     def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
         event(
@@ -288,16 +254,18 @@ class Supervisor:
             **fields,
         )
 
-    def _log_outcome(self, lease: Lease, trial: Asked, outcome: Outcome) -> None:
+    def _log_finish(self, lease: Lease, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
         self._event(
-            "settle",
+            "finish",
             lease,
-            trial=trial.number,
+            trial=lease.trial_number,
             ending=outcome.ending,
+            disposition=None if disposition is Disposition.CLOSE else disposition,
             value=outcome.value,
             loss=outcome.loss if outcome.loss != outcome.value else None,
             size=outcome.params_count,
             seconds=outcome.duration_s,
             cause=outcome.cause,
             reason=outcome.message or None,
+            optuna_trial=foreign_ending,
         )

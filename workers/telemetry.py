@@ -1,8 +1,8 @@
-"""What supervisors tell their agent about each attempt, for its metrics: how long the steps took, how it ended.
+"""What supervisors report to their agent about each attempt, for its metrics: how long the steps took, how it ended.
 
-A datagram per attempt through a socket in the node's folder. Not the multiprocess mode of prometheus-client: that
+One datagram per attempt, through a socket in the node's folder. Not the multiprocess mode of prometheus-client: that
 leaves a file behind for every recycled supervisor, and would drag a trial's own use of the library into our folder.
-Telling is best effort and waits for nobody: metrics may miss an attempt, the ledger does not.
+Sends without blocking and drops what the agent does not take in time: metrics may miss an attempt, the database not.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.trial import Outcome
 
 _NAME = "telemetry.sock"
-_PATIENCE_S = 0.02
+_SENT_WITHIN_S = 0.02
 _MOST_BYTES = 4096
 
 
 @dataclass(slots=True, kw_only=True)
-class AttemptNote:
-    """One attempt as a supervisor saw it. Seconds; `ending` is empty for one whose lease was lost under it."""
+class AttemptMetrics:
+    """One attempt as its supervisor saw it. Seconds; `ending` is empty for one whose lease was lost."""
 
     idle_s: float | None = None
     steps_s: dict[str, float] = field(default_factory=dict)
@@ -37,47 +37,43 @@ class AttemptNote:
 
 
 class Telemetry:
-    """The supervisor's side. Lives as long as its slot, so that the time between two attempts is known."""
+    """The supervisor's side: one for the life of its slot, so that the time between two attempts is known."""
 
     def __init__(self, folder: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`folder` is the node's; None for a node without metrics, which is told nothing."""
+        """`folder` is the node's; None for a node without metrics, where nothing is sent."""
         self._folder = folder
         self._clock = clock
         self._free_since = clock()
-        self._note = AttemptNote()
+        self._metrics = AttemptMetrics()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """The slot was idle until now, and is again afterwards; then the agent is told."""
-        self._note = AttemptNote(idle_s=self._clock() - self._free_since)
+        """The slot was idle until now, and is again afterwards; then the agent gets the attempt's metrics."""
+        self._metrics = AttemptMetrics(idle_s=self._clock() - self._free_since)
         yield
         self._free_since = self._clock()
-        self._tell()
+        if self._folder is not None:
+            with suppress(OSError), _socket_in(self._folder) as (sender, path):
+                sender.settimeout(_SENT_WITHIN_S)
+                sender.sendto(json.dumps(asdict(self._metrics)).encode(), path)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times one step of the protocol that succeeds."""
+        """Times one step of the protocol, if it succeeds."""
         began = self._clock()
         yield
-        self._note.steps_s[name] = self._clock() - began
+        self._metrics.steps_s[name] = self._clock() - began
 
     def decided(self, outcome: Outcome, disposition: Disposition) -> None:
         """How the attempt ended, and what that does to its ticket."""
-        note = self._note
-        note.ending, note.cause, note.disposition = str(outcome.ending), outcome.cause or "", str(disposition)
-        note.duration_s = outcome.duration_s
-
-    def _tell(self) -> None:
-        if self._folder is None:
-            return
-        with suppress(OSError), _socket_in(self._folder) as (sender, path):
-            sender.settimeout(_PATIENCE_S)
-            sender.sendto(json.dumps(asdict(self._note)).encode(), path)
+        metrics = self._metrics
+        metrics.ending, metrics.cause = str(outcome.ending), outcome.cause or ""
+        metrics.disposition, metrics.duration_s = str(disposition), outcome.duration_s
 
 
 @contextmanager
 def inbox(folder: Path) -> Iterator[socket.socket]:
-    """The agent's side: a socket for `notes`, which ends with it."""
+    """The agent's side: a socket for `received`, which ends with it."""
     with _socket_in(folder) as (receiver, path):
         (folder / _NAME).unlink(missing_ok=True)
         receiver.bind(path)
@@ -87,21 +83,12 @@ def inbox(folder: Path) -> Iterator[socket.socket]:
             receiver.shutdown(socket.SHUT_RD)
 
 
-def notes(receiver: socket.socket) -> Iterator[AttemptNote]:
-    """What supervisors tell, as it comes; drops what is none of ours."""
-    while told := _next(receiver):
-        try:
-            note = AttemptNote(**json.loads(told))
-        except (ValueError, TypeError):
-            continue
-        yield note
-
-
-def _next(receiver: socket.socket) -> bytes:
-    try:
-        return receiver.recv(_MOST_BYTES)
-    except OSError:  # closed between two
-        return b""
+def received(receiver: socket.socket) -> Iterator[AttemptMetrics]:
+    """The metrics of attempts as they arrive, until the inbox ends; ignores what it cannot read."""
+    with suppress(OSError):  # closed between two
+        while datagram := receiver.recv(_MOST_BYTES):
+            with suppress(ValueError, TypeError):
+                yield AttemptMetrics(**json.loads(datagram))
 
 
 @contextmanager

@@ -1,84 +1,176 @@
-"""The supervisor's duties to a running trial: its reports, its pruner, its lease.
+"""What the supervisor does for a running trial: its reports, its pruner, its lease. No method waits.
 
-Training never waits for the database: reports are kept and written in bulk, an outage is answered with "go on",
-and everything that could not be written is written before the outcome is settled.
+Every statement runs in the I/O thread; the monitor submits it and looks at the answer later. Training never waits for
+the database: reports are kept and written in bulk, an outage is answered with "go on", and what could not be written
+is written when the attempt is finished.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.lease import Lease, Wish
-from highnoon.shared.domain.trial import Report
-from highnoon.shared.memory.process import process_memory
+from highnoon.shared.domain.lease import Lease, Progress, Wish
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.store.leases import Leases, Progress
+from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import Node
-from highnoon.workers.trial.launch import Running
+from highnoon.workers.trial.launch import now_s
+
+T = TypeVar("T")
 
 _log = logging.getLogger("highnoon.workers.trial_services")
 
+_EXACT_WITHIN_S = 0.5
+"""How long the pruner's decision on the newest report is waited for, when the one before it is known."""
 
-class TrialDuties:
-    """Implements `watch.Duties` for one attempt. Raises LeaseLost out of `renew` only."""
+_DECISION_WITHIN_S = 10.0
+"""How long any decision is waited for; then the trial goes on."""
 
-    def __init__(self, node: Node, leases: Leases, lease: Lease, study: OptunaStudy, trial_id: int) -> None:
+_RENEW_AGAIN_S = 1.0
+"""After an outage holders must be quicker than the reaper, which waits for a whole lease."""
+
+
+class TrialServices:
+    """Implements `trial_monitor.Services` for one attempt."""
+
+    def __init__(self, node: Node, io: IoThread, attempts: Attempts, lease: Lease, study: OptunaStudy) -> None:
         self._node = node
-        self._leases = leases
+        self._io = io
+        self._attempts = attempts
         self._lease = lease
         self._study = study
-        self._trial_id = trial_id
-        self._running: Running | None = None
+        self._pid: int | None = None
+        # The monitor appends, the I/O thread removes what it has written.
         self._unwritten: list[Report] = []
         self._step: int | None = None
+        self._renewal: Future[Wish] | None = None
+        self._renew_at = now_s() + node.settings.renew_s
+        self._wish = Wish.CARRY_ON
+        self._decision: Future[bool] | None = None
+        self._decision_is_current = False
+        self._prunes = False
+        # How many questions were answered without a decision on the newest report. Nothing is known at first.
+        self._behind = 1
+        self._asked_at = self._waits_since = 0.0
+        self._is_away = False
 
-    def attend(self, running: Running) -> None:
-        """The trial now runs: its memory is part of each renewal."""
-        self._running = running
+    @property
+    def wakeup_fd(self) -> int:
+        """Readable when a statement has ended."""
+        return self._io.wakeup_fd
+
+    @property
+    def unwritten(self) -> tuple[Report, ...]:
+        """The reports that are not in the database yet."""
+        return tuple(self._unwritten)
+
+    def attend(self, pid: int | None) -> None:
+        """The trial runs now: its memory is part of each renewal."""
+        self._pid = pid
 
     def take_report(self, report: Report) -> None:
-        """Kept until the pruner is asked, the lease renewed, or the trial over."""
+        """Kept until the pruner is asked, the lease renewed, or the attempt finished."""
         self._unwritten.append(report)
         self._step = report.step
 
-    def should_prune(self) -> bool:
-        """The pruner's answer; False during an outage: no trial ends because a database is away."""
+    def ask_should_prune(self) -> None:
+        """Submits the reports and the question; a decision that is under way comes first."""
+        self._asked_at = now_s()
+        self._decision_is_current = False
+        if self._decision is None:
+            self._submit_decision()
+
+    def prune_answer(self) -> bool | None:
+        """The decision on the newest report; the one before it when that takes too long; False during an outage."""
+        if self._decision is not None and self._decision.done():
+            was_current = self._decision_is_current
+            if not self._take_decision():
+                return False
+            if was_current:
+                return self._prunes
+            self._submit_decision()
+        if now_s() - self._asked_at < _EXACT_WITHIN_S:
+            return None
+        if self._is_away or self._behind == 0:
+            self._behind += 1
+            return self._prunes
+        if now_s() - self._waits_since < _DECISION_WITHIN_S:
+            return None
+        self._is_away, self._prunes = True, False
+        return False
+
+    def interruption(self) -> Outcome | None:
+        """RELEASED when the node's drain is due, CANCELLED when a person wants it. Renews the lease as it falls due.
+
+        Raises LeaseLost when another worker owns the ticket.
+        """
+        self._io.clear_wakeup()
+        self._renew_if_due()
+        if self._node.drain.is_due():
+            return Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
+        if self._wish is Wish.CANCEL:
+            return Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
+        return None
+
+    def _renew_if_due(self) -> None:
+        if self._renewal is not None:
+            if not self._renewal.done():
+                return
+            renewal, self._renewal = self._renewal, None
+            try:
+                self._wish = renewal.result()
+            except ServiceUnavailable as error:
+                self._log_outage("renew", error)
+                self._renew_at = now_s() + _RENEW_AGAIN_S
+        if now_s() >= self._renew_at:
+            self._renew_at = now_s() + self._node.settings.renew_s
+            self._renewal = self._io.submit(self._renew)
+
+    def _take_decision(self) -> bool:
+        """False when the database is away."""
+        assert self._decision is not None
+        decision, self._decision = self._decision, None
         try:
-            self.write_reports()
-            return self._study.should_prune(self._trial_id)
+            self._prunes = decision.result()
         except ServiceUnavailable as error:
-            self._note_outage("should_prune", error)
+            self._log_outage("should_prune", error)
+            self._is_away, self._prunes = True, False
             return False
+        self._behind, self._is_away = 0, False
+        return True
 
-    def renew(self) -> Wish | None:
-        """One statement. Raises LeaseLost when somebody else owns the ticket."""
-        try:
-            wish = self._leases.renew(self._lease, Progress(step=self._step, rss_bytes=self._memory_bytes()))
-            self.write_reports()
-        except ServiceUnavailable as error:
-            self._note_outage("renew", error)
-            return None
-        return wish
+    def _submit_decision(self) -> None:
+        self._decision = self._io.submit(self._decide)
+        self._decision_is_current = True
+        self._waits_since = now_s()
 
-    def must_hand_back(self) -> bool:
-        """The node's drain order and its deadline."""
-        return self._node.drain.is_due()
+    # The following run in the I/O thread.
 
-    def write_reports(self) -> None:
-        """Raises ServiceUnavailable, and then still keeps them."""
+    def _renew(self) -> Wish:
+        memory = None if self._pid is None else process_memory(self._pid)
+        progress = Progress(step=self._step, rss_bytes=None if memory is None else memory.pss_bytes)
+        return self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
+
+    def _decide(self) -> bool:
         if self._unwritten:
-            self._study.report_many(self._trial_id, self._unwritten)
-            self._unwritten = []
+            self._write(lambda reports: self._attempts.add_reports(self._lease, reports))
+        return self._study.should_prune(self._lease.trial_id)
 
-    def _memory_bytes(self) -> int | None:
-        if self._running is None or self._running.pid is None:
-            return None
-        memory = process_memory(self._running.pid)
-        return None if memory is None else memory.pss_bytes
+    def _write(self, statement: Callable[[tuple[Report, ...]], T]) -> T:
+        reports = self.unwritten
+        answer = statement(reports)
+        del self._unwritten[: len(reports)]
+        return answer
 
-    def _note_outage(self, during: str, error: ServiceUnavailable) -> None:
+    def _log_outage(self, during: str, error: ServiceUnavailable) -> None:
         event(
             _log,
             "outage",

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.answers import no_result, print_json, print_table
-from highnoon.coordinator.cli.arguments import AsJson, StudyName, mistake
-from highnoon.coordinator.cli.store_access import ledger, study_names
+from highnoon.coordinator.cli.command_io import AsJson, StudyName, mistake, no_result, print_json, print_table
+from highnoon.coordinator.cli.ledger_access import ledger, study_names
 from highnoon.shared.domain.errors import nearest
 
 if TYPE_CHECKING:
     from highnoon.coordinator.cli.comparison import Side
-    from highnoon.shared.domain.trial import Trial
     from highnoon.shared.store.access import Access
+    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.views.charts import Figure
 
-KINDS = ("history", "slice", "parallel", "contour", "importances", "intermediate", "timeline", "pareto")
+KINDS = (
+    "history", "slice", "parallel", "contour", "importances", "intermediate", "timeline", "pareto",
+    "outcomes", "memory",
+)  # fmt: skip
+
+_OTHER_NAMES = {"importances": "importance"}
+"""Kinds that have another name on the dashboard."""
+
+_MOST_ATTEMPTS = 1500
 
 Kind = Annotated[
     str,
@@ -44,7 +52,7 @@ def importance(study: StudyName, json: AsJson = False) -> None:
 
     Example: python -m coordinator importance digits
     """
-    from highnoon.coordinator.cli.report import importance_table
+    from highnoon.coordinator.cli.tables import importance_table
 
     with ledger() as access:
         shares = access.store.view(access.study(study).name).param_importance()
@@ -53,7 +61,7 @@ def importance(study: StudyName, json: AsJson = False) -> None:
     elif shares:
         print_table(importance_table(shares))
     else:
-        raise _too_few(study)
+        raise _nothing_yet(study, "fewer than two trials have completed")
 
 
 def plot(
@@ -66,8 +74,9 @@ def plot(
 
     Example: python -m coordinator plot digits --kind slice -o digits.html
     """
-    from highnoon.coordinator.cli.plot_export import check_suffix, write
-    from highnoon.coordinator.cli.report import near
+    from highnoon.coordinator.cli.plot_export import check_suffix, plotly_figure, write
+    from highnoon.coordinator.cli.tables import near
+    from highnoon.shared.views.charts import TITLES
 
     if kind not in KINDS:
         raise mistake("--kind", "is no figure", kind, nearest(kind, KINDS))
@@ -79,23 +88,21 @@ def plot(
         for name in param or ():
             if name not in names:
                 raise mistake("--param", f"is no parameter of study {study}", name, nearest(name, names))
-        view = access.store.view(record.name)
-        missing = _what_is_missing(kind, view.trials())
-        if missing:
-            raise no_result(f"study {study} {missing}")
-        chosen = param or (list(view.param_importance())[:2] if kind == "contour" else None)
-        figure = view.figure(kind, chosen)
+        figure = _figure(record, kind, param or (), access)
+    if not figure.data:
+        raise _nothing_yet(study, figure.note)
+    drawn = plotly_figure(figure, f"{study}: {TITLES[_OTHER_NAMES.get(kind, kind)]}")
     if json:
-        typer.echo(figure.to_json())
+        typer.echo(drawn.to_json())
         return
-    write(figure, path)
+    write(drawn, path)
     typer.echo(f"wrote {near(path)}")
 
 
 def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
     """Show two studies side by side.
 
-    What came out, what it took, the best parameters, and what was asked differently.
+    Results, costs, the best parameters, and where their study files differ.
 
     Example: python -m coordinator compare digits digits-wide
     """
@@ -109,35 +116,43 @@ def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
         print_table(comparison_table(*sides))
 
 
+def _figure(record: StudyRecord, kind: str, params: Sequence[str], access: Access) -> Figure:
+    from highnoon.shared.store.queries import LedgerQueries
+    from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+
+    name = _OTHER_NAMES.get(kind, kind)
+    view = access.store.view(record.name)
+    trials = view.trials()
+    importance = view.param_importance() if name in ("importance", "contour") else {}
+    queries = LedgerQueries(access.database) if name in NEEDS_ATTEMPTS else None
+    return FIGURES[name](
+        FigureInput(
+            trials=trials,
+            space=view.space(),
+            maximize=view.direction == "maximize",
+            params=params or (list(importance)[:2] if name == "contour" else ()),
+            importance=importance,
+            spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries else (),
+            causes=queries.causes(record.id) if queries else (),
+        )
+    )
+
+
 def _side(name: str, access: Access) -> Side:
     from highnoon.coordinator.cli.comparison import Side
+    from highnoon.coordinator.cli.progress import summary_of
 
     record = access.study(name)
     optuna = access.optuna(record)
     return Side(
         record=record,
-        counts=access.studies.counts(record.id),
+        summary=summary_of(record, access.studies),
         best=optuna.best_trial(),
         trials=optuna.trials(),
         now=access.studies.clock(),
     )
 
 
-def _what_is_missing(kind: str, trials: Sequence[Trial]) -> str:
-    """Empty when there is something to draw."""
-    complete = [trial for trial in trials if trial.state == "COMPLETE"]
-    if kind == "timeline":
-        return "" if trials else "has no trial yet"
-    if kind == "intermediate":
-        return "" if any(trial.reports for trial in trials) else "has no reports: its objective calls no hn.report"
-    if kind == "pareto":
-        sized = any(trial.params_count is not None for trial in complete)
-        return "" if sized else "knows no size of its trials: its objective calls no hn.report_params"
-    if len(complete) < 2:
-        return "has fewer than two completed trials; wait for more"
-    return ""
-
-
-def _too_few(study: str) -> typer.Exit:
+def _nothing_yet(study: str, why: str) -> typer.Exit:
     next_step = f"python -m coordinator watch {study} shows how far it is"
-    return no_result(f"study {study} has fewer than two completed trials", next_step=next_step)
+    return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step)

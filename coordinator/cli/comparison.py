@@ -1,4 +1,4 @@
-"""Two studies side by side: what came out, what it took, and what was asked differently. Pure."""
+"""Two studies side by side: results, costs, and how their specifications differ. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from highnoon.coordinator.cli.report import aligned, failed_count, pruned_count, spelled, spelled_s, wanted_count
-from highnoon.shared.domain.states import Ending
+from highnoon.coordinator.cli.tables import aligned, time_cell, value_cell
 from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.views.studies import StudySummary
 
 _WIDEST = 26
-_SAYS_NOTHING = ("name", "code_dir")
+_NOT_COMPARED = ("name", "code_dir")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """All that is known of one of the two."""
+    """One of the two studies, as the ledger and Optuna know it."""
 
     record: StudyRecord
-    counts: StudyCounts
+    summary: StudySummary
     best: Trial | None
     trials: Sequence[Trial]
     now: float
@@ -44,18 +44,18 @@ class Side:
     @property
     def facts(self) -> dict[str, Any]:
         """For programs; the keys are the rows for people."""
-        counts = self.counts
+        study = self.summary
         return {
-            "state": str(self.record.state),
-            "direction": self.record.spec["direction"],
+            "state": study.state,
+            "direction": study.direction,
             "best value": None if self.best is None else self.best.value,
             "best trial": None if self.best is None else self.best.number,
-            "trials": counts.closed,
-            "of": wanted_count(counts),
-            "completed": counts.by_ending.get(Ending.COMPLETED, 0),
-            "pruned": pruned_count(counts),
-            "failed": failed_count(counts),
-            "attempts": counts.attempts,
+            "trials": study.closed,
+            "of": study.total,
+            "completed": study.complete,
+            "pruned": study.pruned,
+            "failed": study.failed,
+            "attempts": study.attempts,
             "time_s": self.took_s,
             "median_trial_s": self.median_s,
             "best_params": {} if self.best is None else dict(self.best.params),
@@ -65,14 +65,14 @@ class Side:
 def comparison_object(one: Side, other: Side) -> dict[str, Any]:
     """For programs."""
     return {
-        "studies": {side.record.name: _snake(side.facts) for side in (one, other)},
+        "studies": {side.record.name: _with_underscores(side.facts) for side in (one, other)},
         "differs": {key: list(values) for key, *values in differences(one.record.spec, other.record.spec)},
         "better": better(one, other),
     }
 
 
 def comparison_table(one: Side, other: Side) -> list[str]:
-    """Lines for people: results, best parameters, and what was asked differently."""
+    """Lines for people: results, best parameters, and differences of the specifications."""
     first, second = one.facts, other.facts
     rows: list[tuple[str, str, str]] = [("", _cell(one.record.name), _cell(other.record.name))]
     for name in ("state", "direction", "best value", "best trial"):
@@ -80,18 +80,18 @@ def comparison_table(one: Side, other: Side) -> list[str]:
     rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
     for name in ("completed", "pruned", "failed", "attempts"):
         rows.append((name, _cell(first[name]), _cell(second[name])))
-    rows.append(("time", spelled_s(one.took_s), spelled_s(other.took_s)))
-    rows.append(("median trial", spelled_s(one.median_s), spelled_s(other.median_s)))
+    rows.append(("time", time_cell(one.took_s), time_cell(other.took_s)))
+    rows.append(("median trial", time_cell(one.median_s), time_cell(other.median_s)))
     rows += _section("best parameters", _side_by_side(first["best_params"], second["best_params"]))
     rows += _section("asked differently", differences(one.record.spec, other.record.spec))
     return [*aligned(rows), "", _conclusion(one, other)]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Keys of two specifications that do not say the same, dotted."""
+    """Dotted keys of two specifications whose values differ."""
     first, second = dict(_flat(one)), dict(_flat(other))
     for key in dict.fromkeys([*first, *second]):
-        if key not in _SAYS_NOTHING and first.get(key) != second.get(key):
+        if key not in _NOT_COMPARED and first.get(key) != second.get(key):
             yield key, first.get(key), second.get(key)
 
 
@@ -113,7 +113,7 @@ def _conclusion(one: Side, other: Side) -> str:
     name = better(one, other)
     if name is None:
         return "they are equally good"
-    return f"{name} is better by {spelled(abs(one.best.value - other.best.value), 3)}"
+    return f"{name} is better by {value_cell(abs(one.best.value - other.best.value), 3)}"
 
 
 def _side_by_side(
@@ -129,9 +129,7 @@ def _section(heading: str, rows: Iterator[tuple[str, Any, Any]]) -> list[tuple[s
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    text = json.dumps(value) if isinstance(value, list | dict) else spelled(value)  # type: ignore[arg-type]
+    text = json.dumps(value) if isinstance(value, list | dict) else value_cell(value)  # type: ignore[arg-type]
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
@@ -143,5 +141,5 @@ def _flat(spec: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield f"{above}{key}", value
 
 
-def _snake(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _with_underscores(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace(" ", "_"): value for key, value in facts.items()}

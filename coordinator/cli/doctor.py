@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from highnoon.coordinator.cli.deployment_mode import is_embedded
-from highnoon.coordinator.cli.report import aligned
+from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.broker import Broker
@@ -28,7 +29,7 @@ _SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One look at one thing."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -63,28 +64,22 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(name="disk", ok=free > _LEAST_FREE_BYTES, detail=f"{free / 2**30:.1f} GiB free at {folder}")
 
 
-def _checked(name: str, look: Callable[[], str]) -> Check:
+def _checked(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Check(name=name, ok=True, detail=look())
+        return Check(name=name, ok=True, detail=check())
     except HighNoonError as error:
         return Check(name=name, ok=False, detail=str(error))
 
 
 def _database_answers(url: str) -> str:
-    database = Database(url)
-    try:
+    with closing(Database(url)) as database:
         database.check_schema()
-    finally:
-        database.close()
     return "answers, ledger of this version"
 
 
 def _workers_alive(url: str) -> str:
-    database = Database(url)
-    try:
+    with closing(Database(url)) as database:
         workers = Nodes(database).workers(silent_for_s=_SILENT_S)
-    finally:
-        database.close()
     if not workers:
         return "none seen within a minute"
     return ", ".join(f"{worker.host} ({worker.slots} slots, {worker.state})" for worker in workers)

@@ -1,13 +1,12 @@
-"""What went wrong with attempts, told to a person: by cause, beside a trial, and one in full. Reads values only."""
+"""What went wrong with attempts, for people: by cause, beside a trial, and one in full. Reads values only."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
-from highnoon.coordinator.cli.report import near
+from highnoon.coordinator.cli.tables import near
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.store.attempt_records import AttemptRecord
 
@@ -16,7 +15,7 @@ _PARAM_BUDGET = "param_budget"
 """The only stop that is not for memory."""
 
 _MISSED = WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
-"""Endings with something to explain: also those that are nobody's fault."""
+"""Endings with something to explain: also those without a fault."""
 
 _MOST_OF_A_MESSAGE = 200
 
@@ -27,7 +26,7 @@ def failed(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
 
 
 def by_cause(attempts: Sequence[AttemptRecord]) -> list[str]:
-    """A line per distinct cause: how often, what it said last, and where to read more. The most frequent first."""
+    """A line per distinct cause: how often, its last message, and where to read more. The most frequent first."""
     groups: dict[str, list[AttemptRecord]] = {}
     for attempt in failed(attempts):
         groups.setdefault(_kind(attempt), []).append(attempt)
@@ -54,13 +53,13 @@ def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
 def account(attempt: AttemptRecord, traceback: str = "", printed: Sequence[str] | None = None) -> list[str]:
     """All that is known of one attempt: who, where, why, its traceback and the last lines that it printed.
 
-    `printed` are these lines where they are known better than the ledger does.
+    `printed` are these lines where they come from the log itself and not from the ledger.
     """
-    said = (attempt.log_tail or "").rstrip().splitlines() if printed is None else printed
+    lines = (attempt.log_tail or "").rstrip().splitlines() if printed is None else printed
     return [
         *verdict(attempt, traceback),
-        f"{_log(attempt)}, its last lines:" if said else f"{_log(attempt)}, nothing printed",
-        *(f"  | {line}" for line in said),
+        f"{_log(attempt)}, its last lines:" if lines else f"{_log(attempt)}, nothing printed",
+        *(f"  | {line}" for line in lines),
     ]
 
 
@@ -70,20 +69,6 @@ def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
         f"trial {_number(attempt)}, attempt {attempt.attempt} on host {attempt.host}: {attempt.ending or 'running'}",
         *filter(None, [_reason(attempt), traceback.rstrip()]),
     ]
-
-
-def attempt_object(attempt: AttemptRecord, traceback: str, printed: Sequence[str]) -> dict[str, Any]:
-    """An attempt for programs."""
-    kept = ("attempt", "host", "pid", "ending", "cause", "message", "exit_status", "signal", "peak_rss_bytes")
-    return {
-        "trial": attempt.trial_number,
-        **{name: getattr(attempt, name) for name in kept},
-        "started_at": attempt.started_at,
-        "ended_at": attempt.ended_at,
-        "traceback": traceback,
-        "log_path": attempt.log_path,
-        "lines": list(printed),
-    }
 
 
 def _kind(attempt: AttemptRecord) -> str:

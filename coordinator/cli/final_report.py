@@ -1,23 +1,25 @@
-"""What is said when a study is over: its best trial, what failed on the way, and the exit code of it all."""
+"""The report when a study is over: its best trial, what failed on the way, and the exit code."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from highnoon.coordinator.cli.failures import WRONG, account, by_cause
-from highnoon.coordinator.cli.progress import Standing
-from highnoon.coordinator.cli.report import params_table, result_of
+from highnoon.coordinator.cli.tables import params_table, result_of
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.views.formats import plural
+from highnoon.shared.views.studies import StudySummary
 
 
-def report_end(standing: Standing, access: Access, console: Console) -> Exit:
+def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     """OK only when there is a best trial and the study was not cancelled."""
-    record = standing.record
+    record = study.record
+    assert record is not None, "only a study of the ledger is watched"
     # Not those that went well: of a large study they are a gigabyte, with what they printed.
     attempts = access.studies.attempts(record.id, endings=WRONG)
     best = access.optuna(record).best_trial()
@@ -26,19 +28,19 @@ def report_end(standing: Standing, access: Access, console: Console) -> Exit:
     if best is None or record.state is StudyState.CANCELLED:
         _say_no_result(record, attempts, access, console)
         return Exit.NO_RESULT
-    say(console, f"Best trial {best.number} of {standing.counts.closed}: {result_of(best)}", style="bold")
+    say(console, f"Best trial {best.number} of {study.closed}: {result_of(best)}", style="bold")
     say(console, "\n".join(params_table(best.params)))
     its = access.studies.attempts(record.id, trial_number=best.number)
-    said = [line for attempt in its for line in _lines(attempt.log_tail)]
-    if said:
-        say(console, f"Its last line: {said[-1]}")
+    printed = [line for attempt in its for line in (attempt.log_tail or "").strip().splitlines()]
+    if printed:
+        say(console, f"Its last line: {printed[-1]}")
     return Exit.OK
 
 
 def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:
     causes = by_cause(attempts)
     if causes:
-        say(console, f"{len(attempts)} attempts failed, by cause:", style="bold")
+        say(console, f"{plural(len(attempts), 'attempt')} failed, by cause:", style="bold")
         say(console, "\n".join(f"  {line}" for line in causes))
         console.print()
 
@@ -50,7 +52,3 @@ def _say_no_result(record: StudyRecord, attempts: list[AttemptRecord], access: A
         last, number = attempts[-1], attempts[-1].trial_number
         say(console, "the last failure:")
         say(console, "\n".join(account(last, "" if number is None else access.traceback(record, number))))
-
-
-def _lines(text: str | None) -> list[str]:
-    return (text or "").strip().splitlines()

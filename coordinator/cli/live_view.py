@@ -1,6 +1,6 @@
 """The live view of `watch`: the study's progress, and below it a line for each slot that runs a trial of it.
 
-Draws what it is given; one look at the slots is `Slots.of`.
+Draws the values that it gets; `Slots.of` reads them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from rich.live import Live
 from rich.text import Text
 from typing_extensions import Self
 
-from highnoon.coordinator.cli.progress import Standing, bar, summary
-from highnoon.coordinator.cli.report import aligned, spelled_bytes, spelled_s, spelled_waiting
-from highnoon.shared.domain.states import TicketState, WorkerState
+from highnoon.coordinator.cli.progress import WatchedStudy, bar, progress_line
+from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell, trials_wait
+from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.overview import Overview, RunningAttempt
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.queries import LedgerQueries, RunningAttempt
+from highnoon.shared.views.studies import StudySummary
 
 _LEAST_ROWS = 3
 _OTHER_ROWS = 8
@@ -37,34 +37,34 @@ class Slots:
     busy: int
 
     @classmethod
-    def of(cls, record: StudyRecord, access: Access, settings: Settings) -> Self:
-        """One look."""
-        everything = Overview(access.database).running()
+    def of(cls, name: str, access: Access, settings: Settings) -> Self:
+        """Reads the ledger."""
+        everything = LedgerQueries(access.database).running()
         nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * 4)
         return cls(
-            running=[attempt for attempt in everything if attempt.study == record.name],
+            running=[attempt for attempt in everything if attempt.study == name],
             total=sum(node.slots for node in nodes if node.state is WorkerState.ACTIVE),
             busy=len(everything),
         )
 
 
-class Board:
-    """A part of a terminal that is drawn again and again; what is said scrolls above it."""
+class LiveView:
+    """A part of a terminal that is drawn again and again; other lines scroll above it."""
 
-    def __init__(self, console: Console, look: Callable[[StudyRecord], Slots]) -> None:
-        self._look = look
+    def __init__(self, console: Console, read: Callable[[str], Slots]) -> None:
+        self._read = read
         self._live = Live(console=console, refresh_per_second=8, transient=False)
         self._live.start()
 
     @classmethod
     def of(cls, access: Access, settings: Settings, console: Console) -> Self:
-        """A board that looks at the ledger."""
-        return cls(console, lambda record: Slots.of(record, access, settings))
+        """A view that reads the ledger."""
+        return cls(console, lambda name: Slots.of(name, access, settings))
 
-    def show(self, standing: Standing) -> None:
-        slots = self._look(standing.record)
+    def show(self, watched: WatchedStudy) -> None:
+        slots = self._read(watched.study.name)
         console = self._live.console
-        self._live.update(drawn(standing, slots, rows=max(_LEAST_ROWS, console.height - _OTHER_ROWS)))
+        self._live.update(drawn(watched, slots, rows=max(_LEAST_ROWS, console.height - _OTHER_ROWS)))
 
     def say(self, line: str) -> None:
         say(self._live.console, line, style="yellow")
@@ -73,10 +73,10 @@ class Board:
         self._live.stop()
 
 
-def drawn(standing: Standing, slots: Slots, *, rows: int) -> RenderableType:
-    """The whole board, with at most so many slots."""
-    parts: list[RenderableType] = [bar(standing), Text(summary(standing))]
-    if standing.record.is_over:
+def drawn(watched: WatchedStudy, slots: Slots, *, rows: int) -> RenderableType:
+    """The whole view, with at most so many slots."""
+    parts: list[RenderableType] = [bar(watched.study), Text(progress_line(watched))]
+    if watched.study.is_over:
         return Group(*parts)
     shown = slots.running[:rows]
     if shown:
@@ -86,12 +86,12 @@ def drawn(standing: Standing, slots: Slots, *, rows: int) -> RenderableType:
             Text(headings, style="bold"),
             *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines),
         ]
-    parts += [Text(), Text(_rest(standing, slots, len(shown)), style="dim")]
+    parts += [Text(), Text(_rest(watched.study, slots, len(shown)), style="dim")]
     return Group(*parts)
 
 
 def slot_lines(running: Sequence[RunningAttempt]) -> list[str]:
-    """Who runs what since when, below headings."""
+    """What each slot runs since when, below headings."""
     rows = [("slot", "trial", "attempt", "step", "memory", "runs for")]
     for attempt in running:
         rows.append(
@@ -100,22 +100,20 @@ def slot_lines(running: Sequence[RunningAttempt]) -> list[str]:
                 "-" if attempt.trial_number is None else str(attempt.trial_number),
                 str(attempt.attempt),
                 "-" if attempt.step is None else str(attempt.step),
-                spelled_bytes(attempt.rss_bytes),
-                spelled_s(attempt.age_s),
+                size_cell(attempt.rss_bytes),
+                time_cell(attempt.age_s),
             )
         )
     return aligned(rows, right=range(1, 6))
 
 
-def _rest(standing: Standing, slots: Slots, shown: int) -> str:
-    by_state = standing.counts.by_state
-    waiting = by_state.get(TicketState.WAITING, 0) + by_state.get(TicketState.QUEUED, 0)
+def _rest(study: StudySummary, slots: Slots, shown: int) -> str:
     hidden = len(slots.running) - shown
     parts = [
         f"… and {hidden} more" if hidden else "",
         f"{slots.busy} of {slots.total} slots busy" if slots.total else "no worker is there",
-        spelled_waiting(waiting) if waiting else "nothing waits",
-        "paused" if standing.record.state == "paused" else "",
+        trials_wait(study.waiting) if study.waiting else "nothing waits",
+        "paused" if study.state == "paused" else "",
         "Ctrl-C leaves",
     ]
     return "; ".join(filter(None, parts))

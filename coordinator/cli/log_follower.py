@@ -1,7 +1,7 @@
 """A trial's log: its last lines, and what it still gets while the trial runs.
 
-Reads the file where it lies on this host; of another host there is only the end, which the ledger keeps. Logs are
-written, and rotated once to `NAME.1`, by the workers.
+Reads the file on this host; of another host there is only the end, which the ledger keeps. Workers write the logs, and
+rotate them once to `NAME.1`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def follow(
 
 
 class GrowingLog:
-    """A file that somebody writes to, read on from where it was left."""
+    """A file that another process writes to, read on from the last position."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

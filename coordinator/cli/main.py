@@ -1,16 +1,21 @@
-"""The command line: which commands there are, below which headings. Each stands in `coordinator.commands`."""
+"""The command line: which commands there are, below which headings, in the order in which a person meets them.
+
+A command parses, calls and prints; each group of commands has a file of its own here.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, deploy, nodes, read, run, steer, trials
-from highnoon.coordinator.cli.sections import Sections
+from highnoon.coordinator.cli import analyse, nodes, read, run, steer, trials
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.exit_codes import show
+from highnoon.shared.runtime.processes import declare_only_our_code
 
 PROGRAM = "highnoon"
 """The same command line as an installed program; shells complete programs, not modules."""
@@ -29,7 +34,7 @@ Examples:
   python -m coordinator best digits --format toml > best.toml
   python -m coordinator plot digits --kind parallel -o digits.html
 
-COMMAND --help tells more; docs/cli.md has settings and exit codes.
+COMMAND --help explains more; docs/cli.md has settings and exit codes.
 """
 
 _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
@@ -46,16 +51,39 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Steer": {"pause": steer.pause, "resume": steer.resume, "cancel": steer.cancel, "retry": steer.retry},
     "Service": {
         "workers": nodes.workers,
-        "drain": nodes.drain,
-        "reinstate": nodes.reinstate,
+        "drain": steer.drain,
+        "reinstate": steer.reinstate,
         "doctor": nodes.doctor,
         "exec": run.execute,
-        "init-deploy": deploy.init_deploy,
+        "init-deploy": run.init_deploy,
     },
 }
 
 _FOREIGN = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-"""What stands behind `exec` belongs to another program."""
+"""The arguments of `exec` belong to another program."""
+
+
+class Sections(TyperGroup):
+    """A group whose commands stand below the headings that `rich_help_panel` gives them."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        shown = {name: command for name, command in self.commands.items() if not command.hidden}
+        width = max(map(len, shown))
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in shown.items():
+            summary = command.get_short_help_str(formatter.width - width - 6)
+            sections.setdefault(str(getattr(command, "rich_help_panel", "Commands")), []).append(
+                (name.ljust(width), summary)
+            )
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """As it is written: examples lose their sense when they are filled like a paragraph."""
+        formatter.write_paragraph()
+        for line in (self.epilog or "").splitlines():
+            formatter.write(f"{line}\n")
 
 
 def _assembled() -> typer.Typer:
@@ -82,6 +110,7 @@ _ASKS_FOR_COMPLETION = {"--install-completion", "--show-completion"}
 
 def main() -> None:
     """Never shows a traceback for what a person wrote, for a service that is away or for a disk that is full."""
+    declare_only_our_code()
     try:
         # A shell completes programs by their name, and `python -m coordinator` is none.
         app(prog_name=PROGRAM if _ASKS_FOR_COMPLETION & {*sys.argv} else None)

@@ -1,26 +1,30 @@
-"""Commands about machines and services: workers, drain, doctor, and Flower, which `start` runs."""
+"""Commands about machines and services: workers, doctor, and Flower, which `start` runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.answers import print_json, print_table, tell
-from highnoon.coordinator.cli.arguments import AsJson, mistake
-from highnoon.coordinator.cli.store_access import ledger
+from highnoon.coordinator.cli.command_io import AsJson, mistake, print_json, print_sentence, print_table
+from highnoon.coordinator.cli.ledger_access import is_embedded, ledger, why_no_coordinator
+from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.views.studies import worker_object
 
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.nodes import Worker
+    from highnoon.shared.store.queries import RunningAttempt
 
 _PRESENCE_MISSES = 4
-"""As the coordinator counts: who missed so many beats is not there."""
+"""As the coordinator counts: a node that missed so many signs of life is not there."""
 
-WorkerName = Annotated[str, typer.Argument(help="The beginning of its id, or its host.", metavar="WORKER")]
+_SHOWN_OF_ID = 8
 
 
 def workers(json: AsJson = False) -> None:
@@ -28,69 +32,21 @@ def workers(json: AsJson = False) -> None:
 
     Example: python -m coordinator workers
     """
-    from highnoon.coordinator.cli.access import why_nobody_coordinates
-    from highnoon.coordinator.cli.deployment_mode import is_embedded
-    from highnoon.coordinator.cli.workers_table import workers_object, workers_table
     from highnoon.shared.runtime.settings import load_settings
-    from highnoon.shared.store.overview import Overview
+    from highnoon.shared.store.queries import LedgerQueries
 
     settings = load_settings()
-    with ledger() as access:
-        present = _present(access, settings)
-        running = Overview(access.database).running()
+    with ledger(settings) as access:
+        present = present_workers(access, settings)
+        running = LedgerQueries(access.database).running()
     if json:
-        print_json(workers_object(present, running))
+        print_json([worker_object(worker, running) for worker in present])
     elif present:
         print_table(workers_table(present, running))
     else:
         embedded = settings.database_url is None and is_embedded(settings)
         begin = "its worker starts in a few seconds" if embedded else "python -m workers start --slots 2 starts one"
-        tell(f"no worker is there; {why_nobody_coordinates(settings) or begin}")
-
-
-def drain(worker: WorkerName) -> None:
-    """Let a node take nothing new, and end.
-
-    Running trials have HIGHNOON_DRAIN_S seconds to end; what still runs then is handed back, and costs its study
-    nothing. It is for nodes of a cluster; start the node again to have it back.
-
-    Example: python -m coordinator drain node-a
-    """
-    from highnoon.coordinator.cli.deployment_mode import is_embedded
-    from highnoon.coordinator.cli.workers_table import the_worker
-    from highnoon.shared.domain.states import WorkerState
-    from highnoon.shared.runtime.settings import load_settings
-    from highnoon.shared.store.nodes import Nodes
-    from highnoon.shared.store.overview import Overview
-
-    settings = load_settings()
-    with ledger() as access:
-        chosen = the_worker(worker, _present(access, settings))
-        if settings.database_url is None and is_embedded(settings):
-            hint = "Pause its studies: python -m coordinator pause STUDY."
-            raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
-        Nodes(access.database).mark(chosen.id, WorkerState.DRAINING)
-        count = sum(attempt.worker_id == chosen.id for attempt in Overview(access.database).running())
-    tell(f"worker {chosen.id[:8]} on {chosen.host} drains: {count} trials run there, then it ends")
-
-
-def reinstate(worker: WorkerName) -> None:
-    """Take a node back from quarantine; what it did before is forgiven.
-
-    A node that fails at studies at which others succeed gets nothing more (HIGHNOON_QUARANTINE_AFTER failures in a
-    row, by default 5; 0 for never). `workers` says why. Mend it first.
-
-    Example: python -m coordinator reinstate node-a
-    """
-    from highnoon.coordinator.cli.workers_table import the_worker
-    from highnoon.shared.runtime.settings import load_settings
-    from highnoon.shared.store.nodes import Nodes
-
-    with ledger() as access:
-        chosen = the_worker(worker, _present(access, load_settings()))
-        if not Nodes(access.database).reinstate(chosen.id):
-            raise mistake("WORKER", f"is {chosen.state}; only one in quarantine can be taken back", worker)
-    tell(f"worker {chosen.id[:8]} on {chosen.host} gets trials again")
+        print_sentence(f"no worker is there; {why_no_coordinator(settings) or begin}")
 
 
 def doctor(json: AsJson = False) -> None:
@@ -98,15 +54,15 @@ def doctor(json: AsJson = False) -> None:
 
     Example: python -m coordinator doctor
     """
-    from highnoon.coordinator.cli import doctor as doctors
+    from highnoon.coordinator.cli import doctor as checking
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
-    checks = doctors.examine(settings)
+    checks = checking.examine(settings)
     if json:
-        print_json(doctors.as_object(settings, checks))
+        print_json(checking.as_object(settings, checks))
     else:
-        doctors.show(settings, checks, open_console())
+        checking.show(settings, checks, open_console())
     raise typer.Exit(Exit.OK if all(check.ok for check in checks) else Exit.SERVICE)
 
 
@@ -116,7 +72,6 @@ def flower(
 ) -> None:
     """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
     from highnoon.coordinator.local.flower import flower_login, run_flower
-    from highnoon.shared.domain.errors import InvalidInput, Problem
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
@@ -125,7 +80,53 @@ def flower(
     run_flower(settings.redis_url, flower_login(settings.home), port=port, address=address)
 
 
-def _present(access: Access, settings: Settings) -> list[Worker]:
+def present_workers(access: Access, settings: Settings) -> list[Worker]:
+    """The workers that were seen lately."""
     from highnoon.shared.store.nodes import Nodes
 
     return Nodes(access.database).workers(silent_for_s=settings.presence_s * _PRESENCE_MISSES)
+
+
+def workers_table(workers: Sequence[Worker], running: Sequence[RunningAttempt]) -> list[str]:
+    """A line per node, and below it one for each trial that runs there."""
+    runs_of = {worker.id: [run for run in running if run.worker_id == worker.id] for worker in workers}
+    nodes = [("worker", "host", "queues", "slots", "state", "seen", "memory")]
+    for worker in workers:
+        here = runs_of[worker.id]
+        used = [run.rss_bytes for run in here if run.rss_bytes is not None]
+        nodes.append(
+            (
+                worker.id[:_SHOWN_OF_ID],
+                worker.host,
+                ",".join(worker.queues),
+                f"{len(here)}/{worker.slots}",
+                str(worker.state),
+                f"{time_cell(worker.silent_s)} ago",
+                size_cell(sum(used) if used else None),
+            )
+        )
+    headings, *lines = aligned(nodes, right={3, 5, 6})
+    runs = iter(aligned([_run_cells(run) for worker in workers for run in runs_of[worker.id]], right={3, 4, 5}))
+    table = [headings]
+    for worker, line in zip(workers, lines, strict=True):
+        why = [f"  {worker.state_reason}"] if worker.state_reason else []
+        table += [line, *why, *(f"  {next(runs)}" for _ in runs_of[worker.id])]
+    return table
+
+
+def named_worker(name: str, workers: Sequence[Worker]) -> Worker:
+    """By the beginning of its id, or by its host where that has one node. Raises InvalidInput."""
+    found = [worker for worker in workers if name and (worker.id.startswith(name) or worker.host == name)]
+    if len(found) == 1:
+        return found[0]
+    ids = [worker.id[:_SHOWN_OF_ID] for worker in found or workers]
+    message = "means several nodes" if found else "is no node that is there"
+    hint = f"Name one of {', '.join(ids)}." if found else nearest(name, [*ids, *(worker.host for worker in workers)])
+    raise mistake("WORKER", message, name, hint)
+
+
+def _run_cells(run: RunningAttempt) -> tuple[str, ...]:
+    trial = f"trial {'-' if run.trial_number is None else run.trial_number}"
+    again = f" (attempt {run.attempt})" if run.attempt > 1 else ""
+    step = "" if run.step is None else f"step {run.step}"
+    return (f"pid {run.pid}", run.study, trial + again, step, time_cell(run.age_s), size_cell(run.rss_bytes))

@@ -13,18 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from highnoon.coordinator.cli.report import (
-    as_json_line,
-    failed_count,
-    pruned_count,
-    spelled,
-    spelled_s,
-    study_object,
-    wanted_count,
-)
+from highnoon.coordinator.cli.tables import time_cell, value_cell
 from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.runtime.terminal import Say, say
-from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord
+from highnoon.shared.store.queries import StudyProgress
+from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.views.studies import StudySummary, study_object
 
 _LOOK_S = 0.25
 _PAUSE_PER_LOOK = 10
@@ -33,25 +28,23 @@ _LINE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How a study stands at one look. `per_minute` is None before this watch has seen a trial end."""
+class WatchedStudy:
+    """A study at one reading. `per_minute` is None before this watch has seen a trial end."""
 
-    record: StudyRecord
-    counts: StudyCounts
-    best: float | None
+    study: StudySummary
     per_minute: float | None
 
     @property
     def eta_s(self) -> float | None:
         """Seconds to the last trial at this rate."""
-        left = wanted_count(self.counts) - self.counts.closed
+        left = self.study.total - self.study.closed
         return left / self.per_minute * 60 if self.per_minute and left else None
 
 
 class Display(Protocol):
-    """Shows one Standing after the other."""
+    """Shows one reading after the other."""
 
-    def show(self, standing: Standing) -> None:
+    def show(self, watched: WatchedStudy) -> None:
         """Called several times a second."""
 
     def say(self, line: str) -> None:
@@ -68,11 +61,11 @@ class Pace:
         self._done_before = done_before
         self._running_since: float | None = None
 
-    def per_minute(self, counts: StudyCounts, now: float) -> float | None:
+    def per_minute(self, study: StudySummary, now: float) -> float | None:
         """None before the first trial has ended."""
-        if self._running_since is None and (counts.running or counts.closed > self._done_before):
+        if self._running_since is None and (study.running or study.closed > self._done_before):
             self._running_since = now
-        done = counts.closed - self._done_before
+        done = study.closed - self._done_before
         if self._running_since is None or not done or now <= self._running_since:
             return None
         return done / (now - self._running_since) * 60
@@ -80,8 +73,8 @@ class Pace:
 
 def watch(
     name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool], on: Display | None = None
-) -> Standing | None:
-    """Shows the study until it is over, and returns how it stands then; None when `go_on` ended the watch."""
+) -> StudySummary | None:
+    """Shows the study until it is over, and returns it then; None when `go_on` ended the watch."""
     display: Display = on or (Bar(console) if console.is_terminal else Lines(console))
     pace = Pace(studies.counts(studies.get(name).id).closed)
     away = False
@@ -89,11 +82,12 @@ def watch(
         while True:
             began = time.monotonic()
             try:
-                standing = _look(name, studies, pace)
-                display.show(standing)
+                study = summary_of(studies.get(name), studies)
+                watched = WatchedStudy(study=study, per_minute=pace.per_minute(study, time.monotonic()))
+                display.show(watched)
                 away = False
-                if standing.record.is_over:
-                    return standing
+                if study.is_over:
+                    return study
             except ServiceUnavailable as error:
                 if not away:
                     display.say(f"{error}; training goes on, waiting for it")
@@ -105,45 +99,51 @@ def watch(
         display.close()
 
 
-def summary(standing: Standing) -> str:
+def summary_of(record: StudyRecord, studies: Studies) -> StudySummary:
+    """How far a study is now."""
+    best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
+    counts = studies.counts(record.id)
+    return StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=best))
+
+
+def progress_line(watched: WatchedStudy) -> str:
     """One line: best, running, pruned, failed, rate, time to go."""
-    counts = standing.counts
-    if not counts.running and not counts.closed and not standing.record.is_over:
+    study = watched.study
+    if not study.running and not study.closed and not study.is_over:
         return "nothing runs yet: waiting for a free worker"
     parts = [
-        f"best {'-' if standing.best is None else spelled(standing.best)}",
-        f"{counts.running} running",
-        f"{pruned_count(counts)} pruned",
-        f"{failed_count(counts)} failed",
+        f"best {value_cell(study.best)}",
+        f"{study.running} running",
+        f"{study.pruned} pruned",
+        f"{study.failed} failed",
     ]
-    if standing.per_minute is not None:
-        parts.append(f"{standing.per_minute:.1f} trials/min")
-    if standing.eta_s is not None and not standing.record.is_over:
-        parts.append(f"ETA {spelled_s(standing.eta_s)}")
+    if watched.per_minute is not None:
+        parts.append(f"{watched.per_minute:.1f} trials/min")
+    if watched.eta_s is not None and not study.is_over:
+        parts.append(f"ETA {time_cell(watched.eta_s)}")
     return "  ".join(parts)
 
 
-def bar(standing: Standing) -> Table:
+def bar(study: StudySummary) -> Table:
     """One line as wide as the terminal: name, bar, trials."""
-    done, wanted = standing.counts.closed, wanted_count(standing.counts)
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    drawn = ProgressBar(total=max(wanted, 1), completed=done)
-    grid.add_row(Text(standing.record.name, style="bold"), drawn, f"{done}/{wanted}")
+    drawn = ProgressBar(total=max(study.total, 1), completed=study.closed)
+    grid.add_row(Text(study.name, style="bold"), drawn, f"{study.closed}/{study.total}")
     return grid
 
 
 class Bar:
-    """Two lines of a terminal that are drawn again and again; what is said scrolls above them."""
+    """Two lines of a terminal that are drawn again and again; other lines scroll above them."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=8, transient=False)
         self._live.start()
 
-    def show(self, standing: Standing) -> None:
-        self._live.update(Group(bar(standing), Text(summary(standing))))
+    def show(self, watched: WatchedStudy) -> None:
+        self._live.update(Group(bar(watched.study), Text(progress_line(watched))))
 
     def say(self, line: str) -> None:
         say(self._live.console, line, style="yellow")
@@ -160,13 +160,13 @@ class Lines:
         self._shown: tuple[int, int] | None = None
         self._shown_at = 0.0
 
-    def show(self, standing: Standing) -> None:
-        now, seen = time.monotonic(), (standing.counts.closed, standing.counts.running)
-        if seen == self._shown or (now - self._shown_at < _LINE_S and not standing.record.is_over):
+    def show(self, watched: WatchedStudy) -> None:
+        study = watched.study
+        now, seen = time.monotonic(), (study.closed, study.running)
+        if seen == self._shown or (now - self._shown_at < _LINE_S and not study.is_over):
             return
         self._shown, self._shown_at = seen, now
-        done, wanted = standing.counts.closed, wanted_count(standing.counts)
-        self.say(f"{standing.record.name}  {done}/{wanted}  {summary(standing)}")
+        self.say(f"{study.name}  {study.closed}/{study.total}  {progress_line(watched)}")
 
     def say(self, line: str) -> None:
         say(self._console, line)
@@ -182,25 +182,14 @@ class Objects:
         self._write = write
         self._shown = ""
 
-    def show(self, standing: Standing) -> None:
-        line = as_json_line(study_object(standing.record, standing.counts, standing.best))
+    def show(self, watched: WatchedStudy) -> None:
+        line = dumps(study_object(watched.study))
         if line != self._shown:
             self._shown = line
             self._write(line)
 
     def say(self, line: str) -> None:
-        self._write(as_json_line({"note": line}))
+        self._write(dumps({"note": line}))
 
     def close(self) -> None:
         return
-
-
-def _look(name: str, studies: Studies, pace: Pace) -> Standing:
-    record = studies.get(name)
-    counts = studies.counts(record.id)
-    return Standing(
-        record=record,
-        counts=counts,
-        best=studies.best_value(record.id, maximize=record.spec["direction"] == "maximize"),
-        per_minute=pace.per_minute(counts, time.monotonic()),
-    )

@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.answers import no_result, print_json, print_table, tell
-from highnoon.coordinator.cli.arguments import AsJson, StudyName, mistake
-from highnoon.coordinator.cli.store_access import ledger, study_names
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    StudyName,
+    mistake,
+    no_result,
+    print_json,
+    print_sentence,
+    print_table,
+)
+from highnoon.coordinator.cli.ledger_access import ledger, study_names, why_no_coordinator
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.terminal import open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
-    from highnoon.shared.store.studies import StudyCounts, StudyRecord
+    from highnoon.shared.store.studies import StudyRecord
 
 _FORMATS = ("json", "yaml", "toml", "python", "env")
 
@@ -38,16 +45,19 @@ def list_studies(json: AsJson = False) -> None:
 
     Example: python -m coordinator list --json
     """
-    from highnoon.coordinator.cli.report import studies_table, study_object
+    from highnoon.coordinator.cli.tables import studies_table
+    from highnoon.shared.store.queries import LedgerQueries
+    from highnoon.shared.views.studies import StudySummary, study_object
 
     with ledger() as access:
-        rows = [_standing(record, access) for record in access.studies.all()]
+        found = LedgerQueries(access.database).progress()
+    studies = [StudySummary.of_ledger(one) for one in found]
     if json:
-        print_json([study_object(*row) for row in rows])
-    elif rows:
-        print_table(studies_table(rows))
+        print_json([study_object(study) for study in studies])
+    elif studies:
+        print_table(studies_table(studies))
     else:
-        tell("no studies yet; begin one: python -m coordinator start STUDY_FILE")
+        print_sentence("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
 
 def status(study: StudyName, json: AsJson = False) -> None:
@@ -55,14 +65,18 @@ def status(study: StudyName, json: AsJson = False) -> None:
 
     Example: python -m coordinator status digits
     """
-    from highnoon.coordinator.cli.report import studies_table, study_object
+    from highnoon.coordinator.cli.progress import summary_of
+    from highnoon.coordinator.cli.tables import studies_table
+    from highnoon.shared.views.studies import study_object
 
     with ledger() as access:
-        row = _standing(access.study(study), access)
+        summary = summary_of(access.study(study), access.studies)
     if json:
-        print_json(study_object(*row))
+        print_json(study_object(summary))
     else:
-        print_table(studies_table([row]))
+        print_table(studies_table([summary]))
+        if summary.record is not None and summary.record.fault is not None:
+            print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
 
 
 def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
@@ -73,46 +87,46 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
 
     Example: python -m coordinator watch digits
     """
-    from highnoon.coordinator.cli.access import why_nobody_coordinates
     from highnoon.coordinator.cli.final_report import report_end
-    from highnoon.coordinator.cli.live_view import Board
+    from highnoon.coordinator.cli.live_view import LiveView
     from highnoon.coordinator.cli.progress import Lines, Objects
     from highnoon.coordinator.cli.progress import watch as watch_study
     from highnoon.shared.domain.errors import ServiceUnavailable
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
-    with ledger() as access:
-        record = access.study(study) if study else _the_one_that_runs(access)
-        nobody = "" if record.is_over else why_nobody_coordinates(settings)
-        if nobody:
-            raise ServiceUnavailable(nobody)
+    with ledger(settings) as access:
+        record = access.study(study) if study else _running_study(access)
+        missing = "" if record.is_over else why_no_coordinator(settings)
+        if missing:
+            raise ServiceUnavailable(missing)
         console = open_console(stderr=json)
-        live = Board.of(access, settings, console) if console.is_terminal else Lines(console)
+        live = LiveView.of(access, settings, console) if console.is_terminal else Lines(console)
         display = Objects(typer.echo) if json else live
         try:
-            standing = watch_study(
-                record.name, access.studies, console, go_on=lambda _: not why_nobody_coordinates(settings), on=display
+            ended = watch_study(
+                record.name, access.studies, console, go_on=lambda _: not why_no_coordinator(settings), on=display
             )
         except KeyboardInterrupt:
             say(console, f"left; study {record.name} goes on")
             raise typer.Exit(Exit.INTERRUPTED) from None
-        if standing is None:
-            raise ServiceUnavailable(why_nobody_coordinates(settings))
-        raise typer.Exit(report_end(standing, access, open_console(stderr=json)))
+        if ended is None:
+            raise ServiceUnavailable(why_no_coordinator(settings))
+        raise typer.Exit(report_end(ended, access, open_console(stderr=json)))
 
 
 def best(study: StudyName, format: AsFormat = None, json: AsJson = False) -> None:
     """Print the best parameters found so far.
 
-    --format writes them as a file to take away, such as a snippet of Python that goes on with them. --json is for
-    programs, and tells loss and size too.
+    --format writes them in a file format, such as a snippet of Python that goes on with them. --json is for programs,
+    and has loss and size too.
 
     Example: python -m coordinator best digits --format toml > best.toml
     """
-    from highnoon.coordinator.cli.report import params_table, result_of, trial_object
+    from highnoon.coordinator.cli.tables import params_table, result_of
     from highnoon.shared.domain.errors import nearest
     from highnoon.shared.views.best_config import BEST
+    from highnoon.shared.views.trials import trial_object
 
     if format is not None and format not in _FORMATS:
         raise mistake("--format", "is no format of a best configuration", format, nearest(format, _FORMATS))
@@ -130,12 +144,7 @@ def best(study: StudyName, format: AsFormat = None, json: AsJson = False) -> Non
         print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
 
 
-def _standing(record: StudyRecord, access: Access) -> tuple[StudyRecord, StudyCounts, float | None]:
-    maximize = record.spec["direction"] == "maximize"
-    return record, access.studies.counts(record.id), access.studies.best_value(record.id, maximize=maximize)
-
-
-def _the_one_that_runs(access: Access) -> StudyRecord:
+def _running_study(access: Access) -> StudyRecord:
     """The newest one that is not over."""
     records = access.studies.all()
     live = [record for record in records if not record.is_over]

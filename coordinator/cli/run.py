@@ -1,4 +1,4 @@
-"""Commands that run studies: start, submit, exec."""
+"""Commands that run studies: start, submit, exec; and init-deploy, which prepares a deployment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.answers import print_json
-from highnoon.coordinator.cli.arguments import AsJson, StudyFile, TrialsInAll, mistake
-from highnoon.coordinator.cli.store_access import ledger
+from highnoon.coordinator.cli.command_io import AsJson, StudyFile, TrialsInAll, mistake, print_json
+from highnoon.coordinator.cli.ledger_access import is_embedded, ledger, why_no_coordinator
 from highnoon.shared.runtime.terminal import open_console, say
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ Callbacks = Annotated[
         metavar="FILE.py:NAME",
     ),
 ]
+DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="DIR")]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
 
 
@@ -70,43 +70,42 @@ def submit(
 
     Example: python -m coordinator submit study.toml --wait
     """
-    from highnoon.coordinator.cli.access import ledger_access, why_nobody_coordinates
-    from highnoon.coordinator.cli.callbacks import WaitingRoom, callbacks_named
-    from highnoon.coordinator.cli.code_upload import hand_over, read_study
+    from highnoon.coordinator.cli import submission as handover
     from highnoon.coordinator.cli.final_report import report_end
     from highnoon.coordinator.cli.progress import watch
     from highnoon.shared.domain.errors import ServiceUnavailable
     from highnoon.shared.runtime.exit_codes import Exit
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.store.submission import submit as submit_study
+    from highnoon.shared.views.formats import plural
 
     if callback and not wait:
-        raise mistake("--callback", "is called while somebody waits", callback[0], "Add --wait.")
+        raise mistake("--callback", "is called only while the command waits", callback[0], "Add --wait.")
     settings = load_settings()
-    called = callbacks_named(callback or ())
-    spec, code = read_study(study_file, _overrides(n_trials), bundle, settings)
-    nobody = why_nobody_coordinates(settings)
-    if wait and nobody:
-        raise ServiceUnavailable(nobody)
+    called = handover.callbacks_named(callback or ())
+    spec, code = handover.read_study(study_file, _overrides(n_trials), bundle, settings)
+    missing = why_no_coordinator(settings)
+    if wait and missing:
+        raise ServiceUnavailable(missing)
     console = open_console(stderr=json)
-    with ledger_access(settings) as access:
-        hand_over(spec, code, access, settings)
+    with ledger(settings) as access:
+        handover.hand_over(spec, code, access, settings)
         submission = submit_study(spec, access)
         name = submission.record.name
         if json:
             print_json({"name": name, "trials": submission.trials, "added": submission.added})
         else:
-            say(console, f"study {name}: {submission.trials} trials, {submission.added} added")
-        if nobody:
-            say(console, f"it waits: {nobody}", style="yellow")
+            say(console, f"study {name}: {plural(submission.trials, 'trial')}, {submission.added} added")
+        if missing:
+            say(console, f"it waits: {missing}", style="yellow")
         if wait:
-            room = WaitingRoom(submission.record, called, access)
-            standing = watch(name, access.studies, console, go_on=room.go_on)
-            if standing is None:
+            callbacks = handover.CallbackRunner(submission.record, called, access)
+            ended = watch(name, access.studies, console, go_on=callbacks.go_on)
+            if ended is None:
                 say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
                 raise typer.Exit(Exit.INTERRUPTED)
-            room.hear_out()
-            raise typer.Exit(report_end(standing, access, console))
+            callbacks.finish()
+            raise typer.Exit(report_end(ended, access, console))
 
 
 def execute(command: ShellCommand) -> None:
@@ -122,13 +121,24 @@ def execute(command: ShellCommand) -> None:
         raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
 
 
+def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
+    """Make the passwords and tokens that deploy/compose.yaml needs.
+
+    Each goes into a file of its own in DIR/secrets, for its owner alone. What exists stays as it is.
+
+    Example: python -m coordinator init-deploy
+    """
+    from highnoon.coordinator.local.deployment import prepare
+
+    for line in prepare(folder):
+        typer.echo(line)
+
+
 def _overrides(n_trials: int | None) -> dict[str, object]:
     return {} if n_trials is None else {"n_trials": n_trials}
 
 
 def _slots(workers: int | None, settings: Settings) -> int:
-    from highnoon.coordinator.cli.deployment_mode import is_embedded
-
     if workers is not None and not is_embedded(settings):
         hint = "Workers of a cluster are started by python -m workers start."
         raise mistake("--workers", "is for a start without addresses", workers, hint)

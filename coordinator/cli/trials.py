@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.answers import print_json, print_table, tell
-from highnoon.coordinator.cli.arguments import AsJson, StudyName, TrialNumber, mistake
-from highnoon.coordinator.cli.store_access import ledger
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    StudyName,
+    TrialNumber,
+    mistake,
+    print_json,
+    print_sentence,
+    print_table,
+)
+from highnoon.coordinator.cli.ledger_access import ledger
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.exit_codes import Exit
@@ -59,8 +64,8 @@ def trials(
     Example: python -m coordinator trials digits --sort score --limit 5
     """
     from highnoon.coordinator.cli.failures import notes
-    from highnoon.coordinator.cli.ordering import ordered
-    from highnoon.coordinator.cli.report import trial_object, trials_table
+    from highnoon.coordinator.cli.tables import ordered, trials_table
+    from highnoon.shared.views.trials import trial_object
 
     if state is not None and state.lower() not in STATES:
         raise mistake("--state", "is no state of a trial", state, nearest(state, STATES))
@@ -73,11 +78,14 @@ def trials(
     rows = ordered(found, sort, names=names, maximize=record.spec["direction"] == "maximize", reverse=reverse)
     shown = rows[:limit]
     if json:
-        print_json([trial_object(trial) for trial in shown])
+        places = {attempt.trial_number: attempt for attempt in attempts}
+        print_json([{**trial_object(one, places.get(one.number)), "attrs": dict(one.attrs)} for one in shown])
         return
     if not shown:
         of_state = "" if state is None else f" in state {state.upper()}"
-        tell(f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is")
+        print_sentence(
+            f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is"
+        )
         return
     print_table(trials_table(shown, notes(attempts), open_console()))
     if len(shown) < len(rows):
@@ -89,44 +97,39 @@ def logs(
 ) -> None:
     """Print how a trial ended, and the last lines that it printed.
 
-    The log is read where it lies when the trial ran on this host; of another host's trial the ledger has the end.
+    The log is read from its file when the trial ran on this host; of another host's trial the ledger has the end.
     With -f it is printed as it grows until the trial is over.
 
     Example: python -m coordinator logs digits 3 -f
     """
-    from highnoon.coordinator.cli.failures import account, attempt_object, verdict
+    from highnoon.coordinator.cli.failures import account, verdict
     from highnoon.coordinator.cli.log_follower import follow as follow_log
     from highnoon.coordinator.cli.log_follower import is_elsewhere, last_lines
+    from highnoon.shared.views.trials import attempt_object
 
     with ledger() as access:
         record = access.study(study)
         attempt = _attempt(access, record, trial)
         followed = follow and attempt.ending is None
         if followed and is_elsewhere(attempt):
-            tell(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
+            print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
-            with _leaving_cleanly():
+            try:
                 follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines)
+            except KeyboardInterrupt:
+                typer.echo("left; the trial goes on", err=True)
+                raise typer.Exit(Exit.INTERRUPTED) from None
             attempt = _attempt(access, record, trial)
         # Optuna has it, and takes a second to be imported.
         has_traceback = attempt.ending in (Ending.FAILED, Ending.STOPPED)
         traceback = access.traceback(record, trial) if has_traceback else ""
     printed = last_lines(attempt, lines)
     if json:
-        print_json(attempt_object(attempt, traceback, printed))
+        print_json({**attempt_object(attempt), "traceback": traceback, "lines": printed})
     elif followed and not is_elsewhere(attempt):
         typer.echo("\n".join(verdict(attempt, traceback)), err=True)
     else:
         typer.echo("\n".join(account(attempt, traceback, printed)))
-
-
-@contextmanager
-def _leaving_cleanly() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("left; the trial goes on", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:

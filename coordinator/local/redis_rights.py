@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from highnoon.shared.domain.messages import BELL_CHANNEL, RESOURCES, queue_name
+from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RESOURCES, queue_name
 
 _CONNECTION = "+auth +hello +ping +select"
 _QUEUES = " ".join(f"~{queue_name(resource)}*" for resource in RESOURCES)
@@ -27,9 +27,9 @@ _CONSUMER = (
 )
 
 _RULES = {
-    "coordinator": f"{_QUEUES} {_KOMBU} &{BELL_CHANNEL}"
+    "coordinator": f"{_QUEUES} {_KOMBU} &{NOTIFICATION_CHANNEL}"
     " +multi +exec +llen +hlen +lpush +del +sadd +smembers +scard +publish +subscribe +unsubscribe",
-    "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{BELL_CHANNEL} {_EVENTS} {_CONSUMER}",
+    "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{NOTIFICATION_CHANNEL} {_EVENTS} {_CONSUMER}",
     # It looks at the queues' lengths. Redis 6 cannot give a key for reading only; a message that it took would be
     # missed and sent again.
     "flower": f"{_QUEUES} {_KOMBU} {_REPLIES} {_EVENTS} {_CONSUMER}",

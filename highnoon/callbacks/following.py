@@ -48,13 +48,13 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
 
 
 def _follow(name: str, access: Access, announcer: Announcer) -> None:
-    from highnoon.shared.store.outages import persistently
+    from highnoon.shared.store.outages import retry_until_available
 
     while True:
         # Read before the trials: when the study is over by now, the next read of its trials is complete.
-        is_over = persistently(lambda: access.studies.get(name), logger).is_over
-        if persistently(announcer.look, logger):
-            paused = persistently(lambda: access.studies.pause(access.studies.get(name).id), logger)
+        is_over = retry_until_available(lambda: access.studies.get(name), logger).is_over
+        if retry_until_available(announcer.look, logger):
+            paused = retry_until_available(lambda: access.studies.pause(access.studies.get(name).id), logger)
             event(logger, "paused" if paused else "stopped", study=name, reason="a callback called study.stop()")
             return
         if is_over:

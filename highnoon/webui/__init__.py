@@ -1,12 +1,14 @@
 """The dashboard: `from highnoon.webui import app; app.run(host="0.0.0.0", port=8000)`, then open /hpo.
 
 Only the object is here; what it serves is imported when it is used. `app` is an ASGI application as well, for a server
-of your own: it then takes its addresses and tokens from the environment, and always asks for a token.
+of your own: it then takes its addresses and tokens from the environment, and always needs a token.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from highnoon.shared.runtime.extras import missing_extra_named
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,18 +17,19 @@ __all__ = ["Dashboard", "app"]
 
 
 class Dashboard:
-    """All studies of one database, to see and to steer."""
+    """All studies of one database: shows them, and changes them."""
 
     def __init__(self) -> None:
         self._asgi: Any = None
 
     def run(self, host: str = "127.0.0.1", port: int = 8000, *, storage: str | None = None) -> None:
-        """Serves until a signal ends it; everywhere but on loopback it asks for a token, which it prints at the start.
+        """Serves until a signal ends it. Everywhere but on loopback a token is needed, which is printed at the start.
 
         `storage` is the address of a database, as for HPOTrialManager; by default HIGHNOON_DATABASE_URL, else the
         stack that `coordinator start` runs in HIGHNOON_HOME. Raises InvalidInput for a mistake in any of these.
         """
-        from highnoon.webui.server import serve
+        with missing_extra_named("the dashboard", "dashboard"):
+            from highnoon.webui.server import serve
 
         serve(host=host, port=port, storage=storage)
 
@@ -38,7 +41,8 @@ class Dashboard:
     ) -> None:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""
         if self._asgi is None:
-            from highnoon.webui.server import build
+            with missing_extra_named("the dashboard", "dashboard"):
+                from highnoon.webui.server import build
 
             self._asgi = build(host="", storage=None).application.asgi
         await self._asgi(scope, receive, send)

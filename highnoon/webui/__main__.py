@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
+from highnoon.shared.runtime.extras import missing_extra_named
+
+with missing_extra_named("the dashboard", "dashboard"):
+    import typer
+
+    from highnoon.webui.server import serve
 
 from highnoon.shared.domain.errors import HighNoonError, UserInputError
 from highnoon.shared.runtime.exit_codes import Exit

@@ -1,4 +1,4 @@
-"""The API under /api/hpo: everything that the pages show and do, for programs. Errors are problem+json."""
+"""The API under /api/hpo: what the pages show and do, for programs. Errors are problem+json."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.webui import exports
-from highnoon.webui.charts import FIGURES
-from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyWish, TrialWish, choose_studies, choose_trials
-from highnoon.webui.objects import attempt_object, study_object
-from highnoon.webui.packed import packed_response
-from highnoon.webui.plain import dumps
-from highnoon.webui.problems import MEDIA_TYPE, ProblemDetail, problem_response
+from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.charts import FIGURES
+from highnoon.shared.views.studies import study_object
+from highnoon.shared.views.trials import MESSAGE, attempt_object, trial_object
+from highnoon.webui.app_state import AppState, app_state, own_attempt
+from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyQuery, TrialQuery, choose_studies, choose_trials
+from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response
 
 router = APIRouter(
     prefix="/api/hpo",
     responses={
-        code: {"model": ProblemDetail, "content": {MEDIA_TYPE: {}}, "description": what}
+        code: {"model": ProblemDetail, "content": {PROBLEM_TYPE: {}}, "description": what}
         for code, what in {
             401: "No credential, or a wrong one",
             404: "No such study or trial",
@@ -33,7 +32,7 @@ router = APIRouter(
     },
 )
 
-Here = Annotated[Desk, Depends(desk_of)]
+State = Annotated[AppState, Depends(app_state)]
 PageNumber = Annotated[int, Query(ge=1, le=10_000_000, description="From 1.")]
 PerPage = Annotated[int, Query(ge=1, le=MOST_PER_PAGE)]
 
@@ -63,18 +62,9 @@ class Point(BaseModel):
     params: dict[str, bool | int | float | str | None]
 
 
-class Strict(Response):
-    """JSON without nan and infinity."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return dumps(content).encode()
-
-
 @router.get("/studies", tags=["studies"])
 def list_studies(
-    desk: Here,
+    app: State,
     q: Annotated[str, Query(description="Part of the name.")] = "",
     state: str = "",
     sort: Annotated[str, Query(description="name, state, trials, best, running, age; with - descending.")] = "",
@@ -82,52 +72,52 @@ def list_studies(
     per_page: PerPage = 50,
 ) -> Response:
     """All studies, newest first."""
-    wish = StudyWish(text=q, state=state, sort=sort, page=page, per_page=per_page)
-    return Strict(_page_object(choose_studies(desk.library.studies(), wish), "studies", study_object))
+    query = StudyQuery(text=q, state=state, sort=sort, page=page, per_page=per_page)
+    return JsonResponse(_page_object(choose_studies(app.repository.studies(), query), "studies", study_object))
 
 
 @router.post("/studies", tags=["studies"], status_code=201)
 def create_study(
-    desk: Here, written: Annotated[dict[str, Any], Body(description="The keys of a study file.")]
+    app: State, written: Annotated[dict[str, Any], Body(description="The keys of a study file.")]
 ) -> Response:
     """Submit a study, or join the one of its name."""
-    submission = desk.steering.create(written)
-    study = desk.library.study(submission.spec.name)
+    submission = app.actions.create(written)
+    study = app.repository.study(submission.spec.name)
     answer = {**study_object(study), "added": submission.added, "joined": submission.joined, "note": submission.note}
-    return Strict(answer, status_code=200 if submission.joined else 201)
+    return JsonResponse(answer, status_code=200 if submission.joined else 201)
 
 
 @router.get("/studies/{study}", tags=["studies"])
-def get_study(desk: Here, study: str) -> Response:
+def get_study(app: State, study: str) -> Response:
     """One study, by its name or id, with its specification."""
-    found = desk.library.study(study)
-    return Strict({**study_object(found), "spec": dict(found.spec)})
+    found = app.repository.study(study)
+    return JsonResponse({**study_object(found), "spec": dict(found.spec)})
 
 
 @router.patch("/studies/{study}", tags=["studies"])
-def change_study(desk: Here, study: str, change: StudyPatch) -> Response:
+def change_study(app: State, study: str, change: StudyPatch) -> Response:
     """Pause, resume or cancel it, or add trials."""
-    found = desk.library.study(study, fresh=True)
+    found = app.repository.study(study, fresh=True)
     if change.state is None and change.add_trials is None:
         raise InvalidInput("request", [Problem(key="state", message="or add_trials is needed")])
     if change.state is not None and change.state != found.state:
-        acts = {"running": desk.steering.resume, "paused": desk.steering.pause, "cancelled": desk.steering.cancel}
+        acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
         acts[change.state](found)
     if change.add_trials is not None:
-        desk.steering.add_trials(found, change.add_trials)
-    return Strict(study_object(desk.library.study(found.name)))
+        app.actions.add_trials(found, change.add_trials)
+    return JsonResponse(study_object(app.repository.study(found.name)))
 
 
 @router.delete("/studies/{study}", tags=["studies"], status_code=204)
-def delete_study(desk: Here, study: str) -> Response:
+def delete_study(app: State, study: str) -> Response:
     """Delete a study that is over, with all its trials."""
-    desk.steering.delete(desk.library.study(study, fresh=True))
+    app.actions.delete(app.repository.study(study, fresh=True))
     return Response(status_code=204)
 
 
 @router.get("/studies/{study}/trials", tags=["trials"])
 def list_trials(
-    desk: Here,
+    app: State,
     study: str,
     state: Annotated[str, Query(description="WAITING, RUNNING, COMPLETE, PRUNED or FAIL.")] = "",
     cause: Annotated[str, Query(description="A cause or an ending, such as exception or timed_out.")] = "",
@@ -136,63 +126,65 @@ def list_trials(
     per_page: PerPage = 50,
 ) -> Response:
     """Trials, newest first."""
-    found = desk.library.study(study)
-    snapshot = desk.library.snapshot(found.name)
-    wish = TrialWish(state=state, cause=cause, sort=sort, page=page, per_page=per_page)
-    chosen = choose_trials(snapshot.trials, wish, list(snapshot.space))
-    spans = desk.spans(found, [trial.number for trial in chosen.items])
-    return Strict(_page_object(chosen, "trials", lambda trial: exports.trial_object(trial, spans.get(trial.number))))
+    found = app.repository.study(study)
+    known = app.repository.trials(found.name)
+    query = TrialQuery(state=state, cause=cause, sort=sort, page=page, per_page=per_page)
+    chosen = choose_trials(known.trials, query, list(known.space))
+    spans = app.spans(found, [trial.number for trial in chosen.items])
+    return JsonResponse(_page_object(chosen, "trials", lambda trial: trial_object(trial, spans.get(trial.number))))
 
 
 @router.post("/studies/{study}/trials", tags=["trials"], status_code=202)
-def enqueue_trial(desk: Here, study: str, point: Point) -> Response:
+def enqueue_trial(app: State, study: str, point: Point) -> Response:
     """Add one trial with these parameters."""
-    found = desk.library.study(study, fresh=True)
-    desk.steering.enqueue(found, point.params)
-    return Strict(study_object(desk.library.study(found.name)), status_code=202)
+    found = app.repository.study(study, fresh=True)
+    app.actions.enqueue(found, point.params)
+    return JsonResponse(study_object(app.repository.study(found.name)), status_code=202)
 
 
 @router.get("/studies/{study}/trials/{number}", tags=["trials"])
-def get_trial(desk: Here, study: str, number: int) -> Response:
+def get_trial(app: State, study: str, number: int) -> Response:
     """One trial with its attempts."""
-    found = desk.library.study(study)
-    trial = desk.trial(found, number)
-    attempts = [attempt_object(attempt) for attempt in desk.attempts(found, trial)]
-    return Strict({**exports.trial_object(trial), "message": desk.message_of(trial), "attempts": attempts})
+    found = app.repository.study(study)
+    trial = app.trial(found, number)
+    attempts = app.attempts(found, trial)
+    more = {"message": str(trial.attrs.get(MESSAGE) or ""), "attempts": [attempt_object(one) for one in attempts]}
+    return JsonResponse({**trial_object(trial, own_attempt(trial, attempts)), **more})
 
 
 @router.post("/studies/{study}/trials/{number}/retry", tags=["trials"], status_code=202)
-def retry_trial(desk: Here, study: str, number: int) -> Response:
-    """Give a failed trial another go, with the same parameters."""
-    found = desk.library.study(study, fresh=True)
-    desk.steering.retry(found, desk.trial(found, number).number)
-    return Strict(study_object(desk.library.study(found.name)), status_code=202)
+def retry_trial(app: State, study: str, number: int) -> Response:
+    """Run a failed trial again, with the same parameters."""
+    found = app.repository.study(study, fresh=True)
+    app.actions.retry(found, app.trial(found, number).number)
+    return JsonResponse(study_object(app.repository.study(found.name)), status_code=202)
 
 
 @router.get("/studies/{study}/trials/{number}/log", tags=["trials"], response_class=Response)
-def get_log(desk: Here, study: str, number: int) -> Response:
+def get_log(app: State, study: str, number: int) -> Response:
     """The end of what the trial printed, as text."""
-    found = desk.library.study(study)
-    attempt = desk.own_attempt(found, desk.trial(found, number))
+    found = app.repository.study(study)
+    trial = app.trial(found, number)
+    attempt = own_attempt(trial, app.attempts(found, trial))
     return Response((attempt.log_tail or "") if attempt else "", media_type="text/plain; charset=utf-8")
 
 
 @router.get("/studies/{study}/best", tags=["results"])
-def get_best(desk: Here, study: str) -> Response:
+def get_best(app: State, study: str) -> Response:
     """The best completed trial."""
-    return Strict(exports.trial_object(desk.best(desk.library.study(study))))
+    return JsonResponse(trial_object(app.best(app.repository.study(study))))
 
 
 @router.get("/studies/{study}/importance", tags=["results"])
-def get_importance(desk: Here, study: str) -> Response:
+def get_importance(app: State, study: str) -> Response:
     """How much each parameter mattered, as shares of 1; empty below two completed trials."""
-    return Strict({"importance": desk.library.importance(desk.library.study(study).name)})
+    return JsonResponse({"importance": app.repository.importance(app.repository.study(study).name)})
 
 
 @router.get("/studies/{study}/figures/{kind}", tags=["results"])
 def get_figure(
     request: Request,
-    desk: Here,
+    app: State,
     study: str,
     kind: Annotated[str, PathParam(description=", ".join(FIGURES))],
     x: str = "",
@@ -200,54 +192,54 @@ def get_figure(
     raw: bool = False,
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
-    packed = desk.figures.figure(desk.library.study(study), kind, x=x, y=y, raw=raw)
-    return packed_response(request, packed, media_type="application/json")
+    compressed = app.figures.figure(app.repository.study(study), kind, x=x, y=y, raw=raw)
+    return compressed_response(request, compressed, media_type="application/json")
 
 
 @router.get("/studies/{study}/export/best", tags=["results"], response_class=Response)
-def export_best(desk: Here, study: str, format: Literal["json", "yaml", "toml", "python", "env"] = "json") -> Response:
+def export_best(app: State, study: str, format: Literal["json", "yaml", "toml", "python", "env"] = "json") -> Response:
     """The best configuration as a file."""
-    found = desk.library.study(study)
-    kind = exports.BEST[format]
-    text = kind.write(found.name, desk.best(found))
+    found = app.repository.study(study)
+    kind = BEST[format]
+    text = kind.write(found.name, app.best(found))
     return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
 
 
 @router.get("/studies/{study}/export/trials", tags=["results"], response_class=Response)
-def export_trials(desk: Here, study: str, format: Literal["csv", "jsonl", "parquet"] = "csv") -> Response:
+def export_trials(app: State, study: str, format: Literal["csv", "jsonl", "parquet"] = "csv") -> Response:
     """All trials as a file. Parquet needs pyarrow where the dashboard runs."""
-    found = desk.library.study(study)
+    found = app.repository.study(study)
     headers = _as_file(f"trials.{format}")
     if format == "parquet":
-        body = desk.sheets.parquet(found)
+        body = app.export.parquet(found)
         return Response(body, media_type="application/vnd.apache.parquet", headers=headers)
     if format == "csv":
-        return StreamingResponse(desk.sheets.csv(found), media_type="text/csv; charset=utf-8", headers=headers)
-    return StreamingResponse(desk.sheets.jsonl(found), media_type="application/jsonl", headers=headers)
+        return StreamingResponse(app.export.csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(app.export.jsonl(found), media_type="application/jsonl", headers=headers)
 
 
 @router.get("/workers", tags=["cluster"])
-def list_workers(desk: Here) -> Response:
+def list_workers(app: State) -> Response:
     """Workers that are there, what they run, and what waits."""
-    return Strict(desk.cluster().to_json())
+    return JsonResponse(app.cluster().to_json())
 
 
 @router.patch("/workers/{worker}", tags=["cluster"])
-def change_worker(desk: Here, worker: str, change: WorkerPatch) -> Response:
+def change_worker(app: State, worker: str, change: WorkerPatch) -> Response:
     """Drain a worker (it takes nothing new, and ends), or make one active again that is in quarantine."""
-    acts = {"draining": desk.fleet.drain, "active": desk.fleet.reinstate}
+    acts = {"draining": app.worker_actions.drain, "active": app.worker_actions.reinstate}
     acts[change.state](worker)
-    return Strict(desk.cluster().to_json())
+    return JsonResponse(app.cluster().to_json())
 
 
 @router.get("/events", tags=["cluster"], response_class=Response)
 async def events(request: Request) -> Response:
     """Server-sent events; a change names the studies that changed."""
-    pulses = desk_of(request).pulses
-    if pulses.is_full:
-        return problem_response(503, "Too many pages listen already.", headers={"retry-after": "30"})
+    stream = app_state(request).event_stream
+    if stream.is_full:
+        return problem_response(503, "Too many pages are connected already.", headers={"retry-after": "30"})
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(pulses.stream(), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(stream.stream(), media_type="text/event-stream", headers=headers)
 
 
 def _page_object(page: Page[Any], name: str, to_object: Any) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The dashboard put together: door, API, pages, files, and what every error becomes. Never a traceback."""
+"""The dashboard put together: authentication, API, pages, files, and the answer to every error. Never a traceback."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,43 +18,45 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from highnoon.shared.domain.errors import HighNoonError, Problem, ServiceUnavailable
-from highnoon.webui import api, assets, entrance, new_study, pages, problems
-from highnoon.webui.allowed import AllowList
-from highnoon.webui.desk import Desk
-from highnoon.webui.events import Pulses
-from highnoon.webui.figures import FigureCache
-from highnoon.webui.fleet import FleetSteering
-from highnoon.webui.guard import Guard, Refused
-from highnoon.webui.library import Library
+from highnoon.shared.views.formats import plural
+from highnoon.webui import api, assets, login_routes, pages
+from highnoon.webui.actions import StudyActions, WorkerActions
+from highnoon.webui.app_state import AppState
+from highnoon.webui.authentication import Authentication, Refused
+from highnoon.webui.event_stream import EventStream
+from highnoon.webui.figure_cache import FigureCache
+from highnoon.webui.objective_filter import ObjectiveFilter
 from highnoon.webui.rendering import error_page
-from highnoon.webui.sessions import Doorman
+from highnoon.webui.responses import problem_response, problems_of, status_of
+from highnoon.webui.sessions import Authenticator
 from highnoon.webui.settings import WebSettings
-from highnoon.webui.sheets import Sheets
-from highnoon.webui.steering import Steering
+from highnoon.webui.study_repository import StudyRepository
+from highnoon.webui.trial_export import TrialExport
 
 _log = logging.getLogger("highnoon.webui")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """What a server runs, and what it ends before it waits for open connections."""
+    """What a server runs, and the streams that it ends before it waits for open connections."""
 
     asgi: ASGIApp
-    pulses: Pulses
+    event_stream: EventStream
 
 
 def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> Application:
     """The whole dashboard as one ASGI application. Connects to nothing before it is started."""
-    library = Library(database)
-    allowed = AllowList(patterns=settings.objectives, folders_too=settings.database_url is None or _is_local(database))
-    desk = Desk(
+    repository = StudyRepository(database)
+    is_local = settings.database_url is None or _is_local(database)
+    allowed = ObjectiveFilter(patterns=settings.objectives, folders_too=is_local)
+    state = AppState(
         settings=settings,
-        library=library,
-        steering=Steering(library=library, allowed=allowed),
-        fleet=FleetSteering(library=library, home=settings.home, silent_s=settings.silent_s),
-        figures=FigureCache(library),
-        sheets=Sheets(library),
-        pulses=Pulses(library),
+        repository=repository,
+        actions=StudyActions(repository=repository, allowed=allowed),
+        worker_actions=WorkerActions(repository=repository, home=settings.home, silent_s=settings.silent_s),
+        figures=FigureCache(repository),
+        export=TrialExport(repository),
+        event_stream=EventStream(repository),
     )
     app = FastAPI(
         title="HighNoon HPO",
@@ -64,89 +66,84 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.desk = desk
-    for routes in (api, new_study, pages, entrance, assets):
+    app.state.app_state = state
+    for routes in (api, pages, login_routes, assets):
         app.include_router(routes.router)
     app.add_route("/health", _health, include_in_schema=False)
-    app.add_exception_handler(HighNoonError, _explain)
-    app.add_exception_handler(Refused, _refuse)
-    app.add_exception_handler(HTTPException, _explain_http)
-    app.add_exception_handler(RequestValidationError, _explain_request)
-    app.add_exception_handler(Exception, _confess)
-    guard = Guard(app, doorman=Doorman(settings.tokens), hosts=settings.hosts, port=port)
-    return Application(asgi=guard, pulses=desk.pulses)
+    app.add_exception_handler(HighNoonError, _answer_error)
+    app.add_exception_handler(Refused, _answer_refused)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Exception, _answer_bug)
+    authenticator = Authenticator(settings.tokens)
+    asgi = Authentication(app, authenticator=authenticator, hosts=settings.hosts, port=port)
+    return Application(asgi=asgi, event_stream=state.event_stream)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    desk: Desk = app.state.desk
-    warming = asyncio.create_task(run_in_threadpool(_warm, desk.library))
+    state: AppState = app.state.app_state
+    warming = asyncio.create_task(run_in_threadpool(_warm, state.repository))
     try:
         yield
     finally:
-        await desk.pulses.stop()
+        await state.event_stream.stop()
         warming.cancel()
-        desk.library.close()
+        state.repository.close()
 
 
-def _warm(library: Library) -> None:
+def _warm(repository: StudyRepository) -> None:
     try:
-        library.warm()
+        repository.warm()
     except HighNoonError:
-        return  # the first visitor hears of it
+        return  # the first request gets the same error as its answer
     except Exception:
         _log.exception("action=warm_failed")
 
 
 async def _health(request: Request) -> Response:
-    """Says that the process answers, and nothing about what it serves."""
+    """Answers while the process is up; nothing about the studies is in it."""
     return JSONResponse({"status": "ok"})
 
 
-async def _explain(request: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HighNoonError)
-    status = problems.status_of(error)
+    found = problems_of(error)
     if isinstance(error, ServiceUnavailable):
         _log.warning("action=outage error=%s", error)
-    return _told(request, status, _detail(error), problems.problems_of(error))
+    return _answer(request, status_of(error), plural(len(found), "mistake") if found else str(error), found)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _answer_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response
 
 
-async def _explain_http(request: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = {404: "There is no such page.", 405: "That is not done this way."}
-    return _told(request, error.status_code, words.get(error.status_code, str(error.detail)))
+    details = {404: "There is no such page.", 405: "This address does not take this method."}
+    return _answer(request, error.status_code, details.get(error.status_code, str(error.detail)))
 
 
-async def _explain_request(request: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
         Problem(key=".".join(map(str, detail["loc"][1:])) or "body", message=detail["msg"], value=detail.get("input"))
         for detail in error.errors()
     ]
-    return _told(request, 422, "The request has mistakes.", found)
+    return _answer(request, 422, "The request has mistakes.", found)
 
 
-async def _confess(request: Request, error: Exception) -> Response:
+async def _answer_bug(request: Request, error: Exception) -> Response:
     _log.error("action=request_failed path=%s", request.url.path, exc_info=error)
-    return _told(request, 500, "Something is wrong in the dashboard itself. Its log says more.")
+    return _answer(request, 500, "This is a bug of the dashboard. Its log has the details.")
 
 
-def _told(request: Request, status: int, detail: str, found: object = ()) -> Response:
-    mistakes = list(found) if isinstance(found, list | tuple) else []
+def _answer(request: Request, status: int, detail: str, found: Sequence[Problem] = ()) -> Response:
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         headers = {"retry-after": "5"} if status == 503 else None
-        return problems.problem_response(status, detail, mistakes, headers)
-    return error_page(request, status, detail, mistakes)
-
-
-def _detail(error: HighNoonError) -> str:
-    found = problems.problems_of(error)
-    return str(error) if not found else f"{len(found)} mistake{'s' if len(found) > 1 else ''}"
+        return problem_response(status, detail, found, headers)
+    return error_page(request, status, detail, found)
 
 
 def _is_local(database: Callable[[], str]) -> bool:

@@ -1,6 +1,6 @@
 """The files of the pages: our own styles and scripts, and plotly's JavaScript out of the Python package.
 
-Addresses of files carry a version, so that browsers keep them for good. Nothing comes from another host.
+Addresses of files carry a version, so that browsers keep them. Nothing comes from another host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from highnoon.webui.packed import packed_response
+from highnoon.webui.responses import compressed_response
 
 router = APIRouter()
 
@@ -26,16 +26,16 @@ _PLOTLY = "plotly.min.js"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
-    """One file, packed once."""
+    """One file, compressed once."""
 
     media_type: str
-    packed: bytes
+    compressed: bytes
     version: str
 
 
 @router.get("/static/{name}", include_in_schema=False)
 def static(request: Request, name: str) -> Response:
-    """One of the files that there are."""
+    """One of our files, or plotly's."""
     asset = find(name)
     if asset is None:
         raise HTTPException(404)
@@ -43,19 +43,19 @@ def static(request: Request, name: str) -> Response:
     headers = {"cache-control": kept, "etag": f'"{asset.version}"'}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
-    return packed_response(request, asset.packed, media_type=asset.media_type, headers=headers)
+    return compressed_response(request, asset.compressed, media_type=asset.media_type, headers=headers)
 
 
 @lru_cache(maxsize=32)
 def find(name: str) -> Asset | None:
-    """The file of that name; None where there is none."""
+    """The file of that name, or None."""
     path = _plotly() if name == _PLOTLY else {entry.name: entry for entry in _HERE.iterdir()}.get(name)
     if path is None or path.suffix not in _TYPES:
         return None
     content = path.read_bytes()
     return Asset(
         media_type=_TYPES[path.suffix],
-        packed=gzip.compress(content, 6, mtime=0),
+        compressed=gzip.compress(content, 6, mtime=0),
         version=hashlib.sha256(content).hexdigest()[:12],
     )
 

@@ -14,7 +14,7 @@ from highnoon.shared.domain.errors import Problem
 from highnoon.shared.domain.space import KINDS, Categorical, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
-from highnoon.webui.formats import param
+from highnoon.shared.views.formats import param
 
 _WHOLE = ("n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row")
 _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_efficiency")
@@ -33,7 +33,7 @@ SPACE_KINDS = tuple(KINDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyForm:
-    """The fields as a person sees them; `errors` by the field's name, `general` for what belongs to none."""
+    """The fields of the page; `errors` by the field's name, `general` for what belongs to none."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, str]] = DEFAULT_ROWS
@@ -41,7 +41,6 @@ class StudyForm:
     general: Sequence[str] = ()
 
     def value(self, name: str) -> str:
-        """What stands in a field."""
         return self.values.get(name, "")
 
     def error(self, name: str) -> str:
@@ -50,7 +49,7 @@ class StudyForm:
 
     @property
     def has_errors(self) -> bool:
-        """Whether anything is to be mended."""
+        """Whether anything is to be corrected."""
         return bool(self.errors or self.general)
 
     @property
@@ -75,24 +74,24 @@ def with_row(form: StudyForm) -> StudyForm:
 
 def written(form: StudyForm) -> dict[str, Any]:
     """The study as a file would hold it; empty fields are left out."""
-    told: dict[str, Any] = {name: form.value(name) for name in _TEXT if form.value(name)}
-    told |= {name: _number(form.value(name), int) for name in _WHOLE if form.value(name)}
-    told |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
-    told["search_space"] = {row["name"]: _domain(row) for row in form.rows}
-    return told
+    table: dict[str, Any] = {name: form.value(name) for name in _TEXT if form.value(name)}
+    table |= {name: _number(form.value(name), int) for name in _WHOLE if form.value(name)}
+    table |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
+    table["search_space"] = {row["name"]: _domain(row) for row in form.rows}
+    return table
 
 
 def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
     """The same fields, each with its messages; what names no field of the form comes first on the page."""
     errors: dict[str, str] = {}
     general: list[str] = []
-    for problem in [*problems, *_twice(form)]:
+    for problem in [*problems, *duplicates(form)]:
         key = _field_of(problem.key, form)
-        said = f"{problem.message}. {problem.hint}".strip()
+        text = f"{problem.message}. {problem.hint}".strip()
         if key is None:
             general.append(str(problem))
         else:
-            errors[key] = f"{errors[key]} {said}" if key in errors else said
+            errors[key] = f"{errors[key]} {text}" if key in errors else text
     return StudyForm(values=form.values, rows=form.rows, errors=errors, general=general)
 
 
@@ -106,11 +105,7 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
 
 
 def duplicates(form: StudyForm) -> list[Problem]:
-    """Names that stand in two rows: a table could not show that."""
-    return _twice(form)
-
-
-def _twice(form: StudyForm) -> list[Problem]:
+    """Names that are in two rows: a table of a study file cannot hold them."""
     names = [row["name"] for row in form.rows]
     return [
         Problem(key=f"search_space.{name}", message="is there twice")

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.webui.snapshot import cause_of, ending_of
-from highnoon.webui.studies import Study
+from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.trials import cause_of, ending_of, in_order
 
 T = TypeVar("T")
 
@@ -34,17 +34,17 @@ class Page(Generic[T]):
 
     @property
     def first(self) -> int:
-        """The place of the first row, from 1; 0 without rows."""
+        """The position of the first row, from 1; 0 without rows."""
         return (self.number - 1) * self.per_page + 1 if self.items else 0
 
     @property
     def last(self) -> int:
-        """The place of the last row."""
+        """The position of the last row."""
         return self.first + len(self.items) - 1 if self.items else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialWish:
+class TrialQuery:
     """Which trials, in which order. A sort key with a minus is descending; `params.x` sorts by a parameter."""
 
     state: str = ""
@@ -55,7 +55,7 @@ class TrialWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudyWish:
+class StudyQuery:
     """Which studies, in which order."""
 
     text: str = ""
@@ -65,52 +65,43 @@ class StudyWish:
     per_page: int = 50
 
 
-def choose_trials(trials: Sequence[Trial], wish: TrialWish, names: Sequence[str]) -> Page[Trial]:
-    """One page of trials. Raises InvalidInput for a state or a sort key that there is not."""
-    state = wish.state.upper()
+def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[str]) -> Page[Trial]:
+    """One page of trials. Raises InvalidInput for an unknown state or sort key."""
+    state = query.state.upper()
     if state and state not in TrialState.__members__:
-        raise _unknown("state", wish.state, [str(known) for known in TrialState])
+        raise _unknown("state", query.state, [str(known) for known in TrialState])
     chosen = [
         trial
         for trial in trials
-        if (not state or trial.state == state) and (not wish.cause or wish.cause in (cause_of(trial), ending_of(trial)))
+        if (not state or trial.state == state)
+        and (not query.cause or query.cause in (cause_of(trial), ending_of(trial)))
     ]
-    return paged(_sorted(chosen, wish.sort, _trial_keys(names)), wish.page, wish.per_page)
+    return paged(_sorted(chosen, query.sort, _trial_keys(names)), query.page, query.per_page)
 
 
-def choose_studies(studies: Sequence[Study], wish: StudyWish) -> Page[Study]:
-    """One page of studies. Raises InvalidInput for a sort key that there is not."""
-    text = wish.text.lower()
+def choose_studies(studies: Sequence[StudySummary], query: StudyQuery) -> Page[StudySummary]:
+    """One page of studies. Raises InvalidInput for an unknown sort key."""
+    text = query.text.lower()
     chosen = [
-        study for study in studies if text in study.name.lower() and (not wish.state or study.state == wish.state)
+        study for study in studies if text in study.name.lower() and (not query.state or study.state == query.state)
     ]
-    return paged(_sorted(chosen, wish.sort, _STUDY_KEYS), wish.page, wish.per_page)
+    return paged(_sorted(chosen, query.sort, _STUDY_KEYS), query.page, query.per_page)
 
 
 def paged(items: Sequence[T], number: int, per_page: int) -> Page[T]:
-    """One page; beyond the last one there is the last one."""
+    """One page; for a number beyond the last page the last one."""
     size = max(1, min(per_page, MOST_PER_PAGE))
     number = max(1, min(number, math.ceil(len(items) / size) or 1))
     return Page(items=items[(number - 1) * size : number * size], number=number, per_page=size, total=len(items))
 
 
 def _sorted(items: list[T], sort: str, keys: dict[str, Callable[[T], object]]) -> list[T]:
-    """Rows without a value come last, whichever way the others go; numbers before words."""
     if not sort:
         return items
     name = sort.removeprefix("-")
     if name not in keys:
         raise _unknown("sort", sort, keys)
-    key = keys[name]
-    valued = [item for item in items if key(item) is not None]
-    others = [item for item in items if key(item) is None]
-    return [*sorted(valued, key=lambda item: _comparable(key(item)), reverse=sort.startswith("-")), *others]
-
-
-def _comparable(value: object) -> tuple[int, float, str]:
-    if isinstance(value, int | float):
-        return (0, float(value), "")
-    return (1, 0.0, str(value))
+    return in_order(items, keys[name], descending=sort.startswith("-"))
 
 
 def _trial_keys(names: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
@@ -128,7 +119,7 @@ def _trial_keys(names: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
     return keys | {f"params.{name}": by_param(name) for name in names}
 
 
-_STUDY_KEYS: dict[str, Callable[[Study], object]] = {
+_STUDY_KEYS: dict[str, Callable[[StudySummary], object]] = {
     "name": lambda study: study.name.lower(),
     "state": lambda study: study.state,
     "trials": lambda study: study.total,

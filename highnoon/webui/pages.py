@@ -1,4 +1,4 @@
-"""The pages under /hpo. Each handler gathers what its template shows, or does one act and leads back to a page."""
+"""The pages under /hpo. Each handler gathers what its template shows, or executes one action and redirects."""
 
 from __future__ import annotations
 
@@ -8,158 +8,197 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import TrialState
-from highnoon.shared.store.trial_results import TRACEBACK
-from highnoon.webui import charts, exports, forms
-from highnoon.webui.desk import Desk, desk_of
-from highnoon.webui.drawings import sparkline
-from highnoon.webui.formats import segment
-from highnoon.webui.listing import StudyWish, TrialWish, choose_studies, choose_trials
-from highnoon.webui.rendering import form_fields, shown
-from highnoon.webui.snapshot import cause_of, ending_of
-from highnoon.webui.studies import STATES, Study
+from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.studies import STATES, StudySummary
+from highnoon.shared.views.trials import MESSAGE, TRACEBACK, cause_of, ending_of
+from highnoon.webui import forms
+from highnoon.webui.app_state import AppState, app_state, own_attempt
+from highnoon.webui.listing import StudyQuery, TrialQuery, choose_studies, choose_trials
+from highnoon.webui.rendering import form_fields, segment, shown
+from highnoon.webui.sparklines import sparkline
 
 router = APIRouter(include_in_schema=False)
 
-
-Here = Annotated[Desk, Depends(desk_of)]
+State = Annotated[AppState, Depends(app_state)]
 Sent = Annotated[dict[str, str], Depends(form_fields)]
 
 _PER_PAGE = 50
-_FEW = 9
+_NEWEST = 9
 
 
 @router.get("/")
 def root() -> Response:
     """The way to the studies."""
-    return RedirectResponse("/hpo", status_code=303)
+    return _redirect("/hpo")
 
 
 @router.get("/hpo")
-def browse(request: Request, desk: Here) -> Response:
+def browse(request: Request, app: State) -> Response:
     """All studies."""
     asked = request.query_params
-    wish = StudyWish(
+    query = StudyQuery(
         text=asked.get("q", ""), state=asked.get("state", ""), sort=asked.get("sort", ""), page=_page(request)
     )
-    studies = desk.library.studies()
-    page = choose_studies(studies, wish)
-    has_ledger = desk.library.has_ledger()
-    sparks = {study.name: _spark(desk, study) for study in page.items}
-    context = {"page": page, "wish": wish, "total": len(studies), "sparks": sparks, "states": STATES}
-    return shown(request, "studies.html", {**context, "has_ledger": has_ledger})
+    studies = app.repository.studies()
+    page = choose_studies(studies, query)
+    context = {
+        "page": page,
+        "query": query,
+        "total": len(studies),
+        "sparks": {study.name: _spark(app, study) for study in page.items},
+        "states": STATES,
+        "has_ledger": app.repository.has_ledger(),
+    }
+    return shown(request, "studies.html", context)
 
 
 @router.get("/hpo/cluster")
-def cluster(request: Request, desk: Here) -> Response:
-    """Who is there and what it does."""
-    found = desk.cluster() if desk.library.has_ledger() else None
-    return shown(request, "cluster.html", {"cluster": found, "flower_url": desk.settings.flower_url})
+def cluster(request: Request, app: State) -> Response:
+    """Workers, queues and leases."""
+    found = app.cluster() if app.repository.has_ledger() else None
+    return shown(request, "cluster.html", {"cluster": found, "flower_url": app.settings.flower_url})
 
 
 @router.post("/hpo/workers/{worker}/{act}")
-def steer_worker(desk: Here, worker: str, act: Literal["drain", "reinstate"]) -> Response:
+def steer_worker(app: State, worker: str, act: Literal["drain", "reinstate"]) -> Response:
     """Drain a worker, or take it out of quarantine."""
-    acts = {"drain": desk.fleet.drain, "reinstate": desk.fleet.reinstate}
+    acts = {"drain": app.worker_actions.drain, "reinstate": app.worker_actions.reinstate}
     acts[act](worker)
-    return RedirectResponse("/hpo/cluster", status_code=303)
+    return _redirect("/hpo/cluster")
+
+
+@router.get("/hpo/new")
+def new_study(request: Request, app: State) -> Response:
+    """The form of a new study, or of one like another."""
+    like = request.query_params.get("like")
+    form = forms.StudyForm(values={"n_trials": "50", "direction": "minimize"})
+    if like is not None:
+        study = app.repository.study(like)
+        if study.record is not None:
+            form = forms.form_of(study.spec, name=f"{study.name}-2")
+    return _form(request, app, form)
+
+
+@router.post("/hpo/new")
+def create_study(request: Request, app: State, sent: Sent) -> Response:
+    """Checks the form and submits it; with mistakes it is shown again, with a message beside each field."""
+    form = forms.read_form(sent)
+    if sent.get("action") == "add":
+        return _form(request, app, forms.with_row(form))
+    try:
+        if problems := forms.duplicates(form):
+            raise InvalidInput("study", problems)
+        submission = app.actions.create(forms.written(form))
+    except InvalidInput as invalid:
+        return _form(request, app, forms.with_problems(form, invalid.problems), status=422)
+    except StudyConflict as conflict:
+        problem = Problem(key="name", message=str(conflict))
+        return _form(request, app, forms.with_problems(form, [problem]), status=409)
+    return _redirect(f"/hpo/studies/{segment(submission.spec.name)}")
 
 
 @router.get("/hpo/studies/{name:path}/trials/{number:int}")
-def show_trial(request: Request, desk: Here, name: str, number: int) -> Response:
-    """One trial: its point, how it went, where it ran, what it printed."""
-    study = desk.library.study(name)
-    trial = desk.trial(study, number)
-    attempts = desk.attempts(study, trial)
-    own = next((attempt for attempt in attempts if attempt.trial_number == number), None)
+def show_trial(request: Request, app: State, name: str, number: int) -> Response:
+    """One trial: its parameters, its results, where it ran, what it printed."""
+    study = app.repository.study(name)
+    trial = app.trial(study, number)
+    attempts = app.attempts(study, trial)
+    found = app.repository.trials(study.name)
     context = {
         "study": study,
         "trial": trial,
         "attempts": attempts,
-        "own": own,
-        "space": desk.library.snapshot(study.name).space,
+        "own": own_attempt(trial, attempts),
+        "space": found.space,
+        "message": str(trial.attrs.get(MESSAGE) or ""),
+        "traceback": str(trial.attrs.get(TRACEBACK) or ""),
+        "count": len(found.trials),
     }
-    told = {"message": desk.message_of(trial), "traceback": str(trial.attrs.get(TRACEBACK) or "")}
-    return shown(request, "trial.html", {**context, **told, "count": len(desk.library.snapshot(study.name).trials)})
+    return shown(request, "trial.html", context)
 
 
 @router.get("/hpo/studies/{name:path}/trials")
-def list_trials(request: Request, desk: Here, name: str) -> Response:
+def list_trials(request: Request, app: State, name: str) -> Response:
     """Trials of a study, chosen and sorted."""
-    study = desk.library.study(name)
+    study = app.repository.study(name)
     asked = request.query_params
-    wish = TrialWish(
+    query = TrialQuery(
         state=asked.get("state", ""),
         cause=asked.get("cause", ""),
         sort=asked.get("sort", "-number"),
         page=_page(request),
         per_page=_PER_PAGE,
     )
-    snapshot = desk.library.snapshot(study.name)
-    names = list(snapshot.space)
-    page = choose_trials(snapshot.trials, wish, names)
-    causes = sorted({word for trial in snapshot.trials for word in (cause_of(trial), ending_of(trial)) if word})
-    context = {"study": study, "page": page, "wish": wish, "names": names, "causes": causes}
-    spans = desk.spans(study, [trial.number for trial in page.items])
-    return shown(request, "trials.html", {**context, "spans": spans, "states": [str(state) for state in TrialState]})
+    found = app.repository.trials(study.name)
+    names = list(found.space)
+    page = choose_trials(found.trials, query, names)
+    context = {
+        "study": study,
+        "page": page,
+        "query": query,
+        "names": names,
+        "causes": sorted({word for trial in found.trials for word in (cause_of(trial), ending_of(trial)) if word}),
+        "spans": app.spans(study, [trial.number for trial in page.items]),
+        "states": [str(state) for state in TrialState],
+    }
+    return shown(request, "trials.html", context)
 
 
 @router.post("/hpo/studies/{name:path}/trials/{number:int}/retry")
-def retry_trial(desk: Here, name: str, number: int) -> Response:
-    """Another go for a failed trial."""
-    study = desk.library.study(name, fresh=True)
-    desk.steering.retry(study, desk.trial(study, number).number)
-    return RedirectResponse(f"/hpo/studies/{segment(study.name)}", status_code=303)
+def retry_trial(app: State, name: str, number: int) -> Response:
+    """Run a failed trial again."""
+    study = app.repository.study(name, fresh=True)
+    app.actions.retry(study, app.trial(study, number).number)
+    return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
 @router.post("/hpo/studies/{name:path}/enqueue")
-def enqueue_trial(desk: Here, sent: Sent, name: str) -> Response:
-    """One more trial at a point that a person wrote."""
-    study = desk.library.study(name, fresh=True)
-    desk.steering.enqueue(study, forms.point(sent, desk.library.snapshot(study.name).space))
-    return RedirectResponse(f"/hpo/studies/{segment(study.name)}", status_code=303)
+def enqueue_trial(app: State, sent: Sent, name: str) -> Response:
+    """One more trial with parameters that a person wrote."""
+    study = app.repository.study(name, fresh=True)
+    app.actions.enqueue(study, forms.point(sent, app.repository.trials(study.name).space))
+    return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
 @router.post("/hpo/studies/{name:path}/{act}")
-def steer(desk: Here, sent: Sent, name: str, act: str) -> Response:
+def steer(app: State, sent: Sent, name: str, act: str) -> Response:
     """Pause, resume, cancel, add trials, delete."""
-    study = desk.library.study(name, fresh=True)
-    acts = {"pause": desk.steering.pause, "resume": desk.steering.resume, "cancel": desk.steering.cancel}
+    study = app.repository.study(name, fresh=True)
+    acts = {"pause": app.actions.pause, "resume": app.actions.resume, "cancel": app.actions.cancel}
     if act == "add":
         count = sent.get("count", "")
         if not count.isdecimal() or len(count) > 7:
             raise InvalidInput("request", [Problem(key="count", message="must be a whole number", value=count)])
-        desk.steering.add_trials(study, int(count))
+        app.actions.add_trials(study, int(count))
     elif act == "delete":
-        desk.steering.delete(study)
-        return RedirectResponse("/hpo", status_code=303)
+        app.actions.delete(study)
+        return _redirect("/hpo")
     elif act in acts:
         acts[act](study)
     else:
         raise UnknownStudy("There is no such page.")
-    return RedirectResponse(f"/hpo/studies/{segment(study.name)}", status_code=303)
+    return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
 @router.get("/hpo/studies/{name:path}")
-def show_study(request: Request, desk: Here, name: str) -> Response:
-    """One study: how far, how good, and its figures."""
-    study = desk.library.study(name)
-    snapshot = desk.library.snapshot(study.name)
-    best = snapshot.best
-    running = desk.library.overview().running(study.id) if study.record is not None else []
+def show_study(request: Request, app: State, name: str) -> Response:
+    """One study: its progress, its best trial, and its figures."""
+    study = app.repository.study(name)
+    found = app.repository.trials(study.name)
     context = {
         "study": study,
-        "best": best,
-        "running": running,
-        "recent": list(reversed(snapshot.trials[-_FEW:])),
-        "names": list(snapshot.space),
-        "space": snapshot.written_space or study.spec.get("search_space", {}),
-        "has_loss": any(trial.params_count is not None for trial in snapshot.trials),
-        "has_reports": any(trial.reports for trial in snapshot.trials),
+        "best": found.best,
+        "running": app.repository.queries().running(study.id) if study.record is not None else [],
+        "recent": list(reversed(found.trials[-_NEWEST:])),
+        "names": list(found.space),
+        "space": found.written_space or study.spec.get("search_space", {}),
+        "has_loss": any(trial.params_count is not None for trial in found.trials),
         "eta_s": _eta_s(study),
+        "formats": BEST,
     }
-    return shown(request, "study.html", {**context, "formats": exports.BEST, "figures": charts.FIGURES})
+    return shown(request, "study.html", context)
 
 
 @router.get("/docs")
@@ -168,19 +207,40 @@ def docs(request: Request) -> Response:
     return shown(request, "docs.html", {"schema": request.app.openapi()})
 
 
+def _redirect(address: str) -> Response:
+    return RedirectResponse(address, status_code=303)
+
+
+def _form(request: Request, app: AppState, form: forms.StudyForm, *, status: int = 200) -> Response:
+    studies = app.repository.studies()
+    allowed = app.actions.allowed
+    context = {
+        "form": form,
+        "objectives": allowed.suggestions(studies),
+        "folders": allowed.folders(studies),
+        "samplers": forms.SAMPLERS,
+        "pruners": forms.PRUNERS,
+        "directions": forms.DIRECTIONS,
+        "kinds": forms.SPACE_KINDS,
+        "patterns": app.settings.objectives,
+        "has_ledger": app.repository.has_ledger(),
+    }
+    return shown(request, "new.html", context, status=status)
+
+
 def _page(request: Request) -> int:
     text = request.query_params.get("page", "1")
     return int(text) if text.isdecimal() and len(text) < 8 else 1
 
 
-def _spark(desk: Desk, study: Study) -> str:
-    """From the ledger's values; a study of somebody else has none."""
+def _spark(app: AppState, study: StudySummary) -> str:
+    """From the ledger's values; a study without a coordinator has none."""
     if study.record is None or study.complete < 2:
         return ""
-    return sparkline(desk.values(study), maximize=study.maximize)
+    return sparkline(app.values(study), maximize=study.maximize)
 
 
-def _eta_s(study: Study) -> float | None:
+def _eta_s(study: StudySummary) -> float | None:
     """By the pace so far; None where there is none, or nothing is left."""
     record = study.record
     if record is None or record.started_at is None or not study.is_live or study.over < 3 or study.over >= study.total:

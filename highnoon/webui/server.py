@@ -1,4 +1,4 @@
-"""The dashboard's process: which database, which door, which port; then uvicorn until a signal.
+"""The dashboard's process: which database, which tokens, which port; then uvicorn until a signal.
 
 The application itself is put together in `application`.
 """
@@ -13,13 +13,14 @@ import uvicorn
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import open_console, say
 from highnoon.shared.store.optuna_store import quiet
 from highnoon.webui.application import Application, create
-from highnoon.webui.events import Pulses
+from highnoon.webui.event_stream import EventStream
 from highnoon.webui.settings import WebSettings, web_settings
 
-_LEAVE_S = 5
+_SHUTDOWN_S = 5
 """How long a request may go on after the first signal."""
 
 
@@ -32,15 +33,15 @@ class Built:
 
 
 class Server(uvicorn.Server):
-    """Ends the event streams first: they would keep a server waiting for as long as somebody looks at a page."""
+    """Ends the event streams first: the server would wait for them for as long as a page is open."""
 
-    def __init__(self, config: uvicorn.Config, pulses: Pulses) -> None:
+    def __init__(self, config: uvicorn.Config, event_stream: EventStream) -> None:
         super().__init__(config)
-        self._pulses = pulses
+        self._event_stream = event_stream
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, in which nothing is called before it waits for open connections."""
-        self._pulses.end()
+        """Uvicorn itself calls nothing before it waits for open connections."""
+        self._event_stream.end()
         await super().shutdown(sockets)
 
 
@@ -52,7 +53,8 @@ def build(*, host: str, storage: str | None, port: int = 0) -> Built:
 
 
 def serve(*, host: str, port: int, storage: str | None) -> None:
-    """Says where it is, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
+    """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
+    declare_only_our_code()
     quiet()
     built = build(host=host, storage=storage, port=port)
     _announce(built.settings, host, port)
@@ -60,7 +62,7 @@ def serve(*, host: str, port: int, storage: str | None) -> None:
 
 
 def server_of(application: Application, *, host: str, port: int) -> Server:
-    """A server that says nothing of itself."""
+    """A server without logs of its own and without a Server header."""
     config = uvicorn.Config(
         application.asgi,
         host=host,
@@ -68,13 +70,13 @@ def server_of(application: Application, *, host: str, port: int) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_LEAVE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    return Server(config, application.pulses)
+    return Server(config, application.event_stream)
 
 
 def database_of(settings: WebSettings) -> Callable[[], str]:
-    """Looked up at every use: an embedded stack that is started again may have another address."""
+    """The address of the database, looked up at every use: an embedded stack that is started again may have another."""
 
     def address() -> str:
         if settings.database_url is not None:

@@ -1,6 +1,6 @@
-"""Who is asking: tokens compared in constant time, signed sessions in a cookie, and a limit on wrong guesses.
+"""Who sends a request: tokens compared in constant time, signed sessions in a cookie, and a limit on wrong tokens.
 
-Pure but for the clock; nothing is kept that a restart would lose, except who has guessed wrong lately. A session is
+Pure but for the clock; nothing is kept that a restart would lose, except recent wrong tokens. A session is
 signed with a key made from the tokens: other tokens end all sessions.
 """
 
@@ -18,34 +18,33 @@ from highnoon.shared.domain.states import StrEnum
 from highnoon.webui.settings import Tokens
 
 SESSION_S = 7 * 24 * 3600
-_GUESSES, _GUESSES_OF_ALL, _WINDOW_S = 5, 50, 60.0
+_MOST_WRONG, _MOST_WRONG_OF_ALL, _WINDOW_S = 5, 50, 60.0
 _MOST_CLIENTS = 1000
 
 
 class Role(StrEnum):
-    """What a visitor may do."""
+    """What a principal may do."""
 
     VIEWER = "viewer"
-    """Look at everything."""
+    """Read everything."""
     OPERATOR = "operator"
     """Start, steer and delete studies as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visitor:
-    """Whoever made a request. `csrf` is what their forms must carry; empty for a program with a token."""
+class Principal:
+    """The sender of a request. `csrf` is what their forms must carry; empty for a program with a token."""
 
     role: Role
     csrf: str = ""
 
     @property
     def may_steer(self) -> bool:
-        """Whether changes are open to this visitor."""
         return self.role is Role.OPERATOR
 
 
-class Doorman:
-    """Knows the tokens. Without tokens the door is open, and sessions only tie forms to their visitors."""
+class Authenticator:
+    """Checks tokens and sessions. Without tokens it is open, and a session only ties forms to a browser."""
 
     def __init__(self, tokens: Tokens | None, clock: Callable[[], float] = time.time) -> None:
         self._tokens = tokens
@@ -55,7 +54,7 @@ class Doorman:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody is asked for a token."""
+        """Whether no token is needed."""
         return self._tokens is None
 
     def role_of(self, token: str) -> Role | None:
@@ -69,25 +68,27 @@ class Doorman:
 
     def new_session(self, role: Role) -> str:
         """A cookie's value."""
-        said = f"{role}.{int(self._clock())}.{secrets.token_urlsafe(16)}"
-        return f"{said}.{self._signature('session', said)}"
+        content = f"{role}.{int(self._clock())}.{secrets.token_urlsafe(16)}"
+        return f"{content}.{self._signature('session', content)}"
 
-    def visitor(self, session: str) -> Visitor | None:
-        """The visitor whose cookie this is; None for one that is forged, too old, or of other tokens."""
-        said, _, signature = session.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature("session", said).encode()):
+    def principal(self, session: str) -> Principal | None:
+        """The owner of a session cookie; None for one that is forged, too old, or of other tokens."""
+        content, _, signature = session.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature("session", content).encode()):
             return None
-        role, issued, _ = said.split(".", 2)
+        role, issued, _ = content.split(".", 2)
         if not 0 <= self._clock() - int(issued) < SESSION_S:
             return None
-        return Visitor(role=Role(role), csrf=self._signature("csrf", said))
+        return Principal(role=Role(role), csrf=self._signature("csrf", content))
 
-    def _signature(self, purpose: str, said: str) -> str:
-        return hmac.new(self._key, f"{purpose}\n{said}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+    def _signature(self, purpose: str, content: str) -> str:
+        return hmac.new(
+            self._key, f"{purpose}\n{content}".encode("utf-8", "surrogateescape"), hashlib.sha256
+        ).hexdigest()
 
 
-class Guesses:
-    """Wrong tokens of the last minute, by client and of all: beyond a few, nobody is listened to for a while."""
+class LoginLimiter:
+    """Wrong tokens of the last minute, by client and of all: beyond a few, further ones are refused for a while."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -97,16 +98,18 @@ class Guesses:
     def wait_s(self, client: str) -> float:
         """For how long this client is to be refused; 0 when it may try."""
         now = self._clock()
-        mine = self._by_client.get(client, deque())
-        waits = [_wait_s(mine, _GUESSES, now), _wait_s(self._all, _GUESSES_OF_ALL, now)]
-        return max(waits)
+        own = self._by_client.get(client, deque())
+        return max(_wait_s(own, _MOST_WRONG, now), _wait_s(self._all, _MOST_WRONG_OF_ALL, now))
 
     def note_wrong(self, client: str) -> None:
         """Counts a wrong token against a client."""
         now = self._clock()
         if len(self._by_client) >= _MOST_CLIENTS:
             self._by_client = {who: when for who, when in self._by_client.items() if when[-1] > now - _WINDOW_S}
-        for moments, most in ((self._by_client.setdefault(client, deque()), _GUESSES), (self._all, _GUESSES_OF_ALL)):
+        for moments, most in (
+            (self._by_client.setdefault(client, deque()), _MOST_WRONG),
+            (self._all, _MOST_WRONG_OF_ALL),
+        ):
             moments.append(now)
             while len(moments) > most:
                 moments.popleft()

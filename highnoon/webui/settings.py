@@ -1,4 +1,4 @@
-"""What the dashboard may be told: where the studies are, who may come in, which objectives a form may start.
+"""The settings of the dashboard: where the studies are, who may log in, which objectives a form may start.
 
 Read once at the start, beside the settings that every process has (`shared.runtime.settings`).
 """
@@ -21,30 +21,30 @@ TOKEN_FILE = "webui-token"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What opens the door: the operator's token, and one that only lets look."""
+    """The operator's token, and one that only allows reading."""
 
     operator: str
     viewer: str | None = None
     kept_in: Path | None = None
     """Where a token that we made is kept; None for one that a person set."""
     fresh: bool = False
-    """Made just now: to be shown this once."""
+    """Created now: to be shown once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
-    """Everything that the dashboard is told. Without `tokens` it is open, which only loopback may be."""
+    """Without `tokens` the dashboard is open, which is allowed on loopback only."""
 
     home: Path
     database_url: str | None
     tokens: Tokens | None
     hosts: frozenset[str]
-    """Names under which it may be called; empty: any (a token protects it)."""
+    """Allowed values of the Host header; empty: any (a token protects it)."""
     objectives: tuple[str, ...]
     silent_s: float
-    """After how long without a sign of life a worker is not shown any more."""
+    """A worker that was not seen for so long is not shown any more."""
     flower_url: str | None
-    """Where a browser finds Flower; None where nobody said so."""
+    """Where a browser finds Flower; None where it is not set."""
 
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -74,7 +74,7 @@ def web_settings(
 
 
 def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens | None:
-    """A token that a person set is asked for everywhere; else one is made where it is needed, and kept."""
+    """A token that a person set is required everywhere; else one is created where it is needed, and kept."""
     viewer = environ.get("HIGHNOON_WEBUI_VIEWER_TOKEN") or None
     given = environ.get("HIGHNOON_TOKEN")
     if given:
@@ -102,7 +102,7 @@ def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
 
 
 def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:
-    """It becomes a link, and a link may be a script."""
+    """It is used as a link, and a link may be a script."""
     url = environ.get("HIGHNOON_WEBUI_FLOWER_URL", "")
     if not url or url.startswith(("http://", "https://")):
         return []

@@ -10,6 +10,7 @@ Faults: something is wrong.
     │   ├── WorkerConflict       a worker's state forbids what is asked of it
     │   ├── StudyConflict        a study of that name exists and asks another question
     │   ├── NoCompletedTrial     a best trial was asked for, and none has completed
+    │   ├── MissingExtra         what was used belongs to an extra of the package that is not installed
     │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
@@ -110,6 +111,10 @@ class DoesNotFit(UserInputError):
 
     Inside a trial the same is a TrialStopped with the cause `memory_forecast`.
     """
+
+
+class MissingExtra(UserInputError, ModuleNotFoundError):
+    """What was used belongs to an extra of the package that is not installed. The message says how to install it."""
 
 
 class ServiceError(HighNoonError):

@@ -1,7 +1,8 @@
-"""Plain values for strict JSON, which has no nan and no infinity: other languages cannot read them."""
+"""Strict JSON, without nan and infinity, which other languages cannot read: they become null."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -15,3 +16,9 @@ def finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def dumps(value: object, *, indent: int | None = None) -> str:
+    """Strict JSON: compact, or indented for people. Values that JSON does not know are written as text."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(finite(value), allow_nan=False, indent=indent, separators=separators, default=str)

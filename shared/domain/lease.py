@@ -1,14 +1,14 @@
 """The lease: the right of one worker to make attempt n of a ticket, until the database says otherwise.
 
-The attempt number is the fence. Every statement that a holder makes names (ticket, attempt); when it touches
-no row the right is gone, and the holder stops and writes nothing. Only the database's clock judges expiry.
-This file has the values and the pure decisions; the statements are in `ledger`.
+The attempt number is the fence. Every statement of a holder names (ticket, attempt); when it finds that attempt no
+longer running, the holder stops and writes nothing. Only the database's clock judges expiry.
+This file has the values and the pure decisions; the statements are in `shared.store.attempts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
@@ -23,18 +23,47 @@ class Wish(StrEnum):
 
     CARRY_ON = "carry_on"
     CANCEL = "cancel"
-    DRAIN = "drain"
 
 
 class Disposition(StrEnum):
     """What an outcome does to its ticket."""
 
-    SETTLE = "settle"
-    """The outcome is final: tell Optuna, close."""
+    CLOSE = "close"
+    """The outcome is final."""
     RETRY = "retry"
-    """Infrastructure: give the ticket back and charge a loss."""
+    """The ticket waits again, and the failure is charged."""
     RELEASE = "release"
-    """Handed back by a drain: give the ticket back, charge nothing."""
+    """Handed back by a drain: the ticket waits again, nothing is charged."""
+
+
+class StartRefusal(StrEnum):
+    """Why an attempt was not started; nothing was written then, except for PAUSED."""
+
+    NOT_AVAILABLE = "not_available"
+    """Taken, over, or not due yet: drop the message."""
+    PAUSED = "paused"
+    """The study is paused, and the ticket was put back to waiting: drop the message."""
+    CHANGED = "changed"
+    """The specification, the attempt number or the enqueued trial changed since `look`: look and sample again."""
+    STUDY_DELETED = "study_deleted"
+    """Optuna's study is gone. The coordinator closes the study."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease: the worker's random id, and where a person would look for it."""
+
+    worker_id: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a renewal writes about the attempt."""
+
+    step: int | None = None
+    rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +75,40 @@ class LostAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An enqueued Optuna trial: what a person fixed, in Optuna's external representation."""
+
+    trial_id: int
+    number: int
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A ticket that could be started now, with all that its point depends on.
+
+    `attempt` is the last one; the next is `attempt + 1`. `waiting` is the study's oldest enqueued trial.
+    """
+
+    ticket_id: int
+    study_id: int
+    optuna_study_id: int | None
+    study_name: str
+    spec: Mapping[str, Any]
+    spec_version: int
+    ordinal: int
+    attempt: int
+    infrastructure_failures: int
+    errors: int
+    before: LostAttempt | None = None
+    waiting: Waiting | None = None
+    must_be_alone: bool = False
+    """A neighbour's memory has ended an attempt of it before: the next one has its node to itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to make attempt `attempt` of ticket `ticket_id`, as `claim` granted it.
+    """The right to make attempt `attempt` of ticket `ticket_id`, as `Attempts.start` granted it.
 
     `spec` is the study's specification at that moment: limits may change between two attempts.
     """
@@ -57,18 +118,20 @@ class Lease:
     study_id: int
     spec: Mapping[str, Any]
     ordinal: int
-    losses: int
+    infrastructure_failures: int
     errors: int
     worker_id: str
     ttl_s: float
+    trial_id: int
+    trial_number: int
+    params: Params
     before: LostAttempt | None = None
     must_be_alone: bool = False
-    """A neighbour's memory has ended an attempt of it before: this one has its node to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often a ticket is tried again. Losses are infrastructure's doing, errors the objective's."""
+    """How often a ticket is tried again: after failures of the infrastructure, and after errors of the objective."""
 
     max_attempts: int = 3
     retry_errors: int = 0
@@ -77,17 +140,20 @@ class RetryPolicy:
 _RETRY_DELAY_S = 1.0
 
 
-def retry_delay_s(losses: int) -> float:
-    """How long a ticket waits after a loss: doubled each time, or a node in trouble eats all attempts in a second."""
-    return _RETRY_DELAY_S * 2.0**losses
+def retry_delay_s(infrastructure_failures: int) -> float:
+    """How long a ticket waits after such a failure: doubled each time, or a bad node uses all attempts in a second."""
+    return _RETRY_DELAY_S * 2.0**infrastructure_failures
 
 
-def dispose(outcome: Outcome, *, losses: int, errors: int, policy: RetryPolicy) -> Disposition:
-    """What to do with a ticket whose attempt ended so; `losses` and `errors` were charged before this attempt."""
+def dispose(outcome: Outcome, *, infrastructure_failures: int, errors: int, policy: RetryPolicy) -> Disposition:
+    """What to do with a ticket whose attempt ended so; the counts are those before this attempt.
+
+    `hn_reap_1` in functions.sql decides in the same way about an attempt that was lost.
+    """
     if outcome.ending is Ending.RELEASED:
         return Disposition.RELEASE
     if outcome.ending in INFRASTRUCTURE_ENDINGS:
-        return Disposition.RETRY if losses + 1 < policy.max_attempts else Disposition.SETTLE
+        return Disposition.RETRY if infrastructure_failures + 1 < policy.max_attempts else Disposition.CLOSE
     if outcome.ending is Ending.FAILED and errors < policy.retry_errors:
         return Disposition.RETRY
-    return Disposition.SETTLE
+    return Disposition.CLOSE

@@ -3,19 +3,19 @@
 Ids only, never parameters, code or credentials: whatever stands in Redis is a hint that PostgreSQL confirms.
 
     highnoon.cpu, highnoon.gpu   lists, one per resource: RunTrial messages (Celery's own envelope)
-    highnoon:bell                pub/sub channel: "look at the ledger now"; a lost ring costs one tick
+    highnoon:bell                pub/sub channel: the ledger has changed; a lost notification costs one tick
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 PROTOCOL_VERSION = 1
 
 RUN_TRIAL_TASK = "highnoon.run_trial"
-BELL_CHANNEL = "highnoon:bell"
+NOTIFICATION_CHANNEL = "highnoon:bell"
 RESOURCES = ("cpu", "gpu")
 
 
@@ -40,12 +40,23 @@ class RunTrial:
         """How Flower shows them."""
         return f"{self.study}, ticket {self.ticket}"
 
+    @property
+    def is_newer(self) -> bool:
+        """True for a message of a later protocol version: its ticket is declined, for a worker that can read it."""
+        return self.version > PROTOCOL_VERSION
+
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RunTrial:
-        """Raises ValueError for a message of another protocol version or without whole ids."""
+        """Raises ValueError unless study, ticket and version are there: every version has them."""
         study, ticket, version = kwargs.get("study"), kwargs.get("ticket"), kwargs.get("version")
-        if version != PROTOCOL_VERSION:
-            raise ValueError(f"message of protocol version {version!r}; this worker speaks {PROTOCOL_VERSION}")
-        if not isinstance(study, str) or not isinstance(ticket, int) or isinstance(ticket, bool):
-            raise ValueError(f"malformed message: study={study!r} ticket={ticket!r}")
-        return cls(study=study, ticket=ticket)
+        if not isinstance(study, str) or not _is_id(ticket) or not _is_id(version):
+            raise ValueError(f"study={_short(study)} ticket={_short(ticket)} version={_short(version)}")
+        return cls(study=study, ticket=ticket, version=version)
+
+
+def _is_id(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def _short(value: object) -> str:
+    return repr(value)[:100]

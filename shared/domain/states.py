@@ -16,28 +16,26 @@ class StudyState(StrEnum):
     RUNNING = "running"
     """Submitted, or resumed. Tickets are dispatched."""
     PAUSED = "paused"
-    """A person paused it. Running attempts end by themselves, nothing new is claimed."""
+    """A person paused it. Running attempts end by themselves, nothing new is started."""
     CANCELLING = "cancelling"
-    """A person cancelled it; attempts still run until their holders hear of it."""
+    """A person cancelled it; attempts still run until their next renewal."""
     FINISHED = "finished"
-    """All tickets are closed or cancelled; the reason says which limit ended it."""
+    """All tickets are closed or cancelled; the reason is the limit that ended it."""
     CANCELLED = "cancelled"
     """Was cancelling, and its last attempt is over."""
 
 
 class TicketState(StrEnum):
-    """waiting -> queued -> leased -> settled -> closed; leased -> waiting by reap, release or retry."""
+    """waiting -> queued -> running -> closed; running -> waiting by reap, release or retry."""
 
     WAITING = "waiting"
     """Made by submit, or given back by reap, release or retry."""
     QUEUED = "queued"
     """Dispatched: a RunTrial message is, or was, on Redis."""
-    LEASED = "leased"
-    """Claimed: one worker holds attempt n until `lease_expires_at`."""
-    SETTLED = "settled"
-    """The outcome is durable; Optuna may not know it yet. The point of no return."""
+    RUNNING = "running"
+    """One worker holds attempt n until `lease_expires_at`, and its Optuna trial is RUNNING."""
     CLOSED = "closed"
-    """Optuna was told. Counts for n_trials."""
+    """The outcome is stored, and the Optuna trial has ended. Counts for n_trials."""
     CANCELLED = "cancelled"
     """Given up before an attempt ended; does not count for n_trials."""
 
@@ -85,9 +83,9 @@ class TrialState(StrEnum):
 
 
 INFRASTRUCTURE_ENDINGS = frozenset({Ending.KILLED, Ending.LOST, Ending.RELEASED})
-"""Endings that say nothing about the parameters: the ticket is given back and tried again."""
+"""Endings that have nothing to do with the parameters: the ticket is given back and tried again."""
 
-TOLD_AS: dict[Ending, TrialState] = {
+OPTUNA_STATE: dict[Ending, TrialState] = {
     Ending.COMPLETED: TrialState.COMPLETE,
     Ending.PRUNED: TrialState.PRUNED,
     Ending.STOPPED: TrialState.PRUNED,
@@ -98,4 +96,12 @@ TOLD_AS: dict[Ending, TrialState] = {
     Ending.RELEASED: TrialState.FAIL,
     Ending.CANCELLED: TrialState.FAIL,
 }
-"""What Optuna is told of each ending."""
+"""The state in which each ending leaves the Optuna trial."""
+
+
+def known_ending(stored: str | None) -> Ending | None:
+    """The ending in a stored row; None before there is one, and for an ending that a newer version wrote."""
+    try:
+        return None if stored is None else Ending(stored)
+    except ValueError:
+        return None

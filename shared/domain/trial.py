@@ -1,6 +1,6 @@
 """The trial as the whole system sees it: reports, outcomes and a frozen read model.
 
-Owns no connection: Optuna's own trial stays behind `studies.py`, rows stay behind `ledger`.
+Owns no connection: Optuna's own trials and the rows of tables stay in `shared.store`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParamCount:
-    """How large a model is: all its parameters, and those that one input meets, where that is known."""
+    """How large a model is: all its parameters, and those that one input uses, where that is known."""
 
     total: int
     active: int | None = None
@@ -61,7 +61,7 @@ class MemoryTrace:
 class Outcome:
     """How one attempt ended: decided once, then persisted as it is.
 
-    `value` is what Optuna is told, the score; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
+    `value` is the score, which Optuna stores; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
     the objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one
     missed what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
     `message` one line for people.
@@ -85,8 +85,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
-        spelled = {key: _spelled(getattr(self, key)) for key in _NUMBERS}
-        return {**asdict(self), "ending": str(self.ending), **spelled}
+        numbers = {key: _json_number(getattr(self, key)) for key in _NUMBERS}
+        return {**asdict(self), "ending": str(self.ending), **numbers}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -101,13 +101,13 @@ class Outcome:
 _NUMBERS = ("value", "loss", "constraint")
 
 
-def _spelled(number: float | None) -> float | str | None:
+def _json_number(number: float | None) -> float | str | None:
     return number if number is None or math.isfinite(number) else str(number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One point of a study, read from Optuna. `number` is Optuna's; `value` is what the sampler was told: the score.
+    """One point of a study, read from Optuna. `number` is Optuna's; `value` is the score, as the sampler has it.
 
     `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
     """

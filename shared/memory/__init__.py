@@ -1,1 +1,1 @@
-"""Memory: limits and readings of machine, cgroups, processes and GPUs, and the policy of the guard."""
+"""Memory: limits and readings of machine, cgroups, processes and GPUs, and the policy over them."""

@@ -1,31 +1,20 @@
 """Memory of NVIDIA GPUs, through NVML (package `nvidia-ml-py`, optional). Without it there are simply no GPUs.
 
-TensorFlow takes nearly all of a GPU's memory at its first operation unless told otherwise, so that "used" here says
-who holds the card and not how much a model needs. It is therefore shown and recorded, and nothing is stopped by it.
+TensorFlow takes nearly all of a GPU's memory at its first operation unless configured otherwise, so that "used" means
+which process holds the card and not how much a model needs. It is therefore shown and recorded; no trial is stopped
+by it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuMemory:
-    """Bytes of one GPU, held by whichever processes."""
-
-    name: str
-    used_bytes: int
-    total_bytes: int
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuDevice:
-    """One GPU as a node tells of it. `uuid` is its name for good; numbers change with the order of the driver."""
+    """One GPU now; its memory may be used by any process. `uuid` is permanent, numbers depend on the driver's order."""
 
     uuid: str
     name: str
@@ -56,24 +45,17 @@ class Gpus:
         """Why nothing could be read, in the driver's words; empty while it answers."""
         return self._trouble
 
-    def read(self) -> tuple[GpuMemory, ...]:
-        """Each visible GPU now, in the order of the driver."""
-        return self._each(self._memory)
-
     def devices(self) -> tuple[GpuDevice, ...]:
-        """The same with the names by which a slot can be pinned to one."""
-        return self._each(self._device)
-
-    def _each(self, reading: Callable[[int, Any], T]) -> tuple[T, ...]:
+        """Each visible GPU now, in the order of the driver."""
         if self._library is None:
             return ()
         try:
-            return tuple(reading(number, handle) for number, handle in enumerate(self._opened()))
-        except Exception as error:  # NVML's own family, of a module that may be absent: no GPU is worth a training
+            return tuple(map(self._device, self._open()))
+        except Exception as error:  # NVML's own errors, of a module that may be absent: no GPU is worth a training
             self._library, self._trouble = None, str(error)
             return ()
 
-    def _opened(self) -> list[Any]:
+    def _open(self) -> list[Any]:
         """Handles belong to the process that asked for them: a fork asks again."""
         if self._handles is None or self._opened_in != os.getpid():
             self._library.nvmlInit()
@@ -93,23 +75,19 @@ class Gpus:
             handles.append(find(int(entry) if by_number else entry))
         return handles
 
-    def _memory(self, number: int, handle: Any) -> GpuMemory:
-        told = self._library.nvmlDeviceGetMemoryInfo(handle)
-        return GpuMemory(name=f"gpu {number}", used_bytes=int(told.used), total_bytes=int(told.total))
-
-    def _device(self, _number: int, handle: Any) -> GpuDevice:
-        told = self._library.nvmlDeviceGetMemoryInfo(handle)
+    def _device(self, handle: Any) -> GpuDevice:
+        memory = self._library.nvmlDeviceGetMemoryInfo(handle)
         return GpuDevice(
             uuid=_text(self._library.nvmlDeviceGetUUID(handle)),
             name=_text(self._library.nvmlDeviceGetName(handle)),
-            memory_total_bytes=int(told.total),
-            memory_used_bytes=int(told.used),
+            memory_total_bytes=int(memory.total),
+            memory_used_bytes=int(memory.used),
         )
 
 
-def _text(told: str | bytes) -> str:
+def _text(name: str | bytes) -> str:
     """Older bindings give bytes."""
-    return told.decode() if isinstance(told, bytes) else told
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _pynvml() -> Any:

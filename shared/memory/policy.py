@@ -1,18 +1,27 @@
-"""Where the guard warns, where it stops, and what of that a person may set. Owns the guide's table of machines."""
+"""Thresholds, trend and swap: where memory is short, where it is moving, what a person may set. Pure.
+
+Owns the guide's table of machines. Used by the guard inside a trial (`guard`) and by the supervisor and agent outside.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.states import StrEnum
+from highnoon.shared.memory.poller import MemorySample
 
-GIB = 1 << 30
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What the guide recommends from this much memory on; a prefetch of None leaves it to tf.data."""
+    """What the guide recommends from this much memory on; None leaves the prefetch to tf.data."""
 
     nominal_gb: int
     warning_fraction: float
@@ -28,7 +37,7 @@ _ROWS = (
     _Row(128, 0.98, 20, None),
 )
 _UNKNOWN = _ROWS[2]
-"""The guide's general defaults: for a machine that does not tell its memory."""
+"""The guide's general defaults: for a machine whose memory cannot be read."""
 
 _NOMINAL_SHARE = 0.9
 """Firmware and kernel keep some: a "16 GB" machine reports 15.6 GiB and is to have the row of 16."""
@@ -39,18 +48,18 @@ _LEAST_FREE_BYTES = 512 << 20
 _LEAST_FREE_SHARE = 0.1
 """... but not more than this of a small limit, or a 1 GB container would be half closed."""
 
-_MOST_FREE_BYTES = 16 * GIB
-"""Memory that a fraction of a very large machine leaves idle beyond this only costs trials."""
+_MOST_FREE_BYTES = 16 * _GIB
+"""Of a very large machine a fraction would leave more than this idle, which only costs trials."""
 
 _CEILING_SHARE = 0.8
 """The hard ceiling lies four fifths of the way from the threshold to the limit (99 % for 95 %): one fifth is what the
 kernel needs to go on reclaiming, and the stop itself."""
 
 _MARGIN = 0.02
-"""Pressure ends this much of the limit below the threshold, so that usage that wavers around it is one episode."""
+"""Pressure ends this much of the limit below the threshold, so that usage that varies around it is one episode."""
 
 _CLOSE = 0.1
-"""From this much of the limit below the threshold on, memory is looked at often: it may go fast from here."""
+"""From this much of the limit below the threshold on, memory is read often: it may fill quickly from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +82,10 @@ class MemoryPolicy:
     ) -> MemoryPolicy:
         """What a person set, else the guide's row for this limit. Raises InvalidInput with every mistake at once."""
         check_settings("memory settings", memory_warning_pct, memory_grace_steps, prefetch_buffer_size)
-        row = _row_for(limit_bytes)
+        row = _UNKNOWN
+        if limit_bytes is not None:
+            reached = [row for row in _ROWS if limit_bytes >= _NOMINAL_SHARE * row.nominal_gb * _GIB]
+            row = reached[-1] if reached else _ROWS[0]
         return cls(
             limit_bytes=limit_bytes,
             warning_fraction=row.warning_fraction if memory_warning_pct is None else float(memory_warning_pct),
@@ -94,11 +106,11 @@ class MemoryPolicy:
         return int(self.threshold_bytes(limit_bytes) - _MARGIN * limit_bytes)
 
     def close_bytes(self, limit_bytes: int) -> int:
-        """Where it is worth looking often."""
+        """Where frequent checks begin."""
         return int(self.threshold_bytes(limit_bytes) - _CLOSE * limit_bytes)
 
     def ceiling_bytes(self, limit_bytes: int) -> int:
-        """Where no trend and no grace excuse any longer."""
+        """Where a trial stops without regard to trend and grace."""
         threshold = self.threshold_bytes(limit_bytes)
         return int(threshold + _CEILING_SHARE * (limit_bytes - threshold))
 
@@ -111,38 +123,145 @@ def check_settings(
     trial_memory_limit: object = None,
 ) -> None:
     """Raises InvalidInput with every mistake at once; None is never one."""
-    problems = [
-        *_fraction_problems(memory_warning_pct),
-        *_count_problems("memory_grace_steps", memory_grace_steps),
-        *_count_problems("prefetch_buffer_size", prefetch_buffer_size),
-        *_count_problems("trial_memory_limit", trial_memory_limit, unit="of bytes"),
-    ]
+    problems = []
+    fraction = memory_warning_pct
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool) and math.isfinite(fraction)
+    if fraction is not None and not (is_number and 0 < fraction <= 1):  # type: ignore[operator]
+        hint = f"Write {fraction / 100:g}." if is_number and 1 < fraction <= 100 else ""  # type: ignore[operator]
+        message = "must be a fraction between 0 and 1"
+        problems.append(Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint))
+    counts = {
+        "memory_grace_steps": (memory_grace_steps, "must be a whole number, at least 1"),
+        "prefetch_buffer_size": (prefetch_buffer_size, "must be a whole number, at least 1"),
+        "trial_memory_limit": (trial_memory_limit, "must be a whole number of bytes, at least 1"),
+    }
+    for key, (count, message) in counts.items():
+        if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
+            problems.append(Problem(key=key, message=message, value=count))
     if problems:
         raise InvalidInput(source, problems)
 
 
-def _row_for(limit_bytes: int | None) -> _Row:
-    """The last row that the limit reaches; the first for anything smaller."""
-    if limit_bytes is None:
-        return _UNKNOWN
-    reached = [row for row in _ROWS if limit_bytes >= _NOMINAL_SHARE * row.nominal_gb * GIB]
-    return reached[-1] if reached else _ROWS[0]
+_FASTEST_FILL_BYTES_PER_S = 2 << 30
+"""New memory that one thread can touch, or several in a container; more only where growth has shown it."""
 
 
-def _fraction_problems(fraction: object) -> list[Problem]:
-    if fraction is None:
-        return []
-    key, message = "memory_warning_pct", "must be a fraction between 0 and 1"
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not math.isfinite(fraction):
-        return [Problem(key=key, message=message, value=fraction)]
-    if 0 < fraction <= 1:
-        return []
-    hint = f"Write {fraction / 100:g}." if 1 < fraction <= 100 else ""
-    return [Problem(key=key, message=message, value=fraction, hint=hint)]
+def fill_s(headroom_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
+    """The least time in which `headroom_bytes` could be filled: no reading is needed before."""
+    return headroom_bytes / max(_FASTEST_FILL_BYTES_PER_S, 2.0 * growth_bytes_per_s)
 
 
-def _count_problems(key: str, count: object, unit: str = "") -> list[Problem]:
-    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
-        return []
-    number = f"number {unit}".rstrip()
-    return [Problem(key=key, message=f"must be a whole {number}, at least 1", value=count)]
+# --- trend: in seconds, so that steps of any length are judged alike --------------------------------------------------
+
+WINDOW = 8
+"""Samples that a trend is computed from: four seconds of short steps, eight of the long ones."""
+
+_FEWEST = 4
+"""With fewer, one allocation would look like a trend."""
+
+HORIZON_S = 300.0
+"""A change counts when it matters within five minutes: rising if memory will be full by then, falling if the pressure
+will be over by then. The public system's 50 MB per step meant 50 GB/s to one model and 1 MB/s to another."""
+
+Points = Sequence[tuple[float, int]]
+"""Seconds and bytes in use, oldest first."""
+
+
+class Trend(StrEnum):
+    """The guide's three words."""
+
+    RISING = "rising"
+    FALLING = "falling"
+    STABLE = "stable"
+
+
+def slope(points: Points) -> float:
+    """Bytes per second: the median over all pairs (Theil and Sen), 0 with too few points.
+
+    Least squares would take a single large allocation for growth; the median ignores it until it goes on.
+    """
+    if len(points) < _FEWEST:
+        return 0.0
+    pairs = [
+        (later - earlier) / (end - begin)
+        for number, (begin, earlier) in enumerate(points)
+        for end, later in points[number + 1 :]
+        if end > begin
+    ]
+    return median(pairs) if pairs else 0.0
+
+
+def trend_of(bytes_per_s: float, *, free_bytes: int, surplus_bytes: int) -> Trend:
+    """The word for a slope, `free_bytes` below the limit and `surplus_bytes` above where the pressure ends."""
+    if bytes_per_s > 0 and free_bytes <= bytes_per_s * HORIZON_S:
+        return Trend.RISING
+    if bytes_per_s < 0 and surplus_bytes <= -bytes_per_s * HORIZON_S:
+        return Trend.FALLING
+    return Trend.STABLE
+
+
+def exhausted_in_s(points: Points, free_bytes: int) -> float:
+    """Seconds until nothing is free, at the slowest pace of the last checks; infinite unless it rose at each of them.
+
+    So one large allocation that then stays is no forecast, though it changes every trend for some checks.
+    """
+    last = points[-_FEWEST:]
+    if len(last) < _FEWEST:
+        return math.inf
+    slowest = min(
+        (later - earlier) / (end - begin) if end > begin else 0.0 for (begin, earlier), (end, later) in pairwise(last)
+    )
+    return free_bytes / slowest if slowest > 0 else math.inf
+
+
+# --- swap: its growth is the last thing that happens before a machine stands still ------------------------------------
+
+_SPIKE_BYTES = 500 << 20
+"""The public system's figure for one check."""
+
+_SPIKE_WINDOW_S = 60.0
+"""... which is applied to a minute (8 MB/s), since checks may be milliseconds or minutes apart."""
+
+_GROWTH_BYTES = 4 * _SPIKE_BYTES
+"""However slowly: more than this since the start is no longer the kernel swapping idle pages out."""
+
+_OWN_SPIKE_BYTES = _SPIKE_BYTES // 2
+"""The trial's own part in a spike; swapping by other processes is no reason."""
+
+_KEEP_EVERY_S = 1.0
+"""Covers the window at any pace of checks without keeping a thousand samples."""
+
+
+class SwapMonitor:
+    """Growth of swap over the least since the start and the least of a minute: what was in use before is no growth."""
+
+    def __init__(self, baseline: MemorySample) -> None:
+        self._lowest, self._lowest_own = baseline.swap_used_bytes, _own(baseline)
+        self._lowest_swapped = baseline.process_swap_bytes
+        self._points = deque([(baseline.at_s, self._lowest, self._lowest_own)])
+
+    def spike(self, sample: MemorySample, *, is_short: bool) -> int | None:
+        """The growth in bytes that is reason to stop at once, else None. `is_short`: memory is close to a threshold.
+
+        The trial took part when it was swapped out itself, or grew while memory was short and so drove others out.
+        """
+        used, own, points = sample.swap_used_bytes, _own(sample), self._points
+        while len(points) > 1 and sample.at_s - points[0][0] > _SPIKE_WINDOW_S:
+            points.popleft()
+        recent = used - min(point[1] for point in points)
+        recent_own = own - min(point[2] for point in points)
+        grown, grown_own = used - self._lowest, own - self._lowest_own
+        was_swapped = sample.process_swap_bytes - self._lowest_swapped >= _OWN_SPIKE_BYTES
+        self._lowest, self._lowest_own = min(self._lowest, used), min(self._lowest_own, own)
+        self._lowest_swapped = min(self._lowest_swapped, sample.process_swap_bytes)
+        if sample.at_s - points[-1][0] >= _KEEP_EVERY_S:
+            points.append((sample.at_s, used, own))
+        if recent >= _SPIKE_BYTES and (was_swapped or (is_short and recent_own >= _OWN_SPIKE_BYTES)):
+            return recent
+        if grown >= _GROWTH_BYTES and (was_swapped or (is_short and grown_own >= _OWN_SPIKE_BYTES)):
+            return grown
+        return None
+
+
+def _own(sample: MemorySample) -> int:
+    return sample.process_bytes + sample.process_swap_bytes

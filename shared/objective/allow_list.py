@@ -2,20 +2,28 @@
 
 An objective is code, and whoever can write to the database can name one. So a worker runs only what a pattern of its
 own covers. A pattern is a file (`/srv/objectives/*.py`) or a module (`recipes.*`), and may name the function as well
-(`recipes.*:objective`); `*` stands for any text, slashes and dots included. Imports no user code and reads no file.
+(`recipes.*:objective`); `*` stands for any text, slashes and dots included. Imports no user code.
+
+On one machine nothing need be listed: `start` and `submit` without addresses note what they were given in a file of the
+home, which only its owner can write, and the machine's own workers read it. HIGHNOON_OBJECTIVES replaces that file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.reference import brought_module, own_module, source_of
+from highnoon.shared.runtime.settings import Settings
 
 _WILD = "*?["
+_FILE = "objectives"
 
 
 def resolved(ref: ObjectiveRef, code_dir: str | Path | None) -> str:
@@ -91,3 +99,43 @@ def _whole(pattern: str) -> str:
         folder = fixed.rpartition("/")[0] or "/"
         where = f"{str(Path(folder).resolve()).rstrip('/')}{where[len(folder.rstrip('/')) :]}"
     return f"{where}:{function}"
+
+
+def patterns_here(settings: Settings) -> tuple[str, ...] | None:
+    """The patterns in force now; None when nobody has said anything."""
+    if settings.objectives is not None:
+        return settings.objectives
+    try:
+        return tuple(filter(None, (settings.home / _FILE).read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError):
+        return None
+
+
+def allow(settings: Settings, ref: ObjectiveRef | None = None, code_dir: Path | None = None) -> None:
+    """Notes a person's own objective: the folder that it comes from, and its module. Without one, that none is yet.
+
+    Raises EmbeddedServiceError for a home that cannot be written.
+    """
+    path = settings.home / _FILE
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+", encoding="utf-8") as file:
+            noted = file.read().splitlines()
+            file.write("".join(f"{line}\n" for line in _patterns(ref, code_dir) if line not in noted))
+    except (OSError, ValueError) as error:
+        raise EmbeddedServiceError(f"cannot write {path} ({error}); set HIGHNOON_HOME") from error
+
+
+def allow_study(settings: Settings, spec: StudySpec | None) -> None:
+    """Notes the objective of a study that a person starts or submits here. Raises EmbeddedServiceError."""
+    if spec is None:
+        allow(settings)
+    else:
+        allow(settings, spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
+
+
+def _patterns(ref: ObjectiveRef | None, code_dir: Path | None) -> list[str]:
+    if ref is None:
+        return []
+    own = below(((code_dir or Path("/")) / ref.where).resolve().parent) if ref.is_file else exactly(ref.where)
+    return list(dict.fromkeys([own, *([below(code_dir)] if code_dir else [])]))

@@ -49,6 +49,21 @@ def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]
     return function  # type: ignore[no-any-return]
 
 
+def script_of(ref: ObjectiveRef, code_dir: Path | None) -> tuple[Path | None, list[Path]]:
+    """The objective's file (None without source), and the folders that its import path begins with; runs nothing.
+
+    The study's folder is among them only where the objective comes from it: a study that names an objective installed
+    here must not be able to replace the modules that this one imports.
+    """
+    if ref.is_file:
+        file = ((code_dir or Path("/")) / ref.where).resolve()
+        inside = [code_dir] if code_dir and file.is_relative_to(code_dir.resolve()) else []
+        return file, list(dict.fromkeys([*inside, file.parent]))
+    brought = brought_module(ref, code_dir)
+    found = brought or own_module(ref)
+    return source_of(found) if found else None, [code_dir] if brought and code_dir else []
+
+
 def own_module(ref: ObjectiveRef) -> ModuleSpec | None:
     """The module as the interpreter's own path has it; None when it has none. Imports nothing."""
     return _found_or_none(ref, sys.path)
@@ -96,7 +111,8 @@ def _file(ref: ObjectiveRef, code_dir: Path | None) -> Path:
 
 
 def _roots(code_dir: Path | None) -> list[str]:
-    return [*sys.path, *_folder_now(code_dir)]
+    """Where a trial looks for a module: the study's folder is first, as the folder of a script is."""
+    return [*_folder_now(code_dir), *sys.path]
 
 
 def _folder_now(code_dir: Path | None) -> list[str]:
@@ -145,16 +161,17 @@ def _source(spec: ModuleSpec, ref: ObjectiveRef) -> Path | None:
 
 
 def _import_module(ref: ObjectiveRef, code_dir: Path | None) -> ModuleType:
-    _found(ref, _roots(code_dir))
+    _found(ref, [*sys.path, *_folder_now(code_dir)])
     if code_dir:
         _append_to_path(code_dir)
     return importlib.import_module(ref.where)
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Under its plain name where `import` would find this very file, else under a name that is only its own.
+    """Under the file's own name where `import` would find this very file, else under a name that is only its own.
 
-    The plain name lets helper modules import it back and lets spawned processes unpickle its functions.
+    With its own name helper modules can import it back, and child processes can unpickle its functions. The name need
+    be no identifier for that: `my-train` is imported by name as well.
     """
     path = path.resolve()
     _append_to_path(path.parent)
@@ -178,13 +195,14 @@ def _import_file(path: Path) -> ModuleType:
 
 def _is_importable(path: Path) -> bool:
     if path.stem in sys.modules:
-        return getattr(sys.modules[path.stem], "__file__", None) == str(path)
-    spec = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
-    return spec is not None and spec.origin == str(path)
+        file = getattr(sys.modules[path.stem], "__file__", None)
+        return file is not None and Path(file).resolve() == path
+    spec = importlib.util.find_spec(path.stem) if "." not in path.stem else None
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path
 
 
 def _append_to_path(folder: Path) -> None:
-    """Last, so that a user's `shared/` or `json.py` shadows nothing of ours."""
+    """Last, unless a trial has put it first: in a process of ours a user's `json.py` must not hide another module."""
     _look_again(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -64,15 +64,15 @@ def root_of(ref: ObjectiveRef, code_dir: Path | None) -> Path | None:
         path = Path(os.path.normpath((code_dir or Path("/")) / ref.where))
         root = code_dir if code_dir is not None and path.is_relative_to(code_dir) else path.parent
         return root if path.is_file() else None
-    own = own_module(ref)
-    spec = own or brought_module(ref, code_dir)
+    brought = brought_module(ref, code_dir)
+    spec = brought or own_module(ref)
     file = source_of(spec) if spec else None
     if file is None:
         return None
     levels = ref.where.count(".") + (file.name == "__init__.py")
     if levels:
         return file.parents[levels - 1]
-    return file if own else code_dir
+    return code_dir if brought else file
 
 
 class CodeDigests:

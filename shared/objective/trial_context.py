@@ -1,12 +1,17 @@
 """The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
 what its study asks of memory, and the folder of its checkpoints.
 
+In a worker the folder of checkpoints belongs to the ticket: the attempt after a lost one finds what that one had saved.
+In process nothing is tried again, and the folder is a temporary one.
+
 Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
 """
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +21,6 @@ from typing import Protocol
 
 from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
-from highnoon.shared.objective.checkpoint_dir import CheckpointFolder
 
 
 class Channel(Protocol):
@@ -30,6 +34,38 @@ class Channel(Protocol):
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Says how large the model of this trial is; the last count before the first report counts."""
+
+
+class CheckpointFolder:
+    """Made when it is first asked for, so that a trial that saves nothing leaves nothing."""
+
+    def __init__(self, lasting: Path | None) -> None:
+        self._lasting = lasting
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._trainings = itertools.count(1)
+
+    @property
+    def outlives_its_attempt(self) -> bool:
+        """False where no other attempt would follow a lost one."""
+        return self._lasting is not None
+
+    def path(self) -> Path:
+        """The folder itself. Raises OSError when it cannot be made."""
+        if self._lasting is not None:
+            _make(self._lasting)
+            return self._lasting
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="highnoon-trial-")
+        return Path(self._temporary.name)
+
+    def for_next_training(self) -> Path:
+        """A folder for each training of the trial, in their order, so that none goes on where another had stopped."""
+        return self.path() / f"training-{next(self._trainings)}"
+
+    def close(self) -> None:
+        """The trial is over: a temporary folder goes. Others are removed by whoever holds the ticket."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,3 +131,11 @@ def _required() -> _RunningTrial:
 
 def _here() -> _RunningTrial | None:
     return _mine.get() or (_bound[-1] if _bound else None)
+
+
+def _make(folder: Path) -> None:
+    while not folder.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # another trial's end has just removed a parent that was empty until now
+            continue

@@ -1,13 +1,14 @@
-"""Redis and Celery, spelled in one place: the app and its delivery settings, publishing, queue depth, the bell.
+"""Redis and Celery in one place: the app and its delivery settings, publishing, queue depth, notifications.
 
-Delivery is a doorbell, not a promise: early ack, nothing prefetched, no result backend, JSON only. Whatever is
+Delivery is not guaranteed: early ack, nothing prefetched, no result backend, JSON only. Whatever is
 lost here is found again in the ledger (lease, reaper, redispatch). Importing this module imports Celery.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -15,24 +16,34 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as KombuOperationalError
 from kombu.messaging import Producer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.messages import BELL_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.runtime.urls import masked
 
-# kombu keeps one list per priority step; we send at the default priority only, but a person may not.
+# We send at the default priority only, but a person may not.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 _UNACKED = "unacked"
 
-_SOCKET_OPTIONS: dict[str, Any] = {
-    "socket_timeout": 30.0,
-    "socket_connect_timeout": 5.0,
-    "socket_keepalive": True,
-}
+_ANSWER_S = 1.9
+"""A Redis that answers at all does so within milliseconds; on a bad line, after TCP has sent a packet three times."""
+
+_CONSUMER_ANSWER_S = 5.0
+"""The same for the Celery parent of a node, which loses its consumer over it and makes a new one."""
+
+_PAUSE_S = 5.0
+"""After a call that got no answer, further calls fail at once for this long: a coordinator's tick waits once only."""
 
 
-def make_app(redis_url: str, *, max_tasks_per_child: int | None = None) -> Celery:
+def make_app(
+    redis_url: str,
+    *,
+    max_tasks_per_child: int | None = None,
+    answer_s: float = _CONSUMER_ANSWER_S,
+) -> Celery:
     """The Celery app that coordinator, workers and Flower share. Connects to nothing by itself.
 
     Each setting that differs from Celery's default is there because of a measured failure: `task_acks_late`
@@ -55,99 +66,96 @@ def make_app(redis_url: str, *, max_tasks_per_child: int | None = None) -> Celer
         task_send_sent_event=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"visibility_timeout": 600, **_SOCKET_OPTIONS},
+        broker_connection_timeout=answer_s,
+        broker_transport_options={"visibility_timeout": 600, **_socket_options(answer_s)},
         task_publish_retry_policy={"max_retries": 0},
     )
     return app
 
 
+def _socket_options(answer_s: float) -> dict[str, Any]:
+    return {"socket_timeout": answer_s, "socket_connect_timeout": answer_s, "socket_keepalive": True}
+
+
 class Broker:
-    """One process's way to Redis. Every call raises ServiceUnavailable when Redis is away."""
+    """One process's connections to Redis. Every call raises ServiceUnavailable when Redis is away.
+
+    A Redis that is frozen delays one call by two seconds; the calls of the next five seconds fail at once.
+    """
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
-        self._app = make_app(redis_url)
-        self._redis: Any = redis.Redis.from_url(redis_url, **_SOCKET_OPTIONS)
-        self._bell: Any = None
+        self._app = make_app(redis_url, answer_s=_ANSWER_S)
+        self._redis: Any = redis.Redis.from_url(
+            redis_url,
+            # Once more for a connection that Redis has closed since its last use, never for one that is silent.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            **_socket_options(_ANSWER_S),
+        )
+        self._silent_until = 0.0
+        self._subscription: Any = None
         self._producer: Producer | None = None
 
     def publish(self, messages: Iterable[RunTrial], *, resource: str) -> None:
         """Sends RunTrial messages; on failure some may have been sent, and duplicates are harmless."""
-        try:
-            # Kept, since kombu's greeting costs more than ten messages.
-            if self._producer is None:
-                self._producer = self._app.connection_for_write().Producer()
-            for message in messages:
-                self._app.send_task(
-                    RUN_TRIAL_TASK,
-                    kwargs=message.to_kwargs(),
-                    kwargsrepr=message.shown(),
-                    queue=queue_name(resource),
-                    producer=self._producer,
-                    retry=False,
-                )
-        except Exception as error:
-            # Whatever it was: the next one gets a connection of its own.
-            self._close_producer()
-            if isinstance(error, KombuOperationalError | redis.RedisError | OSError):
-                raise self._unavailable(error) from error
-            raise
+        with self._call():
+            try:
+                # Kept, since kombu's greeting costs more than ten messages.
+                if self._producer is None:
+                    self._producer = self._app.connection_for_write().Producer()
+                for message in messages:
+                    self._app.send_task(
+                        RUN_TRIAL_TASK,
+                        kwargs=message.to_kwargs(),
+                        kwargsrepr=message.shown(),
+                        queue=queue_name(resource),
+                        producer=self._producer,
+                        retry=False,
+                    )
+            except Exception:
+                # Whatever it was: the next one gets a connection of its own.
+                self._close_producer()
+                raise
 
     def depth(self, resource: str) -> int:
         """Messages that wait in Redis for this resource, or were taken by a worker and not yet begun."""
-        name = queue_name(resource)
-        try:
+        with self._call():
             pipeline = self._redis.pipeline(transaction=False)
-            for suffix in _PRIORITY_SUFFIXES:
-                pipeline.llen(name + suffix)
+            for name in _lists(resource):
+                pipeline.llen(name)
             pipeline.hlen(_UNACKED)
             return sum(int(count) for count in pipeline.execute())
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
 
     def purge(self, resource: str) -> None:
-        """Drops all waiting messages of a resource; the ledger sends again what is still wanted."""
-        try:
-            self._redis.delete(*[queue_name(resource) + suffix for suffix in _PRIORITY_SUFFIXES])
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
-
-    def ring(self) -> None:
-        """Rings the coordinator's bell. Best effort: a lost ring costs one tick."""
-        try:
-            self._redis.publish(BELL_CHANNEL, b"1")
-        except (redis.RedisError, OSError):
-            return
-
-    def wait_for_bell(self, timeout_s: float) -> bool:
-        """Waits for a ring or the timeout, whichever comes first; without Redis it only waits."""
-        deadline = time.monotonic() + timeout_s
-        try:
-            if self._bell is None:
-                self._bell = self._redis.pubsub(ignore_subscribe_messages=True)
-                self._bell.subscribe(BELL_CHANNEL)
-            rung = False
-            while not rung and (left := deadline - time.monotonic()) > 0:
-                rung = self._bell.get_message(timeout=left) is not None
-            while self._bell.get_message(timeout=0.0) is not None:
-                pass
-            return rung
-        except (redis.RedisError, OSError):
-            self._bell = None
-            time.sleep(max(0.0, deadline - time.monotonic()))
-            return False
+        """Drops all waiting messages of a resource; the coordinator sends again what is still wanted."""
+        with self._call():
+            self._redis.delete(*_lists(resource))
 
     def ping(self) -> None:
         """Raises ServiceUnavailable unless Redis answers."""
-        try:
+        with self._call():
             self._redis.ping()
-        except (redis.RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+
+    def notify(self) -> None:
+        """Notifies the coordinator that the ledger has changed. Best effort: a lost notification costs one tick."""
+        with suppress(ServiceUnavailable), self._call():
+            self._redis.publish(NOTIFICATION_CHANNEL, b"1")
+
+    def wait_for_notification(self, timeout_s: float) -> bool:
+        """Waits for a notification or the timeout, whichever comes first; without Redis it only waits."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            with self._call():
+                return self._notified_before(deadline)
+        except ServiceUnavailable:
+            self._subscription = None
+            time.sleep(max(0.0, deadline - time.monotonic()))
+            return False
 
     def close(self) -> None:
         """Gives the connections back."""
-        if self._bell is not None:
-            self._bell.close()
+        if self._subscription is not None:
+            self._subscription.close()
         self._close_producer()
         self._redis.close()
 
@@ -159,10 +167,36 @@ class Broker:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Translates errors, and remembers that Redis was silent."""
+        if time.monotonic() < self._silent_until:
+            raise ServiceUnavailable(f"Redis {masked(self._url)}: gave no answer within {_ANSWER_S:g} s")
+        began = time.monotonic()
+        try:
+            yield
+        except (KombuOperationalError, redis.RedisError, OSError) as error:
+            if time.monotonic() - began > 0.9 * _ANSWER_S:
+                self._silent_until = time.monotonic() + _PAUSE_S
+            raise ServiceUnavailable(f"Redis {masked(self._url)}: {error}") from error
+
+    def _notified_before(self, deadline: float) -> bool:
+        if self._subscription is None:
+            self._subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+            self._subscription.subscribe(NOTIFICATION_CHANNEL)
+        notified = False
+        while not notified and (left := deadline - time.monotonic()) > 0:
+            notified = self._subscription.get_message(timeout=left) is not None
+        while self._subscription.get_message(timeout=0.0) is not None:
+            pass
+        return notified
+
     def _close_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.connection.release()
 
-    def _unavailable(self, error: BaseException) -> ServiceUnavailable:
-        return ServiceUnavailable(f"Redis {masked(self._url)}: {error}")
+
+def _lists(resource: str) -> list[str]:
+    """The keys of a queue: kombu keeps one list per priority step."""
+    return [queue_name(resource) + suffix for suffix in _PRIORITY_SUFFIXES]

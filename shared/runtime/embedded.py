@@ -1,4 +1,4 @@
-"""The embedded stack as everybody but its owner sees it: whether one runs in a home, and at which addresses.
+"""The embedded stack for processes other than its owner: whether one runs in a home, and at which addresses.
 
 Reads what the owner (`coordinator.local.stack`) wrote into the home; starts, stops and writes nothing.
 """
@@ -42,16 +42,16 @@ def attach(root: Path) -> Running | None:
 
 
 def living_holder(home: Home) -> Holder | None:
-    """Who holds the home now; None when nobody does, or its last holder was killed."""
+    """The holder of the home; None when it has none, or its last holder was killed."""
     holder = home.load().holder
     return holder if holder and identify(holder.process.pid) == holder.process else None
 
 
 def postgres_url(address: ServiceState) -> str:
-    """The database's address as its clients spell it, with the password."""
+    """The database's address for clients, with the password."""
     return f"postgresql+psycopg2://{ROLE}:{address.password}@{LOOPBACK}:{address.port}/{DATABASE}"
 
 
 def redis_url(address: ServiceState) -> str:
-    """The broker's address as its clients spell it, with the password."""
+    """The broker's address for clients, with the password."""
     return f"redis://:{address.password}@{LOOPBACK}:{address.port}/0"

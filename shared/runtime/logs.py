@@ -1,4 +1,4 @@
-"""How a log line is spelled: one event, one line, the same ids in the same order.
+"""The format of log lines: one event, one line, the same ids in the same order.
 
     2026-05-04T03:02:01.123Z INFO action=claim study=digits ticket=17 attempt=2 worker=a1
 
@@ -15,7 +15,8 @@ import time
 from typing import Any, TextIO
 
 IDS = ("study", "ticket", "attempt", "trial", "worker")
-ROOMS = ("highnoon", "coordinator", "workers", "shared")
+ROOT = "highnoon"
+"""Our loggers are below this one."""
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
@@ -25,17 +26,16 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    for room in ROOMS:
-        logging.getLogger(room).setLevel(level.upper())
+    logging.getLogger(ROOT).setLevel(level.upper())
 
 
 def event(logger: logging.Logger, action: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
     """Logs one event. `action` is a stable verb for machines; fields that are None are left out. Never fails."""
     if logger.isEnabledFor(level):
-        logger.log(level, "%s", spelled(action, fields))
+        logger.log(level, "%s", logfmt(action, fields))
 
 
-def spelled(action: str, fields: dict[str, Any]) -> str:
+def logfmt(action: str, fields: dict[str, Any]) -> str:
     """The event in logfmt: the action, the ids in their fixed order, then the other fields as they were given."""
     ordered = {"action": action} | {name: fields[name] for name in IDS if name in fields} | fields
     return " ".join(f"{name}={_value(value)}" for name, value in ordered.items() if value is not None)

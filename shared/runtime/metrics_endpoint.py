@@ -1,6 +1,6 @@
-"""The door through which Prometheus reads a process's metrics: GET /metrics, on loopback or for who knows the token.
+"""Serves a process's metrics to Prometheus: GET /metrics, on loopback or with the token.
 
-Owns who may ask and how it is served. Which metrics there are is said where they are counted:
+Owns access and the server. The metrics themselves are defined where they are counted:
 `coordinator/cluster_metrics.py` and `workers/node_metrics.py`.
 """
 
@@ -67,7 +67,7 @@ def _guarded(metrics: _Wsgi, token: str | None) -> _Wsgi:
 
 
 def _refusal(environ: dict[str, Any], token: str | None) -> str | None:
-    """The status of a request that goes no further; None for one that may look."""
+    """The status with which a request is refused; None for one that is allowed."""
     if token is None:
         if not is_loopback(_host_name(str(environ.get("HTTP_HOST", "")))):
             return "421 Misdirected Request"
@@ -93,7 +93,7 @@ def _family(host: str, port: int) -> socket.AddressFamily:
 
 
 class _Handler(WSGIRequestHandler):
-    """Says nothing of requests, and waits for no slow one for ever."""
+    """Logs no requests, and gives up slow ones."""
 
     timeout = _SLOWEST_REQUEST_S
 
@@ -109,7 +109,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """As WSGIServer does, but for its question to the name server, which may take seconds."""
+        """As WSGIServer does, but for its query to the name server, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
         self.setup_environ()

@@ -1,6 +1,6 @@
-"""Processes as the kernel knows them: their identity for good, and the signal that ends them with their parent.
+"""Processes of Linux: an identity that is never reused, and the signal that ends a process with its parent.
 
-Linux only (prctl, /proc). Decides nothing about who is ended when.
+Needs prctl and /proc. Does not decide which process is ended when.
 """
 
 from __future__ import annotations
@@ -17,9 +17,26 @@ _HAS_SAFE_PATH: bool = sys.version_info >= (3, 11)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_only_our_code = False
+
+
+def declare_only_our_code() -> None:
+    """States that this process runs no code of a user, so that hooks for the whole process may be set. At its start.
+
+    A trial does not inherit it: its fork server was forked before the supervisor declared it.
+    """
+    global _only_our_code
+    _only_our_code = True
+
+
+def runs_only_our_code() -> bool:
+    """False in a user's script and in a trial."""
+    return _only_our_code
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A process for good: pids are reused, a pid with its name and start time is not."""
+    """A pid with its name and start time: pids are reused, this is not."""
 
     pid: int
     name: str

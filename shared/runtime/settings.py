@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -42,6 +43,7 @@ READ_ELSEWHERE = (
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
     "HIGHNOON_CHECKPOINT_DIR",
+    "HIGHNOON_WORK_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
 
@@ -62,6 +64,11 @@ def _lowered(value: object) -> object:
 
 def _split(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _installed_to_preload() -> tuple[str, ...]:
+    """What takes long to import, where it is installed: projects without TensorFlow need none of it."""
+    return tuple(name for name in ("tensorflow", "keras") if find_spec(name) is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +98,15 @@ class Settings(BaseSettings):
     tick_s: Seconds = 1.0
     leader_ttl_s: Seconds = 5.0
     tell_grace_s: Patience = 10.0
+    """Has no effect any more, and is accepted for environments that still set it."""
     redispatch_s: Seconds = 60.0
     drain_s: Patience = 60.0
     kill_grace_s: Patience = 3.0
 
     max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
-    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("tensorflow", "keras")
+    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default_factory=_installed_to_preload
+    )
     objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
     cluster_key: str | None = None
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000

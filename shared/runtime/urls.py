@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
@@ -39,6 +40,9 @@ def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
         hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."
         raise InvalidInput(source, [Problem(key=key, message="has too few slashes", value=masked(url), hint=hint)])
     driver = matched["driver"]
+    if driver is None and _DRIVERS[dialect].endswith("pymysql") and find_spec("pymysql") is None:
+        hint = 'pip install "highnoon-hpo[mysql]"'
+        raise InvalidInput(source, [Problem(key=key, message="needs pymysql", value=masked(url), hint=hint)])
     return f"{_DRIVERS[dialect]}://{rest}" if driver is None else f"{_explicit(dialect, driver)}://{rest}"
 
 

@@ -1,1 +1,1 @@
-"""Samplers and pruners over Optuna: built from a study's spec, asked before a trial exists. Writes nothing."""
+"""Samplers and pruners over Optuna: built from a study's spec, used before a trial exists. Writes nothing."""

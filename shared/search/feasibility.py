@@ -2,7 +2,7 @@
 
 Optuna's TPE ranks a trial that missed a constraint behind all others, and its best trials still draw it back: where
 a larger model is a better one they lie just below the limit, and half of what is drawn around them lies above it.
-This says of each proposal how likely it fits; `ahead` takes it with that chance, or asks for another.
+This estimates how likely a proposal fits; `presampling` takes it, or samples another one.
 
 A logistic regression: what is missed here (memory, parameters) grows with each size by itself, and sizes multiply, so
 that the border is a plane once sizes are logarithms, whatever the other parameters are.
@@ -61,7 +61,7 @@ def _has_missed(trial: FrozenTrial) -> bool:
 
 
 def _has_fitted(trial: FrozenTrial) -> bool:
-    """One that the pruner ended had room to train; one that failed says nothing."""
+    """One that the pruner ended had enough memory to train; a failed one is no evidence."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _has_missed(trial)
 
 

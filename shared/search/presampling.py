@@ -1,10 +1,10 @@
-"""Sampling ahead: the point of a trial that does not exist yet.
+"""Presampling: the point of a trial that does not exist yet.
 
 A plain `study.ask()` creates an empty trial and fills it parameter by parameter. We sample first, so that the whole
-trial can be created in one transaction: nobody ever sees half of it, and a crash in between leaves nothing behind.
-For that a sampler meets a copy of the study whose storage is a Snapshot.
+trial can be created in one transaction: no reader sees half of it, and a crash in between leaves nothing behind.
+For that a sampler gets a copy of the study whose storage is a Snapshot.
 
-Unlike Optuna's ask, nothing is filtered by Hyperband's bracket: a bracket follows from the number, which is not given
+Unlike `study.ask()`, this does not filter by Hyperband's bracket: a bracket follows from the number, which is not given
 yet, and the samplers of 5.0 read past that filter anyway.
 
 What is private in Optuna 5.0.x and used here (`Study._storage`, the samplers' random states, the frozen trial's
@@ -15,32 +15,37 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import secrets
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
+from highnoon.shared.domain.grid import grid_problems, grid_values
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.samplers import Distributions
 
-UNBORN = -1
+PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
 _LEAST_CHANCE = 0.9
 """Of fitting, for a proposal to be taken at once. A trial that does not fit teaches only that."""
 
 _MOST_RETRIES = 16
-"""Then the likeliest proposal is taken, and a trial may tell that we were wrong."""
+"""Then the likeliest proposal is taken, and its trial may show that the estimate was wrong."""
 
 _RELATIVE_PARAMS = "tpe:relative_params"
-"""TPE's note to other processes about parameters that are not written yet. Ours are never seen unwritten."""
+"""TPE writes it for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +75,16 @@ def as_stored(space: Distributions, values: Mapping[str, Any]) -> Params:
     }
 
 
-def sample(study: Study, space: Distributions, *, seed: int, fixed: Params) -> Sampled:
-    """The next point by the study's sampler, in which what is `fixed` stays as it is."""
+def sample(study: Study, space: Distributions, *, seed: int, fixed: Params, usable: set[int] | None = None) -> Sampled:
+    """The next point by the study's sampler, in which what is `fixed` stays as it is.
+
+    `usable` remembers ids of ended trials of which the sampler can use all values; give the same set again.
+    """
     known = {name: _only_value(domain) for name, domain in space.items() if domain.single()} | fixed
     if known.keys() == space.keys():
         return Sampled(params={name: known[name] for name in space})
     reseed(study.sampler, seed)
-    history = snapshot_of(study)
+    history = snapshot_of(study, keep=_Usable(space, set() if usable is None else usable))
     chance = _chance_to_fit(history, space)
     proposed = _propose(history, space, known)
     if chance is None:
@@ -86,7 +94,7 @@ def sample(study: Study, space: Distributions, *, seed: int, fixed: Params) -> S
 
 
 def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
-    """Not for random draws: whoever asks for them wants them as they fall."""
+    """Not for random draws, which are wanted as they fall."""
     if isinstance(history.sampler, RandomSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space)
@@ -105,40 +113,68 @@ def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance
 
 def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
     """One point by the study's sampler, in which what is `known` stays as it is."""
-    unborn = _unborn()
-    ahead = snapshot_of(history, unborn)
+    pending = _pending()
+    ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
-    sampler.before_trial(ahead, unborn)
-    relative = sampler.sample_relative(ahead, unborn, sampler.infer_relative_search_space(ahead, unborn))
+    sampler.before_trial(ahead, pending)
+    relative = sampler.sample_relative(ahead, pending, sampler.infer_relative_search_space(ahead, pending))
     for name, domain in space.items():
         if name in known:
             value = known[name]
         elif name in relative and domain._contains(domain.to_internal_repr(relative[name])):
             value = relative[name]
         else:
-            value = sampler.sample_independent(ahead, unborn, name, domain)
-        # Noted one by one: a sampler may look at what the trial has so far.
-        unborn.params[name], unborn.distributions[name] = value, domain
-    return Sampled(params=unborn.params, system_attrs=_worth_keeping(unborn.system_attrs))
+            value = sampler.sample_independent(ahead, pending, name, domain)
+        # One by one: a sampler may read what the trial has so far.
+        pending.params[name], pending.distributions[name] = value, domain
+    return Sampled(params=pending.params, system_attrs=_worth_keeping(pending.system_attrs))
 
 
-def snapshot_of(study: Study, unborn: FrozenTrial | None = None) -> Study:
-    """The study for the length of one decision: its history is read at most once, and only when asked for."""
+class _Usable:
+    """Whether a sampler can use a trial: another program may have joined the study with domains of its own.
+
+    A text where we have a number, or a choice that we do not have, would end every later proposal with an error.
+    """
+
+    def __init__(self, space: Distributions, known: set[int]) -> None:
+        self._space = space
+        self._known = known
+
+    def __call__(self, trial: FrozenTrial) -> bool:
+        if trial._trial_id in self._known:
+            return True
+        try:
+            for name in self._space.keys() & trial.params.keys():
+                self._space[name].to_internal_repr(trial.params[name])
+        except (ValueError, TypeError):
+            return False
+        if trial.state.is_finished():
+            self._known.add(trial._trial_id)
+        return True
+
+
+def snapshot_of(
+    study: Study, pending: FrozenTrial | None = None, keep: Callable[[FrozenTrial], bool] | None = None
+) -> Study:
+    """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, unborn))
+    view._storage = cast(BaseStorage, Snapshot(study, pending, keep))
     return view
 
 
 class Snapshot:
-    """A study's storage that reads the history once and keeps an unborn trial's attributes to itself.
+    """A study's storage that reads the history once and keeps a pending trial's attributes to itself.
 
-    Everything else goes to the real storage: pruners, for one, note the rungs that a living trial has reached.
+    Everything else goes to the real storage: pruners, for example, write the rungs that a running trial has reached.
     """
 
-    def __init__(self, study: Study, unborn: FrozenTrial | None) -> None:
+    def __init__(
+        self, study: Study, pending: FrozenTrial | None, keep: Callable[[FrozenTrial], bool] | None = None
+    ) -> None:
         self._storage = study._storage
+        self._keep = keep
         self._study_id = study._study_id
-        self._unborn = unborn
+        self._pending = pending
         self._trials: list[FrozenTrial] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -147,9 +183,10 @@ class Snapshot:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As the storage says it the first time."""
+        """As the storage gave it the first time."""
         if self._trials is None:
-            self._trials = self._storage.get_all_trials(study_id, deepcopy=False)
+            trials = self._storage.get_all_trials(study_id, deepcopy=False)
+            self._trials = trials if self._keep is None else [trial for trial in trials if self._keep(trial)]
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
@@ -158,15 +195,15 @@ class Snapshot:
         return self._study_id
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """The unborn trial's own, or the storage's."""
-        if self._unborn is not None and trial_id == UNBORN:
-            return dict(self._unborn.system_attrs)
+        """The pending trial's own, or the storage's."""
+        if self._pending is not None and trial_id == PENDING:
+            return dict(self._pending.system_attrs)
         return self._storage.get_trial_system_attrs(trial_id)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Kept for the creation of the unborn trial, or written to the storage."""
-        if self._unborn is not None and trial_id == UNBORN:
-            self._unborn.system_attrs[key] = value
+        """Kept for the creation of the pending trial, or written to the storage."""
+        if self._pending is not None and trial_id == PENDING:
+            self._pending.system_attrs[key] = value
         else:
             self._storage.set_trial_system_attr(trial_id, key, value)
 
@@ -186,10 +223,10 @@ def _only_value(domain: BaseDistribution) -> ParamValue:
     return value
 
 
-def _unborn() -> FrozenTrial:
+def _pending() -> FrozenTrial:
     return FrozenTrial(
-        number=UNBORN,
-        trial_id=UNBORN,
+        number=PENDING,
+        trial_id=PENDING,
         state=TrialState.RUNNING,
         value=None,
         datetime_start=None,
@@ -204,3 +241,48 @@ def _unborn() -> FrozenTrial:
 
 def _worth_keeping(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attrs.items() if not key.startswith(_RELATIVE_PARAMS)}
+
+
+class Grid:
+    """A grid's points by ordinal, in the order of `shared.domain.grid.grid`.
+
+    Not sampled: the ticket's ordinal is the point, so none comes twice or is left out. The trials carry the attributes
+    of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited.
+    """
+
+    def __init__(self, space: SearchSpace, points: int | None = None) -> None:
+        """Raises InvalidInput when the space spans no finite grid."""
+        problems = grid_problems(space, points)
+        if problems:
+            raise InvalidInput("search_space", problems)
+        self._names = list(space)
+        self._values = {name: list(grid_values(space[name], points) or ()) for name in sorted(space)}
+        self._size = math.prod(map(len, self._values.values()))
+        self._optuna_ids: list[int] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def point(self, ordinal: int) -> Sampled:
+        """`grid(space, points)[ordinal]`, without building the others. Raises SpaceExhausted beyond the last one."""
+        if not 0 <= ordinal < self._size:
+            raise SpaceExhausted(f"the grid has {self._size} points, and all of them are taken")
+        params: Params = {}
+        rest = ordinal
+        for name, values in reversed(self._values.items()):
+            rest, index = divmod(rest, len(values))
+            params[name] = values[index]
+        return Sampled(
+            params={name: params[name] for name in self._names},
+            system_attrs={"grid_id": self._optuna_id(ordinal), "search_space": self._values},
+        )
+
+    def _optuna_id(self, ordinal: int) -> int:
+        """GridSampler shuffles the same product by seed 0 and counts in that order; a list shuffles by its length."""
+        if not self._optuna_ids:
+            shuffled = list(range(self._size))
+            np.random.RandomState(0).shuffle(shuffled)
+            self._optuna_ids = [0] * self._size
+            for optuna_id, original in enumerate(shuffled):
+                self._optuna_ids[original] = optuna_id
+        return self._optuna_ids[ordinal]

@@ -53,7 +53,7 @@ _PRUNERS: dict[str, Callable[..., BasePruner]] = {
 
 def _built(makers: Mapping[str, Callable[..., T]], spec: SamplerSpec | PrunerSpec) -> T:
     with warnings.catch_warnings():
-        # Options that Optuna calls experimental were asked for by name.
+        # Options that Optuna calls experimental were chosen by name.
         warnings.simplefilter("ignore", ExperimentalWarning)
         return makers[spec.name](**spec.options)
 

@@ -1,7 +1,7 @@
 """Access to a database that holds studies: our ledger and Optuna's side of it, opened and closed together.
 
-Knows no addresses by itself: `coordinator.cli.access` and the web UI choose them. Optuna's side is opened at its first
-use: importing it takes longer than all that a command does which reads the ledger alone.
+Knows no addresses by itself: `coordinator.cli.ledger_access` and the dashboard choose them. Optuna's side is opened
+at its first use: importing it takes longer than all that a command does which reads the ledger alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.store.connections import READING_S
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies, StudyRecord
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 class Access:
     """Both sides of one database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_s: float = READING_S) -> None:
         self.url = url
-        self.database = Database(url)
+        self.database = Database(url, statement_s=statement_s)
         self.studies = Studies(self.database)
         self._store: OptunaStore | None = None
         self._opening = Lock()
@@ -37,7 +38,7 @@ class Access:
 
     def create(self) -> None:
         """Makes what tables are missing, and brings older ones up to date. Raises SchemaMismatch for newer ones."""
-        # Optuna's tables first: whoever finds our ledger may count on both.
+        # Optuna's tables first: a process that finds our ledger relies on both.
         self._opened_store(create=True)
         self.database.create_schema()
 
@@ -50,10 +51,11 @@ class Access:
         return record
 
     def optuna(self, record: StudyRecord) -> OptunaStudy:
-        """Optuna's side of a study of the ledger."""
+        """Optuna's side of a study of the ledger, to read it. Keys of a newer version's specification are ignored."""
         from highnoon.shared.domain.study import StudySpec
 
-        return self.store.open(StudySpec.from_json(record.spec))
+        known = {key: value for key, value in record.spec.items() if key in StudySpec.model_fields}
+        return self.store.open(StudySpec.from_json(known))
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""
@@ -77,9 +79,9 @@ class Access:
 
 
 @contextmanager
-def opened(url: str, *, create: bool = False) -> Iterator[Access]:
+def opened(url: str, *, create: bool = False, statement_s: float = READING_S) -> Iterator[Access]:
     """Connections to one database, given back at the end; `create` makes what tables are missing."""
-    access = Access(url)
+    access = Access(url, statement_s=statement_s)
     try:
         if create:
             access.create()

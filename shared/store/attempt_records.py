@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Ending, known_ending
 from highnoon.shared.domain.trial import MemoryTrace
 
 
@@ -15,6 +15,7 @@ class AttemptRecord:
     """One attempt: who made it, when, how it ended, what it used, and what it last wrote.
 
     Times are epoch seconds of the database's clock. `code` is the digest of the source tree that it ran.
+    `foreign_ending` is how somebody else had ended its Optuna trial, where that differs.
     """
 
     ticket_id: int
@@ -36,10 +37,11 @@ class AttemptRecord:
     log_tail: str | None
     memory: MemoryTrace | None = None
     code: str | None = None
+    foreign_ending: str | None = None
 
 
 def attempt_record(row: RowMapping) -> AttemptRecord:
-    """What a row of `hn_attempts`, with its ticket's ordinal, says."""
-    ending = Ending(row["ending"]) if row["ending"] else None
+    """From a row of `hn_attempts` with its ticket's ordinal; what a newer version added is ignored."""
+    known = {field.name: row[field.name] for field in fields(AttemptRecord)}
     memory = MemoryTrace.from_json(row["memory"]) if row["memory"] else None
-    return AttemptRecord(**{**row, "ending": ending, "memory": memory})
+    return AttemptRecord(**{**known, "ending": known_ending(row["ending"]), "memory": memory})

@@ -37,7 +37,7 @@ def call_back(study: Study, callbacks: Iterable[Callback], trial: FrozenTrial) -
 
 
 class Announcer:
-    """Calls back for trials that others run: once for each that has ended, those before the first look as well."""
+    """Calls back for trials that others run: once for each that has ended, also for those that had ended before."""
 
     def __init__(self, study: OptunaStudy, callbacks: Iterable[Callback]) -> None:
         self._study = study

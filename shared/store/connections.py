@@ -1,55 +1,128 @@
-"""Connections that lay idle are tried before they are used again: servers and firewalls close such ones without a word.
+"""Connections to PostgreSQL: deadlines for every statement, and a check of connections that were idle.
 
-For both sides of the database. So that the first request after a restart of PostgreSQL finds a new connection where it
-would find a closed one; a connection in steady use costs nothing. (SQLAlchemy's own pre-ping tries each use.)
+A statement has two deadlines. The server's own (`statement_timeout`) ends what is merely slow. Ours, a little later,
+ends the wait for a server that does not answer at all: one that is stopped (SIGSTOP, a frozen virtual machine) still
+acknowledges TCP, so no option of the socket notices it. Either one is an outage for the caller: ServiceUnavailable.
+Ours is there only in processes that run nothing but our code: psycopg2 has one hook for a whole process, which forbids
+COPY, and a person's script may need that.
+Measured: 1.2 microseconds more for each statement (12.3 against 11.1 on one core), nothing for a long result.
 """
 
 from __future__ import annotations
 
 import math
+import select
 import time
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-_POSTGRES_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+from highnoon.shared.runtime.processes import runs_only_our_code
+
+STATEMENT_S = 10.0
+"""Workers and coordinator: with 100,000 trials their slowest statement takes about a second, and a lock is given up
+after 5 s. Short against a lease of 30 s: after one that hung, a renewal can be tried again in time."""
+
+READING_S = 120.0
+"""Histories, dashboard, exports: one statement may bring all trials of a study of 100,000."""
+
+_CONNECT_S = 5.0
+_SERVER_FIRST_S = 2.0
+"""By so much our deadline is later than the server's, whose answer is worth more: it names the cause."""
 
 _IDLE_S = 0.1
 """No server restarts in less, and a supervisor's uses between two trials follow each other in milliseconds."""
 
 
-def try_idle_connections(engine: Engine) -> None:
-    """One more round trip for a connection that lay idle; a dead one is replaced. To be called once per engine."""
+def prepare_connections(engine: Engine, *, statement_s: float = STATEMENT_S) -> None:
+    """Sets the deadlines of an engine's statements, and checks idle connections before they are used again.
 
-    def note(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+    Servers and firewalls close idle connections silently: after a restart of PostgreSQL the first request finds a new
+    connection instead of a closed one. One more round trip, for idle connections only (SQLAlchemy's pre-ping: always).
+    """
+
+    def on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
+        _set_deadline(connection, statement_s + _SERVER_FIRST_S)
+
+    def on_checkin(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
         entry.info["idle_since"] = time.monotonic()
 
-    def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+    def on_checkout(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
         if time.monotonic() - entry.info.get("idle_since", math.inf) > _IDLE_S:
+            _set_deadline(connection, _CONNECT_S)
             try:
                 engine.dialect.do_ping(connection)
             except engine.dialect.loaded_dbapi.Error as error:
                 raise DisconnectionError from error
+        _set_deadline(connection, statement_s + _SERVER_FIRST_S)
 
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", try_it)
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "checkin", on_checkin)
+    event.listen(engine, "checkout", on_checkout)
 
 
-def postgres_arguments(options: str = "") -> dict[str, Any]:
-    """What psycopg2 is told of each connection, beside `options` that an address brings.
+def postgres_arguments(options: str = "", *, statement_s: float = STATEMENT_S) -> dict[str, Any]:
+    """The arguments of psycopg2 for each connection; `options` are those that an address brings.
 
-    A server that vanished without a word (its machine lost power) is given up after 20 to 25 seconds; by the kernel's
-    own defaults a supervisor would wait for it for a quarter of an hour, and watch nothing meanwhile.
+    A server that vanished silently (its machine lost power) is given up after 20 to 25 seconds; by the kernel's own
+    defaults it would take a quarter of an hour.
     """
+    limits = f"-c statement_timeout={statement_s * 1000:.0f} -c lock_timeout=5s"
     return {
-        "connect_timeout": 5,
+        "connect_timeout": int(_CONNECT_S),
+        "connection_factory": _connection_class(),
         "keepalives": 1,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
-        "options": f"{options} {_POSTGRES_OPTIONS}".strip(),
+        # Ours first: what a person writes into the address holds.
+        "options": f"{limits} -c idle_in_transaction_session_timeout=30s {options}".strip(),
     }
+
+
+def allow_longer(connection: Connection, seconds: float) -> None:
+    """Sets the deadlines for the rest of this transaction on PostgreSQL: for upgrades of large tables."""
+    if connection.dialect.driver == "psycopg2":
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}")
+        _set_deadline(connection.connection.dbapi_connection, seconds + _SERVER_FIRST_S)
+
+
+@cache
+def _connection_class() -> type[Any]:
+    """psycopg2's connection with a deadline. Imported late: the in-process use does not need psycopg2."""
+    from psycopg2.extensions import connection, set_wait_callback
+
+    if runs_only_our_code():
+        set_wait_callback(_wait)
+
+    class Connection(connection):
+        deadline_s = _CONNECT_S
+
+    return Connection
+
+
+def _set_deadline(connection: Any, seconds: float) -> None:
+    if hasattr(connection, "deadline_s"):
+        connection.deadline_s = seconds
+
+
+def _wait(connection: Any) -> None:
+    """psycopg2 calls this for each round trip. An exception here closes the connection: it is not used again."""
+    from psycopg2 import OperationalError
+    from psycopg2.extensions import POLL_OK, POLL_READ
+
+    allowed_s = getattr(connection, "deadline_s", math.inf)
+    deadline = time.monotonic() + allowed_s
+    poller = select.poll()
+    while (state := connection.poll()) != POLL_OK:
+        descriptor = connection.fileno()
+        poller.register(descriptor, select.POLLIN if state == POLL_READ else select.POLLOUT)
+        left_s = deadline - time.monotonic()
+        if not poller.poll(None if left_s == math.inf else max(0.0, left_s) * 1000):
+            raise OperationalError(f"no answer within {allowed_s:g} s")
+        poller.unregister(descriptor)

@@ -1,45 +1,83 @@
 """What the coordinator reads and does: the snapshot's rows, dispatch, stop, close.
 
-Every statement is conditional on the state that the row must be in, so that two coordinators at once, or one
-that is cut off anywhere, do no harm.
+Every statement is conditional on the state that the row must be in, so that two coordinators at once, or one that is
+cut off anywhere, do no harm. What a tick reads is bounded by what is open: closed tickets are never counted. No
+statement waits for a row that another client has locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import (
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    select,
+    table,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import attempts, db_now, studies, tickets
+from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.studies import StudyRecord, record_of
 
-_LIVE = (StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLING)
+# Optuna's tables as far as they are read here: its models would import all of Optuna.
+_optuna_studies = table("studies", column("study_id"))
+_optuna_directions = table("study_directions", column("study_id"), column("direction"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TicketLoad:
-    """One live study's tickets, counted."""
+class StudyLoad:
+    """One live study and its open tickets."""
 
     study: StudyRecord
-    by_state: dict[TicketState, int]
-    ready: int
-    """Waiting tickets whose `not_before` has passed."""
+    waiting: bool = False
+    """Whether any ticket waits, be it ready or not."""
+    ready: int = 0
+    """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched now."""
+    queued: int = 0
+    running: int = 0
+    age_s: float = 0.0
+    """Since its first dispatch."""
+    deleted: bool = False
+    """Optuna does not have it any more."""
+    direction: str | None = None
+    """As Optuna has it."""
+    best_value: float | None = None
+    """Read only for a study with a `target_value`."""
+    recent_endings: tuple[Ending, ...] = ()
+    """Newest first; read only for a study with `max_failures_in_a_row`."""
+    fault: str | None = None
+    """What is wrong with its data. Nothing of it is started meanwhile."""
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether a higher value is better."""
+        return self.study.spec.get("direction") == "maximize"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettledTicket:
-    """A settled ticket that Optuna may not know of yet; `age_s` since it was settled."""
+class ExpiredLease:
+    """An attempt whose lease ran out by the database's clock."""
 
     ticket_id: int
     attempt: int
     study_id: int
-    trial_id: int | None
-    outcome: Outcome
-    age_s: float
+    name: str
+    """Of the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,74 +95,105 @@ class Control:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def loads(self) -> list[TicketLoad]:
-        """The studies that are not over, with their tickets counted by state."""
-        is_ready = and_(tickets.c.state == TicketState.WAITING, tickets.c.not_before <= db_now())
-        with self._db.transaction() as connection:
-            rows = (
-                connection.execute(select(studies).where(studies.c.state.in_(_LIVE)).order_by(studies.c.id))
-                .mappings()
-                .all()
-            )
-            counted = connection.execute(
-                select(tickets.c.study_id, tickets.c.state, func.count(), func.count().filter(is_ready))
-                .where(tickets.c.study_id.in_([row["id"] for row in rows]))
-                .group_by(tickets.c.study_id, tickets.c.state)
-            ).all()
-        loads = {row["id"]: TicketLoad(study=record_of(row), by_state={}, ready=0) for row in rows}
-        for study_id, state, count, ready in counted:
-            load = loads[study_id]
-            by_state = {**load.by_state, TicketState(state): count}
-            loads[study_id] = TicketLoad(study=load.study, by_state=by_state, ready=load.ready + ready)
-        return list(loads.values())
-
-    def expired(self) -> list[tuple[int, int]]:
-        """(ticket, attempt) of leases that ran out by the database's clock."""
-        statement = select(tickets.c.id, tickets.c.attempt).where(
-            tickets.c.state == TicketState.LEASED, tickets.c.lease_expires_at < db_now()
+    def loads(self) -> list[StudyLoad]:
+        """The studies that are not over, with their open tickets counted; one statement."""
+        known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
+        direction = select(func.min(cast(_optuna_directions.c.direction, String))).where(
+            _optuna_directions.c.study_id == studies.c.optuna_study_id
         )
-        with self._db.transaction() as connection:
-            return [(row.id, row.attempt) for row in connection.execute(statement)]
-
-    def settled(self) -> list[SettledTicket]:
-        """Tickets that are settled and not closed."""
-        age = (db_now() - tickets.c.settled_at).label("age_s")
-        columns = (tickets.c.id, tickets.c.attempt, tickets.c.study_id, tickets.c.trial_id, tickets.c.outcome)
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(*columns, age).where(tickets.c.state == TicketState.SETTLED)).all()
-        return [
-            SettledTicket(
-                ticket_id=row.id,
-                attempt=row.attempt,
-                study_id=row.study_id,
-                trial_id=row.trial_id,
-                outcome=Outcome.from_json(row.outcome),
-                age_s=row.age_s,
+        statement = (
+            select(
+                studies,
+                exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
+                _count(TicketState.QUEUED).label("queued"),
+                _count(TicketState.RUNNING).label("running"),
+                func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
+                (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
+                direction.scalar_subquery().label("direction"),
             )
-            for row in rows
-        ]
+            .where(studies.c.state.in_(LIVE_STUDIES))
+            .order_by(studies.c.id)
+        )
+        names = ("waiting", "queued", "running", "age_s", "deleted", "direction")
+        rows = [row._mapping for row in self._db.rows(statement)]
+        return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
+
+    def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
+        """Waiting tickets of these studies whose `not_before` has passed, counted up to `at_most` for each."""
+        # As a subquery the clock is read once, and not for each ticket.
+        is_due = tickets.c.not_before <= select(db_now()).scalar_subquery()
+        waiting = select(literal(1)).where(*_of_study(TicketState.WAITING), is_due)
+        # In the order of the index: without it all that waits is read before the limit applies.
+        rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).subquery()
+        count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
+        found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.ready for row in found}
+
+    def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
+        """The best value of these studies' completed tickets; None before the first."""
+
+        def best(of: Any) -> ColumnElement[float]:
+            completed = select(of).where(tickets.c.study_id == studies.c.id, tickets.c.ending == Ending.COMPLETED)
+            return completed.scalar_subquery()
+
+        value = case(
+            (studies.c.id.in_(maximized), best(func.max(tickets.c.value))), else_=best(func.min(tickets.c.value))
+        )
+        statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
+        return {row.id: row.best for row in self._db.rows(statement)}
+
+    def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
+        """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
+        newest = (
+            select(tickets.c.ending)
+            .where(
+                tickets.c.study_id == studies.c.id,
+                tickets.c.state == TicketState.CLOSED,
+                tickets.c.closed_at >= studies.c.started_at,
+            )
+            .order_by(tickets.c.closed_at.desc())
+            .limit(count)
+            .scalar_subquery()
+        )
+        endings = func.array(newest, type_=ARRAY(String)).label("endings")
+        found = self._db.rows(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
+        return {row.id: row.endings for row in found}
+
+    def expired(self) -> list[ExpiredLease]:
+        """Leases that ran out by the database's clock, the longest first."""
+        statement = (
+            select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
+            .join(studies, studies.c.id == tickets.c.study_id)
+            .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
+            .order_by(tickets.c.lease_expires_at)
+        )
+        return [ExpiredLease(**row._mapping) for row in self._db.rows(statement)]
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
         age = (db_now() - tickets.c.queued_at).label("age_s")
         statement = (
-            select(tickets.c.id, tickets.c.study_id, age)
+            select(tickets.c.id.label("ticket_id"), tickets.c.study_id, age)
             .where(tickets.c.state == TicketState.QUEUED)
             .order_by(tickets.c.queued_at, tickets.c.ordinal)
         )
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).all()
-        return [QueuedTicket(ticket_id=row.id, study_id=row.study_id, age_s=row.age_s) for row in rows]
+        return [QueuedTicket(**row._mapping) for row in self._db.rows(statement)]
 
     def dispatch(self, study_id: int, count: int) -> list[int]:
-        """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next."""
+        """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
+
+        The first dispatch starts the study's own clock (its `timeout`).
+        """
+        may_start = exists().where(
+            studies.c.id == study_id, studies.c.state == StudyState.RUNNING, studies.c.stop_reason.is_(None)
+        )
         ready = (
             select(tickets.c.id)
             .where(
                 tickets.c.study_id == study_id,
                 tickets.c.state == TicketState.WAITING,
                 tickets.c.not_before <= db_now(),
-                exists().where(studies.c.id == study_id, studies.c.state == StudyState.RUNNING),
+                may_start,
             )
             .order_by(tickets.c.ordinal)
             .limit(count)
@@ -138,86 +207,81 @@ class Control:
             .values(state=TicketState.QUEUED, queued_at=db_now())
             .returning(tickets.c.id)
         )
-        with self._db.transaction() as connection:
-            return sorted(connection.scalars(statement))
+        not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
+        self._db.changed(update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()))
+        return sorted(row.id for row in self._db.rows(statement))
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
         """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""
-        statement = (
-            update(tickets)
-            .where(tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
-            .values(queued_at=db_now())
-            .returning(tickets.c.id)
+        queued = _unlocked(tickets, tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
+        statement = update(tickets).where(tickets.c.id.in_(queued)).values(queued_at=db_now())
+        return sorted(row.id for row in self._db.rows(statement.returning(tickets.c.id)))
+
+    def stop(self, study_id: int, reason: str, *, spec_version: int) -> bool:
+        """A limit is met: cancels what has not begun; what runs may end by itself.
+
+        False, with nothing done, when the study was changed since `spec_version` (trials were added, say) or another
+        reason ends it already.
+        """
+        unchanged = _unlocked(
+            studies,
+            studies.c.id == study_id,
+            studies.c.state.in_(LIVE_STUDIES),
+            studies.c.spec_version == spec_version,
+            func.coalesce(studies.c.stop_reason, reason) == reason,
+        )
+        not_begun = (
+            tickets.c.study_id == study_id,
+            tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
         )
         with self._db.transaction() as connection:
-            return sorted(connection.scalars(statement))
+            stop = update(studies).where(studies.c.id.in_(unchanged)).values(stop_reason=reason)
+            if connection.execute(stop).rowcount != 1:
+                return False
+            dropped = update(tickets).where(*not_begun, tickets.c.id.in_(_unlocked(tickets, *not_begun)))
+            connection.execute(dropped.values(state=TicketState.CANCELLED))
+        return True
 
-    def stop(self, study_id: int, reason: str) -> None:
-        """A limit is met: what has not begun is cancelled, what runs may end by itself."""
-        with self._db.transaction() as connection:
-            connection.execute(update(studies).where(studies.c.id == study_id).values(stop_reason=reason))
-            connection.execute(
-                update(tickets)
-                .where(
-                    tickets.c.study_id == study_id,
-                    tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
-                )
-                .values(state=TicketState.CANCELLED)
-            )
-
-    def finish(self, study_id: int, *, state: StudyState, reason: str) -> bool:
-        """Closes the study if none of its tickets is open; False when one is."""
-        open_states = [TicketState.WAITING, TicketState.QUEUED, TicketState.LEASED, TicketState.SETTLED]
-        none_open = ~exists().where(tickets.c.study_id == study_id, tickets.c.state.in_(open_states))
+    def finish(self, study_id: int, *, before: StudyState, state: StudyState, reason: str) -> bool:
+        """Moves the study from `before` to its final state if none of its tickets is open; False otherwise."""
+        open_states = (TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING)
+        any_open = [
+            exists().where(tickets.c.study_id == study_id, tickets.c.state == open_state) for open_state in open_states
+        ]
         statement = (
             update(studies)
-            .where(studies.c.id == study_id, studies.c.state.in_(_LIVE), none_open)
+            .where(studies.c.id == study_id, studies.c.state == before, *[~found for found in any_open])
             .values(state=state, stop_reason=func.coalesce(studies.c.stop_reason, reason), ended_at=db_now())
+            .values(fault=None)
         )
         with self._db.transaction() as connection:
-            # First the lock, then the look: a statement that waits for the row still sees the tickets of before, and
-            # would close a study over the tickets that somebody has just added.
-            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
-            return connection.execute(statement).rowcount == 1
+            # The lock first: a statement that waits for the row still sees the tickets of before, and would close a
+            # study over tickets that were added meanwhile.
+            is_ours = connection.scalar(_unlocked(studies, studies.c.id == study_id)) is not None
+            return is_ours and connection.execute(statement).rowcount == 1
 
-    def mark_started(self, study_id: int) -> None:
-        """The first dispatch starts the study's own clock (its `timeout`)."""
-        statement = (
-            update(studies).where(studies.c.id == study_id, studies.c.started_at.is_(None)).values(started_at=db_now())
-        )
-        with self._db.transaction() as connection:
-            connection.execute(statement)
+    def record_fault(self, study_id: int, fault: str | None) -> None:
+        """Keeps what is wrong with a study's data, for people; None when it is mended."""
+        other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
+        self._db.changed(update(studies).where(studies.c.id.in_(other)).values(fault=fault))
 
-    def age_s(self, study_id: int) -> float:
-        """Seconds since its first dispatch; 0 before."""
-        statement = select(db_now() - studies.c.started_at).where(studies.c.id == study_id)
-        with self._db.transaction() as connection:
-            return float(connection.scalar(statement) or 0.0)
+    def faults(self) -> dict[str, str]:
+        """By name: what is wrong with live studies."""
+        faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
+        return {row.name: row.fault for row in self._db.rows(select(studies.c.name, studies.c.fault).where(*faulty))}
 
-    def recent_endings(self, study_id: int, count: int) -> list[Ending]:
-        """How the last `count` tickets ended that were settled since the study's clock began, newest first."""
-        statement = (
-            select(tickets.c.ending)
-            .join(studies, studies.c.id == tickets.c.study_id)
-            .where(tickets.c.study_id == study_id, tickets.c.settled_at >= studies.c.started_at)
-            .order_by(tickets.c.settled_at.desc())
-            .limit(count)
-        )
-        with self._db.transaction() as connection:
-            return [Ending(ending) for ending in connection.scalars(statement)]
 
-    def bound_trials(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int | None]:
-        """Of (ticket, attempt) those with a living right to an Optuna trial, and the number they bound (None: not yet).
+def _unlocked(of: Table, *conditions: ColumnElement[bool]) -> Select[tuple[int]]:
+    """Locks the rows that meet the conditions, except those that another client has locked: a later tick does these.
 
-        Living means leased, or settled and about to be told.
-        """
-        if not pairs:
-            return {}
-        chosen = or_(*[and_(tickets.c.id == ticket, tickets.c.attempt == attempt) for ticket, attempt in pairs])
-        statement = (
-            select(tickets.c.id, tickets.c.attempt, attempts.c.trial_number)
-            .join(attempts, and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt))
-            .where(tickets.c.state.in_([TicketState.LEASED, TicketState.SETTLED]), chosen)
-        )
-        with self._db.transaction() as connection:
-            return {(row.id, row.attempt): row.trial_number for row in connection.execute(statement)}
+    Without that, a client that hangs in the middle of its transaction would stop the work for all studies.
+    """
+    return select(of.c.id).where(*conditions).with_for_update(skip_locked=True)
+
+
+def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:
+    return tickets.c.study_id == studies.c.id, tickets.c.state == state
+
+
+def _count(state: TicketState) -> ScalarSelect[int]:
+    return select(func.count()).select_from(tickets).where(*_of_study(state)).scalar_subquery()

@@ -1,62 +1,113 @@
 """The connection to the ledger's database: engine, transactions, schema and its version.
 
 Raises our own errors only: ServiceUnavailable when the database cannot be reached, SchemaMismatch when another
-version made the tables. Never build a Database before a fork; each process that talks to PostgreSQL makes its own.
+version made the tables, LeaseLost when a function of ours says so. Never build a Database before a fork; each process
+that talks to PostgreSQL makes its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    TextClause,
+    UpdateBase,
+    create_engine,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from highnoon.shared.domain.errors import SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.errors import InvalidInput, LeaseLost, Problem, SchemaMismatch, ServiceUnavailable
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.store.connections import postgres_arguments, try_idle_connections
-from highnoon.shared.store.outages import service_error
+from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
+from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.schema import SCHEMA_VERSION, meta, metadata
-from highnoon.shared.store.upgrades import upgrade
+from highnoon.shared.store.upgrades import upgrade_rows, upgrade_tables
+
+READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
+"""As an option of the connection: as one of the engine, each change to autocommit would cost a round trip."""
 
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
+
+_UPGRADE_S = 1800.0
+"""For a table of many millions of rows that a new version alters."""
+
+_LEASE_LOST = "HN001"
+"""As `functions.sql` raises it."""
 
 
 class Database:
     """One process's way to the ledger."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
         self.url = normalise(url)
-        self.engine = _engine(self.url)
+        self.engine = _engine(self.url, statement_s)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One READ COMMITTED transaction. Raises ServiceUnavailable or ServiceRefused; commits at the end."""
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except (DBAPIError, PoolTimeout) as error:
-            known = service_error(self.url, error)
-            if known is None:
-                raise
-            raise known from error
+        with self._errors(), self.engine.begin() as connection:
+            yield connection
+
+    def call(self, statement: TextClause, **values: Any) -> Any:
+        """The value of one statement, which is a transaction of its own: one round trip. Raises LeaseLost, too."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.scalar(statement, values)
+
+    def row(self, statement: TextClause, **values: Any) -> RowMapping | None:
+        """The first row of one statement, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement, values).mappings().first()
+
+    def rows(self, statement: Executable) -> Sequence[Any]:
+        """All rows of one statement, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement).all()
+
+    def changed(self, statement: UpdateBase) -> int:
+        """How many rows one statement changed, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement).rowcount
 
     def create_schema(self) -> None:
-        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one."""
+        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one.
+
+        On PostgreSQL alone; another database may be opened, to find that it holds no ledger.
+        """
+        if self.engine.dialect.name != "postgresql":
+            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(self.url))
+            raise InvalidInput("settings", [problem])
         with self.transaction() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
-            metadata.create_all(connection)
-            found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-            if found is None:
-                connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
-            elif int(found) < SCHEMA_VERSION:
-                upgrade(connection, int(found))
-                connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(SCHEMA_VERSION)))
+            allow_longer(connection, _UPGRADE_S)
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+            found = _version(connection)
+            if found is None or found <= SCHEMA_VERSION:
+                if found is not None:
+                    upgrade_tables(connection, found)
+                metadata.create_all(connection)
+                _install_functions(connection)
+                if found is not None:
+                    upgrade_rows(connection, found)
+                if found is None:
+                    connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+                else:
+                    version = update(meta).where(meta.c.key == "schema_version")
+                    connection.execute(version.values(value=str(SCHEMA_VERSION)))
         self.check_schema()
 
     def check_schema(self) -> None:
@@ -65,15 +116,15 @@ class Database:
         Raises SchemaMismatch for those of a newer one: waiting would not help.
         """
         with self.transaction() as connection:
-            if not inspect(connection).has_table(meta.name):
-                raise ServiceUnavailable(
-                    f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it"
-                )
-            found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-        if found == str(SCHEMA_VERSION):
+            found = _version(connection)
+        if found == SCHEMA_VERSION:
             return
+        if found is None:
+            raise ServiceUnavailable(
+                f"database {masked(self.url)} holds no HighNoon ledger yet: start a coordinator on it"
+            )
         problem = f"database {masked(self.url)} has ledger version {found}, this HighNoon needs {SCHEMA_VERSION}"
-        if int(found or 0) < SCHEMA_VERSION:
+        if found < SCHEMA_VERSION:
             raise ServiceUnavailable(f"{problem}: start a coordinator of this version, which brings it up to date")
         raise SchemaMismatch(f"{problem}: use the HighNoon that made it, or another database")
 
@@ -81,34 +132,64 @@ class Database:
         """Gives all connections back to the server."""
         self.engine.dispose()
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeout) as error:
+            if getattr(getattr(error, "orig", None), "pgcode", None) == _LEASE_LOST:
+                raise LeaseLost(first_line(error)) from None
+            known = service_error(self.url, error)
+            if known is None:
+                raise
+            raise known from error
 
-def _engine(url: str) -> Engine:
-    if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": 30})
-        event.listen(engine, "connect", _prepare_sqlite)
-        return engine
+
+@contextmanager
+def autocommit(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is a transaction of its own, without BEGIN and COMMIT as round trips."""
+    if engine.dialect.driver != "psycopg2":
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        # SQLAlchemy's own way sends a statement when the connection is given back.
+        driver: Any = connection.connection.dbapi_connection
+        driver.autocommit = True
+        try:
+            yield connection
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
+
+
+def _version(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(meta.name):
+        return None
+    found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+    return None if found is None else int(found)
+
+
+def _install_functions(connection: Connection) -> None:
+    script = files("highnoon.shared.store").joinpath("functions.sql").read_text(encoding="utf-8")
+    connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+
+
+def _engine(url: str, statement_s: float) -> Engine:
+    address = make_url(url)
+    if address.get_driver_name() != "psycopg2":
+        return create_engine(url)
+    options = f"{address.query.get('options', '')} {READ_COMMITTED}"
     engine = create_engine(
         url,
-        isolation_level="READ COMMITTED",
         # Made when they are needed, and kept: each new one is a new process of the server.
         pool_size=5,
         max_overflow=0,
         pool_recycle=1800,
-        connect_args=_connect_args(url),
+        connect_args=postgres_arguments(options, statement_s=statement_s),
     )
-    try_idle_connections(engine)
+    prepare_connections(engine, statement_s=statement_s)
     return engine
 
 
-def _connect_args(url: str) -> dict[str, Any]:
-    if url.startswith("postgresql+psycopg2"):
-        return postgres_arguments()
-    return {}
-
-
-def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA foreign_keys=ON")
-
-
-__all__ = ["Database", "IntegrityError"]
+__all__ = ["Database", "IntegrityError", "autocommit"]

@@ -1,6 +1,6 @@
 """Reading Optuna's tables: an RDBStorage whose history costs two statements instead of seven, and no ORM.
 
-`_CachedStorage` asks for whatever is new or unfinished through `_get_trials`. Only that method is respelled, so that
+`_CachedStorage` reads what is new or unfinished through `_get_trials`. Only that method is replaced, so that
 every sampler, pruner and plot profits and sees just what Optuna's own reading gives. Writes nothing.
 
 Pinned to Optuna 5.0.x (schema v3.2.0.a); the contract tests compare this reading with Optuna's own.
@@ -33,6 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.optuna_tables import params, reports, system_attrs, trials, user_attrs, values
 
 _AT_ONCE = 1000
@@ -62,11 +63,11 @@ class HistoryStorage(RDBStorage):
         """The study's trials that are newer than an id or among those named, oldest first."""
         named = [trial_id for trial_id in included_trial_ids if trial_id <= trial_id_greater_than]
         wanted = or_(trials.c.trial_id > trial_id_greater_than, trials.c.trial_id.in_(named))
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with autocommit(self.engine) as connection:
             rows = connection.execute(_TRIALS.where(trials.c.study_id == study_id, wanted))
             found = {row[0]: _frozen(*row) for row in rows if states is None or row.state in states}
-            # Details come after the trials, never before: one that is seen as finished is cached for ever, so it
-            # must be seen whole.
+            # Details come after the trials, never before: one that is read as finished is cached for ever, so it
+            # must be read whole.
             ids = list(found)
             for start in range(0, len(ids), _AT_ONCE):
                 for trial_id, *detail in connection.execute(_DETAILS, {"ids": ids[start : start + _AT_ONCE]}):

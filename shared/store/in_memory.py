@@ -1,12 +1,12 @@
 """The trials of one study in any of Optuna's storages, by Optuna's own interface: for studies held in memory.
 
-Several steps for what is one transaction in `sql`: safe between threads, and a crash takes the whole memory along.
+Several steps for what is one transaction in `optuna_sql`: safe between threads, and a crash loses the memory anyway.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -14,9 +14,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
-from highnoon.shared.store.optuna_trials import Asked, Birth, OwnedTrial, Standing, Verdict, Waiting, owner_in
+from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial
+from highnoon.shared.store.trial_results import ENDING, TICKET, TrialResult
 
 
 class MemoryTrials:
@@ -26,40 +29,28 @@ class MemoryTrials:
         self._storage = storage
         self._study_id = study_id
 
-    def create(self, birth: Birth) -> Asked:
-        """As the protocol says."""
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
-            params=dict(birth.params),
-            distributions=dict(birth.distributions),
-            user_attrs=dict(birth.user_attrs),
-            system_attrs=dict(birth.system_attrs),
-            intermediate_values={},
-        )
-        try:
-            trial_id = self._storage.create_new_trial(self._study_id, template)
-        except KeyError:
-            raise UnknownStudy("the study was deleted") from None
-        number = self._storage.get_trial_number_from_id(trial_id)
-        return Asked(trial_id=trial_id, number=number, params=birth.params)
+    def waiting(self) -> Waiting | None:
+        """As Trials describes it."""
+        trial = next(iter(self._all(TrialState.WAITING)), None)
+        if trial is None:
+            return None
+        fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        return Waiting(trial_id=trial._trial_id, number=trial.number, fixed=fixed)
 
-    def start_waiting(self, prepare: Callable[[Waiting], Birth]) -> Asked | None:
-        """As the protocol says."""
-        for trial in self._all(TrialState.WAITING):
-            if self._taken(trial._trial_id):
-                fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-                birth = prepare(Waiting(trial_id=trial._trial_id, number=trial.number, fixed=fixed))
-                self._complete(trial, birth)
-                return Asked(trial_id=trial._trial_id, number=trial.number, params=birth.params)
-        return None
+    def start(self, new: NewTrial) -> StartedTrial | None:
+        """As Trials describes it."""
+        trial_id = new.waiting_trial_id
+        if trial_id is None:
+            trial_id = self._create(new)
+        elif not self._taken(trial_id):
+            return None
+        else:
+            self._complete(self._storage.get_trial(trial_id), new)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
-        """As the protocol says."""
+        """As Trials describes it."""
         trial = self._storage.get_trial(trial_id)
         if trial.state is not TrialState.RUNNING:
             return
@@ -67,36 +58,51 @@ class MemoryTrials:
         for step in sorted(first.keys() - trial.intermediate_values.keys()):
             self._storage.set_trial_intermediate_value(trial_id, step, first[step])
 
-    def finish(self, trial_id: int, verdict: Verdict) -> Standing | None:
-        """As the protocol says."""
+    def finish(self, trial_id: int, result: TrialResult) -> EarlierEnding | None:
+        """As Trials describes it."""
         try:
             trial = self._storage.get_trial(trial_id)
         except KeyError:
             raise UnknownStudy(f"the study of trial id {trial_id} was deleted") from None
         try:
-            self._write_attrs(trial_id, verdict)
-            value = verdict.value if verdict.state is not TrialState.PRUNED else _last_value(trial, verdict)
-            self._storage.set_trial_state_values(trial_id, verdict.state, None if value is None else [value])
+            self._write_attrs(trial_id, result)
+            value = result.value if result.state is not States.PRUNED else _last_value(trial, result)
+            self._storage.set_trial_state_values(trial_id, TrialState[result.state], None if value is None else [value])
         except UpdateFinishedTrialError:
-            stands = self._storage.get_trial(trial_id)
-            return Standing(state=stands.state, value=stands.value)
+            ended = self._storage.get_trial(trial_id)
+            return EarlierEnding(state=States[ended.state.name], value=ended.value)
         return None
 
-    def owned_running(self) -> list[OwnedTrial]:
-        """As the protocol says."""
-        return [
-            OwnedTrial(trial_id=trial._trial_id, number=trial.number, owner=owner)
-            for trial in self._all(TrialState.RUNNING)
-            if (owner := owner_in(trial.user_attrs)) is not None
-        ]
-
-    def latest_domains(self) -> Distributions:
-        """As the protocol says."""
+    def own_domains(self) -> Distributions:
+        """As Trials describes it."""
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return next((dict(t.distributions) for t in reversed(trials) if t.state is not TrialState.WAITING), {})
+        own = (trial for trial in reversed(trials) if {TICKET, ENDING} & trial.user_attrs.keys())
+        return next((dict(trial.distributions) for trial in own), {})
+
+    def _create(self, new: NewTrial) -> int:
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params=dict(new.params),
+            distributions=dict(new.distributions),
+            user_attrs=dict(new.user_attrs),
+            system_attrs=dict(new.system_attrs),
+            intermediate_values={},
+        )
+        try:
+            return self._storage.create_new_trial(self._study_id, template)
+        except KeyError:
+            raise UnknownStudy("the study was deleted") from None
 
     def _all(self, state: TrialState) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,))
+        try:
+            return self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,))
+        except KeyError:
+            raise UnknownStudy("the study was deleted") from None
 
     def _taken(self, trial_id: int) -> bool:
         """Whether the trial became RUNNING by this call; another thread may be quicker."""
@@ -105,22 +111,22 @@ class MemoryTrials:
         except UpdateFinishedTrialError:
             return False
 
-    def _complete(self, trial: FrozenTrial, birth: Birth) -> None:
-        for name in birth.params.keys() - trial.params.keys():
-            domain = birth.distributions[name]
-            inner = domain.to_internal_repr(birth.params[name])
+    def _complete(self, trial: FrozenTrial, new: NewTrial) -> None:
+        for name in new.params.keys() - trial.params.keys():
+            domain = new.distributions[name]
+            inner = domain.to_internal_repr(new.params[name])
             self._storage.set_trial_param(trial._trial_id, name, inner, domain)
-        self._write_attrs(trial._trial_id, birth)
+        self._write_attrs(trial._trial_id, new)
 
-    def _write_attrs(self, trial_id: int, source: Birth | Verdict) -> None:
+    def _write_attrs(self, trial_id: int, source: NewTrial | TrialResult) -> None:
         for key, value in source.user_attrs.items():
             self._storage.set_trial_user_attr(trial_id, key, value)
         for key, value in source.system_attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
 
 
-def _last_value(trial: FrozenTrial, verdict: Verdict) -> float | None:
-    if verdict.value is not None or trial.last_step is None:
-        return verdict.value
+def _last_value(trial: FrozenTrial, result: TrialResult) -> float | None:
+    if result.value is not None or trial.last_step is None:
+        return result.value
     last = trial.intermediate_values[trial.last_step]
     return None if math.isnan(last) else last

@@ -1,4 +1,4 @@
-"""Presence of workers, and the leader row. Says who is there; grants no right to run anything."""
+"""Presence of workers, and the leader row. Grants no right to run anything."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, cast, insert, or_, select, update
+from sqlalchemy import Integer, cast, delete, exists, insert, or_, select, update
 
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.store.database import Database, IntegrityError
-from highnoon.shared.store.schema import db_now, leader, workers
+from highnoon.shared.store.schema import attempts, db_now, leader, workers
+
+PRESENCE_MISSES = 4
+"""A worker that missed so many beats has no slots to count on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One node's agent as the ledger knows it; `silent_s` is the age of its last sign of life.
+    """One node's agent as the ledger knows it; `silent_s` is the age of its last beat.
 
-    `facts` is what it last said of its machine: memory, cores, GPUs, version.
+    `facts` is what it last reported of its machine: memory, cores, GPUs, version.
     """
 
     id: str
@@ -48,7 +51,7 @@ class Nodes:
         self._db = database
 
     def enter(self, worker_id: str, *, host: str, pid: int, slots: int, queues: Sequence[str]) -> None:
-        """Registers a node's agent as active. One that is there already has done so, and has not heard the answer."""
+        """Registers a node's agent as active. Repeating it is harmless: the first answer may have been lost."""
         node = insert(workers).values(
             id=worker_id,
             host=host,
@@ -59,65 +62,62 @@ class Nodes:
             started_at=db_now(),
             seen_at=db_now(),
         )
-        with suppress(IntegrityError), self._db.transaction() as connection:
-            connection.execute(node)
+        with suppress(IntegrityError):
+            self._db.changed(node)
 
     def beat(self, worker_id: str, facts: Mapping[str, Any] | None = None) -> WorkerState | None:
-        """Says "still here" and what the node has now; brings back the state others want it in, None without a row."""
-        said = {} if facts is None else {"facts": dict(facts)}
-        statement = update(workers).where(workers.c.id == worker_id).values(seen_at=db_now(), **said)
-        with self._db.transaction() as connection:
-            state = connection.scalar(statement.returning(workers.c.state))
-        return None if state is None else WorkerState(state)
+        """Renews the node's presence and facts. Returns the state that others want it in, None without a row."""
+        changed = {} if facts is None else {"facts": dict(facts)}
+        statement = update(workers).where(workers.c.id == worker_id).values(seen_at=db_now(), **changed)
+        rows = self._db.rows(statement.returning(workers.c.state))
+        return WorkerState(rows[0].state) if rows else None
 
     def mark(self, worker_id: str, state: WorkerState, reason: str | None = None) -> None:
         """Sets a worker's state: draining, quarantined, gone, or active again; and why, for people."""
-        statement = update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason)
-        with self._db.transaction() as connection:
-            connection.execute(statement)
+        self._db.changed(update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason))
 
     def move(
         self, worker_id: str, before: Collection[WorkerState], after: WorkerState, reason: str | None = None
     ) -> bool:
-        """As `mark`, for who must not undo what others did meanwhile: False when it is in none of those states."""
+        """As `mark`, only from one of the states `before`: False when others have moved it meanwhile."""
         of_worker = workers.c.id == worker_id, workers.c.state.in_(before)
-        with self._db.transaction() as connection:
-            moved = connection.execute(update(workers).where(*of_worker).values(state=after, state_reason=reason))
-            return moved.rowcount == 1
+        return self._db.changed(update(workers).where(*of_worker).values(state=after, state_reason=reason)) == 1
 
     def reinstate(self, worker_id: str) -> bool:
-        """Takes one back from quarantine, with a clean slate; False when it is not in quarantine."""
+        """Ends a quarantine; attempts from before do not count any more. False when it is not in quarantine."""
         statement = (
             update(workers)
             .where(workers.c.id == worker_id, workers.c.state == WorkerState.QUARANTINED)
             .values(state=WorkerState.ACTIVE, state_reason=None, reinstated_at=db_now())
         )
-        with self._db.transaction() as connection:
-            return connection.execute(statement).rowcount == 1
+        return self._db.changed(statement) == 1
 
     def workers(self, *, silent_for_s: float) -> list[Worker]:
         """The workers that have not left and were seen within `silent_for_s` seconds."""
         silent = (db_now() - workers.c.seen_at).label("silent_s")
         statement = select(workers, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement.order_by(workers.c.started_at)).mappings().all()
         return [
             Worker(
-                id=row["id"],
-                host=row["host"],
-                pid=row["pid"],
-                slots=row["slots"],
-                queues=tuple(row["queues"]),
-                state=WorkerState(row["state"]),
-                silent_s=row["silent_s"],
-                state_reason=row["state_reason"],
-                facts=row["facts"] or {},
+                id=row.id,
+                host=row.host,
+                pid=row.pid,
+                slots=row.slots,
+                queues=tuple(row.queues),
+                state=WorkerState(row.state),
+                silent_s=row.silent_s,
+                state_reason=row.state_reason,
+                facts=row.facts or {},
             )
-            for row in rows
+            for row in self._db.rows(statement.order_by(workers.c.started_at))
         ]
 
+    def remove_silent(self, *, for_s: float) -> int:
+        """Removes the rows of nodes that are gone: silent for so long, and without an attempt that is still open."""
+        runs = exists().where(attempts.c.worker_id == workers.c.id, attempts.c.ended_at.is_(None))
+        return self._db.changed(delete(workers).where(workers.c.seen_at < db_now() - for_s, ~runs))
+
     def lead(self, holder: str, *, ttl_s: float) -> Leadership:
-        """Bids for the leader row: kept if ours, taken if expired. A courtesy that saves work; never a fence."""
+        """Bids for the leader row: kept if ours, taken if expired. It saves work, and is never a fence."""
         bid = (
             update(leader)
             .where(leader.c.id == 1, or_(leader.c.holder == holder, leader.c.expires_at < db_now()))
@@ -125,25 +125,15 @@ class Nodes:
             .values(expires_at=db_now() + ttl_s)
             .returning(leader.c.term)
         )
-        with self._db.transaction() as connection:
-            term = connection.scalar(bid)
-            if term is not None:
-                return Leadership(mine=True, holder=holder, term=term)
-            row = connection.execute(select(leader.c.holder, leader.c.term).where(leader.c.id == 1)).first()
-        if row is not None:
-            return Leadership(mine=False, holder=row.holder, term=row.term)
-        return self._found(holder, ttl_s)
-
-    def _found(self, holder: str, ttl_s: float) -> Leadership:
-        """The very first bid; of two at once one loses and bids again."""
-        try:
-            with self._db.transaction() as connection:
-                connection.execute(insert(leader).values(id=1, holder=holder, term=1, expires_at=db_now() + ttl_s))
-        except IntegrityError:
-            return self.lead(holder, ttl_s=ttl_s)
-        return Leadership(mine=True, holder=holder, term=1)
+        if won := self._db.rows(bid):
+            return Leadership(mine=True, holder=holder, term=won[0].term)
+        if rows := self._db.rows(select(leader.c.holder, leader.c.term).where(leader.c.id == 1)):
+            return Leadership(mine=False, holder=rows[0].holder, term=rows[0].term)
+        # The first bid of all; of two at once one loses and bids again.
+        with suppress(IntegrityError):
+            self._db.changed(insert(leader).values(id=1, holder=holder, term=1, expires_at=db_now() + ttl_s))
+        return self.lead(holder, ttl_s=ttl_s)
 
     def step_down(self, holder: str) -> None:
-        """Lets go of the leader row at once, so that the next coordinator need not wait for its expiry."""
-        with self._db.transaction() as connection:
-            connection.execute(update(leader).where(leader.c.holder == holder).values(expires_at=0.0))
+        """Releases the leader row, so that the next coordinator need not wait until it expires."""
+        self._db.changed(update(leader).where(leader.c.holder == holder).values(expires_at=0.0))

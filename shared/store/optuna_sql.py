@@ -1,7 +1,8 @@
-"""The trials of one study in a database: each act is one transaction of as few statements as it takes.
+"""The trials of one study in any database: each act is one transaction of as few statements as it takes.
 
-Optuna's own calls are safe, but one transaction each: a trial with five parameters takes nine of them to create.
-What is written here reads back through Optuna as if Optuna had written it; the contract tests hold it to that.
+For studies that run in one process; workers use the functions of `functions.sql`. Optuna's own calls are safe, but one
+transaction each: a trial with five parameters takes nine of them to create. What is written here reads back through
+Optuna as if Optuna had written it; the contract tests hold it to that. Portable over PostgreSQL, SQLite and MySQL.
 
 Two of Optuna's rules are kept. A trial is inserted only under the lock of its study's row: numbers are counted under
 it, and caches read "newer than the last id". A trial that has ended is never changed again.
@@ -11,34 +12,119 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import json_to_distribution
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Engine, Insert
+from sqlalchemy import BindParameter, Connection, Engine, Insert, Table, and_, bindparam, func, insert, select, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import TrialState as States
-from highnoon.shared.domain.trial import Params, Report
+from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
-from highnoon.shared.store import optuna_statements as sql
-from highnoon.shared.store.optuna_tables import reports, system_attrs, user_attrs
-from highnoon.shared.store.optuna_trials import (
-    ATTEMPT,
-    TICKET,
-    Asked,
-    Birth,
-    OwnedTrial,
-    Standing,
-    Verdict,
-    Waiting,
-    owner_in,
+from highnoon.shared.store.database import autocommit
+from highnoon.shared.store.optuna_tables import (
+    directions,
+    params,
+    reports,
+    studies,
+    system_attrs,
+    trials,
+    user_attrs,
+    values,
 )
+from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial, fixed_params, param_rows
 from highnoon.shared.store.study_view import StudyEntry
+from highnoon.shared.store.trial_results import ENDING, TICKET, TrialResult
+
+_STUDY: BindParameter[int] = bindparam("study")
+_TRIAL: BindParameter[int] = bindparam("trial")
+
+LOCK_STUDY = select(studies.c.study_id).where(studies.c.study_id == _STUDY).with_for_update()
+"""Serialises the creation of trials, as Optuna does. First in its transaction; no row when the study is deleted."""
+
+LAST_NUMBER = select(trials.c.number).where(trials.c.study_id == _STUDY).order_by(trials.c.trial_id.desc()).limit(1)
+"""Under LOCK_STUDY: the number before the next one."""
+
+FIRST_WAITING = (
+    select(trials.c.trial_id, trials.c.number)
+    .where(trials.c.study_id == _STUDY, trials.c.state == TrialState.WAITING)
+    .order_by(trials.c.trial_id)
+    .limit(1)
+)
+"""The oldest enqueued trial. Nearly always nothing: looked for without a lock, before every sampled trial."""
+
+STORED_PARAMS = select(params.c.param_name, params.c.param_value, params.c.distribution_json).where(
+    params.c.trial_id == _TRIAL
+)
+"""What an enqueued trial has as parameters: one that Optuna's retry callback cloned has all of them."""
+
+FIXED_PARAMS = select(system_attrs.c.value_json).where(
+    system_attrs.c.trial_id == _TRIAL, system_attrs.c.key == "fixed_params"
+)
+"""What `enqueue_trial` fixed, as JSON."""
+
+START_WAITING = (
+    update(trials)
+    .where(trials.c.trial_id == _TRIAL, trials.c.state == TrialState.WAITING)
+    .values(state=TrialState.RUNNING, datetime_start=bindparam("now"))
+)
+"""Touches no row when somebody else has started the trial."""
+
+NUMBER = select(trials.c.number).where(trials.c.trial_id == _TRIAL)
+
+END_TRIAL = (
+    update(trials)
+    .where(trials.c.trial_id == _TRIAL, trials.c.state.in_([TrialState.RUNNING, TrialState.WAITING]))
+    .values(state=bindparam("ended_as"), datetime_complete=bindparam("now"))
+)
+"""Ends a trial once: touches no row when it has ended before. Locks the row for the rest of the transaction."""
+
+EARLIER_ENDING = (
+    select(trials.c.state, values.c.value, values.c.value_type)
+    .outerjoin(values, and_(values.c.trial_id == trials.c.trial_id, values.c.objective == 0))
+    .where(trials.c.trial_id == _TRIAL)
+)
+"""A trial's state and value."""
+
+LAST_REPORT = (
+    select(reports.c.intermediate_value, reports.c.intermediate_value_type)
+    .where(reports.c.trial_id == _TRIAL)
+    .order_by(reports.c.step.desc())
+    .limit(1)
+)
+
+IS_RUNNING = select(trials.c.trial_id).where(trials.c.trial_id == _TRIAL, trials.c.state == TrialState.RUNNING)
+
+_NEWEST_OWN = (
+    select(func.max(user_attrs.c.trial_id))
+    .join(trials, trials.c.trial_id == user_attrs.c.trial_id)
+    .where(trials.c.study_id == _STUDY, user_attrs.c.key.in_([TICKET, ENDING]))
+    .scalar_subquery()
+)
+
+OWN_DOMAINS = select(params.c.param_name, params.c.distribution_json).where(params.c.trial_id == _NEWEST_OWN)
+"""The parameters of the newest trial that we started for a ticket, or ended."""
+
+_HAS_ONE_OBJECTIVE = (
+    select(directions.c.study_id).group_by(directions.c.study_id).having(func.count() == 1).scalar_subquery()
+)
+
+CATALOGUE = (
+    select(studies.c.study_name, directions.c.direction, trials.c.state, func.count())
+    .join(directions, directions.c.study_id == studies.c.study_id)
+    .outerjoin(trials, trials.c.study_id == studies.c.study_id)
+    .where(studies.c.study_id.in_(_HAS_ONE_OBJECTIVE))
+    .group_by(studies.c.study_id, studies.c.study_name, directions.c.direction, trials.c.state)
+    .order_by(studies.c.study_id)
+)
+"""Studies with one objective and how many trials each has in each state; one row without a state when it has none."""
 
 
 class SqlTrials:
@@ -46,80 +132,61 @@ class SqlTrials:
 
     def __init__(self, engine: Engine, study_id: int) -> None:
         self._engine = engine
-        # One SELECT is a transaction anyway; without BEGIN and COMMIT it is one round trip instead of three.
-        self._looking = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._study = {"study": study_id}
-        self._insert_new_reports = sql.insert_new(engine, reports)
-        self._upsert_user_attrs = sql.upsert_attrs(engine, user_attrs)
-        self._upsert_system_attrs = sql.upsert_attrs(engine, system_attrs)
+        self._insert_new_reports = insert_new(engine, reports)
+        self._insert_new_params = insert_new(engine, params)
+        self._upsert_user_attrs = upsert_attrs(engine, user_attrs)
+        self._upsert_system_attrs = upsert_attrs(engine, system_attrs)
 
-    def create(self, birth: Birth) -> Asked:
-        """As the protocol says."""
-        with self._transaction() as connection:
-            if connection.scalar(sql.LOCK_STUDY, self._study) is None:
-                raise UnknownStudy("the study was deleted")
-            last = connection.scalar(sql.LAST_NUMBER, self._study)
-            number = 0 if last is None else last + 1
-            new = {"study_id": self._study["study"], "number": number, "state": TrialState.RUNNING}
-            inserted = connection.execute(sql.INSERT_TRIAL, {**new, "datetime_start": _utc_now()})
-            (trial_id,) = cast("tuple[int]", inserted.inserted_primary_key)
-            _insert(connection, sql.INSERT_PARAMS, _param_rows(trial_id, birth))
-            _insert(connection, sql.INSERT_USER_ATTRS, _attr_rows(trial_id, birth.user_attrs))
-            _insert(connection, sql.INSERT_SYSTEM_ATTRS, _attr_rows(trial_id, birth.system_attrs))
-        return Asked(trial_id=trial_id, number=number, params=birth.params)
-
-    def start_waiting(self, prepare: Callable[[Waiting], Birth]) -> Asked | None:
-        """As the protocol says. Others pass the row over while `prepare` works."""
-        if not self._any_waiting():
-            return None
-        with self._transaction() as connection:
-            row = connection.execute(sql.TAKE_WAITING, self._study).first()
+    def waiting(self) -> Waiting | None:
+        """As Trials describes it."""
+        with autocommit(self._engine) as connection:
+            row = connection.execute(FIRST_WAITING, self._study).first()
             if row is None:
                 return None
-            trial_id, number = row
-            stored = _stored_params(connection, trial_id)
-            fixed = {**_enqueued_params(connection, trial_id), **stored}
-            birth = prepare(Waiting(trial_id=trial_id, number=number, fixed=fixed))
-            connection.execute(sql.START_TRIAL, {"trial": trial_id, "now": _utc_now()})
-            _insert(connection, sql.INSERT_PARAMS, _param_rows(trial_id, birth, stored))
-            self._replace_attrs(connection, trial_id, birth)
-        return Asked(trial_id=trial_id, number=number, params=birth.params)
+            enqueued = connection.scalar(FIXED_PARAMS, {"trial": row.trial_id})
+            stored = connection.execute(STORED_PARAMS, {"trial": row.trial_id}).all()
+        return Waiting(trial_id=row.trial_id, number=row.number, fixed=fixed_params(enqueued, stored))
+
+    def start(self, new: NewTrial) -> StartedTrial | None:
+        """As Trials describes it."""
+        with self._transaction() as connection:
+            if new.waiting_trial_id is None:
+                trial_id, number = self._insert_trial(connection)
+            else:
+                trial_id = new.waiting_trial_id
+                if connection.execute(START_WAITING, {"trial": trial_id, "now": _utc_now()}).rowcount == 0:
+                    return None
+                number = int(connection.scalar(NUMBER, {"trial": trial_id}) or 0)
+            rows = [{"trial_id": trial_id, **row} for row in param_rows(new)]
+            _insert(connection, self._insert_new_params, rows)
+            self._write_attrs(connection, trial_id, new)
+        return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
-        """As the protocol says."""
+        """As Trials describes it."""
         with self._transaction() as connection:
-            if reports and connection.scalar(sql.IS_RUNNING, {"trial": trial_id}) is not None:
+            if reports and connection.scalar(IS_RUNNING, {"trial": trial_id}) is not None:
                 connection.execute(self._insert_new_reports, [_report_row(trial_id, report) for report in reports])
 
-    def finish(self, trial_id: int, verdict: Verdict) -> Standing | None:
-        """As the protocol says."""
-        end = {"trial": trial_id, "ended_as": verdict.state, "now": _utc_now()}
+    def finish(self, trial_id: int, result: TrialResult) -> EarlierEnding | None:
+        """As Trials describes it."""
+        end = {"trial": trial_id, "ended_as": TrialState[result.state], "now": _utc_now()}
         with self._transaction() as connection:
-            if connection.execute(sql.END_TRIAL, end).rowcount == 0:
-                return _standing(connection, trial_id)
-            value = verdict.value
-            if value is None and verdict.state is TrialState.PRUNED:
+            if connection.execute(END_TRIAL, end).rowcount == 0:
+                return _earlier_ending(connection, trial_id)
+            value = result.value
+            if value is None and result.state is States.PRUNED:
                 value = _last_reported(connection, trial_id)
             if value is not None:
-                connection.execute(sql.INSERT_VALUE, _value_row(trial_id, value))
-            self._replace_attrs(connection, trial_id, verdict)
+                connection.execute(insert(values), _value_row(trial_id, value))
+            self._write_attrs(connection, trial_id, result)
         return None
 
-    def owned_running(self) -> list[OwnedTrial]:
-        """As the protocol says."""
-        with self._looking.connect() as connection:
-            rows = connection.execute(sql.OWNED_RUNNING, self._study).all()
-        attrs = ({TICKET: json.loads(row.ticket), ATTEMPT: json.loads(row.attempt)} for row in rows)
-        return [
-            OwnedTrial(trial_id=row.trial_id, number=row.number, owner=owner)
-            for row, owner in zip(rows, map(owner_in, attrs), strict=True)
-            if owner is not None
-        ]
-
-    def latest_domains(self) -> Distributions:
-        """As the protocol says."""
-        with self._looking.connect() as connection:
-            rows = connection.execute(sql.LATEST_DOMAINS, self._study)
+    def own_domains(self) -> Distributions:
+        """As Trials describes it."""
+        with autocommit(self._engine) as connection:
+            rows = connection.execute(OWN_DOMAINS, self._study)
             return {name: json_to_distribution(domain) for name, domain in rows}
 
     @contextmanager
@@ -130,19 +197,25 @@ class SqlTrials:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
-    def _any_waiting(self) -> bool:
-        with self._looking.connect() as connection:
-            return connection.scalar(sql.ANY_WAITING, self._study) is not None
+    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
+        if connection.scalar(LOCK_STUDY, self._study) is None:
+            raise UnknownStudy("the study was deleted")
+        last = connection.scalar(LAST_NUMBER, self._study)
+        number = 0 if last is None else last + 1
+        new = {"study_id": self._study["study"], "number": number, "state": TrialState.RUNNING}
+        inserted = connection.execute(insert(trials), {**new, "datetime_start": _utc_now()})
+        (trial_id,) = cast("tuple[int]", inserted.inserted_primary_key)
+        return trial_id, number
 
-    def _replace_attrs(self, connection: Connection, trial_id: int, source: Birth | Verdict) -> None:
+    def _write_attrs(self, connection: Connection, trial_id: int, source: NewTrial | TrialResult) -> None:
         _insert(connection, self._upsert_user_attrs, _attr_rows(trial_id, source.user_attrs))
         _insert(connection, self._upsert_system_attrs, _attr_rows(trial_id, source.system_attrs))
 
 
 def sql_catalogue(engine: Engine) -> list[StudyEntry]:
     """Every study with one objective, oldest first, its trials counted in one statement."""
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        rows = connection.execute(sql.CATALOGUE).all()
+    with autocommit(engine) as connection:
+        rows = connection.execute(CATALOGUE).all()
     found: dict[str, tuple[str, dict[States, int]]] = {}
     for name, direction, state, count in rows:
         by_state = found.setdefault(name, (direction.name.lower(), {}))[1]
@@ -151,49 +224,53 @@ def sql_catalogue(engine: Engine) -> list[StudyEntry]:
     return [StudyEntry(name=name, direction=way, by_state=by_state) for name, (way, by_state) in found.items()]
 
 
-def _stored_params(connection: Connection, trial_id: int) -> Params:
-    rows = connection.execute(sql.STORED_PARAMS, {"trial": trial_id})
-    return {name: json_to_distribution(domain).to_external_repr(value) for name, value, domain in rows}
+def insert_new(engine: Engine, table: Table) -> Insert:
+    """Inserts rows, leaving alone those whose unique key is there already."""
+    match engine.dialect.name:
+        case "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        case _:
+            return insert(table).prefix_with("IGNORE")
 
 
-def _enqueued_params(connection: Connection, trial_id: int) -> dict[str, Any]:
-    written = connection.scalar(sql.FIXED_PARAMS, {"trial": trial_id})
-    return {} if written is None else dict(json.loads(written))
+def upsert_attrs(engine: Engine, table: Table) -> Insert:
+    """Inserts attributes, replacing those that are there: a clone made by Optuna carries its original's."""
+    key = ["trial_id", "key"]
+    match engine.dialect.name:
+        case "postgresql":
+            row = postgresql.insert(table)
+            return row.on_conflict_do_update(index_elements=key, set_={"value_json": row.excluded.value_json})
+        case "sqlite":
+            lite = sqlite.insert(table)
+            return lite.on_conflict_do_update(index_elements=key, set_={"value_json": lite.excluded.value_json})
+        case _:
+            my = mysql.insert(table)
+            return my.on_duplicate_key_update(value_json=my.inserted.value_json)
 
 
-def _standing(connection: Connection, trial_id: int) -> Standing:
-    row = connection.execute(sql.STANDING, {"trial": trial_id}).first()
+def _earlier_ending(connection: Connection, trial_id: int) -> EarlierEnding:
+    row = connection.execute(EARLIER_ENDING, {"trial": trial_id}).first()
     if row is None:
         raise UnknownStudy(f"the study of trial id {trial_id} was deleted")
     state, value, kind = row
-    return Standing(state=state, value=None if kind is None else TrialValueModel.stored_repr_to_value(value, kind))
+    stored = None if kind is None else TrialValueModel.stored_repr_to_value(value, kind)
+    return EarlierEnding(state=States[state.name], value=stored)
 
 
 def _last_reported(connection: Connection, trial_id: int) -> float | None:
     """NaN is no value that a trial may end with."""
-    row = connection.execute(sql.LAST_REPORT, {"trial": trial_id}).first()
+    row = connection.execute(LAST_REPORT, {"trial": trial_id}).first()
     if row is None:
         return None
     value = TrialIntermediateValueModel.stored_repr_to_intermediate_value(*row)
     return None if math.isnan(value) else value
 
 
-def _insert(connection: Connection, statement: Insert, rows: list[dict[str, Any]]) -> None:
+def _insert(connection: Connection, statement: Insert, rows: Collection[dict[str, Any]]) -> None:
     if rows:
-        connection.execute(statement, rows)
-
-
-def _param_rows(trial_id: int, birth: Birth, stored: Collection[str] = ()) -> list[dict[str, Any]]:
-    return [
-        {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": birth.distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(birth.distributions[name]),
-        }
-        for name, value in birth.params.items()
-        if name not in stored
-    ]
+        connection.execute(statement, list(rows))
 
 
 def _attr_rows(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,28 +14,43 @@ from typing import Any
 
 import optuna
 from optuna.distributions import check_distribution_compatibility
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
+from sqlalchemy import URL, create_engine, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from typing_extensions import Self
 
-from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    InvariantBroken,
+    Problem,
+    SchemaMismatch,
+    StudyConflict,
+    UnknownStudy,
+)
 from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import Distributions, build_pruner, build_sampler, distributions
-from highnoon.shared.store.connecting import connect
+from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
+from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.in_memory import MemoryTrials
-from highnoon.shared.store.optuna_outages import reported
 from highnoon.shared.store.optuna_sql import SqlTrials, sql_catalogue
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_tables import studies as optuna_studies
 from highnoon.shared.store.optuna_trials import Trials
+from highnoon.shared.store.outages import service_error
 from highnoon.shared.store.study_view import StudyEntry, StudyView
 
 SCORING = "highnoon:scoring"
-"""Study attribute: what `Scoring.terms` says. Absent where the score is the loss."""
+"""Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
 
 UNSCORED = Scoring()
 
@@ -55,38 +70,47 @@ class OptunaStore:
         self._pid = os.getpid()
         self._database: HistoryStorage | None = None
         if self.url is not None:
-            with reported(self.url):
-                self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
+            with _reported(self.url):
+                self._database = _connect(self.url, create_schema=create_schema, engine_options=engine_options)
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
-    def create_study(self, name: str, direction: str, scoring: Scoring = UNSCORED) -> None:
-        """Makes the study unless it is there. Raises StudyConflict when it is there and scores in another way."""
+    def create_study(
+        self, name: str, direction: str, scoring: Scoring = UNSCORED, space: SearchSpace | None = None
+    ) -> int:
+        """Makes the study unless it is there; returns Optuna's id of it.
+
+        Raises StudyConflict when it is there and scores in another way, or its own trials have other domains than
+        `space`. Trials of other programs decide nothing.
+        """
         wanted = StudyDirection[direction.upper()]
-        with self._border(), _silently():
+        with self._error_boundary(), _silently():
             try:
                 self._storage.create_new_study([wanted], name)
             except optuna.exceptions.DuplicatedStudyError:
                 self._check_direction(name, wanted)
             self._agree_on_scoring(name, scoring)
+            study_id = self._id_of(name)
+            if space is not None:
+                _check_domains(name, space, self._trials_of(study_id).own_domains())
+            return study_id
 
     def open(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name. Raises UnknownStudy, or StudyConflict when its trials answer another question."""
-        with self._border():
+        """The study of that name. Raises UnknownStudy, or StudyConflict when it has another direction."""
+        with self._error_boundary():
             study_id = self._id_of(spec.name)
             self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
             trials = self._trials_of(study_id)
-            _check_domains(spec, trials.latest_domains())
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
                 sampler=build_sampler(spec.sampler),
                 pruner=build_pruner(spec.pruner),
             )
-        return OptunaStudy(spec, study, trials, self._border)
+        return OptunaStudy(spec, study, trials, self._error_boundary)
 
     def exists(self, name: str) -> bool:
         """Whether there is a study of that name."""
-        with self._border():
+        with self._error_boundary():
             try:
                 self._storage.get_study_id_from_name(name)
             except KeyError:
@@ -94,21 +118,21 @@ class OptunaStore:
             return True
 
     def view(self, name: str) -> StudyView:
-        """A study to read, whoever made it. Raises UnknownStudy, ServiceUnavailable."""
-        with self._border():
+        """A study to read, also one of another program. Raises UnknownStudy, ServiceUnavailable."""
+        with self._error_boundary():
             self._id_of(name)
-            return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._border)
+            return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
 
     def catalogue(self) -> list[StudyEntry]:
         """All studies with one objective, oldest first, their trials counted but not loaded."""
-        with self._border():
+        with self._error_boundary():
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
             return [_entry(study, self._storage) for study in self._storage.get_all_studies()]
 
     def delete_study(self, name: str) -> None:
         """Removes Optuna's study with all trials. Raises UnknownStudy."""
-        with self._border():
+        with self._error_boundary():
             self._storage.delete_study(self._id_of(name))
 
     def close(self) -> None:
@@ -126,11 +150,11 @@ class OptunaStore:
         self.close()
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
-        """Everything that reaches the storage passes here: no foreign error leaves, no forked copy enters."""
+    def _error_boundary(self) -> Iterator[None]:
+        """All access to the storage: raises our own errors only, and refuses a forked copy."""
         if os.getpid() != self._pid:
             raise InvariantBroken("an OptunaStore was used after a fork; each process builds its own")
-        with reported(self.url or "in memory"):
+        with _reported(self.url or "in memory"):
             yield
 
     def _trials_of(self, study_id: int) -> Trials:
@@ -172,7 +196,7 @@ def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
 
 
 def quiet() -> None:
-    """Optuna says only what is wrong. For processes that are ours: it is a setting of the whole process."""
+    """Optuna logs warnings and errors only. For our own processes: it is a setting of the whole process."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -191,13 +215,102 @@ def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
     return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
 
 
-def _check_domains(spec: StudySpec, stored: Distributions) -> None:
+def _check_domains(study: str, space: SearchSpace, stored: Distributions) -> None:
     """Optuna refuses a parameter of another kind or with other choices, ranges may change. We write past its check."""
-    for name, domain in distributions(spec.search_space).items():
+    for name, domain in distributions(space).items():
         try:
             if name in stored:
                 check_distribution_compatibility(stored[name], domain)
         except ValueError:
             raise StudyConflict(
-                f"study {spec.name!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
+                f"study {study!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
             ) from None
+
+
+@contextmanager
+def _reported(url: str) -> Iterator[None]:
+    """Raises ServiceUnavailable for a lost connection, a lock not granted in time, a deadlock: try again later."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, StorageInternalError) as error:
+        known = service_error(url, error.__cause__ if isinstance(error, StorageInternalError) else error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
+    """Opens a normalised address. Raises InvalidInput for a driver that is not there, SchemaMismatch for other tables.
+
+    Without `create_schema` the tables are taken on trust, which saves most of the time that opening takes.
+    """
+    options = {**_engine_options(url), **engine_options}
+    try:
+        return _with_schema(url, options) if create_schema else _opened(url, options, trusting=True)
+    except (StorageInternalError, DBAPIError):
+        if not create_schema and _tables_are_missing(url, options):
+            raise SchemaMismatch(f"database {masked(url)} holds no studies yet: start a coordinator on it") from None
+        raise
+    except RuntimeError as error:  # so Optuna reports tables of another version
+        raise SchemaMismatch(f"database {masked(url)}: {error}") from None
+
+
+def _was_overtaken(error: BaseException) -> bool:
+    """Whether another process has just created what this one was creating."""
+    words = f"{error} {error.__cause__}"
+    signs = ("already exists", "duplicate key", "UNIQUE constraint", "Duplicate entry", "concurrently")
+    return any(sign in words for sign in signs)
+
+
+@retry(retry=retry_if_exception(_was_overtaken), stop=stop_after_attempt(8), wait=wait_random(0, 0.2), reraise=True)
+def _with_schema(url: str, options: dict[str, Any]) -> HistoryStorage:
+    return _opened(url, options, trusting=False)
+
+
+def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStorage:
+    # Optuna takes braces in an address for a template.
+    address = url.replace("{", "{{").replace("}", "}}")
+    storage = HistoryStorage(
+        address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
+    )
+    if storage.engine.dialect.name == "sqlite":
+        with storage.engine.connect() as connection:
+            # Lasts with the file: readers and the one writer no longer wait for each other.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    else:
+        prepare_connections(storage.engine, statement_s=READING_S)
+    return storage
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    address = _checked(url)
+    if address.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 30}}
+    if address.get_driver_name() != "psycopg2":
+        return {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
+    written = str(address.query.get("options", ""))
+    arguments = postgres_arguments(f"{written} {READ_COMMITTED}", statement_s=READING_S)
+    return {"pool_recycle": 1800, "connect_args": arguments}
+
+
+def _checked(url: str) -> URL:
+    try:
+        address = make_url(url)
+        address.get_dialect().import_dbapi()
+        return address
+    except (ArgumentError, ImportError, ValueError) as error:
+        problem = Problem(
+            key="url",
+            message=f"cannot be used ({error})",
+            value=masked(url),
+            hint="Leave the driver out: postgresql:// and mysql:// find the ones that come with HighNoon.",
+        )
+        raise InvalidInput("storage", [problem]) from None
+
+
+def _tables_are_missing(url: str, options: dict[str, Any]) -> bool:
+    engine = create_engine(url, **options)
+    try:
+        return not inspect(engine).has_table(optuna_studies.name)
+    finally:
+        engine.dispose()

@@ -1,8 +1,7 @@
-"""One study: ask it for trials, report to it, tell it how they ended, read it.
+"""One study: choose points, start trials, report to them, finish them, read them.
 
-Decides; writing is left to `Trials`, proposing to `shared.samplers`. While the database is away every method raises
-ServiceUnavailable and may simply be called again: reports and endings are idempotent, and a trial that an interrupted
-`ask` left behind carries its Owner.
+Decides; writing is left to `Trials`, proposing to `shared.search`. While the database is away every method raises
+ServiceUnavailable and may be called again: reports and endings are idempotent.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial, wraps
+from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -18,16 +17,21 @@ from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
+from highnoon.shared.domain.lease import LostAttempt, Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.grid_points import Grid
-from highnoon.shared.search.presampling import Sampled, as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.search.presampling import Grid, Sampled, as_stored, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import Distributions, distributions
-from highnoon.shared.store.optuna_trials import Asked, Birth, OwnedTrial, Owner, Trials, Waiting
-from highnoon.shared.store.reading import inherited_by_retry, trial_of
-from highnoon.shared.store.trial_results import agrees, failure, verdict_of
+from highnoon.shared.store.optuna_trials import (
+    NewTrial,
+    StartedTrial,
+    Trials,
+    inherited_by_retry,
+    trial_of,
+)
+from highnoon.shared.store.trial_results import failure, trial_result
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +39,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class UnfitWaiting(Exception):
-    """A person enqueued a point that the search space does not have: it ends that trial, never the ask."""
-
-    def __init__(self, waiting: Waiting, reason: str) -> None:
-        super().__init__(reason)
-        self.trial_id = waiting.trial_id
-        self.number = waiting.number
-
-
 def _acting(method: Callable[Concatenate[OptunaStudy, P], R]) -> Callable[Concatenate[OptunaStudy, P], R]:
     @wraps(method)
     def act(self: OptunaStudy, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._border():
+        with self._error_boundary():
             return method(self, *args, **kwargs)
 
     return act
@@ -57,13 +52,18 @@ class OptunaStudy:
     """What OptunaStore.open gives. Belongs to the thread and the process that opened it."""
 
     def __init__(
-        self, spec: StudySpec, study: optuna.Study, trials: Trials, border: Callable[[], AbstractContextManager[None]]
+        self,
+        spec: StudySpec,
+        study: optuna.Study,
+        trials: Trials,
+        error_boundary: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._spec = spec
         self._study = study
         self._trials = trials
-        self._border = border
+        self._error_boundary = error_boundary
         self._space = distributions(spec.search_space)
+        self._usable: set[int] = set()
         self._grid = Grid(spec.search_space, **spec.sampler.options) if spec.sampler.name == "grid" else None
 
     @property
@@ -72,28 +72,39 @@ class OptunaStudy:
         return self._study
 
     @_acting
-    def ask(self, *, ordinal: int, owner: Owner | None) -> Asked:
-        """A RUNNING trial: one that a person enqueued, else a new one. Raises SpaceExhausted beyond a grid's end.
+    def choose(self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None) -> NewTrial:
+        """The point of a ticket's next attempt, before anything of it is written. Raises SpaceExhausted.
 
-        A grid's own tickets keep their points; enqueued trials are served by those added beyond them.
+        That of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it leaves
+        open); else the sampler's. A grid's own ordinals keep their points; enqueued trials are served by those added
+        beyond them. An enqueued trial that cannot be run is failed, with the reason, and the next one taken.
         """
-        if self._grid is None or ordinal >= len(self._grid):
-            waiting = self._start_waiting(ordinal, owner)
-            if waiting is not None:
-                return waiting
-        return self._create(self._next_point(ordinal), owner)
+        if before is not None:
+            return self._repeated(ordinal, before)
+        if self._grid is not None and ordinal < len(self._grid):
+            waiting = None
+        while waiting is not None:
+            try:
+                fixed = as_stored(self._space, waiting.fixed)
+            except ValueError as error:
+                self._fail_waiting(waiting, error)
+                waiting = self._trials.waiting()
+                continue
+            return self._new(self._sampled(ordinal, fixed), waiting_trial_id=waiting.trial_id)
+        return self._new(self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {}))
 
     @_acting
-    def ask_again(self, *, params: Params, owner: Owner | None, failed_trial: int | None) -> Asked:
-        """A new RUNNING trial at the same point, marked as the retry of trial number `failed_trial`, if that exists."""
-        known = as_stored(self._space, params)
-        failed = None if failed_trial is None else self._found(failed_trial)
-        attrs = {} if failed is None else inherited_by_retry(failed)
-        return self._create(Sampled(params=known, system_attrs=attrs), owner)
+    def start_trial(self, *, ordinal: int, before: LostAttempt | None = None) -> StartedTrial:
+        """A RUNNING trial without a ticket, at the point that `choose` gives."""
+        while True:
+            new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
+            started = self._trials.start(new)
+            if started is not None:
+                return started
 
     @_acting
     def enqueue(self, params: Params) -> None:
-        """A point that the next ask starts with; the sampler chooses what it leaves open.
+        """A point that the next trial starts with; the sampler chooses what it leaves open.
 
         Raises InvalidInput for names and values that the search space does not have.
         """
@@ -126,19 +137,19 @@ class OptunaStudy:
         return bool(now.pruner.prune(now, trial))
 
     @_acting
-    def tell(self, trial_id: int, outcome: Outcome) -> bool:
-        """Ends a trial. False when it had been failed before, as an orphan: then it stays so and a score is lost.
+    def finish_trial(self, trial_id: int, outcome: Outcome) -> bool:
+        """Ends a trial without a ticket. False when somebody had failed it before: then it stays so.
 
-        Telling the same again changes nothing; another outcome raises InvariantBroken.
+        Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
-        verdict = verdict_of(outcome)
-        standing = self._trials.finish(trial_id, verdict)
-        if standing is None or agrees(standing, verdict):
+        result = trial_result(outcome)
+        earlier = self._trials.finish(trial_id, result)
+        if earlier is None or earlier.agrees(result):
             return True
-        if standing.state is optuna.trial.TrialState.FAIL:
+        if earlier.state is TrialState.FAIL:
             event(
                 logger,
-                "tell_refused",
+                "outcome_refused",
                 level=logging.WARNING,
                 study=self._spec.name,
                 trial_id=trial_id,
@@ -146,14 +157,9 @@ class OptunaStudy:
             )
             return False
         raise InvariantBroken(
-            f"trial id {trial_id} of study {self._spec.name} was told as {standing.state.name} with {standing.value}, "
-            f"and now as {verdict.state.name} with {verdict.value}"
+            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.value}, "
+            f"and now as {result.state} with {result.value}"
         )
-
-    @_acting
-    def fail(self, trial_id: int, reason: str) -> bool:
-        """Ends a trial as FAIL, with the reason as its cause. False when it had ended before."""
-        return self._trials.finish(trial_id, failure(reason)) is None
 
     @_acting
     def trials(self, states: Collection[TrialState] | None = None) -> list[Trial]:
@@ -187,50 +193,34 @@ class OptunaStudy:
         """Shares that add up to 1, largest first (PED-ANOVA). Optuna warns below 2 COMPLETE trials; without any, {}."""
         return optuna.importance.get_param_importances(self._study)
 
-    @_acting
-    def owned_running(self) -> list[OwnedTrial]:
-        """RUNNING trials that carry an Owner: one statement, whatever the size of the study."""
-        return self._trials.owned_running()
-
-    def _next_point(self, ordinal: int) -> Sampled:
-        return self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {})
+    def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
+        """The same point, marked as the retry of that trial, if it is there."""
+        point = self._sampled(ordinal, as_stored(self._space, before.params))
+        failed = self._found(before.trial_number)
+        attrs = {} if failed is None else inherited_by_retry(failed)
+        return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
-        return sample(self._study, self._space, seed=seed_of(self._spec.seed, ordinal), fixed=fixed)
+        seed = seed_of(self._spec.seed, ordinal)
+        return sample(self._study, self._space, seed=seed, fixed=fixed, usable=self._usable)
 
-    def _create(self, point: Sampled, owner: Owner | None) -> Asked:
-        return self._trials.create(self._birth(point, owner))
-
-    def _start_waiting(self, ordinal: int, owner: Owner | None) -> Asked | None:
-        """The oldest enqueued trial that can be run; those before it that cannot are failed, with the reason."""
-        while True:
-            try:
-                return self._trials.start_waiting(partial(self._completed, ordinal=ordinal, owner=owner))
-            except UnfitWaiting as unfit:
-                self._trials.finish(unfit.trial_id, failure(str(unfit)))
-                event(
-                    logger,
-                    "enqueued_unfit",
-                    level=logging.WARNING,
-                    study=self._spec.name,
-                    trial=unfit.number,
-                    reason=unfit,
-                )
-
-    def _completed(self, waiting: Waiting, *, ordinal: int, owner: Owner | None) -> Birth:
-        """What a person fixed, and the sampler's choice for the rest."""
-        try:
-            fixed = as_stored(self._space, waiting.fixed)
-        except ValueError as error:
-            raise UnfitWaiting(waiting, str(error)) from None
-        return self._birth(self._sampled(ordinal, fixed), owner)
-
-    def _birth(self, point: Sampled, owner: Owner | None) -> Birth:
-        return Birth(
+    def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
+        return NewTrial(
             params=point.params,
             distributions=self._space,
-            user_attrs={} if owner is None else owner.attrs,
             system_attrs=point.system_attrs,
+            waiting_trial_id=waiting_trial_id,
+        )
+
+    def _fail_waiting(self, waiting: Waiting, reason: ValueError) -> None:
+        self._trials.finish(waiting.trial_id, failure(str(reason)))
+        event(
+            logger,
+            "enqueued_unfit",
+            level=logging.WARNING,
+            study=self._spec.name,
+            trial=waiting.number,
+            reason=reason,
         )
 
     def _found(self, number: int) -> FrozenTrial | None:

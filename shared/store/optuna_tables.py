@@ -1,4 +1,4 @@
-"""Optuna's own tables, as its 5.0.x models define them, for the statements that we spell ourselves."""
+"""Optuna's own tables, as its 5.0.x models define them, for our own statements."""
 
 from __future__ import annotations
 

@@ -1,117 +1,133 @@
-"""What our studies need to do to trials, as values and one seam: Optuna's own storage interface cannot do it whole.
+"""What our studies do to Optuna's trials, as values and one seam; and from Optuna's frozen trials to ours.
 
-Two implementations pass one contract suite: `sql.SqlTrials` on a database, where each act is one transaction, and
-`memory.MemoryTrials` in a single process. Both leave sampling and every decision to `study`.
+Two implementations pass one contract suite: `optuna_sql.SqlTrials` on a database, where each act is one transaction,
+and `in_memory.MemoryTrials` in a single process. Both leave sampling and every decision to `optuna_study`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from optuna.trial import TrialState
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.trial import Params, Report
+from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Params, Report, Trial
 from highnoon.shared.search.samplers import Distributions
+from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, TrialResult
 
-TICKET = "highnoon:ticket"
-ATTEMPT = "highnoon:attempt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Whose trial it is: the attempt of a ticket. Written with the trial, so that no orphan is nameless."""
-
-    ticket: int
-    attempt: int
-
-    @property
-    def attrs(self) -> dict[str, int]:
-        """As Optuna user attributes."""
-        return {TICKET: self.ticket, ATTEMPT: self.attempt}
+_OF_ONE_RUN = ("completed_rung_", "constraints")
+"""System attributes about how one trial went: a retry starts without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A RUNNING trial and its point. `number` is what people see and the ledger keeps, `trial_id` what acts on it."""
-
-    trial_id: int
-    number: int
-    params: Params
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnedTrial:
-    """A RUNNING trial that carries an Owner."""
-
-    trial_id: int
-    number: int
-    owner: Owner
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Birth:
-    """All that is written when a trial starts."""
+class NewTrial:
+    """All that is written when a trial starts. `waiting_trial_id`: an enqueued trial becomes it."""
 
     params: Params
     distributions: Distributions
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
+    waiting_trial_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A trial that a person enqueued, with what they fixed."""
+class StartedTrial:
+    """A RUNNING trial and its point. `number` is what people see, `trial_id` what statements name."""
 
     trial_id: int
     number: int
-    fixed: Mapping[str, Any]
+    params: Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """All that is written when a trial ends. A PRUNED one without a value takes its last report."""
-
-    state: TrialState
-    value: float | None = None
-    user_attrs: Mapping[str, Any] = field(default_factory=dict)
-    system_attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class EarlierEnding:
     """How a trial had ended already."""
 
     state: TrialState
     value: float | None
 
-
-def owner_in(user_attrs: Mapping[str, Any]) -> Owner | None:
-    """The Owner that a trial's user attributes name; None for a trial that is not ours."""
-    try:
-        return Owner(ticket=int(user_attrs[TICKET]), attempt=int(user_attrs[ATTEMPT]))
-    except (KeyError, TypeError, ValueError):
-        return None
+    def agrees(self, result: TrialResult) -> bool:
+        """Whether it had ended just so. A pruned trial's value may be its last report."""
+        if self.state is not result.state:
+            return False
+        return self.value == result.value or (result.state is TrialState.PRUNED and result.value is None)
 
 
 class Trials(Protocol):
     """The trials of one study. Each act is one transaction where there are transactions."""
 
-    def create(self, birth: Birth) -> Asked:
-        """A new RUNNING trial. Raises UnknownStudy when the study was deleted."""
+    def waiting(self) -> Waiting | None:
+        """The oldest enqueued trial, without a lock."""
 
-    def start_waiting(self, prepare: Callable[[Waiting], Birth]) -> Asked | None:
-        """Takes the oldest WAITING trial for this caller alone; None without one. Raises whatever `prepare` raises."""
+    def start(self, new: NewTrial) -> StartedTrial | None:
+        """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy."""
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """The first report of a step stays. Does nothing to a trial that is not RUNNING."""
 
-    def finish(self, trial_id: int, verdict: Verdict) -> Standing | None:
-        """None once the trial ended so; how it stands, unchanged, when it had ended before. Raises UnknownStudy."""
+    def finish(self, trial_id: int, result: TrialResult) -> EarlierEnding | None:
+        """None once the trial ended so; how it had ended before, unchanged, when it had. Raises UnknownStudy."""
 
-    def owned_running(self) -> list[OwnedTrial]:
-        """Every RUNNING trial with an Owner, without loading the study."""
+    def own_domains(self) -> Distributions:
+        """The parameters of the newest trial that this program started, as it has them."""
 
-    def latest_domains(self) -> Distributions:
-        """The parameters of the newest trial that was started, as it has them."""
+
+def param_rows(new: NewTrial) -> list[dict[str, Any]]:
+    """Rows of Optuna's table of parameters, without the trial's id."""
+    return [
+        {
+            "param_name": name,
+            "param_value": new.distributions[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(new.distributions[name]),
+        }
+        for name, value in new.params.items()
+    ]
+
+
+def fixed_params(enqueued: str | None, stored: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """What an enqueued trial fixes: by `enqueue_trial`, as JSON, and by rows (name, value, domain) that it has.
+
+    A clone that Optuna's retry callback made has all of its parameters as rows.
+    """
+    fixed = {} if enqueued is None else dict(json.loads(enqueued))
+    return fixed | {name: json_to_distribution(domain).to_external_repr(value) for name, value, domain in stored}
+
+
+def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
+    """System attributes of a retry, as Optuna's own retry callback writes them: the first trial, and all so far."""
+    kept = {key: value for key, value in failed.system_attrs.items() if not key.startswith(_OF_ONE_RUN)}
+    history = [*kept.get("retry_history", ()), failed.number]
+    return {**kept, "failed_trial": history[0], "retry_history": history}
+
+
+def trial_of(frozen: FrozenTrial) -> Trial:
+    """The trial as the rest of the system sees it; shares nothing that the study's cache holds."""
+    return Trial(
+        number=frozen.number,
+        state=TrialState[frozen.state.name],
+        params=dict(frozen.params),
+        value=frozen.value,
+        loss=_number(frozen.user_attrs.get(LOSS, frozen.value)),
+        params_count=frozen.user_attrs.get(PARAMS),
+        active_params=frozen.user_attrs.get(ACTIVE_PARAMS),
+        reports=tuple(Report(step=step, value=value) for step, value in sorted(frozen.intermediate_values.items())),
+        started_at=_aware(frozen.datetime_start),
+        ended_at=_aware(frozen.datetime_complete),
+        attrs=dict(frozen.user_attrs),
+    )
+
+
+def _number(written: float | str | None) -> float | None:
+    """Infinity is written as text."""
+    return None if written is None else float(written)
+
+
+def _aware(local: datetime | None) -> datetime | None:
+    """Optuna gives out naive local time."""
+    return None if local is None else local.astimezone(timezone.utc)

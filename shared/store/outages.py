@@ -1,7 +1,7 @@
 """What a database that is away, or that refuses, looks like through SQLAlchemy and a driver: one error of ours.
 
-Used by both sides of the database, `ledger` and `studies`, which retry nothing; `persistently` is for callers whose
-work must not be lost to an outage.
+Used by the ledger and by Optuna's storage, which retry nothing; `retry_until_available` is for callers whose work must
+not be lost to an outage.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def first_line(error: BaseException | None) -> str:
 _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 
 
-def persistently(step: Callable[[], T], log: logging.Logger) -> T:
+def retry_until_available(step: Callable[[], T], log: logging.Logger) -> T:
     """Repeats a step until the database answers: hours of training may hang on it. Raises any other error of it."""
 
     def note_wait(state: RetryCallState) -> None:

@@ -1,11 +1,12 @@
 """The tables of the ledger, their invariants as constraints, and the database's clock.
 
-Owns no statement of the protocol. Times are seconds since the epoch on the *database's* clock, so that the
-same arithmetic runs on PostgreSQL and SQLite and no worker's clock ever judges an expiry.
+PostgreSQL only. Owns no statement of the protocol: those are in `functions.sql` and in `attempts`. Times are seconds
+since the epoch on the *database's* clock, so that no worker's clock ever judges an expiry.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -25,24 +26,30 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
 from highnoon.shared.domain.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
+LIVE_STUDIES = (StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLING)
+"""States of studies that are not over."""
+
 # Not JSONB: that sorts keys, and people expect their parameters in the order in which they wrote them.
 _Json = JSON(none_as_null=True)
-_Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
-    values = ", ".join(f"'{state}'" for state in states)
-    return CheckConstraint(f"{column} IN ({values})", name=f"{column}_is_known")
+    return CheckConstraint(_is_one_of(column, states), name=f"{column}_is_known")
+
+
+def _is_one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 meta = Table(
@@ -55,9 +62,15 @@ meta = Table(
 studies = Table(
     "hn_studies",
     metadata,
-    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
     Column("name", String(100), nullable=False, unique=True),
     Column("spec", _Json, nullable=False),
+    # Grows with every change of the specification: a point that was sampled for an older one is not started.
+    Column("spec_version", Integer, nullable=False, default=1, server_default="1"),
+    # Optuna's study of the same name, in the same database; NULL until it is known.
+    Column("optuna_study_id", Integer),
+    # Why the coordinator leaves this study alone for now: its stored data cannot be used.
+    Column("fault", Text),
     Column("state", String(16), nullable=False, default=StudyState.RUNNING),
     # Why a limit ended it (n_trials, timeout, ...). Set before the last attempts are over: nothing new starts then.
     Column("stop_reason", String(40)),
@@ -66,42 +79,48 @@ studies = Table(
     Column("started_at", Double),
     Column("ended_at", Double),
     _one_of("state", StudyState),
+    Index("hn_studies_live", "id", postgresql_where=text(_is_one_of("state", LIVE_STUDIES))),
 )
 
 tickets = Table(
     "hn_tickets",
     metadata,
-    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
     Column("study_id", ForeignKey("hn_studies.id", ondelete="CASCADE"), nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("state", String(16), nullable=False, default=TicketState.WAITING),
     # The fence. Only ever grows.
     Column("attempt", Integer, nullable=False, default=0),
-    # Infrastructure's endings so far, charged against max_attempts; and the objective's, against retry_errors.
-    Column("losses", Integer, nullable=False, default=0),
+    # Attempts that the infrastructure ended, charged against max_attempts; and the objective, against retry_errors.
+    Column("infrastructure_failures", Integer, nullable=False, default=0),
     Column("errors", Integer, nullable=False, default=0),
     Column("not_before", Double, nullable=False, default=0.0),
     Column("queued_at", Double),
     Column("worker_id", String(32)),
     Column("lease_expires_at", Double),
     Column("cancel_requested", Boolean, nullable=False, default=False, server_default=false()),
-    # Of the newest attempt that got as far as asking: what the next attempt repeats.
+    # Of the newest attempt: what the next attempt repeats.
     Column("params", _Json),
     Column("trial_id", Integer),
     Column("trial_number", Integer),
-    Column("step", Integer),
+    Column("step", BigInteger),
     Column("rss_bytes", BigInteger),
-    # Written once, by settle.
+    # Written once, when the ticket is closed.
     Column("ending", String(16)),
     Column("value", Double),
     Column("outcome", _Json),
-    Column("settled_at", Double),
     Column("closed_at", Double),
     UniqueConstraint("study_id", "ordinal", name="one_ticket_per_ordinal"),
     _one_of("state", TicketState),
-    CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="leased_means_a_lease"),
-    CheckConstraint("state NOT IN ('settled', 'closed') OR outcome IS NOT NULL", name="settled_means_an_outcome"),
+    CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="running_means_a_lease"),
+    CheckConstraint("state <> 'closed' OR outcome IS NOT NULL", name="closed_means_an_outcome"),
     Index("hn_tickets_by_state", "study_id", "state"),
+    # What a tick reads. None has lease_expires_at: each renewal would have to write it.
+    Index("hn_tickets_waiting", "study_id", "ordinal", postgresql_where=text("state = 'waiting'")),
+    Index("hn_tickets_queued", "study_id", postgresql_where=text("state = 'queued'")),
+    Index("hn_tickets_running", "study_id", postgresql_where=text("state = 'running'")),
+    Index("hn_tickets_closed", "study_id", "closed_at", postgresql_where=text("state = 'closed'")),
+    Index("hn_tickets_best", "study_id", "value", postgresql_where=text("ending = 'completed'")),
 )
 
 attempts = Table(
@@ -127,9 +146,12 @@ attempts = Table(
     Column("memory", _Json),
     # Which code it ran: a digest of the objective's source tree, as its worker saw it.
     Column("code", String(64)),
+    # Made by the holder once per decision: a finish that is repeated with it finds its own first try.
+    Column("finish_token", String(64)),
+    # How somebody else had ended the Optuna trial, where that differs from this attempt's outcome.
+    Column("foreign_ending", Text),
+    Index("hn_attempts_of_worker", "worker_id", "ended_at"),
 )
-
-attempts_of_worker = Index("hn_attempts_of_worker", attempts.c.worker_id, attempts.c.ended_at)
 
 workers = Table(
     "hn_workers",
@@ -185,8 +207,3 @@ class db_now(FunctionElement[float]):
 @compiles(db_now)
 def _standard_now(element: db_now, compiler: Any, **kw: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-
-
-@compiles(db_now, "sqlite")
-def _sqlite_now(element: db_now, compiler: Any, **kw: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"

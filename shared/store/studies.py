@@ -1,20 +1,21 @@
 """What people do to studies (submit, pause, resume, cancel, retry) and what they may read of them.
 
-A study's specification is stored as the JSON of its StudySpec; this file does not look into it beyond what the
+A study's specification is stored as the JSON of its StudySpec; this file does not interpret it beyond what the
 caller passes in.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.errors import UnknownStudy
-from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
@@ -33,6 +34,9 @@ class StudyRecord:
     submitted_at: float
     started_at: float | None
     ended_at: float | None
+    spec_version: int = 1
+    optuna_study_id: int | None = None
+    fault: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -61,7 +65,7 @@ class StudyCounts:
     @property
     def running(self) -> int:
         """Attempts under way now."""
-        return self.by_state.get(TicketState.LEASED, 0)
+        return self.by_state.get(TicketState.RUNNING, 0)
 
 
 class Studies:
@@ -72,9 +76,8 @@ class Studies:
 
     def find(self, name: str) -> StudyRecord | None:
         """The study of that name, or None."""
-        with self._db.transaction() as connection:
-            row = connection.execute(select(studies).where(studies.c.name == name)).mappings().first()
-        return None if row is None else record_of(row)
+        found = self._db.rows(select(studies).where(studies.c.name == name))
+        return record_of(found[0]._mapping) if found else None
 
     def get(self, name: str) -> StudyRecord:
         """The study of that name. Raises UnknownStudy."""
@@ -85,47 +88,50 @@ class Studies:
 
     def all(self) -> list[StudyRecord]:
         """All studies, oldest first."""
-        with self._db.transaction() as connection:
-            rows = connection.execute(select(studies).order_by(studies.c.id)).mappings().all()
-        return [record_of(row) for row in rows]
+        return [record_of(row._mapping) for row in self._db.rows(select(studies).order_by(studies.c.id))]
 
-    def create(self, name: str, spec: Mapping[str, Any], *, queue: str, n_trials: int) -> StudyRecord:
+    def create(
+        self, name: str, spec: Mapping[str, Any], *, queue: str, n_trials: int, optuna_study_id: int | None = None
+    ) -> StudyRecord:
         """A running study with `n_trials` waiting tickets, in one transaction.
 
         Raises IntegrityError when the name is taken (two submitted at once): look it up and join it.
         """
         with self._db.transaction() as connection:
-            row = (
-                connection.execute(
-                    insert(studies)
-                    .values(name=name, spec=dict(spec), state=StudyState.RUNNING, queue=queue, submitted_at=db_now())
-                    .returning(studies)
-                )
-                .mappings()
-                .one()
-            )
-            _add_tickets(connection, row["id"], first=0, count=n_trials)
-        return record_of(row)
+            new = {"name": name, "spec": dict(spec), "queue": queue, "optuna_study_id": optuna_study_id}
+            row = connection.execute(insert(studies).values(**new, submitted_at=db_now()).returning(studies))
+            record = record_of(row.mappings().one())
+            _add_tickets(connection, record.id, n_trials)
+        return record
 
     def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int) -> int:
         """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
 
         Tickets that a limit had dropped come first: an ordinal may be a grid's point, and no other has it.
+        Raises StudyConflict for a study that was cancelled: that is final.
         """
         with self._db.transaction() as connection:
-            # The study's row is the lock: two that extend at once must not both add.
-            connection.execute(select(studies.c.id).where(studies.c.id == study_id).with_for_update())
-            have, last = connection.execute(
-                select(
-                    func.count().filter(tickets.c.state != TicketState.CANCELLED),
-                    func.coalesce(func.max(tickets.c.ordinal), -1),
-                ).where(tickets.c.study_id == study_id)
-            ).one()
-            missing = max(0, n_trials - int(have))
-            revived = _revive_tickets(connection, study_id, at_most=missing)
-            _add_tickets(connection, study_id, first=int(last) + 1, count=missing - revived)
-            connection.execute(update(studies).where(studies.c.id == study_id).values(spec=dict(spec), **_live_again()))
+            state, _ = _lock(connection, study_id)
+            if state in _GIVEN_UP:
+                raise StudyConflict("the study was cancelled meanwhile: give the new one another name")
+            missing = max(0, n_trials - _count(connection, study_id))
+            _add_tickets(connection, study_id, missing)
+            _revive_study(connection, study_id, spec)
         return missing
+
+    def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
+        """`count` more trials, but not more than `at_most` in all; returns how many it gained.
+
+        Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
+        """
+        with self._db.transaction() as connection:
+            state, spec = _lock(connection, study_id)
+            have = _count(connection, study_id)
+            added = 0 if state in _GIVEN_UP else max(0, min(count, at_most - have))
+            if added:
+                _add_tickets(connection, study_id, added)
+                _revive_study(connection, study_id, {**spec, "n_trials": have + added})
+        return added
 
     def pause(self, study_id: int) -> bool:
         """No new attempts; running ones end by themselves. False unless it was running."""
@@ -138,71 +144,60 @@ class Studies:
     def cancel(self, study_id: int) -> bool:
         """Gives up what has not begun and asks holders to stop. False when it is over already."""
         with self._db.transaction() as connection:
-            changed = connection.execute(
-                update(studies)
-                .where(studies.c.id == study_id, studies.c.state.in_([StudyState.RUNNING, StudyState.PAUSED]))
-                .values(state=StudyState.CANCELLING, stop_reason="cancelled")
-            ).rowcount
-            if changed:
-                request_cancel(connection, study_id)
-        return bool(changed)
+            state, _ = _lock(connection, study_id)
+            if state not in (StudyState.RUNNING, StudyState.PAUSED):
+                return False
+            changed = {"state": StudyState.CANCELLING, "stop_reason": "cancelled"}
+            connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **_NEXT_VERSION))
+            request_cancel(connection, study_id)
+        return True
 
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
-        The study lives again, but a paused one stays paused.
+        The study is live again, but a paused one stays paused, and one that was cancelled stays so.
         """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:
             chosen.append(tickets.c.trial_number.in_(numbers))
+        fresh = dict.fromkeys(["ending", "value", "outcome", "closed_at", "worker_id", "queued_at"])
         with self._db.transaction() as connection:
+            state, spec = _lock(connection, study_id)
+            if state in _GIVEN_UP:
+                return 0
             count = connection.execute(
                 update(tickets)
                 .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CLOSED, *chosen)
-                .values(
-                    state=TicketState.WAITING,
-                    losses=0,
-                    errors=0,
-                    ending=None,
-                    value=None,
-                    outcome=None,
-                    settled_at=None,
-                    closed_at=None,
-                    worker_id=None,
-                    queued_at=None,
-                )
+                .values(state=TicketState.WAITING, infrastructure_failures=0, errors=0, **fresh)
             ).rowcount
             if count:
-                connection.execute(update(studies).where(studies.c.id == study_id).values(**_live_again()))
+                _revive_study(connection, study_id, spec)
         return count
 
     def delete(self, study_id: int) -> None:
         """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
-        with self._db.transaction() as connection:
-            connection.execute(delete(studies).where(studies.c.id == study_id))
+        self._db.changed(delete(studies).where(studies.c.id == study_id))
 
     def counts(self, study_id: int) -> StudyCounts:
-        """How far it is, by one look."""
-        with self._db.transaction() as connection:
-            rows = connection.execute(
-                select(tickets.c.state, tickets.c.ending, func.count(), func.sum(tickets.c.attempt))
-                .where(tickets.c.study_id == study_id)
-                .group_by(tickets.c.state, tickets.c.ending)
-            ).all()
-        by_state: dict[TicketState, int] = {}
-        by_ending: dict[Ending, int] = {}
-        for state, ending, count, _ in rows:
-            by_state[TicketState(state)] = by_state.get(TicketState(state), 0) + count
-            if ending is not None:
-                by_ending[Ending(ending)] = by_ending.get(Ending(ending), 0) + count
+        """Its progress, read by one statement."""
+        rows = self._db.rows(
+            select(tickets.c.state, tickets.c.ending, func.count(), func.sum(tickets.c.attempt))
+            .where(tickets.c.study_id == study_id)
+            .group_by(tickets.c.state, tickets.c.ending)
+        )
+        by_state: Counter[TicketState] = Counter()
+        by_ending: Counter[Ending] = Counter()
+        for state, stored, count, _ in rows:
+            by_state[TicketState(state)] += count
+            if (ending := known_ending(stored)) is not None:
+                by_ending[ending] += count
         return StudyCounts(by_state=by_state, by_ending=by_ending, attempts=sum(row[3] for row in rows))
 
     def best_value(self, study_id: int, *, maximize: bool) -> float | None:
         """The best value of a completed ticket; None before the first."""
         best = func.max(tickets.c.value) if maximize else func.min(tickets.c.value)
         completed = and_(tickets.c.study_id == study_id, tickets.c.ending == Ending.COMPLETED)
-        with self._db.transaction() as connection:
-            value = connection.scalar(select(best).where(completed))
+        ((value,),) = self._db.rows(select(best).where(completed))
         return None if value is None else float(value)
 
     def attempts(
@@ -226,76 +221,87 @@ class Studies:
             statement = statement.where(attempts.c.ticket_id == ticket_id)
         if endings is not None:
             statement = statement.where(attempts.c.ending.in_(endings))
-        with self._db.transaction() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [attempt_record(row) for row in rows]
+        return [attempt_record(row._mapping) for row in self._db.rows(statement)]
 
     def clock(self) -> float:
         """The database's now: what the times of a StudyRecord are to be compared with."""
-        with self._db.transaction() as connection:
-            return float(connection.execute(select(db_now())).scalar_one())
+        ((now,),) = self._db.rows(select(db_now()))
+        return float(now)
 
     def _change(self, study_id: int, before: tuple[StudyState, ...], after: StudyState) -> bool:
         statement = update(studies).where(studies.c.id == study_id, studies.c.state.in_(before)).values(state=after)
-        with self._db.transaction() as connection:
-            return connection.execute(statement).rowcount == 1
+        return self._db.changed(statement) == 1
 
 
 def request_cancel(connection: Connection, study_id: int) -> None:
-    """What has not begun is cancelled at once; what is leased hears of it by its next renewal."""
+    """What has not begun is cancelled at once; the holder of what runs learns it by its next renewal."""
     of_study = tickets.c.study_id == study_id
-    begun = tickets.c.state == TicketState.LEASED
+    runs = tickets.c.state == TicketState.RUNNING
     connection.execute(
         update(tickets)
-        .where(of_study, or_(begun, tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED])))
+        .where(of_study, or_(runs, tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED])))
         .values(
-            state=case((begun, TicketState.LEASED.value), else_=TicketState.CANCELLED.value),
-            cancel_requested=begun,
+            state=case((runs, TicketState.RUNNING.value), else_=TicketState.CANCELLED.value),
+            cancel_requested=runs,
         )
     )
 
 
-def _live_again() -> dict[str, Any]:
-    """No limit ends it until one is met anew: what was over starts its clock with its next dispatch."""
+def record_of(row: RowMapping) -> StudyRecord:
+    """A row of the table, as the value the rest of the system knows; columns of a newer version are ignored."""
+    known = {field.name: row[field.name] for field in fields(StudyRecord)}
+    return StudyRecord(**{**known, "state": StudyState(row["state"])})
+
+
+_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
+
+_NEXT_VERSION = {"spec_version": studies.c.spec_version + 1}
+"""Whatever was planned or sampled for the study as it was does not apply any more."""
+
+
+def _lock(connection: Connection, study_id: int) -> tuple[StudyState, dict[str, Any]]:
+    """The study's row is the lock: two that add tickets at the same time must both see what the first one added."""
+    statement = select(studies.c.state, studies.c.spec).where(studies.c.id == study_id).with_for_update()
+    row = connection.execute(statement).first()
+    if row is None:
+        raise UnknownStudy("the study was deleted")
+    return StudyState(row.state), row.spec
+
+
+def _count(connection: Connection, study_id: int) -> int:
+    """Its tickets that were not dropped."""
+    kept = and_(tickets.c.study_id == study_id, tickets.c.state != TicketState.CANCELLED)
+    return int(connection.scalar(select(func.count()).select_from(tickets).where(kept)) or 0)
+
+
+def _revive_study(connection: Connection, study_id: int, spec: Mapping[str, Any]) -> None:
+    """No limit ends it until one is met again: what was over starts its clock with its next dispatch."""
     was_over = studies.c.state.in_([StudyState.FINISHED, StudyState.CANCELLED])
-    return {
-        "state": case((studies.c.state == StudyState.PAUSED, StudyState.PAUSED.value), else_=StudyState.RUNNING.value),
+    is_paused = studies.c.state == StudyState.PAUSED
+    changed = {
+        "spec": dict(spec),
+        "state": case((is_paused, StudyState.PAUSED.value), else_=StudyState.RUNNING.value),
         "stop_reason": None,
+        "fault": None,
         "started_at": case((was_over, None), else_=studies.c.started_at),
         "ended_at": None,
     }
+    connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **_NEXT_VERSION))
 
 
-def _revive_tickets(connection: Connection, study_id: int, *, at_most: int) -> int:
+def _add_tickets(connection: Connection, study_id: int, count: int) -> None:
+    """So many more tickets, of which those that a limit had dropped come first. Under the study's lock."""
     dropped = (
         select(tickets.c.id)
         .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CANCELLED)
         .order_by(tickets.c.ordinal)
-        .limit(at_most)
+        .limit(count)
     )
-    return connection.execute(
+    revived = connection.execute(
         update(tickets)
         .where(tickets.c.id.in_(dropped))
         .values(state=TicketState.WAITING, cancel_requested=False, queued_at=None)
     ).rowcount
-
-
-def _add_tickets(connection: Connection, study_id: int, *, first: int, count: int) -> None:
-    if count:
-        rows = [{"study_id": study_id, "ordinal": first + offset} for offset in range(count)]
-        connection.execute(insert(tickets), rows)
-
-
-def record_of(row: RowMapping) -> StudyRecord:
-    """A row of the table, as the value the rest of the system knows."""
-    return StudyRecord(
-        id=row["id"],
-        name=row["name"],
-        state=StudyState(row["state"]),
-        stop_reason=row["stop_reason"],
-        queue=row["queue"],
-        spec=row["spec"],
-        submitted_at=row["submitted_at"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-    )
+    last = select(func.coalesce(func.max(tickets.c.ordinal), -1)).where(tickets.c.study_id == study_id)
+    further = select(literal(study_id), last.scalar_subquery() + func.generate_series(1, count - revived))
+    connection.execute(insert(tickets).from_select(["study_id", "ordinal"], further))

@@ -1,15 +1,14 @@
-"""A study as its readers see it, whoever made it: no spec is needed, no sampler built, nothing is written.
+"""A study for readers, made by us or by another program: no spec is needed, no sampler built, nothing is written.
 
 For dashboards. A trial that has ended never changes, so that each is translated once, however often it is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,8 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.figures import draw
-from highnoon.shared.store.reading import trial_of
+from highnoon.shared.store.optuna_trials import trial_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +68,6 @@ class StudyView:
             if len(complete) < 2:
                 return {}
             return optuna.importance.get_param_importances(self._study)
-
-    def figure(self, kind: str, params: Sequence[str] | None = None) -> Any:
-        """A plotly figure, by its name in `figures.KINDS`; of these parameters where it shows parameters."""
-        with self._lock, self._border():
-            return draw(self._study, kind, params)
 
     def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
         known = self._ended.get(frozen.number)

@@ -45,10 +45,12 @@ def submit(spec: StudySpec, access: Access) -> Submission:
         return _join(known, spec, access)
     spec = _with_seed(spec, secrets.randbelow(2**31))
     trials, note = trials_of(spec)
-    access.store.create_study(spec.name, spec.direction, spec.scoring)
+    optuna_id = access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
     event(logger, "efficiency", study=spec.name, says=spec.scoring)
     try:
-        record = access.studies.create(spec.name, spec.to_json(), queue=spec.resources, n_trials=trials)
+        record = access.studies.create(
+            spec.name, spec.to_json(), queue=spec.resources, n_trials=trials, optuna_study_id=optuna_id
+        )
     except IntegrityError:
         return _join(access.studies.get(spec.name), spec, access)
     return Submission(record=record, spec=spec, trials=trials, added=trials, joined=False, note=note)
@@ -84,7 +86,7 @@ def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
 
 
 def _with_code(spec: StudySpec) -> StudySpec:
-    """With the digest of its code as it is here, which workers compare theirs with; without where it cannot be seen."""
+    """With the digest of its code as it is here, which workers compare with theirs; None where it is not here."""
     root = root_of(spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
     return spec.model_copy(update={"code": None if root is None else CodeDigests().of(root)})
 

@@ -1,17 +1,19 @@
-"""From an Outcome to what Optuna is told of it, and whether two tellings agree. Pure; writes nothing."""
+"""From an Outcome to what Optuna keeps of it. Pure; does not import Optuna, which the agent never needs."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import TrialState
-
 from highnoon.shared.domain.errors import InvariantBroken
-from highnoon.shared.domain.states import TOLD_AS, Ending
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.store.optuna_trials import Standing, Verdict
+
+TICKET = "highnoon:ticket"
 
 ENDING = "highnoon:ending"
 CAUSE = "highnoon:cause"
@@ -24,7 +26,7 @@ ACTIVE_PARAMS = "highnoon:active_params"
 SCORE = "highnoon:score"
 
 _CONSTRAINT = "constraints:"
-"""Optuna's spelling of a constraint's name; above 0 is infeasible, so that samplers leave the region."""
+"""Optuna's prefix of a constraint's name; above 0 is infeasible, so that samplers leave the region."""
 
 _NAMED = {"param_budget": "param_budget"}
 """The constraint that a cause of a stop stands for. All others are of one kind: it did not fit into memory."""
@@ -33,27 +35,52 @@ _LEAST_MISS = 1e-3
 """A stop is a miss, also where what was measured last was just within bounds."""
 
 
-def verdict_of(outcome: Outcome) -> Verdict:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """All that is written when a trial ends. A PRUNED one without a value takes its last report."""
+
+    state: TrialState
+    value: float | None = None
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def trial_result(outcome: Outcome) -> TrialResult:
     """All that Optuna keeps of an attempt. Raises InvariantBroken for a completed one without a number."""
-    state = TrialState[TOLD_AS[outcome.ending]]
-    return Verdict(
+    state = OPTUNA_STATE[outcome.ending]
+    return TrialResult(
         state=state,
         value=_value(outcome) if state is not TrialState.FAIL else None,
-        user_attrs={**_said(outcome), **_measured(outcome)},
+        user_attrs={**_described(outcome), **_measured(outcome)},
         system_attrs=_constraints(outcome),
     )
 
 
-def failure(reason: str) -> Verdict:
-    """FAIL for a trial that nobody will give an Outcome: an orphan, a point that cannot be run."""
-    return Verdict(state=TrialState.FAIL, user_attrs={CAUSE: reason})
+def failure(reason: str) -> TrialResult:
+    """FAIL for a trial that will have no Outcome: a point that cannot be run."""
+    return TrialResult(state=TrialState.FAIL, user_attrs={CAUSE: reason})
 
 
-def agrees(standing: Standing, verdict: Verdict) -> bool:
-    """Whether a trial that had ended already ended just so. A pruned trial's value may be its last report."""
-    if standing.state is not verdict.state:
-        return False
-    return standing.value == verdict.value or (verdict.state is TrialState.PRUNED and verdict.value is None)
+def result_json(result: TrialResult) -> str:
+    """As `hn_end_trial_1` in functions.sql takes it."""
+    return json_text(
+        {
+            "state": result.state,
+            "value": None if result.value is None else repr(float(result.value)),
+            "user_attrs": attr_texts(result.user_attrs),
+            "system_attrs": attr_texts(result.system_attrs),
+        }
+    )
+
+
+def attr_texts(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as the JSON text that Optuna stores."""
+    return {key: json_text(value) for key, value in attrs.items()}
+
+
+def json_text(value: object) -> str:
+    """JSON that PostgreSQL can hold as text: NUL, and half a surrogate pair, are replaced."""
+    return json.dumps(_storable(value))
 
 
 def _value(outcome: Outcome) -> float | None:
@@ -63,7 +90,7 @@ def _value(outcome: Outcome) -> float | None:
 
 
 def _constraints(outcome: Outcome) -> dict[str, float]:
-    """How far a stopped trial was from feasible: 1.0 where nobody measured it."""
+    """How far a stopped trial was from feasible: 1.0 where it was not measured."""
     if outcome.ending is not Ending.STOPPED:
         return {}
     missed_by = 1.0 if outcome.constraint is None else max(outcome.constraint, _LEAST_MISS)
@@ -71,7 +98,7 @@ def _constraints(outcome: Outcome) -> dict[str, float]:
 
 
 def _measured(outcome: Outcome) -> dict[str, Any]:
-    """Loss, size and score of a trial that said its size; of the others the value tells all. JSON has no infinity."""
+    """Loss, size and score of a trial that reported its size; the others have their value. JSON has no infinity."""
     if outcome.params_count is None:
         return {}
     written = outcome.to_json()
@@ -84,11 +111,19 @@ def _measured(outcome: Outcome) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _said(outcome: Outcome) -> dict[str, str]:
-    said = {
+def _described(outcome: Outcome) -> dict[str, str]:
+    texts = {
         ENDING: str(outcome.ending),
         CAUSE: outcome.cause or "",
         MESSAGE: outcome.message,
         TRACEBACK: shortened(outcome.traceback, TRACEBACK_LIMIT),
     }
-    return {key: text for key, text in said.items() if text}
+    return {key: text for key, text in texts.items() if text}
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {key: _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value

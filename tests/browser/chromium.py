@@ -44,17 +44,17 @@ class Page:
 
     def eval(self, script: str) -> Any:
         """The value of an expression in the page."""
-        told = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def until(self, script: str, timeout_s: float = 20.0, *, what: str = "") -> Any:
         """Polls until an expression is true in the page."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            told = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-            if told.get("result", {}).get("value"):
-                return told["result"]["value"]
+            result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+            if result.get("result", {}).get("value"):
+                return result["result"]["value"]
             time.sleep(0.05)
         raise AssertionError(f"not within {timeout_s:g} s: {what or script}; complaints: {self.complaints}")
 
@@ -92,19 +92,19 @@ class Page:
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """The page as a PNG."""
-        told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(told["data"]))
+        result = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(result["data"]))
 
     def call(self, method: str, **params: Any) -> Any:
         """One command; events that come meanwhile are noted."""
         self._next += 1
         self.socket.send(json.dumps({"id": self._next, "method": method, "params": params}))
         while True:
-            told = json.loads(self.socket.recv(timeout=60))
-            if told.get("id") == self._next:
-                assert "error" not in told, told
-                return told.get("result", {})
-            self._note(told)
+            result = json.loads(self.socket.recv(timeout=60))
+            if result.get("id") == self._next:
+                assert "error" not in result, result
+                return result.get("result", {})
+            self._note(result)
 
     def _note(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})

@@ -65,7 +65,7 @@ _FITTED = """[...document.querySelectorAll('.js-plotly-plot')].every((plot) => {
 })"""
 
 # Drawings are plotly's own, and their content is in tables as well.
-_AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((told) => told.violations
+_AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((result) => result.violations
     .filter((one) => ['serious', 'critical'].includes(one.impact))
     .map((one) => one.id + ': ' + one.help + ' ' + one.nodes.map((node) => node.html.slice(0, 160)).join(' | ')))"""
 

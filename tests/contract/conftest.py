@@ -11,6 +11,8 @@ import pytest
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
+from tests.conftest import empty_database
+from tests.ledger import Ledger
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,3 +47,20 @@ def _database(stack: Stack) -> str:
         with connection.cursor() as cursor:
             cursor.execute("CREATE DATABASE optuna_contract")
     return f"{stack.database_url.rsplit('/', 1)[0]}/optuna_contract"
+
+
+@pytest.fixture(scope="session")
+def _ledger_template(stack: Stack) -> Iterator[str]:
+    """A database with all tables and no study: copying it is faster than making them."""
+    with empty_database(stack) as url:
+        Ledger(url).close()
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def ledger(stack: Stack, _ledger_template: str) -> Iterator[Ledger]:
+    """All roles on a database of the test's own."""
+    with empty_database(stack, template=_ledger_template) as url:
+        ledger = Ledger(url, create=False)
+        yield ledger
+        ledger.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.store.optuna_trials import Owner
 
 SPACE: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),
@@ -18,7 +18,6 @@ SPACE: SearchSpace = {
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
 }
 POINT: Params = {"rate": 1e-3, "dropout": 0.25, "width": 64, "optimizer": "sgd"}
-ANNA, BERT = Owner(ticket=17, attempt=2), Owner(ticket=18, attempt=1)
 
 
 def spec_of(**changes: Any) -> StudySpec:
@@ -33,3 +32,12 @@ def spec_of(**changes: Any) -> StudySpec:
 
 def completed(value: float = 0.25) -> Outcome:
     return Outcome(ending=Ending.COMPLETED, value=value)
+
+
+def failed(cause: str = "lost") -> Outcome:
+    return Outcome(ending=Ending.FAILED, cause=cause)
+
+
+def before(params: Params, number: int = 999) -> LostAttempt:
+    """An attempt at these parameters; without a number, one that has left no trial."""
+    return LostAttempt(params=params, trial_number=number)

@@ -1,79 +1,57 @@
-"""What dashboards read: the ledger's overview on both databases, and Optuna's studies without their spec."""
+"""What dashboards read: the ledger's aggregates on PostgreSQL, and Optuna's studies without their spec."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
+from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.store.database import Database
-from highnoon.shared.store.leases import Holder, Leases, Progress
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.overview import Overview
-from highnoon.shared.store.studies import Studies
+from highnoon.shared.store.queries import LedgerQueries
 from tests.contract.digits import SPACE, completed, spec_of
-
-SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
-ANNA = Holder(worker_id="anna", host="node-a", pid=1)
+from tests.ledger import FAILED, Ledger
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    sqlite = request.param == "sqlite"
-    database = Database(f"sqlite:///{tmp_path}/ledger.db" if sqlite else request.getfixturevalue("postgres_url"))
-    yield database
-    database.close()
-
-
-def test_the_overview_of_three_tickets(database: Database) -> None:
+def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     # Given a study with a completed, a failed and a running trial
-    overview = Overview(database)
-    assert not overview.has_ledger()
-    database.create_schema()
-    studies, leases = Studies(database), Leases(database)
-    record = studies.create("digits", SPEC, queue="cpu", n_trials=4)
-    before = overview.pulse()
-    for number, outcome in enumerate(
-        [Outcome(ending=Ending.COMPLETED, value=0.5), Outcome(ending=Ending.FAILED, cause="exception"), None]
-    ):
-        lease = leases.claim(number + 1, ANNA, ttl_s=30.0)
-        assert lease is not None
-        leases.bind(lease, trial_id=number, trial_number=number, params={}, log_path="log")
-        leases.renew(lease, Progress(step=number, rss_bytes=7))
+    queries = LedgerQueries(ledger.database)
+    record = ledger.study(4)
+    before = queries.change_marks()
+    outcomes = [Outcome(ending=Ending.COMPLETED, value=0.5), FAILED, None]
+    for number, (ticket, outcome) in enumerate(zip(ledger.tickets(record), outcomes, strict=False)):
+        lease = ledger.start(ticket)
+        ledger.attempts.renew(lease, Progress(step=number, rss_bytes=7))
         if outcome is not None:
-            leases.settle(lease, outcome)
-            leases.close(lease.ticket_id, lease.attempt)
+            ledger.finish(lease, outcome)
 
     # When somebody looks
-    (standing,) = overview.standings()
-    (running,) = overview.running()
+    (progress,) = queries.progress()
+    (running,) = queries.running()
 
     # Then all is there
-    assert overview.has_ledger() and overview.pulse() != before
-    assert (standing.record.name, standing.best_value, standing.counts.attempts) == ("digits", 0.5, 3)
-    assert standing.counts.by_state == {TicketState.CLOSED: 2, TicketState.LEASED: 1, TicketState.WAITING: 1}
+    assert queries.has_ledger() and queries.change_marks() != before
+    assert (progress.record.name, progress.best_value, progress.counts.attempts) == ("digits", 0.5, 3)
+    assert progress.counts.by_state == {TicketState.CLOSED: 2, TicketState.RUNNING: 1, TicketState.WAITING: 1}
     assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
     assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
-    assert [span.ending for span in overview.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
-    assert [span.trial_number for span in overview.spans(record.id, limit=1)] == [2]
-    assert [span.trial_number for span in overview.spans(record.id, numbers=[1])] == [1]
-    assert set(overview.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
-    assert overview.values(record.id) == [0.5]
-    assert [(queue.resource, queue.waiting, queue.leased) for queue in overview.queues()] == [("cpu", 1, 1)]
-    assert overview.lead() is None
+    assert [span.ending for span in queries.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
+    assert [span.trial_number for span in queries.spans(record.id, limit=1)] == [2]
+    assert [span.trial_number for span in queries.spans(record.id, numbers=[1])] == [1]
+    assert set(queries.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
+    assert queries.values(record.id) == [0.5]
+    assert [(queue.resource, queue.waiting, queue.running) for queue in queries.queues()] == [("cpu", 1, 1)]
+    assert queries.leader() is None
 
 
 def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None:
     optuna_store.create_study("empty", "maximize")
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of())
-    study.tell(study.ask(ordinal=0, owner=None).trial_id, completed())
-    study.ask(ordinal=1, owner=None)
+    study.finish_trial(study.start_trial(ordinal=0).trial_id, completed())
+    study.start_trial(ordinal=1)
 
     empty, digits = optuna_store.catalogue()
 
@@ -87,9 +65,9 @@ def test_a_view_needs_no_spec_and_follows_the_study(optuna_store: OptunaStore) -
     view = optuna_store.view("digits")
     assert view.trials() == [] and view.direction == "minimize" and view.param_importance() == {}
 
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     assert [trial.state for trial in view.trials()] == [TrialState.RUNNING]
-    study.tell(asked.trial_id, completed(0.5))
+    study.finish_trial(asked.trial_id, completed(0.5))
 
     assert [(trial.state, trial.value) for trial in view.trials()] == [(TrialState.COMPLETE, 0.5)]
     assert view.space()["width"] == Int(low=32, high=512, step=32)
@@ -108,7 +86,7 @@ def test_an_enqueued_point_is_asked_next(optuna_store: OptunaStore) -> None:
 
     study.enqueue({"width": 64, "optimizer": "sgd"})
 
-    params = study.ask(ordinal=0, owner=None).params
+    params = study.start_trial(ordinal=0).params
     assert (params["width"], params["optimizer"]) == (64, "sgd") and params.keys() == SPACE.keys()
 
 

@@ -1,6 +1,6 @@
-"""Sampling ahead is sampling: the same points as Optuna's own ask, and nothing written before the trial is whole.
+"""Presampling proposes the same points as Optuna's own ask, and writes nothing before the trial is complete.
 
-These tests hold down what `shared.samplers` uses of Optuna's private parts.
+These tests cover what `shared.search` uses of Optuna's private parts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.search.grid_points import Grid
-from highnoon.shared.search.presampling import as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.search.presampling import Grid, as_stored, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
-from highnoon.shared.store.optuna_trials import Owner
 
 MIXED: SearchSpace = {
     "rate": LogUniform(low=1e-5, high=1e-1),
@@ -66,17 +64,17 @@ def plain_study(sampler: BaseSampler, trials: int) -> optuna.Study:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("space", [MIXED, NUMERIC], ids=["mixed", "numeric"])
-def test_every_sampler_works_ahead_on_every_storage(
+def test_every_sampler_presamples_on_every_storage(
     optuna_store: OptunaStore, sampler: SamplerSpec, space: SearchSpace
 ) -> None:
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of(sampler, space, seed=3))
 
-    # When 24 trials are asked for and told, two of them running at any time
-    running = study.ask(ordinal=0, owner=None)
+    # When 24 trials are started and finished, two of them running at any time
+    running = study.start_trial(ordinal=0)
     for ordinal in range(1, 24):
-        asked = study.ask(ordinal=ordinal, owner=None)
-        study.tell(running.trial_id, completed(1.0 / (1 + running.number)))
+        asked = study.start_trial(ordinal=ordinal)
+        study.finish_trial(running.trial_id, completed(1.0 / (1 + running.number)))
         running = asked
 
     # Then each is whole: all its parameters, in order, of the right type, within their bounds
@@ -179,8 +177,8 @@ def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(op
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of(SamplerSpec(name="cmaes"), NUMERIC, seed=5))
     for ordinal in range(20):
-        asked = study.ask(ordinal=ordinal, owner=None)
-        study.tell(asked.trial_id, completed(float(asked.params["x"]) ** 2 + float(asked.params["y"]) ** 2))  # type: ignore[arg-type]
+        asked = study.start_trial(ordinal=ordinal)
+        study.finish_trial(asked.trial_id, completed(float(asked.params["x"]) ** 2 + float(asked.params["y"]) ** 2))  # type: ignore[arg-type]
 
     theirs = study.optuna_study
     theirs.sampler = CmaEsSampler()
@@ -214,24 +212,24 @@ def test_a_continuous_grid_needs_points() -> None:
 
 
 def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaStore) -> None:
-    # Given a grid of six, four points of which were asked for and told
+    # Given a grid of six, four points of which were started and finished
     space: SearchSpace = {"width": Int(low=1, high=3), "optimizer": Categorical(choices=("adam", "sgd"))}
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of(SamplerSpec(name="grid"), space))
     for ordinal in (5, 0, 3, 2):
-        study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+        study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(0.5))
 
     # When an ordinary script goes on with Optuna's own sampler, whose first ids are its trials' numbers
     theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
     left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
 
-    # Then exactly the two others are left to it, and none once they were asked here
+    # Then exactly the two others are left to it, and none once they were started here
     assert left == {("adam", 2), ("sgd", 2)}
     for ordinal in (1, 4):
-        study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(0.5))
+        study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(0.5))
     assert theirs.is_exhausted(study.optuna_study)
     with pytest.raises(SpaceExhausted):
-        study.ask(ordinal=6, owner=None)
+        study.start_trial(ordinal=6)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +265,8 @@ def _ask_many(url: str, first: int, count: int) -> None:
     with OptunaStore(url, create_schema=False) as store:
         study = store.open(spec_of(SamplerSpec(name="tpe"), seed=1))
         for ordinal in range(first, first + count):
-            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
-            study.tell(asked.trial_id, completed(float(ordinal)))
+            asked = study.start_trial(ordinal=ordinal)
+            study.finish_trial(asked.trial_id, completed(float(ordinal)))
 
 
 def test_four_processes_get_numbers_without_gap_or_repeat(postgres_url: str) -> None:
@@ -285,8 +283,7 @@ def test_four_processes_get_numbers_without_gap_or_repeat(postgres_url: str) -> 
 
         trials = store.open(spec_of(SamplerSpec(name="tpe"))).trials()
         assert [trial.number for trial in trials] == list(range(60))
-        assert {trial.attrs["highnoon:ticket"] for trial in trials} == set(range(60))
-        assert all(trial.value == trial.attrs["highnoon:ticket"] for trial in trials)
+        assert sorted(trial.value for trial in trials) == [float(ordinal) for ordinal in range(60)]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -303,13 +300,13 @@ def test_tpe_leaves_what_does_not_fit_also_where_the_loss_lures_it_there(seed: i
     study = store.open(spec_of(SamplerSpec(name="tpe"), space, seed=seed))
     excesses = []
     for ordinal in range(60):
-        asked = study.ask(ordinal=ordinal, owner=None)
+        asked = study.start_trial(ordinal=ordinal)
         width, layers, batch = (float(str(asked.params[name])) for name in ("width", "layers", "batch"))
         size = width * layers * batch / (512 * 12 * 32)
         excesses.append(size / 0.1 - 1)
         # A watchdog ends a trial at its limit: it never knows by how much the whole would have missed it.
         missed = Outcome(ending=Ending.STOPPED, cause="memory_limit", constraint=0.01)
-        study.tell(asked.trial_id, missed if excesses[-1] > 0 else completed(1 / size))
+        study.finish_trial(asked.trial_id, missed if excesses[-1] > 0 else completed(1 / size))
     oversized = [excess > 0 for excess in excesses]
     assert sum(oversized[:20]) >= 5
     assert sum(oversized[-20:]) < sum(oversized[:20]) / 2
@@ -322,10 +319,10 @@ def test_a_random_study_stays_random_whatever_does_not_fit() -> None:
         study = store.open(spec_of(SamplerSpec(name="random"), NUMERIC, seed=1))
         found = []
         for ordinal in range(20):
-            asked = study.ask(ordinal=ordinal, owner=None)
+            asked = study.start_trial(ordinal=ordinal)
             found.append(asked.params)
-            told = completed(1.0) if ordinal % 2 else Outcome(ending=ending, value=1.0, constraint=1.0)
-            study.tell(asked.trial_id, told)
+            outcome = completed(1.0) if ordinal % 2 else Outcome(ending=ending, value=1.0, constraint=1.0)
+            study.finish_trial(asked.trial_id, outcome)
         return found
 
     assert points(Ending.STOPPED) == points(Ending.COMPLETED)

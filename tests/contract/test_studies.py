@@ -1,4 +1,4 @@
-"""The contract of studies, in memory, on SQLite and on PostgreSQL: made, asked, reported to, told and read."""
+"""The contract of studies, in memory, on SQLite and on PostgreSQL: created, sampled, reported to, finished and read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Int, SearchSpace, Uniform
-from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.optuna_trials import Owner
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
-from tests.contract.digits import ANNA, BERT, POINT, SPACE, completed, spec_of
+from tests.contract.digits import POINT, SPACE, before, completed, failed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -41,7 +40,7 @@ def study(store: OptunaStore) -> OptunaStudy:
 
 def test_a_study_is_created_once_and_kept(store: OptunaStore) -> None:
     study = store.open(spec_of())
-    study.ask(ordinal=0, owner=ANNA)
+    study.start_trial(ordinal=0)
     store.create_study("digits", "minimize")
     assert len(store.open(spec_of()).trials()) == 1
     assert store.exists("digits") and not store.exists("letters")
@@ -59,59 +58,95 @@ def test_another_direction_is_a_conflict(store: OptunaStore) -> None:
         store.open(spec_of(direction="maximize"))
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"optimizer": Categorical(choices=("adam", "sgd"))},
-        {"width": Uniform(low=0.0, high=1.0)},
-        {"rate": Uniform(low=1e-5, high=1e-1)},
-    ],
-    ids=["choices", "kind", "scale"],
-)
+OTHER_DOMAINS: dict[str, SearchSpace] = {
+    "choices": {"optimizer": Categorical(choices=("adam", "sgd"))},
+    "kind": {"width": Uniform(low=0.0, high=1.0)},
+    "scale": {"rate": Uniform(low=1e-5, high=1e-1)},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_DOMAINS.values(), ids=OTHER_DOMAINS)
 def test_other_choices_kinds_or_scales_are_a_conflict(
     study: OptunaStudy, store: OptunaStore, other: SearchSpace
 ) -> None:
-    study.ask(ordinal=0, owner=None)
+    store.create_study("digits", "minimize", space={**SPACE, **other})
+    study.finish_trial(study.start_trial(ordinal=0).trial_id, completed())
     with pytest.raises(StudyConflict, match=next(iter(other))):
-        store.open(spec_of(search_space={**SPACE, **other}))
+        store.create_study("digits", "minimize", space={**SPACE, **other})
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_trials_of_another_program_with_other_domains_stop_nothing(store: OptunaStore, sampler: str) -> None:
+    # Given a study of ours, and a script whose trials have numbers for texts, other choices, scales and parameters
+    study = store.open(spec_of(sampler=SamplerSpec(name=sampler)))
+    foreign = store.open(spec_of()).optuna_study
+
+    def join(number: int) -> None:
+        trial = foreign.ask()
+        trial.suggest_categorical("rate", ["slow", "fast"])
+        trial.suggest_float("width", 0.0, 1.0)
+        trial.suggest_categorical("optimizer", ["rmsprop", "lion"])
+        trial.suggest_int("momentum", 1, 9)
+        if number % 3:
+            foreign.tell(trial, float(number))
+
+    for number in range(15):
+        join(number)
+        started = study.start_trial(ordinal=number)
+        assert started.params.keys() == SPACE.keys()
+        study.finish_trial(started.trial_id, completed(float(number)))
+
+    # Then opening or submitting the study again is not refused either
+    store.create_study("digits", "minimize", space=SPACE)
+    join(16)
+    store.create_study("digits", "minimize", space=SPACE)
+    assert store.open(spec_of()).start_trial(ordinal=16).params.keys() == SPACE.keys()
+    assert len(study.trials([TrialState.COMPLETE])) == 15 + 11
 
 
 def test_another_range_or_parameter_is_none(study: OptunaStudy, store: OptunaStore) -> None:
-    study.ask(ordinal=0, owner=None)
+    study.start_trial(ordinal=0)
     wider: SearchSpace = {**SPACE, "dropout": Uniform(low=0.0, high=0.9), "momentum": Uniform(low=0.0, high=1.0)}
-    asked = store.open(spec_of(search_space=wider)).ask(ordinal=1, owner=None)
+    asked = store.open(spec_of(search_space=wider)).start_trial(ordinal=1)
     assert asked.params.keys() == wider.keys()
 
 
 def test_a_study_deleted_in_the_middle_is_unknown(study: OptunaStudy, store: OptunaStore) -> None:
-    asked = study.ask(ordinal=0, owner=ANNA)
+    asked = study.start_trial(ordinal=0)
     optuna.delete_study(study_name="digits", storage=store._storage)
     with pytest.raises(UnknownStudy):
-        study.tell(asked.trial_id, completed())
+        study.finish_trial(asked.trial_id, completed())
     with pytest.raises(UnknownStudy):
-        study.ask_again(params=POINT, owner=ANNA, failed_trial=None)
+        study.start_trial(ordinal=0, before=before(POINT))
 
 
-# --- Ask
+# --- Start
 
 
-def test_asked_trials_run_under_their_owners_name(study: OptunaStudy) -> None:
-    first, second = study.ask(ordinal=0, owner=ANNA), study.ask(ordinal=1, owner=None)
+def test_started_trials_are_running_with_their_parameters(study: OptunaStudy) -> None:
+    first, second = study.start_trial(ordinal=0), study.start_trial(ordinal=1)
     trials = study.trials()
     assert [trial.number for trial in trials] == [first.number, second.number] == [0, 1]
     assert [trial.params for trial in trials] == [first.params, second.params]
     assert {trial.state for trial in trials} == {TrialState.RUNNING}
-    assert trials[0].attrs == {"highnoon:ticket": 17, "highnoon:attempt": 2}
-    assert trials[1].attrs == {}
+    assert trials[0].attrs == {}
     assert trials[0].started_at is not None and trials[0].ended_at is None
 
 
+def test_choosing_writes_nothing(study: OptunaStudy) -> None:
+    study.start_trial(ordinal=0)
+    before_it = study.optuna_study.get_trials()
+    new = study.choose(ordinal=1, waiting=None)
+    assert new.params.keys() == SPACE.keys() and new.waiting_trial_id is None
+    assert study.optuna_study.get_trials() == before_it
+
+
 def test_an_enqueued_trial_is_served_first(study: OptunaStudy) -> None:
-    study.ask(ordinal=0, owner=None)
+    study.start_trial(ordinal=0)
     study.optuna_study.enqueue_trial(POINT, user_attrs={"who": "a person"})
     study.optuna_study.enqueue_trial({"width": 96, "no such parameter": 1})
 
-    first, second, third = (study.ask(ordinal=n, owner=Owner(ticket=n, attempt=1)) for n in (1, 2, 3))
+    first, second, third = (study.start_trial(ordinal=n) for n in (1, 2, 3))
 
     assert (first.number, first.params) == (1, POINT)
     assert second.number == 2 and second.params["width"] == 96
@@ -119,18 +154,18 @@ def test_an_enqueued_trial_is_served_first(study: OptunaStudy) -> None:
     assert third.number == 3
     trial = study.trial(1)
     assert trial.state is TrialState.RUNNING
-    assert trial.attrs == {"who": "a person", "highnoon:ticket": 1, "highnoon:attempt": 1}
+    assert trial.attrs == {"who": "a person"}
 
 
 def test_an_enqueued_value_out_of_bounds_is_kept_as_by_optuna(study: OptunaStudy) -> None:
     study.optuna_study.enqueue_trial({**POINT, "dropout": 0.75})
-    assert study.ask(ordinal=0, owner=None).params["dropout"] == 0.75
+    assert study.start_trial(ordinal=0).params["dropout"] == 0.75
 
 
 def test_an_enqueued_trial_that_cannot_be_run_fails_and_stops_nobody(study: OptunaStudy) -> None:
     study.optuna_study.enqueue_trial({**POINT, "optimizer": "no such choice"})
     study.optuna_study.enqueue_trial(POINT)
-    assert study.ask(ordinal=0, owner=ANNA).params == POINT
+    assert study.start_trial(ordinal=0).params == POINT
     unfit = study.trial(0)
     assert unfit.state is TrialState.FAIL
     assert "no such choice" in unfit.attrs[CAUSE]
@@ -138,15 +173,14 @@ def test_an_enqueued_trial_that_cannot_be_run_fails_and_stops_nobody(study: Optu
 
 def test_a_clone_by_optunas_retry_callback_is_served_whole(study: OptunaStudy) -> None:
     # Given a trial of ours that an ordinary script failed and cloned, attributes and all
-    asked = study.ask(ordinal=0, owner=ANNA)
-    study.tell(asked.trial_id, Outcome(ending=Ending.FAILED, cause="exception", message="bad luck"))
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, Outcome(ending=Ending.FAILED, cause="exception", message="bad luck"))
     RetryHeartbeatStaleTrialCallback()(study.optuna_study, study.optuna_study.get_trials()[0])
 
-    again = study.ask(ordinal=1, owner=BERT)
+    again = study.start_trial(ordinal=1)
 
     assert again.params == asked.params
-    assert study.trial(again.number).attrs["highnoon:ticket"] == BERT.ticket
-    study.tell(again.trial_id, completed())
+    study.finish_trial(again.trial_id, completed())
     assert study.trial(again.number).attrs[ENDING] == "completed"
 
 
@@ -154,28 +188,28 @@ def test_a_grids_tickets_keep_their_points_and_later_ones_serve_what_was_enqueue
     space: SearchSpace = {"width": Int(low=1, high=2)}
     study = store.open(spec_of(search_space=space, sampler=SamplerSpec(name="grid")))
     study.optuna_study.enqueue_trial({"width": 2})
-    assert [study.ask(ordinal=ordinal, owner=None).params["width"] for ordinal in (0, 1)] == [1, 2]
-    assert study.ask(ordinal=2, owner=None).number == 0
+    assert [study.start_trial(ordinal=ordinal).params["width"] for ordinal in (0, 1)] == [1, 2]
+    assert study.start_trial(ordinal=2).number == 0
 
 
 def test_a_retry_has_the_same_point_and_its_whole_history(study: OptunaStudy) -> None:
-    first = study.ask(ordinal=0, owner=ANNA)
+    first = study.start_trial(ordinal=0)
     study.report(first.trial_id, Report(step=0, value=0.5))
-    study.fail(first.trial_id, "lost")
-    second = study.ask_again(params=first.params, owner=BERT, failed_trial=first.number)
-    study.fail(second.trial_id, "lost")
-    third = study.ask_again(params=second.params, owner=None, failed_trial=second.number)
+    study.finish_trial(first.trial_id, failed("lost"))
+    second = study.start_trial(ordinal=0, before=before(first.params, first.number))
+    study.finish_trial(second.trial_id, failed("lost"))
+    third = study.start_trial(ordinal=0, before=before(second.params, second.number))
 
     assert first.params == second.params == third.params
     frozen = study.optuna_study.get_trials()[third.number]
     assert RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen) == first.number
     assert RetryHeartbeatStaleTrialCallback.retry_history(frozen) == [first.number, second.number]
-    assert frozen.intermediate_values == {}, "a new attempt reports anew"
-    assert study.trial(second.number).attrs == {**BERT.attrs, CAUSE: "lost"}
+    assert frozen.intermediate_values == {}, "a new attempt starts without reports"
+    assert study.trial(second.number).attrs == {ENDING: "failed", CAUSE: "lost"}
 
 
 def test_a_retry_of_a_trial_that_is_not_there_is_a_new_trial(study: OptunaStudy) -> None:
-    asked = study.ask_again(params={**POINT, "left over": 1}, owner=ANNA, failed_trial=99)
+    asked = study.start_trial(ordinal=0, before=before({**POINT, "left over": 1}, 99))
     assert asked.params == POINT
     assert study.optuna_study.get_trials()[0].system_attrs == {}
 
@@ -184,7 +218,7 @@ def test_a_retry_of_a_trial_that_is_not_there_is_a_new_trial(study: OptunaStudy)
 
 
 def test_the_first_report_of_a_step_stays(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=1, value=0.5))
     study.report(asked.trial_id, Report(step=1, value=0.9))
     study.report_many(
@@ -205,8 +239,8 @@ def test_the_first_report_of_a_step_stays(study: OptunaStudy) -> None:
 
 
 def test_a_trial_that_has_ended_takes_no_report(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    study.fail(asked.trial_id, "lost")
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, failed("lost"))
     study.report(asked.trial_id, Report(step=0, value=0.5))
     assert study.trial(0).reports == ()
     assert study.should_prune(asked.trial_id) is False
@@ -215,10 +249,10 @@ def test_a_trial_that_has_ended_takes_no_report(study: OptunaStudy) -> None:
 def test_prunes_what_is_worse_than_the_others(store: OptunaStore) -> None:
     study = store.open(spec_of(pruner=PrunerSpec(name="median", options={"n_startup_trials": 3})))
     for ordinal in range(3):
-        asked = study.ask(ordinal=ordinal, owner=None)
+        asked = study.start_trial(ordinal=ordinal)
         study.report(asked.trial_id, Report(step=0, value=0.5))
-        study.tell(asked.trial_id, completed())
-    good, bad = study.ask(ordinal=3, owner=None), study.ask(ordinal=4, owner=None)
+        study.finish_trial(asked.trial_id, completed())
+    good, bad = study.start_trial(ordinal=3), study.start_trial(ordinal=4)
     study.report(good.trial_id, Report(step=0, value=0.4))
     study.report(bad.trial_id, Report(step=0, value=0.6))
     assert study.should_prune(good.trial_id) is False
@@ -227,132 +261,131 @@ def test_prunes_what_is_worse_than_the_others(store: OptunaStore) -> None:
 
 def test_hyperband_notes_its_rungs_with_the_trial(store: OptunaStore) -> None:
     study = store.open(spec_of(pruner=PrunerSpec(name="hyperband", options={"max_resource": 4})))
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=3, value=0.5))
     study.should_prune(asked.trial_id)
     (frozen,) = study.optuna_study.get_trials()
     assert "completed_rung_0" in frozen.system_attrs
-    study.fail(asked.trial_id, "lost")
-    again = study.ask_again(params=asked.params, owner=None, failed_trial=0)
+    study.finish_trial(asked.trial_id, failed("lost"))
+    again = study.start_trial(ordinal=0, before=before(asked.params, 0))
     assert "completed_rung_0" not in study.optuna_study.get_trials()[again.number].system_attrs
 
 
-# --- Tell
+# --- Finish
 
 
 @pytest.mark.parametrize("ending", list(Ending))
-def test_tells_each_ending_as_its_state(study: OptunaStudy, ending: Ending) -> None:
-    asked = study.ask(ordinal=0, owner=ANNA)
+def test_each_ending_is_stored_as_its_state(study: OptunaStudy, ending: Ending) -> None:
+    asked = study.start_trial(ordinal=0)
     value = 0.25 if ending is Ending.COMPLETED else None
     outcome = Outcome(ending=ending, value=value, cause="because", message="in words", traceback="x" * 20_000)
 
-    assert study.tell(asked.trial_id, outcome) is True
+    assert study.finish_trial(asked.trial_id, outcome) is True
 
     trial = study.trial(0)
-    assert (trial.state, trial.value) == (TOLD_AS[ending], value)
+    assert (trial.state, trial.value) == (OPTUNA_STATE[ending], value)
     assert (trial.attrs[ENDING], trial.attrs[CAUSE], trial.attrs[MESSAGE]) == (ending, "because", "in words")
     assert 0 < len(trial.attrs[TRACEBACK]) <= 8_192
     assert trial.duration_s is not None and trial.duration_s >= 0
 
 
 @pytest.mark.parametrize(
-    ("told", "last", "value"),
+    ("given", "last", "value"),
     [(0.1, 0.5, 0.1), (None, 0.5, 0.5), (None, math.inf, math.inf), (None, math.nan, None), (None, None, None)],
 )
-def test_a_pruned_trial_has_the_value_told_or_its_last_report(
-    study: OptunaStudy, told: float | None, last: float | None, value: float | None
+def test_a_pruned_trial_has_the_given_value_or_its_last_report(
+    study: OptunaStudy, given: float | None, last: float | None, value: float | None
 ) -> None:
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=0, value=7.0))
     if last is not None:
         study.report(asked.trial_id, Report(step=1, value=last))
     else:
         value = 7.0
-    outcome = Outcome(ending=Ending.PRUNED, value=told)
-    assert study.tell(asked.trial_id, outcome) is True
-    assert study.tell(asked.trial_id, outcome) is True
+    outcome = Outcome(ending=Ending.PRUNED, value=given)
+    assert study.finish_trial(asked.trial_id, outcome) is True
+    assert study.finish_trial(asked.trial_id, outcome) is True
     assert study.trial(0).value == value
 
 
-def test_telling_the_same_twice_changes_nothing(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    study.tell(asked.trial_id, completed(0.1))
+def test_finishing_with_the_same_outcome_twice_changes_nothing(study: OptunaStudy) -> None:
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, completed(0.1))
     before = study.trial(0)
-    assert study.tell(asked.trial_id, completed(0.1)) is True
+    assert study.finish_trial(asked.trial_id, completed(0.1)) is True
     assert study.trial(0) == before
 
 
 @pytest.mark.parametrize(
     "other", [completed(0.2), Outcome(ending=Ending.FAILED), Outcome(ending=Ending.PRUNED, value=0.1)]
 )
-def test_telling_something_else_is_a_broken_invariant(study: OptunaStudy, other: Outcome) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    study.tell(asked.trial_id, completed(0.1))
+def test_finishing_with_another_outcome_is_a_broken_invariant(study: OptunaStudy, other: Outcome) -> None:
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, completed(0.1))
     before = study.trial(0)
     with pytest.raises(InvariantBroken, match="COMPLETE"):
-        study.tell(asked.trial_id, other)
+        study.finish_trial(asked.trial_id, other)
     assert study.trial(0) == before
 
 
-def test_what_was_failed_as_an_orphan_stays_so(study: OptunaStudy, caplog: pytest.LogCaptureFixture) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    assert study.fail(asked.trial_id, "orphan") is True
-    assert study.fail(asked.trial_id, "again") is False
-    assert study.tell(asked.trial_id, completed()) is False
-    assert study.tell(asked.trial_id, Outcome(ending=Ending.LOST)) is True
-    assert "tell_refused" in caplog.text
+def test_what_somebody_failed_stays_failed(study: OptunaStudy, caplog: pytest.LogCaptureFixture) -> None:
+    asked = study.start_trial(ordinal=0)
+    study.optuna_study.tell(asked.number, state=optuna.trial.TrialState.FAIL)
+    assert study.finish_trial(asked.trial_id, completed()) is False
+    assert study.finish_trial(asked.trial_id, Outcome(ending=Ending.LOST)) is True
+    assert "outcome_refused" in caplog.text
     trial = study.trial(0)
-    assert (trial.state, trial.value, trial.attrs) == (TrialState.FAIL, None, {CAUSE: "orphan"})
+    assert (trial.state, trial.value, trial.attrs) == (TrialState.FAIL, None, {})
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
 def test_completed_without_a_number_is_a_broken_invariant(study: OptunaStudy, value: float | None) -> None:
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     with pytest.raises(InvariantBroken):
-        study.tell(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=value))
+        study.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=value))
     assert study.trial(0).state is TrialState.RUNNING
 
 
 def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=0, value=0.001))
-    study.tell(asked.trial_id, Outcome(ending=Ending.STOPPED, cause="sustained_high_memory_rising"))
+    study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause="sustained_high_memory_rising"))
     (frozen,) = study.optuna_study.get_trials()
     assert frozen.constraints == {"memory": 1.0}
     assert frozen.state is optuna.trial.TrialState.PRUNED
     assert study.best_trial() is None
 
 
-def test_a_stop_tells_by_how_much_it_missed(study: OptunaStudy) -> None:
+def test_a_stop_stores_by_how_much_it_missed(study: OptunaStudy) -> None:
     for constraint, cause in ((0.5, "param_budget"), (2.0, "limit"), (-0.1, "limit")):
-        asked = study.ask(ordinal=0, owner=None)
-        study.tell(asked.trial_id, Outcome(ending=Ending.STOPPED, cause=cause, constraint=constraint))
+        asked = study.start_trial(ordinal=0)
+        study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause=cause, constraint=constraint))
     found = [frozen.constraints for frozen in study.optuna_study.get_trials()]
     assert found == [{"param_budget": 0.5}, {"memory": 2.0}, {"memory": 0.001}]
 
 
 def test_loss_size_and_score_are_kept_beside_the_value(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
+    asked = study.start_trial(ordinal=0)
     outcome = Outcome(ending=Ending.COMPLETED, value=0.105, loss=0.1, params_count=500, active_params=200)
-    study.tell(asked.trial_id, outcome)
+    study.finish_trial(asked.trial_id, outcome)
     (frozen,) = study.optuna_study.get_trials()
-    said = {key: value for key, value in frozen.user_attrs.items() if key != ENDING}
-    assert said == {LOSS: 0.1, PARAMS: 500, ACTIVE_PARAMS: 200, SCORE: 0.105}
+    attrs = {key: value for key, value in frozen.user_attrs.items() if key != ENDING}
+    assert attrs == {LOSS: 0.1, PARAMS: 500, ACTIVE_PARAMS: 200, SCORE: 0.105}
     trial = study.trial(0)
     assert (trial.value, trial.loss, trial.params_count, trial.active_params) == (0.105, 0.1, 500, 200)
 
 
 def test_a_trial_without_a_size_has_its_value_as_loss(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    study.tell(asked.trial_id, completed(0.25))
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, completed(0.25))
     trial = study.trial(0)
     assert (trial.loss, trial.params_count) == (0.25, None)
     assert set(trial.attrs) == {ENDING}
 
 
 def test_an_infinite_loss_is_kept_as_text_for_json_and_read_as_a_number(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=None)
-    study.tell(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=math.inf, loss=math.inf, params_count=5))
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=math.inf, loss=math.inf, params_count=5))
     trial = study.trial(0)
     assert trial.loss == math.inf
     json.dumps(dict(trial.attrs), allow_nan=False)
@@ -373,7 +406,7 @@ def test_an_unscored_study_takes_a_scale_only_before_its_first_trial(optuna_stor
     optuna_store.create_study("digits", "minimize")
     optuna_store.create_study("digits", "minimize", terms)
     optuna_store.create_study("letters", "minimize")
-    optuna_store.open(spec_of(name="letters")).ask(ordinal=0, owner=None)
+    optuna_store.open(spec_of(name="letters")).start_trial(ordinal=0)
     with pytest.raises(StudyConflict, match="has no param_budget, not param_budget 1000"):
         optuna_store.create_study("letters", "minimize", terms)
 
@@ -387,11 +420,11 @@ def test_a_constraint_leads_the_sampler_to_what_fits_before_anything_did() -> No
             spec = spec_of(search_space={"size": Int(low=1, high=1000)}, sampler=SamplerSpec(name="tpe"), seed=1)
             study = store.open(spec)
             for ordinal in range(40):
-                asked = study.ask(ordinal=ordinal, owner=None)
+                asked = study.start_trial(ordinal=ordinal)
                 size = int(str(asked.params["size"]))
                 study.report(asked.trial_id, Report(step=0, value=1 / size))
                 missed = Outcome(ending=ending, cause="param_budget", constraint=size / 20 - 1)
-                study.tell(asked.trial_id, missed if size > 20 else completed(1 / size))
+                study.finish_trial(asked.trial_id, missed if size > 20 else completed(1 / size))
             return len(study.trials([TrialState.COMPLETE]))
 
     assert feasible(Ending.STOPPED) >= 4
@@ -402,8 +435,8 @@ def test_a_constraint_leads_the_sampler_to_what_fits_before_anything_did() -> No
 
 
 def test_reads_trials_by_state_and_number(study: OptunaStudy) -> None:
-    done, _running = study.ask(ordinal=0, owner=None), study.ask(ordinal=1, owner=None)
-    study.tell(done.trial_id, completed())
+    done, _running = study.start_trial(ordinal=0), study.start_trial(ordinal=1)
+    study.finish_trial(done.trial_id, completed())
     study.optuna_study.enqueue_trial(POINT)
     assert [trial.number for trial in study.trials([TrialState.RUNNING, TrialState.WAITING])] == [1, 2]
     assert study.trial(0).started_at.tzinfo is not None  # type: ignore[union-attr]
@@ -412,8 +445,8 @@ def test_reads_trials_by_state_and_number(study: OptunaStudy) -> None:
 
 
 def test_what_is_read_is_the_readers_own(study: OptunaStudy) -> None:
-    asked = study.ask(ordinal=0, owner=ANNA)
-    study.tell(asked.trial_id, completed())
+    asked = study.start_trial(ordinal=0)
+    study.finish_trial(asked.trial_id, completed())
     study.trials()[0].params.clear()
     assert study.trials()[0].params == asked.params
 
@@ -424,7 +457,7 @@ def test_the_best_trial(store: OptunaStore, direction: str, best: int) -> None:
     study = store.open(spec_of(name=direction, direction=direction))
     assert study.best_trial() is None
     for ordinal, value in enumerate([2.0, 1.0, 3.0]):
-        study.tell(study.ask(ordinal=ordinal, owner=None).trial_id, completed(value))
+        study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(value))
     found = study.best_trial()
     assert found is not None and found.number == best
 
@@ -434,21 +467,10 @@ def test_importance_needs_trials(store: OptunaStore) -> None:
     study = store.open(spec_of(seed=1))
     assert study.param_importance() == {}
     for ordinal in range(40):
-        asked = study.ask(ordinal=ordinal, owner=None)
-        study.tell(asked.trial_id, completed(float(asked.params["dropout"])))  # type: ignore[arg-type]
+        asked = study.start_trial(ordinal=ordinal)
+        study.finish_trial(asked.trial_id, completed(float(asked.params["dropout"])))  # type: ignore[arg-type]
         if ordinal == 0:
             assert study.param_importance() == pytest.approx(dict.fromkeys(SPACE, 0.25))
     importance = study.param_importance()
     assert next(iter(importance)) == "dropout"
     assert sum(importance.values()) == pytest.approx(1.0)
-
-
-def test_knows_the_running_trials_that_are_ours(study: OptunaStudy) -> None:
-    ours, ended = study.ask(ordinal=0, owner=ANNA), study.ask(ordinal=1, owner=BERT)
-    study.ask(ordinal=2, owner=None)
-    theirs = study.optuna_study.ask()
-    theirs.set_user_attr("highnoon:ticket", "not a number")
-    theirs.set_user_attr("highnoon:attempt", 1)
-    study.tell(ended.trial_id, completed())
-    (owned,) = study.owned_running()
-    assert (owned.trial_id, owned.number, owned.owner) == (ours.trial_id, ours.number, ANNA)

@@ -1,4 +1,4 @@
-"""Studies in a database: what Optuna sees of them, what they cost, many at once, and bad weather."""
+"""Studies in a database: what Optuna reads of them, what they cost, concurrency and outages."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.runtime.urls import normalise
 from highnoon.shared.store import history
-from highnoon.shared.store import optuna_statements as statements
+from highnoon.shared.store import optuna_sql as statements
 from highnoon.shared.store import optuna_tables as tables
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.optuna_trials import Owner
-from tests.contract.digits import ANNA, BERT, POINT, completed, spec_of
+from tests.contract.digits import POINT, before, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -44,18 +43,20 @@ def messy_study(url: str) -> None:
     """One trial of every kind that a study can hold, from us and from Optuna."""
     with OptunaStore(url) as store:
         store.create_study("another", "maximize")
-        store.open(spec_of(name="another", direction="maximize")).ask(ordinal=0, owner=BERT)
+        store.open(spec_of(name="another", direction="maximize")).start_trial(ordinal=0)
         store.create_study("digits", "minimize")
         study = store.open(spec_of(sampler=SamplerSpec(name="cmaes")))
         for ordinal, ending in enumerate(Ending):
-            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
+            asked = study.start_trial(ordinal=ordinal)
             values = (0.5, math.nan, math.inf, -math.inf)
             study.report_many(
                 asked.trial_id, [Report(step=10 - step, value=value) for step, value in enumerate(values)]
             )
-            study.tell(asked.trial_id, Outcome(ending=ending, value=0.1 if ending is Ending.COMPLETED else None))
-        study.tell(study.ask(ordinal=20, owner=None).trial_id, completed(math.inf))
-        study.ask_again(params=POINT, owner=ANNA, failed_trial=2)
+            study.finish_trial(
+                asked.trial_id, Outcome(ending=ending, value=0.1 if ending is Ending.COMPLETED else None)
+            )
+        study.finish_trial(study.start_trial(ordinal=20).trial_id, completed(math.inf))
+        study.start_trial(ordinal=0, before=before(POINT, 2))
         plain = study.optuna_study
         plain.ask().suggest_float("momentum", 0, 1)
         plain.enqueue_trial(POINT, user_attrs={"nested": {"list": [1, None, "x"]}})
@@ -68,10 +69,10 @@ def test_optuna_in_another_process_reads_what_we_wrote(url: str) -> None:
         store.create_study("digits", "minimize")
         study = store.open(spec_of(sampler=SamplerSpec(name="tpe"), seed=1))
         for ordinal in range(14):
-            asked = study.ask(ordinal=ordinal, owner=Owner(ticket=ordinal, attempt=1))
+            asked = study.start_trial(ordinal=ordinal)
             study.report(asked.trial_id, Report(step=0, value=0.5))
-            study.tell(asked.trial_id, completed(float(ordinal)))
-        study.ask(ordinal=14, owner=ANNA)
+            study.finish_trial(asked.trial_id, completed(float(ordinal)))
+        study.start_trial(ordinal=14)
         ours = [[t.number, str(t.state), t.params, t.value, dict(t.attrs)] for t in study.trials()]
 
     script = (
@@ -108,12 +109,12 @@ def test_a_history_longer_than_one_statement_is_read_whole(url: str, monkeypatch
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())
-        asked = [study.ask(ordinal=ordinal, owner=None) for ordinal in range(22)]
+        asked = [study.start_trial(ordinal=ordinal) for ordinal in range(22)]
         assert [trial.params for trial in study.trials()] == [trial.params for trial in asked]
 
 
 @pytest.mark.filterwarnings("error")
-def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
+def test_statements_compile_for_mysql() -> None:
     engine = create_engine("mysql+pymysql://host/db")
     ours = [
         *(value for name, value in vars(statements).items() if name.isupper() and isinstance(value, ClauseElement)),
@@ -122,10 +123,10 @@ def test_mysql_is_spelled_right_even_where_none_can_be_started() -> None:
         history._TRIALS,
         history._DETAILS,
     ]
-    spelled = "\n".join(str(statement.compile(engine)) for statement in ours)
+    statements_text = "\n".join(str(statement.compile(engine)) for statement in ours)
     assert len(ours) > 20
-    for words in ("SKIP LOCKED", "INSERT IGNORE", "ON DUPLICATE KEY UPDATE", "UNION ALL"):
-        assert words in spelled
+    for words in ("FOR UPDATE", "INSERT IGNORE", "ON DUPLICATE KEY UPDATE", "UNION ALL"):
+        assert words in statements_text
 
 
 @contextmanager
@@ -152,7 +153,7 @@ def test_a_trial_costs_few_statements(url: str, sampler: SamplerSpec, asking: in
         store.create_study("digits", "minimize")
         study = store.open(spec_of(sampler=sampler))
         for ordinal in range(12):
-            study.tell(study.ask(ordinal=ordinal, owner=ANNA).trial_id, completed(float(ordinal)))
+            study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(float(ordinal)))
 
         def cost(act: Callable[[], Any], at_most: int) -> Any:
             with counted(store) as statements:
@@ -160,11 +161,10 @@ def test_a_trial_costs_few_statements(url: str, sampler: SamplerSpec, asking: in
             assert len(statements) <= at_most, "\n".join(statements)
             return result
 
-        asked = cost(lambda: study.ask(ordinal=12, owner=ANNA), asking)
+        asked = cost(lambda: study.start_trial(ordinal=12), asking)
         cost(lambda: study.report_many(asked.trial_id, [Report(step=s, value=1.0) for s in range(20)]), 2)
         cost(lambda: study.should_prune(asked.trial_id), 2)
-        cost(study.owned_running, 1)
-        cost(lambda: study.tell(asked.trial_id, completed()), 3)
+        cost(lambda: study.finish_trial(asked.trial_id, completed()), 3)
 
 
 def test_many_may_start_on_an_empty_database_at_once(url: str) -> None:
@@ -215,23 +215,23 @@ def test_a_connection_cut_while_it_was_idle_is_not_noticed(postgres_url: str, mo
     with OptunaStore(postgres_url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())
-        asked = study.ask(ordinal=0, owner=ANNA)
+        asked = study.start_trial(ordinal=0)
         cut_connections(postgres_url)
-        assert study.tell(asked.trial_id, completed()) is True
+        assert study.finish_trial(asked.trial_id, completed()) is True
 
 
 def test_a_connection_cut_within_a_call_is_unavailable_and_the_call_may_be_repeated(postgres_url: str) -> None:
     with OptunaStore(postgres_url) as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())
-        asked = study.ask(ordinal=0, owner=ANNA)
+        asked = study.start_trial(ordinal=0)
         assert store._database is not None
         event.listen(
             store._database.engine, "before_cursor_execute", lambda *_: cut_connections(postgres_url), once=True
         )
         with pytest.raises(ServiceUnavailable):
-            study.tell(asked.trial_id, completed())
-        assert study.tell(asked.trial_id, completed()) is True
+            study.finish_trial(asked.trial_id, completed())
+        assert study.finish_trial(asked.trial_id, completed()) is True
 
 
 def test_a_lock_that_is_not_granted_is_unavailable(postgres_url: str) -> None:
@@ -241,8 +241,8 @@ def test_a_lock_that_is_not_granted_is_unavailable(postgres_url: str) -> None:
         with psycopg2.connect(driverless(postgres_url)) as frozen, frozen.cursor() as cursor:
             cursor.execute("SELECT * FROM studies FOR UPDATE")
             with pytest.raises(ServiceUnavailable, match="lock timeout"):
-                study.ask(ordinal=0, owner=ANNA)
-        assert study.ask(ordinal=0, owner=ANNA).number == 0
+                study.start_trial(ordinal=0)
+        assert study.start_trial(ordinal=0).number == 0
 
 
 def test_a_forked_copy_is_refused(url: str) -> None:
@@ -250,20 +250,20 @@ def test_a_forked_copy_is_refused(url: str) -> None:
     store.create_study("digits", "minimize")
     study = store.open(spec_of())
     context = multiprocessing.get_context("fork")
-    said = context.SimpleQueue()
+    messages = context.SimpleQueue()
 
     def ask() -> None:
         try:
-            study.ask(ordinal=0, owner=None)
+            study.start_trial(ordinal=0)
         except InvariantBroken as error:
-            said.put(str(error))
+            messages.put(str(error))
         os._exit(0)
 
     child = context.Process(target=ask)
     child.start()
     child.join()
-    assert "fork" in said.get()
-    assert study.ask(ordinal=0, owner=None).number == 0, "and the parent's connection lives"
+    assert "fork" in messages.get()
+    assert study.start_trial(ordinal=0).number == 0, "and the parent's connection lives"
     store.close()
 
 
@@ -279,7 +279,7 @@ def driverless(url: str) -> str:
     return normalise(url).replace("+psycopg2", "", 1)
 
 
-def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
+def test_an_enqueued_trial_is_started_once(url: str) -> None:
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
         plain = store.open(spec_of()).optuna_study
@@ -289,7 +289,7 @@ def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
     def ask_twice(ticket: int) -> list[Any]:
         with OptunaStore(url, create_schema=False) as mine:
             study = mine.open(spec_of())
-            return [study.ask(ordinal=ticket, owner=Owner(ticket=ticket, attempt=1)) for _ in range(2)]
+            return [study.start_trial(ordinal=ticket) for _ in range(2)]
 
     with ThreadPoolExecutor(4) as askers:
         asked = [trial for pair in askers.map(ask_twice, range(4)) for trial in pair]
@@ -297,15 +297,15 @@ def test_an_enqueued_trial_is_taken_by_one_asker(url: str) -> None:
     assert sorted(trial.params["width"] for trial in asked if trial.number < 6) == [32, 64, 96, 128, 160, 192]
 
 
-def test_of_many_who_tell_one_is_heard(url: str) -> None:
+def test_of_many_that_finish_a_trial_one_succeeds(url: str) -> None:
     with OptunaStore(url) as store:
         store.create_study("digits", "minimize")
-        asked = store.open(spec_of()).ask(ordinal=0, owner=None)
+        asked = store.open(spec_of()).start_trial(ordinal=0)
 
     def tell(value: float) -> bool | None:
         with OptunaStore(url, create_schema=False) as mine:
             try:
-                return mine.open(spec_of()).tell(asked.trial_id, completed(value))
+                return mine.open(spec_of()).finish_trial(asked.trial_id, completed(value))
             except InvariantBroken:
                 return None
 
@@ -322,9 +322,9 @@ def test_optuna_reads_a_constraint_and_keeps_its_best_trial_feasible(url: str) -
         study = store.open(spec_of())
         stopped = Outcome(ending=Ending.STOPPED, cause="param_budget", constraint=0.5, params_count=1500)
         for outcome, report in ((stopped, 0.001), (completed(0.25), 0.3)):
-            asked = study.ask(ordinal=0, owner=None)
+            asked = study.start_trial(ordinal=0)
             study.report(asked.trial_id, Report(step=0, value=report))
-            study.tell(asked.trial_id, outcome)
+            study.finish_trial(asked.trial_id, outcome)
     theirs = optuna.load_study(study_name="digits", storage=normalise(url))
     assert [trial.constraints for trial in theirs.trials] == [{"param_budget": 0.5}, {}]
     assert [trial.value for trial in theirs.trials] == [0.001, 0.25]

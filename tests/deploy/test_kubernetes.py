@@ -18,11 +18,9 @@ import yaml
 from highnoon.coordinator.local.deployment import PASSWORDS
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.settings import load_settings
-from highnoon.shared.store.access import opened
-from highnoon.shared.store.leases import Holder, Leases
-from highnoon.shared.store.studies import Studies
 from tests.conftest import empty_database
 from tests.deploy.custom_resources import SCHEMAS
+from tests.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -155,14 +153,11 @@ def _keda(url: str) -> Iterator[psycopg2.extensions.cursor]:
 
 
 def test_keda_counts_what_waits_and_what_runs_and_may_do_nothing_else(stack: Stack) -> None:
-    with empty_database(stack) as url, opened(url, create=True) as access, _keda(url) as keda:
-        studies, leases = Studies(access.database), Leases(access.database)
-        spec = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
-        studies.create("for-cpus", spec, queue="cpu", n_trials=5)
-        paused = studies.create("paused", spec, queue="cpu", n_trials=7)
-        studies.pause(paused.id)
-        studies.create("for-gpus", spec, queue="gpu", n_trials=3)
-        assert leases.claim(1, Holder(worker_id="anna", host="node-a", pid=1), ttl_s=30.0)
+    with empty_database(stack) as url, closing(Ledger(url)) as ledger, _keda(url) as keda:
+        for_cpus = ledger.study(5, name="for-cpus")
+        ledger.studies.pause(ledger.study(7, name="paused").id)
+        ledger.study(3, name="for-gpus", queue="gpu")
+        ledger.start(ledger.tickets(for_cpus)[0])
 
         counted = {}
         for name, scaled in _of("ScaledObject").items():

@@ -1,8 +1,8 @@
 """Three hosts, as network namespaces on a switch: services and coordinator on one, a worker on each of the others.
 
-One host is cut off in the middle of its trials and joined again. The test looks on from this machine, at a port of the
-switch, which has a namespace of its own: a firewall of this machine (Docker's, say) sees nothing of the traffic. Root
-only; skipped with a word elsewhere.
+One host is cut off in the middle of its trials and joined again. The test observes from this machine, at a port of the
+switch, which has a namespace of its own: a firewall of this machine (for example Docker's) does not filter it. Root
+only; skipped elsewhere.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Net:
     """The switch between the hosts."""
 
     def cut(self, host: str) -> None:
-        """As if somebody pulled the cable: nothing is closed, nothing arrives."""
+        """As if the cable were pulled: nothing is closed, nothing arrives."""
         _ip("-n", SWITCH, "link", "set", host, "down")
 
     def join(self, host: str) -> None:

@@ -94,9 +94,9 @@ def test_page_shows_what_the_user_reads(call: Call, tmp_path: Path) -> None:
 def test_every_command_of_another_page_is_one(call: Call) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     pages = [path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path != PAGE]
-    commands_in_pages = [shlex.split(words) for path in pages for words in _COMMAND.findall(path.read_text())]
-    assert len(commands_in_pages) >= 5
-    for words in commands_in_pages:
+    commands_found = [shlex.split(words) for path in pages for words in _COMMAND.findall(path.read_text())]
+    assert len(commands_found) >= 5
+    for words in commands_found:
         if words[0] in _RUNS_SOMETHING:
             commands[words[0]].make_context(words[0], words[1:])
         else:

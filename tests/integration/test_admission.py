@@ -1,4 +1,4 @@
-"""A study that is measured waits for memory before it claims: no lease is held, no attempt made, nobody else waits."""
+"""A measured study waits for memory before it claims: no lease is held, no attempt made, no other study waits."""
 
 from __future__ import annotations
 

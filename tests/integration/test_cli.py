@@ -170,7 +170,7 @@ def test_a_database_that_is_away_is_named_without_its_password(
     assert "refused" in answer.err and "s3cret" not in answer.err
 
 
-def test_the_doctor_says_which_service_is_away(coordinator: Callable[..., Answer]) -> None:
+def test_doctor_names_the_service_that_is_away(coordinator: Callable[..., Answer]) -> None:
     answer = coordinator("doctor", **UNREACHABLE)
     assert answer.code == Exit.SERVICE
     problems = [line for line in answer.out.splitlines() if line.startswith("problem")]
@@ -201,7 +201,7 @@ def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanw
     assert waiting.returncode == Exit.INTERRUPTED, err
 
 
-def test_nobody_waits_for_a_coordinator_that_does_not_run(coordinator: Callable[..., Answer]) -> None:
+def test_wait_is_refused_while_no_coordinator_runs(coordinator: Callable[..., Answer]) -> None:
     answer = coordinator("submit", str(BAD / "study.toml"), "--wait")
     assert answer.code == Exit.SERVICE
     assert "python -m coordinator start" in answer.err

@@ -85,8 +85,8 @@ def test_a_pipe_gets_lines_and_programs_get_objects(
     assert answer.code == Exit.OK, answer.err
     assert "piped  3/3  best" in answer.out and "Best trial" in answer.out and "\x1b" not in answer.out
 
-    told = [json.loads(line) for line in call("watch", name, "--json").out.splitlines()]
-    assert told[-1]["state"] == "finished" and told[-1]["closed"] == 3
+    result = [json.loads(line) for line in call("watch", name, "--json").out.splitlines()]
+    assert result[-1]["state"] == "finished" and result[-1]["closed"] == 3
 
     nothing = call("watch")
     assert nothing.code == Exit.USER_INPUT and "no study runs now. Name one that is over: " in nothing.err
@@ -116,7 +116,7 @@ def test_a_drained_node_ends(
     assert call("workers").out == "no worker is there; python -m workers start --slots 2 starts one\n"
 
 
-def test_a_study_that_nobody_runs_is_not_watched(
+def test_watch_is_refused_while_no_coordinator_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = caller(monkeypatch, capsys)

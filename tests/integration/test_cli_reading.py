@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
+from highnoon.coordinator.cli.ledger_access import study_names
 from highnoon.coordinator.cli.main import app
-from highnoon.coordinator.cli.store_access import study_names
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.exit_codes import Exit
@@ -75,7 +75,7 @@ def numbers(answer: Answer) -> list[int]:
     return [int(line.split()[0]) for line in answer.out.splitlines()[1:]]
 
 
-def test_what_the_ledger_alone_knows_is_told_without_optuna(call: Call, tmp_path: Path) -> None:
+def test_commands_that_read_the_ledger_alone_import_no_optuna(call: Call, tmp_path: Path) -> None:
     commands = ["list", "status digits", "workers", "logs digits 0", "pause new", "resume new"]
     code = (
         "import sys; from highnoon.coordinator.cli.main import app; from typer.testing import CliRunner;"
@@ -92,6 +92,7 @@ def test_what_the_ledger_alone_knows_is_told_without_optuna(call: Call, tmp_path
 def test_trials_are_sorted_chosen_and_limited(call: Call) -> None:
     everything = {trial["number"]: trial for trial in json.loads(call("trials", "digits", "--json").out)}
     assert len(everything) == 53
+    assert everything[0]["host"] == "node-a" and everything[0]["attrs"]["highnoon:ticket"]
 
     best = numbers(call("trials", "digits", "--sort", "score", "--state", "complete"))
     values = [everything[number]["value"] for number in best]
@@ -103,8 +104,8 @@ def test_trials_are_sorted_chosen_and_limited(call: Call) -> None:
 
     limited = call("trials", "digits", "--sort", "units", "-n", "2")
     assert len(numbers(limited)) == 2 and limited.err == "2 of 53 trials\n"
-    told = json.loads(call("trials", "digits", "--sort", "score", "-n", "1", "--state", "complete", "--json").out)
-    assert [trial["number"] for trial in told] == best[:1]
+    result = json.loads(call("trials", "digits", "--sort", "score", "-n", "1", "--state", "complete", "--json").out)
+    assert [trial["number"] for trial in result] == best[:1]
 
 
 @pytest.mark.parametrize("words", MISTAKES)
@@ -115,7 +116,7 @@ def test_a_mistake_is_answered_with_the_nearest(call: Call, words: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["best"], ["importance"], ["plot"], ["trials"]])
-def test_a_study_without_results_says_what_to_do_next(call: Call, arguments: list[str]) -> None:
+def test_a_study_without_results_is_answered_with_the_next_step(call: Call, arguments: list[str]) -> None:
     answer = call(*arguments, "new")
     assert answer.code == (Exit.OK if arguments == ["trials"] else Exit.NO_RESULT)
     assert "watch new" in answer.out + answer.err or "wait for more" in answer.err
@@ -152,6 +153,7 @@ def test_each_figure_is_drawn(call: Call, kind: str, tmp_path: Path) -> None:
 def test_a_page_needs_no_network(call: Call, tmp_path: Path) -> None:
     assert call("plot", "digits", "-k", "slice", "-p", "units").out == "wrote digits-slice.html\n"
     page = (tmp_path / "digits-slice.html").read_text()
+    assert "$accent" not in page, "colours are those of a light page"
     assert len(page) > 1_000_000 and '<script src="http' not in page and "units" in page
 
 
@@ -168,8 +170,8 @@ def test_two_studies_are_compared(call: Call) -> None:
     shown = call("compare", "digits", "digits-wide").out.splitlines()
     assert shown[0].split() == ["digits", "digits-wide"]
     assert ["n_trials", "60", "40"] in [line.split() for line in shown]
-    told = json.loads(call("compare", "digits", "digits-wide", "--json").out)
-    assert shown[-1].startswith(f"{told['better']} is better by ") and told["differs"]["n_trials"] == [60, 40]
+    result = json.loads(call("compare", "digits", "digits-wide", "--json").out)
+    assert shown[-1].startswith(f"{result['better']} is better by ") and result["differs"]["n_trials"] == [60, 40]
 
 
 def test_nodes_are_listed_with_what_they_run(call: Call) -> None:
@@ -189,12 +191,12 @@ def test_a_node_is_drained_by_its_name(call: Call, url: str) -> None:
         nodes.mark("w1", WorkerState.ACTIVE)
 
 
-def test_a_log_of_another_host_is_told_from_the_ledger(call: Call) -> None:
+def test_a_log_of_another_host_is_read_from_the_ledger(call: Call) -> None:
     answer = call("logs", "digits", "7", "-n", "1")
     assert answer.out.splitlines()[0] == "trial 7, attempt 1 on host node-a: pruned"
     assert answer.out.splitlines()[1:] == ["log logs/digits/trial-00007.log, its last lines:", "  | epoch 2 loss=0.7"]
-    told = json.loads(call("logs", "digits", "7", "--json").out)
-    assert told["host"] == "node-a" and told["lines"][-1] == "epoch 2 loss=0.7"
+    result = json.loads(call("logs", "digits", "7", "--json").out)
+    assert result["host"] == "node-a" and result["lines"][-1] == "epoch 2 loss=0.7"
 
 
 def test_shells_complete_commands_and_studies(call: Call) -> None:

@@ -16,17 +16,19 @@ from typing import Any
 import optuna
 import pytest
 
-from highnoon.coordinator.cluster_metrics import Deeds
-from highnoon.coordinator.executor import Performer
+from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.coordinator.executor import ActionExecutor
 from highnoon.coordinator.local.stack import Stack
-from highnoon.coordinator.optuna_side import OptunaSide
 from highnoon.coordinator.planner import Rules, plan
-from highnoon.coordinator.snapshot_reader import Observer
+from highnoon.coordinator.queue_client import QueueClient
+from highnoon.coordinator.snapshot_reader import SnapshotReader
+from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.control import Control
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import SHORT_PERIODS
 from tests.support import eventually
@@ -48,7 +50,7 @@ def states_of(books: Books, name: str) -> dict[TicketState, int]:
 
 
 def wait_until_running(books: Books, name: str, count: int) -> None:
-    eventually(lambda: states_of(books, name).get(TicketState.LEASED, 0) == count, 60, what=f"{count} trials run")
+    eventually(lambda: states_of(books, name).get(TicketState.RUNNING, 0) == count, 60, what=f"{count} trials run")
 
 
 def submitted_patiently(cluster: Cluster, books: Books, name: str, n_trials: int = 6, **keys: Any) -> None:
@@ -410,9 +412,11 @@ def test_three_that_act_as_leaders_at_once_do_no_harm(cluster: Cluster, books: B
     def act() -> None:
         try:
             with opened(cluster.database_url) as access, Broker(cluster.redis_url) as broker:
+                queues = QueueClient(broker)
                 while not over.is_set():
-                    act_as_leader(cluster, access, broker)
-                    broker.wait_for_bell(0.1)
+                    act_as_leader(cluster, access, queues)
+                    queues.wait(0.1)
+                queues.close()
         except BaseException as error:
             failures.append(error)
 
@@ -432,15 +436,15 @@ def test_three_that_act_as_leaders_at_once_do_no_harm(cluster: Cluster, books: B
     assert "invariant_broken" not in cluster.logs()
 
 
-def act_as_leader(cluster: Cluster, access: Access, broker: Broker) -> None:
+def act_as_leader(cluster: Cluster, access: Access, queues: QueueClient) -> None:
     urls = {"database_url": cluster.database_url, "redis_url": cluster.redis_url}
-    settings = load_settings({}, **{**SHORT_PERIODS, "tell_grace_s": 0.0, "redispatch_s": 0.1, **urls})
-    optuna_side = OptunaSide(access.store)
-    observer = Observer(settings, database=access.database, broker=broker, optuna=optuna_side)
-    performer = Performer(database=access.database, broker=broker, optuna=optuna_side, observer=observer, deeds=Deeds())
-    rules = Rules(lease_s=settings.lease_s, tell_grace_s=0.0, redispatch_s=0.1, dispatch_buffer=4)
-    snapshot = observer.look(steady_s=settings.lease_s)
-    performer.perform(plan(snapshot, rules), snapshot)
+    settings = load_settings({}, **{**SHORT_PERIODS, "redispatch_s": 0.1, **urls})
+    counters = Counters()
+    faults = StudyFaults(Control(access.database), counters)
+    reader = SnapshotReader(settings, database=access.database, queues=queues, faults=faults)
+    executor = ActionExecutor(database=access.database, queues=queues, faults=faults, counters=counters)
+    rules = Rules(lease_s=settings.lease_s, redispatch_s=0.1, dispatch_buffer=4)
+    executor.execute(plan(reader.read(steady_s=settings.lease_s), rules))
 
 
 def test_a_second_coordinator_waits_and_takes_over_when_the_leader_is_killed(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import highnoon as hn
+from highnoon.memory import StopCooldown
 from highnoon.shared.domain.errors import TrialStopped
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.memory.sample import MemorySample, Scope
-from highnoon.shared.memory.turn import StopTurn
+from highnoon.shared.memory.poller import MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
 from tests.integration.test_trainer import small_model
 
@@ -62,7 +62,7 @@ class Silent:
 
 
 def manager_at(usage: Callable[[int], float], tmp_path: Path) -> hn.EnterpriseMemoryManager:
-    return hn.EnterpriseMemoryManager(source=Pressure(usage), turn=StopTurn(tmp_path / "turn"), clock=Ticking())
+    return hn.EnterpriseMemoryManager(source=Pressure(usage), cooldown=StopCooldown(tmp_path / "turn"), clock=Ticking())
 
 
 def fit(manager: hn.EnterpriseMemoryManager, *, steps: int = 40, epochs: int = 1) -> Any:
@@ -108,7 +108,7 @@ def test_garbage_is_collected_after_each_epoch(tmp_path: Path) -> None:
         gc.enable()
 
 
-def test_keras_gives_its_state_back_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keras_state_is_released_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cleared: list[bool] = []
     monkeypatch.setattr(keras.backend, "clear_session", lambda *args: cleared.append(True))
 
@@ -145,7 +145,7 @@ def test_a_trainer_is_guarded_step_by_step(tmp_path: Path, monkeypatch: pytest.M
         trainer.train(save_checkpoints=False)
 
 
-def test_a_manager_in_process_hands_its_memory_keys_to_its_trials() -> None:
+def test_a_manager_in_process_passes_its_memory_keys_to_its_trials() -> None:
     seen = []
 
     def objective(params: dict[str, Any]) -> float:

@@ -40,7 +40,7 @@ def test_a_trial_whose_model_cannot_be_trained_ends_before_it_is_built() -> None
 
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "memory_forecast")
     assert outcome.constraint == pytest.approx(1.0, abs=1e-6)
-    assert outcome.params_count == hn.count_parameters(CONFIG), "the size is told all the same"
+    assert outcome.params_count == hn.count_parameters(CONFIG), "the size is recorded nevertheless"
     assert built == []
 
 

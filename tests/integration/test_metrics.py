@@ -95,10 +95,9 @@ def test_the_node_counts_every_attempt_once_across_recycled_supervisors(
     assert value(node, "highnoon_worker_attempts_total", ending="completed", cause="") == 10
     assert value(node, "highnoon_worker_attempts_total", ending="failed", cause="exception") == 8
     assert value(node, "highnoon_worker_retries_total", ending="failed") == 4
-    assert value(node, "highnoon_worker_step_seconds_count", step="ask") == 18
-    assert value(node, "highnoon_worker_step_seconds_count", step="settle") == 14
-    assert value(node, "highnoon_worker_step_seconds_count", step="tell") == 14
-    assert 0 < value(node, "highnoon_worker_step_seconds_sum", step="ask") < 60
+    for step in ("sample", "start", "finish"):
+        assert value(node, "highnoon_worker_step_seconds_count", step=step) == 18
+        assert 0 < value(node, "highnoon_worker_step_seconds_sum", step=step) < 60
     assert value(node, "highnoon_worker_attempt_seconds_count") == 18
     assert value(node, "highnoon_worker_slots") == 2 and value(node, "highnoon_worker_slots_busy") == 0
     assert 1e6 < value(node, "highnoon_worker_memory_bytes") < value(node, "highnoon_worker_memory_limit_bytes")
@@ -106,28 +105,30 @@ def test_the_node_counts_every_attempt_once_across_recycled_supervisors(
 
 
 def test_the_coordinator_shows_the_ledger(cluster: Cluster, ports: tuple[int, int]) -> None:
-    told = scraped(ports[0])
+    shown = scraped(ports[0])
 
-    assert value(told, "highnoon_tickets", study="good", state="closed") == 10
-    assert value(told, "highnoon_attempts", study="bad", ending="failed", cause="exception") == 8
-    assert value(told, "highnoon_retries", study="bad") == 4 and value(told, "highnoon_retries", study="good") == 0
-    assert value(told, "highnoon_studies", state="finished") == 2
-    assert value(told, "highnoon_best_value", study="good") >= 0
-    assert value(told, "highnoon_slots") == 2 and value(told, "highnoon_leases") == 0
-    assert value(told, "highnoon_workers", state="active") == 1
-    assert value(told, "highnoon_queue_messages", resource="cpu") == 0
-    assert value(told, "highnoon_service_up", service="redis") == 1
-    assert value(told, "highnoon_service_up", service="postgresql") == 1
-    assert value(told, "highnoon_coordinator_leads") == 1
-    assert value(told, "highnoon_coordinator_tick_seconds_count") > 0
-    assert value(told, "highnoon_coordinator_actions_total", action="dispatch") >= 2
+    assert value(shown, "highnoon_tickets", study="good", state="closed") == 10
+    assert value(shown, "highnoon_attempts", study="bad", ending="failed", cause="exception") == 8
+    assert value(shown, "highnoon_retries", study="bad") == 4 and value(shown, "highnoon_retries", study="good") == 0
+    assert value(shown, "highnoon_studies", state="finished") == 2
+    assert value(shown, "highnoon_best_value", study="good") >= 0
+    assert value(shown, "highnoon_slots") == 2 and value(shown, "highnoon_leases") == 0
+    assert value(shown, "highnoon_workers", state="active") == 1
+    assert value(shown, "highnoon_queue_messages", resource="cpu") == 0
+    assert value(shown, "highnoon_service_up", service="redis") == 1
+    assert value(shown, "highnoon_service_up", service="postgresql") == 1
+    assert value(shown, "highnoon_coordinator_leads") == 1
+    assert value(shown, "highnoon_coordinator_tick_seconds_count") > 0
+    assert value(shown, "highnoon_coordinator_actions_total", action="dispatch") >= 2
+    assert value(shown, "highnoon_coordinator_actions_total", action="close_study") == 2
+    assert total(shown, "highnoon_study_fault") == total(shown, "highnoon_coordinator_study_faults_total") == 0
 
 
 def test_leases_have_an_age_while_trials_run(cluster: Cluster, ports: tuple[int, int], books: Books) -> None:
     name = cluster.submit_here("hangs", 1, name="long")
-    eventually(lambda: value(scraped(ports[0]), "highnoon_lease_age_seconds") > 0.5, 30, what="a lease grows old")
-    told = scraped(ports[0])
-    assert value(told, "highnoon_leases") == 1 and 0 <= value(told, "highnoon_lease_silence_seconds") < 3
+    eventually(lambda: value(scraped(ports[0]), "highnoon_lease_age_seconds") > 0.5, 30, what="a lease has an age")
+    shown = scraped(ports[0])
+    assert value(shown, "highnoon_leases") == 1 and 0 <= value(shown, "highnoon_lease_silence_seconds") < 3
     assert value(scraped(ports[1]), "highnoon_worker_slots_busy") == 1
     books.studies.cancel(books.studies.get(name).id)
     books.wait_until_over(name)

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import redis
 from celery import Celery
 from sqlalchemy import update
 
-from highnoon.coordinator.cli.code_upload import hand_over, read_study
+from highnoon.coordinator.cli.submission import hand_over, read_study
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.objective.bundle_archive import pack
-from highnoon.shared.objective.bundle_key import ClusterKey
+from highnoon.shared.objective.bundle import ClusterKey, pack
 from highnoon.shared.objective.study_loader import build_spec
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import opened
@@ -31,8 +32,11 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import bundles
 from highnoon.shared.store.submission import submit
+from highnoon.workers.message_filter import rejected_messages
 from tests.archives import archived, member
 from tests.cluster import HERE, Books, Cluster, running_cluster
+from tests.frozen import Stopwatch
+from tests.rubbish import RUBBISH
 from tests.support import eventually
 
 KEY = "the-key-of-the-cluster-under-test"
@@ -95,24 +99,58 @@ class Bomb:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_pickled_message_is_not_unpickled(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
-    bomb = tmp_path / "exploded"
+def rejected(cluster: Cluster) -> int:
+    (health,) = eventually(lambda: [*cluster.folder.glob("home/nodes/*/health")], 30, what="the node has started")
+    return rejected_messages(health.parent)
+
+
+def test_pickled_message_is_not_unpickled(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
+    bomb, before = tmp_path / "exploded", rejected(cluster)
     send(cluster, RUN_TRIAL_TASK, serializer="pickle", kwargs={"ticket": Bomb(bomb)})
-    said(cluster, "Refusing to deserialize untrusted content of type pickle")
+    eventually(lambda: rejected(cluster) == before + 1, 30, what="the node has rejected it")
     goes_on(cluster, books, name)
     assert not bomb.exists()
 
 
-def test_an_unknown_task_is_dropped(cluster: Cluster, books: Books, name: str) -> None:
+def test_unknown_task_is_rejected(cluster: Cluster, books: Books, name: str) -> None:
+    before = rejected(cluster)
     send(cluster, "os.system", serializer="json", kwargs={"command": "true"})
-    said(cluster, "Received unregistered task of type 'os.system'")
+    eventually(lambda: rejected(cluster) == before + 1, 30, what="the node has rejected it")
     goes_on(cluster, books, name)
 
 
-def test_a_message_that_is_no_message_of_ours_is_refused(cluster: Cluster, books: Books, name: str) -> None:
-    send(cluster, RUN_TRIAL_TASK, serializer="json", kwargs={"study": "x", "ticket": "rm", "objective": "os:system"})
+def test_rubbish_on_the_queue_neither_ends_nor_delays_a_node(cluster: Cluster, books: Books, name: str) -> None:
+    # Given a pool that works, and every kind of rubbish before the message of a trial, and a thousand of one kind
+    goes_on(cluster, books, f"{name}-first")
+    pool, before = the_pool(cluster), rejected(cluster)
+    lines = node_log(cluster).count("action=message_rejected")
+    with redis.Redis.from_url(cluster.redis_url) as client:
+        queue = queue_name("cpu")
+        client.lpush(queue, *RUBBISH.values(), *[RUBBISH["JSON without an envelope"]] * 1000)
+
+        # When a study comes after it
+        with Stopwatch() as watch:
+            goes_on(cluster, books, name)
+
+        # Then all of it is gone and counted, with a line per second, and the same pool has run the trial
+        assert rejected(cluster) == before + len(RUBBISH) + 1000
+        assert client.llen(queue) == 0 and client.hlen("unacked") == 0
+    assert the_pool(cluster) == pool
+    assert watch.seconds < 10, watch.seconds
+    assert node_log(cluster).count("action=message_rejected") - lines <= watch.seconds + 2
+
+
+def test_message_of_a_newer_version_is_declined_and_logged_once(cluster: Cluster, books: Books, name: str) -> None:
+    # Given messages of a newer coordinator
+    for _ in range(3):
+        send(cluster, RUN_TRIAL_TASK, serializer="json", kwargs={"study": "x", "ticket": 1, "version": 99, "more": 1})
     said(cluster, "action=message_refused")
     goes_on(cluster, books, name)
+    assert node_log(cluster).count("action=message_refused") == 1
+
+
+def the_pool(cluster: Cluster) -> list[int]:
+    return [child.pid for child in psutil.Process(cluster.processes[-1].pid).children()]
 
 
 # --- the allow-list ---------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 import redis
 
+from highnoon.coordinator.local.account import Account
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.coordinator.local.stack import Stack, serving_database
 from highnoon.shared.domain.errors import EmbeddedServiceError, UnknownStudy
@@ -42,7 +43,10 @@ def private_project() -> Iterator[Path]:
     """In a folder that only its owner may enter, with a space in its name."""
     private = Path(tempfile.mkdtemp(prefix="highnoon tests "))
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    yield private / "my project" / ".highnoon"
+    home = private / "my project" / ".highnoon"
+    yield home
+    if (home / "postgres").is_symlink():
+        shutil.rmtree((home / "postgres").resolve().parent)
     shutil.rmtree(private, ignore_errors=True)
 
 
@@ -138,13 +142,35 @@ def test_services_are_in_a_session_of_their_own_so_that_ctrl_c_reaches_only_us(s
         assert os.getsid(service.pid) != os.getsid(0)
 
 
-def test_the_database_never_runs_as_root_and_folders_are_opened_for_passage_only(home: Path) -> None:
-    closed, passage = 0o700, 0o701
+def test_the_database_never_runs_as_root_and_no_permission_of_another_folder_is_changed(home: Path) -> None:
+    accounts = Path("/etc/passwd").read_text()
     with Stack(home) as stack:
         assert psutil.Process(stack.postgres.pid).uids().real != 0
         assert psutil.Process(stack.postgres.pid).gids().real != 0
-        assert stat.S_IMODE(home.stat().st_mode) == (passage if os.geteuid() == 0 else closed)
-        assert stat.S_IMODE(stack.home.logs.stat().st_mode) == closed
+        for folder in (home, home.parent.parent, stack.home.logs):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert Path("/etc/passwd").read_text() == accounts
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must change to another account")
+def test_roots_database_is_in_the_data_folder_where_its_account_may_go_and_else_in_a_folder_named_there(
+    home: Path, stack: Stack
+) -> None:
+    assert not stack.home.postgres.is_symlink() and stack.home.postgres.is_dir()
+    elsewhere = (home / "postgres").readlink()
+    assert elsewhere.name == "postgres" and elsewhere.parent.name.startswith("highnoon-")
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700 and elsewhere.stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must change to another account")
+def test_roots_database_runs_a_copy_of_its_programs_where_its_account_may_not_use_the_installed_ones(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Account, "may_use", lambda account, folder: False)
+    with Stack(new_home) as stack:
+        program = Path(psutil.Process(stack.postgres.pid).exe())
+        assert program.is_relative_to(stack.home.postgres.resolve().parent / "postgres-programs")
+        assert query(stack.database_url, "SELECT 1") == [(1,)]
 
 
 def test_a_second_start_in_the_same_home_is_refused_by_name(home: Path) -> None:

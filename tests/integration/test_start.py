@@ -110,6 +110,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     folder = Path(tempfile.mkdtemp(prefix="highnoon-start-"))
+    folder.chmod(0o711)  # for the account of root's database
     yield Place(folder)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from highnoon.shared.domain.errors import LeaseLost
-from highnoon.shared.domain.lease import Wish
 from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
@@ -22,9 +22,10 @@ from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.monitor.trial_monitor import Limits, Watch
+from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.trial import fork_server
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import Running, launch
+from highnoon.workers.trial.launch import TrialHandle, launch
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment, trial_seed
 from tests.support import eventually
@@ -34,46 +35,56 @@ HERE = Path(__file__).parent.parent
 
 @dataclass
 class Diary:
-    """Duties that a test can read and steer: what was reported, what study and node want."""
+    """Services that a test can read and steer: what was reported, what study and node want."""
 
     prune_from_step: int | None = None
-    wish: Wish | None = Wish.CARRY_ON
-    hand_back: bool = False
+    end_with: Outcome | None = None
     lost: bool = False
+    answers: bool = True
     reports: list[Report] = field(default_factory=list)
-    renewals: int = 0
+    looks: list[float] = field(default_factory=list)
+    wakeup_fd: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK))
 
     def take_report(self, report: Report) -> None:
         self.reports.append(report)
 
-    def should_prune(self) -> bool:
+    def ask_should_prune(self) -> None:
+        os.eventfd_write(self.wakeup_fd, 1)
+
+    def prune_answer(self) -> bool | None:
+        if not self.answers:
+            return None
         return self.prune_from_step is not None and self.reports[-1].step >= self.prune_from_step
 
-    def renew(self) -> Wish | None:
-        self.renewals += 1
+    def interruption(self) -> Outcome | None:
+        self.looks.append(time.monotonic())
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.wakeup_fd)
         if self.lost:
             raise LeaseLost("somebody else has it")
-        return self.wish
+        return self.end_with
 
-    def must_hand_back(self) -> bool:
-        return self.hand_back
+
+CANCELLED = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
+RELEASED = Outcome(ending=Ending.RELEASED, cause="drain", message="handed back")
 
 
 @dataclass
 class Attempt:
     """One launched trial and all that a test wants to know of it."""
 
-    running: Running
+    trial: TrialHandle
     forks: ForkServer
     output: Output
     folder: Path
+    has_ended: bool = False
 
     def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
-        defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "renew_s": 0.1, "kill_grace_s": 0.3}
+        defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "kill_grace_s": 0.3}
         try:
-            return Watch(self.running, self.output, diary, Limits(**{**defaults, **limits}), memory).run()
+            return TrialMonitor(self.trial, self.output, diary, TimeLimits(**{**defaults, **limits}), memory).run()
         finally:
-            self.running.clean_up()
+            self.has_ended = self.trial.clean_up(2.0)
             self.forks.close()
             self.output.close()
 
@@ -106,7 +117,7 @@ def begin(
         cgroup=cgroup,
     )
     forks = ForkServer()
-    return Attempt(running=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
+    return Attempt(trial=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
@@ -218,33 +229,75 @@ def test_no_progress_is_a_stall(tmp_path: Path) -> None:
     assert (outcome.ending, outcome.cause) == (Ending.TIMED_OUT, "stalled")
 
 
-def test_the_lease_is_renewed_while_the_trial_holds_the_gil(tmp_path: Path) -> None:
+def test_study_and_node_are_obeyed_while_the_trial_holds_the_gil(tmp_path: Path) -> None:
     diary = Diary()
-    outcome_of(tmp_path, "hangs_in_c", diary, trial_timeout_s=1.0)
-    assert diary.renewals >= 5
+    outcome_of(tmp_path, "hangs_in_c", diary, trial_timeout_s=1.5)
+    gaps = [after - before for before, after in itertools.pairwise(diary.looks)]
+    assert len(gaps) >= 3 and max(gaps) < 1.0
+
+
+def test_trial_that_waits_for_the_pruner_obeys_its_time_limit(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, "reports_and_prunes", Diary(answers=False), trial_timeout_s=0.5, kill_grace_s=20.0)
+    assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.TIMED_OUT, "timeout", 0)
+
+
+def test_process_that_sigkill_does_not_end_holds_neither_outcome_nor_supervisor(tmp_path: Path) -> None:
+    # Given a trial over its time limit whose process hangs in the kernel (state D): it never ends, whatever is sent
+    attempt = begin(tmp_path, "hangs")
+    unkillable = Unkillable(attempt.trial)
+    attempt.trial = unkillable
+    # When it is monitored
+    began = time.monotonic()
+    outcome = attempt.watch(Diary(), trial_timeout_s=0.3)
+    # Then its outcome is there after the limit and three graces, and its supervisor knows that it must be replaced
+    assert (outcome.ending, outcome.exit_status, outcome.signal) == (Ending.TIMED_OUT, None, None)
+    assert time.monotonic() - began < 0.3 + 3 * 0.3 + 2.0 and not attempt.has_ended
+    assert unkillable.signals[0] == signal.SIGTERM and signal.SIGKILL in unkillable.signals
+    unkillable.trial.clean_up(5.0)
+
+
+class Unkillable:
+    """A trial that no signal reaches and whose end is never seen."""
+
+    def __init__(self, trial: TrialHandle) -> None:
+        self.trial = trial
+        self.pid, self.pipe = trial.pid, trial.pipe
+        self.signals: list[int] = []
+
+    def exit_fds(self) -> list[int]:
+        return []
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self, signum: int) -> None:
+        self.signals.append(signum)
+
+    def clean_up(self, wait_s: float) -> bool:
+        return False
 
 
 def test_a_cancelled_trial_is_stopped_at_its_next_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_GO_FILE", str(tmp_path / "never"))
-    outcome = outcome_of(tmp_path, "patient", Diary(wish=Wish.CANCEL), kill_grace_s=20.0)
+    outcome = outcome_of(tmp_path, "patient", Diary(end_with=CANCELLED), kill_grace_s=20.0)
     assert outcome.ending is Ending.CANCELLED
     assert outcome.exit_status == 0, "it was asked, not killed"
 
 
 def test_a_drained_trial_is_handed_back_even_if_it_never_reports(tmp_path: Path) -> None:
-    outcome = outcome_of(tmp_path, "hangs", Diary(hand_back=True))
+    outcome = outcome_of(tmp_path, "hangs", Diary(end_with=RELEASED))
     assert (outcome.ending, outcome.cause) == (Ending.RELEASED, "drain")
 
 
 @pytest.mark.parametrize("objective", ["wraps_what_stops_it", "makes_a_number_of_what_stops_it"])
 def test_what_an_objective_makes_of_our_signal_is_no_result(tmp_path: Path, objective: str) -> None:
-    outcome = outcome_of(tmp_path, objective, Diary(hand_back=True), kill_grace_s=20.0)
+    outcome = outcome_of(tmp_path, objective, Diary(end_with=RELEASED), kill_grace_s=20.0)
     assert (outcome.ending, outcome.value) == (Ending.RELEASED, None)
     assert outcome.exit_status == 0, "it was asked, not killed"
 
 
 def test_a_trial_that_ends_before_it_hears_us_keeps_its_result(tmp_path: Path) -> None:
-    outcome = outcome_of(tmp_path, "good", Diary(hand_back=True), kill_grace_s=20.0)
+    outcome = outcome_of(tmp_path, "good", Diary(end_with=RELEASED), kill_grace_s=20.0)
     assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
 
 
@@ -252,8 +305,8 @@ def test_a_lost_lease_kills_the_trial_and_writes_nothing(tmp_path: Path) -> None
     attempt = begin(tmp_path, "hangs")
     with pytest.raises(LeaseLost):
         attempt.watch(Diary(lost=True))
-    assert attempt.running.pid is not None
-    assert identify(attempt.running.pid) is None
+    assert attempt.trial.pid is not None
+    assert identify(attempt.trial.pid) is None
 
 
 def test_a_million_lines_are_bounded_and_the_trial_completes(tmp_path: Path) -> None:
@@ -284,7 +337,8 @@ def test_a_trial_has_a_folder_of_its_own_no_inherited_socket_and_no_secret(
     ours.close()
     theirs.close()
     seen = dict(line.partition(" ")[::2] for line in outcome.log_tail.splitlines())
-    assert seen["cwd"] == str(tmp_path / "work")
+    assert seen["cwd"] == str(HERE), "the study's folder"
+    assert seen["work"] == str(tmp_path / "work")
     assert seen["tmp"] == str(tmp_path / "work" / "tmp")
     assert seen["sockets"] == "1", "only its pipe to the supervisor"
     assert seen["session"] == "True"
@@ -313,36 +367,27 @@ def test_an_objective_that_cannot_be_loaded_is_a_failure_that_names_it(tmp_path:
     assert "not_there" in outcome.message
 
 
-def test_a_fork_server_that_died_is_replaced_unless_a_fork_could_hang_now() -> None:
-    done = subprocess.run([sys.executable, "-c", LOSES_FORK_SERVERS], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["True", "True", "False", "True"], done.stderr
-
-
-LOSES_FORK_SERVERS = """
-import os, signal, threading
-from highnoon.workers.trial.fork_server import ForkServer, fork_is_safe
-
-def lose(forks):
+def test_fork_server_that_died_is_noticed_and_forks_nothing() -> None:
+    forks = ForkServer()
+    assert forks.is_alive()
     os.kill(forks.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, forks.pid, os.WEXITED | os.WNOWAIT)
+    eventually(lambda: not forks.is_alive(), what="its end is noticed")
+    ours, theirs = kernel.socket_pair()
+    with ours, theirs, pytest.raises(OSError):
+        forks.fork(theirs, 1)
+    assert forks.wait(forks.pid) is None
+    forks.close()
 
-forks = ForkServer()
-print(forks.is_ready())
-lose(forks)
-print(forks.is_ready())
-lose(forks)
-leave = threading.Event()
-thread = threading.Thread(target=leave.wait)
-thread.start()
-print(forks.is_ready())
-leave.set()
-thread.join()
-while not fork_is_safe():
-    pass
-print(forks.is_ready())
-forks.close()
-"""
-"""In a process of its own: that of the tests has threads, of which TensorFlow's never end."""
+
+def test_fork_server_that_is_stopped_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "_ANSWERS_WITHIN_S", 0.2)
+    forks = ForkServer()
+    os.kill(forks.pid, signal.SIGSTOP)
+    ours, theirs = kernel.socket_pair()
+    with ours, theirs, pytest.raises(TimeoutError):
+        forks.fork(theirs, 1)
+    eventually(lambda: not forks.is_alive(), what="it is killed")
+    forks.close()
 
 
 def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
@@ -351,7 +396,7 @@ def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
     supervisor = os.fork()
     if supervisor == 0:
         attempt = begin(tmp_path, "hangs")
-        note.write_text(str(attempt.running.pid))
+        note.write_text(str(attempt.trial.pid))
         signal.pause()
         os._exit(0)
     trial = int(eventually(lambda: note.exists() and note.read_text()))

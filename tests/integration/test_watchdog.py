@@ -18,11 +18,11 @@ import redis
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.studies import AttemptRecord
-from highnoon.workers.monitor.kill_selection import KillNotes
-from highnoon.workers.monitor.memory_limits import TrialLimits
-from highnoon.workers.monitor.node_memory import NodeMemory
+from highnoon.workers.monitor.kill_selection import KillRecords
+from highnoon.workers.monitor.memory_policy import TrialLimits
 from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from tests.cluster import Books, Cluster
@@ -44,10 +44,10 @@ class Bench:
 
     def outcome_of(self, objective: str, soft_bytes: int = LIMIT) -> Outcome:
         attempt = begin(self.folder, objective, cgroup=self.group.procs if self.group else None)
-        pid = attempt.running.pid
+        pid = attempt.trial.pid
         assert pid is not None
         limits = TrialLimits(hard_bytes=LIMIT, soft_bytes=soft_bytes, share_bytes=LIMIT)
-        memory = TrialMemory(pid, limits, NodeMemory(), KillNotes(self.folder / "kills"), group=self.group)
+        memory = TrialMemory(pid, limits, MemoryPoller(), KillRecords(self.folder / "kills"), group=self.group)
         return attempt.watch(Diary(), memory=memory, trial_timeout_s=30.0, kill_grace_s=1.0)
 
 
@@ -63,7 +63,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("objective", ["allocates_three_times", "grows_holding_the_gil", "feeds_a_child"])
-def test_what_crosses_its_limit_is_ended_with_its_cause(bench: Bench, objective: str) -> None:
+def test_a_trial_that_crosses_its_limit_is_ended_with_its_cause(bench: Bench, objective: str) -> None:
     outcome = bench.outcome_of(objective)
     assert outcome.ending is Ending.STOPPED, outcome
     assert outcome.cause == ("oom_kernel" if bench.group else "memory_limit")
@@ -76,19 +76,19 @@ def test_what_crosses_its_limit_is_ended_with_its_cause(bench: Bench, objective:
     eventually(lambda: not _children_that_eat(), what="nothing of it is left")
 
 
-def test_what_comes_close_to_its_limit_is_asked_to_stop_and_keeps_its_last_report(bench: Bench) -> None:
+def test_a_trial_close_to_its_limit_is_stopped_and_keeps_its_last_report(bench: Bench) -> None:
     outcome = bench.outcome_of("fills_up_slowly_and_reports", soft_bytes=120 * MIB)
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "memory_limit"), outcome
     assert outcome.value is not None and outcome.signal is None, "it ended by itself, at a report"
 
 
-def test_what_fits_completes_and_its_samples_are_kept(bench: Bench) -> None:
+def test_a_trial_that_fits_completes_and_its_samples_are_kept(bench: Bench) -> None:
     outcome = bench.outcome_of("holds_60_mib")
     assert outcome.ending is Ending.COMPLETED
     assert outcome.memory is not None and 60 * MIB <= outcome.memory.peak_bytes < 120 * MIB, outcome.memory
 
 
-def test_what_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
+def test_a_trial_that_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
     if psutil.swap_memory().free < 2048 * MIB:
         pytest.skip("this machine has no 2 GiB of swap left")
     groups = TrialGroups.prepare()
@@ -100,9 +100,9 @@ def test_what_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
         if knob.exists():
             knob.write_text(unlimited)
     attempt = begin(tmp_path, "outgrows_its_memory", cgroup=squeezing.procs)
-    assert attempt.running.pid is not None
+    assert attempt.trial.pid is not None
     limits = TrialLimits.of(8192 * MIB, 8192 * MIB)
-    memory = TrialMemory(attempt.running.pid, limits, NodeMemory(), KillNotes(tmp_path / "kills"))
+    memory = TrialMemory(attempt.trial.pid, limits, MemoryPoller(), KillRecords(tmp_path / "kills"))
     outcome = attempt.watch(Diary(), memory=memory, trial_timeout_s=60.0)
     assert squeezing.remove()
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "swap"), outcome
@@ -147,7 +147,7 @@ def cluster(stack: Stack, node_group: TrialGroup, tmp_path_factory: pytest.TempP
         with opened(database_url, create=True):
             cluster.start_coordinator()
         worker = cluster.start_worker()
-        # While it still imports: what it starts then lives in the group as well.
+        # While it still imports: what it starts then is in the group as well.
         Path(node_group.procs).write_text(str(worker.pid))
         yield cluster
         cluster.stop()
@@ -164,7 +164,7 @@ def _attempts(books: Books, name: str) -> list[AttemptRecord]:
     return books.studies.attempts(books.studies.get(name).id)
 
 
-def test_a_trial_over_its_limit_is_in_the_books_and_the_sampler_hears_of_it(cluster: Cluster, books: Books) -> None:
+def test_a_trial_over_its_limit_is_recorded_and_pruned_for_the_sampler(cluster: Cluster, books: Books) -> None:
     name = cluster.submit_here("allocates_three_times", 1, name="thrice", trial_memory_limit="100 MiB")
     books.wait_until_over(name)
     books.assert_balanced(name, 1)
@@ -176,7 +176,7 @@ def test_a_trial_over_its_limit_is_in_the_books_and_the_sampler_hears_of_it(clus
     assert trial.state is TrialState.PRUNED
 
 
-def test_who_was_pushed_out_by_a_neighbour_is_tried_again_alone(
+def test_a_trial_that_was_pushed_out_by_a_neighbour_is_tried_again_alone(
     cluster: Cluster, books: Books, node_group: TrialGroup
 ) -> None:
     # Given a trial within its share, and a neighbour who eats the rest of the node
@@ -192,7 +192,7 @@ def test_who_was_pushed_out_by_a_neighbour_is_tried_again_alone(
             leave.touch()
         neighbour.wait(10)
     (cluster.folder / name).touch()
-    # Then it was nobody's failure, and the second attempt counts
+    # Then no failure is counted, and the second attempt completes
     books.wait_until_over(name)
     books.assert_balanced(name, 1)
     first, second = _attempts(books, name)

@@ -114,7 +114,7 @@ def test_every_page_of_a_study_whose_name_and_logs_are_hostile(visitor: Visitor)
 @pytest.mark.parametrize(
     "path", ["/hpo/studies/nope", f"/hpo/studies/{PATH}/trials/99999", "/nope", "/static/../app.css"]
 )
-def test_what_there_is_not_is_said_on_a_page(visitor: Visitor, path: str) -> None:
+def test_an_unknown_address_is_answered_with_a_page(visitor: Visitor, path: str) -> None:
     page = visitor.get(path)
     assert page.status_code == 404 and "All studies" in page.text and "Traceback" not in page.text
 
@@ -127,7 +127,7 @@ def test_the_trial_list_is_chosen_sorted_and_paged(visitor: Visitor) -> None:
     assert "No trial fits" in visitor.get(f"/hpo/studies/{PATH}/trials", state="waiting").text
 
 
-def test_an_empty_database_says_what_to_do_next(postgres_url: str, home: Path) -> None:
+def test_an_empty_database_is_answered_with_the_next_step(postgres_url: str, home: Path) -> None:
     with opened(postgres_url, create=True), dashboard(postgres_url, home) as address, Visitor(address) as visitor:
         assert "python -m coordinator start" in visitor.get("/hpo").text
         assert "No worker is there" in visitor.get("/hpo/cluster").text
@@ -186,7 +186,9 @@ def test_a_study_is_paused_resumed_extended_and_cancelled(visitor: Visitor, book
 def test_a_study_that_is_over_is_deleted_whole(visitor: Visitor, url: str, books: Access) -> None:
     make_study(url, "old", n_trials=20)
     assert visitor.post("/hpo/studies/old/delete").status_code == 409
-    assert Control(books.database).finish(record(books, "old").id, state=StudyState.FINISHED, reason="n_trials")
+    assert Control(books.database).finish(
+        record(books, "old").id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials"
+    )
 
     assert visitor.post("/hpo/studies/old/delete").status_code == 303
 
@@ -210,7 +212,7 @@ def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: st
     assert visitor.post(f"/hpo/studies/{mine}/enqueue", **fields).status_code == 303
 
     assert books.studies.counts(record(books, mine).id).total == 61
-    params = books.optuna(record(books, mine)).ask(ordinal=99, owner=None).params
+    params = books.optuna(record(books, mine)).start_trial(ordinal=99).params
     assert (params["units"], params["optimizer"], params["dropout"]) == (64, "sgd", 0.25) and len(params) == 6
 
     refused = visitor.post(f"/hpo/studies/{mine}/enqueue", **{"param-units": "65000", "param-optimizer": "lion"})
@@ -275,7 +277,7 @@ def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visito
         nodes.mark(worker, WorkerState.GONE)
 
 
-def test_a_viewer_drains_nobody(closed: str) -> None:
+def test_a_viewer_cannot_drain_a_worker(closed: str) -> None:
     headers = {"authorization": f"Bearer {VIEWER}"}
     answer = httpx.patch(f"{closed}/api/hpo/workers/w1", headers=headers, json={"state": "draining"})
     assert answer.status_code == 403
@@ -284,8 +286,8 @@ def test_a_viewer_drains_nobody(closed: str) -> None:
 def test_the_memory_of_an_attempt_is_drawn_beside_its_limit(visitor: Visitor) -> None:
     page = visitor.get(f"/hpo/studies/{PATH}/trials/7").text
     assert 'class="line"' in page and "of 4 GB" in page and 'class="limit"' in page
-    told = visitor.api("GET", f"/studies/{PATH}/trials/7").json()["attempts"][0]["memory"]
-    assert told["limit_bytes"] == 4e9 and len(told["samples"]) == 21
+    result = visitor.api("GET", f"/studies/{PATH}/trials/7").json()["attempts"][0]["memory"]
+    assert result["limit_bytes"] == 4e9 and len(result["samples"]) == 21
     figure = visitor.api("GET", f"/studies/{PATH}/figures/memory").json()
     assert "limit" in [trace["name"] for trace in figure["data"]]
 
@@ -330,9 +332,9 @@ def test_no_objective_but_the_allowed_ones_is_even_looked_at(visitor: Visitor) -
 
 
 def test_the_guides_two_addresses_and_pagination(visitor: Visitor) -> None:
-    told = visitor.api("GET", "/studies", params={"per_page": 1, "q": "BOLD"}).json()
-    assert (told["total"], told["pages"], len(told["studies"])) == (1, 1, 1)
-    study = told["studies"][0]
+    result = visitor.api("GET", "/studies", params={"per_page": 1, "q": "BOLD"}).json()
+    assert (result["total"], result["pages"], len(result["studies"])) == (1, 1, 1)
+    study = result["studies"][0]
     assert (study["name"], study["trials"], study["running"]) == (NAME, 60, 3)
 
     by_id, by_name = (visitor.api("GET", f"/studies/{key}").json() for key in (study["id"], PATH))
@@ -378,9 +380,9 @@ def test_figures_importance_and_workers(visitor: Visitor) -> None:
     assert visitor.api("GET", f"/studies/{PATH}/figures/contour", params=contour).json()["data"]
     assert visitor.api("GET", f"/studies/{PATH}/figures/histroy").json()["errors"][0]["hint"] == "Did you mean history?"
 
-    (worker,) = (told := visitor.api("GET", "/workers").json())["workers"]
+    (worker,) = (result := visitor.api("GET", "/workers").json())["workers"]
     assert (worker["host"], worker["slots"], len(worker["running"])) == ("node-a", 4, 3)
-    (queue,) = told["queues"]
+    (queue,) = result["queues"]
     assert (queue["resource"], queue["leased"], queue["queued"]) == ("cpu", 3, 0) and queue["waiting"] >= 7
 
 
@@ -390,12 +392,12 @@ def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
     assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "running", "add_trials": 2}).json()["trials"] == 62
     assert visitor.api("POST", f"/studies/{mine}/trials", json={"params": {"units": 64}}).status_code == 202
     for body in ({}, {"state": "exploded"}, {"add_trials": 0}, {"add_trials": True}, {"more": 1}, [], "x"):
-        told = visitor.api("PATCH", f"/studies/{mine}", json=body)
-        assert told.status_code == 422 and told.headers["content-type"] == "application/problem+json", body
+        result = visitor.api("PATCH", f"/studies/{mine}", json=body)
+        assert result.status_code == 422 and result.headers["content-type"] == "application/problem+json", body
     assert visitor.api("DELETE", f"/studies/{mine}").status_code == 409
 
-    told = visitor.api("POST", "/studies", json={**record(books, mine).spec, "name": "by api", "n_trials": -3}).json()
-    assert {mistake["key"] for mistake in told["errors"]} == {"n_trials", "objective"}
+    result = visitor.api("POST", "/studies", json={**record(books, mine).spec, "name": "by api", "n_trials": -3}).json()
+    assert {mistake["key"] for mistake in result["errors"]} == {"n_trials", "objective"}
 
 
 def test_no_input_makes_a_500(visitor: Visitor) -> None:
@@ -603,9 +605,7 @@ def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> Non
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_a_database_that_nobody_has_used_is_explained(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_an_unused_database_is_explained(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/new.db"
     with dashboard(url, tmp_path) as address, Visitor(address) as visitor:
         for path in ("/hpo", "/hpo/cluster", "/hpo/new", "/hpo/studies/x"):

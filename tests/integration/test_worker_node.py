@@ -91,7 +91,7 @@ def states_of(books: Books, name: str) -> Mapping[TicketState, int]:
 
 def losses_of(books: Books, name: str) -> int:
     with books.transaction() as connection:
-        query = select(tickets.c.losses).where(tickets.c.study_id == books.studies.get(name).id)
+        query = select(tickets.c.infrastructure_failures).where(tickets.c.study_id == books.studies.get(name).id)
         return sum(connection.scalars(query))
 
 

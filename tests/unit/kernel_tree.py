@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT = "/sys/fs/cgroup"
@@ -49,12 +49,13 @@ class KernelTree:
         pss: int,
         rss: int | None = None,
         parent: int = 1,
+        session: int = 0,
         swap: int = 0,
         highest_rss: int | None = None,
         name: str = "python",
     ) -> KernelTree:
         rss = pss if rss is None else rss
-        fields = ["S", str(parent), *["0"] * 19, str(rss // PAGE), "0"]
+        fields = ["S", str(parent), "0", str(session), *["0"] * 17, str(rss // PAGE), "0"]
         self.write(f"/proc/{pid}/stat", f"{pid} ({name}) {' '.join(fields)}\n")
         self.write(f"/proc/{pid}/statm", f"900000 {rss // PAGE} 100 1 0 5 0\n")
         self.write(
@@ -100,7 +101,7 @@ class KernelTree:
         oom_kills: int = 0,
         swap: int = 0,
     ) -> KernelTree:
-        """The files of one group, of which nobody needs to be a member."""
+        """The files of one group, which need not have members."""
         if version == 1:
             folder = f"{MOUNT}/memory{path}"
             self.write(f"{folder}/memory.limit_in_bytes", f"{2**63 - 4096 if limit is None else limit}\n")
@@ -125,10 +126,10 @@ class KernelTree:
         self.write(path, lines)
         return self
 
-    def reader(self, pid: int, gpu: tuple[int, int] | None = None) -> VitalsReader:
-        """A reader of this machine; `gpu` is (used, total) of its only card."""
+    def poller(self, pid: int, gpu: tuple[int, int] | None = None, **settings: Any) -> MemoryPoller:
+        """A poller of this machine; `gpu` is (used, total) of its only card."""
         cards = [] if gpu is None else [gpu]
-        return VitalsReader(pid, root=self.root, gpus=Gpus(FakeNvml(cards), visible=None))
+        return MemoryPoller(pid, root=self.root, gpus=Gpus(FakeNvml(cards), visible=None), **settings)
 
 
 class FakeNvml:

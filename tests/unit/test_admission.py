@@ -11,36 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.messages import RunTrial
-from highnoon.shared.store.memory_peaks import StudyPeaks
-from highnoon.workers.monitor.admission import Admission, Admitted
-from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
-from highnoon.workers.monitor.prediction import LEAST_PEAKS, NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotNote, SlotNotes
+from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
+from highnoon.shared.store.node_queries import StudyPeaks
+from highnoon.workers.monitor.admission import LEAST_PEAKS, Admission, Admitted, has_room, predicted_peak_bytes
+from highnoon.workers.slot_state import SlotState, SlotStates
 
 GIB = 1 << 30
-ROOM = NodeRoom(trials_bytes=8 * GIB, free_bytes=8 * GIB)
 MESSAGE = RunTrial(study="digits", ticket=7)
 
 
-class StillMemory(NodeMemory):
-    """A node of 10 GiB that uses as much as the test says."""
+class StillMemory(MemoryPoller):
+    """A node of 10 GiB that uses as much as the test sets."""
 
     def __init__(self, used_bytes: int = GIB) -> None:
         super().__init__()
         self.used_bytes = used_bytes
 
-    def limit_bytes(self) -> int | None:
-        return 10 * GIB
-
-    def read(self) -> NodeVitals | None:
-        return NodeVitals(limit_bytes=10 * GIB, used_bytes=self.used_bytes, swap_used_bytes=0)
+    def node(self) -> MemorySample:
+        scope = Scope(name="host", limit_bytes=10 * GIB, used_bytes=self.used_bytes)
+        return MemorySample(at_s=0.0, scopes=(scope,))
 
 
 class Node:
-    """Two slots: this process is one, `neighbour` is the note of the other."""
+    """Two slots: this process is one, `neighbour` writes the state of the other."""
 
     def __init__(self, folder: Path) -> None:
-        self.notes = SlotNotes(folder / "slots")
+        self.notes = SlotStates(folder / "slots")
         self.notes.prepare()
         self.folder = folder
         self.now = 0.0
@@ -50,7 +46,7 @@ class Node:
         parent = os.getppid()
         ticks = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19])
         self.notes._write(
-            SlotNote(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
+            SlotState(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
         )
 
     def admit(self, peaks: tuple[int, ...] = (), admission: Admission | None = None, **spec: Any) -> Admitted | None:
@@ -65,7 +61,7 @@ class Node:
             2,
             self.notes,
             lambda study, ticket: found,
-            memory=self.memory,
+            poller=self.memory,
             clock=lambda: self.now,
         )
 
@@ -75,17 +71,17 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def test_few_peaks_say_nothing() -> None:
+def test_few_peaks_give_no_prediction() -> None:
     assert predicted_peak_bytes([GIB] * (LEAST_PEAKS - 1), [], unknown_bytes=5 * GIB) == 5 * GIB
 
 
-def test_most_trials_stay_below_the_prediction_and_one_giant_does_not_rule_it() -> None:
+def test_most_trials_stay_below_the_prediction_and_one_outlier_does_not_determine_it() -> None:
     predicted = predicted_peak_bytes([GIB] * 19 + [30 * GIB], [], unknown_bytes=5 * GIB)
     assert predicted == round(1.1 * GIB)
     assert predicted_peak_bytes([GIB] * 15 + [3 * GIB] * 5, [], unknown_bytes=0) == round(3.3 * GIB)
 
 
-def test_what_an_attempt_took_the_next_one_at_the_same_parameters_takes() -> None:
+def test_the_next_attempt_takes_what_earlier_ones_of_its_ticket_took() -> None:
     assert predicted_peak_bytes([GIB] * 20, [6 * GIB], unknown_bytes=0) == round(6.6 * GIB)
 
 
@@ -98,29 +94,29 @@ def test_the_prediction_covers_nine_of_ten_trials_seen(peaks: list[int]) -> None
 
 @given(st.integers(0, 1 << 50))
 def test_alone_every_trial_is_admitted(wanted: int) -> None:
-    assert has_room(NodeRoom(trials_bytes=0, free_bytes=0), wanted, [])
+    assert has_room(wanted, [], trials_bytes=0, free_bytes=0)
 
 
 def test_beside_others_it_must_fit_now_and_when_all_have_grown() -> None:
-    assert has_room(ROOM, 3 * GIB, [5 * GIB])
-    assert not has_room(ROOM, 3 * GIB, [5 * GIB, 1])
-    assert not has_room(NodeRoom(trials_bytes=8 * GIB, free_bytes=2 * GIB), 3 * GIB, [GIB])
+    assert has_room(3 * GIB, [5 * GIB], trials_bytes=8 * GIB, free_bytes=8 * GIB)
+    assert not has_room(3 * GIB, [5 * GIB, 1], trials_bytes=8 * GIB, free_bytes=8 * GIB)
+    assert not has_room(3 * GIB, [GIB], trials_bytes=8 * GIB, free_bytes=2 * GIB)
 
 
 def test_a_further_trial_starts_only_where_its_peak_fits(node: Node) -> None:
     node.neighbour(5 * GIB)
     assert node.admit(peaks=(3 * GIB,) * 5) == Admitted()
     assert node.admit(peaks=(4 * GIB,) * 5) is None
-    node.memory.used_bytes = 8 * GIB  # somebody else lives on the machine
+    node.memory.used_bytes = 8 * GIB  # another user of the machine
     assert node.admit(peaks=(3 * GIB,) * 5) is None
 
 
-def test_a_slot_that_runs_nothing_keeps_no_room(node: Node) -> None:
+def test_a_slot_that_runs_nothing_reserves_nothing(node: Node) -> None:
     node.neighbour(None)
     assert node.admit(peaks=(9 * GIB,) * 5) == Admitted()
 
 
-def test_what_is_admitted_is_kept_for_it(node: Node) -> None:
+def test_what_is_admitted_is_reserved(node: Node) -> None:
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
     with node.notes.at_work("digits", 7):
         node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
@@ -133,7 +129,7 @@ def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
     assert node.admit(peaks=(6 * GIB,) * 5, trial_memory_limit=3 * GIB) == Admitted()
 
 
-def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -> None:
+def test_a_study_by_slots_never_waits_and_what_it_may_take_is_reserved(node: Node) -> None:
     node.neighbour(9 * GIB)
     found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
     with node.notes.at_work("digits", 7):
@@ -141,7 +137,7 @@ def test_a_study_by_slots_never_waits_and_what_it_may_take_is_kept(node: Node) -
         assert [note.reserved_bytes for note in node.notes._all() if note.pid == os.getpid()] == [2 * GIB]
 
 
-def test_who_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
+def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
     node.neighbour(5 * GIB)
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=())
     admission = node.admission(found)
@@ -150,4 +146,4 @@ def test_who_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> 
     assert node.admit(admission=admission) is None
     node.now = 301.0
     assert node.admit(admission=admission) == Admitted(must_be_alone=True)
-    assert node.admit(admission=admission) is None, "and its patience begins anew"
+    assert node.admit(admission=admission) is None, "and its patience starts again"

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.objective.allow_list import AllowList, below
-from highnoon.shared.objective.local_allow_list import allow, patterns_here
+from highnoon.shared.objective.allow_list import AllowList, allow, below, patterns_here
 from highnoon.shared.runtime.settings import load_settings
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import BundleRefused, InvalidInput
-from highnoon.shared.objective import bundle_archive as archive
-from highnoon.shared.objective.bundle_archive import pack, unpack
-from highnoon.shared.objective.bundle_key import ClusterKey, kept_key, key_of
+from highnoon.shared.objective import bundle as archive
+from highnoon.shared.objective.bundle import ClusterKey, kept_key, key_of, pack, unpack
 from highnoon.shared.runtime.settings import load_settings
 from tests.archives import archived, member
 

@@ -12,6 +12,7 @@ import pytest
 
 from highnoon.callbacks import CSVLogger
 from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from tests.loggers import log, study, with_one_trial_of_each_ending
@@ -71,7 +72,7 @@ def test_restarted_study_in_memory_is_written_again(path: Path) -> None:
 
 def test_a_running_trial_is_not_written(path: Path) -> None:
     made = study()
-    made.ask(ordinal=0, owner=None)
+    made.start_trial(ordinal=0)
 
     CSVLogger(path)(made.optuna_study, made.optuna_study.trials[0])
 
@@ -82,8 +83,8 @@ def test_parameters_of_later_trials_go_to_the_last_column(path: Path) -> None:
     logger = CSVLogger(path)
     log(with_one_trial_of_each_ending(), logger)
     other = study("other", search_space={"units": ["int", 1, 9], "heads": ["int", 1, 9]})
-    asked = other.ask_again(params={"units": 2, "heads": 7}, owner=None, failed_trial=None)
-    other.tell(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=float("inf"), loss=float("inf")))
+    asked = other.start_trial(ordinal=0, before=LostAttempt(params={"units": 2, "heads": 7}, trial_number=999))
+    other.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=float("inf"), loss=float("inf")))
 
     log(other, logger)
 

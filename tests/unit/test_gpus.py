@@ -1,4 +1,4 @@
-"""Which slot gets which GPU, what a node says it has, and what a person hears who asks for a GPU that is missing."""
+"""Which slot gets which GPU, what a node reports, and the error for a GPU that is missing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.memory.gpu import GpuDevice, Gpus
-from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.cli import app
 from highnoon.workers.gpus import gpu_slots
 from highnoon.workers.node import Node
-from highnoon.workers.node_info import NodeFacts
+from highnoon.workers.node_record import NodeInfo
 from tests.unit.kernel_tree import FakeNvml, KernelTree
 
 GIB = 1 << 30
@@ -45,7 +44,7 @@ def test_numbers_count_what_the_worker_can_see() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"),
+    ("wanted", "message"),
     [
         ("7", r"--gpus: there is no GPU 7 \(got '7'\). This machine has 0 \(Card of tests\), 1 \(Card of tests\)"),
         ("0,7,eight", "there is no GPU 7, eight"),
@@ -53,12 +52,12 @@ def test_numbers_count_what_the_worker_can_see() -> None:
         (" , ", "names no GPU"),
     ],
 )
-def test_a_gpu_that_is_not_there_is_answered_with_those_that_are(wanted: str, says: str) -> None:
-    with pytest.raises(InvalidInput, match=says):
+def test_a_gpu_that_is_not_there_is_answered_with_those_that_are(wanted: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         slots(wanted)
 
 
-def test_a_machine_without_gpus_says_why() -> None:
+def test_error_on_a_machine_without_gpus_has_the_reason() -> None:
     with pytest.raises(InvalidInput, match=r"no GPU can be used here \(Driver Not Loaded\).*nvidia-smi"):
         gpu_slots("all", slots_per_gpu=1, gpus=Gpus(FakeNvml([], fails=True), "0"))
     with pytest.raises(InvalidInput, match="the driver shows none"):
@@ -72,22 +71,22 @@ def test_without_the_drivers_library_the_package_is_named(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--slots-per-gpu", "2"], "needs --gpus"),
         (["--gpus", "all", "--slots", "2"], "excludes --gpus"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
-    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told = {
+    environ = {
         "DATABASE_URL": "postgresql://u:p@h/d", "REDIS_URL": "redis://h", "OBJECTIVES": "*", "HOME": str(tmp_path),
     }  # fmt: skip
-    for name, value in told.items():
+    for name, value in environ.items():
         monkeypatch.setenv(f"HIGHNOON_{name}", value)
     refused = CliRunner().invoke(app, ["start", *arguments]).exception
-    assert isinstance(refused, InvalidInput) and says in str(refused)
+    assert isinstance(refused, InvalidInput) and message in str(refused)
 
 
 def test_a_node_hands_its_gpus_to_its_pool() -> None:
@@ -95,8 +94,8 @@ def test_a_node_hands_its_gpus_to_its_pool() -> None:
     assert Node.from_json(node.to_json()) == node
 
 
-def test_a_node_says_what_it_has(tmp_path: Path) -> None:
-    facts = NodeFacts(KernelFiles(tmp_path), gpus(1)).read()
+def test_node_reports_what_it_has(tmp_path: Path) -> None:
+    facts = NodeInfo(tmp_path, gpus(1)).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (None, None)
     assert facts["gpus"] == [
         {"uuid": "GPU-x-0", "name": "Card of tests", "memory_total_bytes": 80 * GIB, "memory_used_bytes": 0}
@@ -104,14 +103,14 @@ def test_a_node_says_what_it_has(tmp_path: Path) -> None:
     assert facts["version"] and facts["cpus"] >= 1
 
 
-def test_a_container_says_what_it_may_use_and_not_what_its_machine_has(tmp_path: Path) -> None:
+def test_container_reports_what_it_may_use_and_not_what_its_machine_has(tmp_path: Path) -> None:
     kernel = KernelTree(tmp_path).with_host(64 * GIB, available=40 * GIB)
     no_gpus = Gpus(FakeNvml([], fails=True), "0")
-    facts = NodeFacts(KernelFiles(tmp_path), no_gpus).read()
+    facts = NodeInfo(tmp_path, no_gpus).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"], facts["gpus"]) == (64 * GIB, 24 * GIB, [])
 
     kernel.with_cgroup(os.getpid(), 2, "/box", limit=8 * GIB, usage=3 * GIB, droppable=GIB)
-    facts = NodeFacts(KernelFiles(tmp_path), no_gpus).read()
+    facts = NodeInfo(tmp_path, no_gpus).read()
     assert (facts["memory_total_bytes"], facts["memory_used_bytes"]) == (8 * GIB, 2 * GIB)
 
 

@@ -7,40 +7,46 @@ import json
 import pytest
 
 from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose
-from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
 
 POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
 
 
 @pytest.mark.parametrize(
-    ("ending", "losses", "errors", "expected"),
+    ("ending", "infrastructure_failures", "errors", "expected"),
     [
-        (Ending.COMPLETED, 0, 0, Disposition.SETTLE),
-        (Ending.PRUNED, 0, 0, Disposition.SETTLE),
-        (Ending.STOPPED, 0, 0, Disposition.SETTLE),
-        (Ending.TIMED_OUT, 0, 0, Disposition.SETTLE),
-        (Ending.CANCELLED, 0, 0, Disposition.SETTLE),
+        (Ending.COMPLETED, 0, 0, Disposition.CLOSE),
+        (Ending.PRUNED, 0, 0, Disposition.CLOSE),
+        (Ending.STOPPED, 0, 0, Disposition.CLOSE),
+        (Ending.TIMED_OUT, 0, 0, Disposition.CLOSE),
+        (Ending.CANCELLED, 0, 0, Disposition.CLOSE),
         (Ending.KILLED, 0, 0, Disposition.RETRY),
         (Ending.KILLED, 1, 0, Disposition.RETRY),
-        (Ending.KILLED, 2, 0, Disposition.SETTLE),
-        (Ending.LOST, 2, 0, Disposition.SETTLE),
+        (Ending.KILLED, 2, 0, Disposition.CLOSE),
+        (Ending.LOST, 2, 0, Disposition.CLOSE),
         (Ending.FAILED, 0, 0, Disposition.RETRY),
-        (Ending.FAILED, 0, 1, Disposition.SETTLE),
+        (Ending.FAILED, 0, 1, Disposition.CLOSE),
         (Ending.RELEASED, 2, 1, Disposition.RELEASE),
     ],
 )
-def test_disposition(ending: Ending, losses: int, errors: int, expected: Disposition) -> None:
-    assert dispose(Outcome(ending=ending), losses=losses, errors=errors, policy=POLICY) is expected
+def test_disposition(ending: Ending, infrastructure_failures: int, errors: int, expected: Disposition) -> None:
+    assert (
+        dispose(Outcome(ending=ending), infrastructure_failures=infrastructure_failures, errors=errors, policy=POLICY)
+        is expected
+    )
 
 
 def test_errors_are_not_retried_unless_the_study_says_so() -> None:
-    assert dispose(Outcome(ending=Ending.FAILED), losses=0, errors=0, policy=RetryPolicy()) is Disposition.SETTLE
+    assert (
+        dispose(Outcome(ending=Ending.FAILED), infrastructure_failures=0, errors=0, policy=RetryPolicy())
+        is Disposition.CLOSE
+    )
 
 
 def test_every_ending_is_told_as_a_finished_state() -> None:
-    assert set(TOLD_AS) == set(Ending)
-    assert set(TOLD_AS.values()) == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    assert set(OPTUNA_STATE) == set(Ending)
+    assert set(OPTUNA_STATE.values()) == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
 
 
 def test_an_outcome_survives_json_and_drops_what_a_newer_version_added() -> None:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from highnoon.shared.runtime.logs import ROOMS, configure, event
+from highnoon.shared.runtime.logs import ROOT, configure, event
 
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """A configured stream; the process's own handlers and levels are put back afterwards."""
+    """A configured stream; the process's own handlers and levels are restored afterwards."""
     root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", *ROOMS)}
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", ROOT)}
     root.handlers.clear()
     stream = io.StringIO()
     configure("info", stream)
@@ -26,7 +26,7 @@ def stream() -> Iterator[io.StringIO]:
         logging.getLogger(name).setLevel(level)
 
 
-logger = logging.getLogger("coordinator.test")
+logger = logging.getLogger("highnoon.coordinator.test")
 
 
 def test_an_event_is_one_line_with_the_ids_first_and_in_order(stream: io.StringIO) -> None:
@@ -47,7 +47,7 @@ def test_values_that_would_break_the_line_are_quoted(stream: io.StringIO) -> Non
     assert r'reason="no \"space\"\nleft" empty="" pair="a=b" name=Zoë value=0.3 oom=true' in stream.getvalue()
 
 
-def test_levels_are_for_our_rooms_and_others_only_warn(stream: io.StringIO) -> None:
+def test_level_is_for_our_loggers_and_others_only_warn(stream: io.StringIO) -> None:
     event(logger, "tick", level=logging.DEBUG)
     logging.getLogger("urllib3").info("connected")
     logging.getLogger("urllib3").warning("[Memory] as it is, 100%")

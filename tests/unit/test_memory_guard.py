@@ -13,20 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highnoon.memory import EnterpriseMemoryManager
+from highnoon.memory import EnterpriseMemoryManager, StopCooldown, lines_of, start_line, stop_message
 from highnoon.shared.domain.errors import InvalidInput, TrialStopped
-from highnoon.shared.domain.states import TOLD_AS, Ending, TrialState
-from highnoon.shared.memory.guard import MemoryGuard
-from highnoon.shared.memory.policy import MemoryPolicy
-from highnoon.shared.memory.reader import VitalsReader
-from highnoon.shared.memory.sample import MemorySample, Scope
-from highnoon.shared.memory.sampler import MemorySampler
-from highnoon.shared.memory.trend import Trend, slope, trend_of
-from highnoon.shared.memory.turn import StopTurn
-from highnoon.shared.memory.verdict import Easing, Kind, Verdict
-from highnoon.shared.memory.words import lines_of, start_line, stop_message
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
+from highnoon.shared.memory.policy import MemoryPolicy, Trend, slope, trend_of
+from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
-from highnoon.shared.store.trial_results import verdict_of
+from highnoon.shared.store.trial_results import trial_result
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -34,7 +28,7 @@ HOST = 32 * GIB
 
 
 def at(seconds: float, usage: float, *, limit: int = HOST, own: int | None = None, **known: Any) -> MemorySample:
-    """A moment on one host; the trial holds nearly all of what is used unless told otherwise."""
+    """A moment on one host; the trial holds nearly all of what is used by default."""
     used = int(usage * limit)
     return MemorySample(
         at_s=seconds,
@@ -127,7 +121,7 @@ class TestTwelveWeaknesses:
         assert (len(slowly), slowly[-1].reason) == (15, "sustained_high_memory_falling:97.7%")
         assert over.reason == "memory_ceiling:99.5%"
 
-    def test_05_a_neighbour_that_fills_the_machine_stops_nobody_else(self) -> None:
+    def test_05_a_neighbour_that_fills_the_machine_stops_no_other_trial(self) -> None:
         small = {"own": 1 * GIB, "is_largest": False}
         guard = guard_on(at(0, 0.50, **small))
 
@@ -150,7 +144,8 @@ class TestTwelveWeaknesses:
         now = [100.0]
         managers = [
             EnterpriseMemoryManager(
-                source=lambda close: at(now[0], 0.995, own=8 * GIB), turn=StopTurn(tmp_path / "turn", lambda: now[0])
+                source=lambda close: at(now[0], 0.995, own=8 * GIB),
+                cooldown=StopCooldown(tmp_path / "turn", lambda: now[0]),
             )
             for _ in range(3)
         ]
@@ -166,17 +161,17 @@ class TestTwelveWeaknesses:
     def test_06_a_container_is_judged_by_its_own_limit(self, tmp_path: Path, version: int) -> None:
         kernel = KernelTree(tmp_path).with_host(64 * GIB, available=60 * GIB).with_process(7, pss=3 * GIB)
         kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=3 * GIB)
-        sample = MemorySampler(kernel.reader(7))
-        guard = guard_on(sample(True))
+        poller = kernel.poller(7)
+        guard = guard_on(poller.read(True))
 
         kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=int(3.99 * GIB))
-        verdict = guard.judge(sample(True))
+        verdict = guard.judge(poller.exact())
 
         assert guard.policy.limit_bytes == 4 * GIB
         assert verdict.kind is Kind.STOP
         assert verdict.reason == "memory_ceiling:99.7%"
 
-    def test_06_stalls_count_where_the_kernel_tells_them(self) -> None:
+    def test_06_stalls_count_where_the_kernel_reports_them(self) -> None:
         guard = guard_on(at(0, 0.96))
 
         assert guard.judge(at(1, 0.96, stalled_share=0.65)).reason == "memory_stall:65.0%"
@@ -185,10 +180,10 @@ class TestTwelveWeaknesses:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB).with_process(8, parent=7, pss=3 * GIB, rss=4 * GIB)
 
-        sample = MemorySampler(kernel.reader(7, gpu=(60 * GIB, 80 * GIB)))(True)
+        sample = kernel.poller(7, gpu=(60 * GIB, 80 * GIB)).read()
 
         assert sample.process_bytes == 4 * GIB
-        assert (sample.gpu_used_bytes, sample.gpu_total_bytes) == (60 * GIB, 80 * GIB)
+        assert [(gpu.memory_used_bytes, gpu.memory_total_bytes) for gpu in sample.gpus] == [(60 * GIB, 80 * GIB)]
 
     def test_08_steps_of_any_length_are_judged_by_the_clock(self) -> None:
         def after_five(step_s: float) -> Trend:
@@ -198,7 +193,7 @@ class TestTwelveWeaknesses:
         assert after_five(0.001) is Trend.RISING  # 60 GB/s
         assert after_five(60.0) is Trend.STABLE  # 1 MB/s: an hour of head-room
 
-    def test_08_who_will_not_reach_the_next_check_stops_now(self) -> None:
+    def test_08_a_trial_that_will_not_reach_the_next_check_stops_now(self) -> None:
         guard = guard_on(at(0, 0.80))
 
         verdicts = until_stopped(guard, (at(n * 60.0, 0.80 + n * 0.04) for n in range(1, 6)))
@@ -239,8 +234,8 @@ class TestTwelveWeaknesses:
         verdicts = until_stopped(guard, (at(n, 0.96) for n in range(1, 20)))
 
         kinds = [verdict.kind for verdict in verdicts]
-        assert kinds == [Kind.EASE, *[Kind.WARN] * 3, Kind.EASE, *[Kind.WARN] * 4, Kind.STOP]
-        assert [verdict.easing for verdict in verdicts if verdict.easing] == [Easing.GC, Easing.SMALLER_PREFETCH]
+        assert kinds == [Kind.MITIGATE, *[Kind.WARN] * 3, Kind.MITIGATE, *[Kind.WARN] * 4, Kind.STOP]
+        assert [verdict.mitigation for verdict in verdicts if verdict.mitigation] == list(Mitigation)
         assert verdicts[-1].reason == "sustained_high_memory_stable:96.0%"
 
     def test_10_what_a_failed_training_held_is_released(self) -> None:
@@ -254,7 +249,7 @@ class TestTwelveWeaknesses:
             weights = Weights()
             raise MemoryError(type(weights).__name__)
 
-        caught: list[BaseException] = []  # somebody keeps the error, as a log or a notebook does
+        caught: list[BaseException] = []  # kept, as a log or a notebook keeps it
         try:
             with manager_on([at(0, 0.5)]):
                 train()
@@ -265,26 +260,26 @@ class TestTwelveWeaknesses:
         assert caught[0].__traceback__ is not None
 
     def test_11_a_stop_is_an_outcome_of_its_own_and_never_a_value(self, tmp_path: Path) -> None:
-        manager = manager_on([at(0, 0.5), at(1, 0.995, peak_bytes=31 * GIB)], turn=StopTurn(tmp_path / "turn"))
+        manager = manager_on([at(0, 0.5), at(1, 0.995, peak_bytes=31 * GIB)], cooldown=StopCooldown(tmp_path / "turn"))
 
         def objective(params: dict[str, Any]) -> float:
             manager.step()
             return 1.0
 
         outcome = run_attempt(objective, {}, Silent())
-        told = verdict_of(outcome)
+        found = trial_result(outcome)
 
         assert (outcome.ending, outcome.cause, outcome.value) == (Ending.STOPPED, "memory_guard", None)
         assert outcome.message == "memory_guard: memory_ceiling:99.5% (peak 31744MB, limit 32768MB)"
-        assert TOLD_AS[outcome.ending] is TrialState.PRUNED
-        assert told.value is None
-        assert told.system_attrs["constraints:memory"] > 0
+        assert OPTUNA_STATE[outcome.ending] is TrialState.PRUNED
+        assert found.value is None
+        assert found.system_attrs["constraints:memory"] > 0
 
-    def test_11_the_constraint_says_by_how_much_it_did_not_fit(self, tmp_path: Path) -> None:
+    def test_11_the_constraint_is_the_share_above_the_limit(self, tmp_path: Path) -> None:
         samples = [at(0, 0.5), at(1, 1.0, peak_bytes=48 * GIB)]
 
         with pytest.raises(TrialStopped) as caught:
-            manager_on(samples, turn=StopTurn(tmp_path / "turn")).step()
+            manager_on(samples, cooldown=StopCooldown(tmp_path / "turn")).step()
 
         assert caught.value.constraint == 0.5
 
@@ -292,38 +287,36 @@ class TestTwelveWeaknesses:
         with pytest.raises(InvalidInput) as caught:
             EnterpriseMemoryManager(95, 0, 0, -1)
 
-        told = {problem.key: str(problem) for problem in caught.value.problems}
-        assert "Write 0.95." in told["memory_warning_pct"]
-        assert set(told) == {"memory_warning_pct", "memory_grace_steps", "prefetch_buffer_size", "trial_memory_limit"}
+        found = {problem.key: str(problem) for problem in caught.value.problems}
+        assert "Write 0.95." in found["memory_warning_pct"]
+        assert set(found) == {"memory_warning_pct", "memory_grace_steps", "prefetch_buffer_size", "trial_memory_limit"}
 
     def test_12_the_peak_between_two_checks_is_the_kernels(self, tmp_path: Path) -> None:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB, highest_rss=3 * GIB)
-        reader = kernel.reader(7)
-        before = MemorySampler(reader)(True)
+        poller = kernel.poller(7)
+        before = poller.exact()
         kernel.with_process(7, pss=1 * GIB, rss=2 * GIB, highest_rss=7 * GIB)
-        after = MemorySampler(reader)(True)
+        after = poller.exact()
 
         # What an earlier trial of this process needed does not count; then 5 GiB above the RSS of now do.
         assert guard_on(before).peak_bytes == 1 * GIB
         assert guard_on(after).peak_bytes == 6 * GIB
 
-    def test_12_a_machine_that_tells_nothing_switches_the_guard_off_audibly(
+    def test_12_on_a_machine_without_readings_the_guard_logs_that_it_is_off(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        source = MemorySampler(VitalsReader(7, root=tmp_path))
-
-        manager = EnterpriseMemoryManager(source=source)
+        manager = EnterpriseMemoryManager(source=MemoryPoller(7, root=tmp_path).read)
 
         assert manager.check().kind is Kind.OK
         assert manager.policy.warning_fraction == 0.95
         assert "memory cannot be seen here, the guard is off" in caplog.text
 
-    def test_12_each_missing_source_is_said_once_in_a_process(
+    def test_12_each_missing_source_is_logged_once_in_a_process(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("highnoon.memory._said", set())
-        monkeypatch.setattr(MemorySampler, "missing", lambda self: ("swap (the machine has none)",))
+        monkeypatch.setattr("highnoon.memory._reported", set())
+        monkeypatch.setattr(MemoryPoller, "missing", lambda self: ("swap (the machine has none)",))
 
         for _ in range(2):
             EnterpriseMemoryManager()
@@ -361,7 +354,7 @@ class TestContract:
         policy = MemoryPolicy.for_limit(64197 * MIB)
         warning = Verdict(kind=Kind.WARN, usage=0.962, process_bytes=45123 * MIB, trend=Trend.RISING, count=3, grace=10)
         normal = Verdict(kind=Kind.OK, usage=0.821, is_normalized=True)
-        spike = Verdict(kind=Kind.STOP, reason="swap_spike:612MB", swap_used_bytes=1412 * MIB)
+        spike = Verdict(kind=Kind.STOP, cause="swap", reason="swap_spike:612MB", swap_used_bytes=1412 * MIB)
 
         assert start_line(policy) == (
             "[Memory] EnterpriseMemoryManager: total=64197MB, warning_threshold=60987MB (95%)"
@@ -372,7 +365,7 @@ class TestContract:
         assert lines_of(Verdict(kind=Kind.OK, usage=0.5)) == []
         assert stop_message(spike).startswith("swap: swap_spike:612MB ")
 
-    def test_an_episode_ends_after_three_calm_checks_and_says_so_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_episode_ends_after_three_calm_checks_and_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         samples = [at(0, 0.9), *[at(n, 0.96) for n in (1, 2)], *[at(n, 0.82) for n in range(3, 8)], at(8, 0.96)]
         manager = manager_on(samples)
 
@@ -408,7 +401,7 @@ class TestContract:
     @pytest.mark.parametrize(
         ("limit", "usage", "pause_s"), [(64 * GIB, 0.2, 10.0), (16 * GIB, 0.2, 4.8), (2 * GIB, 0.2, 2)]
     )
-    def test_nobody_looks_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
+    def test_no_check_while_memory_cannot_have_come_close(self, limit: int, usage: float, pause_s: float) -> None:
         now = [0.0]
         looks: list[float] = []
 
@@ -431,14 +424,20 @@ class TestContract:
 
         assert (before, manager.prefetch_buffer_size) == (None, 1)
 
-    def test_a_trials_own_limit_needs_nobodys_turn(self, tmp_path: Path) -> None:
-        turn = StopTurn(tmp_path / "turn")
-        assert turn.take() and not turn.take()
+    def test_a_trial_above_its_own_limit_stops_during_the_cooldown(self, tmp_path: Path) -> None:
+        cooldown = StopCooldown(tmp_path / "turn")
+        assert cooldown.begin() and not cooldown.begin()
         own = Scope(name="trial", limit_bytes=2 * GIB, used_bytes=2 * GIB, is_own=True)
         samples = [replace(at(n, 0.1), scopes=(own,)) for n in (0, 1)]
 
         with pytest.raises(TrialStopped, match=r"memory_guard: memory_ceiling:100\.0%"):
-            manager_on(samples, turn=turn).step()
+            manager_on(samples, cooldown=cooldown).step()
+
+    def test_an_unreadable_time_of_the_last_stop_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "turn").write_text("x" * 20)
+        cooldown = StopCooldown(tmp_path / "turn")
+
+        assert cooldown.begin() and not cooldown.begin()
 
 
 fractions = st.floats(min_value=0.0, max_value=1.2)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.coordinator.cli.callbacks import callbacks_named
 from highnoon.coordinator.cli.run import submit
+from highnoon.coordinator.cli.submission import callbacks_named
 from highnoon.shared.domain.errors import InvalidInput
 
 CALLBACKS = """
@@ -48,5 +48,5 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 
 def test_callbacks_without_wait_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"--callback: is called while somebody waits .* Add --wait\."):
+    with pytest.raises(InvalidInput, match=r"--callback: is called only while the command waits .* Add --wait\."):
         submit(Path("study.toml"), callback=["mine.py:log"])

@@ -12,7 +12,7 @@ import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.objective.reference import check, load
+from highnoon.shared.objective.reference import check, load, script_of
 
 
 @pytest.fixture
@@ -318,3 +318,16 @@ def test_loading_fails_with_a_clear_message_and_leaves_no_half_module(folder: Pa
 def test_loading_what_is_gone_names_it(folder: Path, reference: str) -> None:
     with pytest.raises(ObjectiveError, match="objective: there is no"):
         load(ObjectiveRef.parse(reference), folder)
+
+
+def test_the_import_path_begins_with_the_studys_folder_where_the_objective_comes_from_it(folder: Path) -> None:
+    def folders(reference: str, code_dir: Path) -> list[Path]:
+        return script_of(ObjectiveRef.parse(reference), code_dir)[1]
+
+    file = write(folder, "study/sub/train_of_study.py", "def objective(p): ...")
+    write(folder, "elsewhere/calendar.py", "raise SystemExit('not of this study')")
+    assert folders("sub/train_of_study.py:objective", folder / "study") == [folder / "study", file.parent]
+    assert folders("sub.train_of_study:objective", folder / "study") == [folder / "study"]
+    # Then a study cannot put a folder of its own before the modules of an objective that it does not bring
+    assert folders(f"{file}:objective", folder / "elsewhere") == [file.parent]
+    assert folders("json.decoder:JSONDecoder", folder / "elsewhere") == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from highnoon.coordinator.cli.ordering import ordered
+from highnoon.coordinator.cli.tables import ordered
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
@@ -37,7 +37,7 @@ TRIALS = [
 
 
 @pytest.mark.parametrize(
-    ("key", "told", "numbers"),
+    ("key", "options", "numbers"),
     [
         ("number", {}, [0, 1, 2, 3]),
         ("number", {"reverse": True}, [3, 2, 1, 0]),
@@ -52,9 +52,9 @@ TRIALS = [
     ],
 )
 def test_trials_are_ordered_and_those_without_a_value_come_last(
-    key: str, told: dict[str, Any], numbers: list[int]
+    key: str, options: dict[str, Any], numbers: list[int]
 ) -> None:
-    asked = {"names": ["units", "choice"], "maximize": False, **told}
+    asked = {"names": ["units", "choice"], "maximize": False, **options}
     assert [one.number for one in ordered(TRIALS, key, **asked)] == numbers
 
 

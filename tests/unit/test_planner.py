@@ -1,52 +1,34 @@
-"""The planner: from what is seen to what is done. Each rule of the protocol that the coordinator owes is a test."""
+"""The planner: from a snapshot to actions. Each rule of the protocol that the coordinator implements has a test."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.coordinator.planner import (
-    Close,
-    Dispatch,
-    FailOrphan,
-    Orphan,
-    QueueLoad,
-    Reap,
-    Resend,
-    Rules,
-    Snapshot,
-    Stop,
-    Tell,
-    plan,
-)
-from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.store.control import QueuedTicket, SettledTicket, TicketLoad
-from highnoon.shared.store.optuna_trials import OwnedTrial, Owner
+from highnoon.coordinator.executor import in_turns
+from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Rules, Snapshot, Stop, plan
+from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.studies import StudyRecord
 
-RULES = Rules(lease_s=30.0, tell_grace_s=10.0, redispatch_s=60.0, dispatch_buffer=4)
-W, Q, L, S, C = (
-    TicketState.WAITING,
-    TicketState.QUEUED,
-    TicketState.LEASED,
-    TicketState.SETTLED,
-    TicketState.CLOSED,
-)
+RULES = Rules(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)
 
 
 def load(
     *,
     study_id: int = 1,
     state: StudyState = StudyState.RUNNING,
-    ready: int | None = None,
     stop_reason: str | None = None,
     queue: str = "cpu",
     spec: dict[str, Any] | None = None,
-    tickets: dict[TicketState, int] | None = None,
-) -> TicketLoad:
+    ready: int = 0,
+    waiting: bool | None = None,
+    **keys: Any,
+) -> StudyLoad:
     record = StudyRecord(
         id=study_id,
         name=f"study-{study_id}",
@@ -54,144 +36,188 @@ def load(
         stop_reason=stop_reason,
         queue=queue,
         spec={"direction": "minimize", **(spec or {})},
+        spec_version=3,
+        optuna_study_id=study_id,
         submitted_at=0.0,
         started_at=0.0,
         ended_at=None,
     )
-    by_state = tickets or {}
-    return TicketLoad(study=record, by_state=by_state, ready=by_state.get(W, 0) if ready is None else ready)
+    return StudyLoad(study=record, ready=ready, waiting=bool(ready) if waiting is None else waiting, **keys)
 
 
-def settled(*, ending: Ending = Ending.COMPLETED, age_s: float = 0.0) -> SettledTicket:
-    outcome = Outcome(ending=ending)
-    return SettledTicket(ticket_id=7, attempt=1, study_id=1, trial_id=3, outcome=outcome, age_s=age_s)
+def snapshot(*loads: StudyLoad, slots: int = 2, messages: int | None = 0, lost: int = 0, **keys: Any) -> Snapshot:
+    queues = {"cpu": QueueLoad(slots=slots, messages=messages, lost=lost)}
+    return Snapshot(**{"steady_s": 0, "loads": loads, "queues": queues, **keys})
 
 
-def cpu(slots: int, messages: int | None = 0, lost: int = 0) -> dict[str, QueueLoad]:
-    return {"cpu": QueueLoad(slots=slots, messages=messages, lost=lost)}
+def dispatch(count: int, study_id: int = 1) -> Dispatch:
+    return Dispatch(study_id=study_id, name=f"study-{study_id}", resource="cpu", count=count)
+
+
+def stop(reason: str) -> Stop:
+    return Stop(study_id=1, name="study-1", reason=reason, spec_version=3)
+
+
+def close(state: StudyState, reason: str, before: StudyState = StudyState.RUNNING) -> Close:
+    return Close(study_id=1, name="study-1", before=before, state=state, reason=reason)
 
 
 def test_dispatch_fills_the_free_slots_and_a_small_buffer() -> None:
-    snapshot = Snapshot(steady_s=0, loads=(load(tickets={W: 100, L: 1}),), queues=cpu(2))
-    assert plan(snapshot, RULES) == [Dispatch(study_id=1, name="study-1", resource="cpu", count=1 + 8)]
+    assert plan(snapshot(load(ready=100, running=1)), RULES) == [dispatch(1 + 8)]
 
 
-def test_what_is_queued_already_counts_against_the_room() -> None:
-    snapshot = Snapshot(steady_s=0, loads=(load(tickets={W: 100, L: 2, Q: 7}),), queues=cpu(2, messages=7))
-    assert plan(snapshot, RULES) == [Dispatch(study_id=1, name="study-1", resource="cpu", count=1)]
+def test_queued_tickets_count_against_the_room() -> None:
+    assert plan(snapshot(load(ready=100, running=2, queued=7), messages=7), RULES) == [dispatch(1)]
 
 
 def test_nothing_is_dispatched_without_workers_or_without_redis() -> None:
-    waiting = load(tickets={W: 5})
-    assert plan(Snapshot(steady_s=0, loads=(waiting,), queues=cpu(0)), RULES) == []
-    assert plan(Snapshot(steady_s=0, loads=(waiting,), queues=cpu(2, messages=None)), RULES) == []
+    assert plan(snapshot(load(ready=5), slots=0), RULES) == []
+    assert plan(snapshot(load(ready=5), messages=None), RULES) == []
 
 
-def test_a_paused_study_is_not_dispatched_and_a_gpu_study_not_to_cpu_workers() -> None:
-    paused = load(state=StudyState.PAUSED, tickets={W: 5})
-    gpu = load(study_id=2, queue="gpu", tickets={W: 5})
-    assert plan(Snapshot(steady_s=0, loads=(paused, gpu), queues=cpu(2)), RULES) == []
+def test_paused_study_is_not_dispatched_and_gpu_study_not_to_cpu_workers() -> None:
+    paused = load(state=StudyState.PAUSED, ready=5)
+    gpu = load(study_id=2, queue="gpu", ready=5)
+    assert plan(snapshot(paused, gpu), RULES) == []
 
 
 def test_tickets_that_must_wait_are_not_dispatched() -> None:
-    assert plan(Snapshot(steady_s=0, loads=(load(tickets={W: 5}, ready=0),), queues=cpu(2)), RULES) == []
+    assert plan(snapshot(load(ready=0, waiting=True)), RULES) == []
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 20))
 def test_studies_share_the_room_fairly(wanted: list[int], slots: int) -> None:
     # Given several studies with work
-    loads = tuple(load(study_id=i + 1, tickets={W: want}) for i, want in enumerate(wanted) if want)
+    loads = tuple(load(study_id=i + 1, ready=want) for i, want in enumerate(wanted) if want)
     # When they are dispatched
-    actions = plan(Snapshot(steady_s=0, loads=loads, queues=cpu(slots)), RULES)
+    actions = plan(snapshot(*loads, slots=slots), RULES)
     counts = {action.study_id: action.count for action in actions if isinstance(action, Dispatch)}
-    # Then the room is used up as far as there is work, never exceeded, and nobody is short while another has plenty
+    # Then the room is used as far as there is work, never exceeded, and no study lacks what another has in plenty
     room = slots * (1 + RULES.dispatch_buffer)
     assert sum(counts.values()) == min(room, sum(wanted))
     short = [counts.get(item.study.id, 0) for item in loads if counts.get(item.study.id, 0) < item.ready]
     assert not short or max(counts.values(), default=0) <= min(short) + 1
 
 
-def test_the_reaper_waits_until_holders_could_renew() -> None:
-    expired = ((7, 1), (8, 2))
+def test_queued_and_running_tickets_count_as_a_part_of_the_share() -> None:
+    busy = load(ready=100, queued=2, running=2)
+    idle = load(study_id=2, ready=100)
+    assert plan(snapshot(busy, idle, messages=2), RULES) == [dispatch(1), dispatch(5, study_id=2)]
+
+
+class Cluster:
+    """A queue, slots, and studies of so many tickets; each step the oldest running trial ends, and a tick follows."""
+
+    def __init__(self, tickets: dict[int, int], slots: int) -> None:
+        self.waiting, self.slots = dict(tickets), slots
+        self.queue: list[int] = []
+        self.running: list[int] = []
+        self.started: Counter[int] = Counter()
+        self.last_dispatch: dict[int, int] = {}
+
+    def tick(self) -> None:
+        self.running = self.running[1:]
+        loads = [
+            load(study_id=study, ready=ready, queued=self.queue.count(study), running=self.running.count(study))
+            for study, ready in self.waiting.items()
+        ]
+        now = snapshot(*loads, slots=self.slots, messages=len(self.queue), last_dispatch=self.last_dispatch)
+        dispatched = [action for action in plan(now, RULES) if isinstance(action, Dispatch)]
+        self.queue += in_turns([action.study_id] * action.count for action in dispatched)
+        for action in dispatched:
+            self.waiting[action.study_id] -= action.count
+            self.last_dispatch[action.study_id] = max(self.last_dispatch.values(), default=0) + 1
+        while self.queue and len(self.running) < self.slots:
+            study = self.queue.pop(0)
+            self.started[study] += 1
+            self.running.append(study)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_two_like_studies_stay_together_whichever_has_more_tickets(first: int) -> None:
+    cluster = Cluster({first: 210, 3 - first: 200}, slots=2)
+    for _ in range(380):
+        cluster.tick()
+        assert abs(cluster.started[1] - cluster.started[2]) <= 1
+    assert sum(cluster.started.values()) >= 380
+
+
+@pytest.mark.parametrize("big", [1, 21])
+def test_big_study_is_served_beside_twenty_small_ones(big: int) -> None:
+    cluster = Cluster({study: 1000 if study == big else 30 for study in range(1, 22)}, slots=2)
+    for _ in range(420):
+        cluster.tick()
+    assert 15 <= cluster.started[big] <= 25, "its share is 1/21"
+    assert min(cluster.started.values()) >= 15
+
+
+def test_reaper_waits_until_holders_could_renew() -> None:
+    expired = tuple(ExpiredLease(ticket_id=n, attempt=1, study_id=1, name="study-1") for n in (7, 8))
     assert plan(Snapshot(steady_s=29.9, expired=expired), RULES) == []
     assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [
-        Reap(ticket_id=7, attempt=1),
-        Reap(ticket_id=8, attempt=2),
+        Reap(study_id=1, name="study-1", ticket_id=n, attempt=1) for n in (7, 8)
     ]
-
-
-def test_the_worker_tells_first_and_the_coordinator_after_a_grace() -> None:
-    assert plan(Snapshot(steady_s=0, settled=(settled(age_s=9.0),)), RULES) == []
-    late = settled(age_s=10.0)
-    assert plan(Snapshot(steady_s=0, settled=(late,)), RULES) == [Tell(settled=late)]
-
-
-def test_a_lost_ticket_has_no_worker_to_wait_for() -> None:
-    lost = settled(ending=Ending.LOST, age_s=0.0)
-    assert plan(Snapshot(steady_s=0, settled=(lost,)), RULES) == [Tell(settled=lost)]
 
 
 def test_messages_that_redis_lost_are_sent_again() -> None:
     queued = tuple(QueuedTicket(ticket_id=i, study_id=1, age_s=20.0 - i) for i in range(4))
-    flushed = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, lost=4), queued=queued)
-    assert plan(flushed, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0, 1, 2, 3))]
-    half = Snapshot(steady_s=0, loads=(load(tickets={Q: 4, L: 2}),), queues=cpu(2, messages=3, lost=1), queued=queued)
-    assert plan(half, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))]
+    full = load(queued=4, running=2)
+    again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0, 1, 2, 3))
+    assert plan(snapshot(full, lost=4, queued=queued), RULES) == [again]
+    again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))
+    assert plan(snapshot(full, messages=3, lost=1, queued=queued), RULES) == [again]
 
 
-def test_queued_for_long_though_slots_are_free_is_sent_again() -> None:
+def test_tickets_queued_for_long_though_slots_are_free_are_sent_again() -> None:
     queued = (QueuedTicket(ticket_id=1, study_id=1, age_s=61.0),)
-    snapshot = Snapshot(steady_s=0, loads=(load(tickets={Q: 1}),), queues=cpu(2, messages=1), queued=queued)
-    assert plan(snapshot, RULES) == [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1,))]
-    busy = Snapshot(steady_s=0, loads=(load(tickets={Q: 1, L: 2}),), queues=cpu(2, messages=1), queued=queued)
-    assert plan(busy, RULES) == []
+    again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1,))
+    assert plan(snapshot(load(queued=1), messages=1, queued=queued), RULES) == [again]
+    assert plan(snapshot(load(queued=1, running=2), messages=1, queued=queued), RULES) == []
 
 
-def test_a_study_is_closed_when_no_ticket_is_open_and_no_trial_is_running() -> None:
-    done = load(tickets={C: 20})
-    assert plan(Snapshot(steady_s=0, loads=(done,)), RULES) == [
-        Close(study_id=1, name="study-1", state=StudyState.FINISHED, reason="n_trials")
-    ]
-    orphan = Orphan(study_id=1, trial=OwnedTrial(trial_id=5, number=4, owner=Owner(ticket=9, attempt=1)))
-    assert plan(Snapshot(steady_s=0, loads=(done,), orphans=(orphan,)), RULES) == [FailOrphan(orphan=orphan)]
-    for state in (W, Q, L, S):
-        actions = plan(Snapshot(steady_s=0, loads=(load(tickets={C: 19, state: 1}),)), RULES)
-        assert not any(isinstance(action, Close) for action in actions), state
+def test_messages_that_are_never_taken_are_sent_again_up_to_a_limit() -> None:
+    """The only node was taken back from quarantine, and its pool waits for the end of a long trial."""
+    stuck = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=100.0) for n in (1, 2))
+    again = [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1, 2))]
+    for messages, wanted in {2: again, 19: again, 20: [], 500: []}.items():
+        assert plan(snapshot(load(queued=2), slots=1, messages=messages, queued=stuck), RULES) == wanted, messages
 
 
-def test_a_cancelling_study_ends_as_cancelled() -> None:
-    cancelling = load(state=StudyState.CANCELLING, tickets={C: 3, TicketState.CANCELLED: 2})
-    assert plan(Snapshot(steady_s=0, loads=(cancelling,)), RULES) == [
-        Close(study_id=1, name="study-1", state=StudyState.CANCELLED, reason="cancelled")
-    ]
+def test_study_is_closed_when_no_ticket_is_open() -> None:
+    assert plan(snapshot(load()), RULES) == [close(StudyState.FINISHED, "n_trials")]
+    for still_open in ({"waiting": True}, {"queued": 1}, {"running": 1}):
+        actions = plan(snapshot(load(**still_open)), RULES)
+        assert not any(isinstance(action, Close) for action in actions), still_open
 
 
-def test_a_timeout_stops_what_has_not_begun() -> None:
-    limited = load(spec={"timeout": 60.0}, tickets={W: 5, L: 1})
-    assert not any(
-        isinstance(action, Stop)
-        for action in plan(Snapshot(steady_s=0, loads=(limited,), ages_s={1: 59.0}, queues=cpu(1)), RULES)
-    )
-    assert plan(Snapshot(steady_s=0, loads=(limited,), ages_s={1: 60.0}, queues=cpu(1)), RULES) == [
-        Stop(study_id=1, reason="timeout")
-    ]
+def test_cancelling_study_ends_as_cancelled() -> None:
+    cancelling = load(state=StudyState.CANCELLING, stop_reason="cancelled")
+    assert plan(snapshot(cancelling), RULES) == [close(StudyState.CANCELLED, "cancelled", StudyState.CANCELLING)]
 
 
-def test_a_target_value_stops_in_the_studys_direction() -> None:
-    low = load(spec={"target_value": 0.1}, tickets={W: 1})
-    high = load(spec={"target_value": 0.9, "direction": "maximize"}, tickets={W: 1})
-    assert plan(Snapshot(steady_s=0, loads=(low,), best_values={1: 0.2}), RULES) == []
-    assert plan(Snapshot(steady_s=0, loads=(low,), best_values={1: 0.1}), RULES) == [
-        Stop(study_id=1, reason="target_value")
-    ]
-    assert plan(Snapshot(steady_s=0, loads=(high,), best_values={1: 0.8}), RULES) == []
-    assert plan(Snapshot(steady_s=0, loads=(high,), best_values={1: 0.95}), RULES) == [
-        Stop(study_id=1, reason="target_value")
-    ]
+def test_timeout_stops_what_has_not_begun() -> None:
+    limited = {"spec": {"timeout": 60.0}, "ready": 5, "running": 1}
+    assert not any(isinstance(action, Stop) for action in plan(snapshot(load(age_s=59.0, **limited)), RULES))
+    assert plan(snapshot(load(age_s=60.0, **limited)), RULES) == [stop("timeout")]
 
 
-def test_failures_in_a_row_stop_and_one_success_between_them_does_not() -> None:
-    limited = load(spec={"max_failures_in_a_row": 3}, tickets={W: 1})
+@pytest.mark.parametrize(
+    ("direction", "target", "best", "stops"),
+    [
+        ("minimize", 0.1, 0.2, False),
+        ("minimize", 0.1, 0.1, True),
+        ("maximize", 0.9, 0.8, False),
+        ("maximize", 0.9, 0.95, True),
+    ],
+)
+def test_target_value_stops_in_the_direction_of_the_study(
+    direction: str, target: float, best: float, stops: bool
+) -> None:
+    limited = load(spec={"target_value": target, "direction": direction}, waiting=True, best_value=best)
+    assert plan(snapshot(limited), RULES) == ([stop("target_value")] if stops else [])
+
+
+def test_failures_in_a_row_stop_unless_a_success_is_among_them() -> None:
     failed, timed_out, good = Ending.FAILED, Ending.TIMED_OUT, Ending.COMPLETED
     for recent, stops in (
         ((failed,) * 3, True),
@@ -199,34 +225,28 @@ def test_failures_in_a_row_stop_and_one_success_between_them_does_not() -> None:
         ((failed, good, failed), False),
         ((failed,) * 2, False),
     ):
-        actions = plan(Snapshot(steady_s=0, loads=(limited,), recent_endings={1: recent}), RULES)
-        assert actions == ([Stop(study_id=1, reason="failures_in_a_row")] if stops else []), recent
+        limited = load(spec={"max_failures_in_a_row": 3}, waiting=True, recent_endings=recent)
+        assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), recent
 
 
-def test_a_study_that_was_deleted_in_optuna_starts_nothing_more() -> None:
-    gone = load(tickets={W: 1})
-    assert plan(Snapshot(steady_s=0, loads=(gone,), queues=cpu(2), deleted=frozenset({1})), RULES) == [
-        Stop(study_id=1, reason="deleted")
-    ]
+def test_study_deleted_in_optuna_starts_nothing_more() -> None:
+    assert plan(snapshot(load(ready=1, deleted=True)), RULES) == [stop("deleted")]
 
 
-def test_a_ticket_given_back_after_the_limit_is_stopped_too() -> None:
-    stopped = load(stop_reason="timeout", tickets={W: 1})
-    assert plan(Snapshot(steady_s=0, loads=(stopped,), queues=cpu(2)), RULES) == [Stop(study_id=1, reason="timeout")]
+def test_study_deleted_in_optuna_closes_as_deleted_though_nothing_was_left_to_stop() -> None:
+    assert plan(snapshot(load(deleted=True)), RULES) == [close(StudyState.FINISHED, "deleted")]
 
 
-def test_a_study_deleted_in_optuna_says_so_though_nothing_of_it_was_left_to_stop() -> None:
-    snapshot = Snapshot(steady_s=0, loads=(load(tickets={C: 3}),), deleted=frozenset({1}))
-    assert plan(snapshot, RULES) == [
-        Close(study_id=1, name="study-1", state=StudyState.FINISHED, reason="deleted"),
-    ]
+def test_ticket_given_back_after_the_limit_is_stopped_too() -> None:
+    assert plan(snapshot(load(stop_reason="timeout", ready=1)), RULES) == [stop("timeout")]
 
 
-def test_what_nobody_takes_is_sent_again_and_again_but_not_without_end() -> None:
-    """The only node was taken back from quarantine, and its pool waits for the end of a long trial."""
-    stuck = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=100.0) for n in (1, 2))
-    loads = (load(tickets={Q: 2}),)
-    again = [Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1, 2))]
-    for messages, wanted in {2: again, 19: again, 20: [], 500: []}.items():
-        snapshot = Snapshot(steady_s=0, loads=loads, queues=cpu(1, messages=messages), queued=stuck)
-        assert plan(snapshot, RULES) == wanted, messages
+def test_faulty_study_starts_nothing_and_the_others_get_its_room() -> None:
+    faulty = load(spec={"timeout": "soon"}, ready=5, running=1, fault="specification")
+    sound = load(study_id=2, ready=100)
+    assert plan(snapshot(faulty, sound), RULES) == [dispatch(9, study_id=2)]
+
+
+def test_faulty_study_is_still_closed_when_a_person_gives_it_up() -> None:
+    given_up = load(state=StudyState.CANCELLING, stop_reason="cancelled", fault="specification")
+    assert plan(snapshot(given_up), RULES) == [close(StudyState.CANCELLED, "cancelled", StudyState.CANCELLING)]

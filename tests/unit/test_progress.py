@@ -1,19 +1,19 @@
-"""Progress: the pace, the line, the bar, and a watch over a real ledger in a file."""
+"""Progress: the pace, the line, the bar, and a watch over a study."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.cli.progress import Bar, Lines, Pace, Standing, summary, watch
+from highnoon.coordinator.cli.progress import Bar, Lines, Pace, WatchedStudy, progress_line, watch
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.store.database import Database
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord
+from highnoon.shared.views.studies import StudySummary
 
 RECORD = StudyRecord(
     id=1, name="digits", state=StudyState.RUNNING, stop_reason=None, queue="cpu", spec={"direction": "minimize"},
@@ -21,20 +21,21 @@ RECORD = StudyRecord(
 )  # fmt: skip
 
 
-def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, cancelled: int = 0) -> StudyCounts:
-    return StudyCounts(
+def counts(closed: int, running: int = 0, waiting: int = 0, failed: int = 0, cancelled: int = 0) -> StudySummary:
+    seen = StudyCounts(
         by_state={
             TicketState.CLOSED: closed,
-            TicketState.LEASED: running,
+            TicketState.RUNNING: running,
             TicketState.WAITING: waiting,
             TicketState.CANCELLED: cancelled,
         },
         by_ending={Ending.COMPLETED: closed - failed, Ending.FAILED: failed},
     )
+    return StudySummary.of_ledger(StudyProgress(record=RECORD, counts=seen, best_value=None))
 
 
-def standing(seen: StudyCounts, per_minute: float | None = None, best: float | None = None) -> Standing:
-    return Standing(record=RECORD, counts=seen, best=best, per_minute=per_minute)
+def watched(seen: StudySummary, per_minute: float | None = None, best: float | None = None) -> WatchedStudy:
+    return WatchedStudy(study=replace(seen, best=best), per_minute=per_minute)
 
 
 def plain_console() -> Console:
@@ -54,23 +55,23 @@ def test_the_pace_counts_from_the_first_trial_that_runs_and_only_what_this_watch
 
 
 def test_the_time_to_go_leaves_out_what_was_cancelled() -> None:
-    assert standing(counts(closed=15, running=2, waiting=3, cancelled=80), per_minute=10.0).eta_s == pytest.approx(30.0)
-    assert standing(counts(closed=15, waiting=5)).eta_s is None
-    assert standing(counts(closed=20), per_minute=10.0).eta_s is None
+    assert watched(counts(closed=15, running=2, waiting=3, cancelled=80), per_minute=10.0).eta_s == pytest.approx(30.0)
+    assert watched(counts(closed=15, waiting=5)).eta_s is None
+    assert watched(counts(closed=20), per_minute=10.0).eta_s is None
 
 
-def test_the_line_says_everything() -> None:
+def test_the_line_has_every_number() -> None:
     seen = counts(closed=15, running=2, waiting=3, failed=4)
-    line = summary(standing(seen, per_minute=10.0, best=0.018123456))
+    line = progress_line(watched(seen, per_minute=10.0, best=0.018123456))
     assert line == "best 0.0181235  2 running  0 pruned  4 failed  10.0 trials/min  ETA 30.0 s"
-    assert summary(standing(counts(0, waiting=5))) == "nothing runs yet: waiting for a free worker"
+    assert progress_line(watched(counts(0, waiting=5))) == "nothing runs yet: waiting for a free worker"
 
 
 def test_a_pipe_gets_a_line_when_something_changed_but_no_flood() -> None:
     console = plain_console()
     lines = Lines(console)
     for closed in range(100):
-        lines.show(standing(counts(closed, running=1)))
+        lines.show(watched(counts(closed, running=1)))
     lines.say("started again: redis")
     assert written(console).splitlines() == [
         "digits  0/1  best -  1 running  0 pruned  0 failed",
@@ -82,7 +83,7 @@ def test_a_pipe_gets_a_line_when_something_changed_but_no_flood() -> None:
 def test_the_bar_fits_the_terminal(width: int) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
     bar = Bar(console)
-    bar.show(standing(counts(closed=15, running=12, waiting=85, failed=4), per_minute=142.2, best=0.000940279))
+    bar.show(watched(counts(closed=15, running=12, waiting=85, failed=4), per_minute=142.2, best=0.000940279))
     bar.say("started again: redis")
     bar.close()
     drawn = [line.rsplit("\x1b[2K", 1)[-1] for line in written(console).replace("\r", "").splitlines()]
@@ -91,25 +92,34 @@ def test_the_bar_fits_the_terminal(width: int) -> None:
     assert max(map(len, drawn)) <= width + len("\x1b[?25h")
 
 
+class FourWaiting(Studies):
+    """A study of four tickets of which none has begun."""
+
+    def __init__(self) -> None:
+        pass
+
+    def get(self, name: str) -> StudyRecord:
+        return RECORD
+
+    def counts(self, study_id: int) -> StudyCounts:
+        return StudyCounts(by_state={TicketState.WAITING: 4})
+
+    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
+        return None
+
+
 @pytest.fixture
-def studies(tmp_path: Path) -> Iterator[Studies]:
-    database = Database(f"sqlite:///{tmp_path}/ledger.db")
-    database.create_schema()
-    yield Studies(database)
-    database.close()
+def studies() -> Studies:
+    return FourWaiting()
 
 
-def test_a_watch_ends_when_it_is_told_to(studies: Studies) -> None:
-    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
+def test_a_watch_ends_when_go_on_returns_false(studies: Studies) -> None:
     console = plain_console()
     assert watch("digits", studies, console, go_on=lambda _: False) is None
     assert written(console) == "digits  0/4  nothing runs yet: waiting for a free worker\n"
 
 
-def test_a_watch_says_once_that_the_database_is_away_and_goes_on(
-    studies: Studies, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    studies.create("digits", {"direction": "minimize"}, queue="cpu", n_trials=4)
+def test_a_watch_reports_an_outage_once_and_goes_on(studies: Studies, monkeypatch: pytest.MonkeyPatch) -> None:
     console, looks = plain_console(), iter([True, True, True, False])
     really, outages = studies.best_value, iter([True, True, False, False])
 

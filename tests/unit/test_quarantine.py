@@ -1,4 +1,4 @@
-"""Who is put into quarantine: a node that fails where others do not, and nobody else."""
+"""A node is put into quarantine when it fails where others do not, and not otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.coordinator.quarantine import Quarantine, quarantined
-from highnoon.shared.store.node_failures import Streak
+from highnoon.shared.store.node_queries import Streak
 
 
 def judged(length: int, *, ended: int, failed: int = 0, at_least: int = 5) -> list[Quarantine]:
@@ -15,7 +15,7 @@ def judged(length: int, *, ended: int, failed: int = 0, at_least: int = 5) -> li
     return list(quarantined([streak], at_least))
 
 
-def test_it_fails_alone() -> None:
+def test_node_that_fails_alone_is_put_into_quarantine() -> None:
     (quarantine,) = judged(6, ended=20, failed=1)
     assert quarantine.worker_id == "anna"
     assert quarantine.reason == "its last 6 attempts failed (crash 6); on other nodes 1 of 20"
@@ -28,14 +28,14 @@ def test_it_fails_alone() -> None:
         pytest.param(5, 3, 0, id="others have done too little to compare with"),
         pytest.param(10, 20, 10, id="half of all fail everywhere"),
         pytest.param(20, 20, 20, id="the study is broken"),
-        pytest.param(20, 0, 0, id="nobody else tried"),
+        pytest.param(20, 0, 0, id="no other node tried"),
     ],
 )
-def test_it_may_be_bad_luck_or_the_study(length: int, ended: int, failed: int) -> None:
+def test_bad_luck_or_a_broken_study_is_no_reason(length: int, ended: int, failed: int) -> None:
     assert judged(length, ended=ended, failed=failed) == []
 
 
-def test_zero_turns_it_off() -> None:
+def test_zero_turns_quarantine_off() -> None:
     assert judged(20, ended=20, at_least=0) == []
 
 

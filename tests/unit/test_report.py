@@ -10,25 +10,26 @@ import pytest
 from rich.console import Console
 
 from highnoon.coordinator.cli.failures import account, by_cause, failed, notes
-from highnoon.coordinator.cli.report import (
+from highnoon.coordinator.cli.tables import (
     aligned,
-    as_json,
     params_table,
     result_of,
-    spelled,
-    spelled_s,
     studies_table,
-    study_object,
-    trial_object,
+    time_cell,
     trials_table,
+    value_cell,
 )
 from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
 from highnoon.shared.runtime.exit_codes import Exit, show
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.views.studies import StudySummary, study_object
+from highnoon.shared.views.trials import trial_object
 
 DIGITS: Params = {
     "learning_rate": 0.0116007259,
@@ -75,17 +76,17 @@ def raised(trial: int, message: str) -> AttemptRecord:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.1 + 0.2, "0.3"), (1e-7, "1e-07"), (24, "24"), (True, "true"), (None, "None"), ("adam", "adam")],
+    [(0.1 + 0.2, "0.3"), (1e-7, "1e-07"), (24, "24"), (True, "true"), (None, "-"), ("adam", "adam")],
 )
-def test_values_are_spelled_as_a_person_would(value: Any, text: str) -> None:
-    assert spelled(value) == text
+def test_values_are_short(value: Any, text: str) -> None:
+    assert value_cell(value) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "-"), (0.0, "0.0 s"), (59.94, "59.9 s"), (185, "3:05"), (7800, "2:10:00")]
 )
-def test_durations_are_spelled_as_a_person_would(seconds: float | None, text: str) -> None:
-    assert spelled_s(seconds) == text
+def test_durations_are_short(seconds: float | None, text: str) -> None:
+    assert time_cell(seconds) == text
 
 
 def test_columns_are_aligned_and_nothing_is_padded_to_its_right() -> None:
@@ -103,9 +104,12 @@ def test_seven_parameters_stay_readable_in_eighty_columns() -> None:
         Trial(number=number, state=TrialState.FAIL if number else TrialState.COMPLETE, params=DIGITS, value=None)
         for number in (0, 9, 100)
     ]
-    told = {9: "signal: the trial process was killed by SIGKILL; tried again as trial 100", 100: "trial 9 again"}
+    notes_by_trial = {
+        9: "signal: the trial process was killed by SIGKILL; tried again as trial 100",
+        100: "trial 9 again",
+    }
 
-    lines = trials_table(trials, told, terminal())
+    lines = trials_table(trials, notes_by_trial, terminal())
 
     assert max(map(len, lines)) <= 80
     assert all(line == line.rstrip() for line in lines)
@@ -133,21 +137,21 @@ def test_a_study_is_one_line_with_its_reason() -> None:
         by_ending={Ending.COMPLETED: 1, Ending.PRUNED: 1, Ending.STOPPED: 1, Ending.FAILED: 1, Ending.LOST: 2},
         attempts=9,
     )
-    headings, line = studies_table([(record, counts, 0.25)])
+    study = StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=0.25))
+    headings, line = studies_table([study])
     assert line.split() == ["[bold]:x:", "finished", "(timeout)", "6/6", "0", "2", "3", "0.25"]
     assert headings.split() == ["study", "state", "trials", "running", "pruned", "failed", "best"]
-    assert json.loads(as_json(study_object(record, counts, None)))["endings"]["lost"] == 2
+    assert study_object(study)["endings"]["lost"] == 2
 
 
 def test_json_is_strict_where_numbers_are_not() -> None:
     trial = Trial(
         number=0, state=TrialState.COMPLETE, params={"x": 1.5}, value=float("inf"),
-        reports=(Report(step=0, value=float("nan")), Report(step=1, value=0.5)), attrs={"highnoon:ticket": 3},
+        reports=(Report(step=0, value=float("nan")), Report(step=1, value=0.5)),
     )  # fmt: skip
-    read = json.loads(as_json([trial_object(trial)]), parse_constant=pytest.fail)
+    read = json.loads(dumps([trial_object(trial)], indent=2), parse_constant=pytest.fail)
     assert read[0]["value"] is None
     assert read[0]["reports"] == [{"step": 0, "value": None}, {"step": 1, "value": 0.5}]
-    assert read[0]["attrs"] == {"highnoon:ticket": 3}
 
 
 def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> None:
@@ -191,7 +195,7 @@ def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
     }
 
 
-def test_the_account_of_an_attempt_says_who_where_why_and_what_it_printed() -> None:
+def test_the_account_of_an_attempt_has_host_cause_and_log() -> None:
     failure = attempt(
         3, Ending.FAILED, attempt=2, cause="exception", message="KeyError: 'x'", log_tail="epoch 1\nepoch 2\n"
     )

@@ -11,18 +11,19 @@ from rich.console import Console
 
 from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table, differences
 from highnoon.coordinator.cli.live_view import Slots, drawn
-from highnoon.coordinator.cli.progress import Objects, Standing
-from highnoon.coordinator.cli.report import importance_table, spelled_bytes
-from highnoon.coordinator.cli.workers_table import the_worker, workers_object, workers_table
+from highnoon.coordinator.cli.nodes import named_worker, workers_table
+from highnoon.coordinator.cli.progress import Objects, WatchedStudy
+from highnoon.coordinator.cli.tables import importance_table, size_cell
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.overview import RunningAttempt
+from highnoon.shared.store.queries import RunningAttempt, StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.views.studies import StudySummary, worker_object
 
 COUNTS = StudyCounts(
-    by_state={TicketState.CLOSED: 6, TicketState.LEASED: 2, TicketState.WAITING: 4},
+    by_state={TicketState.CLOSED: 6, TicketState.RUNNING: 2, TicketState.WAITING: 4},
     by_ending={Ending.COMPLETED: 4, Ending.PRUNED: 1, Ending.FAILED: 1},
     attempts=9,
 )
@@ -51,22 +52,27 @@ def worker(name: str, host: str, slots: int = 4) -> Worker:
 
 def side(name: str, value: float | None, params: Params, **spec: Any) -> Side:
     best = None if value is None else Trial(number=3, state=TrialState.COMPLETE, params=params, value=value)
-    return Side(record=record(name, **spec), counts=COUNTS, best=best, trials=[best] if best else [], now=165.0)
+    found = record(name, **spec)
+    summary = StudySummary.of_ledger(StudyProgress(record=found, counts=COUNTS, best_value=value))
+    return Side(record=found, summary=summary, best=best, trials=[best] if best else [], now=165.0)
 
 
-def screen(standing: Standing, slots: Slots, *, rows: int = 20) -> list[str]:
+def screen(watched: WatchedStudy, slots: Slots, *, rows: int = 20) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=False, width=80)
-    console.print(drawn(standing, slots, rows=rows))
+    console.print(drawn(watched, slots, rows=rows))
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def standing(state: StudyState = StudyState.RUNNING) -> Standing:
-    return Standing(record=record(state=state), counts=COUNTS, best=0.125, per_minute=12.0)
+def watched(state: StudyState = StudyState.RUNNING, counts: StudyCounts = COUNTS) -> WatchedStudy:
+    return WatchedStudy(
+        study=StudySummary.of_ledger(StudyProgress(record=record(state=state), counts=counts, best_value=0.125)),
+        per_minute=12.0,
+    )
 
 
-def test_the_board_shows_who_runs_what() -> None:
-    lines = screen(standing(), Slots(running=[run(0), run(1, step=None, rss_bytes=None, attempt=2)], total=4, busy=3))
+def test_the_live_view_shows_what_each_slot_runs() -> None:
+    lines = screen(watched(), Slots(running=[run(0), run(1, step=None, rss_bytes=None, attempt=2)], total=4, busy=3))
     assert lines[0].startswith("digits ━") and lines[0].endswith("6/12")
     assert lines[1] == "best 0.125  2 running  1 pruned  1 failed  12.0 trials/min  ETA 30.0 s"
     assert [line.split() for line in lines[3:6]] == [
@@ -78,26 +84,26 @@ def test_the_board_shows_who_runs_what() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_the_board_stays_on_the_screen_and_says_what_it_hides() -> None:
-    lines = screen(standing(), Slots(running=[run(slot) for slot in range(50)], total=64, busy=50), rows=5)
+def test_the_live_view_stays_on_the_screen_and_counts_hidden_slots() -> None:
+    lines = screen(watched(), Slots(running=[run(slot) for slot in range(50)], total=64, busy=50), rows=5)
     assert len(lines) == 11 and lines[-1].startswith("… and 45 more; 50 of 64 slots busy")
 
 
-def test_the_board_explains_why_nothing_runs_and_ends_with_the_study() -> None:
-    nobody = Slots(running=[], total=0, busy=0)
-    last = replace(standing(), counts=replace(COUNTS, by_state={TicketState.WAITING: 1}))
-    assert screen(last, nobody)[-1] == "no worker is there; 1 trial waits; Ctrl-C leaves"
-    assert "no worker is there" in screen(standing(), nobody)[-1]
-    assert "paused" in screen(standing(StudyState.PAUSED), nobody)[-1]
-    assert len(screen(standing(StudyState.FINISHED), nobody)) == 2
+def test_the_live_view_explains_why_nothing_runs_and_ends_with_the_study() -> None:
+    no_slots = Slots(running=[], total=0, busy=0)
+    last = watched(counts=replace(COUNTS, by_state={TicketState.WAITING: 1}))
+    assert screen(last, no_slots)[-1] == "no worker is there; 1 trial waits; Ctrl-C leaves"
+    assert "no worker is there" in screen(watched(), no_slots)[-1]
+    assert "paused" in screen(watched(StudyState.PAUSED), no_slots)[-1]
+    assert len(screen(watched(StudyState.FINISHED), no_slots)) == 2
 
 
 def test_objects_are_written_when_something_has_changed() -> None:
     lines: list[str] = []
     display = Objects(lines.append)
     for _ in range(3):
-        display.show(standing())
-    display.show(standing(StudyState.FINISHED))
+        display.show(watched())
+    display.show(watched(StudyState.FINISHED))
     assert len(lines) == 2 and all("\n" not in line for line in lines)
 
 
@@ -109,27 +115,27 @@ def test_each_node_has_a_line_and_each_trial_one_below_it() -> None:
     assert lines[2].split() == ["pid", "4300", "digits", "trial", "6", "step", "3", "1:05", "481", "MB"]
     assert "trial 7 (attempt 2)" in lines[3] and lines[4].startswith("ffffffff")
     assert max(map(len, lines)) <= 80
-    told = workers_object(nodes, runs)
-    assert [len(node["running"]) for node in told] == [2, 0] and told[0]["running"][0]["trial_number"] == 6
+    objects = [worker_object(node, runs) for node in nodes]
+    assert [len(node["running"]) for node in objects] == [2, 0] and objects[0]["running"][0]["trial"] == 6
 
 
 def test_a_worker_is_named_by_the_beginning_of_its_id_or_by_its_host() -> None:
     nodes = [worker("aa11", "node-a"), worker("aa22", "node-b"), worker("bb33", "node-b")]
-    assert the_worker("aa1", nodes).id == "aa11" and the_worker("node-a", nodes).id == "aa11"
+    assert named_worker("aa1", nodes).id == "aa11" and named_worker("node-a", nodes).id == "aa11"
     with pytest.raises(InvalidInput, match=r"WORKER: means several nodes \(got 'node-b'\)\. Name one of aa22, bb33"):
-        the_worker("node-b", nodes)
+        named_worker("node-b", nodes)
     with pytest.raises(InvalidInput, match=r"is no node that is there.*Did you mean node-a"):
-        the_worker("nod-a", nodes)
+        named_worker("nod-a", nodes)
 
 
 def test_two_studies_stand_side_by_side() -> None:
     one = side("digits", 0.5, {"x": 0.25, "optimizer": "adam"})
     other = side("wide", 0.25, {"x": 0.75}, n_trials=40, sampler={"name": "random"}, search_space={"x": ["int", 0, 9]})
     lines = comparison_table(one, other)
-    told = {tuple(line.split()) for line in lines}
-    assert ("best", "value", "0.5", "0.25") in told and ("trials", "6/12", "6/12") in told
-    assert ("time", "1:05", "1:05") in told and ("optimizer", "adam", "-") in told
-    assert ("sampler.name", "-", "random") in told and ("n_trials", "12", "40") in told
+    shown = {tuple(line.split()) for line in lines}
+    assert ("best", "value", "0.5", "0.25") in shown and ("trials", "6/12", "6/12") in shown
+    assert ("time", "1:05", "1:05") in shown and ("optimizer", "adam", "-") in shown
+    assert ("sampler.name", "-", "random") in shown and ("n_trials", "12", "40") in shown
     assert lines[-1] == "wide is better by 0.25"
     assert max(map(len, lines)) <= 80
     answer = comparison_object(one, other)
@@ -158,5 +164,5 @@ def test_importances_have_bars() -> None:
 @pytest.mark.parametrize(
     ("count", "text"), [(None, "-"), (0, "0 B"), (640_000_000, "640 MB"), (3_912_000_000, "3.91 GB")]
 )
-def test_sizes_are_spelled_as_a_person_would(count: int | None, text: str) -> None:
-    assert spelled_bytes(count) == text
+def test_sizes_have_units(count: int | None, text: str) -> None:
+    assert size_cell(count) == text

@@ -75,14 +75,14 @@ def test_what_names_no_field_stands_above() -> None:
     assert shown.has_errors and shown.general == ["isolation: must be 'fork' (got 'x')."]
 
 
-def test_a_space_without_a_parameter_is_said_at_its_only_row() -> None:
+def test_a_space_without_a_parameter_is_reported_at_its_only_row() -> None:
     form = read_form({key: word for key, word in SENT.items() if not key.startswith("space")})
     with pytest.raises(InvalidInput) as refused:
         StudySpec.from_json(written(form))
     assert set(with_problems(form, refused.value.problems).errors) == {"space-0"}
 
 
-def test_a_name_that_is_there_twice_is_said_at_its_row() -> None:
+def test_a_duplicate_name_is_reported_at_its_row() -> None:
     form = read_form({**SENT, "space-2-name": "rate"})
 
     assert [problem.key for problem in duplicates(form)] == ["search_space.rate"]

@@ -7,7 +7,7 @@ import pytest
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.webui.listing import TrialWish, choose_trials, paged
+from highnoon.webui.listing import TrialQuery, choose_trials, paged
 
 TRIALS = [
     Trial(number=0, state=TrialState.COMPLETE, params={"x": 3, "opt": "b"}, value=0.5),
@@ -17,16 +17,16 @@ TRIALS = [
 ]
 
 
-def numbers(**wish: object) -> list[int]:
-    return [trial.number for trial in choose_trials(TRIALS, TrialWish(**wish), ["x", "opt"]).items]  # type: ignore[arg-type]
+def numbers(**query: object) -> list[int]:
+    return [trial.number for trial in choose_trials(TRIALS, TrialQuery(**query), ["x", "opt"]).items]  # type: ignore[arg-type]
 
 
-def test_newest_first_unless_said() -> None:
+def test_the_default_is_newest_first() -> None:
     assert numbers() == [3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
+    ("query", "expected"),
     [
         ({"sort": "value"}, [2, 0, 3, 1]),
         ({"sort": "-value"}, [3, 0, 2, 1]),
@@ -37,14 +37,14 @@ def test_newest_first_unless_said() -> None:
         ({"state": "COMPLETE", "cause": "timeout"}, []),
     ],
 )
-def test_sorted_and_chosen_with_the_missing_last(wish: dict[str, str], expected: list[int]) -> None:
-    assert numbers(**wish) == expected
+def test_sorted_and_chosen_with_the_missing_last(query: dict[str, str], expected: list[int]) -> None:
+    assert numbers(**query) == expected
 
 
-@pytest.mark.parametrize(("wish", "near"), [({"sort": "valu"}, "value"), ({"state": "FAILED"}, "FAIL")])
-def test_what_there_is_not_is_answered_with_what_there_is(wish: dict[str, str], near: str) -> None:
+@pytest.mark.parametrize(("query", "near"), [({"sort": "valu"}, "value"), ({"state": "FAILED"}, "FAIL")])
+def test_an_unknown_key_is_answered_with_the_nearest_known_one(query: dict[str, str], near: str) -> None:
     with pytest.raises(InvalidInput, match=f"Did you mean {near}"):
-        numbers(**wish)
+        numbers(**query)
 
 
 def test_pages_have_their_places_and_end() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from highnoon.webui.application import create
 from highnoon.webui.assets import address, find
-from highnoon.webui.guard import ANONYMOUS_PATHS
+from highnoon.webui.authentication import ANONYMOUS_PATHS
 from highnoon.webui.settings import web_settings
 
 ROOT = Path(__file__).parents[2]
@@ -21,15 +21,15 @@ def test_importing_the_sdk_and_the_dashboards_name_imports_no_web_framework() ->
     code = "import sys, highnoon\nfrom highnoon.webui import app\n"
     code += f"print(sorted({heavy} & set(sys.modules)), app.run.__name__)"
 
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
-    assert (said.stdout.strip(), said.stderr) == ("[] run", "")
+    assert (shown.stdout.strip(), shown.stderr) == ("[] run", "")
 
 
 def test_every_operation_is_documented_and_no_other(tmp_path: Path) -> None:
     settings = web_settings(host="127.0.0.1", storage=None, environ={"HIGHNOON_HOME": str(tmp_path)})
-    guard = create(settings, database=lambda: "sqlite:///never.db", port=0).asgi
-    schema = guard._app.openapi()  # type: ignore[attr-defined]
+    asgi = create(settings, database=lambda: "sqlite:///never.db", port=0).asgi
+    schema = asgi._app.openapi()  # type: ignore[attr-defined]
 
     documented = set(re.findall(r"^\| `(\w+) (/api/\S+)`", TEXT, re.MULTILINE))
 

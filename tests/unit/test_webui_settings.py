@@ -19,9 +19,9 @@ def settings(home: Path, host: str = "127.0.0.1", **environ: str) -> WebSettings
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"])
 def test_loopback_is_open_and_writes_nothing(host: str, tmp_path: Path) -> None:
-    told = settings(tmp_path / "home", host)
+    result = settings(tmp_path / "home", host)
 
-    assert told.tokens is None and told.hosts == LOOPBACK_HOSTS
+    assert result.tokens is None and result.hosts == LOOPBACK_HOSTS
     assert not (tmp_path / "home").exists()
 
 
@@ -36,15 +36,15 @@ def test_everything_else_asks_for_a_token_that_is_kept(host: str, tmp_path: Path
 
 
 def test_a_proxy_in_front_of_loopback_asks_for_a_token_too(tmp_path: Path) -> None:
-    told = settings(tmp_path, HIGHNOON_WEBUI_HOSTS="hpo.example.org, other")
+    result = settings(tmp_path, HIGHNOON_WEBUI_HOSTS="hpo.example.org, other")
 
-    assert told.tokens is not None and told.hosts == {"hpo.example.org", "other", *LOOPBACK_HOSTS}
+    assert result.tokens is not None and result.hosts == {"hpo.example.org", "other", *LOOPBACK_HOSTS}
 
 
 def test_a_token_that_a_person_set_is_asked_for_everywhere_and_kept_nowhere(tmp_path: Path) -> None:
-    told = settings(tmp_path, HIGHNOON_TOKEN=LONG)
+    result = settings(tmp_path, HIGHNOON_TOKEN=LONG)
 
-    assert told.tokens is not None and told.tokens.operator == LONG and told.tokens.kept_in is None
+    assert result.tokens is not None and result.tokens.operator == LONG and result.tokens.kept_in is None
     assert not (tmp_path / TOKEN_FILE).exists()
 
 
@@ -62,9 +62,9 @@ def test_a_viewer_needs_another_token(tmp_path: Path) -> None:
 
 
 def test_a_storage_wins_over_the_environment(tmp_path: Path) -> None:
-    told = web_settings(
+    result = web_settings(
         host="127.0.0.1",
         storage="sqlite:///hpo.db",
         environ={"HIGHNOON_HOME": str(tmp_path), "HIGHNOON_DATABASE_URL": "postgresql://u:p@h/d"},
     )
-    assert told.database_url == "sqlite:///hpo.db"
+    assert result.database_url == "sqlite:///hpo.db"

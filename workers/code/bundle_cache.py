@@ -13,8 +13,7 @@ import shutil
 from pathlib import Path
 
 from highnoon.shared.domain.errors import BundleRefused
-from highnoon.shared.objective.bundle_archive import digest_of, unpack
-from highnoon.shared.objective.bundle_key import key_of
+from highnoon.shared.objective.bundle import digest_of, key_of, unpack
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
 from highnoon.shared.runtime.settings import Settings

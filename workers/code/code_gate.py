@@ -15,8 +15,7 @@ from highnoon.shared.domain.errors import BundleRefused
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.objective.allow_list import AllowList, exactly
-from highnoon.shared.objective.local_allow_list import patterns_here
+from highnoon.shared.objective.allow_list import AllowList, exactly, patterns_here
 from highnoon.shared.objective.source_tree import CodeDigests, root_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings

@@ -1,44 +1,54 @@
-"""Whether a node has room for one more trial now: asked before the claim, so that whoever waits holds no lease.
+"""Whether a node has room for one more trial now: decided before the claim, so that a ticket that waits has no lease.
 
 With admission "slots" a free slot is all that a trial needs. With "measured" its predicted peak must fit beside what
-the node's other slots keep for theirs. A ticket that finds no room within a second goes back, for another node or a
-later moment. Supervisors of a node decide one at a time, under a lock; what each keeps stands in its slot's note.
+the node's other slots reserve for theirs. A ticket for which there is no room within a second goes back, for another
+node or a later moment. Supervisors of a node decide one at a time, under a lock; what each reserves is in its slot's
+state file.
+
+The prediction is made before the trial is claimed, and so before its parameters are known: an upper quantile of what
+the study's trials took so far. A ticket that is tried again has the same parameters, and takes what it took before.
 
 A trial that runs alone is always admitted. Where other studies never leave the node alone, a study that was put off
-for minutes is admitted to wait for just that: the node's room then lets nobody in before it.
+for minutes is admitted to wait for just that: the node's exclusive lock then admits no other trial before it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.store.memory_peaks import StudyPeaks
-from highnoon.shared.store.outages import persistently
-from highnoon.workers.monitor.memory_limits import Allowance
-from highnoon.workers.monitor.node_memory import NodeMemory
-from highnoon.workers.monitor.prediction import NodeRoom, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.shared.memory.poller import MemoryPoller
+from highnoon.shared.store.node_queries import StudyPeaks
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.workers.monitor.memory_policy import NodeLimits
+from highnoon.workers.slot_state import SlotStates
 
 _log = logging.getLogger("highnoon.workers.monitor.admission")
 
 MEASURED = "measured"
 
 _WAIT_S = 1.0
-"""For room, before a ticket goes back; also what keeps a study with many tickets from asking without a pause."""
+"""For room, before a ticket goes back; it also limits how often a study with many tickets asks."""
 
 _LOOK_S = 0.1
 
 _PATIENCE_S = 300.0
-"""Longer than a slot is usually kept from a study: only one that would starve comes to this."""
+"""Longer than a slot is usually kept from a study: only one that would starve waits so long."""
+
+_QUANTILE = 0.9
+_MARGIN = 1.1
+"""The next peak may be somewhat larger than all before; a trial that is much larger is killed by the node monitor."""
+
+LEAST_PEAKS = 3
+"""With fewer nothing is known of a search space; until then a trial is expected to fill its share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,65 +59,70 @@ class Admitted:
 
 
 class Admission:
-    """That of one supervisor; `notes` are those of its node, `look_up` asks the ledger for a study by its name."""
+    """Decides for one supervisor; `notes` are those of its node, `look_up` finds a study in the ledger by its name."""
 
     def __init__(
         self,
         lock: Path,
         slots: int,
-        notes: SlotNotes,
+        notes: SlotStates,
         look_up: Callable[[str, int], StudyPeaks | None],
         *,
-        memory: NodeMemory | None = None,
+        poller: MemoryPoller | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lock = lock
         self._slots = slots
         self._notes = notes
         self._look_up = look_up
-        self._memory = memory or NodeMemory()
+        self._poller = poller or MemoryPoller()
         self._clock = clock
         self._put_off_since: dict[str, float] = {}
 
     def admit(self, message: RunTrial, known: StudySpec | None, *, must_end: Callable[[], bool]) -> Admitted | None:
-        """The right to claim, kept in the note; None when there is no room within a second, or `must_end` says yes.
+        """The right to claim, reserved in the slot's state; None without room within a second, or when `must_end`.
 
-        `known` is the study as this supervisor has it open: one that is not measured costs no look into the ledger.
+        `known` is the study as this supervisor has it open: one that is not measured then costs no query.
         """
         if known is not None and known.admission != MEASURED:
-            return self._admitted_anyway(known.trial_memory_limit)
-        found = persistently(lambda: self._look_up(message.study, message.ticket), _log)
+            return self._admit_by_slot(known.trial_memory_limit)
+        found = retry_until_available(lambda: self._look_up(message.study, message.ticket), _log)
         if found is None or found.spec.get("admission") != MEASURED:
-            return self._admitted_anyway(found.spec.get("trial_memory_limit") if found else None)
-        return self._admitted_with_room(message.study, found, must_end)
-
-    def _admitted_anyway(self, trial_memory_limit: int | None) -> Admitted:
-        """What such a trial may take is kept as well, so that measured ones leave it room."""
-        allowance = self._allowance()
-        if allowance is not None:
-            self._notes.reserve(allowance.limit_bytes(trial_memory_limit))
-        return Admitted()
-
-    def _admitted_with_room(self, study: str, found: StudyPeaks, must_end: Callable[[], bool]) -> Admitted | None:
+            return self._admit_by_slot(found.spec.get("trial_memory_limit") if found else None)
         deadline = self._clock() + _WAIT_S
         while True:
-            with self._turn():
-                admitted = self._decide(study, found)
+            admitted = self._decide_alone(message.study, found)
             if admitted is not None or self._clock() >= deadline or must_end():
                 return admitted
             time.sleep(_LOOK_S)
 
+    def _admit_by_slot(self, trial_memory_limit: int | None) -> Admitted:
+        """What such a trial may take is reserved as well, so that measured ones leave it room."""
+        node_bytes = self._poller.limit_bytes()
+        if node_bytes is not None:
+            limits = NodeLimits(node_bytes=node_bytes, slots=self._slots)
+            self._notes.reserve(limits.limit_bytes(trial_memory_limit))
+        return Admitted()
+
+    def _decide_alone(self, study: str, found: StudyPeaks) -> Admitted | None:
+        """Under the lock of the node: of two that decide at once, the second sees what the first has reserved."""
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return self._decide(study, found)
+        finally:
+            os.close(descriptor)
+
     def _decide(self, study: str, found: StudyPeaks) -> Admitted | None:
-        allowance, node = self._allowance(), self._memory.read()
-        if allowance is None or node is None:
+        node = self._poller.node()
+        if node.limit_bytes is None or node.tightest is None:
             return Admitted()
-        room = NodeRoom(
-            trials_bytes=allowance.node_bytes - allowance.reserve_bytes,
-            free_bytes=allowance.full_bytes - node.used_bytes,
-        )
-        most = found.spec.get("trial_memory_limit") or room.trials_bytes
-        wanted = min(most, predicted_peak_bytes(found.peaks, found.own_peaks, unknown_bytes=allowance.share_bytes))
-        fits = has_room(room, wanted, self._notes.reserved_by_others())
+        limits = NodeLimits(node_bytes=node.limit_bytes, slots=self._slots)
+        trials_bytes = limits.node_bytes - limits.reserve_bytes
+        predicted = predicted_peak_bytes(found.peaks, found.own_peaks, unknown_bytes=limits.share_bytes)
+        wanted = min(found.spec.get("trial_memory_limit") or trials_bytes, predicted)
+        free = limits.full_bytes - node.tightest.used_bytes
+        fits = has_room(wanted, self._notes.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
         since = self._put_off_since.setdefault(study, self._clock())
         if not fits and self._clock() - since < _PATIENCE_S:
             return None
@@ -115,16 +130,22 @@ class Admission:
         self._notes.reserve(wanted)
         return Admitted(must_be_alone=not fits)
 
-    def _allowance(self) -> Allowance | None:
-        limit = self._memory.limit_bytes()
-        return None if limit is None else Allowance(node_bytes=limit, slots=self._slots)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Of two that decide at once, the second sees what the first has kept. Ends with this process."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+def predicted_peak_bytes(peaks: Sequence[int], own_peaks: Sequence[int], *, unknown_bytes: int) -> int:
+    """Of the next trial, by the peaks of its study's trials and of earlier attempts at the same ticket."""
+    if own_peaks:
+        return round(max(own_peaks) * _MARGIN)
+    if len(peaks) < LEAST_PEAKS:
+        return unknown_bytes
+    return round(sorted(peaks)[math.ceil(_QUANTILE * len(peaks)) - 1] * _MARGIN)
+
+
+def has_room(wanted_bytes: int, reserved_bytes: Sequence[int], *, trials_bytes: int, free_bytes: int) -> bool:
+    """Whether a trial of `wanted_bytes` fits beside others for which `reserved_bytes` are kept; alone it always does.
+
+    `trials_bytes` is for all trials of the node together, `free_bytes` what it has left at this moment. Running trials
+    may not have grown to their reservation yet, and the machine may have other users: both must leave room.
+    """
+    if not reserved_bytes:
+        return True
+    return sum(reserved_bytes) + wanted_bytes <= trials_bytes and wanted_bytes <= free_bytes

@@ -1,7 +1,11 @@
-"""The watchdog's judgement: samples of one trial's memory in; go on, ask or kill out. Pure: no clock, no file.
+"""The policy of memory outside a trial: limits of a node's trials, the verdict on a reading, why a trial has ended.
 
-Also says, of a trial that died by SIGKILL, whether memory was the reason and whose. Reading is `trial_memory`'s,
-asking and killing `watch`'s.
+    node      the least of the machine's memory and every cgroup limit of the worker
+    reserve   for agent, pool, supervisors and services beside them; no trial may use it
+    share     an equal part of the rest for each slot: the default limit, so that whether a trial fits does not depend
+              on its neighbours, and the measure of who is responsible when memory runs out
+
+Pure: no clock, no file. `trial_memory` and `node_monitor` read, `trial_monitor` stops and kills.
 """
 
 from __future__ import annotations
@@ -12,153 +16,160 @@ from dataclasses import dataclass
 
 from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.lease import OOM_NEIGHBOUR
-from highnoon.shared.domain.states import Ending, StrEnum
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import MemoryTrace, Outcome
-from highnoon.workers.monitor.kill_selection import KillNote
-from highnoon.workers.monitor.memory_limits import TrialLimits
+from highnoon.shared.memory.guard import Kind, Verdict
+from highnoon.shared.memory.policy import MemoryPolicy, fill_s
+from highnoon.workers.monitor.kill_selection import KillRecord
+
+_LEAST_RESERVE_BYTES = 512 << 20
+_MOST_RESERVE_BYTES = 4 << 30
+_RESERVE_SHARE = 0.1
+_MOST_RESERVE_SHARE = 0.25
+"""Of a small node: a quarter for ourselves, the rest for trials."""
+
+_MARGIN_SHARE = 1 / 8
+"""Of the reserve: what stays free for the kernel. Less than what trials with a guard leave free."""
 
 LOOK_S = 0.5
-_QUICKEST_LOOK_S = 0.05
-_FASTEST_FILL_BYTES_PER_S = 2 << 30
-"""One thread can touch about this much new memory; more only where growth has shown it."""
-
+_SHORTEST_PAUSE_S = 0.05
 KEPT_SAMPLES = 20
 _AT_THE_LIMIT = 0.98
 """The kernel counts in batches of pages: a group that it kills in may end a little below its limit."""
 
-
-class Action(StrEnum):
-    """What a look at the memory asks for."""
-
-    GO_ON = "go_on"
-    ASK = "ask"
-    """Stop at the next report."""
-    KILL = "kill"
-    """End everything now."""
+LEAST_EXCESS = 1e-3
+"""A trial that was stopped missed its limit, also where the kernel let it come just up to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One look at a trial: seconds since it began, bytes that it alone holds (resident and swapped).
+class NodeLimits:
+    """What the trials of a node with this memory and number of slots may hold."""
 
-    `oom_kills` is how many of its processes the kernel killed for memory, as its own cgroup counts them.
+    node_bytes: int
+    slots: int
+
+    @property
+    def reserve_bytes(self) -> int:
+        """A tenth, from 512 MB to 4 GB, but never more than a quarter."""
+        wanted = max(_LEAST_RESERVE_BYTES, min(_MOST_RESERVE_BYTES, int(_RESERVE_SHARE * self.node_bytes)))
+        return min(wanted, int(_MOST_RESERVE_SHARE * self.node_bytes))
+
+    @property
+    def share_bytes(self) -> int:
+        """What each slot may hold without taking from another."""
+        return (self.node_bytes - self.reserve_bytes) // self.slots
+
+    @property
+    def full_bytes(self) -> int:
+        """Above this the node is full, and a trial is killed."""
+        return self.node_bytes - int(_MARGIN_SHARE * self.reserve_bytes)
+
+    def limit_bytes(self, wanted_bytes: int | None) -> int:
+        """The hard limit of one trial: what its study sets, as far as the node has it; else the share."""
+        return self.share_bytes if wanted_bytes is None else min(wanted_bytes, self.node_bytes - self.reserve_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialLimits:
+    """The limits of one trial: stopped above `soft_bytes`, killed above `hard_bytes`.
+
+    Only what is above `share_bytes` can have harmed a neighbour.
     """
 
-    at_s: float
-    used_bytes: int
-    oom_kills: int = 0
-    swap_spike_bytes: int | None = None
+    hard_bytes: int
+    soft_bytes: int
+    share_bytes: int
+
+    @classmethod
+    def of(cls, hard_bytes: int, share_bytes: int, memory_warning_pct: float | None = None) -> TrialLimits:
+        """The soft limit is above the ceiling at which the guard inside the trial stops it, half way to the hard."""
+        ceiling_bytes = MemoryPolicy.for_limit(hard_bytes, memory_warning_pct).ceiling_bytes(hard_bytes)
+        return cls(hard_bytes=hard_bytes, soft_bytes=(ceiling_bytes + hard_bytes) // 2, share_bytes=share_bytes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """`cause` and `message` explain anything but GO_ON; the message begins with the cause, as a guard's does."""
+def judge(used_bytes: int, limits: TrialLimits, *, oom_kills: int = 0, swap_spike_bytes: int | None = None) -> Verdict:
+    """The verdict on one reading; the most severe reason counts.
 
-    action: Action
-    cause: str = ""
-    message: str = ""
-
-
-GO_ON = Verdict(action=Action.GO_ON)
-
-
-def judge(look: Look, limits: TrialLimits) -> Verdict:
-    """What this look asks for; the most severe reason speaks."""
-    if look.oom_kills:
-        return Verdict(action=Action.KILL, cause="oom_kernel", message=_kernel_killed(limits.hard_bytes))
-    if look.used_bytes > limits.hard_bytes:
-        return Verdict(action=Action.KILL, cause="memory_limit", message=over_limit(look.used_bytes, limits.hard_bytes))
-    if look.swap_spike_bytes is not None:
-        message = f"swap: swap_spike:{look.swap_spike_bytes >> 20}MB (seen from outside)"
-        return Verdict(action=Action.KILL, cause="swap", message=message)
-    if look.used_bytes > limits.soft_bytes:
-        message = over_limit(look.used_bytes, limits.hard_bytes)
-        return Verdict(action=Action.ASK, cause="memory_limit", message=message)
-    return GO_ON
+    `used_bytes` is what the trial alone holds, resident and swapped; `oom_kills` are the kernel's, as the trial's own
+    cgroup counts them.
+    """
+    too_much = f"it held {said(used_bytes)}, the limit of one trial is {said(limits.hard_bytes)}"
+    if oom_kills:
+        return Verdict(kind=Kind.KILL, cause="oom_kernel", reason=_kernel_killed(limits.hard_bytes))
+    if used_bytes > limits.hard_bytes:
+        return Verdict(kind=Kind.KILL, cause="memory_limit", reason=too_much)
+    if swap_spike_bytes is not None:
+        reason = f"swap_spike:{swap_spike_bytes >> 20}MB (seen from outside)"
+        return Verdict(kind=Kind.KILL, cause="swap", reason=reason)
+    if used_bytes > limits.soft_bytes:
+        return Verdict(kind=Kind.STOP, cause="memory_limit", reason=too_much)
+    return Verdict(kind=Kind.OK)
 
 
-def over_limit(used_bytes: int, limit_bytes: int) -> str:
-    """The message of a trial that held too much."""
-    return f"memory_limit: it held {said(used_bytes)}, the limit of one trial is {said(limit_bytes)}"
+def pause_s(headroom_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
+    """Until the next reading: half of the time in which the rest could be filled, at most half a second."""
+    return min(LOOK_S, max(_SHORTEST_PAUSE_S, fill_s(headroom_bytes, growth_bytes_per_s) / 2))
 
 
-def pause_s(headroom_bytes: int, growth_bytes_per_s: float) -> float:
-    """How long nobody need look: half of the time in which the rest could be filled, at most half a second."""
-    pace = max(_FASTEST_FILL_BYTES_PER_S, 2.0 * growth_bytes_per_s)
-    return min(LOOK_S, max(_QUICKEST_LOOK_S, headroom_bytes / pace / 2))
-
-
-class Samples:
-    """The last looks, one per LOOK_S however often one looks, the newest always; and the peak of all."""
+class TraceRecorder:
+    """The last readings, one per LOOK_S at any pace, always the newest; and the peak of all."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, int]] = deque(maxlen=KEPT_SAMPLES)
         self.peak_bytes = 0
 
-    def add(self, look: Look) -> None:
-        """Takes the newest look."""
-        self.peak_bytes = max(self.peak_bytes, look.used_bytes)
-        if len(self._kept) > 1 and look.at_s - self._kept[-2][0] < LOOK_S:
+    def add(self, at_s: float, used_bytes: int) -> None:
+        """Keeps the newest reading; `at_s` is since the trial began."""
+        self.peak_bytes = max(self.peak_bytes, used_bytes)
+        if len(self._kept) > 1 and at_s - self._kept[-2][0] < LOOK_S:
             self._kept.pop()
-        self._kept.append((round(look.at_s, 3), look.used_bytes))
+        self._kept.append((round(at_s, 3), used_bytes))
 
     def trace(self, limit_bytes: int) -> MemoryTrace:
         """What is stored with the attempt."""
         return MemoryTrace(peak_bytes=self.peak_bytes, limit_bytes=limit_bytes, samples=tuple(self._kept))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Autopsy:
-    """What is known of a trial when it is over.
+def explain_end(
+    signum: int | None,
+    peak_bytes: int,
+    limits: TrialLimits,
+    *,
+    group_kills: int = 0,
+    node_kills: int = 0,
+    record: KillRecord | None = None,
+    was_alone: bool = False,
+) -> Outcome | None:
+    """How the attempt ended, if memory ended it and no verdict of ours did; None otherwise.
 
-    `group_kills` are the kernel's kills in the trial's own cgroup; `node_kills` those anywhere on the node since the
-    last look; `note` is the agent's, when it has killed the trial for the node's sake.
+    `group_kills` are the kernel's kills in the trial's own cgroup, `node_kills` those anywhere on the node since the
+    last reading; `record` is the agent's, when it has killed the trial because the node was full.
     """
 
-    signum: int | None
-    peak_bytes: int
-    limits: TrialLimits
-    group_kills: int = 0
-    node_kills: int = 0
-    note: KillNote | None = None
-    was_alone: bool = False
-
-    def outcome(self) -> Outcome | None:
-        """How the attempt ended, if memory ended it and nobody has judged that yet."""
-        if self.group_kills and self.peak_bytes >= _AT_THE_LIMIT * self.limits.hard_bytes:
-            return self._stopped("oom_kernel", _kernel_killed(self.limits.hard_bytes))
-        if self.signum != signal.SIGKILL:
-            return None
-        if self.note is not None:
-            return self._at_a_full_node(self.note.cause, self.note.message)
-        if not self.group_kills and not self.node_kills:
-            return None
-        if self.peak_bytes > self.limits.share_bytes:
-            return self._stopped("oom_kernel", f"oom_kernel: the kernel killed it, {self._held()}")
-        return self._at_a_full_node(OOM_NEIGHBOUR, f"oom_neighbour: the kernel killed it, {self._held()}")
-
-    def _at_a_full_node(self, cause: str, message: str) -> Outcome:
-        """A trial that a neighbour pushed out is tried again, alone; what does not fit alone does not fit."""
-        if cause == OOM_NEIGHBOUR and not self.was_alone:
+    def caused(cause: str, message: str) -> Outcome:
+        # A trial that a neighbour pushed out is tried again, alone; what does not fit alone does not fit.
+        if cause == OOM_NEIGHBOUR and not was_alone:
             return Outcome(ending=Ending.KILLED, cause=cause, message=message)
-        return self._stopped(cause, message)
+        return stopped(cause, message, peak_bytes=peak_bytes, limit_bytes=limits.hard_bytes)
 
-    def _stopped(self, cause: str, message: str) -> Outcome:
-        return stopped(cause, message, peak_bytes=self.peak_bytes, limit_bytes=self.limits.hard_bytes)
-
-    def _held(self) -> str:
-        return f"its peak was {said(self.peak_bytes)}, its share of the node is {said(self.limits.share_bytes)}"
+    if group_kills and peak_bytes >= _AT_THE_LIMIT * limits.hard_bytes:
+        return caused("oom_kernel", f"oom_kernel: {_kernel_killed(limits.hard_bytes)}")
+    if signum != signal.SIGKILL:
+        return None
+    if record is not None:
+        return caused(record.cause, record.message)
+    if not group_kills and not node_kills:
+        return None
+    cause = "oom_kernel" if peak_bytes > limits.share_bytes else OOM_NEIGHBOUR
+    held = f"its peak was {said(peak_bytes)}, its share of the node is {said(limits.share_bytes)}"
+    return caused(cause, f"{cause}: the kernel killed it, {held}")
 
 
 def stopped(cause: str, message: str, *, peak_bytes: int, limit_bytes: int) -> Outcome:
-    """The outcome of a trial that did not fit, with the excess that the sampler is told."""
-    constraint = peak_bytes / limit_bytes - 1
-    return Outcome(ending=Ending.STOPPED, cause=cause, message=message, constraint=max(constraint, LEAST_EXCESS))
-
-
-LEAST_EXCESS = 1e-3
-"""A trial that was stopped missed its limit, also where the kernel let it come just up to it."""
+    """The outcome of a trial that did not fit, with the excess as the sampler's constraint."""
+    constraint = max(peak_bytes / limit_bytes - 1, LEAST_EXCESS)
+    return Outcome(ending=Ending.STOPPED, cause=cause, message=message, constraint=constraint)
 
 
 def _kernel_killed(limit_bytes: int) -> str:
-    return f"oom_kernel: the kernel killed a process of it at its limit of {said(limit_bytes)}"
+    return f"the kernel killed a process of it at its limit of {said(limit_bytes)}"

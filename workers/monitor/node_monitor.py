@@ -1,7 +1,7 @@
-"""The agent's watch over the memory of its whole node: when it is full, one trial goes, with a note why.
+"""The agent's monitor of the memory of its whole node: when it is full, one trial is killed, with a record why.
 
-For what no limit of a single trial catches: limits that add up to more than the node has, and others who live on the
-machine. `kill_order` chooses; the victim's supervisor reads the note and decides what becomes of the ticket.
+For what no limit of a single trial catches: limits that add up to more than the node has, and other users of the
+machine. `kill_selection` chooses; the trial's supervisor reads the record and decides what happens to the ticket.
 """
 
 from __future__ import annotations
@@ -11,69 +11,70 @@ import signal
 import time
 from collections.abc import Callable
 
-from highnoon.shared.memory.process_group import ProcessGroup
+from highnoon.shared.memory.poller import MemoryPoller, Scope
+from highnoon.shared.memory.process_memory import ProcessTree
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
-from highnoon.workers.monitor.kill_selection import Candidate, KillNotes, note_of, victim
-from highnoon.workers.monitor.memory_limits import Allowance
-from highnoon.workers.monitor.memory_policy import pause_s
-from highnoon.workers.monitor.node_memory import NodeMemory, NodeVitals
-from highnoon.workers.slot_state import SlotNotes
+from highnoon.workers.monitor.kill_selection import KillRecord, KillRecords, RunningTrial, select
+from highnoon.workers.monitor.memory_policy import NodeLimits, pause_s
+from highnoon.workers.slot_state import SlotStates
 
 _log = logging.getLogger("highnoon.workers.monitor.node_monitor")
 
 _SETTLE_S = 2.0
-"""How long the memory of a victim may take to come back before the next one goes."""
+"""How long the memory of a killed trial may take to come back before the next one is killed."""
 
 _WORTH_SHARE = 0.02
 """Of the node: a trial that holds less than this is not worth its end."""
 
 
-class NodeWatch:
-    """One node's. `look` is stepped by the agent and never raises for what the kernel says."""
+class NodeMonitor:
+    """Monitors one node. The agent calls `look` in its loop; it never raises for what the kernel answers."""
 
     def __init__(
         self,
         slots: int,
-        running: SlotNotes,
-        notes: KillNotes,
-        memory: NodeMemory | None = None,
+        running: SlotStates,
+        records: KillRecords,
+        poller: MemoryPoller | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = slots
         self._running = running
-        self._notes = notes
-        self._memory = memory or NodeMemory()
+        self._records = records
+        self._poller = poller or MemoryPoller()
         self._clock = clock
         self._due_at = 0.0
 
     def due_in_s(self) -> float:
-        """Seconds until the next look is worth it."""
+        """Seconds until the next reading is due."""
         return max(0.0, self._due_at - self._clock())
 
     def look(self) -> None:
-        """Ends one trial if the node is full."""
+        """Kills one trial if the node is full."""
         if self.due_in_s() > 0:
             return
-        node = self._memory.read()
-        allowance = None if node is None else Allowance(node_bytes=node.limit_bytes, slots=self._slots)
-        headroom = 0 if node is None or allowance is None else allowance.full_bytes - node.used_bytes
-        self._due_at = self._clock() + (pause_s(headroom, 0.0) if node is not None else _SETTLE_S)
-        if node is not None and allowance is not None and headroom < 0:
-            self._make_room(node, allowance)
+        node = self._poller.node().tightest
+        if node is None:
+            self._due_at = self._clock() + _SETTLE_S
+            return
+        limits = NodeLimits(node_bytes=node.limit_bytes, slots=self._slots)
+        headroom = limits.full_bytes - node.used_bytes
+        self._due_at = self._clock() + (pause_s(headroom) if headroom >= 0 else _SETTLE_S)
+        if headroom < 0:
+            self._kill_one(node, limits.share_bytes)
 
-    def _make_room(self, node: NodeVitals, allowance: Allowance) -> None:
-        share = allowance.share_bytes
-        chosen = victim(self._candidates(), share_bytes=share, least_bytes=int(_WORTH_SHARE * node.limit_bytes))
-        self._due_at = self._clock() + _SETTLE_S
+    def _kill_one(self, node: Scope, share_bytes: int) -> None:
+        least_bytes = int(_WORTH_SHARE * node.limit_bytes)
+        chosen = select(self._trials(), share_bytes=share_bytes, least_bytes=least_bytes)
         if chosen is None:
             return
-        note = note_of(chosen, share_bytes=share)
+        record = KillRecord.of(chosen, share_bytes=share_bytes)
         try:
-            self._notes.write(chosen.group, note)
+            self._records.write(chosen.group, record)
         except OSError as error:
-            # Without a note the supervisor takes it for a signal from outside: tried again, which is safe.
+            # Without a record the supervisor takes it for a signal from outside: tried again, which is safe.
             event(_log, "kill_note_lost", level=logging.ERROR, group=chosen.group, reason=error)
         kernel.kill_group(chosen.group, signal.SIGKILL)
         event(
@@ -81,20 +82,19 @@ class NodeWatch:
             "node_memory_full",
             level=logging.WARNING,
             group=chosen.group,
-            cause=note.cause,
+            cause=record.cause,
             used_bytes=chosen.used_bytes,
             node_used_bytes=node.used_bytes,
             node_limit_bytes=node.limit_bytes,
         )
 
-    def _candidates(self) -> list[Candidate]:
+    def _trials(self) -> list[RunningTrial]:
         found = []
         for group in self._running.trial_groups():
             leader = identify(group)
-            processes = ProcessGroup(group)
-            processes.find()
-            memory = processes.exact()
+            tree = ProcessTree(group)
+            tree.find()
+            memory = tree.exact()
             if leader is not None and memory is not None:
-                used = memory.private_bytes + memory.shared_bytes
-                found.append(Candidate(group=group, started_ticks=leader.started_ticks, used_bytes=used))
+                found.append(RunningTrial(group=group, started_ticks=leader.started_ticks, used_bytes=memory.bytes))
         return found

@@ -6,8 +6,8 @@ Below the worker's own group, so that every limit above it still holds:
     version 2    <own>/highnoon-node                                the worker moves here: a group with limits below
                  <own>/highnoon-<supervisor>-<its start>            it holds no processes itself
 
-Where the file system is read-only, or others share <own> (version 2), there are none, and the watchdog is alone.
-Nothing here raises: a node without groups is a good node.
+Where the file system is read-only, or other processes share <own> (version 2), there are none, and only the
+supervisor keeps the limits. Nothing here raises: a node works without groups.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from highnoon.shared.runtime.processes import identify
 
 _NODE = "highnoon-node"
 _TRIAL = re.compile(r"highnoon-(\d+)-(\d+)")
-_EMPTIES_WITHIN_S = 1.0
-"""A killed process leaves its group when the kernel has taken its memory apart."""
+_EMPTY_WITHIN_S = 1.0
+"""A killed process leaves its group when the kernel has freed its memory."""
 
 
 class TrialGroup:
@@ -42,12 +42,12 @@ class TrialGroup:
         return str(self._folder / "cgroup.procs")
 
     def memory(self) -> CgroupMemory | None:
-        """What it holds and how many of it the kernel has killed."""
+        """What it holds and how many of its processes the kernel has killed."""
         return group_memory(str(self._folder), self._version, KernelFiles())
 
     def holds(self, pid: int) -> bool:
         """True once that process is in it."""
-        return str(pid) in _lines(self._folder / "cgroup.procs")
+        return str(pid) in _words(self._folder / "cgroup.procs")
 
     def remove(self) -> bool:
         """Kills what is left in it; False when it cannot be removed, and is left to the agent."""
@@ -63,7 +63,7 @@ class TrialGroups:
 
     @classmethod
     def prepare(cls, root: Path = Path("/")) -> TrialGroups | None:
-        """For the agent, before it starts anything: makes room below the own group, and sees that a group can be made.
+        """For the agent, before it starts anything: prepares the own group, and tries to make one below.
 
         None where this node may not.
         """
@@ -76,30 +76,34 @@ class TrialGroups:
 
     @classmethod
     def find(cls, root: Path = Path("/")) -> TrialGroups | None:
-        """For a supervisor: the place that the agent has prepared."""
+        """For a supervisor: what the agent has prepared."""
         own = Cgroups(os.getpid(), KernelFiles(root))
         if own.leaf is None:
             return None
         leaf = _below(root, own.leaf)
         if own.version == 1:
             # Without hierarchy the limits above would not hold for the groups below.
-            inherits = _lines(leaf / "memory.use_hierarchy") != ["0"]
-            return cls(leaf, 1) if inherits else None
+            return cls(leaf, 1) if _words(leaf / "memory.use_hierarchy") != ["0"] else None
         return cls(leaf.parent, 2) if leaf.name == _NODE else None
 
     def make(self, limit_bytes: int) -> TrialGroup | None:
         """The group of this process's next attempt; None when the kernel refuses."""
         me = identify(os.getpid())
         folder = self._parent / f"highnoon-{me.pid}-{me.started_ticks}" if me else None
-        if folder is None or not (not folder.exists() or _remove(folder)):
+        if folder is None or not _remove(folder):
             return None
+        limit = str(limit_bytes)
         try:
             folder.mkdir()
-            for name, value, is_needed in self._settings(limit_bytes):
-                _write(folder / name, value, is_needed=is_needed)
+            _write(folder / ("memory.limit_in_bytes" if self._version == 1 else "memory.max"), limit)
         except OSError:
             _remove(folder)
             return None
+        # Swap is part of the limit where possible (version 1), else forbidden: it only delays the end.
+        optional = {"memory.swap.max": "0", "memory.oom.group": "1"}
+        for name, value in ({"memory.memsw.limit_in_bytes": limit} if self._version == 1 else optional).items():
+            with contextlib.suppress(OSError):
+                _write(folder / name, value)
         return TrialGroup(folder, self._version)
 
     def sweep(self) -> int:
@@ -109,19 +113,6 @@ class TrialGroups:
         except OSError:
             return 0
         return sum(_remove(folder) for folder in folders)
-
-    def _settings(self, limit_bytes: int) -> list[tuple[str, str, bool]]:
-        """Swap is part of the limit where it can be (version 1), else not to be had: it only delays the end."""
-        if self._version == 1:
-            return [
-                ("memory.limit_in_bytes", str(limit_bytes), True),
-                ("memory.memsw.limit_in_bytes", str(limit_bytes), False),
-            ]
-        return [
-            ("memory.max", str(limit_bytes), True),
-            ("memory.swap.max", "0", False),
-            ("memory.oom.group", "1", False),
-        ]
 
 
 def _below(root: Path, folder: str) -> Path:
@@ -140,7 +131,7 @@ def _move_aside(own: Path) -> bool:
         return False
     try:
         _write(own / "cgroup.subtree_control", "+memory")
-    except OSError:  # others live in `own`: they are not ours to move
+    except OSError:  # other processes are in `own`, and not ours to move
         with contextlib.suppress(OSError):
             _write(own / "cgroup.procs", str(os.getpid()))
             aside.rmdir()
@@ -157,37 +148,28 @@ def _is_orphaned(name: str) -> bool:
 
 
 def _remove(folder: Path) -> bool:
-    deadline = time.monotonic() + _EMPTIES_WITHIN_S
-    while True:
-        for line in _lines(folder / "cgroup.procs"):
+    """Kills what is in the group. True when there is no such group any more."""
+    deadline = time.monotonic() + _EMPTY_WITHIN_S
+    while folder.exists():
+        for pid in _words(folder / "cgroup.procs"):
             with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
-                os.kill(int(line), signal.SIGKILL)
-        try:
+                os.kill(int(pid), signal.SIGKILL)
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except FileNotFoundError:
             return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        else:
-            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
-def _write(path: Path, value: str, *, is_needed: bool = True) -> None:
-    try:
-        # Not write_text: that would make a file where the kernel has none.
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
-            os.write(descriptor, value.encode())
-        finally:
-            os.close(descriptor)
-    except OSError:
-        if is_needed:
-            raise
+def _write(path: Path, value: str) -> None:
+    # Not write_text: that would create a file where the kernel has none.
+    with os.fdopen(os.open(path, os.O_WRONLY), "w") as file:
+        file.write(value)
 
 
-def _lines(path: Path) -> list[str]:
+def _words(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:

@@ -1,8 +1,7 @@
-"""Watching one trial process: events in, an Outcome out. The only place that decides how an attempt ended.
+"""Monitors one trial process: events in, an Outcome out. The only place that decides how an attempt ended.
 
-Owns time limits, the ladder from a polite request to SIGKILL, and the reading of exit statuses. What must be
-asked or told outside (pruning, renewal, drain) comes in as `Duties`, what the trial holds as `TrialMemory`; this file
-knows no database.
+Owns time limits, the escalation from a polite request to SIGKILL, and the reading of exit statuses. It never waits for
+a database: what it needs from there (pruning, renewal, drain) comes through `Services`, whose methods do not wait.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import signal
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from highnoon.shared.domain.lease import Wish
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
-from highnoon.workers.monitor.memory_policy import Action, Verdict, stopped
+from highnoon.shared.memory.guard import Kind, Verdict
+from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.trial.launch import Exit, Running, now_s, wait_any
+from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.pipe import PIPE_VERSION, Event, count_of, report_of
 
@@ -25,87 +24,97 @@ _OWN_FAULT = frozenset(
 )
 """Signals that a process brings upon itself. The others came from outside."""
 
-_COMES_OF_OUR_ASKING = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
-"""What a trial may say that was asked to end, if only by SIGTERM."""
+_FOLLOWS_OUR_REQUEST = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
+"""Results that a trial may send because it was asked to end, also only by SIGTERM."""
 
 _DECIDED_BY_PEOPLE = frozenset({Ending.CANCELLED, Ending.RELEASED})
 
 _LOOK_S = 0.5
-"""How often drain and deadlines are looked at."""
+"""How often drain and deadlines are checked."""
 
-_RENEW_AGAIN_S = 1.0
-"""After an outage holders must be quicker than the reaper, which waits for a whole lease."""
+_QUESTION_LOOK_S = 0.1
+"""The same while the trial waits for an answer."""
 
 
-class Duties(Protocol):
-    """What the supervisor does for the trial while it runs. May raise LeaseLost: the trial is killed."""
+class Services(Protocol):
+    """What the supervisor does for a running trial. No method waits."""
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Readable when an answer may be there."""
 
     def take_report(self, report: Report) -> None:
         """Keeps one intermediate value."""
 
-    def should_prune(self) -> bool:
-        """The pruner's answer for the reports so far."""
+    def ask_should_prune(self) -> None:
+        """Asks for the pruner's decision on the reports so far."""
 
-    def renew(self) -> Wish | None:
-        """Renews the lease; says what study and node want. None while the database is away."""
+    def prune_answer(self) -> bool | None:
+        """The answer to `ask_should_prune`; None while it is worth waiting for."""
 
-    def must_hand_back(self) -> bool:
-        """True when the node drains and its time is over."""
+    def interruption(self) -> Outcome | None:
+        """Why study or node want the trial to end; None when it may go on. Raises LeaseLost: the trial is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class TimeLimits:
     """Seconds; None means none."""
 
     trial_timeout_s: float | None
     stall_timeout_s: float | None
-    renew_s: float
     kill_grace_s: float
 
 
-class Watch:
-    """One attempt, from its launch to the Outcome."""
+class TrialMonitor:
+    """Monitors one attempt, from its launch to the Outcome."""
 
     def __init__(
-        self, running: Running, output: Output, duties: Duties, limits: Limits, memory: TrialMemory | None = None
+        self,
+        trial: TrialHandle,
+        output: Output,
+        services: Services,
+        limits: TimeLimits,
+        memory: TrialMemory | None = None,
     ) -> None:
-        self._running = running
+        self._trial = trial
         self._output = output
-        self._duties = duties
+        self._services = services
         self._limits = limits
         # None where memory cannot be told apart from the supervisor's own: isolation "none".
         self._memory = memory
         self._began_at = self._progress_at = now_s()
-        self._renew_at = self._began_at + limits.renew_s
         self._count: ParamCount | None = None
         self._result: Outcome | None = None
-        # True when our signal was raised in the objective: whatever it made of it, also a number, comes of that.
+        # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
+        # The id of the question that the trial waits for.
+        self._question: int | None = None
         # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
         self._verdict: Outcome | None = None
         self._verdict_at = 0.0
         self._terminated = False
-        # A request that no signal follows: the trial may be over before it hears of it, and then its result stands.
+        # A request that no signal follows: the trial may end before it reads the request, and then its result stands.
         self._asked: Verdict | None = None
         self._is_killed = False
 
     def run(self) -> Outcome:
-        """Waits for the end of the trial. Raises what `duties` raises; the caller cleans up in any case."""
+        """Waits for the end of the trial. Raises what `services` raise; the caller cleans up in any case."""
         while True:
-            ended = self._running.poll() is not None
-            self._take_events(self._wait(0.0 if ended else self._next_duty_s()))
+            ended = self._trial.poll() is not None
+            self._take_events(self._wait(0.0 if ended else self._pause_s()))
             if ended:
-                self._take_the_rest()
+                self._take_rest()
             if ended or self._result is not None or self._is_beyond_reach():
                 return self._conclude()
             self._judge_memory()
-            self._renew_if_due()
+            self._judge_interruption()
             self._judge_time()
-            self._climb_the_ladder()
+            self._answer_question()
+            self._escalate()
 
     def _wait(self, timeout_s: float) -> list[Event]:
-        pipe = self._running.pipe
-        descriptors = [*self._running.wakers(), *([] if pipe.closed else [pipe.fileno()])]
+        pipe = self._trial.pipe
+        descriptors = [self._services.wakeup_fd, *self._trial.exit_fds(), *([] if pipe.closed else [pipe.fileno()])]
         if not self._output.ended:
             descriptors.append(self._output.fileno())
         wait_any(descriptors, timeout_s)
@@ -117,12 +126,12 @@ class Watch:
             match event["event"]:
                 case "report":
                     self._progress_at = now_s()
-                    self._duties.take_report(report_of(event))
+                    self._services.take_report(report_of(event))
                 case "params":
                     self._count = count_of(event)
                 case "ask":
-                    answer = self._duties.should_prune()
-                    self._running.pipe.send_nowait({"event": "answer", "id": event["id"], "answer": answer})
+                    self._question = event["id"]
+                    self._services.ask_should_prune()
                 case "result":
                     self._result = Outcome.from_json(event["outcome"])
                     self._interrupted = event["interrupted"]
@@ -130,50 +139,52 @@ class Watch:
                     message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                     self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
 
-    def _take_the_rest(self) -> None:
-        """What a dead trial had still written; a torn last line is dropped by the pipe."""
-        while events := self._running.pipe.receive(0.0):
+    def _take_rest(self) -> None:
+        """Takes what a dead trial had still written; the pipe drops a torn last line."""
+        while events := self._trial.pipe.receive(0.0):
             self._take_events(events)
         self._output.drain()
 
-    def _next_duty_s(self) -> float:
-        look_s = _LOOK_S if self._memory is None or self._is_killed else self._memory.due_in_s()
-        return min(_LOOK_S, look_s, self._renew_at - now_s())
+    def _pause_s(self) -> float:
+        look_s = _LOOK_S if self._question is None else _QUESTION_LOOK_S
+        return look_s if self._memory is None or self._is_killed else min(look_s, self._memory.due_in_s())
 
     def _judge_memory(self) -> None:
-        """Before everything that may wait for a database: memory does not."""
         if self._memory is None or self._is_killed or self._memory.due_in_s() > 0:
             return
         verdict = self._memory.look()
-        if verdict.action is Action.KILL:
+        if verdict.kind is Kind.KILL:
             self._is_killed = True
             self._end(self._stopped(verdict, self._memory))
             self._memory.kill()
-            self._running.kill(signal.SIGKILL)
-        elif verdict.action is Action.ASK and self._asked is None:
+            self._trial.kill(signal.SIGKILL)
+        elif verdict.kind is Kind.STOP and self._asked is None:
             self._asked = verdict
-            self._running.pipe.send_nowait({"event": "stop", "reason": verdict.message})
+            self._trial.pipe.send_nowait({"event": "stop", "reason": verdict.message})
 
     def _stopped(self, verdict: Verdict, memory: TrialMemory) -> Outcome:
         return stopped(
             verdict.cause, verdict.message, peak_bytes=memory.peak_bytes, limit_bytes=memory.limits.hard_bytes
         )
 
-    def _renew_if_due(self) -> None:
-        if now_s() < self._renew_at:
+    def _judge_interruption(self) -> None:
+        outcome = self._services.interruption()
+        if outcome is not None:
+            self._end(outcome)
+
+    def _answer_question(self) -> None:
+        if self._question is None:
             return
-        wish = self._duties.renew()
-        self._renew_at = now_s() + (self._limits.renew_s if wish is not None else _RENEW_AGAIN_S)
-        if wish is Wish.CANCEL:
-            self._end(Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person"))
+        # A trial that must end is not kept waiting: it reads the request with its answer.
+        must_end = self._verdict is not None or self._asked is not None
+        answer = False if must_end else self._services.prune_answer()
+        if answer is not None:
+            self._trial.pipe.send_nowait({"event": "answer", "id": self._question, "answer": answer})
+            self._question = None
 
     def _judge_time(self) -> None:
         limits, now = self._limits, now_s()
-        if self._duties.must_hand_back():
-            self._end(
-                Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
-            )
-        elif limits.trial_timeout_s is not None and now - self._began_at > limits.trial_timeout_s:
+        if limits.trial_timeout_s is not None and now - self._began_at > limits.trial_timeout_s:
             message = f"over trial_timeout ({limits.trial_timeout_s:g} s)"
             self._end(Outcome(ending=Ending.TIMED_OUT, cause="timeout", message=message))
         elif limits.stall_timeout_s is not None and now - self._progress_at > limits.stall_timeout_s:
@@ -186,26 +197,26 @@ class Watch:
             return
         self._verdict, self._verdict_at = verdict, now_s()
         event = "cancel" if verdict.ending is Ending.CANCELLED else "stop"
-        self._running.pipe.send_nowait({"event": event, "reason": verdict.message})
+        self._trial.pipe.send_nowait({"event": event, "reason": verdict.message})
 
-    def _climb_the_ladder(self) -> None:
+    def _escalate(self) -> None:
         if self._verdict is None:
             return
         asked_for_s, grace_s = now_s() - self._verdict_at, self._limits.kill_grace_s
         if asked_for_s > 2 * grace_s:
-            self._running.kill(signal.SIGKILL)
+            self._trial.kill(signal.SIGKILL)
         elif asked_for_s > grace_s and not self._terminated:
             self._terminated = True
-            self._running.kill(signal.SIGTERM)
+            self._trial.kill(signal.SIGTERM)
 
     def _is_beyond_reach(self) -> bool:
-        """Only isolation "none" can outlive SIGKILL."""
+        """SIGKILL ends neither a thread (isolation "none") nor a process that hangs in the kernel (state D)."""
         return self._verdict is not None and now_s() - self._verdict_at > 3 * self._limits.kill_grace_s
 
     def _conclude(self) -> Outcome:
         exit_ = self._await_exit()
         return replace(
-            self._sized(self._remembered(self._ending(exit_), exit_)),
+            self._with_size(self._with_memory(self._ending(exit_), exit_)),
             exit_status=exit_.status,
             signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
             peak_rss_bytes=exit_.peak_rss_bytes,
@@ -213,35 +224,35 @@ class Watch:
             log_tail=self._output.tail(),
         )
 
-    def _await_exit(self) -> Exit:
+    def _await_exit(self) -> ExitStatus:
         """After its result a trial leaves at once; one that does not is killed, and the result stands."""
-        deadline = now_s() + self._limits.kill_grace_s
-        while (exit_ := self._running.poll()) is None and now_s() < deadline:
-            wait_any(self._running.wakers(), min(0.01, self._limits.kill_grace_s))
+        deadline = now_s() + (0.0 if self._is_beyond_reach() else self._limits.kill_grace_s)
+        while (exit_ := self._trial.poll()) is None and now_s() < deadline:
+            wait_any(self._trial.exit_fds(), min(0.01, self._limits.kill_grace_s))
             self._output.drain()
         self._output.drain()
         if exit_ is None:
-            self._running.kill(signal.SIGKILL)
-        return exit_ or Exit()
+            self._trial.kill(signal.SIGKILL)
+        return exit_ or ExitStatus()
 
-    def _sized(self, outcome: Outcome) -> Outcome:
-        """With the size that a trial said before it was killed."""
+    def _with_size(self, outcome: Outcome) -> Outcome:
+        """With the size that the trial sent before it was killed."""
         if self._count is None or outcome.params_count is not None:
             return outcome
         return replace(outcome, params_count=self._count.total, active_params=self._count.active)
 
-    def _ending(self, exit_: Exit) -> Outcome:
+    def _ending(self, exit_: ExitStatus) -> Outcome:
         result, verdict = self._result, self._verdict
-        if verdict is not None and (result is None or self._interrupted or result.ending in _COMES_OF_OUR_ASKING):
+        if verdict is not None and (result is None or self._interrupted or result.ending in _FOLLOWS_OUR_REQUEST):
             return verdict
         if result is not None and self._interrupted and self._asked is not None and self._memory is not None:
-            # The trial has the last report, also where it took our signal for a fault of its own.
+            # The trial has the last report, also where it took our request for an error of its own.
             asked = self._stopped(self._asked, self._memory)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
         return result or ending_of(exit_)
 
-    def _remembered(self, outcome: Outcome, exit_: Exit) -> Outcome:
-        """With what memory was seen to be; and what it ended without a word of ours."""
+    def _with_memory(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
+        """With the memory that was seen; decides the ending when memory ended the trial without our asking."""
         memory = self._memory
         if memory is None:
             return outcome
@@ -252,8 +263,8 @@ class Watch:
         return replace(outcome, memory=memory.trace())
 
 
-def ending_of(exit_: Exit) -> Outcome:
-    """The Outcome of a trial process that ended without a result and without our asking."""
+def ending_of(exit_: ExitStatus) -> Outcome:
+    """The Outcome of a trial process that ended without a result and without a request of ours."""
     if exit_.signum is None:
         message = f"the trial process exited with status {exit_.status} before the objective returned"
         return Outcome(ending=Ending.FAILED, cause="exited", message=message)

@@ -1,9 +1,9 @@
-"""The checkpoints of a ticket on this node: they outlive its attempts, and go when the ticket is settled.
+"""The checkpoints of a ticket on this node: they outlive its attempts, and are removed when the ticket is closed.
 
     home/checkpoints/<study>/ticket-00007/attempt-2/    the running attempt's; its trial process makes it
 
-Each attempt has a folder of its own, into which the one before it is renamed: a zombie whose lease was lost writes
-beside its successor's files and never into them. Owns names and removal; what is saved is the trial's business.
+Each attempt has a folder of its own, into which the one before it is renamed: a trial whose lease was lost writes
+beside its successor's files and never into them. Owns names and removal; the trial decides what is saved.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class TicketCheckpoints:
         return own
 
     def leave(self) -> None:
-        """The ticket may be tried again: what is saved stays, empty folders go."""
+        """The ticket may be tried again: keeps what is saved, removes empty folders."""
         for folder in [*self._folder.glob("attempt-*"), self._folder, self._folder.parent]:
             _remove_if_empty(folder)
 
     def remove(self) -> None:
-        """The ticket is settled: everything goes."""
+        """The ticket is closed: removes everything."""
         shutil.rmtree(self._folder, ignore_errors=True)
         _remove_if_empty(self._folder.parent)
 
@@ -48,7 +48,7 @@ class TicketCheckpoints:
 
 
 def sweep(checkpoints: Path, is_over: Callable[[str], bool]) -> None:
-    """Removes what is left of studies that are over: their last attempts were settled elsewhere."""
+    """Removes what is left of studies that are over: their last attempts were finished elsewhere."""
     for study in checkpoints.glob("*"):
         if is_over(study.name):
             shutil.rmtree(study, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""The fork server of a slot: a still copy of its supervisor, which forks the trials.
+"""The fork server of a slot: an idle copy of its supervisor, which forks the trials.
 
-A process that forks pays for it afterwards: all its memory is write-protected, and its own work then copies page after
-page. A supervisor works a lot between two trials, so it forks once, before it has any connection, and from then on
-that copy forks for it. It inherits the warm imports, touches next to nothing, and holds no connection.
+A fork write-protects all memory of the process that forks, and its own work then copies page after page. A supervisor
+works a lot between two trials, so it forks once, while it has neither a connection nor a second thread; from then on
+that copy forks for it. It inherits the warm imports and changes next to nothing.
 
-Trials are the server's children, so it is asked how they ended. It dies with its supervisor, and its trials with it.
+Trials are the server's children, so only it can read how they ended. It dies with its supervisor, and its trials too.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _PID = struct.Struct("=i")
 _END = struct.Struct("=iq")
 """Wait status, and peak memory in bytes."""
 _MOST_BYTES = 64
+_ANSWERS_WITHIN_S = 10.0
 
 
 class ForkServer:
@@ -38,17 +39,21 @@ class ForkServer:
     """
 
     def __init__(self) -> None:
-        self._start()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
+        self._socket.settimeout(_ANSWERS_WITHIN_S)
+        supervisor = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _serve(theirs, supervisor)
+        theirs.close()
 
-    def is_ready(self) -> bool:
-        """True when it can fork. A server that died is started anew, unless a fork of this process could hang now."""
-        if self._is_alive():
-            return True
-        self._socket.close()
-        if not fork_is_safe():
+    def is_alive(self) -> bool:
+        """False once it has died. It cannot be replaced: this process has a second thread by now."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
             return False
-        self._start()
-        return True
 
     def fork(self, end: socket.socket, output: int) -> int:
         """A new trial process with this end of its pipe and this descriptor for what it prints. Raises OSError."""
@@ -61,7 +66,7 @@ class ForkServer:
         """Wait status and peak memory (bytes) of a trial that has ended; None if the server died, and it with it."""
         try:
             status, peak_rss_bytes = _END.unpack(self._ask(_WAIT_ORDER.pack(_WAIT, pid)))
-        except ConnectionError:
+        except OSError:
             return None
         return status, peak_rss_bytes
 
@@ -71,31 +76,16 @@ class ForkServer:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
-    def _is_alive(self) -> bool:
-        try:
-            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
-        except ChildProcessError:
-            return False
-
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        supervisor = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _serve(theirs, supervisor)
-        theirs.close()
-
     def _ask(self, order: bytes, *descriptors: int) -> bytes:
-        socket.send_fds(self._socket, [order], list(descriptors))
-        answer = self._socket.recv(_MOST_BYTES)
+        try:
+            socket.send_fds(self._socket, [order], list(descriptors))
+            answer = self._socket.recv(_MOST_BYTES)
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise
         if not answer:
             raise ConnectionResetError("the fork server is gone")
         return answer
-
-
-def fork_is_safe() -> bool:
-    """False once this process has more than its one thread or a started TensorFlow: a forked child could hang."""
-    return kernel.thread_count() == 1 and not tensorflow_has_run()
 
 
 def tensorflow_has_run() -> bool:
@@ -110,12 +100,12 @@ def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
     try:
         die_with_parent(signal.SIGKILL)
         if os.getppid() == supervisor:
-            # Whoever signals every process of the node means the agent; this one ends with its supervisor.
+            # A signal to every process of the node is for the agent; this one ends with its supervisor.
             for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             kernel.release_inherited(keep=(orders.fileno(),))
-            # Frozen objects are left alone by the collectors of all trials, so their pages stay shared.
+            # The collectors of the trials do not visit frozen objects, so their pages stay shared.
             gc.freeze()
             while _obey(orders):
                 continue

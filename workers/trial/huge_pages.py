@@ -1,9 +1,8 @@
 """Few large pages instead of many small ones for the memory that all trials inherit.
 
-A fork copies one entry for each page of its parent, and the child's end walks them all again: beside TensorFlow's
-imports that was most of the price of a process per trial, and large pages (2 MB) halve it. They stay shared as small
-ones do; whoever writes into one copies 4 kB of it. Owns the request to the kernel, which may refuse: then forks cost
-more, and that is all.
+A fork copies one entry for each page of its parent, and the child's end visits them all again: beside TensorFlow's
+imports that was most of the cost of a process per trial, and large pages (2 MB) halve it. They stay shared as small
+ones do; a write into one copies 4 kB of it. Owns the request to the kernel. Where that refuses, forks only cost more.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ LARGE_BYTES = 2 << 20
 """The size on x86-64 and on 64-bit ARM with pages of 4 kB; elsewhere the kernel refuses the request."""
 
 _COLLAPSE = 25
-"""MADV_COLLAPSE, Linux 6.1; does not depend on what the machine's settings want of large pages."""
+"""MADV_COLLAPSE, Linux 6.1; does not depend on the machine's setting for large pages."""
 
 
 def gather(kernel: Path = Path("/proc/self")) -> int:
-    """Asks for large pages wherever this process's own memory fills some. Returns how many bytes lie in such now."""
+    """Asks for large pages wherever this process's own memory fills some. Returns how many bytes are in such now."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         for start, length in _large_spans((kernel / "maps").read_text()):
-            # What cannot be gathered (nothing lies there, no large page is free) stays as it is.
+            # What cannot be gathered (nothing is there, no large page is free) stays as it is.
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _COLLAPSE)
         rollup = (kernel / "smaps_rollup").read_text()
     except OSError:

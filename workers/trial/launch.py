@@ -4,7 +4,7 @@
     spawn   a new interpreter: for libraries that do not survive a fork
     none    a thread of this supervisor: no isolation at all, for trusted, tiny objectives
 
-Decides nothing about outcomes: `watch` does.
+Decides nothing about outcomes: `trial_monitor` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,11 +27,11 @@ from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.pipe import Pipe, PipeChannel
-from highnoon.workers.trial.process import Assignment, perform
+from highnoon.workers.trial.process import SHORT_PATH, Assignment, perform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
+class ExitStatus:
     """How the kernel says the trial process ended; `peak_rss_bytes` counts inherited pages too."""
 
     status: int | None = None
@@ -39,75 +39,80 @@ class Exit:
     peak_rss_bytes: int | None = None
 
 
-class Running(Protocol):
-    """A trial under way, whatever its isolation."""
+class TrialHandle(Protocol):
+    """A trial that was started, whatever its isolation. No method waits, except `clean_up`."""
 
     pipe: Pipe
     pid: int | None
 
-    def wakers(self) -> list[int]:
+    def exit_fds(self) -> list[int]:
         """Descriptors that become readable when the trial ends."""
 
-    def poll(self) -> Exit | None:
-        """Its end, if it has ended. Does not wait."""
+    def poll(self) -> ExitStatus | None:
+        """Its exit status, if it has ended."""
 
     def kill(self, signum: int) -> None:
         """Signals the trial and everything that it started."""
 
-    def clean_up(self) -> None:
-        """Ends what is left of its group and gives descriptors and scratch files back."""
+    def clean_up(self, wait_s: float) -> bool:
+        """Kills what is left of its group and gives descriptors and scratch files back.
+
+        False when the trial still runs after `wait_s` seconds: SIGKILL cannot end it (it hangs in the kernel, or is a
+        thread). The supervisor must then make room for another one.
+        """
 
 
-class Family(Protocol):
-    """Who can tell how a trial process ended: the parent that forked it."""
+class ProcessParent(Protocol):
+    """The parent of a trial process: it alone can read the exit status."""
 
     def wait(self, pid: int) -> tuple[int, int] | None:
         """Wait status and peak memory (bytes) of a child that has ended; None when that cannot be known any more."""
 
 
-class OwnChildren:
-    """Children of this very process."""
+class ThisProcess:
+    """The parent of spawned trials."""
 
     def wait(self, pid: int) -> tuple[int, int]:
-        """See `Family`."""
+        """See `ProcessParent`."""
         _, status, usage = os.wait4(pid, 0)
         return status, usage.ru_maxrss * 1024
 
 
-class ChildTrial:
+class ProcessTrial:
     """A trial in a process of its own: forked or spawned."""
 
-    def __init__(self, pid: int, family: Family, pipe: Pipe, work_dir: Path) -> None:
+    def __init__(self, pid: int, parent: ProcessParent, pipe: Pipe, work_dir: Path) -> None:
         self.pid: int | None = pid
         self.pipe = pipe
         self._pid = pid
-        self._family = family
+        self._parent = parent
         self._work_dir = work_dir
         self._pidfd = os.pidfd_open(pid)
-        self._exit: Exit | None = None
+        self._exit: ExitStatus | None = None
 
-    def wakers(self) -> list[int]:
+    def exit_fds(self) -> list[int]:
         return [self._pidfd]
 
-    def poll(self) -> Exit | None:
+    def poll(self) -> ExitStatus | None:
         if self._exit is None and wait_any([self._pidfd], 0.0):
-            self._exit = _exit_of(self._family.wait(self._pid))
+            self._exit = _exit_status(self._parent.wait(self._pid))
         return self._exit
 
     def kill(self, signum: int) -> None:
         kernel.kill_group(self._pid, signum)
 
-    def clean_up(self) -> None:
+    def clean_up(self, wait_s: float) -> bool:
         kernel.kill_group(self._pid, signal.SIGKILL)
-        while self.poll() is None:
-            select.select([self._pidfd], [], [])
+        wait_any([self._pidfd], wait_s)
+        has_ended = self.poll() is not None
         os.close(self._pidfd)
         self.pipe.close()
         _tidy(self._work_dir)
+        return has_ended
 
 
 class ThreadTrial:
-    """A trial in a thread of this process (isolation "none"). It cannot be killed: see `is_abandoned`."""
+    """A trial in a thread of this process (isolation "none"). No signal can end it."""
 
     def __init__(self, assignment: Assignment, output: Output) -> None:
         ours, theirs = kernel.socket_pair()
@@ -119,36 +124,33 @@ class ThreadTrial:
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
         self._thread.start()
 
-    def wakers(self) -> list[int]:
+    def exit_fds(self) -> list[int]:
         return []
 
-    def poll(self) -> Exit | None:
-        return None if self._thread.is_alive() else Exit(status=0)
+    def poll(self) -> ExitStatus | None:
+        return None if self._thread.is_alive() else ExitStatus(status=0)
 
     def kill(self, signum: int) -> None:
         return
 
-    @property
-    def is_abandoned(self) -> bool:
-        """True when the thread still runs after its attempt was given up: this process must not go on."""
-        return self._thread.is_alive()
-
-    def clean_up(self) -> None:
-        self._thread.join(timeout=1.0)
+    def clean_up(self, wait_s: float) -> bool:
+        self._thread.join(wait_s)
         self.pipe.close()
-        if not self.is_abandoned:
+        has_ended = not self._thread.is_alive()
+        if has_ended:
             self._theirs.close()
+        return has_ended
 
     def _run(self, assignment: Assignment) -> None:
         channel = PipeChannel(Pipe(self._theirs))
         channel.hello()
         with os.fdopen(self._writing_end, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
-            outcome = perform(assignment, channel)
+            outcome = perform(assignment, channel, in_thread=True)
         channel.result(outcome)
 
 
-def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer) -> Running:
-    """Starts the trial."""
+def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer) -> TrialHandle:
+    """Starts the trial. Raises OSError when there is no process to be had for it."""
     Path(assignment.work_dir).mkdir(parents=True, exist_ok=True)
     if isolation == "none":
         return ThreadTrial(assignment, output)
@@ -158,11 +160,16 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
     output.release_writing_end()
     pipe = Pipe(ours)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
-    return ChildTrial(pid, forks if isolation == "fork" else OwnChildren(), pipe, Path(assignment.work_dir))
+    parent = forks if isolation == "fork" else ThisProcess()
+    return ProcessTrial(pid, parent, pipe, Path(assignment.work_dir))
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
-    code = f"from highnoon.workers.trial.process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    # The current folder is on no import path. No switch for it: a program that the objective runs would inherit it.
+    code = (
+        "import sys; sys.path[:] = filter(None, sys.path); "
+        f"from highnoon.workers.trial.process import spawned; spawned({end.fileno()}, {os.getpid()})"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
@@ -171,29 +178,30 @@ def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
         pass_fds=[end.fileno()],
         start_new_session=True,
         cwd=assignment.work_dir,
-        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    # The pid is waited for by wait4, which also tells the peak memory; Popen must not wait for it as well.
+    # wait4 waits for the pid, since it also returns the peak memory; Popen must not wait for it as well.
     child.returncode = 0
     return child.pid
 
 
-def _exit_of(end: tuple[int, int] | None) -> Exit:
+def _exit_status(end: tuple[int, int] | None) -> ExitStatus:
     if end is None:
-        return Exit(signum=signal.SIGKILL)
+        return ExitStatus(signum=signal.SIGKILL)
     status, peak_rss_bytes = end
     if os.WIFSIGNALED(status):
-        return Exit(signum=os.WTERMSIG(status), peak_rss_bytes=peak_rss_bytes)
-    return Exit(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)
+        return ExitStatus(signum=os.WTERMSIG(status), peak_rss_bytes=peak_rss_bytes)
+    return ExitStatus(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)
 
 
 def _tidy(work_dir: Path) -> None:
-    """Scratch goes; what the objective wrote into its working directory stays, an empty one goes too."""
-    shutil.rmtree(work_dir / "tmp", ignore_errors=True)
-    try:
+    """Removes scratch files, and the working directory if the objective wrote nothing into it."""
+    scratch = work_dir / "tmp"
+    if (short := scratch / SHORT_PATH).is_symlink():
+        shutil.rmtree(short.readlink(), ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    with suppress(OSError):
         work_dir.rmdir()
-    except OSError:
-        return
 
 
 def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
@@ -205,5 +213,5 @@ def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
 
 
 def now_s() -> float:
-    """This process's monotonic clock: for periods and deadlines, never for a lease's expiry."""
+    """This process's monotonic clock: for periods and deadlines, never for the expiry of a lease."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""What a trial process prints: kept in a file of bounded size, its tail kept in memory for the ledger.
+"""What a trial process prints: kept in a file of bounded size, its tail kept in memory for the database.
 
 The newest output is worth most and the first lines explain the start, so a full file is rotated once: at most
 two files of half the limit each stay on the disk, whatever the objective prints.
@@ -7,13 +7,13 @@ two files of half the limit each stay on the disk, whatever the objective prints
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK = 1 << 16
 _PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
 
 
 class Output:
@@ -38,7 +38,7 @@ class Output:
         return self._reading
 
     def release_writing_end(self) -> None:
-        """The trial holds it now; ours would keep the pipe open for ever."""
+        """Closes our copy, which would keep the pipe open for ever: the trial has its own now."""
         if not self._released:
             os.close(self.writing_end)
             self._released = True
@@ -87,10 +87,6 @@ class Output:
 
 
 def _widen(descriptor: int) -> None:
-    """A larger pipe, so that a chatty trial need not wait while its supervisor talks to the database."""
-    import fcntl
-
-    try:
-        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        return
+    """A larger pipe, so that a trial that prints a lot seldom waits for its supervisor."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -5,7 +5,7 @@
                           {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
                           {"event": "ask", "id": 1, "question": "should_prune"}
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
-    supervisor -> trial   {"event": "assignment", ...}          (the first line, but for isolation "none")
+    supervisor -> trial   {"event": "assignment", ...}          (the first line, except with isolation "none")
                           {"event": "answer", "id": 1, "answer": true}
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
                           {"event": "cancel"}                   (raises TrialCancelled)
@@ -43,14 +43,14 @@ class Pipe:
         return self._socket.fileno()
 
     def send(self, event: Event) -> None:
-        """Blocks while the other end does not read; a gone other end is noted, not raised."""
+        """Blocks while the other end does not read. Sets `closed` where the other end is gone."""
         try:
             self._socket.sendall(json.dumps(event).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError):
             self.closed = True
 
     def send_nowait(self, event: Event) -> None:
-        """As `send`, but drops the event when the other end's buffer is full: it does not listen anyway."""
+        """As `send`, but drops the event when the other end's buffer is full: it does not read anyway."""
         line = json.dumps(event).encode() + b"\n"
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             self._socket.send(line, socket.MSG_DONTWAIT)
@@ -93,11 +93,11 @@ class PipeChannel:
 
     def report(self, value: float, step: int) -> None:
         """Sends and does not wait: training never waits for the database."""
-        self._tell({"event": "report", "step": step, "value": value})
+        self._send({"event": "report", "step": step, "value": value})
 
     def report_params(self, total: int, active: int | None = None) -> None:
-        """Sends at once: of a trial that is killed, its supervisor still knows the size."""
-        self._tell({"event": "params", "total": total, "active": active})
+        """Sends at once, so that the supervisor knows the size of a trial that is killed."""
+        self._send({"event": "params", "total": total, "active": active})
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
@@ -113,22 +113,22 @@ class PipeChannel:
         with self._lock:
             self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
 
-    def _tell(self, event: Event) -> None:
+    def _send(self, event: Event) -> None:
         with self._lock:
             self._pipe.send(event)
-            self._note(self._pipe.receive(0.0))
+            self._keep_interruption(self._pipe.receive(0.0))
         self._raise_interruption()
 
     def _await_answer(self, question: int) -> bool:
         while not self._pipe.closed:
             events = self._pipe.receive(None)
-            self._note(events)
+            self._keep_interruption(events)
             for event in events:
                 if event["event"] == "answer" and event["id"] == question:
                     return bool(event["answer"])
         return False
 
-    def _note(self, events: list[Event]) -> None:
+    def _keep_interruption(self, events: list[Event]) -> None:
         for event in events:
             if event["event"] in ("stop", "cancel"):
                 self._interruption = event

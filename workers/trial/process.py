@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import multiprocessing.process
 import os
 import random
 import signal
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,11 +31,19 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import UNSCORED, run_attempt
 from highnoon.shared.objective.reference import load
+from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
 from highnoon.workers.trial.pipe import Pipe, PipeChannel
+from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
+
+SHORT_PATH = ".short-path"
+"""In the scratch folder a link to the folder in which its short path is, where it has one."""
+
+_LONGEST_SCRATCH = 64
+"""Of the 107 bytes that the path of a unix socket may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +96,9 @@ def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked:
         _cut_ties(parent, output)
         if forked:
             kernel.release_inherited(keep=(end.fileno(),))
-            _lift_daemon_flag()
+            _lift_limits_of_billiard()
+        else:
+            configure()
         pipe = Pipe(end)
         assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
         if assignment.cgroup is not None:
@@ -101,24 +114,30 @@ def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked:
         _leave(exit_code)
 
 
-def perform(assignment: Assignment, channel: PipeChannel) -> Outcome:
+def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
     """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
+    ref, folder = ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
     _seed_python(assignment.seed)
-    try:
-        objective = load(
-            ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
+    with ExitStack() as script:
+        try:
+            if in_thread:
+                script.enter_context(borrowed(ref, folder))
+            else:
+                become_script(ref, folder)
+            objective = load(ref, folder)
+        except ObjectiveError as error:
+            return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
+        if not in_thread:
+            loggers_as_configured()
+        _seed_libraries(assignment.seed)
+        return run_attempt(
+            objective,
+            assignment.params,
+            channel,
+            assignment.scoring,
+            memory=assignment.memory,
+            checkpoints=Path(assignment.checkpoint_dir),
         )
-    except ObjectiveError as error:
-        return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
-    _seed_libraries(assignment.seed)
-    return run_attempt(
-        objective,
-        assignment.params,
-        channel,
-        assignment.scoring,
-        memory=assignment.memory,
-        checkpoints=Path(assignment.checkpoint_dir),
-    )
 
 
 def _cut_ties(parent: int, output: int | None) -> None:
@@ -151,17 +170,29 @@ def _settle_in(assignment: Assignment) -> None:
         HIGHNOON_TICKET=str(assignment.ticket),
         HIGHNOON_ATTEMPT=str(assignment.attempt),
         HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
-        TMPDIR=str(scratch),
+        HIGHNOON_WORK_DIR=assignment.work_dir,
+        TMPDIR=str(_short(scratch)),
     )
     tempfile.tempdir = None
 
 
-def _lift_daemon_flag() -> None:
-    """billiard makes its children daemonic, and a daemon may have no children: data loaders need them."""
-    import multiprocessing
+def _short(scratch: Path) -> Path:
+    """The same folder by a path that leaves room for the names of unix sockets, which multiprocessing puts there."""
+    if len(os.fsencode(scratch)) <= _LONGEST_SCRATCH:
+        return scratch
+    link = Path(tempfile.mkdtemp(prefix="highnoon-"), "tmp")
+    link.symlink_to(scratch)
+    (scratch / SHORT_PATH).symlink_to(link.parent)
+    return link
 
-    process: Any = multiprocessing.current_process()
-    process._config["daemon"] = False
+
+def _lift_limits_of_billiard() -> None:
+    """It makes its children daemons, which may have no children, and gives them a key of its own type, which
+    multiprocessing cannot send to a child that it spawns: data loaders need both."""
+    module: Any = multiprocessing.process
+    config = module.current_process()._config
+    config["daemon"] = False
+    config["authkey"] = module.AuthenticationString(os.urandom(32))
     sys.exit = _system_exit
 
 
@@ -186,8 +217,6 @@ def _seed_libraries(seed: int) -> None:
 
 
 def _cause_of(error: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error.__cause__))[-8000:] if error.__cause__ is not None else ""
 
 

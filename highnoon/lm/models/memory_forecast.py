@@ -15,7 +15,7 @@ from highnoon.config import ModelConfig
 from highnoon.lm.models.size import FEEDFORWARD_FACTOR, SCAN_CHUNK, count_parameters
 from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
-from highnoon.shared.memory.reader import VitalsReader
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.trial_context import is_trial_running, memory_wishes
 
 FLOAT_BYTES = 4
@@ -129,7 +129,7 @@ def _refuse(need_bytes: int, config: ModelConfig, what: str) -> None:
 
 def _limit_bytes() -> int | None:
     """The least of the machine's memory, its cgroups' limits and this trial's limit; what others use is ignored."""
-    limits = (VitalsReader().read().limit_bytes, memory_wishes().trial_memory_limit)
+    limits = (MemoryPoller().limit_bytes(), memory_wishes().trial_memory_limit)
     return min((limit for limit in limits if limit is not None), default=None)
 
 

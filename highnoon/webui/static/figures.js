@@ -107,9 +107,9 @@ class Figure {
     this.followed = false;
     try {
       const answer = await fetch(this.address);
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(told.detail);
-      this.data = told;
+      const figure = await answer.json();
+      if (!answer.ok) throw new Error(figure.detail);
+      this.data = figure;
       this.draw();
     } catch (error) {
       this.note.textContent = `It cannot be shown now: ${error.message}`;

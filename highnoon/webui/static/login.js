@@ -1,4 +1,4 @@
-// The printed login address carries the token behind a #, which no server and no Referer ever sees.
+// The printed login address carries the token behind a #, which is never sent to a server or in a Referer.
 "use strict";
 
 const token = decodeURIComponent(location.hash.slice(1));

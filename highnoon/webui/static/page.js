@@ -12,8 +12,8 @@ function ago(seconds) {
 
 function refreshTimes() {
   for (const time of document.querySelectorAll("time[data-ago]")) {
-    const said = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
-    if (time.textContent !== said) time.textContent = said;
+    const shown = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    if (time.textContent !== shown) time.textContent = shown;
   }
 }
 
@@ -98,7 +98,7 @@ function listen() {
     });
     source.onerror = () => { missed = true; say("Not connected; trying again."); };
   };
-  // A browser has six connections to one server: tabs that nobody sees must not hold them.
+  // A browser has six connections to one server: hidden tabs must not hold them.
   const follow = () => {
     source?.close();
     if (document.hidden) missed = true; else open();

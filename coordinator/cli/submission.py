@@ -1,0 +1,124 @@
+"""What `submit` hands over beside the study: its code before it, and callbacks while a person waits.
+
+With `--bundle DIR` the code is packed, signed and kept in the ledger; a process that dies in between leaves a bundle
+that no study names, and the next try finds it there, or a later one removes it. On one machine the workers get the
+permission of its person. In a cluster without a bundle the code is there already, and each worker's own list decides
+whether it runs.
+
+Callbacks are user code, in the process of the person who named them. Workers and the coordinator's service never
+import them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.allow_list import allow_study
+from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
+from highnoon.shared.objective.reference import load
+from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.callbacks import Announcer, Callback
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.studies import StudyRecord
+
+_log = logging.getLogger(__name__)
+
+
+def read_study(
+    study_file: Path, overrides: Mapping[str, object], folder: Path | None, settings: Settings
+) -> tuple[StudySpec, Bundle | None]:
+    """The study; with a `folder` as its code, also that folder packed. Raises InvalidInput for what cannot work."""
+    if folder is None:
+        return load_study_file(study_file, overrides), None
+    if not folder.is_dir():
+        raise _mistake("is no folder", folder)
+    root = folder.resolve()
+    spec = load_study_file(study_file, {**overrides, "code_dir": str(root)})
+    where = (root / spec.objective_ref.where).resolve()
+    if spec.objective_ref.is_file and not where.is_relative_to(root):
+        raise _mistake(f"does not hold the objective {where}", folder)
+    bundle = pack(root, limit_bytes=settings.bundle_limit_bytes)
+    return spec.model_copy(update={"bundle": bundle.digest, "objective": _inside(spec, where, root)}), bundle
+
+
+def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
+    """The code of a study that is about to be submitted. Raises InvalidInput for a bundle without a key to sign it."""
+    if bundle is not None:
+        _keep(bundle, access, settings)
+    elif is_embedded(settings):
+        allow_study(settings, spec)
+
+
+def callbacks_named(references: Iterable[str]) -> list[Callback]:
+    """Imports each, from `path/file.py:name` or `package.module:name`. Raises InvalidInput with every mistake."""
+    found: list[Callback] = []
+    problems: list[Problem] = []
+    for reference in references:
+        try:
+            loaded: Callable[..., object] = load(ObjectiveRef.parse(reference), Path.cwd())
+            found.append(loaded)
+        except InvalidInput as invalid:
+            problems += [replace(problem, key="--callback") for problem in invalid.problems]
+        except ObjectiveError as error:
+            problems.append(Problem(key="--callback", message=str(error).removesuffix("."), value=reference))
+    if problems:
+        raise InvalidInput("command line", problems)
+    return found
+
+
+class CallbackRunner:
+    """Calls back as trials end; `study.stop()` in a callback pauses the study and ends the wait."""
+
+    def __init__(self, record: StudyRecord, callbacks: Iterable[Callback], access: Access) -> None:
+        self._record = record
+        self._studies = access.studies
+        self._announcer = Announcer(access.optuna(record), callbacks)
+
+    def go_on(self, _: object) -> bool:
+        """False when the wait is over. An outage does not end it: the next call gets what this one missed."""
+        try:
+            if self._announcer.look():
+                self._studies.pause(self._record.id)
+                return False
+        except ServiceUnavailable:
+            pass
+        return True
+
+    def finish(self) -> None:
+        """Calls back for the trials that ended since the last call, once the study is over."""
+        retry_until_available(self._announcer.look, _log)
+
+
+def _inside(spec: StudySpec, where: Path, root: Path) -> str:
+    """Relative to the bundle: an absolute path would name a file of this machine."""
+    ref = spec.objective_ref
+    return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
+
+
+def _keep(bundle: Bundle, access: Access, settings: Settings) -> None:
+    bundles = Bundles(access.database)
+    bundles.put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
+    event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
+
+
+def _key(settings: Settings) -> ClusterKey:
+    key = kept_key(settings) if is_embedded(settings) else key_of(settings)
+    if key is None:
+        hint = "A bundle is signed with it, and the workers verify it: set the same one here and there."
+        raise InvalidInput("environment", [Problem(key="HIGHNOON_CLUSTER_KEY", message="is not set", hint=hint)])
+    return key
+
+
+def _mistake(message: str, folder: Path, hint: str = "") -> InvalidInput:
+    return InvalidInput("command line", [Problem(key="--bundle", message=message, value=str(folder), hint=hint)])

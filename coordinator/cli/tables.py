@@ -1,0 +1,141 @@
+"""What the command line shows to people. Reads values, asks nothing.
+
+Lines are plain text, so that a pipe gets what a terminal shows: no cell is padded to its right, and only a terminal
+has a width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.trial import Params, ParamValue, Trial
+from highnoon.shared.runtime.terminal import fitted
+from highnoon.shared.views import formats
+from highnoon.shared.views.trials import in_order
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from highnoon.shared.views.studies import StudySummary
+
+_INDENT = " " * 7
+_LONGEST_BAR = 40
+_KEYS: Mapping[str, Callable[[Trial], ParamValue]] = {
+    "number": lambda trial: trial.number,
+    "score": lambda trial: trial.value,
+    "loss": lambda trial: trial.loss,
+    "size": lambda trial: trial.params_count,
+    "duration": lambda trial: trial.duration_s,
+}
+_BEST_FIRST = frozenset({"score", "loss"})
+
+
+def value_cell(value: ParamValue, digits: int = 6) -> str:
+    """A value or a parameter; a dash where there is none."""
+    return "-" if value is None else formats.param(value, digits)
+
+
+def time_cell(seconds: float | None) -> str:
+    """8.2 s, 3:05, 2:10:00; a dash where it is not known."""
+    return formats.clock_time(seconds, unknown="-")
+
+
+def size_cell(count: int | None) -> str:
+    """640 MB, 3.9 GB; a dash where it is not known."""
+    return formats.size(count, unknown="-")
+
+
+def trials_wait(count: int) -> str:
+    """1 trial waits, 3 trials wait."""
+    return f"{formats.plural(count, 'trial')} {'waits' if count == 1 else 'wait'}"
+
+
+def near(path: Path | str) -> str:
+    """Relative to the current folder, when it is below."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
+    """Columns with two blanks between them, as narrow as their cells."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join(_padded(row, widths, right)).rstrip() for row in rows]
+
+
+def studies_table(studies: Sequence[StudySummary]) -> list[str]:
+    """A line per study, below their headings."""
+    table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
+    for study in studies:
+        numbers = [str(count) for count in (study.running, study.pruned, study.failed)]
+        table.append((study.name, _state(study), f"{study.closed}/{study.total}", *numbers, value_cell(study.best)))
+    return aligned(table, right=range(2, 7))
+
+
+def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Console) -> list[str]:
+    """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
+    heads = [("trial", "state", "value", "took")]
+    for trial in trials:
+        heads.append((str(trial.number), str(trial.state), value_cell(trial.value), time_cell(trial.duration_s)))
+    first, *lines = aligned(heads, right={2, 3})
+    table = [f"{first}  parameters"]
+    for trial, head in zip(trials, lines, strict=True):
+        # With few digits: `best` and `--json` give more.
+        params = " ".join(f"{name}={formats.param(value)}" for name, value in trial.params.items())
+        note = notes.get(trial.number, "")
+        if console.is_terminal:
+            table += fitted(f"{head}  {params}", console, hang=_INDENT)
+            table += fitted(f"{_INDENT}{note}", console, hang="") if note else []
+        else:
+            table.append(f"{head}  {params}  {note}".rstrip())
+    return table
+
+
+def ordered(
+    trials: Sequence[Trial], key: str, *, names: Sequence[str], maximize: bool, reverse: bool = False
+) -> list[Trial]:
+    """Trials by a key of `trials --sort` or a parameter's name, those without a value last.
+
+    Raises InvalidInput for an unknown key.
+    """
+    if key not in _KEYS and key not in names:
+        hint = nearest(key, [*_KEYS, *names])
+        problem = Problem(key="--sort", message="is neither a column nor a parameter", value=key, hint=hint)
+        raise InvalidInput("command line", [problem])
+    value = _KEYS.get(key) or (lambda trial: trial.params.get(key))
+    return in_order(trials, value, descending=reverse != (maximize and key in _BEST_FIRST))
+
+
+def result_of(trial: Trial) -> str:
+    """A trial's value; loss and size beside it where the study scores by them."""
+    value = value_cell(trial.value)
+    if trial.params_count is None or trial.loss is None:
+        return f"value {value}"
+    return f"value {value} (loss {value_cell(trial.loss)}, {trial.params_count:,} parameters)"
+
+
+def params_table(params: Params) -> list[str]:
+    """The best parameters, one per line."""
+    return aligned([(name, formats.param(value, 6)) for name, value in params.items()]) if params else []
+
+
+def importance_table(shares: Mapping[str, float]) -> list[str]:
+    """A line with a bar per parameter, the most important first."""
+    most = max(shares.values(), default=0.0) or 1.0
+    bars = ["█" * round(_LONGEST_BAR * share / most) or "▏" for share in shares.values()]
+    rows = [(name, f"{share:.1%}", bar) for (name, share), bar in zip(shares.items(), bars, strict=True)]
+    return aligned([("parameter", "share", ""), *rows], right={1})
+
+
+def _padded(row: Sequence[str], widths: Sequence[int], right: Container[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.rjust(width) if column in right else cell.ljust(width)
+
+
+def _state(study: StudySummary) -> str:
+    reason = study.record.stop_reason if study.record else None
+    return study.state if reason in (None, "n_trials", "cancelled") else f"{study.state} ({reason})"

@@ -1,0 +1,70 @@
+"""Faults of single studies: each is caught, logged once with the study's name, counted, and kept for people.
+
+One study's data must never stop the work of the others, and is no outage either.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.shared.domain.errors import HighNoonError, ServiceError
+from highnoon.shared.runtime.logs import logfmt
+from highnoon.shared.store.control import Control, StudyLoad
+
+_log = logging.getLogger("highnoon.coordinator.study_faults")
+
+_SHOWN_S = 60.0
+"""After its last occurrence: an action may be due only now and then."""
+
+_MOST_CHARACTERS = 500
+
+T = TypeVar("T")
+
+
+class StudyFaults:
+    """What this leader found wrong, by study and by what failed."""
+
+    def __init__(self, control: Control, counters: Counters) -> None:
+        self._control = control
+        self._counters = counters
+        self._found: dict[int, dict[str, tuple[str, float]]] = {}
+
+    def isolate(self, during: str, study_id: int | None, name: str | None, step: Callable[[], T]) -> T | None:
+        """What `step` returns, or None when it failed, which is reported. Only a service that is away ends the tick."""
+        try:
+            return step()
+        except ServiceError:
+            raise
+        except Exception as error:
+            self._report(during, study_id, name, error)
+            return None
+
+    def keep(self, loads: Iterable[StudyLoad]) -> None:
+        """Writes to the ledger what has changed of the live studies' faults."""
+        loads = list(loads)
+        self._found = {load.study.id: self._fresh(load.study.id) for load in loads}
+        for load in loads:
+            texts = [f"{during}: {text}" for during, (text, _) in sorted(self._found[load.study.id].items())]
+            fault = "; ".join(texts)[:_MOST_CHARACTERS] or None
+            if fault != load.study.fault:
+                self._control.record_fault(load.study.id, fault)
+
+    def _report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
+        """Counts a fault, and logs it unless the one before was the same."""
+        self._counters.study_fault(during)
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        known = self._found.setdefault(study_id, {}) if study_id is not None else {}
+        if known.get(during, ("", 0.0))[0] != text:
+            fields = {"study": name, "during": during, "error": str(error)}
+            # Our own errors say all; any other may be a bug.
+            trace = None if isinstance(error, HighNoonError) else error
+            _log.error("%s", logfmt("study_fault", fields), exc_info=trace)
+        known[during] = (text, time.monotonic())
+
+    def _fresh(self, study_id: int) -> dict[str, tuple[str, float]]:
+        since = time.monotonic() - _SHOWN_S
+        return {during: found for during, found in self._found.get(study_id, {}).items() if found[1] > since}

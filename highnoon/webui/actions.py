@@ -1,0 +1,170 @@
+"""What a person may change from here: studies, trials and workers.
+
+Each is what the command line does, by the same stores. `objective_filter` decides which objectives may be started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict
+from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.submission import Submission, submit, trials_of
+from highnoon.shared.views.studies import StudySummary
+from highnoon.webui.objective_filter import ObjectiveFilter
+from highnoon.webui.study_repository import StudyRepository
+
+_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
+_RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyActions:
+    """All raise StudyConflict where the study's state forbids it, ServiceUnavailable during an outage."""
+
+    repository: StudyRepository
+    allowed: ObjectiveFilter
+
+    def create(self, written: Mapping[str, Any]) -> Submission:
+        """Submits, joins or extends. Raises InvalidInput with every mistake, StudyConflict for another question."""
+        spec = self._checked(written)
+        access = self.repository.access()
+        self.repository.queries()
+        submission = submit(spec, access)
+        self.repository.invalidate(spec.name)
+        return submission
+
+    def pause(self, study: StudySummary) -> None:
+        """Nothing new starts; what runs ends by itself."""
+        record = _known(study)
+        self._require(self._studies.pause(record.id), study, "only a running study can be paused")
+
+    def resume(self, study: StudySummary) -> None:
+        """Goes on with a paused study."""
+        record = _known(study)
+        self._require(self._studies.resume(record.id), study, "only a paused study can be resumed")
+
+    def cancel(self, study: StudySummary) -> None:
+        """What waits is dropped, what runs is stopped."""
+        record = _known(study)
+        self._require(self._studies.cancel(record.id), study, "it is over already")
+
+    def add_trials(self, study: StudySummary, count: int) -> int:
+        """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
+        record = _known(study)
+        if not 1 <= count <= MOST_TRIALS - study.total:
+            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
+            raise InvalidInput("request", [problem])
+        self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
+        spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
+        added = self._studies.add_trials(record.id, count, at_most=trials_of(spec)[0])
+        self._require(added > 0, study, "every point of its grid has its trial already")
+        self.repository.invalidate(study.name)
+        return added
+
+    def retry(self, study: StudySummary, number: int) -> None:
+        """Runs one failed trial again, with the same parameters."""
+        record = _known(study)
+        done = self._studies.retry(record.id, endings=_RETRIED, numbers=(number,))
+        self._require(done > 0, study, f"trial {number} is not one that failed and may be tried again")
+
+    def enqueue(self, study: StudySummary, params: Params) -> None:
+        """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
+        record = _known(study)
+        if not params:
+            raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
+        if record.spec["sampler"]["name"] == "grid":
+            raise StudyConflict(f"study {study.name!r} tries the points of a grid, and no others")
+        self.repository.access().optuna(record).enqueue(params)
+        self.add_trials(study, 1)
+
+    def delete(self, study: StudySummary) -> None:
+        """Removes a study that is over, with all trials. Log files stay where they are."""
+        record = _known(study)
+        self._require(record.is_over, study, "only one that is over can be deleted: cancel it first")
+        access = self.repository.access()
+        access.studies.delete(record.id)
+        access.store.delete_study(study.name)
+        self.repository.remove(study.name)
+        Bundles(access.database).drop_unused()
+
+    def _checked(self, written: Mapping[str, Any]) -> StudySpec:
+        """Looks for the objective's file only where that is allowed."""
+        refusal = self.allowed.refusal(written, self.repository.studies())
+        if refusal is None:
+            return build_spec(written, source="study")
+        try:
+            StudySpec.from_json(written, source="study")
+        except InvalidInput as invalid:
+            others = [problem for problem in invalid.problems if problem.key != "objective"]
+            raise InvalidInput("study", [*others, refusal]) from None
+        raise InvalidInput("study", [refusal])
+
+    @property
+    def _studies(self) -> Studies:
+        return self.repository.access().studies
+
+    def _require(self, done: bool, study: StudySummary, why_not: str) -> None:
+        if not done:
+            raise StudyConflict(f"study {study.name!r} is {study.state}: {why_not}")
+        self.repository.invalidate(study.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerActions:
+    """Raise UnknownWorker, WorkerConflict, ServiceUnavailable."""
+
+    repository: StudyRepository
+    home: Path
+    silent_s: float
+
+    def drain(self, worker_id: str) -> None:
+        """It takes nothing new, ends what runs within its drain time, and leaves."""
+        worker = self._worker(worker_id)
+        if self._is_embedded():
+            raise WorkerConflict(
+                f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
+                "pause its studies instead"
+            )
+        before = (WorkerState.ACTIVE, WorkerState.QUARANTINED)
+        reason = "a person drained it from the dashboard"
+        if not self.repository.nodes().move(worker.id, before, WorkerState.DRAINING, reason):
+            raise WorkerConflict(
+                f"the worker on {worker.host} is {worker.state}, and only one that is {' or '.join(before)} "
+                "can be draining"
+            )
+
+    def reinstate(self, worker_id: str) -> None:
+        """One in quarantine gets trials again. One that drains is about to end: it is started again on its machine."""
+        worker = self._worker(worker_id)
+        if not self.repository.nodes().reinstate(worker.id):
+            raise WorkerConflict(
+                f"the worker on {worker.host} is {worker.state}, and only one in quarantine can be taken back"
+            )
+
+    def _worker(self, worker_id: str) -> Worker:
+        has_ledger = self.repository.has_ledger()
+        for worker in self.repository.nodes().workers(silent_for_s=self.silent_s) if has_ledger else ():
+            if worker.id == worker_id:
+                return worker
+        raise UnknownWorker(f"There is no worker {worker_id!r} now.")
+
+    def _is_embedded(self) -> bool:
+        running = attach(self.home)
+        return running is not None and running.database_url == self.repository.access().database.url
+
+
+def _known(study: StudySummary) -> StudyRecord:
+    if study.record is None:
+        raise StudyConflict(f"study {study.name!r} is run without a coordinator: it can be read here, not steered")
+    return study.record

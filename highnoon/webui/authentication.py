@@ -1,0 +1,255 @@
+"""Checks every request before anything else handles it, and adds the security headers to every answer.
+
+In order: the Host header (against DNS rebinding), who sends it, what they may do, and for changes by a browser the
+Origin header and a token from one of our own pages (against cross-site requests). A program with an Authorization
+header needs neither: no other site can make a browser send one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from highnoon.webui.responses import problem_response
+from highnoon.webui.sessions import SESSION_S, Authenticator, LoginLimiter, Principal, Role
+
+ANONYMOUS_PATHS = frozenset(
+    {"/health", "/login", "/static/app.css", "/static/icon.svg", "/static/login.js", "/static/page.js"}
+)
+"""What answers without a credential; nothing about the studies is in it."""
+
+CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_MOST_BODY = 1_000_000
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::\d+)?")
+_FORMS = "application/x-www-form-urlencoded"
+
+HEADERS = {
+    # plotly writes its style sheet and sizes into the page; scripts come from our own files only.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # Not no-referrer: with that a form's Origin is null, and ours could not be distinguished from another's.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+class Refused(Exception):
+    """The request is rejected; `response` is the answer."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Admission:
+    principal: Principal
+    by_cookie: bool = True
+    new_session: str | None = None
+
+
+class Authentication:
+    """ASGI middleware around everything that the dashboard serves."""
+
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: frozenset[str], port: int) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._hosts = hosts
+        self._limiter = LoginLimiter()
+        # Cookies are shared by all ports of a host: two dashboards on one host must not end each other's sessions.
+        self._cookie = f"highnoon_{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a request in, or answers it here."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        outgoing = _SecurityHeaders(send)
+        try:
+            scope["authentication"] = self
+            receive = await self._admit(scope, receive, outgoing)
+        except Refused as refused:
+            await refused.response(scope, receive, outgoing)
+            return
+        await self._app(scope, receive, outgoing)
+
+    async def _admit(self, scope: Scope, receive: Receive, outgoing: _SecurityHeaders) -> Receive:
+        request = Request(scope)
+        self._check_host(request)
+        body, receive = await _body(request, receive)
+        if request.url.path in ANONYMOUS_PATHS:
+            scope.setdefault("state", {})["principal"] = None
+            if request.method not in _SAFE:
+                _check_origin(request)
+            return receive
+        admission = self._authenticate(request)
+        if request.method not in _SAFE:
+            if not admission.principal.may_steer:
+                raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
+            if admission.by_cookie:
+                _check_origin(request)
+                _check_csrf(request, body, admission.principal)
+        if admission.new_session is not None:
+            outgoing.set_cookie(self.cookie(admission.new_session, secure=request.url.scheme == "https"))
+        scope.setdefault("state", {})["principal"] = admission.principal
+        return receive
+
+    def _check_host(self, request: Request) -> None:
+        name = _host_name(request.headers.get("host", ""))
+        if self._hosts and name not in self._hosts:
+            hint = "Add it to HIGHNOON_WEBUI_HOSTS to allow it."
+            raise Refused(problem_response(421, f"This dashboard is not called by the name {name!r}. {hint}"))
+
+    def _authenticate(self, request: Request) -> _Admission:
+        """Raises Refused without a credential where one is needed."""
+        token = _bearer(request.headers)
+        if token is not None and not self._authenticator.is_open:
+            role = self.check_token(request, token)
+            if role is not None:
+                return _Admission(principal=Principal(role=role), by_cookie=False)
+            raise _refusal(request, 401, "The token is wrong.")
+        cookies = cookie_parser(request.headers.get("cookie", ""))
+        principal = self._authenticator.principal(cookies.get(self._cookie, ""))
+        if principal is not None:
+            return _Admission(principal=principal)
+        if not self._authenticator.is_open:
+            raise _refusal(request, 401, "A token is needed: log in, or send it as Authorization: Bearer TOKEN.")
+        session = self._authenticator.new_session(Role.OPERATOR)
+        fresh = self._authenticator.principal(session)
+        assert fresh is not None, "a session made just now is valid"
+        return _Admission(principal=fresh, new_session=session)
+
+    def check_token(self, request: Request, token: str) -> Role | None:
+        """The role of a token; None for a wrong one. Raises Refused (429) after too many wrong ones."""
+        client = request.client.host if request.client else ""
+        wait_s = self._limiter.wait_s(client)
+        if wait_s > 0:
+            response = _refusal(request, 429, f"Too many wrong tokens. Try again in {wait_s:.0f} s.").response
+            response.headers["retry-after"] = str(int(wait_s) + 1)
+            raise Refused(response)
+        role = self._authenticator.role_of(token)
+        if role is None:
+            self._limiter.note_wrong(client)
+        return role
+
+    def session_cookie(self, role: Role, *, secure: bool) -> str:
+        """The Set-Cookie header that logs in."""
+        return self.cookie(self._authenticator.new_session(role), secure=secure)
+
+    def cookie(self, session: str, *, secure: bool, max_age_s: int = SESSION_S) -> str:
+        """A Set-Cookie header; with `max_age_s` 0 it logs out."""
+        kind = "; Secure" if secure else ""
+        return f"{self._cookie}={session}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{kind}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no login is needed."""
+        return self._authenticator.is_open
+
+
+class _SecurityHeaders:
+    """Adds the security headers to every answer."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._cookie: str | None = None
+
+    def set_cookie(self, cookie: str) -> None:
+        """To be sent with the answer."""
+        self._cookie = cookie
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+            headers.setdefault("cache-control", "no-store")
+            if self._cookie is not None:
+                headers.append("set-cookie", self._cookie)
+        await self._send(message)
+
+
+async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
+    """The body of a change, read once and given out again; GETs are left alone. Raises Refused for a huge one."""
+    if request.method in _SAFE:
+        return b"", receive
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > _MOST_BODY:
+            raise _refusal(request, 413, f"A request may have {_MOST_BODY:,} bytes.")
+        more = message.get("more_body", False)
+    body = b"".join(chunks)
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return body, again
+
+
+def _check_origin(request: Request) -> None:
+    """Browsers send where a change comes from; a change without it is refused."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        allowed = request.headers.get("sec-fetch-site") == "same-origin"
+    else:
+        parts = urlsplit(origin)
+        allowed = parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")
+    if not allowed:
+        raise _refusal(request, 403, "Changes are accepted from this dashboard's own pages only (Origin).")
+
+
+def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:
+    given = request.headers.get(CSRF_HEADER, "")
+    if not given and request.headers.get("content-type", "").startswith(_FORMS):
+        given = parse_qs(body.decode("utf-8", "replace")).get(CSRF_FIELD, [""])[0]
+    if not hmac.compare_digest(given.encode(), principal.csrf.encode()):
+        raise _refusal(request, 403, "This page is older than its session: reload it and try again.")
+
+
+def _bearer(headers: Headers) -> str | None:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def _host_name(host: str) -> str:
+    """Without the port; an IPv6 address keeps its brackets. Empty for what is no host."""
+    matched = _HOST.fullmatch(host)
+    return matched[1].lower() if matched else ""
+
+
+def _refusal(request: Request, status: int, detail: str) -> Refused:
+    """A person who opens a page is sent to the login; programs get the problem."""
+    wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if status == 401 and wants_page and request.method in _SAFE:
+        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return Refused(RedirectResponse(f"/login?next={quote(here, safe='')}", status_code=303))
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"} if status == 401 else {}
+    return Refused(problem_response(status, detail, headers=headers))

@@ -1,0 +1,96 @@
+"""What the dashboard answers with: strict JSON, kept gzipped bytes, and RFC 9457 problem+json for every error."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from highnoon.shared.domain.errors import (
+    HighNoonError,
+    InvalidInput,
+    NoCompletedTrial,
+    Problem,
+    ServiceError,
+    StudyConflict,
+    UnknownStudy,
+    UnknownWorker,
+    UserInputError,
+    WorkerConflict,
+)
+from highnoon.shared.domain.json_safe import dumps
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class JsonResponse(Response):
+    """JSON without nan and infinity."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content).encode()
+
+
+class RequestProblem(BaseModel):
+    """One mistake in a request: where, what, and the nearest right thing."""
+
+    key: str
+    message: str
+    value: Any = None
+    hint: str = ""
+
+
+class ProblemDetail(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[RequestProblem] = Field(default_factory=list)
+
+
+def problem_response(
+    status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error for programs."""
+    errors = [RequestProblem(**asdict(problem)) for problem in problems]
+    body = ProblemDetail(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return Response(dumps(body.model_dump()), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+
+
+def compressed_response(
+    request: Request, compressed: bytes, *, media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Sends gzipped bytes as they are, or decompressed to a client that does not accept gzip."""
+    sent = {"vary": "accept-encoding", **(headers or {})}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(compressed, media_type=media_type, headers={**sent, "content-encoding": "gzip"})
+    return Response(gzip.decompress(compressed), media_type=media_type, headers=sent)
+
+
+def status_of(error: HighNoonError) -> int:
+    """The HTTP status of one of our errors."""
+    match error:
+        case UnknownStudy() | UnknownWorker() | NoCompletedTrial():
+            return 404
+        case StudyConflict() | WorkerConflict():
+            return 409
+        case UserInputError():
+            return 422
+        case ServiceError():
+            return 503
+        case _:
+            return 500
+
+
+def problems_of(error: HighNoonError) -> Sequence[Problem]:
+    """The single mistakes, where an error has some."""
+    return error.problems if isinstance(error, InvalidInput) else ()

@@ -1,0 +1,215 @@
+"""What pages and API read: the ledger's studies and Optuna's others as one list, and their trials from a cache.
+
+Owns the connections and what is kept between two requests. Changes nothing: `actions` does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.domain.space import SearchSpace, written_form
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.study_view import StudyEntry, StudyView
+from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.trials import best_of, has_ended
+
+FRESH_S = 1.0
+"""How old an answer about trials may be: several figures of one page share one reading of the database."""
+
+_LONG_AGO = -1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyTrials:
+    """A study's trials at one moment; `version` changes whenever any of them did."""
+
+    trials: tuple[Trial, ...]
+    space: SearchSpace
+    maximize: bool
+    version: tuple[int, int, int]
+
+    @classmethod
+    def read(cls, view: StudyView, before: StudyTrials | None) -> StudyTrials:
+        """The trials now; the value before where nothing has changed since."""
+        trials = tuple(view.trials())
+        reports = sum(len(trial.reports) for trial in trials if trial.state is TrialState.RUNNING)
+        version = (len(trials), sum(map(has_ended, trials)), reports)
+        if before is not None and before.version == version:
+            return before
+        return cls(trials=trials, space=view.space(), maximize=view.direction == "maximize", version=version)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best completed trial."""
+        return best_of(self.trials, maximize=self.maximize)
+
+    @property
+    def written_space(self) -> dict[str, Any]:
+        """The search space in the grammar of a study file."""
+        return {name: written_form(param) for name, param in self.space.items()}
+
+
+@dataclass(slots=True)
+class _CacheEntry:
+    """What is kept of one study."""
+
+    view: StudyView
+    lock: Lock = field(default_factory=Lock)
+    read_at: float = _LONG_AGO
+    trials: StudyTrials | None = None
+    importance: tuple[int, dict[str, float]] | None = None
+    """With the number of ended trials that it was computed from."""
+
+
+class StudyRepository:
+    """The readings of one process. Every method raises ServiceUnavailable while the database is away."""
+
+    def __init__(self, address: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._address = address
+        self._clock = clock
+        self._lock = Lock()
+        self._open: tuple[str, Access, ExitStack] | None = None
+        self._entries: dict[str, _CacheEntry] = {}
+        self._has_ledger = False
+        self._studies: tuple[float, list[StudySummary]] | None = None
+
+    def access(self) -> Access:
+        """The database at its present address; opened again when the address has changed."""
+        url = self._address()
+        with self._lock:
+            if self._open is not None and self._open[0] == url:
+                return self._open[1]
+            self._disconnect()
+            with ExitStack() as stack:
+                access = stack.enter_context(opened(url))
+                access.store  # noqa: B018 - a database without studies is reported at once, whatever is asked for
+                self._open = (url, access, stack.pop_all())
+            return access
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        with self._lock:
+            self._disconnect()
+
+    def queries(self) -> LedgerQueries:
+        """The ledger's aggregates. Raises ServiceUnavailable where there is no ledger."""
+        access = self.access()
+        if not self.has_ledger():
+            access.database.check_schema()
+        return LedgerQueries(access.database)
+
+    def nodes(self) -> Nodes:
+        """Presence of workers."""
+        return Nodes(self.access().database)
+
+    def has_ledger(self) -> bool:
+        """Whether a coordinator has ever used this database; kept once it has."""
+        access = self.access()
+        if not self._has_ledger:
+            self._has_ledger = LedgerQueries(access.database).has_ledger()
+            if self._has_ledger:
+                access.database.check_schema()
+        return self._has_ledger
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, newest first; those that only Optuna knows last. At most `FRESH_S` old."""
+        access = self.access()
+        kept = self._studies
+        if kept is not None and self._clock() - kept[0] <= FRESH_S:
+            return kept[1]
+        ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
+        ours = {progress.record.name for progress in ledger}
+        others = [entry for entry in access.store.catalogue() if entry.name not in ours]
+        found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
+        found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
+        self._studies = (self._clock(), found)
+        return found
+
+    def study(self, key: str, *, fresh: bool = False) -> StudySummary:
+        """The study of that name, else of that id; `fresh` before a change. Raises UnknownStudy."""
+        found = None if fresh else _named(key, self.studies())
+        if found is None:
+            self._studies = None
+            found = _named(key, self.studies())
+        if found is None:
+            hint = nearest(key, [study.name for study in self.studies()])
+            raise UnknownStudy(f"There is no study named {key!r}. {hint}".rstrip())
+        return found
+
+    def trials(self, name: str) -> StudyTrials:
+        """The trials, at most `FRESH_S` old. Raises UnknownStudy."""
+        entry = self._entry(name)
+        with entry.lock:
+            if entry.trials is None or self._clock() - entry.read_at > FRESH_S:
+                entry.trials = StudyTrials.read(entry.view, entry.trials)
+                entry.read_at = self._clock()
+            return entry.trials
+
+    def importance(self, name: str) -> dict[str, float]:
+        """How much each parameter mattered: computed once for each state of the study's ended trials."""
+        ended = self.trials(name).version[1]
+        entry = self._entry(name)
+        if entry.importance is None or entry.importance[0] != ended:
+            entry.importance = (ended, entry.view.param_importance())
+        return entry.importance[1]
+
+    def warm(self) -> None:
+        """Reads every study once, so that the first request need not wait for thousands of trials.
+
+        And computes an importance: what Optuna imports for it takes seconds.
+        """
+        studies = self.studies()
+        for study in studies:
+            with suppress(UnknownStudy):  # deleted meanwhile
+                self.trials(study.name)
+        for study in studies[:1]:
+            self.importance(study.name)
+
+    def invalidate(self, name: str) -> None:
+        """The study was changed: the next reading goes to the database."""
+        with self._lock:
+            entry = self._entries.get(name)
+        self._studies = None
+        if entry is not None:
+            entry.read_at = _LONG_AGO
+
+    def remove(self, name: str) -> None:
+        """The study was deleted, and another one of its name may be created."""
+        with self._lock:
+            self._entries.pop(name, None)
+        self._studies = None
+
+    def _entry(self, name: str) -> _CacheEntry:
+        access = self.access()
+        with self._lock:
+            known = self._entries.get(name)
+            if known is None:
+                known = self._entries[name] = _CacheEntry(view=access.store.view(name))
+            return known
+
+    def _best_of(self, entry: StudyEntry) -> float | None:
+        best = self.trials(entry.name).best if entry.by_state.get(TrialState.COMPLETE) else None
+        return None if best is None else best.value
+
+    def _disconnect(self) -> None:
+        if self._open is not None:
+            self._open[2].close()
+        self._open = None
+        self._entries.clear()
+        self._has_ledger = False
+        self._studies = None
+
+
+def _named(key: str, studies: list[StudySummary]) -> StudySummary | None:
+    by_id = (study for study in studies if str(study.id) == key)
+    return next((study for study in studies if study.name == key), None) or next(by_id, None)

@@ -1,0 +1,273 @@
+"""What the holder of a lease does with a ticket, each in one call to the database, and what becomes of dead holders.
+
+Every call after `start` names (ticket, attempt). One that finds this attempt no longer running raises LeaseLost:
+somebody else has the ticket now. A call repeated after a lost acknowledgement finds its own first try and succeeds.
+The transactions themselves are in `functions.sql`. Optuna is imported only by what a supervisor calls.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, bindparam, text, update
+from sqlalchemy.engine import RowMapping
+
+from highnoon.shared.domain.lease import (
+    OOM_NEIGHBOUR,
+    Candidate,
+    Disposition,
+    Holder,
+    Lease,
+    LostAttempt,
+    Progress,
+    StartRefusal,
+    Waiting,
+    Wish,
+    retry_delay_s,
+)
+from highnoon.shared.domain.states import Ending, TicketState
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.schema import db_now, tickets
+from highnoon.shared.store.trial_results import attr_texts, json_text, result_json, trial_result
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.optuna_trials import NewTrial
+
+NUMBER = "{number}"
+"""In a log's path: the trial's number with at least five digits, which is given by the start."""
+
+_LARGEST_STEP = 2**31 - 1
+"""Optuna's column holds no larger one."""
+
+
+class Attempts:
+    """The statements of attempts. Raises LeaseLost, ServiceUnavailable, ServiceRefused."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def look(self, ticket_id: int) -> Candidate | None:
+        """What the next attempt's point depends on; None for a ticket that is taken, over or not due. Takes no lock."""
+        row = self._db.row(_LOOK, ticket=ticket_id, neighbour=OOM_NEIGHBOUR)
+        return None if row is None else _candidate(row)
+
+    def start(
+        self,
+        candidate: Candidate,
+        new: NewTrial,
+        holder: Holder,
+        *,
+        ttl_s: float,
+        log_path: str,
+        code: str | None = None,
+    ) -> Lease | StartRefusal:
+        """Starts the attempt after `candidate.attempt` at the point `new`. `log_path` may contain `NUMBER`."""
+        from highnoon.shared.store.optuna_trials import param_rows
+
+        answer = self._db.call(
+            _START,
+            ticket=candidate.ticket_id,
+            attempt=candidate.attempt,
+            spec_version=candidate.spec_version,
+            worker=holder.worker_id,
+            host=holder.host,
+            pid=holder.pid,
+            ttl=ttl_s,
+            params=json_text(dict(new.params)),
+            trial=json_text(
+                {
+                    "waiting": new.waiting_trial_id,
+                    "params": [
+                        [row["param_name"], row["param_value"], row["distribution_json"]] for row in param_rows(new)
+                    ],
+                    "user_attrs": attr_texts(new.user_attrs),
+                    "system_attrs": attr_texts(new.system_attrs),
+                }
+            ),
+            log_path=log_path,
+            code=code,
+        )
+        if "refused" in answer:
+            return StartRefusal(answer["refused"])
+        return Lease(
+            ticket_id=candidate.ticket_id,
+            attempt=answer["attempt"],
+            study_id=candidate.study_id,
+            spec=candidate.spec,
+            ordinal=candidate.ordinal,
+            infrastructure_failures=candidate.infrastructure_failures,
+            errors=candidate.errors,
+            worker_id=holder.worker_id,
+            ttl_s=ttl_s,
+            trial_id=answer["trial_id"],
+            trial_number=answer["trial_number"],
+            # Stored already when this call repeats one whose acknowledgement was lost.
+            params=answer.get("params", new.params),
+            before=candidate.before,
+            must_be_alone=candidate.must_be_alone,
+        )
+
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
+        """Extends the lease by its full term, adds reports, and brings back what the study wants of the holder."""
+        is_cancelled = self._db.call(
+            _RENEW,
+            ticket=lease.ticket_id,
+            attempt=lease.attempt,
+            ttl=lease.ttl_s,
+            step=progress.step,
+            rss_bytes=progress.rss_bytes,
+            reports=_reports(reports),
+        )
+        return Wish.CANCEL if is_cancelled else Wish.CARRY_ON
+
+    def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
+        """Adds reports at once, for a pruner's decision; the first report of a step stays."""
+        self._db.call(_ADD_REPORTS, ticket=lease.ticket_id, attempt=lease.attempt, reports=_reports(reports))
+
+    def finish(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        *,
+        disposition: Disposition,
+        token: str,
+        delay_s: float = 0.0,
+        reports: Sequence[Report] = (),
+    ) -> str | None:
+        """The only point of no return: ticket, Optuna trial and attempt end together.
+
+        Returns how somebody else had ended the Optuna trial, where that differs: theirs stands in Optuna, ours in the
+        ledger. Make `token` once per decision and repeat the call with it until it is acknowledged.
+        """
+        foreign: str | None = self._db.call(
+            _FINISH,
+            ticket=lease.ticket_id,
+            attempt=lease.attempt,
+            token=token,
+            disposition=disposition,
+            delay=delay_s,
+            outcome=json_text(outcome.to_json()),
+            result=result_json(trial_result(outcome)),
+            reports=_reports(reports),
+        )
+        return foreign
+
+    def reap(self, ticket_id: int, attempt: int, *, message: str, only_expired: bool) -> Disposition | None:
+        """The holder is dead (its agent reports it), or its lease ran out (`only_expired`): retry, or close as lost.
+
+        None when the attempt does not hold the ticket any more, or has not expired after all.
+        """
+        outcome = Outcome(ending=Ending.LOST, cause="lost", message=message)
+        answer = self._db.call(
+            _REAP,
+            ticket=ticket_id,
+            attempt=attempt,
+            only_expired=only_expired,
+            retry_delay=retry_delay_s(0),
+            outcome=json_text(outcome.to_json()),
+            result=result_json(trial_result(outcome)),
+        )
+        return None if answer is None else Disposition(answer)
+
+    def exhaust(self, candidate: Candidate) -> None:
+        """The search space has no further point for this study: it stops as exhausted, its open tickets are dropped.
+
+        Does nothing when the study was changed since the look.
+        """
+        self._db.call(_EXHAUST, study=candidate.study_id, spec_version=candidate.spec_version)
+
+    def decline(self, ticket_id: int, *, delay_s: float = 0.0) -> None:
+        """The message was taken by a node that will not start it: the ticket waits again, for another one.
+
+        After `delay_s`: a node without memory to spare must not get the same ticket all the time.
+        """
+        queued = update(tickets).where(tickets.c.id == ticket_id, tickets.c.state == TicketState.QUEUED)
+        waiting = {"state": TicketState.WAITING, "queued_at": None, "not_before": db_now() + delay_s}
+        self._db.changed(queued.values(**waiting))
+
+
+_LOOK = text(
+    """
+    select t.id, t.study_id, t.ordinal, t.attempt, t.infrastructure_failures, t.errors, t.params, t.trial_number,
+           s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
+           exists (select 1 from hn_attempts a where a.ticket_id = t.id and a.cause = :neighbour) as must_be_alone,
+           w.trial_id as waiting_id, w.number as waiting_number,
+           (select value_json from trial_system_attributes
+            where trial_id = w.trial_id and key = 'fixed_params') as waiting_fixed,
+           (select json_agg(json_build_array(param_name, param_value, distribution_json) order by param_id)
+            from trial_params where trial_id = w.trial_id) as waiting_params
+    from hn_tickets t
+    join hn_studies s on s.id = t.study_id
+    left join studies o on o.study_id = coalesce(
+        s.optuna_study_id, (select study_id from studies where study_name = s.name))
+    left join lateral (
+        select trial_id, number from trials
+        where study_id = o.study_id and state = 'WAITING' and t.trial_number is null
+        order by trial_id limit 1) w on true
+    where t.id = :ticket and t.state in ('waiting', 'queued') and t.not_before <= hn_now_1()
+    """
+)
+
+_START = text(
+    "select hn_start_attempt_1(:ticket, :attempt, :spec_version, :worker, :host, :pid, :ttl, cast(:params as json),"
+    " cast(:trial as json), :log_path, :code)"
+)
+_RENEW = text(
+    "select hn_renew_1(:ticket, :attempt, :ttl, cast(:step as bigint), cast(:rss_bytes as bigint),"
+    " cast(:reports as json))"
+)
+_ADD_REPORTS = text("select hn_add_reports_1(:ticket, :attempt, cast(:reports as json))")
+_FINISH = text(
+    "select hn_finish_attempt_1(:ticket, :attempt, :token, :disposition, :delay, cast(:outcome as json),"
+    " cast(:result as json), cast(:reports as json))"
+).bindparams(bindparam("disposition", type_=Text))
+_REAP = text(
+    "select hn_reap_1(:ticket, :attempt, :only_expired, :retry_delay, cast(:outcome as json), cast(:result as json))"
+)
+
+_EXHAUST = text("select hn_exhaust_1(:study, :spec_version)")
+
+
+def _candidate(row: RowMapping) -> Candidate:
+    before = None
+    if row["trial_number"] is not None:
+        before = LostAttempt(params=row["params"], trial_number=row["trial_number"])
+    waiting = None
+    if row["waiting_id"] is not None:
+        from highnoon.shared.store.optuna_trials import fixed_params
+
+        fixed = fixed_params(row["waiting_fixed"], row["waiting_params"] or ())
+        waiting = Waiting(trial_id=row["waiting_id"], number=row["waiting_number"], fixed=fixed)
+    return Candidate(
+        ticket_id=row["id"],
+        study_id=row["study_id"],
+        optuna_study_id=row["optuna_study_id"],
+        study_name=row["name"],
+        spec=row["spec"],
+        spec_version=row["spec_version"],
+        ordinal=row["ordinal"],
+        attempt=row["attempt"],
+        infrastructure_failures=row["infrastructure_failures"],
+        errors=row["errors"],
+        before=before,
+        waiting=waiting,
+        must_be_alone=row["must_be_alone"],
+    )
+
+
+def _reports(reports: Sequence[Report]) -> str:
+    rows = [_report_row(report) for report in reports if abs(report.step) <= _LARGEST_STEP]
+    return json.dumps(rows)
+
+
+def _report_row(report: Report) -> list[Any]:
+    value = report.value
+    if math.isnan(value):
+        return [report.step, None, "NAN"]
+    if math.isinf(value):
+        return [report.step, None, "INF_POS" if value > 0 else "INF_NEG"]
+    return [report.step, value, "FINITE"]

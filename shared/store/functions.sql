@@ -1,0 +1,329 @@
+-- The life of an attempt: start, renew, report, finish, reap. Each is one call and one transaction, so that no lock is
+-- held across a network round trip.
+--
+-- Installed by `Database.create_schema`, called by `attempts.py` alone. A function whose arguments or answer change gets
+-- the next number in its name: processes of the version before go on beside newer ones.
+--
+-- They rely on READ COMMITTED: each statement sees what was committed before it got its lock.
+-- Locks are taken in this order: Optuna's study, the ticket, the Optuna trial, the attempt. Finish, renew and reap take
+-- no lock on a study.
+--
+-- Errors of ours: HN001 the lease is lost.
+
+-- The wall clock as seconds since the epoch. The only clock that judges an expiry.
+create or replace function hn_now_1() returns double precision language sql volatile as
+$$ select extract(epoch from clock_timestamp())::double precision $$;
+
+-- What Optuna calls now: its times are naive UTC.
+create or replace function hn_utc_now_1() returns timestamp without time zone language sql volatile as
+$$ select clock_timestamp() at time zone 'utc' $$;
+
+-- Writes attributes of a trial, replacing those that are there: a clone made by Optuna carries its original's.
+-- Each value is JSON as text, as Optuna stores it.
+create or replace function hn_write_attrs_1(p_trial bigint, p_user_attrs json, p_system_attrs json) returns void
+language plpgsql as $$
+begin
+    insert into trial_user_attributes (trial_id, key, value_json)
+        select p_trial, key, value from json_each_text(p_user_attrs)
+        on conflict (trial_id, key) do update set value_json = excluded.value_json;
+    insert into trial_system_attributes (trial_id, key, value_json)
+        select p_trial, key, value from json_each_text(p_system_attrs)
+        on conflict (trial_id, key) do update set value_json = excluded.value_json;
+end $$;
+
+-- Adds reports [[step, value or null, kind], ...] to a trial that is RUNNING; the first report of a step stays.
+-- The lock keeps the trial from ending meanwhile: who reads an ended trial caches it for ever.
+create or replace function hn_write_reports_1(p_trial bigint, p_reports json) returns void language plpgsql as $$
+begin
+    if json_array_length(p_reports) = 0 then
+        return;
+    end if;
+    perform 1 from trials where trial_id = p_trial and state = 'RUNNING' for share;
+    if not found then
+        return;
+    end if;
+    insert into trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+        select p_trial, (row ->> 0)::integer, (row ->> 1)::double precision, (row ->> 2)::trialintermediatevaluetype
+        from json_array_elements(p_reports) with ordinality as reports (row, position) order by position
+        on conflict (trial_id, step) do nothing;
+end $$;
+
+-- Ends a trial whose row the caller has locked: {"state", "value" or null, "user_attrs", "system_attrs"}.
+-- A PRUNED one without a value takes its last report, unless that is NaN.
+create or replace function hn_end_trial_1(p_trial bigint, p_result json) returns void language plpgsql as $$
+declare
+    v_value double precision := (p_result ->> 'value')::double precision;
+begin
+    if v_value is null and p_result ->> 'state' = 'PRUNED' then
+        select case intermediate_value_type
+                   when 'INF_POS' then 'infinity'::double precision
+                   when 'INF_NEG' then '-infinity'::double precision
+                   when 'FINITE' then intermediate_value
+               end
+            into v_value from trial_intermediate_values where trial_id = p_trial order by step desc limit 1;
+    end if;
+    update trials set state = (p_result ->> 'state')::trialstate, datetime_complete = hn_utc_now_1()
+        where trial_id = p_trial;
+    if v_value is not null then
+        insert into trial_values (trial_id, objective, value, value_type)
+            values (p_trial, 0,
+                    case when v_value in ('infinity', '-infinity') then null else v_value end,
+                    (case v_value when 'infinity' then 'INF_POS' when '-infinity' then 'INF_NEG' else 'FINITE' end)
+                        ::trialvaluetype);
+    end if;
+    perform hn_write_attrs_1(p_trial, p_result -> 'user_attrs', p_result -> 'system_attrs');
+end $$;
+
+-- Ends the Optuna trial of an attempt unless somebody else has. Answers how they ended it, where that differs: theirs
+-- stands in Optuna, ours in the ticket.
+create or replace function hn_end_own_trial_1(p_trial bigint, p_result json, p_reports json) returns text
+language plpgsql as $$
+declare
+    v_state text;
+    v_value double precision;
+begin
+    select state::text into v_state from trials where trial_id = p_trial for update;
+    if not found then
+        return 'deleted';
+    end if;
+    if v_state in ('RUNNING', 'WAITING') then
+        perform hn_write_reports_1(p_trial, p_reports);
+        perform hn_end_trial_1(p_trial, p_result);
+        return null;
+    end if;
+    select case value_type when 'INF_POS' then 'infinity' when 'INF_NEG' then '-infinity' else value end
+        into v_value from trial_values where trial_id = p_trial and objective = 0;
+    if v_state = p_result ->> 'state' and (p_result ->> 'value' is null or
+                                           v_value is not distinct from (p_result ->> 'value')::double precision) then
+        return null;
+    end if;
+    return concat_ws(' ', v_state, v_value::text);
+end $$;
+
+-- Starts the next attempt of a ticket: the ticket is running under the attempt's number, its Optuna trial RUNNING with
+-- parameters and attributes, the attempt noted. Answers {"attempt", "trial_id", "trial_number", "params"}, or
+-- {"refused": a StartRefusal}, and has changed nothing then, but that a ticket of a paused study waits again.
+-- Repeated after a lost acknowledgement it finds its own first try.
+create or replace function hn_start_attempt_1(
+    p_ticket bigint, p_attempt integer, p_spec_version integer, p_worker text, p_host text, p_pid integer,
+    p_ttl double precision, p_params json, p_trial json, p_log_path text, p_code text
+) returns json language plpgsql as $$
+declare
+    v_optuna_study integer;
+    v_ticket hn_tickets%rowtype;
+    v_study record;
+    v_trial bigint := (p_trial ->> 'waiting')::bigint;
+    v_number integer;
+begin
+    select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
+        into v_optuna_study
+        from hn_tickets t join hn_studies s on s.id = t.study_id
+        where t.id = p_ticket and t.state not in ('closed', 'cancelled');
+    if not found then
+        return json_build_object('refused', 'not_available');
+    end if;
+    -- Trials are numbered under this lock, as Optuna numbers them.
+    perform 1 from studies where study_id = v_optuna_study for update;
+    if not found then
+        return json_build_object('refused', 'study_deleted');
+    end if;
+    select * into v_ticket from hn_tickets where id = p_ticket for update;
+    if not found then
+        return json_build_object('refused', 'not_available');
+    end if;
+    if v_ticket.state = 'running' and v_ticket.attempt = p_attempt + 1 and exists (
+        select 1 from hn_attempts
+        where ticket_id = p_ticket and attempt = p_attempt + 1 and worker_id = p_worker and pid = p_pid
+    ) then
+        update hn_tickets set lease_expires_at = hn_now_1() + p_ttl where id = p_ticket;
+        return json_build_object('attempt', v_ticket.attempt, 'trial_id', v_ticket.trial_id,
+                                 'trial_number', v_ticket.trial_number, 'params', v_ticket.params);
+    end if;
+    select state, spec_version into v_study from hn_studies where id = v_ticket.study_id;
+    if v_ticket.state not in ('waiting', 'queued') then
+        return json_build_object('refused', 'not_available');
+    end if;
+    if v_study.state = 'paused' then
+        -- Resume must find it waiting, or it would never dispatch it again.
+        update hn_tickets set state = 'waiting', queued_at = null where id = p_ticket and state = 'queued';
+        return json_build_object('refused', 'paused');
+    end if;
+    if v_study.state <> 'running' or v_ticket.not_before > hn_now_1() then
+        return json_build_object('refused', 'not_available');
+    end if;
+    if v_ticket.attempt <> p_attempt or v_study.spec_version <> p_spec_version then
+        return json_build_object('refused', 'changed');
+    end if;
+
+    if v_trial is not null then
+        select number into v_number from trials
+            where trial_id = v_trial and study_id = v_optuna_study and state = 'WAITING' for update;
+        if not found then
+            return json_build_object('refused', 'changed');
+        end if;
+        update trials set state = 'RUNNING', datetime_start = hn_utc_now_1() where trial_id = v_trial;
+    else
+        select coalesce(
+            (select number from trials where study_id = v_optuna_study order by trial_id desc limit 1), -1) + 1
+            into v_number;
+        insert into trials (number, study_id, state, datetime_start)
+            values (v_number, v_optuna_study, 'RUNNING', hn_utc_now_1()) returning trial_id into v_trial;
+    end if;
+    -- An enqueued trial may have some of its parameters already.
+    insert into trial_params (trial_id, param_name, param_value, distribution_json)
+        select v_trial, row ->> 0, (row ->> 1)::double precision, row ->> 2
+        from json_array_elements(p_trial -> 'params') with ordinality as params (row, position) order by position
+        on conflict (trial_id, param_name) do nothing;
+    perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
+    perform hn_write_attrs_1(
+        v_trial, json_build_object('highnoon:ticket', p_ticket, 'highnoon:attempt', p_attempt + 1), '{}');
+
+    update hn_tickets set
+        state = 'running', attempt = p_attempt + 1, worker_id = p_worker, lease_expires_at = hn_now_1() + p_ttl,
+        cancel_requested = false, step = null, rss_bytes = null,
+        trial_id = v_trial, trial_number = v_number, params = p_params
+        where id = p_ticket;
+    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, started_at)
+        values (p_ticket, p_attempt + 1, p_worker, p_host, p_pid, v_number,
+                replace(p_log_path, '{number}', lpad(v_number::text, greatest(5, length(v_number::text)), '0')),
+                p_code, hn_now_1());
+    return json_build_object('attempt', p_attempt + 1, 'trial_id', v_trial, 'trial_number', v_number);
+end $$;
+
+-- Extends a lease by its full term, with the attempt's progress and reports; answers whether to cancel. HN001.
+create or replace function hn_renew_1(
+    p_ticket bigint, p_attempt integer, p_ttl double precision, p_step bigint, p_rss_bytes bigint, p_reports json
+) returns boolean language plpgsql as $$
+declare
+    v_ticket record;
+begin
+    update hn_tickets set lease_expires_at = hn_now_1() + p_ttl, step = p_step, rss_bytes = p_rss_bytes
+        where id = p_ticket and attempt = p_attempt and state = 'running'
+        returning trial_id, cancel_requested into v_ticket;
+    if not found then
+        raise exception 'renew: the lease is lost' using errcode = 'HN001';
+    end if;
+    perform hn_write_reports_1(v_ticket.trial_id, p_reports);
+    return v_ticket.cancel_requested;
+end $$;
+
+-- Adds reports of an attempt that holds its lease. HN001.
+create or replace function hn_add_reports_1(p_ticket bigint, p_attempt integer, p_reports json) returns void
+language plpgsql as $$
+declare
+    v_trial bigint;
+begin
+    select trial_id into v_trial from hn_tickets where id = p_ticket and attempt = p_attempt and state = 'running';
+    if not found then
+        raise exception 'add reports: the lease is lost' using errcode = 'HN001';
+    end if;
+    -- A reaper that comes in between fails the trial, and nothing is written to it.
+    perform hn_write_reports_1(v_trial, p_reports);
+end $$;
+
+-- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);
+-- the Optuna trial and the attempt end with it. HN001. Answers how somebody else had ended the Optuna trial, if they did
+-- and it differs. Repeated with the same token it finds its own first try.
+create or replace function hn_finish_attempt_1(
+    p_ticket bigint, p_attempt integer, p_token text, p_disposition text, p_delay double precision,
+    p_outcome json, p_result json, p_reports json
+) returns text language plpgsql as $$
+declare
+    v_ticket hn_tickets%rowtype;
+    v_foreign text;
+begin
+    select * into v_ticket from hn_tickets where id = p_ticket for update;
+    if not found or v_ticket.attempt <> p_attempt or v_ticket.state <> 'running' then
+        select foreign_ending into v_foreign from hn_attempts
+            where ticket_id = p_ticket and attempt = p_attempt and finish_token = p_token;
+        if not found then
+            raise exception 'finish: the lease is lost' using errcode = 'HN001';
+        end if;
+        return v_foreign;
+    end if;
+    v_foreign := hn_end_own_trial_1(v_ticket.trial_id, p_result, p_reports);
+    if p_disposition = 'close' then
+        update hn_tickets set
+            state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = p_outcome ->> 'ending',
+            value = (p_outcome ->> 'value')::double precision,
+            -- The attempt keeps the log and the samples of its memory.
+            outcome = (p_outcome::jsonb - 'log_tail' - 'memory')::json
+            where id = p_ticket;
+    else
+        update hn_tickets set
+            -- A person may have cancelled its study meanwhile.
+            state = case when cancel_requested then 'cancelled' else 'waiting' end,
+            infrastructure_failures = infrastructure_failures
+                + (p_disposition = 'retry' and p_outcome ->> 'ending' <> 'failed')::integer,
+            errors = errors + (p_disposition = 'retry' and p_outcome ->> 'ending' = 'failed')::integer,
+            not_before = hn_now_1() + p_delay, worker_id = null, lease_expires_at = null, queued_at = null
+            where id = p_ticket;
+    end if;
+    update hn_attempts set
+        ended_at = hn_now_1(), ending = p_outcome ->> 'ending', cause = p_outcome ->> 'cause',
+        message = p_outcome ->> 'message', exit_status = (p_outcome ->> 'exit_status')::integer,
+        signal = p_outcome ->> 'signal', peak_rss_bytes = (p_outcome ->> 'peak_rss_bytes')::bigint,
+        log_tail = p_outcome ->> 'log_tail', memory = (p_outcome ->> 'memory')::json,
+        finish_token = p_token, foreign_ending = v_foreign
+        where ticket_id = p_ticket and attempt = p_attempt;
+    return v_foreign;
+end $$;
+
+-- Takes back the ticket of an attempt whose holder is dead, or whose lease ran out: it waits again with a failure
+-- charged, or is closed as lost once its attempts are used up; its Optuna trial fails. Answers what became of it, or
+-- null where the attempt does not hold the ticket or, with p_only_expired, has not expired.
+create or replace function hn_reap_1(
+    p_ticket bigint, p_attempt integer, p_only_expired boolean, p_retry_delay double precision, p_outcome json,
+    p_result json
+) returns text language plpgsql as $$
+declare
+    v_ticket hn_tickets%rowtype;
+    v_retry boolean;
+    v_result json := p_result;
+begin
+    if p_only_expired then
+        -- The reaper does not wait for a locked row: a later tick takes it.
+        select * into v_ticket from hn_tickets
+            where id = p_ticket and attempt = p_attempt and state = 'running' and lease_expires_at < hn_now_1()
+            for update skip locked;
+    else
+        select * into v_ticket from hn_tickets
+            where id = p_ticket and attempt = p_attempt and state = 'running'
+            for update;
+    end if;
+    if not found then
+        return null;
+    end if;
+    if v_ticket.cancel_requested then
+        v_result := jsonb_set(p_result::jsonb, '{user_attrs,highnoon:cause}', to_jsonb('"cancelled"'::text))::json;
+    end if;
+    perform hn_end_own_trial_1(v_ticket.trial_id, v_result, '[]');
+    select v_ticket.infrastructure_failures + 1 < coalesce((spec ->> 'max_attempts')::integer, 3)
+        into v_retry from hn_studies where id = v_ticket.study_id;
+    if v_retry then
+        update hn_tickets set
+            state = case when cancel_requested then 'cancelled' else 'waiting' end,
+            infrastructure_failures = infrastructure_failures + 1, worker_id = null, lease_expires_at = null,
+            queued_at = null, not_before = hn_now_1() + p_retry_delay * power(2, infrastructure_failures)
+            where id = p_ticket;
+    else
+        update hn_tickets set
+            state = 'closed', infrastructure_failures = infrastructure_failures + 1, lease_expires_at = null,
+            closed_at = hn_now_1(), ending = p_outcome ->> 'ending', outcome = p_outcome
+            where id = p_ticket;
+    end if;
+    update hn_attempts set ended_at = hn_now_1(), ending = p_outcome ->> 'ending', cause = p_outcome ->> 'cause',
+        message = p_outcome ->> 'message'
+        where ticket_id = p_ticket and attempt = p_attempt;
+    return case when v_retry then 'retry' else 'close' end;
+end $$;
+
+-- Stops a study whose search space has no further point: tickets that have not begun are cancelled.
+create or replace function hn_exhaust_1(p_study bigint, p_spec_version integer) returns void language plpgsql as $$
+begin
+    update hn_studies set stop_reason = coalesce(stop_reason, 'exhausted')
+        where id = p_study and spec_version = p_spec_version;
+    if found then
+        update hn_tickets set state = 'cancelled' where study_id = p_study and state in ('waiting', 'queued');
+    end if;
+end $$;

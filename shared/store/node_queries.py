@@ -1,0 +1,156 @@
+"""What nodes and the coordinator decide by: failures of nodes, memory of trials, whether there is work. Reads only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+
+from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
+
+LOOK_BACK_S = 86_400.0
+"""What is older says nothing about a node as it is now."""
+
+MOST = 20
+"""Of the newest attempts of each node."""
+
+FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
+"""Endings that the node may be the reason of; a stop for memory has its own remedies."""
+
+_UNINFORMATIVE = frozenset({Ending.RELEASED, Ending.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streak:
+    """A node that failed at the newest `length` tickets that it tried; `causes` counts why.
+
+    `others_ended` and `others_failed`: the newest attempts of other nodes at the same studies.
+    """
+
+    worker_id: str
+    length: int
+    causes: Mapping[str, int] = field(default_factory=dict)
+    others_ended: int = 0
+    others_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    ticket_id: int
+    study_id: int
+    ending: Ending
+    cause: str | None
+
+
+_MEASURED = (Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED)
+"""Endings of trials that took the memory that they need. One that failed may have failed at its first line."""
+
+_NEWEST_PEAKS = 50
+"""A sampler moves: what it proposed at first is no guide to what comes."""
+
+_REFUSED = "memory_forecast"
+"""A trial with this cause took nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPeaks:
+    """`peaks` in bytes, newest first; `own_peaks` are those of earlier attempts at the ticket asked for."""
+
+    spec: dict[str, Any]
+    peaks: tuple[int, ...]
+    own_peaks: tuple[int, ...]
+
+
+class NodeQueries:
+    """All raise ServiceUnavailable when the database is unreachable."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def has_work(self, resources: Sequence[str]) -> bool:
+        """Whether anything runs for these resources, or waits in a study that is neither paused nor about to end."""
+        waits = and_(
+            tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED]),
+            studies.c.state == StudyState.RUNNING,
+            studies.c.stop_reason.is_(None),
+        )
+        statement = (
+            select(tickets.c.id)
+            .join(studies, studies.c.id == tickets.c.study_id)
+            .where(studies.c.queue.in_(resources), or_(tickets.c.state == TicketState.RUNNING, waits))
+            .limit(1)
+        )
+        return bool(self._db.rows(statement))
+
+    def memory_peaks(self, study: str, ticket_id: int) -> StudyPeaks | None:
+        """The memory of the study's newest trials, and its spec; None without such a study."""
+        # As a float: an integer of SQL ends at 2 GB.
+        peak = attempts.c.memory["peak_bytes"].as_float().label("peak")
+        measured = (
+            select(peak, attempts.c.ticket_id)
+            .join(tickets, tickets.c.id == attempts.c.ticket_id)
+            .where(attempts.c.memory.is_not(None))
+            .order_by(attempts.c.ended_at.desc())
+            .limit(_NEWEST_PEAKS)
+        )
+        took_all = attempts.c.ending.in_(_MEASURED), attempts.c.cause.is_distinct_from(_REFUSED)
+        with self._db.transaction() as connection:
+            found = connection.execute(select(studies.c.id, studies.c.spec).where(studies.c.name == study)).first()
+            if found is None:
+                return None
+            rows = connection.execute(measured.where(tickets.c.study_id == found.id, *took_all)).all()
+            own = connection.execute(measured.where(attempts.c.ticket_id == ticket_id)).all()
+        return StudyPeaks(
+            spec=found.spec,
+            peaks=tuple(int(row.peak) for row in rows),
+            own_peaks=tuple(int(row.peak) for row in own),
+        )
+
+    def failure_streaks(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
+        """The streak of each of these nodes at these studies, where it has one. One statement for all nodes."""
+        ended = (
+            select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause, attempts.c.ended_at)
+            .join(tickets, tickets.c.id == attempts.c.ticket_id)
+            .where(
+                attempts.c.worker_id == workers.c.id,
+                attempts.c.ended_at > db_now() - LOOK_BACK_S,
+                attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
+                # Of a newer version's endings nothing is known.
+                attempts.c.ending.in_(set(Ending) - _UNINFORMATIVE),
+                tickets.c.study_id.in_(study_ids),
+            )
+            .order_by(attempts.c.ended_at.desc())
+            .limit(MOST)
+            .lateral()
+        )
+        statement = select(workers.c.id.label("worker_id"), ended).where(workers.c.id.in_(worker_ids))
+        # Of each ticket the newest attempt only, since it may be the ticket that fails.
+        newest: dict[str, dict[int, _Ended]] = {worker_id: {} for worker_id in worker_ids}
+        for row in self._db.rows(statement.order_by(ended.c.ended_at.desc())):
+            found = _Ended(row.ticket_id, row.study_id, Ending(row.ending), row.cause)
+            newest[row.worker_id].setdefault(row.ticket_id, found)
+        by_worker = {worker_id: list(found.values()) for worker_id, found in newest.items()}
+        return [streak for worker_id in worker_ids if (streak := _streak(worker_id, by_worker)) is not None]
+
+
+def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | None:
+    own = list(takewhile(lambda ended: ended.ending in FAILURES, newest[worker_id]))
+    if not own:
+        return None
+    studies = {ended.study_id for ended in own}
+    others = [
+        ended for other, theirs in newest.items() if other != worker_id for ended in theirs if ended.study_id in studies
+    ]
+    return Streak(
+        worker_id=worker_id,
+        length=len(own),
+        causes=Counter(ended.cause or str(ended.ending) for ended in own),
+        others_ended=len(others),
+        others_failed=sum(ended.ending in FAILURES for ended in others),
+    )

@@ -1,0 +1,48 @@
+"""Figures as plotly's JSON, built from plain trials: for the pages and for `plot`. Pure: no I/O, no plotly, no Optuna.
+
+Not taken from `optuna.visualization` for three reasons: at 10,000 trials its figures are megabytes (here whatever a
+screen cannot show is left out, and the note gives the numbers), parallel coordinates there need WebGL and
+`unsafe-eval`, and colours must follow the page. A colour is a name with a `$`, which the page replaces by its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from highnoon.shared.views.charts.attempts import memory, outcomes, timeline
+from highnoon.shared.views.charts.figure import Figure, FigureInput
+from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
+from highnoon.shared.views.charts.progress import history, intermediate, pareto
+
+__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput"]
+
+FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
+    "history": history,
+    "slice": slices,
+    "parallel": parallel,
+    "contour": contour,
+    "importance": importance,
+    "intermediate": intermediate,
+    "timeline": timeline,
+    "outcomes": outcomes,
+    "memory": memory,
+    "pareto": pareto,
+}
+"""Every figure by its name in addresses."""
+
+NEEDS_ATTEMPTS = frozenset({"timeline", "outcomes", "memory"})
+"""Figures of the ledger's attempts (`FigureInput.spans` and `causes`)."""
+
+TITLES: Mapping[str, str] = {
+    "history": "optimisation history",
+    "slice": "each parameter alone",
+    "parallel": "all parameters together",
+    "contour": "two parameters at a time",
+    "importance": "importance of parameters",
+    "intermediate": "reports of each trial",
+    "timeline": "what ran when",
+    "outcomes": "how attempts ended",
+    "memory": "memory of each attempt",
+    "pareto": "loss and size",
+}
+"""What stands above a figure in a file."""

@@ -1,0 +1,151 @@
+"""What a figure is made from, what it is, and what all figures share: finite values, thinning, clipped axes.
+
+A figure is plotly's JSON without plotly. A colour is a name with a `$`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from highnoon.shared.domain.space import SearchSpace
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.queries import AttemptSpan
+
+Json = dict[str, Any]
+
+MOST_POINTS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What is drawn, and a note below it: what is left out, or why there is nothing to see."""
+
+    data: Sequence[Json] = ()
+    layout: Json = field(default_factory=dict)
+    note: str = ""
+
+    def to_json(self, **more: str) -> Json:
+        """For plotly, which takes text for a kind of HTML: names and messages of people must not be read as such."""
+        return {"data": _literal(self.data), "layout": _literal(self.layout), "note": self.note, **_literal(more)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureInput:
+    """What a figure is made from. Spans and causes come from the ledger; a study without a coordinator has none."""
+
+    trials: Sequence[Trial]
+    space: SearchSpace
+    maximize: bool
+    params: Sequence[str] = ()
+    """The parameters to show; empty: all of them."""
+    raw: bool = False
+    """Show the objective's own loss in the place of the score, where trials have both."""
+    spans: Sequence[AttemptSpan] = ()
+    causes: Sequence[tuple[str, str | None, int]] = ()
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shown_params(self) -> list[str]:
+        """The parameters of the search space that are to be shown."""
+        return [name for name in self.space if not self.params or name in self.params]
+
+    def completed(self) -> list[Trial]:
+        """Completed trials with a finite value."""
+        return [trial for trial in self.trials if is_finite(trial, TrialState.COMPLETE)]
+
+    def value(self, trial: Trial) -> float | None:
+        """The value to draw of a trial."""
+        return trial.loss if self.raw else trial.value
+
+    def points(self) -> list[tuple[int, float]]:
+        """Numbers and finite values of completed trials."""
+        valued = [(trial.number, self.value(trial)) for trial in self.completed()]
+        return [(number, value) for number, value in valued if value is not None and math.isfinite(value)]
+
+
+def is_finite(trial: Trial, state: TrialState) -> bool:
+    return trial.state is state and trial.value is not None and math.isfinite(trial.value)
+
+
+def nothing(why: str) -> Figure:
+    return Figure(note=why)
+
+
+def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "markers", **style: Any) -> Json:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return {"type": "scatter", "mode": mode, "name": name, "x": xs, "y": ys, **style}
+
+
+def horizontal_bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], color: Any) -> Json:
+    """Bars with a text on each; a few of them do not become blocks."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(names),
+        "x": list(values),
+        "text": list(texts),
+        "textposition": "auto",
+        "width": min(0.8, 0.14 * len(names)),
+        "hoverinfo": "skip",
+        "marker": {"color": color},
+    }
+
+
+def every(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` items, evenly spaced."""
+    if len(items) <= most:
+        return list(items)
+    return [items[int(index * len(items) / most)] for index in range(most)] if most > 0 else []
+
+
+def thinned_trials(trials: Sequence[Trial], most: int) -> list[Trial]:
+    """A tenth of the space each for the lowest and the highest values, the rest evenly spaced over time."""
+    if len(trials) <= most:
+        return list(trials)
+    by_value = sorted(trials, key=lambda trial: trial.value or 0.0)
+    share = most // 10
+    kept = [*by_value[:share], *by_value[-share:], *every(trials, most - 2 * share)]
+    chosen = {trial.number: trial for trial in kept}
+    return [chosen[number] for number in sorted(chosen)]
+
+
+def left_out(shown: int, total: int, what: str = "") -> str:
+    """The note about points that are not drawn; empty when all are."""
+    if shown >= total:
+        return ""
+    return f"The {shown:,} {what} of {total:,}." if what else f"{shown:,} of {total:,} shown."
+
+
+def notes(*parts: str) -> str:
+    return " ".join(filter(None, parts))
+
+
+def clip(axis: Json, values: Iterable[float], *, maximize: bool) -> str:
+    """Limits an axis so that a few diverged values do not flatten all others; returns the note about it."""
+    ordered = sorted(value for value in values if math.isfinite(value))
+    if len(ordered) < 20:
+        return ""
+    low, high = ordered[0], ordered[-1]
+    middle = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+    margin = 1.5 * ((middle[1] - middle[0]) or abs(middle[0]) or 1.0)
+    bottom = max(low, middle[0] - margin) if maximize else low
+    top = high if maximize else min(high, middle[1] + margin)
+    if (bottom, top) == (low, high):
+        return ""
+    axis["range"] = [bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)]
+    beyond = sum(not bottom <= value <= top for value in ordered)
+    return f"{beyond:,} far outliers are outside of the picture; a double click shows them." if beyond else ""
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    return [_literal(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,128 @@
+"""Figures of values: in their order, over the steps of a trial, and against the model's size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.views.charts.figure import (
+    MOST_POINTS,
+    Figure,
+    FigureInput,
+    Json,
+    clip,
+    every,
+    is_finite,
+    left_out,
+    notes,
+    nothing,
+    scatter,
+)
+from highnoon.shared.views.trials import best_of
+
+_MOST_CURVES = 40
+_MOST_FAILED_CURVES = 10
+
+
+def history(asked: FigureInput) -> Figure:
+    """Every value in its order, and the best so far."""
+    valued = asked.points()
+    if not valued:
+        return nothing("No trial has completed yet.")
+    better = max if asked.maximize else min
+    best: list[tuple[int, float]] = []
+    for number, value in valued:
+        if not best or better(value, best[-1][1]) != best[-1][1]:
+            best.append((number, value))
+    shown = sorted({*every(valued, MOST_POINTS), *best})
+    pruned = [(trial.number, trial.value) for trial in asked.trials if is_finite(trial, TrialState.PRUNED)]
+    staircase = [*best, (asked.trials[-1].number, best[-1][1])]
+    data = [
+        scatter(
+            "pruned",
+            every(pruned, MOST_POINTS // 4),
+            marker={"color": "$pruned", "size": 5, "symbol": "circle-open"},
+        ),
+        scatter("completed", shown, marker={"color": "$accent", "size": 5, "opacity": 0.65}),
+        scatter("best so far", staircase, mode="lines", line={"color": "$best", "width": 2, "shape": "hv"}),
+    ]
+    layout: Json = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": _value_title(asked)}}}
+    outliers = clip(layout["yaxis"], [value for _, value in valued], maximize=asked.maximize)
+    return Figure(data=data, layout=layout, note=notes(left_out(len(shown), len(valued)), outliers))
+
+
+def intermediate(asked: FigureInput) -> Figure:
+    """What trials reported: completed, pruned, failed, and running now."""
+    reporting = [trial for trial in asked.trials if trial.reports]
+    if not reporting:
+        return nothing(
+            "No trial has reported an intermediate value: hpo.report(value, step) does, and lets a pruner work."
+        )
+    kinds = [
+        ("pruned", "$pruned", TrialState.PRUNED, _MOST_CURVES),
+        ("failed", "$failed", TrialState.FAIL, _MOST_FAILED_CURVES),
+        ("completed", "$accent", TrialState.COMPLETE, _MOST_CURVES),
+        ("running", "$running", TrialState.RUNNING, len(reporting)),
+    ]
+    data, count = [], 0
+    for label, color, state, most in kinds:
+        curves = every([trial for trial in reporting if trial.state is state], most)
+        xs: list[Any] = []
+        ys: list[Any] = []
+        texts: list[Any] = []
+        for trial in curves:
+            xs += [*(report.step for report in trial.reports), None]
+            ys += [*(report.value if math.isfinite(report.value) else None for report in trial.reports), None]
+            texts += [*[f"trial {trial.number}"] * len(trial.reports), None]
+        count += len(curves)
+        if curves:
+            line = {"color": color, "width": 2 if label == "running" else 1}
+            data.append(
+                {"type": "scatter", "mode": "lines", "name": label, "x": xs, "y": ys, "text": texts, "line": line}
+                | {"opacity": 0.9 if label == "running" else 0.55}
+            )
+    best = best_of(asked.trials, maximize=asked.maximize)
+    if best is not None and best.reports:
+        points = [(report.step, report.value) for report in best.reports]
+        line = {"color": "$best", "width": 3}
+        data.append(scatter(f"best (trial {best.number})", points, mode="lines", line=line))
+    layout: Json = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "reported value"}}}
+    reported = [report.value for trial in reporting for report in trial.reports]
+    clip(layout["yaxis"], reported, maximize=asked.maximize)
+    return Figure(data=data, layout=layout, note=left_out(count, len(reporting)))
+
+
+def pareto(asked: FigureInput) -> Figure:
+    """Loss against the model's size: the trials that no other trial beats in both."""
+    sized = [
+        Candidate(number=trial.number, loss=trial.loss, params=trial.params_count)
+        for trial in asked.completed()
+        if trial.params_count is not None and trial.loss is not None
+    ]
+    if not sized:
+        return nothing("No trial has reported its model's size: hn.report_params(n) does.")
+    shown = every(sized, MOST_POINTS)
+    data = [
+        _sized("trials", shown, marker={"color": "$accent", "size": 5, "opacity": 0.6}),
+        _sized(
+            "not beaten",
+            pareto_front(sized, maximize=asked.maximize),
+            mode="lines+markers",
+            line={"color": "$best", "shape": "hv"},
+        ),
+    ]
+    layout = {"xaxis": {"title": {"text": "parameters"}, "type": "log"}, "yaxis": {"title": {"text": "loss"}}}
+    return Figure(data=data, layout=layout, note=left_out(len(shown), len(sized)))
+
+
+def _sized(name: str, candidates: list[Candidate], **style: Any) -> Json:
+    points = [(one.params, one.loss) for one in candidates]
+    return scatter(name, points, text=[f"trial {one.number}" for one in candidates], **style)
+
+
+def _value_title(asked: FigureInput) -> str:
+    if not any(trial.params_count is not None for trial in asked.trials):
+        return "value"
+    return "loss" if asked.raw else "score"

@@ -1,0 +1,75 @@
+"""How numbers, times and sizes are written for people, in a terminal and on a page. Pure.
+
+Each takes None for what is not known and writes `unknown` for it: a dash.
+"""
+
+from __future__ import annotations
+
+import math
+
+from highnoon.shared.domain.trial import ParamValue
+
+NOTHING = "–"
+
+
+def number(value: float | None, digits: int = 5, *, unknown: str = NOTHING) -> str:
+    """A value: 0.12346, 1.2e-05, diverged for infinity."""
+    if value is None:
+        return unknown
+    if not math.isfinite(value):
+        return "diverged" if value > 0 else "-∞"
+    return f"{value:.{digits}g}"
+
+
+def param(value: ParamValue, digits: int = 4) -> str:
+    """A parameter's value as a person would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    return number(value, digits) if isinstance(value, float) else str(value)
+
+
+def count(value: int | None) -> str:
+    """A whole number with its thousands apart."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def plural(value: int, noun: str) -> str:
+    """1 trial, 3 trials."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def size(value: float | None, *, unknown: str = NOTHING) -> str:
+    """Bytes: 312 MB, 3.9 GB."""
+    if value is None:
+        return unknown
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """In a sentence: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    for large, small, name, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= large:
+            rest = whole % large // small
+            return f"{whole // large} {name} {rest} {part}" if rest else f"{whole // large} {name}"
+    return f"{whole} s"
+
+
+def clock_time(seconds: float | None, *, unknown: str = NOTHING) -> str:
+    """In a column: 8.2 s, 3:05, 2:10:00."""
+    if seconds is None:
+        return unknown
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,173 @@
+"""Studies, workers and what they run, for readers: one summary of a study, and objects for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from highnoon.shared.store.nodes import Worker
+    from highnoon.shared.store.queries import QueueState, RunningAttempt, StudyProgress
+    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_view import StudyEntry
+
+STATES = (*(str(state) for state in StudyState), "external")
+"""What `StudySummary.state` may be."""
+
+_FAILED = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """A study and how far it is. `record` is None for one that no coordinator runs: it can only be read.
+
+    `total` counts the trials that are to end, without those that were cancelled.
+    """
+
+    name: str
+    direction: str
+    total: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+    best: float | None
+    record: StudyRecord | None = None
+    closed: int = 0
+    attempts: int = 0
+    tickets: Mapping[str, int] = field(default_factory=dict)
+    endings: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_ledger(cls, progress: StudyProgress) -> Self:
+        """A study that a coordinator runs."""
+        record, counts = progress.record, progress.counts
+        return cls(
+            name=record.name,
+            direction=record.spec.get("direction", "minimize"),
+            total=counts.total - counts.by_state.get(TicketState.CANCELLED, 0),
+            complete=counts.by_ending.get(Ending.COMPLETED, 0),
+            pruned=counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0),
+            failed=sum(count for ending, count in counts.by_ending.items() if ending in _FAILED),
+            running=counts.running,
+            waiting=sum(counts.by_state.get(state, 0) for state in (TicketState.WAITING, TicketState.QUEUED)),
+            best=progress.best_value,
+            record=record,
+            closed=counts.closed,
+            attempts=counts.attempts,
+            tickets={str(state): count for state, count in counts.by_state.items()},
+            endings={str(ending): count for ending, count in counts.by_ending.items()},
+        )
+
+    @classmethod
+    def of_optuna(cls, entry: StudyEntry, best: float | None) -> Self:
+        """A study that no coordinator knows."""
+        count = {state: entry.by_state.get(state, 0) for state in TrialState}
+        return cls(
+            name=entry.name,
+            direction=entry.direction,
+            total=entry.total,
+            complete=count[TrialState.COMPLETE],
+            pruned=count[TrialState.PRUNED],
+            failed=count[TrialState.FAIL],
+            running=count[TrialState.RUNNING],
+            waiting=count[TrialState.WAITING],
+            closed=count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL],
+            best=best,
+        )
+
+    @property
+    def state(self) -> str:
+        """The ledger's word; `external` for a study without a coordinator."""
+        return "external" if self.record is None else str(self.record.state)
+
+    @property
+    def id(self) -> int | None:
+        return None if self.record is None else self.record.id
+
+    @property
+    def over(self) -> int:
+        """Trials that have ended and count."""
+        return self.complete + self.pruned + self.failed
+
+    @property
+    def is_live(self) -> bool:
+        """Whether something about it may change by itself."""
+        return self.running > 0 or (self.record is not None and not self.is_over)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its coordinator has ended it."""
+        return self.record is not None and self.record.is_over
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What a person decided; empty for a study without a coordinator."""
+        return {} if self.record is None else self.record.spec
+
+    @property
+    def maximize(self) -> bool:
+        return self.direction == "maximize"
+
+
+def study_object(study: StudySummary) -> dict[str, Any]:
+    """A study for programs."""
+    counted = ("complete", "pruned", "failed", "running", "waiting", "closed", "attempts")
+    record = study.record
+    return {
+        "id": study.id,
+        "name": study.name,
+        "state": study.state,
+        "reason": record.stop_reason if record else None,
+        "fault": record.fault if record else None,
+        "direction": study.direction,
+        "trials": study.total,
+        **{name: getattr(study, name) for name in counted},
+        "tickets": dict(study.tickets),
+        "endings": dict(study.endings),
+        "best_value": study.best,
+        "submitted_at": record.submitted_at if record else None,
+        "started_at": record.started_at if record else None,
+        "ended_at": record.ended_at if record else None,
+    }
+
+
+def worker_object(worker: Worker, running: Sequence[RunningAttempt]) -> dict[str, Any]:
+    """A worker and what it runs, for programs. `state_reason` is the older name of `reason`."""
+    return {
+        "id": worker.id,
+        "host": worker.host,
+        "pid": worker.pid,
+        "slots": worker.slots,
+        "queues": list(worker.queues),
+        "state": str(worker.state),
+        "reason": worker.state_reason,
+        "state_reason": worker.state_reason,
+        "facts": dict(worker.facts),
+        "silent_s": worker.silent_s,
+        "running": [running_object(attempt) for attempt in running if attempt.worker_id == worker.id],
+    }
+
+
+def running_object(attempt: RunningAttempt) -> dict[str, Any]:
+    """A running attempt for programs. `trial_number` is the older name of `trial`."""
+    kept = ("study", "trial_number", "attempt", "pid", "age_s", "lease_left_s", "step", "rss_bytes")
+    return {"trial": attempt.trial_number, **{name: getattr(attempt, name) for name in kept}}
+
+
+def queue_object(queue: QueueState) -> dict[str, Any]:
+    """The tickets of a resource, for programs. `leased` is the older name of `running`."""
+    return {
+        "resource": queue.resource,
+        "waiting": queue.waiting,
+        "queued": queue.queued,
+        "running": queue.running,
+        "leased": queue.running,
+        "oldest_s": queue.oldest_s,
+    }

@@ -1,0 +1,97 @@
+"""Trials and attempts for readers: the meaning of attributes, the order of rows, objects for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.attempt_records import AttemptRecord
+
+T = TypeVar("T")
+
+CAUSE, ENDING, MESSAGE = "highnoon:cause", "highnoon:ending", "highnoon:message"
+TICKET, TRACEBACK = "highnoon:ticket", "highnoon:traceback"
+"""Attributes of Optuna's trials that the ledger's outcomes are written to."""
+
+_ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
+
+
+class Located(Protocol):
+    """Where an attempt ran and the memory that it took."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def peak_rss_bytes(self) -> int | None: ...
+
+
+def has_ended(trial: Trial) -> bool:
+    """Whether nothing about it will change any more."""
+    return trial.state in _ENDED
+
+
+def cause_of(trial: Trial) -> str:
+    """Why a trial ended early; empty when there is nothing to explain."""
+    return str(trial.attrs.get(CAUSE) or "")
+
+
+def ending_of(trial: Trial) -> str:
+    """How its attempt ended, in the ledger's words; Optuna's where there are none."""
+    return str(trial.attrs.get(ENDING) or trial.state.lower())
+
+
+def best_of(trials: Iterable[Trial], *, maximize: bool) -> Trial | None:
+    """The best completed trial that has a value; the first of equals."""
+    valued = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    if not valued:
+        return None
+    return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
+
+
+def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:
+    """Numbers before words; rows without a value come last in both directions."""
+    valued = [item for item in items if key(item) is not None]
+    others = [item for item in items if key(item) is None]
+    return [*sorted(valued, key=lambda item: _comparable(key(item)), reverse=descending), *others]
+
+
+def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
+    """A trial for programs."""
+    return {
+        "number": trial.number,
+        "state": str(trial.state),
+        "ending": ending_of(trial),
+        "cause": cause_of(trial) or None,
+        "value": trial.value,
+        "loss": trial.loss,
+        "params_count": trial.params_count,
+        "active_params": trial.active_params,
+        "params": trial.params,
+        "reports": [{"step": report.step, "value": report.value} for report in trial.reports],
+        "started_at": trial.started_at.isoformat() if trial.started_at else None,
+        "ended_at": trial.ended_at.isoformat() if trial.ended_at else None,
+        "duration_s": trial.duration_s,
+        "host": place.host if place else None,
+        "peak_rss_bytes": place.peak_rss_bytes if place else None,
+    }
+
+
+def attempt_object(attempt: AttemptRecord) -> dict[str, Any]:
+    """An attempt for programs, without its log."""
+    kept = ("attempt", "host", "pid", "started_at", "ended_at", "cause", "message", "exit_status", "signal", "log_path")
+    return {
+        "trial": attempt.trial_number,
+        **{name: getattr(attempt, name) for name in kept},
+        "duration_s": None if attempt.ended_at is None else attempt.ended_at - attempt.started_at,
+        "ending": str(attempt.ending) if attempt.ending else None,
+        "peak_rss_bytes": attempt.peak_rss_bytes,
+        "memory": attempt.memory.to_json() if attempt.memory else None,
+    }
+
+
+def _comparable(value: object) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))

@@ -1,0 +1,241 @@
+"""The coordinator's statements: conditional on what they were planned for, and carried by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text, update
+
+from highnoon.coordinator.service import Service
+from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.control import Control
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.schema import attempts, db_now, tickets, workers
+from highnoon.shared.store.studies import StudyRecord
+from tests.conftest import SHORT_PERIODS
+
+SPEC: dict[str, Any] = {
+    "name": "digits",
+    "objective": "tests.objectives:noop",
+    "search_space": {"x": ["uniform", 0.0, 1.0]},
+    "direction": "minimize",
+    "n_trials": 3,
+    "max_attempts": 3,
+    "retry_errors": 0,
+}
+RUNNING, PAUSED, FINISHED = StudyState.RUNNING, StudyState.PAUSED, StudyState.FINISHED
+
+
+@pytest.fixture
+def access(postgres_url: str) -> Iterator[Access]:
+    with opened(postgres_url, create=True) as access:
+        yield access
+
+
+@pytest.fixture
+def control(access: Access) -> Control:
+    return Control(access.database)
+
+
+def study(access: Access, name: str = "digits", n_trials: int = 3, **keys: Any) -> StudyRecord:
+    access.store.create_study(name, "minimize")
+    spec = {**SPEC, "name": name, "n_trials": n_trials, **keys}
+    return access.studies.create(name, spec, queue="cpu", n_trials=n_trials)
+
+
+def states(access: Access, record: StudyRecord) -> dict[TicketState, int]:
+    return dict(access.studies.counts(record.id).by_state)
+
+
+def close_all(access: Access, record: StudyRecord, ending: Ending = Ending.COMPLETED) -> None:
+    with access.database.transaction() as connection:
+        connection.execute(
+            update(tickets)
+            .where(tickets.c.study_id == record.id)
+            .values(state=TicketState.CLOSED, ending=ending, value=0.5, outcome={"ending": ending}, closed_at=db_now())
+        )
+
+
+def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_dispatched(
+    access: Access, control: Control
+) -> None:
+    record = study(access, n_trials=20)
+    assert len(control.dispatch(record.id, 4)) == 4
+    (load,) = control.loads()
+    assert (load.waiting, load.queued, load.running) == (True, 4, 0)
+    assert control.ready([record.id], at_most=5) == {record.id: 5}
+    assert control.ready([record.id], at_most=50) == {record.id: 16}
+    assert load.age_s > 0 and not load.deleted
+
+
+def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> None:
+    record = study(access)
+    with access.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
+        )
+    (load,) = control.loads()
+    assert (load.deleted, load.direction) == (False, "MINIMIZE")
+    access.store.delete_study(record.name)
+    (load,) = control.loads()
+    assert load.deleted
+
+
+def test_best_values_and_recent_endings_of_several_studies(access: Access, control: Control) -> None:
+    low, high, empty = study(access, "low"), study(access, "high"), study(access, "empty")
+    for record, ending in ((low, Ending.COMPLETED), (high, Ending.COMPLETED)):
+        control.dispatch(record.id, 1)
+        close_all(access, record, ending)
+    with access.database.transaction() as connection:
+        connection.execute(update(tickets).where(tickets.c.ordinal == 1).values(value=0.9, ending="vanished"))
+        connection.execute(update(tickets).where(tickets.c.ordinal == 2).values(value=0.7))
+    assert control.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
+    endings = control.recent_endings([low.id, empty.id], 2)
+    assert len(endings[low.id]) == 2 and endings[empty.id] == []
+
+
+def test_stop_does_not_apply_when_trials_were_added_since_it_was_planned(access: Access, control: Control) -> None:
+    record = study(access)
+    access.studies.add_trials(record.id, 2, at_most=1000)
+    assert control.stop(record.id, "timeout", spec_version=record.spec_version) is False
+    assert states(access, record) == {TicketState.WAITING: 5}
+    newer = access.studies.get(record.name)
+    assert newer.stop_reason is None and newer.spec["n_trials"] == 5
+    assert control.stop(record.id, "timeout", spec_version=newer.spec_version) is True
+    assert states(access, record) == {TicketState.CANCELLED: 5}
+
+
+def test_stop_does_not_apply_when_failed_trials_are_retried_since_it_was_planned(
+    access: Access, control: Control
+) -> None:
+    record = study(access)
+    close_all(access, record, Ending.FAILED)
+    assert access.studies.retry(record.id, endings=(Ending.FAILED,)) == 3
+    assert control.stop(record.id, "failures_in_a_row", spec_version=record.spec_version) is False
+    assert states(access, record) == {TicketState.WAITING: 3}
+
+
+def test_close_does_not_apply_when_trials_were_added_or_a_person_cancelled(access: Access, control: Control) -> None:
+    added, cancelled = study(access, "added"), study(access, "cancelled")
+    for record in (added, cancelled):
+        close_all(access, record)
+    access.studies.add_trials(added.id, 1, at_most=1000)
+    access.studies.cancel(cancelled.id)
+    for record in (added, cancelled):
+        assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials") is False
+    assert control.finish(cancelled.id, before=StudyState.CANCELLING, state=StudyState.CANCELLED, reason="cancelled")
+
+
+def test_additions_at_once_all_count(access: Access) -> None:
+    record = study(access)
+    close_all(access, record)
+    with ThreadPoolExecutor(5) as pool:
+        added = list(pool.map(lambda _: access.studies.add_trials(record.id, 5, at_most=1000), range(10)))
+    assert added == [5] * 10
+    assert access.studies.counts(record.id).total == 53
+    assert access.studies.get(record.name).spec["n_trials"] == 53
+
+
+def test_additions_keep_to_the_limit(access: Access) -> None:
+    record = study(access)
+    assert [access.studies.add_trials(record.id, 4, at_most=9) for _ in range(3)] == [4, 2, 0]
+    assert access.studies.get(record.name).spec["n_trials"] == 9
+
+
+def test_nothing_is_added_to_a_cancelled_study(access: Access) -> None:
+    record = study(access)
+    assert access.studies.cancel(record.id)
+    assert access.studies.add_trials(record.id, 1, at_most=1000) == 0
+    with pytest.raises(StudyConflict, match="cancelled"):
+        access.studies.extend(record.id, SPEC, n_trials=9)
+    assert access.studies.retry(record.id, endings=(Ending.FAILED,)) == 0
+    assert states(access, record) == {TicketState.CANCELLED: 3}
+
+
+def test_fault_is_kept_until_it_is_mended(access: Access, control: Control) -> None:
+    record = study(access)
+    control.record_fault(record.id, "specification: timeout: not a number")
+    assert control.faults() == {"digits": "specification: timeout: not a number"}
+    assert access.studies.get("digits").fault == "specification: timeout: not a number"
+    control.record_fault(record.id, None)
+    assert control.faults() == {}
+
+
+def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(access: Access) -> None:
+    record = study(access)
+    nodes = Nodes(access.database)
+    for worker in ("recent", "old", "old-and-busy"):
+        nodes.enter(worker, host="node-a", pid=1, slots=2, queues=["cpu"])
+    with access.database.transaction() as connection:
+        ticket = connection.scalar(select(tickets.c.id).where(tickets.c.study_id == record.id).limit(1))
+        connection.execute(
+            attempts.insert().values(
+                ticket_id=ticket, attempt=1, worker_id="old-and-busy", host="node-a", pid=1, started_at=db_now()
+            )
+        )
+        connection.execute(update(workers).where(workers.c.id != "recent").values(seen_at=db_now() - 1000.0))
+    assert nodes.remove_silent(for_s=900.0) == 1
+    with access.database.transaction() as connection:
+        assert set(connection.scalars(select(workers.c.id))) == {"recent", "old-and-busy"}
+
+
+def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Control, redis_url: str) -> None:
+    # Given a ledger with 50,000 closed tickets, most of them of a study with every kind of limit that still runs
+    limits = {"timeout": 3600.0, "target_value": -1.0, "max_failures_in_a_row": 5}
+    big, small = study(access, "big", 2000, **limits), study(access, "small", 2000)
+    with access.database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO hn_tickets (study_id, ordinal, state, attempt, infrastructure_failures, errors, "
+                "not_before, ending, value, outcome, closed_at) "
+                "SELECT :study, 10000 + n, 'closed', 1, 0, 0, 0, 'completed', "
+                'random(), \'{"ending": "completed"}\', extract(epoch from now()) + n / 1000.0 '
+                "FROM generate_series(1, 50000) AS n"
+            ),
+            {"study": big.id},
+        )
+    with access.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE hn_tickets"))
+        connection.execute(text("ANALYZE hn_studies"))
+    Nodes(access.database).enter("anna", host="node-a", pid=1, slots=20, queues=["cpu"])
+    control.dispatch(small.id, 4)
+
+    # When a coordinator ticks
+    statements: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(access.database.engine, "before_cursor_execute", note)
+    settings = load_settings({}, database_url=access.url, redis_url=redis_url, **SHORT_PERIODS)
+    with Broker(redis_url) as broker:
+        service = Service(settings, database=access.database, broker=broker)
+        for _ in range(2):
+            assert service.tick()
+        service.close()
+    control.stop(big.id, "timeout", spec_version=big.spec_version)
+    control.requeue([1, 2])
+    control.finish(big.id, before=RUNNING, state=FINISHED, reason="n_trials")
+    event.remove(access.database.engine, "before_cursor_execute", note)
+
+    # Then none of its statements reads the tickets one by one, and few are needed
+    assert len(statements) < 40
+    seen = {statement for statement, _ in statements if "hn_tickets" in statement}
+    assert len(seen) >= 8
+    with access.database.transaction() as connection:
+        for statement, parameters in statements:
+            if "hn_tickets" not in statement:
+                continue
+            plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
+            assert "Seq Scan on hn_tickets" not in plan, f"{statement}\n{plan}"
+            if "LIMIT" in statement:
+                assert "Bitmap Index Scan on hn_tickets" not in plan, (
+                    f"all that waits, before the limit\n{statement}\n{plan}"
+                )

@@ -1,0 +1,112 @@
+"""Who may read the metrics, and how a node's supervisors reach them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.workers.telemetry import Telemetry, inbox, received
+
+TOKEN = "a-token-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("highnoon_tests", "Tests.", registry=registry).inc(3)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def port(registry: CollectorRegistry) -> Iterator[int]:
+    with exposed(registry, host="127.0.0.1", port=0, key="PORT", token=None) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def guarded_port(registry: CollectorRegistry) -> Iterator[int]:
+    with exposed(registry, host="127.0.0.1", port=0, key="PORT", token=TOKEN) as port:
+        yield port
+
+
+def get(port: int, path: str = "/metrics", method: str = "GET", **headers: str) -> httpx.Response:
+    return httpx.request(method, f"http://127.0.0.1:{port}{path}", headers=headers)
+
+
+def test_loopback_is_open_under_its_own_names_only(port: int) -> None:
+    assert "highnoon_tests_total 3.0" in get(port).text
+    for name in ("localhost", f"localhost:{port}", "[::1]:9100", "127.0.0.1"):
+        assert get(port, host=name).status_code == 200, name
+    for name in ("evil.example", "127.0.0.1.evil.example:9100", "[", "10.0.0.7"):
+        answer = get(port, host=name)
+        assert answer.status_code == 421 and "highnoon_tests" not in answer.text, name
+
+
+def test_nothing_but_reading_metrics_is_possible(port: int) -> None:
+    assert get(port, "/").status_code == 404 and get(port, "/metrics/..").status_code == 404
+    assert get(port, method="POST").status_code == 405
+
+
+@pytest.mark.parametrize("credential", ["", TOKEN, f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", "Bearer \udcff"])
+def test_beyond_loopback_only_the_token_opens(guarded_port: int, credential: str) -> None:
+    answer = httpx.get(
+        f"http://127.0.0.1:{guarded_port}/metrics",
+        headers=[(b"authorization", credential.encode("utf-8", "surrogateescape"))],
+    )
+    assert answer.status_code == 401 and "highnoon_tests" not in answer.text
+
+
+def test_the_token_opens_under_any_name(guarded_port: int) -> None:
+    answer = get(guarded_port, host="node-7.cluster", authorization=f"Bearer {TOKEN}")
+    assert answer.status_code == 200 and "highnoon_tests_total 3.0" in answer.text
+
+
+def test_a_port_in_use_is_an_error_that_names_the_setting(registry: CollectorRegistry) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InvalidInput, match=f"HIGHNOON_METRICS_PORT: cannot listen on 127.0.0.1 .*{port}"),
+            exposed(registry, host="127.0.0.1", port=port, key="HIGHNOON_METRICS_PORT", token=None),
+        ):
+            pass
+
+
+def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 40) / "node"
+    folder.mkdir(parents=True)
+    with inbox(folder) as receiver:
+        children = []
+        for number in range(3):
+            if (pid := os.fork()) == 0:
+                telemetry = Telemetry(folder)
+                with telemetry.attempt():
+                    with telemetry.step("ask"):
+                        pass
+                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.CLOSE)
+                os._exit(0)
+            children.append(pid)
+        for pid in children:
+            os.waitpid(pid, 0)
+        reports = received(receiver)
+        heard = [next(reports) for _ in children]
+    assert {note.duration_s for note in heard} == {0.0, 1.0, 2.0}
+    assert all(note.ending == "completed" and set(note.steps_s) == {"ask"} for note in heard)
+    assert list(reports) == [], "the end of the inbox ends its reader"
+
+
+def test_supervisor_without_an_agent_does_not_wait(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "gone", None):
+        with Telemetry(folder).attempt():
+            pass

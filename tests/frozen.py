@@ -1,0 +1,45 @@
+"""Services that are stopped (SIGSTOP): they still acknowledge TCP, and answer nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+import psutil
+
+from highnoon.coordinator.local.stack import Stack
+
+
+@contextmanager
+def frozen(stack: Stack, service: Literal["postgres", "redis"]) -> Iterator[None]:
+    """Stops all processes of a service, those of its open connections too."""
+    identity = stack.home.load().services[service].process
+    assert identity is not None
+    root = psutil.Process(identity.pid)
+    # The parent first: it starts no further process then.
+    root.send_signal(signal.SIGSTOP)
+    processes = [root, *root.children(recursive=True)]
+    for process in processes[1:]:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+
+
+class Stopwatch:
+    """How long a block took."""
+
+    seconds: float
+
+    def __enter__(self) -> Stopwatch:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.monotonic() - self._began

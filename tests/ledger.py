@@ -1,0 +1,120 @@
+"""A ledger for tests: all roles on one database, with short ways to start and end attempts."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+from sqlalchemy import select, update
+
+from highnoon.shared.domain.lease import Candidate, Disposition, Holder, Lease, StartRefusal
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import MemoryTrace, Outcome, Params
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.attempts import Attempts
+from highnoon.shared.store.control import Control
+from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.optuna_trials import NewTrial
+from highnoon.shared.store.schema import db_now, tickets
+from highnoon.shared.store.studies import StudyRecord
+
+SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
+ANNA = Holder(worker_id="anna", host="node-a", pid=1)
+BERT = Holder(worker_id="bert", host="node-b", pid=2)
+USED = MemoryTrace(peak_bytes=300, limit_bytes=400, samples=((0.5, 200), (1.0, 300)))
+DONE = Outcome(ending=Ending.COMPLETED, value=0.25, memory=USED)
+FAILED = Outcome(ending=Ending.FAILED, cause="exception")
+RELEASED = Outcome(ending=Ending.RELEASED, cause="drain")
+KILLED = Outcome(ending=Ending.KILLED, cause="signal")
+
+
+def point(x: float = 0.5, **more: Any) -> NewTrial:
+    """A trial with one parameter, as no sampler chose it."""
+    params: Params = {"x": x}
+    return NewTrial(params=params, distributions={"x": FloatDistribution(0.0, 1e9)}, **more)
+
+
+class Ledger:
+    """On a database whose tables it makes, unless they are there."""
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.access = Access(url)
+        if create:
+            self.access.create()
+        self.database, self.studies = self.access.database, self.access.studies
+        self.attempts, self.control, self.nodes = (
+            Attempts(self.database),
+            Control(self.database),
+            Nodes(self.database),
+        )
+
+    def close(self) -> None:
+        self.access.close()
+
+    def study(self, n_trials: int = 1, name: str = "digits", queue: str = "cpu", **spec: object) -> StudyRecord:
+        optuna_id = self.access.store.create_study(name, "minimize")
+        return self.studies.create(name, {**SPEC, **spec}, queue=queue, n_trials=n_trials, optuna_study_id=optuna_id)
+
+    def tickets(self, study: StudyRecord) -> list[int]:
+        of_study = select(tickets.c.id).where(tickets.c.study_id == study.id)
+        with self.database.transaction() as connection:
+            return list(connection.scalars(of_study.order_by(tickets.c.ordinal)))
+
+    def state(self, ticket: int) -> str:
+        with self.database.transaction() as connection:
+            return str(connection.scalar(select(tickets.c.state).where(tickets.c.id == ticket)))
+
+    def expire(self, lease: Lease) -> None:
+        """As if the holder had been silent for a whole lease."""
+        self._change(lease.ticket_id, lease_expires_at=db_now() - 1.0)
+
+    def skip_delay(self, ticket: int) -> None:
+        """As if the delay after a failure were over."""
+        self._change(ticket, not_before=db_now() - 1.0)
+
+    def look(self, ticket: int) -> Candidate:
+        candidate = self.attempts.look(ticket)
+        assert candidate is not None
+        return candidate
+
+    def try_start(self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None) -> Lease | StartRefusal | None:
+        """As a supervisor with this message; None when there is nothing to look at."""
+        candidate = self.attempts.look(ticket)
+        return candidate and self.start_at(candidate, holder, new)
+
+    def start_at(
+        self, candidate: Candidate, holder: Holder = ANNA, new: NewTrial | None = None
+    ) -> Lease | StartRefusal:
+        return self.attempts.start(candidate, new or point(), holder, ttl_s=30.0, log_path="log")
+
+    def start(self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None) -> Lease:
+        lease = self.try_start(ticket, holder, new)
+        assert isinstance(lease, Lease), lease
+        return lease
+
+    def finish(
+        self, lease: Lease, outcome: Outcome = DONE, disposition: Disposition = Disposition.CLOSE, **more: Any
+    ) -> str | None:
+        token = more.pop("token", uuid.uuid4().hex)
+        return self.attempts.finish(lease, outcome, disposition=disposition, token=token, **more)
+
+    def run(self, ticket: int, outcome: Outcome = DONE, holder: Holder = ANNA) -> Lease:
+        """A whole attempt."""
+        lease = self.start(ticket, holder)
+        self.finish(lease, outcome)
+        return lease
+
+    def optuna(self, name: str = "digits") -> optuna.Study:
+        """As an ordinary script has it."""
+        return optuna.load_study(study_name=name, storage=self.database.url)
+
+    def trial(self, lease: Lease) -> FrozenTrial:
+        """Optuna's trial of an attempt, read by Optuna alone."""
+        return next(trial for trial in self.optuna().get_trials() if trial.number == lease.trial_number)
+
+    def _change(self, ticket: int, **values: Any) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(update(tickets).where(tickets.c.id == ticket).values(**values))

@@ -1,0 +1,197 @@
+"""From a message to a started attempt: what goes wrong with one study writes nothing and charges nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted, UnknownStudy
+from highnoon.shared.domain.lease import Candidate, Lease, StartRefusal
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store import outages
+from highnoon.shared.store.database import Database
+from highnoon.workers.claim import Claims, StartedAttempt
+from highnoon.workers.code.code_gate import Code
+from highnoon.workers.monitor.admission import Admitted
+from highnoon.workers.node import Node
+from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.telemetry import Telemetry
+
+SPEC = StudySpec(name="digits", objective="train:objective", search_space={"x": ["uniform", 0, 1]}, n_trials=9)
+CANDIDATE = Candidate(
+    ticket_id=17,
+    study_id=1,
+    optuna_study_id=1,
+    study_name="digits",
+    spec=SPEC.to_json(),
+    spec_version=1,
+    ordinal=3,
+    attempt=0,
+    infrastructure_failures=0,
+    errors=0,
+)
+MESSAGE = RunTrial(study="digits", ticket=17)
+
+
+@dataclass
+class World:
+    """The database, Optuna and the broker at once: what was called, in order, and what it answers."""
+
+    candidate: Candidate | None = CANDIDATE
+    choose: Callable[[], object] = lambda: "point"
+    answers: list[object] = field(default_factory=list)
+    calls: list[object] = field(default_factory=list)
+
+    def look(self, ticket_id: int) -> Candidate | None:
+        self.calls.append("look")
+        return self.candidate
+
+    def start(self, candidate: Candidate, new: object, *_: object, **__: object) -> Lease | StartRefusal:
+        self.calls.append(("start", candidate.spec_version, new))
+        answer = self.answers.pop(0) if self.answers else LEASE
+        if isinstance(answer, Exception):
+            raise answer
+        return cast(Any, answer)
+
+    def exhaust(self, candidate: Candidate) -> None:
+        self.calls.append("exhaust")
+
+    def decline(self, ticket_id: int, *, delay_s: float) -> None:
+        self.calls.append(("decline", delay_s))
+
+    def notify(self) -> None:
+        self.calls.append("notify")
+
+
+LEASE = Lease(
+    ticket_id=17,
+    attempt=1,
+    study_id=1,
+    spec=SPEC.to_json(),
+    ordinal=3,
+    infrastructure_failures=0,
+    errors=0,
+    worker_id="w",
+    ttl_s=30.0,
+    trial_id=5,
+    trial_number=5,
+    params={"x": 0.5},
+)
+
+
+class Study:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def choose(self, **_: object) -> object:
+        return self._world.choose()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(outages, "wait_random_exponential", lambda **_: lambda _state: 0.0)
+    return World()
+
+
+@pytest.fixture
+def claims(world: World, tmp_path: Path) -> Claims:
+    node = Node.boot(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path))
+    node.folder.mkdir(parents=True)
+    database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
+    claims: Any = Claims(node, database, cast(Any, world), SlotStates(tmp_path), Telemetry(None))
+    claims._attempts = world
+    claims._store = Stub(open=lambda _: Study(world))
+    claims._code = Stub(pass_or_refuse=lambda _: Code(folder=None))
+    claims._admission = Stub(admit=lambda *_, **__: Admitted())
+    return cast(Claims, claims)
+
+
+class Stub:
+    def __init__(self, **methods: object) -> None:
+        self.__dict__.update(methods)
+
+
+def test_message_becomes_a_started_attempt_in_one_look_and_one_start(claims: Claims, world: World) -> None:
+    started = claims.start(MESSAGE)
+    assert isinstance(started, StartedAttempt) and started.lease == LEASE
+    assert world.calls == ["look", ("start", 1, "point")]
+
+
+def test_ticket_that_is_not_available_is_dropped(claims: Claims, world: World) -> None:
+    for refusal in (StartRefusal.NOT_AVAILABLE, StartRefusal.PAUSED, StartRefusal.STUDY_DELETED):
+        world.answers = [refusal]
+        assert claims.start(MESSAGE) is None
+    world.candidate = None
+    assert claims.start(MESSAGE) is None
+    assert "notify" not in world.calls
+
+
+def test_changed_study_is_looked_at_and_sampled_again(claims: Claims, world: World) -> None:
+    world.answers = [StartRefusal.CHANGED]
+
+    def choose() -> object:
+        if world.calls.count("look") == 1:
+            world.candidate = replace(CANDIDATE, spec_version=2)
+            return "old point"
+        return "new point"
+
+    world.choose = choose
+    assert claims.start(MESSAGE) is not None
+    assert world.calls == ["look", ("start", 1, "old point"), "look", ("start", 2, "new point")]
+
+
+def test_lost_acknowledgement_is_followed_by_the_same_call(claims: Claims, world: World) -> None:
+    world.answers = [ServiceUnavailable("away"), ServiceUnavailable("away")]
+    assert claims.start(MESSAGE) is not None
+    assert world.calls == ["look", *[("start", 1, "point")] * 3]
+
+
+def test_specification_of_a_newer_version_is_declined_and_reported_once(
+    claims: Claims, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.candidate = replace(CANDIDATE, spec={**SPEC.to_json(), "quantum": True})
+    with caplog.at_level(logging.WARNING):
+        assert claims.start(MESSAGE) is None and claims.start(MESSAGE) is None
+    assert world.calls == ["look", ("decline", 10.0), "notify"] * 2
+    (line,) = [record.getMessage() for record in caplog.records if "action=declined" in record.getMessage()]
+    assert "study=digits" in line and "quantum" in line
+
+
+def test_fault_in_the_data_of_one_study_declines_its_ticket_only(claims: Claims, world: World) -> None:
+    def broken() -> object:
+        raise ZeroDivisionError("a row that no sampler can read")
+
+    world.choose = broken
+    assert claims.start(MESSAGE) is None
+    assert world.calls == ["look", ("decline", 10.0), "notify"]
+    world.choose, world.candidate = lambda: "point", replace(CANDIDATE, study_id=2, study_name="other")
+    assert claims.start(MESSAGE) is not None
+
+
+def test_study_without_further_points_ends_as_exhausted(claims: Claims, world: World) -> None:
+    def exhausted() -> object:
+        raise SpaceExhausted("6 points")
+
+    world.choose = exhausted
+    assert claims.start(MESSAGE) is None and world.calls == ["look", "exhaust"]
+
+
+def test_optuna_study_that_was_deleted_is_left_to_the_coordinator(claims: Claims, world: World) -> None:
+    def deleted() -> object:
+        raise UnknownStudy("no study named 'digits'")
+
+    world.choose = deleted
+    assert claims.start(MESSAGE) is None and world.calls == ["look"]
+
+
+def test_draining_node_hands_the_message_back_at_once(claims: Claims, world: World) -> None:
+    claims._node.drain.give(allowed_s=60.0)
+    assert claims.start(MESSAGE) is None
+    assert world.calls == ["look", ("decline", 0.0), "notify"]

@@ -1,0 +1,59 @@
+"""The files in which an agent finds what its supervisors hold: from before a start until the lease is released."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from highnoon.workers.slot_state import SlotStates
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> SlotStates:
+    notes = SlotStates(tmp_path / "slots")
+    notes.prepare()
+    return notes
+
+
+def test_slot_is_at_work_from_before_its_start_until_it_has_released(notes: SlotStates) -> None:
+    assert notes.none_at_work()
+    with notes.at_work("digits", 17):
+        assert not notes.none_at_work()
+        assert notes.orphaned() == [], "its writer is alive"
+    assert notes.none_at_work()
+
+
+def test_state_of_a_dead_supervisor_is_found_and_dropped(notes: SlotStates, tmp_path: Path) -> None:
+    # Given a supervisor that dies in the middle of an attempt
+    dies = (
+        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotStates\n"
+        f"notes = SlotStates(Path({str(tmp_path / 'slots')!r}))\n"
+        "with notes.at_work('digits', 17):\n"
+        "    notes.add_attempt(2); notes.add_trial(4711); os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", dies], check=False)
+
+    # Then its state has what to release, and is no work under way
+    (note,) = notes.orphaned()
+    assert (note.study, note.ticket, note.attempt, note.trial_group) == ("digits", 17, 2, 4711)
+    assert notes.none_at_work()
+    notes.drop(note)
+    assert notes.orphaned() == []
+
+
+def test_reused_pid_of_a_dead_supervisor_is_not_taken_for_it(notes: SlotStates, tmp_path: Path) -> None:
+    with notes.at_work("digits", 17):
+        (path,) = (tmp_path / "slots").glob("*.json")
+        text = path.read_text()
+    path.write_text(text.replace('"started_ticks": ', '"started_ticks": 1'))
+    (note,) = notes.orphaned()
+    assert note.pid == os.getpid() and note.attempt is None
+
+
+def test_torn_file_is_ignored(notes: SlotStates, tmp_path: Path) -> None:
+    (tmp_path / "slots" / "1.json").write_text('{"pid": 1, "start')
+    assert notes.orphaned() == [] and notes.none_at_work()

@@ -1,0 +1,198 @@
+"""The supervisor around one attempt: what it writes, and when it ends instead of waiting."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from highnoon.shared.domain.errors import LeaseLost
+from highnoon.shared.domain.lease import Disposition, Lease
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.workers import kernel, supervisor
+from highnoon.workers.claim import OpenStudy, StartedAttempt
+from highnoon.workers.code.code_gate import Code
+from highnoon.workers.node import Node
+from highnoon.workers.supervisor import Supervisor
+from highnoon.workers.trial.launch import ExitStatus
+from highnoon.workers.trial.pipe import Pipe
+from tests.unit.test_claim import LEASE, MESSAGE, Stub
+
+PID = 999_999_999
+SPEC = StudySpec(
+    name="digits",
+    objective="train:objective",
+    search_space={"x": ["uniform", 0, 1]},
+    n_trials=9,
+    trial_timeout=0.2,
+)
+COMPLETED = Outcome(ending=Ending.COMPLETED, value=0.5, loss=0.5)
+
+
+class Replaced(BaseException):
+    """The supervisor's process ended itself."""
+
+
+@dataclass
+class Ledger:
+    """The attempts: what was finished and reaped. `answers` is cleared to freeze it."""
+
+    finished: list[tuple[Outcome, Disposition, str, Sequence[Report]]] = field(default_factory=list)
+    reaped: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
+
+    def finish(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        *,
+        disposition: Disposition,
+        delay_s: float,
+        reports: Sequence[Report],
+        token: str,
+    ) -> None:
+        self.answers.wait(20.0)
+        if self.error is not None:
+            raise self.error
+        self.finished.append((outcome, disposition, token, reports))
+
+    def reap(self, ticket_id: int, attempt: int, *, message: str, only_expired: bool) -> None:
+        self.reaped.append(message)
+
+
+class Trial:
+    """A trial that sends `events` and ends, or that nothing ends."""
+
+    def __init__(self, *events: dict[str, Any], ends: bool = True) -> None:
+        ours, theirs = kernel.socket_pair()
+        self.pid: int | None = PID
+        self.pipe = Pipe(ours)
+        self.ends = ends
+        self.killed_by: list[int] = []
+        self._theirs = Pipe(theirs)
+        for event in events:
+            self._theirs.send(event)
+
+    def exit_fds(self) -> list[int]:
+        return []
+
+    def poll(self) -> ExitStatus | None:
+        return ExitStatus(status=0) if self.ends else None
+
+    def kill(self, signum: int) -> None:
+        self.killed_by.append(signum)
+
+    def clean_up(self, wait_s: float) -> bool:
+        self.pipe.close()
+        self._theirs.close()
+        return self.ends
+
+
+def result(outcome: Outcome) -> dict[str, Any]:
+    return {"event": "result", "outcome": outcome.to_json(), "interrupted": False}
+
+
+@dataclass
+class Slot:
+    """A supervisor without services: its trial, its ledger, its node."""
+
+    node: Node
+    supervisor: Any
+    ledger: Ledger
+    monkeypatch: pytest.MonkeyPatch
+
+    def run(self, trial: Trial | Exception) -> None:
+        def launched(*_: object) -> Trial:
+            if isinstance(trial, Exception):
+                raise trial
+            return trial
+
+        self.monkeypatch.setattr(supervisor, "launch", launched)
+        cast(Supervisor, self.supervisor).run(RunTrial(study=MESSAGE.study, ticket=MESSAGE.ticket))
+
+
+@pytest.fixture
+def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
+    def replaced(status: int) -> None:
+        raise Replaced(status)
+
+    monkeypatch.setattr(os, "_exit", replaced)
+    monkeypatch.setattr(supervisor, "declare_only_our_code", lambda: None)
+    urls = {"database_url": "postgresql://nobody@127.0.0.1:1/nowhere", "redis_url": "redis://127.0.0.1:1/0"}
+    node = Node.boot(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path, kill_grace_s=0.1, **urls))
+    (node.folder / "slots").mkdir(parents=True)
+    ledger = Ledger()
+    made: Any = Supervisor(node, cast(Any, Stub(is_alive=lambda: True)))
+    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, None))
+    made._claims = Stub(start=lambda _: StartedAttempt(lease=LEASE, study=study, code=Code(folder=None)))
+    made._attempts = ledger
+    made._places = Stub(take=resources)
+    yield Slot(node=node, supervisor=made, ledger=ledger, monkeypatch=monkeypatch)
+    ledger.answers.set()
+    assert made._io.stop(5.0)
+
+
+@contextmanager
+def resources(*_: object, **__: object) -> Iterator[Any]:
+    yield Stub(refusal=None, marked=lambda assignment: assignment, memory_of=lambda _: None)
+
+
+def test_outcome_is_finished_once_with_the_reports_that_were_not_written(slot: Slot) -> None:
+    slot.run(Trial({"event": "report", "step": 1, "value": 0.7}, result(COMPLETED)))
+    ((outcome, disposition, token, reports),) = slot.ledger.finished
+    assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
+    assert reports == (Report(step=1, value=0.7),) and len(token) == 32
+    assert list((slot.node.folder / "slots").iterdir()) == []
+
+
+def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_replaced(slot: Slot) -> None:
+    trial = Trial(ends=False)
+    with pytest.raises(Replaced):
+        slot.run(trial)
+    ((outcome, disposition, _, _),) = slot.ledger.finished
+    assert (outcome.ending, disposition) == (Ending.TIMED_OUT, Disposition.CLOSE)
+    assert f"process {PID}" in outcome.message and "could not be ended" in outcome.message
+    assert list((slot.node.folder / "slots").iterdir()) == [], "the agent finds nothing to release"
+
+
+def test_supervisor_without_fork_server_is_replaced_after_its_attempt(slot: Slot) -> None:
+    slot.supervisor._forks = Stub(is_alive=lambda: False)
+    with pytest.raises(Replaced):
+        slot.run(Trial(result(COMPLETED)))
+    assert len(slot.ledger.finished) == 1
+
+
+def test_lost_lease_writes_nothing(slot: Slot) -> None:
+    slot.ledger.error = LeaseLost("ticket=17 attempt=1")
+    slot.run(Trial(result(COMPLETED)))
+    assert slot.ledger.finished == [] and slot.ledger.reaped == []
+
+
+def test_fault_of_the_supervisor_gives_the_ticket_back_at_once(slot: Slot) -> None:
+    slot.run(OSError(11, "no process for the trial"))
+    (message,) = slot.ledger.reaped
+    assert "no process for the trial" in message and slot.ledger.finished == []
+
+
+def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
+    slot.ledger.answers.clear()
+    slot.node.drain.give(allowed_s=0.0)
+    began = time.monotonic()
+    slot.run(Trial(result(COMPLETED)))
+    assert time.monotonic() - began < 1.0
+    assert list((slot.node.folder / "slots").iterdir()) == []

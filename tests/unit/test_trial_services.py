@@ -1,0 +1,183 @@
+"""Services to a running trial: the monitor never waits, and an answer is exact unless the database is slow."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
+from highnoon.shared.domain.lease import Lease, Progress, Wish
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Report
+from highnoon.workers import trial_services
+from highnoon.workers.io_thread import IoThread
+from highnoon.workers.node import DrainOrder
+from highnoon.workers.trial_services import TrialServices
+from tests.support import eventually
+
+LEASE = Lease(
+    ticket_id=17,
+    attempt=1,
+    study_id=1,
+    spec={"name": "digits"},
+    ordinal=0,
+    infrastructure_failures=0,
+    errors=0,
+    worker_id="w",
+    ttl_s=30.0,
+    trial_id=5,
+    trial_number=5,
+    params={},
+)
+
+
+@dataclass
+class Database:
+    """Attempts and an Optuna study at once: prunes from step 2 on. `answers` is cleared to freeze it."""
+
+    reports: list[Report] = field(default_factory=list)
+    renewals: list[Progress] = field(default_factory=list)
+    error: Exception | None = None
+    wish: Wish = Wish.CARRY_ON
+    answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
+
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> Wish:
+        self._answer()
+        self.renewals.append(progress)
+        self.reports += reports
+        return self.wish
+
+    def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
+        self._answer()
+        self.reports += reports
+
+    def should_prune(self, trial_id: int) -> bool:
+        return self.reports[-1].step >= 2
+
+    def _answer(self) -> None:
+        self.answers.wait(10.0)
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class Scene:
+    """The services of one trial on a database that a test can freeze or break."""
+
+    database: Database
+    services: TrialServices
+    drain: DrainOrder
+
+    def report(self, step: int) -> None:
+        self.services.take_report(Report(step=step, value=float(step)))
+
+    def ask(self, step: int) -> tuple[bool, float]:
+        """The answer to a report and a question, and how long it took."""
+        self.report(step)
+        began = time.monotonic()
+        self.services.ask_should_prune()
+        answer = _answer(self.services.prune_answer)
+        return answer, time.monotonic() - began
+
+
+def _answer(prune_answer: Callable[[], bool | None]) -> bool:
+    deadline = time.monotonic() + 5.0
+    while (answer := prune_answer()) is None:
+        assert time.monotonic() < deadline, "no answer"
+        time.sleep(0.002)
+    return answer
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(trial_services, "_EXACT_WITHIN_S", 0.1)
+    monkeypatch.setattr(trial_services, "_DECISION_WITHIN_S", 0.4)
+    monkeypatch.setattr(trial_services, "_RENEW_AGAIN_S", 0.02)
+    database, io, drain = Database(), IoThread(), DrainOrder(tmp_path / "drain")
+    node: Any = SimpleNamespace(settings=SimpleNamespace(renew_s=0.05), drain=drain)
+    yield Scene(database, TrialServices(node, io, cast(Any, database), LEASE, cast(Any, database)), drain)
+    database.answers.set()
+    assert io.stop(5.0)
+
+
+def test_answers_are_exact_while_the_database_answers(scene: Scene) -> None:
+    assert [scene.ask(step)[0] for step in range(4)] == [False, False, True, True]
+    assert [report.step for report in scene.database.reports] == [0, 1, 2, 3]
+    assert scene.services.unwritten == ()
+
+
+def test_slow_database_gets_the_answer_of_the_report_before_and_then_the_exact_one(scene: Scene) -> None:
+    # Given a decision on report 1
+    scene.ask(1)
+    # When the decision on report 2 takes long
+    scene.database.answers.clear()
+    answer, took_s = scene.ask(2)
+    # Then the trial goes on with the decision on report 1, and the next answer is exact again
+    assert answer is False and 0.1 <= took_s < 0.4
+    scene.database.answers.set()
+    assert scene.ask(3)[0] is True
+
+
+def test_answer_is_at_most_one_report_behind_until_the_database_counts_as_away(scene: Scene) -> None:
+    scene.ask(0)
+    scene.database.answers.clear()
+    assert scene.ask(1)[1] < 0.3, "one behind"
+    _, took_s = scene.ask(2)
+    assert 0.15 < took_s < 0.6, "two behind: waits for the whole patience, once"
+    assert all(scene.ask(step) < (False, 0.3) for step in range(3, 6)), "away: the trial goes on"
+    assert len(scene.services.unwritten) == 5
+    # And back: exact at once, and no report is lost
+    scene.database.answers.set()
+    assert scene.ask(6)[0] is True
+    assert [report.step for report in scene.database.reports] == list(range(7))
+
+
+def test_outage_is_answered_with_go_on_and_keeps_the_reports(scene: Scene) -> None:
+    scene.database.error = ServiceUnavailable("away")
+    assert scene.ask(7) < (False, 0.1)
+    scene.database.error = None
+    assert scene.ask(8)[0] is True
+    assert [report.step for report in scene.database.reports] == [7, 8]
+
+
+def test_lease_is_renewed_in_time_with_the_reports_and_again_soon_after_an_outage(scene: Scene) -> None:
+    scene.report(1)
+    eventually(lambda: scene.services.interruption() or scene.database.renewals, 5, what="a renewal")
+    assert scene.database.renewals[0].step == 1 and len(scene.database.reports) == 1
+    scene.database.error = ServiceUnavailable("away")
+    renewals = len(scene.database.renewals)
+    for _ in range(20):
+        assert scene.services.interruption() is None
+        time.sleep(0.01)
+    scene.database.error = None
+    eventually(lambda: scene.services.interruption() or len(scene.database.renewals) > renewals, 5, what="a renewal")
+
+
+def test_a_persons_cancel_and_a_lost_lease_arrive_with_the_renewal(scene: Scene) -> None:
+    scene.database.wish = Wish.CANCEL
+    outcome = eventually(scene.services.interruption, 5, what="the cancellation arrives")
+    assert outcome.ending is Ending.CANCELLED
+    scene.database.error = LeaseLost("ticket=17 attempt=1")
+    with pytest.raises(LeaseLost):
+        eventually(lambda: scene.services.interruption() is None, 5)
+
+
+def test_due_drain_is_obeyed_while_the_database_is_frozen(scene: Scene) -> None:
+    scene.database.answers.clear()
+    scene.report(1)
+    scene.services.ask_should_prune()
+    assert scene.services.interruption() is None
+    scene.drain.give(allowed_s=0.0)
+    began = time.monotonic()
+    outcome = scene.services.interruption()
+    assert outcome is not None and outcome.ending is Ending.RELEASED and time.monotonic() - began < 0.05

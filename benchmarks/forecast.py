@@ -48,9 +48,8 @@ def train(training: dict[str, Any]) -> dict[str, int]:
 
     import highnoon as hn
     from highnoon.lm.models.hsmn import HSMN
-    from highnoon.lm.training.optimizer import make_optimizer
     from highnoon.lm.training.options import TrainingOptions
-    from highnoon.lm.training.step import TrainStep
+    from highnoon.lm.training.train_state import TrainState
 
     config = hn.ModelConfig(**training["model"])
     shape = (1, training["batch_size"], training["seq_len"])
@@ -58,11 +57,11 @@ def train(training: dict[str, Any]) -> dict[str, int]:
     before = _status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     model = HSMN(config)
-    step = TrainStep(model, make_optimizer(model, TrainingOptions()), 1.0, False)
+    state = TrainState(model, TrainingOptions(jit_compile=False, mixed_precision=False))
     ids = tf.constant(np.random.default_rng(0).integers(0, config.vocab_size, shape), tf.int32)
     for number in range(3):
-        step(ids, ids, 1e-4, 1.0, number)
-        step.sums()
+        state.train(ids, ids, 1e-4, 1.0, number)
+        state.sums()
     return {"forecast": hn.estimate_memory(config, *shape[1:]), "peak": _status_bytes("VmHWM") - before}
 
 
@@ -80,8 +79,8 @@ def main() -> None:
         return
     for training in TRAININGS:
         said = measured(training)
-        told = f"{said['forecast'] / MIB:7,.0f} MiB forecast, {said['peak'] / MIB:7,.0f} MiB at the peak"
-        print(f"{told}  {said['forecast'] / said['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
+        line = f"{said['forecast'] / MIB:7,.0f} MiB forecast, {said['peak'] / MIB:7,.0f} MiB at the peak"
+        print(f"{line}  {said['forecast'] / said['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
 
 
 if __name__ == "__main__":

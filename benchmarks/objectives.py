@@ -1,4 +1,4 @@
-"""What the benchmarks run: nothing at all, a small Keras model, memory that nobody frees, memory that does not fit."""
+"""What the benchmarks run: nothing, a small Keras model, memory that is never freed, memory that does not fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def leaks_50_mb(params: dict[str, Any]) -> float:
 
 
 def private_bytes() -> int:
-    """Memory that ends with this process: pages that it shares with nobody."""
+    """Memory that ends with this process: its private pages."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) * 1024
 

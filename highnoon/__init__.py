@@ -1,7 +1,7 @@
 """HighNoon HPO, as a scientist imports it: `import highnoon as hn`.
 
-Only the names are here. What stands behind one is imported when it is first used, so that an objective file
-that imports this package costs a trial process next to nothing.
+Only the names are here. Each is imported from its module when it is first used, so that an objective file that imports
+this package costs a trial process next to nothing.
 """
 
 from __future__ import annotations
@@ -16,82 +16,45 @@ if TYPE_CHECKING:
     from highnoon.config import Config as Config
     from highnoon.config import ModelConfig as ModelConfig
     from highnoon.config import TrainingConfig as TrainingConfig
+    from highnoon.current_trial import checkpoint_dir as checkpoint_dir
+    from highnoon.current_trial import report as report
+    from highnoon.current_trial import report_params as report_params
+    from highnoon.current_trial import should_prune as should_prune
+    from highnoon.lm import hsmn_search_space as hsmn_search_space
     from highnoon.lm.data import TextDataset as TextDataset
     from highnoon.lm.data import register_dataset as register_dataset
+    from highnoon.lm.models.creation import PRESETS as PRESETS
     from highnoon.lm.models.creation import create_model as create_model
     from highnoon.lm.models.creation import load_model as load_model
-    from highnoon.lm.models.memory import estimate_memory as estimate_memory
+    from highnoon.lm.models.memory_forecast import estimate_memory as estimate_memory
     from highnoon.lm.models.size import active_parameters as active_parameters
     from highnoon.lm.models.size import count_parameters as count_parameters
-    from highnoon.lm.presets import PRESETS as PRESETS
-    from highnoon.lm.spaces import hsmn_search_space as hsmn_search_space
     from highnoon.lm.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
     from highnoon.lm.tokenizer import QWTTextTokenizer as QWTTextTokenizer
     from highnoon.lm.training.trainer import Trainer as Trainer
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
-    from highnoon.running import checkpoint_dir as checkpoint_dir
-    from highnoon.running import report as report
-    from highnoon.running import report_params as report_params
-    from highnoon.running import should_prune as should_prune
     from highnoon.shared.domain.errors import TrialPruned as TrialPruned
 
     __version__: str
 
-__all__ = [
-    "PRESETS",
-    "ByteStreamTokenizer",
-    "Config",
-    "EnterpriseMemoryManager",
-    "HPOTrialManager",
-    "ModelConfig",
-    "QWTTextTokenizer",
-    "TextDataset",
-    "Trainer",
-    "TrainingConfig",
-    "TrialPruned",
-    "__version__",
-    "active_parameters",
-    "callbacks",
-    "checkpoint_dir",
-    "count_parameters",
-    "create_model",
-    "estimate_memory",
-    "hsmn_search_space",
-    "load_model",
-    "register_dataset",
-    "report",
-    "report_params",
-    "should_prune",
-]
-
-_HOMES = {
-    "EnterpriseMemoryManager": "highnoon.memory",
-    "PRESETS": "highnoon.lm.presets",
-    "ByteStreamTokenizer": "highnoon.lm.tokenizer",
-    "Config": "highnoon.config",
-    "HPOTrialManager": "highnoon.manager",
-    "ModelConfig": "highnoon.config",
-    "QWTTextTokenizer": "highnoon.lm.tokenizer",
-    "TextDataset": "highnoon.lm.data",
-    "Trainer": "highnoon.lm.training.trainer",
-    "TrainingConfig": "highnoon.config",
-    "TrialPruned": "highnoon.shared.domain.errors",
-    "active_parameters": "highnoon.lm.models.size",
-    "checkpoint_dir": "highnoon.running",
-    "count_parameters": "highnoon.lm.models.size",
-    "create_model": "highnoon.lm.models.creation",
-    "estimate_memory": "highnoon.lm.models.memory",
-    "hsmn_search_space": "highnoon.lm.spaces",
-    "load_model": "highnoon.lm.models.creation",
-    "register_dataset": "highnoon.lm.data",
-    "report": "highnoon.running",
-    "report_params": "highnoon.running",
-    "should_prune": "highnoon.running",
+_NAMES = {
+    "config": ("Config", "ModelConfig", "TrainingConfig"),
+    "current_trial": ("checkpoint_dir", "report", "report_params", "should_prune"),
+    "lm": ("hsmn_search_space",),
+    "lm.data": ("TextDataset", "register_dataset"),
+    "lm.models.creation": ("PRESETS", "create_model", "load_model"),
+    "lm.models.memory_forecast": ("estimate_memory",),
+    "lm.models.size": ("active_parameters", "count_parameters"),
+    "lm.tokenizer": ("ByteStreamTokenizer", "QWTTextTokenizer"),
+    "lm.training.trainer": ("Trainer",),
+    "manager": ("HPOTrialManager",),
+    "memory": ("EnterpriseMemoryManager",),
+    "shared.domain.errors": ("TrialPruned",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-_MODULES = {"callbacks"}
-"""Reached as `hn.callbacks`, and imported then."""
+__all__ = ["__version__", "callbacks", *_MODULES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:
@@ -100,14 +63,15 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         found: object = version("highnoon-hpo")
-    elif name in _MODULES or name in _HOMES:
+    elif name == "callbacks":
+        found = importlib.import_module("highnoon.callbacks")
+    elif name in _MODULES:
         from highnoon.shared.runtime.extras import missing_extra_named
 
         with missing_extra_named(f"highnoon.{name}"):
-            module = importlib.import_module(_HOMES.get(name, f"highnoon.{name}"))
-        found = getattr(module, name) if name in _HOMES else module
+            found = getattr(importlib.import_module(f"highnoon.{_MODULES[name]}"), name)
     else:
-        hint = "" if name.startswith("_") else f". {nearest(name, [*_HOMES, *_MODULES])}"
+        hint = "" if name.startswith("_") else f". {nearest(name, __all__)}"
         raise AttributeError(f"module 'highnoon' has no attribute {name!r}{hint}")
     globals()[name] = found
     return found

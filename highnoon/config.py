@@ -1,7 +1,11 @@
-"""What a person decides about a model and its training: the fields of the guide, checked as a whole.
+"""The configuration of a model and its training: the fields of the guide, checked as a whole.
 
 Owns names, defaults, limits and the second spellings that the guide's pages use. Does not own what a field does to
 the model (`models`), to the training (`training`), or how many parameters it costs (`models.size`). No TensorFlow.
+
+Owns also the rehearsal. HIGHNOON_REHEARSAL=1 runs a whole script in small, to see that it works before a long run:
+`HPOTrialManager.optimize` runs fewer trials, `create_model` builds a smaller model, `Trainer` reads less text. Each
+limits what was asked for and changes nothing else; nothing is made larger.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -36,11 +40,20 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "mamba_only": ("mamba",),
     "transformer": ("attention",),
 }
-"""The mixers that the reasoning blocks take in turn. The first is the guide's own name for the second."""
+"""The mixers that the reasoning blocks use in turn. The first is the guide's name for the second."""
+
+
+REHEARSAL = "HIGHNOON_REHEARSAL"
+REHEARSAL_TRIALS = 2
+REHEARSAL_SEQUENCE = 64
+REHEARSAL_TOKENS_PER_EPOCH = 4096
+_REHEARSAL_DIM, _REHEARSAL_EXPERTS, _REHEARSAL_VOCABULARY = 64, 2, 512
+_REHEARSAL_BLOCKS = 3
+"""One of each mixer."""
 
 
 def _plain(value: object) -> object:
-    """NumPy's numbers as Python's: samplers and grids hand out either."""
+    """NumPy's numbers as Python's: samplers and grids give either."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
@@ -53,6 +66,9 @@ AtLeast0 = Annotated[float, BeforeValidator(_plain), Field(ge=0, allow_inf_nan=F
 Share = Annotated[float, BeforeValidator(_plain), Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+S = TypeVar("S", bound="Section")
+
+
 class Section(BaseModel):
     """Frozen, checked fields, some with a second spelling. Raises InvalidInput with every problem at once."""
 
@@ -62,7 +78,7 @@ class Section(BaseModel):
     if not TYPE_CHECKING:  # type checkers read the fields instead
 
         def __init__(self, /, **written: Any) -> None:
-            values, problems = self._respelled(written)
+            values, problems = self.in_first_spelling(written)
             try:
                 super().__init__(**values)
             except ValidationError as error:
@@ -85,12 +101,13 @@ class Section(BaseModel):
         return (*cls.model_fields, *cls.other_spellings)
 
     @classmethod
-    def _respelled(cls, written: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    def in_first_spelling(cls, written: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        """The values by the first spelling of their names; a Problem where two spellings have different values."""
         values = {name: value for name, value in written.items() if name not in cls.other_spellings}
         problems = []
         for other, name in cls.other_spellings.items():
             if other in written and values.setdefault(name, written[other]) != written[other]:
-                message, hint = f"says something else than {name}", "They are one field: write one of them."
+                message, hint = f"differs from {name}", "They are one field: write one of them."
                 problems.append(Problem(key=other, message=message, value=written[other], hint=hint))
         return values, problems
 
@@ -99,8 +116,16 @@ class Section(BaseModel):
         return nearest(key[-1], cls.names()) if kind == "extra_forbidden" else ""
 
 
+def checked(kind: type[S], values: Mapping[str, Any]) -> tuple[S | None, list[Problem]]:
+    """The section made of these values, or what is wrong with them."""
+    try:
+        return kind(**values), []
+    except InvalidInput as invalid:
+        return None, list(invalid.problems)
+
+
 class ModelConfig(Section):
-    """The shape of an HSMN. `docs/model.md` says what each field changes."""
+    """The shape of an HSMN. `docs/model.md` describes what each field changes."""
 
     other_spellings: ClassVar[Mapping[str, str]] = {
         "num_blocks": "num_reasoning_blocks",
@@ -150,7 +175,7 @@ class ModelConfig(Section):
             return pattern
         message = "is not a known pattern"
         if pattern == "moe_only":
-            message = "has no mixer, so that no token would see another"
+            message = "has no mixer, so that no token would read another"
         raise refusal([Problem(key="block_pattern", message=message, value=pattern, hint=nearest(pattern, PATTERNS))])
 
     @property
@@ -197,19 +222,20 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
 
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **written: Any) -> None:
-            parts, problems = {}, []
-            for name, section in _SECTIONS.items():
-                part = written.get(name, {})
-                try:
-                    parts[name] = part if isinstance(part, section) else section(**_table(name, part))
-                except InvalidInput as invalid:
-                    problems += _under(name, invalid.problems)
-            if problems:
-                raise InvalidInput("Config", problems + _unknown(written, _SECTIONS))
-            super().__init__(**{**written, **parts})
+    @field_validator("model", "training", mode="before")
+    @classmethod
+    def _from_table(cls, part: object, info: ValidationInfo) -> object:
+        name = str(info.field_name)
+        section = _SECTIONS[name]
+        if isinstance(part, section):
+            return part
+        if not isinstance(part, Mapping):
+            hint = f"Write {section.__name__}(...) or a table of its fields."
+            raise refusal([Problem(key=name, message="is not a table", value=part, hint=hint)])
+        checked_part, problems = checked(section, part)
+        if problems:
+            raise refusal(replace(problem, key=f"{name}.{problem.key}") for problem in problems)
+        return checked_part
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -217,7 +243,11 @@ class Config(Section):
         if not values.keys().isdisjoint(_SECTIONS):
             return cls(**values)
         known = [name for section in _SECTIONS.values() for name in section.names()]
-        if problems := _unknown(values, known):
+        if unknown := [name for name in values if name not in known]:
+            message = "is not a known key"
+            problems = [
+                Problem(key=name, message=message, value=values[name], hint=nearest(name, known)) for name in unknown
+            ]
             raise InvalidInput("Config", problems)
         parts: dict[str, Any] = {
             part: {name: value for name, value in values.items() if name in section.names()}
@@ -235,7 +265,7 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """From a JSON, TOML or YAML file. Raises InvalidInput when it is missing or wrong, with all problems."""
+        """From a JSON, TOML or YAML file. Raises InvalidInput with all problems, also when it is missing."""
         values = read_table(Path(path))
         try:
             return cls.from_dict(values)
@@ -246,20 +276,31 @@ class Config(Section):
 _SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "training": TrainingConfig}
 
 
-def _table(name: str, part: object) -> Mapping[str, Any]:
-    if isinstance(part, Mapping):
-        return part
-    hint = f"Write {_SECTIONS[name].__name__}(...) or a table of its fields."
-    raise InvalidInput("Config", [Problem(key="", message="is no table", value=part, hint=hint)])
+def is_rehearsal() -> bool:
+    """True when HIGHNOON_REHEARSAL is 1. Raises InvalidInput for anything but 1 and 0."""
+    value = os.environ.get(REHEARSAL, "").strip()
+    if value not in ("", "0", "1"):
+        raise InvalidInput("environment", [Problem(key=REHEARSAL, message="must be 1 or 0", value=value)])
+    return value == "1"
 
 
-def _under(part: str, problems: tuple[Problem, ...]) -> list[Problem]:
-    return [replace(problem, key=f"{part}.{problem.key}".rstrip(".")) for problem in problems]
+def limited_in_rehearsal(wanted: int, limit: int) -> int:
+    """The smaller of the two in a rehearsal, else what was wanted."""
+    return min(wanted, limit) if is_rehearsal() else wanted
 
 
-def _unknown(written: Mapping[str, Any], known: Mapping[str, Any] | list[str]) -> list[Problem]:
-    unknown = [name for name in written if name not in known]
-    return [
-        Problem(key=name, message="is not a known key", value=written[name], hint=nearest(name, known))
-        for name in unknown
-    ]
+def reduced_in_rehearsal(config: ModelConfig) -> ModelConfig:
+    """The model to build: in a rehearsal within its limits, heads and experts still fitting; else the same."""
+    if not is_rehearsal():
+        return config
+    dim, experts = min(config.embedding_dim, _REHEARSAL_DIM), min(config.num_moe_experts, _REHEARSAL_EXPERTS)
+    return config.model_copy(
+        update={
+            "embedding_dim": dim,
+            "num_reasoning_blocks": min(config.num_reasoning_blocks, _REHEARSAL_BLOCKS),
+            "num_moe_experts": experts,
+            "top_k_experts": min(config.top_k_experts, experts),
+            "num_heads": max(heads for heads in range(1, min(config.num_heads, dim) + 1) if dim % heads == 0),
+            "vocab_size": min(config.vocab_size, _REHEARSAL_VOCABULARY),
+        }
+    )

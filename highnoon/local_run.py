@@ -1,31 +1,39 @@
-"""Trials in this process, one after another: start, attempt, finish, call back. The first rung of three.
+"""Runs trials in this process, one after another: sample, attempt, record, call back.
 
-The same core as a worker's (`shared.objective.attempt`, `shared.store`), without a lease: nobody notices when this
-process is killed in the middle of a trial, and that trial stays RUNNING. An outage of the database ends nothing: the
-training goes on, and what it found is told once the database is back.
+The same core as a worker's (`shared.objective.attempt`, `shared.store`), without a lease: when this process is killed
+in the middle of a trial, that trial stays RUNNING. An outage of the database ends nothing: the training goes on, and
+its result is recorded once the database is back.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from highnoon.ordinals import INTERRUPTED, ordinals
 from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
 
 T = TypeVar("T")
+
+INTERRUPTED = "interrupted"
+"""The cause of a trial that a person interrupted with Ctrl-C: a grid visits its point again."""
+
+_random = random.SystemRandom()
+"""Not the module's own generator: an objective that seeds it would make two processes choose the same."""
 
 
 def run_trials(
@@ -33,10 +41,10 @@ def run_trials(
 ) -> list[Outcome]:
     """Runs `spec.n_trials` more trials, fewer if a grid is exhausted or a callback stops the study.
 
-    Raises what a callback raises, and KeyboardInterrupt, each after the trial has ended.
+    Raises what a callback raises, and KeyboardInterrupt, each after the trial was recorded.
     """
     event(logger, "efficiency", study=spec.name, says=spec.scoring)
-    next_ordinal = ordinals(study, spec)
+    next_ordinal = _ordinal_source(study, spec)
     outcomes: list[Outcome] = []
     while len(outcomes) < spec.n_trials:
         try:
@@ -72,7 +80,7 @@ def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, 
 
 
 class StudyChannel:
-    """What a trial in this process says goes straight to the study, or waits here while its database is away."""
+    """Sends what a trial in this process reports to the study, or keeps it while the database is away."""
 
     def __init__(self, study: OptunaStudy, trial_id: int) -> None:
         self._study = study
@@ -89,7 +97,7 @@ class StudyChannel:
         return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
 
     def report_params(self, total: int, active: int | None = None) -> None:
-        """Nothing to send: the outcome has it, and in this process no trial is lost without its study."""
+        """Nothing to send: the outcome has it."""
 
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again."""
@@ -124,10 +132,36 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
 
 
 def every_one_failed(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The last outcome, when there are some and not one of them did anything but fail; else None."""
+    """The last outcome, when there are some and all of them failed; else None."""
     last = None
     for outcome in outcomes:
         if OPTUNA_STATE[outcome.ending] is not OPTUNA_STATE[Ending.FAILED]:
             return None
         last = outcome
     return last
+
+
+def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
+    """A function that gives the ordinal of the next trial, as a ticket has one in a cluster.
+
+    For a sampler it only varies the seed. For a grid it is a point that no trial has visited; beyond the last point it
+    is the ordinal at which the study is exhausted. Other processes may add to the same study at the same time, without
+    a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
+    They choose at random so that this stays rare.
+    """
+    if spec.sampler.name != "grid":
+        return lambda: len(study.optuna_study.get_trials(deepcopy=False))
+    grid = Grid(spec.search_space, **spec.sampler.options)
+    points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
+
+    def unvisited() -> int:
+        trials = study.optuna_study.get_trials(deepcopy=False)
+        visited = {_point_key(trial.params) for trial in trials if trial.user_attrs.get(CAUSE) != INTERRUPTED}
+        free = [ordinal for point, ordinal in points.items() if point not in visited]
+        return _random.choice(free) if free else len(points)
+
+    return unvisited
+
+
+def _point_key(params: Params) -> tuple[object, ...]:
+    return tuple(value for _, value in sorted(params.items()))

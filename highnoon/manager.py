@@ -1,7 +1,7 @@
 """HPOTrialManager: a study in this process, kept in memory or in any database that Optuna can use.
 
-Owns the guide's signature and its checks. Building one connects to nothing, so that it may stand at module level of an
-objective file: a worker's trial process has neither database nor credentials. `local_run` runs the trials.
+Owns the guide's signature and its checks. Creating one connects to nothing, so that an objective file may do it at
+module level: a worker's trial process has neither database nor credentials. `local_run` runs the trials.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from highnoon import rehearsal, running
+from highnoon import current_trial
+from highnoon.config import REHEARSAL_TRIALS, limited_in_rehearsal
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.errors import (
     EveryTrialFailed,
@@ -36,7 +37,7 @@ _NOT_KNOWN_YET: dict[str, Any] = {
     "objective": "in.process:objective",
     "search_space": {"unknown": ["categorical", [None]]},
 }
-"""Stands in for what only `optimize` is told, so that everything else can be checked before."""
+"""Replaces what only `optimize` knows, so that everything else can be checked before."""
 
 _IN_A_WORKERS_TRIAL = "HIGHNOON_TICKET"
 """Set by workers in the environment of a trial process."""
@@ -52,9 +53,9 @@ class HPOTrialManager:
     """
 
     TrialPruned = errors.TrialPruned
-    report = staticmethod(running.report)
-    should_prune = staticmethod(running.should_prune)
-    report_params = staticmethod(running.report_params)
+    report = staticmethod(current_trial.report)
+    should_prune = staticmethod(current_trial.should_prune)
+    report_params = staticmethod(current_trial.report_params)
 
     def __init__(
         self,
@@ -108,8 +109,8 @@ class HPOTrialManager:
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
         callback raises is logged.
 
-        Raises InvalidInput with every mistake at once, StudyConflict when the study asks another question,
-        EveryTrialFailed when no trial did anything but fail, and NoCompletedTrial when all were pruned.
+        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or space,
+        EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         called = list(callbacks or ())
@@ -119,14 +120,14 @@ class HPOTrialManager:
             asked if n_trials is None else {**asked, "n_trials": n_trials},
             [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
         )
-        spec = spec.model_copy(update={"n_trials": rehearsal.capped(spec.n_trials, rehearsal.TRIALS)})
+        spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
         _run(study, spec, objective, called)
         return self.best_params
 
     @property
     def best_trial(self) -> Trial:
-        """The best completed trial of the study, whoever ran it. Raises NoCompletedTrial."""
+        """The best completed trial of the study, of all processes. Raises NoCompletedTrial."""
         best = self._results().best_trial()
         if best is None:
             raise self._nothing_completed()
@@ -149,13 +150,13 @@ class HPOTrialManager:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials of the study by number, also the running and the failed ones, whoever ran them."""
+        """All trials of the study by number, of all processes, also the running and the failed ones."""
         return self._results().trials()
 
     def pareto_front(self) -> list[tuple[int, float, int]]:
-        """(trial number, loss, parameters) of every completed trial that none beats in both, smallest first.
+        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first.
 
-        No lambda is in it. Raises NoCompletedTrial, and UserInputError when no completed trial said its size.
+        Independent of lambda. Raises NoCompletedTrial, and UserInputError when no completed trial reported its size.
         """
         completed = self._results().trials([TrialState.COMPLETE])
         if not completed:
@@ -167,7 +168,7 @@ class HPOTrialManager:
         ]
         if not candidates:
             raise UserInputError(
-                f"study {self._spec.name!r} knows the size of no trial. Build the model with hn.create_model, call "
+                f"study {self._spec.name!r} has no trial with a known size. Build the model with hn.create_model, call "
                 'hpo.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
             )
         front = pareto_front(candidates, maximize=self._spec.direction == "maximize")
@@ -183,7 +184,7 @@ class HPOTrialManager:
         return self._results().param_importance()
 
     def _joined(self, spec: StudySpec) -> OptunaStudy:
-        """The study, made if it is not there. Raises StudyConflict."""
+        """The study, created if it does not exist. Raises StudyConflict."""
         store = self._connected()
         if self._must_be_new and store.exists(spec.name):
             raise StudyConflict(
@@ -196,7 +197,7 @@ class HPOTrialManager:
         return self._study
 
     def _results(self) -> OptunaStudy:
-        """The study, to read it. Raises UnknownStudy when nobody has made it yet."""
+        """The study, to read it. Raises UnknownStudy when it does not exist yet."""
         if self._study is None:
             _refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
             store = self._connected()

@@ -1,7 +1,7 @@
 """A Keras classifier of handwritten digits, small enough that a trial takes about a second on one CPU core.
 
 The data are scikit-learn's bundled digits: 1,797 real images of 8 x 8 grey pixels. `train` is the objective:
-it returns the best validation loss, reports every epoch, and gives up when the study's pruner says so.
+it returns the best validation loss, reports every epoch, and stops when the study's pruner decides so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def train(params: dict[str, Any]) -> float:
-    """Trains one model with `params`; returns its lowest validation loss. Raises TrialPruned when told to."""
+    """Trains one model with `params`; returns its lowest validation loss. Raises TrialPruned when it is pruned."""
     stay_on_one_core()
     training, validation = load_split()
     model = build_model(params)

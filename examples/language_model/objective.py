@@ -1,8 +1,8 @@
 """HSMN, HighNoon's language model, on the English text that CPython carries for its help(): small, real, offline.
 
-`train` is the objective: the validation loss in nats per byte after EPOCHS epochs. It reports every epoch and ends when
-the study's pruner says so. What the loss is worth is printed beside two numbers that any model must beat: the entropy
-of a uniform guess, and that of the frequencies of single bytes.
+`train` is the objective: the validation loss in nats per byte after EPOCHS epochs. It reports every epoch and stops
+when the study's pruner decides so. For comparison it prints two numbers that any model must beat: the entropy of a
+uniform guess, and the one of the frequencies of single bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import highnoon as hn
-from highnoon.lm.data.registry import load_documents
+from highnoon.lm.data.sources import load_documents
 from highnoon.lm.data.split import split_documents, without_leaks
 
 EPOCHS = 4
@@ -26,7 +26,7 @@ SPLIT_SEED = 0
 
 
 def train(params: dict[str, Any]) -> float:
-    """Trains one model with `params`; returns its validation loss. Raises TrialPruned when told to."""
+    """Trains one model with `params`; returns its validation loss. Raises TrialPruned when it is pruned."""
     stay_on_one_core()
     model = hn.create_model("small", vocab_size=256, max_seq_length=SEQUENCE, num_heads=4, **shape_in(params))
     trainer = hn.Trainer(
@@ -48,7 +48,7 @@ def train(params: dict[str, Any]) -> float:
 
 
 def shape_in(params: dict[str, Any]) -> dict[str, Any]:
-    """What of the parameters belongs to the model."""
+    """The parameters that belong to the model."""
     names = ("embedding_dim", "num_reasoning_blocks", "num_moe_experts", "top_k_experts", "dropout_rate")
     return {name: params[name] for name in names}
 
@@ -60,12 +60,12 @@ def print_epoch(event: dict[str, Any]) -> None:
 
 
 def compared(loss: float) -> str:
-    """A loss in nats per byte as bits per byte, beside what knows nothing and what knows only how often bytes are."""
+    """A loss in nats per byte as bits per byte, beside a uniform guess and the frequencies of single bytes."""
     return f"bits per byte: uniform {math.log2(256):.3f}, unigram {unigram_bits():.3f}, model {loss / math.log(2):.3f}"
 
 
 def unigram_bits() -> float:
-    """What a held-out byte costs under the frequencies of the training text: the same split as the trainer's."""
+    """The bits of a held-out byte under the frequencies of the training text, with the trainer's split."""
     split = split_documents(load_documents("python-docs"), share=HELD_OUT_SHARE, seed=SPLIT_SEED)
     training = _counts(without_leaks(split.training, split.held_out)) + 1.0
     held_out = _counts(split.held_out)

@@ -1,7 +1,7 @@
-"""Callbacks: loggers that a study calls after each trial, `follow` for a cluster's study, and a guard inside of `fit`.
+"""Callbacks: loggers that a study calls after each trial, `follow` for a cluster's study, a memory guard for `fit`.
 
-Only the names are here. Each is imported when it is first used: one needs Keras, and no logger imports its package
-before it has a trial to write.
+Each is imported when it is first used: one needs Keras, and no logger imports its package before it has a trial to
+write.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from highnoon.callbacks.tensorboard_logger import TensorBoardLogger as TensorBoardLogger
     from highnoon.callbacks.wandb_logger import WandbLogger as WandbLogger
 
-__all__ = ["CSVLogger", "MLflowLogger", "MemoryGuardCallback", "TensorBoardLogger", "WandbLogger", "follow"]
-
-_HOMES = {
+_MODULES = {
     "CSVLogger": "csv_logger",
     "MLflowLogger": "mlflow_logger",
     "MemoryGuardCallback": "memory_guard",
@@ -31,14 +29,16 @@ _HOMES = {
     "follow": "following",
 }
 
+__all__ = [*_MODULES]  # noqa: PLE0604
+
 
 def __getattr__(name: str) -> object:
     """The public name, from its module. Raises AttributeError with the nearest name there is."""
-    if name not in _HOMES:
-        hint = "" if name.startswith("_") else f". {nearest(name, _HOMES)}"
+    if name not in _MODULES:
+        hint = "" if name.startswith("_") else f". {nearest(name, _MODULES)}"
         raise AttributeError(f"module 'highnoon.callbacks' has no attribute {name!r}{hint}")
     with missing_extra_named(f"highnoon.callbacks.{name}"):
-        found: object = getattr(importlib.import_module(f"highnoon.callbacks.{_HOMES[name]}"), name)
+        found: object = getattr(importlib.import_module(f"highnoon.callbacks.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 

@@ -1,7 +1,7 @@
 """CSVLogger: a line per finished trial in one file, which any table program opens.
 
-The file is the memory: what stands in it is not written again, by this process or another. Several processes may
-share it, also for several studies; a lock on it makes each line whole and each column agreed.
+A trial that is in the file is not written again, by this process or another. Several processes may share the file, also
+for several studies; a lock on it keeps lines whole and columns the same for all.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from highnoon.callbacks.finished import FinishedTrial, finished
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.json_safe import finite
-
-if TYPE_CHECKING:
-    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 _FIXED = (
     *("study", "trial", "state", "score", "loss", "model_params", "active_params"),
@@ -30,10 +27,10 @@ _PARAM = "param:"
 _OTHERS = "other_params"
 
 
-class CSVLogger:
+class CSVLogger(TrialLogger):
     """Appends to `path`; its folder must exist. The first trial's parameters become columns.
 
-    A parameter that only later trials have stands in the last column, as JSON; one that a trial lacks is left empty.
+    A parameter that only later trials have goes to the last column, as JSON; one that a trial lacks is left empty.
     Reports are pairs of step and value, as JSON. Raises InvalidInput for a file that is something else.
     """
 
@@ -48,11 +45,8 @@ class CSVLogger:
         self._written: set[tuple[str, ...]] = set()
         self._read_to = 0
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Writes the trial unless its line is there."""
-        ended = finished(study, trial)
-        if ended is None:
-            return
+    def _write(self, ended: FinishedTrial) -> None:
+        """Nothing when its line is there."""
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._catch_up(file)
@@ -71,9 +65,10 @@ class CSVLogger:
         self._written.add(_identity(ended))
 
     def _catch_up(self, file: BinaryIO) -> None:
-        """Reads what others have written since; cuts off the line that a killed writer left half done."""
+        """Reads what others have written since; removes the partial line of a killed writer."""
         if os.fstat(file.fileno()).st_size < self._read_to:
-            self._forget()  # somebody began the file anew
+            self._columns, self._read_to = [], 0  # the file was replaced
+            self._written.clear()
         file.seek(self._read_to)
         new = file.read()
         if not self._read_to:
@@ -89,15 +84,11 @@ class CSVLogger:
 
     def _check(self, beginning: bytes) -> None:
         if not beginning.startswith(_BEGINNING[: len(beginning)]):
-            raise _refused(self._path, "is no table of trials: its first line names other columns")
-
-    def _forget(self) -> None:
-        self._columns, self._read_to = [], 0
-        self._written.clear()
+            raise _refused(self._path, "is not a table of trials: its first line names other columns")
 
 
 def _identity(ended: FinishedTrial) -> tuple[str, ...]:
-    """As the file spells it: see FinishedTrial.key."""
+    """As written in the file: see FinishedTrial.key."""
     fixed = _fixed_cells(ended)
     return tuple(_on_one_line(fixed[name]) for name in ("study", "trial", "started_at"))
 
@@ -126,7 +117,7 @@ def _fixed_cells(ended: FinishedTrial) -> dict[str, object]:
 
 
 def _on_one_line(value: object) -> str:
-    """So that a line of the file is a trial, and half a line can be told from a whole one."""
+    """So that a line of the file is a trial, and a partial line can be recognised."""
     text = "" if value is None else str(value)
     return text.replace("\r", "\\r").replace("\n", "\\n")
 

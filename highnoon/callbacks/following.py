@@ -1,6 +1,6 @@
-"""follow: callbacks in cluster mode. They run where this is called, while workers run the trials.
+"""follow: callbacks in cluster mode. They run in the process that calls it, while workers run the trials.
 
-Reads the study and runs none of it: when this process dies, the study goes on, and the same call follows it again.
+Only reads the study: when this process dies, the study goes on, and the same call follows it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("highnoon")
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *, storage: str | None = None) -> None:
@@ -30,7 +30,7 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
     `storage` is the cluster's database, by default HIGHNOON_DATABASE_URL, else what `coordinator start` runs here.
     Trials that had ended before come first, by number. `study.stop()` pauses the study: nothing new begins, and this
     call ends. What a callback raises is logged. Raises UnknownStudy, and ServiceUnavailable for a database that no
-    coordinator has used; an outage of it is waited for.
+    coordinator has used; waits while the database is away.
     """
     from highnoon.shared.store.access import opened
     from highnoon.shared.store.callbacks import Announcer
@@ -51,7 +51,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
     from highnoon.shared.store.outages import retry_until_available
 
     while True:
-        # Before the look at trials: what a study that is over has, has all been told.
+        # Read before the trials: when the study is over by now, the next read of its trials is complete.
         is_over = retry_until_available(lambda: access.studies.get(name), logger).is_over
         if retry_until_available(announcer.look, logger):
             paused = retry_until_available(lambda: access.studies.pause(access.studies.get(name).id), logger)
@@ -59,7 +59,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
             return
         if is_over:
             return
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _database(settings: Settings) -> str:

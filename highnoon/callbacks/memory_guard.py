@@ -17,6 +17,9 @@ class MemoryGuardCallback(keras.callbacks.Callback):  # type: ignore[misc]
     `fit` into `with manager:` to have memory given back after failures of other kinds as well.
     """
 
+    reads_logs = False
+    """`hn.Trainer` then need not wait for the device at each step to give it the loss."""
+
     def __init__(self, manager: EnterpriseMemoryManager | None = None, **settings: Any) -> None:
         super().__init__()
         if manager is not None and settings:

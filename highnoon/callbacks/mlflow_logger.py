@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from highnoon.callbacks.extras import require
-from highnoon.callbacks.finished import FinishedTrial, finished
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
 from highnoon.shared.domain.states import TrialState
-
-if TYPE_CHECKING:
-    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 T = TypeVar("T")
 
 _KEY = "highnoon.trial"
 _ENDED_AS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-"""MLflow has no pruned run: a killed one is the nearest. The tag `highnoon.state` says it exactly."""
+"""MLflow has no pruned run: a killed one is the nearest. The tag `highnoon.state` has the exact state."""
 
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
 _LONGEST_TAG = 5000
 
 
-class MLflowLogger:
+class MLflowLogger(TrialLogger):
     """Logs to `tracking_uri`, by default MLflow's own (MLFLOW_TRACKING_URI). Raises UserInputError without MLflow.
 
-    The experiment has the study's name unless it is given another. A run is ended last: one that a killed process left
-    open is filled again, and one that has ended is left alone.
+    The experiment has the study's name unless another is given. Ending a run is the last step: a run that a killed
+    process left open is filled again, and one that has ended is not written again.
     """
 
     def __init__(self, tracking_uri: str | None = None, experiment: str | None = None) -> None:
@@ -37,11 +33,8 @@ class MLflowLogger:
         self._ids: dict[str, str] = {}
         self._runs: dict[str, dict[str, tuple[str, bool]]] = {}
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Logs the trial unless its run has ended."""
-        ended = finished(study, trial)
-        if ended is None:
-            return
+    def _write(self, ended: FinishedTrial) -> None:
+        """Nothing when its run has ended."""
         client = self._connected()
         experiment_id = self._id_of(self._experiment or ended.study)
         runs = self._known(experiment_id)
@@ -67,7 +60,7 @@ class MLflowLogger:
         return self._client
 
     def _id_of(self, experiment: str) -> str:
-        """Made if it is not there; of two processes that make it at once, one finds the other's."""
+        """Creates it if needed; of two processes that create it at once, one finds the other's."""
         from mlflow.exceptions import MlflowException
 
         if experiment not in self._ids:
@@ -82,7 +75,7 @@ class MLflowLogger:
         return self._ids[experiment]
 
     def _known(self, experiment_id: str) -> dict[str, tuple[str, bool]]:
-        """Run and whether it has ended, by trial: asked for once, since a trial's runs are written by one process."""
+        """Run and whether it has ended, by trial; read once, since one process writes a trial's runs."""
         if experiment_id not in self._runs:
             self._runs[experiment_id] = {
                 run.data.tags[_KEY]: (run.info.run_id, run.info.status != "RUNNING")

@@ -10,31 +10,24 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from highnoon.callbacks.extras import require
-from highnoon.callbacks.finished import FinishedTrial, finished
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
 from highnoon.shared.domain.states import TrialState
 
-if TYPE_CHECKING:
-    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
-
-class TensorBoardLogger:
+class TensorBoardLogger(TrialLogger):
     """Writes below `logdir`/STUDY: `tensorboard --logdir LOGDIR` shows all studies. Raises UserInputError without it.
 
-    A run's file appears whole and is not written again, whoever sees the trial twice.
+    A run's file appears whole and is written once.
     """
 
     def __init__(self, logdir: str | Path) -> None:
         require("tensorboard", extra="tensorboard")
         self._logdir = Path(logdir).absolute()
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Writes the trial's run unless it is there."""
-        ended = finished(study, trial)
-        if ended is None:
-            return
+    def _write(self, ended: FinishedTrial) -> None:
+        """Nothing when its run is there."""
         run = self._logdir / _as_folder(ended.study) / f"trial-{ended.key}"
         file = run / f"events.out.tfevents.{ended.span_ms[0] // 1000}.highnoon"
         if file.exists():
@@ -113,5 +106,5 @@ def _set(value: Any, param: object) -> None:
 
 
 def _as_folder(study: str) -> str:
-    """A study's name may begin with dots, but names no folder above."""
+    """A study's name may begin with dots, but must not name a folder above."""
     return re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), study)

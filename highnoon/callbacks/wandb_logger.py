@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from highnoon.callbacks.extras import require
-from highnoon.callbacks.finished import FinishedTrial, finished
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
 from highnoon.shared.domain.states import TrialState
-
-if TYPE_CHECKING:
-    from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 _WHOLE = "highnoon.whole"
 """A file in the folder of a run that was written to its end."""
 
 
-class WandbLogger:
+class WandbLogger(TrialLogger):
     """Logs to `project`. Without a `mode` (`online`, `offline`) wandb decides. Raises UserInputError without wandb.
 
-    A run's id is made of the study's name and the trial, so that writing one again adds no second run. What was
-    written is remembered in `dir` (by default where the program runs).
+    A run's id is made of the study's name and the trial, so that writing one again adds no second run. Markers of what
+    was written are kept in `dir` (by default the current folder).
     """
 
     def __init__(
@@ -38,11 +34,8 @@ class WandbLogger:
         self._mode = mode
         self._folder = Path(dir or ".").absolute()
 
-    def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Logs the trial unless its run is whole."""
-        ended = finished(study, trial)
-        if ended is None:
-            return
+    def _write(self, ended: FinishedTrial) -> None:
+        """Nothing when its run is whole."""
         run_id = _id(ended)
         if any(self._folder.glob(f"wandb/*run-*-{run_id}/{_WHOLE}")):
             return
@@ -50,7 +43,7 @@ class WandbLogger:
         try:
             for report in ended.trial.reports:
                 run.log({"report": report.value}, step=report.step)
-            run.summary.update({**ended.results, **_words(ended)})
+            run.summary.update({**ended.results, **_ending(ended)})
         finally:
             run.finish(exit_code=int(ended.trial.state is TrialState.FAIL))
         (Path(run.dir).parent / _WHOLE).touch()
@@ -69,7 +62,7 @@ class WandbLogger:
             config=dict(ended.trial.params),
             mode=self._mode,
             resume="allow",
-            # Beside a run of the person's own; and nothing of this process but what is said here.
+            # Beside a run of the user's own; and nothing of this process but what is given here.
             reinit="create_new",
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True
@@ -81,6 +74,6 @@ def _id(ended: FinishedTrial) -> str:
     return hashlib.sha256(f"{ended.study}/{ended.key}".encode()).hexdigest()[:32]
 
 
-def _words(ended: FinishedTrial) -> dict[str, Any]:
+def _ending(ended: FinishedTrial) -> dict[str, Any]:
     words = {"study": ended.study, "trial": ended.trial.number, "state": str(ended.trial.state)}
     return {**words, **({"cause": ended.cause, "message": ended.message} if ended.cause else {})}

@@ -1,13 +1,13 @@
-"""Text to ids and back: bytes as they are, and a byte-pair encoding that is trained on the spot.
+"""Text to ids and back: bytes as they are, and a byte-pair encoding that the user trains.
 
-Owns the special ids. Does not know models: the trainer checks that no id reaches a model's vocabulary size.
-Both kinds are lossless for any text: what the encoding has never seen falls back to its 256 bytes.
+Owns the special ids. Does not know models: the trainer checks that all ids are below a model's vocabulary size.
+Both kinds are lossless for any text: unknown text falls back to its 256 bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
 class Tokenizer(Protocol):
-    """What data and trainer need of one: every id is below `vocab_size`, `separator` stands between documents."""
+    """What data and trainer need: every id is below `vocab_size`, `separator` separates documents."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -36,22 +36,11 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
 
 
-class ByteStreamTokenizer:
-    """UTF-8 as it is: an id is the value of a byte, so there are 256 ids and no special ones."""
+class _Batches:
+    """The methods for several texts, over `encode` and `decode` of one."""
 
-    vocab_size = 256
-    separator = 0
-
-    def encode(
-        self, text: str, add_special_tokens: bool = True, max_length: int | None = None, padding: bool = False
-    ) -> list[int]:
-        """The bytes of the text, at most `max_length`; padded with zeros up to it when asked. Never fails."""
-        return _fitted(list(text.encode("utf-8", "surrogatepass")), max_length, padding, pad=self.separator)
-
-    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text; bytes that are no UTF-8 become U+FFFD, zeros are dropped as padding. Raises ValueError over 255."""
-        values = (int(value) for value in ids)
-        return bytes(value for value in values if value or not skip_special_tokens).decode("utf-8", "replace")
+    encode: Callable[..., list[int]]
+    decode: Callable[..., str]
 
     def batch_encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
         """`encode` of each, with its options."""
@@ -60,6 +49,24 @@ class ByteStreamTokenizer:
     def batch_decode(self, rows: Iterable[Iterable[int]], **options: Any) -> list[str]:
         """`decode` of each, with its options."""
         return [self.decode(row, **options) for row in rows]
+
+
+class ByteStreamTokenizer(_Batches):
+    """UTF-8 as it is: an id is the value of a byte, so there are 256 ids and no special ones."""
+
+    vocab_size = 256
+    separator = 0
+
+    def encode(
+        self, text: str, add_special_tokens: bool = True, max_length: int | None = None, padding: bool = False
+    ) -> list[int]:
+        """The bytes of the text, at most `max_length`; with `padding`, zeros up to it. Never fails."""
+        return _fitted(list(text.encode("utf-8", "surrogatepass")), max_length, padding, pad=self.separator)
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text; invalid UTF-8 becomes U+FFFD, zeros are dropped as padding. Raises ValueError over 255."""
+        values = (int(value) for value in ids)
+        return bytes(value for value in values if value or not skip_special_tokens).decode("utf-8", "replace")
 
     def save(self, path: str | Path) -> None:
         """Writes a folder that `load_tokenizer` and `load` read."""
@@ -72,7 +79,7 @@ class ByteStreamTokenizer:
         return cls()
 
 
-class QWTTextTokenizer:
+class QWTTextTokenizer(_Batches):
     """Byte-pair encoding with special ids 0 to 6, trained by `train` or read from `model_path`.
 
     Untrained it knows the special ids and the 256 bytes. Raises InvalidInput for a vocabulary that cannot hold those.
@@ -87,7 +94,7 @@ class QWTTextTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are; training may find fewer than were asked for."""
+        """How many ids there are; training may find fewer than requested."""
         return int(self._encoding.get_vocab_size())
 
     def train(
@@ -103,7 +110,7 @@ class QWTTextTokenizer:
         self.train_on((path.read_text(encoding="utf-8") for path in paths), vocab_size, min_frequency)
 
     def train_on(self, texts: Iterable[str], vocab_size: int | None = None, min_frequency: int = 2) -> None:
-        """Learns the pairs of these texts, forgetting what it knew. Raises InvalidInput as the constructor does."""
+        """Learns the pairs of these texts, replacing earlier ones. Raises InvalidInput as the constructor does."""
         from tokenizers import pre_tokenizers
         from tokenizers.trainers import BpeTrainer
 
@@ -124,26 +131,18 @@ class QWTTextTokenizer:
     def encode(
         self, text: str, add_special_tokens: bool = True, max_length: int | None = None, padding: bool = False
     ) -> list[int]:
-        """The ids, between BOS and EOS unless told otherwise, at most `max_length`, padded up to it when asked."""
-        # Text that happens to spell a special token is text: else a document could end itself, and would not come back.
+        """The ids, by default between BOS and EOS, at most `max_length`; with `padding`, padded up to it."""
+        # A special token in the text is text: else a document could end itself, and decoding would lose it.
         self._encoding.encode_special_tokens = True
         ids = self._encoding.encode(text, add_special_tokens=False).ids
         if add_special_tokens:
-            room = None if max_length is None else max(max_length - 2, 0)
-            ids = [BOS, *ids[:room], EOS]
+            longest = None if max_length is None else max(max_length - 2, 0)
+            ids = [BOS, *ids[:longest], EOS]
         return _fitted(ids, max_length, padding, pad=PAD)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text. Ids that there are not are left out."""
+        """The text. Unknown ids are left out."""
         return str(self._encoding.decode([int(value) for value in ids], skip_special_tokens=skip_special_tokens))
-
-    def batch_encode(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
-        """`encode` of each, with its options."""
-        return [self.encode(text, **options) for text in texts]
-
-    def batch_decode(self, rows: Iterable[Iterable[int]], **options: Any) -> list[str]:
-        """`decode` of each, with its options."""
-        return [self.decode(row, **options) for row in rows]
 
     def save(self, path: str | Path) -> None:
         """Writes a folder that `load_tokenizer`, `load` and `model_path` read."""
@@ -159,7 +158,7 @@ class QWTTextTokenizer:
 
 
 def load_tokenizer(path: str | Path) -> ByteStreamTokenizer | QWTTextTokenizer:
-    """Whichever kind was saved there. Raises UserInputError when there is none."""
+    """The tokenizer that was saved there, of either kind. Raises UserInputError when there is none."""
     kinds: dict[str, type[ByteStreamTokenizer] | type[QWTTextTokenizer]] = {
         kind.__name__: kind for kind in (ByteStreamTokenizer, QWTTextTokenizer)
     }
@@ -181,7 +180,7 @@ def _described(folder: Path, *kinds: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserInputError(f"no tokenizer can be read from {path}: {error}") from None
     if not isinstance(described, dict) or described.get("kind") not in kinds:
-        raise UserInputError(f"{path} holds no {' or '.join(kinds)}")
+        raise UserInputError(f"{path} does not hold a {' or '.join(kinds)}")
     return described
 
 

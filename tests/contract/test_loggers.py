@@ -35,7 +35,7 @@ class TestMLflow:
 
         return read
 
-    def test_a_run_per_trial_with_all_that_is_known_of_it(self, uri: str, runs: Any) -> None:
+    def test_each_trial_is_a_run_with_all_its_results(self, uri: str, runs: Any) -> None:
         from mlflow import MlflowClient
 
         made = with_one_trial_of_each_ending()
@@ -59,7 +59,7 @@ class TestMLflow:
         assert complete.info.start_time == round(started.timestamp() * 1000)
         assert complete.info.end_time == round(ended.timestamp() * 1000)
 
-    def test_seen_twice_or_left_open_by_a_killed_process_it_stays_one_run(self, uri: str, runs: Any) -> None:
+    def test_repeated_or_unfinished_run_is_written_once(self, uri: str, runs: Any) -> None:
         from mlflow import MlflowClient
 
         made, logger = with_one_trial_of_each_ending(), MLflowLogger(uri)
@@ -101,7 +101,7 @@ class TestTensorBoard:
         assert [metadata.parse_session_end_info_plugin_data(end).status for end in ends] == [1, 1, 2]
         assert [event.tensor_proto.string_val[0] for event in runs[1].Tensors("cause")] == [b"memory_guard"]
 
-    def test_a_trial_seen_twice_is_written_once(self, tmp_path: Path) -> None:
+    def test_trial_is_written_once(self, tmp_path: Path) -> None:
         made = with_one_trial_of_each_ending()
         log(made, TensorBoardLogger(tmp_path))
         written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -110,7 +110,7 @@ class TestTensorBoard:
 
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
 
-    def test_no_study_writes_outside_of_the_folder(self, tmp_path: Path) -> None:
+    def test_study_name_cannot_leave_the_folder(self, tmp_path: Path) -> None:
         log(with_one_trial_of_each_ending("..up"), TensorBoardLogger(tmp_path / "runs"))
 
         assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -1,7 +1,7 @@
 """docs/cli.md shows what its commands say, and README shows commands that there are.
 
 Each `console` block of the page runs, in the page's order, on made-up studies that are the same every time; its text is
-compared line by line, with times taken out. After a change on purpose, WRITE_DOCS=1 writes the page anew.
+compared line by line, with times taken out. After a change on purpose, WRITE_DOCS=1 writes the page again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def settled(text: str) -> list[list[str]]:
     return [_TIME.sub("TIME", line).split() for line in text.strip().splitlines()]
 
 
-def test_the_page_shows_what_a_person_watches(call: Call, tmp_path: Path) -> None:
+def test_page_shows_what_the_user_reads(call: Call, tmp_path: Path) -> None:
     terminal = Terminal("watch", "digits", folder=tmp_path, HIGHNOON_PRESENCE_S="600")
     terminal.read_until("Ctrl-C leaves")
     terminal.process.send_signal(signal.SIGINT)

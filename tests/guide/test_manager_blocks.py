@@ -43,7 +43,7 @@ def test_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"Best parameters: {names['best_params']}\n"
 
 
-def test_initialization_touches_nothing(tmp_path: Path) -> None:
+def test_initialization_connects_to_nothing(tmp_path: Path) -> None:
     run(blocks("Initialization")[0])
 
     assert list(tmp_path.iterdir()) == []
@@ -192,6 +192,6 @@ def test_the_ranges_that_it_recommends_are_valid(heading: str) -> None:
 
 
 @pytest.mark.parametrize("heading", ["3. Enable Pruning", "4. Persist Results"])
-def test_its_shortened_snippets_are_told_what_they_leave_out(heading: str) -> None:
+def test_shortened_snippets_report_the_missing_argument(heading: str) -> None:
     with pytest.raises(TypeError, match="study_name"):
         run(blocks(heading)[0], HPOTrialManager=hn.HPOTrialManager)

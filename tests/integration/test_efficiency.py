@@ -59,7 +59,7 @@ def score_of(params: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("objective", [calls, returns])
-def test_loss_and_size_are_ranked_together_and_kept_apart(storage: str | None, objective: Any) -> None:
+def test_score_combines_loss_and_size_and_both_are_kept(storage: str | None, objective: Any) -> None:
     hpo = hn.HPOTrialManager("digits", 25, storage=storage, seed=3, param_budget=BUDGET, pruner="none")
 
     best = hpo.optimize(objective, SPACE)
@@ -121,7 +121,7 @@ def test_maximize_divides(storage: str | None) -> None:
     assert [number for number, _, _ in hpo.pareto_front()] == [1, 0]
 
 
-def test_an_optuna_script_reads_loss_size_and_score(tmp_path: Path) -> None:
+def test_optuna_script_reads_loss_size_and_score(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hpo.db"
     hn.HPOTrialManager("digits", 2, storage=url, param_budget=BUDGET).optimize(returns, SPACE)
 
@@ -145,12 +145,12 @@ class TestParetoFront:
         assert hpo.pareto_front() == [(0, 0.3, 100), (1, 0.2, 200), (3, 0.1, 400)]
         assert hpo.best_value == hpo.best_loss == 0.1
 
-    def test_without_trials_or_sizes_it_says_what_is_missing(self) -> None:
+    def test_pareto_front_without_trials_or_sizes_is_refused(self) -> None:
         hpo = hn.HPOTrialManager("digits", 1)
         with pytest.raises(NoCompletedTrial):
             hpo.pareto_front()
         hpo.optimize(lambda params: 1.0, SPACE)
-        with pytest.raises(UserInputError, match=r"knows the size of no trial.*create_model.*report_params.*params"):
+        with pytest.raises(UserInputError, match=r"no trial with a known size.*create_model.*report_params.*params"):
             hpo.pareto_front()
 
 
@@ -183,7 +183,7 @@ class TestHardBudget:
 
 
 class TestRefused:
-    def test_a_missing_count_ends_the_trial_and_names_the_three_ways(self, storage: str | None) -> None:
+    def test_missing_parameter_count_fails_the_trial_with_a_remedy(self, storage: str | None) -> None:
         hpo = hn.HPOTrialManager("digits", 2, storage=storage, param_budget=BUDGET)
 
         with pytest.raises(EveryTrialFailed, match=r"create_model.*report_params\(n\).*\"params\""):
@@ -205,12 +205,12 @@ class TestRefused:
 
         assert [problem.key for problem in caught.value.problems] == list(wrong)
 
-    def test_outside_a_trial_there_is_nothing_to_size(self) -> None:
+    def test_report_params_outside_a_trial_raises_no_trial_running(self) -> None:
         for call in (hn.report_params, hn.HPOTrialManager.report_params):
             with pytest.raises(NoTrialRunning, match=r"report_params\(\)"):
                 call(5)
 
-    def test_a_study_keeps_its_scale_and_anybody_may_read_it(self, tmp_path: Path) -> None:
+    def test_study_keeps_its_scoring_and_can_be_read_without_it(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/hpo.db"
         hn.HPOTrialManager("digits", 2, storage=url, param_budget=BUDGET).optimize(returns, SPACE)
 
@@ -226,7 +226,7 @@ class TestRefused:
 
 
 @pytest.mark.parametrize(("budget", "says"), [(None, "efficiency is off"), (BUDGET, "score = loss * (1 + 0.1 *")])
-def test_one_line_says_what_the_score_is(budget: int | None, says: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_line_describes_the_score(budget: int | None, says: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="highnoon")
 
     hn.HPOTrialManager("digits", 3, param_budget=budget).optimize(returns, SPACE)
@@ -245,7 +245,7 @@ def test_the_guides_settings_are_keys_of_manager_and_study_file() -> None:
     assert (study.scoring.param_budget, study.scoring.lambda_efficiency) == (1_000_000_000, 0.1)
 
 
-def test_the_page_about_it_runs_word_for_word() -> None:
+def test_examples_of_the_efficiency_page_run() -> None:
     """Its model is a width, and an epoch of training is a number."""
     page = (Path(__file__).parents[2] / "docs" / "efficiency.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

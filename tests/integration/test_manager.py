@@ -128,7 +128,7 @@ class TestAlone:
 
         assert second.trials == []
 
-    def test_a_relative_sqlite_file_lies_where_the_user_runs(self, tmp_path: Path, monkeypatch: Any) -> None:
+    def test_relative_sqlite_file_is_in_the_current_folder(self, tmp_path: Path, monkeypatch: Any) -> None:
         monkeypatch.chdir(tmp_path)
 
         hn.HPOTrialManager("digits", n_trials=1, storage="sqlite:///hpo.db").optimize(parabola, SPACE)
@@ -202,7 +202,7 @@ class TestReportsAndPruning:
         assert [trial.state for trial in hpo.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
         assert [[(r.step, r.value) for r in trial.reports] for trial in hpo.trials] == [[(0, 0.5)]] * 3
 
-    def test_without_a_completed_trial_results_say_what_there_is(self) -> None:
+    def test_results_without_a_completed_trial_raise_with_counts(self) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=2)
 
         def objective(params: dict[str, Any]) -> float:
@@ -229,8 +229,8 @@ class TestFailures:
         failed = [trial for trial in hpo.trials if trial.state is TrialState.FAIL]
         assert {trial.attrs["highnoon:cause"] for trial in failed} == {"invalid_result"}
         assert hpo.trials[3].value == math.inf, "legal to Optuna: it ranks last"
-        told = [record for record in caplog.records if record.getMessage().startswith("action=trial ")]
-        assert [record.levelname for record in told] == ["WARNING" if state == "FAIL" else "INFO" for state in states]
+        lines = [record for record in caplog.records if record.getMessage().startswith("action=trial ")]
+        assert [record.levelname for record in lines] == ["WARNING" if state == "FAIL" else "INFO" for state in states]
         assert all("\n" not in record.getMessage() for record in caplog.records)
         assert hpo.best_value == 1.0
 
@@ -296,7 +296,7 @@ class TestFailures:
 
 
 class TestCallbacks:
-    def test_they_get_optunas_own_study_and_trial_after_each_trial(self, storage: str | None) -> None:
+    def test_callbacks_get_optunas_study_and_trial(self, storage: str | None) -> None:
         seen: list[tuple[Any, ...]] = []
 
         def callback(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
@@ -308,7 +308,7 @@ class TestCallbacks:
         values = [trial.value for trial in hpo.trials]
         assert seen == [("digits", n, values[n], "COMPLETE", n + 1) for n in range(3) for _ in range(2)]
 
-    def test_what_one_raises_is_logged_and_the_study_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_exception_of_a_callback_is_logged_and_the_study_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=3)
 
         def callback(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
@@ -363,7 +363,7 @@ class TestJoining:
         assert {trial.state for trial in hpo.trials} == {TrialState.COMPLETE}
         assert len({trial.params["x"] for trial in hpo.trials}) == 30
 
-    def test_a_new_study_can_be_insisted_on(self, sqlite_url: str) -> None:
+    def test_load_if_exists_false_refuses_an_existing_study(self, sqlite_url: str) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=1, storage=sqlite_url, load_if_exists=False)
         hpo.optimize(parabola, SPACE)
         hpo.optimize(parabola, SPACE)
@@ -398,7 +398,7 @@ class TestJoining:
         assert len(hpo.trials) == 15
         assert all(abs(trial.params["x"]) <= 0.1 and "kind" not in trial.params for trial in hpo.trials[3:])
 
-    def test_reading_a_study_that_nobody_made_says_so(self, sqlite_url: str) -> None:
+    def test_reading_a_missing_study_raises_unknown_study(self, sqlite_url: str) -> None:
         with pytest.raises(UnknownStudy, match="digits"):
             hn.HPOTrialManager("digits", storage=sqlite_url).best_value  # noqa: B018
 
@@ -410,7 +410,7 @@ class TestGrid:
     def points(hpo: hn.HPOTrialManager) -> list[tuple[Any, ...]]:
         return [(trial.params["x"], trial.params["kind"]) for trial in hpo.trials]
 
-    def test_every_point_once_and_then_no_more(self, storage: str | None) -> None:
+    def test_grid_visits_every_point_once(self, storage: str | None) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=50, sampler="grid", storage=storage)
 
         assert hpo.optimize(parabola, GRID)["x"] == 0
@@ -418,7 +418,7 @@ class TestGrid:
         assert hpo.optimize(parabola, GRID)["x"] == 0
         assert len(hpo.trials) == 6
 
-    def test_a_resumed_grid_visits_what_is_left_and_what_was_interrupted(self, sqlite_url: str) -> None:
+    def test_resumed_grid_visits_remaining_and_interrupted_points(self, sqlite_url: str) -> None:
         hpo = hn.HPOTrialManager("digits", sampler="grid", storage=sqlite_url)
         hpo.optimize(parabola, GRID, n_trials=2)
 
@@ -488,7 +488,7 @@ class TestOutage:
         admin.close()
 
     @pytest.mark.parametrize("database", ["postgresql", "mysql"])
-    def test_an_address_where_nobody_answers_is_told_at_once(self, database: str) -> None:
+    def test_unreachable_database_is_reported_at_once(self, database: str) -> None:
         hpo = hn.HPOTrialManager("digits", storage=f"{database}://me:secret@127.0.0.1:9/db")
 
         with pytest.raises(ServiceUnavailable) as caught:

@@ -84,7 +84,7 @@ def test_the_formula_counts_what_keras_counts(overrides: dict[str, Any]) -> None
     ],
     ids=str,
 )
-def test_knobs_of_size_change_the_size(knob: dict[str, Any]) -> None:
+def test_size_options_change_the_parameter_count(knob: dict[str, Any]) -> None:
     before, after = ModelConfig.from_dict(SMALL), ModelConfig.from_dict(SMALL | knob)
 
     assert hn.count_parameters(after) != hn.count_parameters(before)
@@ -94,7 +94,7 @@ def test_knobs_of_size_change_the_size(knob: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("knob", [{"top_k_experts": 1}, {"num_heads": 2, "block_pattern": "transformer"}], ids=str)
-def test_knobs_of_the_computation_change_the_answer(knob: dict[str, Any]) -> None:
+def test_computation_options_change_the_logits(knob: dict[str, Any]) -> None:
     pattern = {"block_pattern": knob["block_pattern"]} if "block_pattern" in knob else {}
     one, other = small(**pattern), small(**knob)
     other.set_weights(one.get_weights())
@@ -137,14 +137,14 @@ def test_the_balance_loss_is_added_in_training_only_and_reaches_the_routers() ->
     assert heavy.losses == []
 
 
-def test_balance_is_one_and_rises_to_the_number_of_experts() -> None:
+def test_balance_loss_is_one_when_balanced_and_the_number_of_experts_at_most() -> None:
     even = imbalance(tf.fill([8, 4], 0.25), tf.reshape(tf.range(16) % 4, [8, 2]))
     taken_by_one = imbalance(tf.one_hot(tf.zeros(8, tf.int32), 4), tf.zeros([8, 1], tf.int32))
 
     assert (float(even), float(taken_by_one)) == (1.0, 4.0)
 
 
-def test_a_lone_expert_still_teaches_its_router() -> None:
+def test_router_has_a_gradient_with_a_single_chosen_expert() -> None:
     model = small(top_k_experts=1, aux_loss_weight=0.0)
     routers = [weight for weight in model.trainable_variables if weight.name == "router"]
 
@@ -195,7 +195,7 @@ def test_no_logit_depends_on_a_later_token(pattern: str, top_k: int) -> None:
         assert np.abs(after - before)[:, t:].max() > 100 * ROUNDING
 
 
-def test_padding_behind_a_text_changes_nothing_in_it() -> None:
+def test_padding_after_a_text_does_not_change_its_logits() -> None:
     model = small()
     ids = some_ids(length=64)
     padded = ids.copy()
@@ -204,8 +204,8 @@ def test_padding_behind_a_text_changes_nothing_in_it() -> None:
     assert np.abs(model(padded).numpy()[0, :20] - model(ids).numpy()[0, :20]).max() < ROUNDING
 
 
-def test_the_wavelet_sees_as_far_as_its_filters_reach() -> None:
-    from highnoon.lm.models.wavelet import WaveletMixer
+def test_wavelet_mixer_reads_28_tokens_back() -> None:
+    from highnoon.lm.models.mixers import WaveletMixer
 
     mixer = WaveletMixer(ModelConfig.from_dict(SMALL))
     impulse = np.zeros((1, 60, 16), np.float32)
@@ -220,7 +220,7 @@ def test_the_wavelet_sees_as_far_as_its_filters_reach() -> None:
 # It learns
 
 
-def test_it_learns_one_batch_by_heart() -> None:
+def test_model_overfits_one_batch() -> None:
     model = small(embedding_dim=32, dropout_rate=0.0)
     ids = tf.constant(some_ids(batch=2, length=33))
     optimizer = keras.optimizers.SGD(0.3, momentum=0.9)
@@ -247,7 +247,7 @@ def test_it_learns_one_batch_by_heart() -> None:
 # It answers, and is refused what cannot work
 
 
-def test_its_properties_are_those_of_its_configuration() -> None:
+def test_properties_match_the_configuration() -> None:
     model = small()
 
     assert (model.vocab_size, model.embedding_dim, model.num_blocks, model.max_seq_length) == (50, 16, 3, 128)
@@ -255,7 +255,7 @@ def test_its_properties_are_those_of_its_configuration() -> None:
     assert (logits.shape, logits.dtype) == ((1, 3, 50), tf.float32)
 
 
-def test_it_refuses_more_than_it_was_made_for() -> None:
+def test_sequence_longer_than_max_seq_length_is_refused() -> None:
     model = small(max_seq_length=8)
 
     assert model(some_ids(length=8)).shape == (2, 8, 50)
@@ -279,7 +279,7 @@ def test_generation_continues_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], "text", [[1, 2], [3]], [50], [-1], [1.5]], ids=str)
-def test_a_prompt_that_is_no_ids_is_refused(prompt: Any) -> None:
+def test_prompt_without_ids_is_refused(prompt: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
         small().generate(prompt, max_new_tokens=-1, temperature=-1.0, top_k=0)
 
@@ -304,7 +304,7 @@ def test_create_model_takes_what_the_guide_gives_it() -> None:
 # It comes back from disk
 
 
-def test_a_saved_model_answers_alike(tmp_path: Path) -> None:
+def test_saved_model_gives_the_same_logits(tmp_path: Path) -> None:
     model = small(tie_embeddings=False)
     model.save(tmp_path / "model.keras")
 
@@ -331,15 +331,15 @@ def test_another_process_loads_it(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(model.generate([1, 2], 4, temperature=0))
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_text("not a model")
 
     for name in ("model.keras", "missing.keras"):
-        with pytest.raises(InvalidInput, match="is no saved model"):
+        with pytest.raises(InvalidInput, match="is not a saved model"):
             hn.load_model(tmp_path / name)
 
 
-def test_mixed_precision_keeps_the_delicate_parts_in_float32() -> None:
+def test_mixed_precision_keeps_router_and_decays_in_float32() -> None:
     model, plain = HSMN(ModelConfig.from_dict(SMALL), dtype="mixed_bfloat16"), small()
     model.set_weights(plain.get_weights())
 

@@ -11,7 +11,7 @@ import pytest
 
 import highnoon as hn
 from benchmarks.forecast import TINY, measured
-from highnoon.lm.models.memory import forecast_memory
+from highnoon.lm.models.memory_forecast import forecast_memory
 
 TRAININGS: dict[str, dict[str, Any]] = {
     "activations": {"model": TINY, "batch_size": 8, "seq_len": 256},
@@ -28,13 +28,13 @@ def measurements() -> Iterator[dict[str, Future[dict[str, int]]]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is Linux's")
 @pytest.mark.parametrize("name", TRAININGS)
-def test_the_forecast_is_near_the_peak(measurements: dict[str, Future[dict[str, int]]], name: str) -> None:
+def test_forecast_is_within_25_percent_of_the_peak(measurements: dict[str, Future[dict[str, int]]], name: str) -> None:
     said = measurements[name].result()
 
     assert said["forecast"] == pytest.approx(said["peak"], rel=0.25)
 
 
-def test_the_parts_add_up_and_grow_with_what_they_depend_on() -> None:
+def test_parts_add_up_and_grow_with_their_inputs() -> None:
     config = hn.ModelConfig(**TINY)
     small, wide, long = (forecast_memory(config, *shape) for shape in ((4, 128), (8, 128), (4, 256)))
 

@@ -42,7 +42,7 @@ def recurrence(values: Any, steps: Any, rates: Any, writes: Any, reads: Any) -> 
 
 @pytest.mark.parametrize("length", [1, 32, 100, 1100])
 @pytest.mark.parametrize("steps", STEPS)
-def test_it_equals_the_recurrence(steps: str, length: int) -> None:
+def test_scan_equals_the_recurrence(steps: str, length: int) -> None:
     given = inputs(steps, length)
 
     scanned = selective_scan(*map(tf.constant, given)).numpy()
@@ -53,14 +53,14 @@ def test_it_equals_the_recurrence(steps: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
-def test_the_chunk_is_only_a_matter_of_speed(chunk: int) -> None:
+def test_chunk_size_does_not_change_the_result(chunk: int) -> None:
     given = [tf.constant(tensor) for tensor in inputs("now and then forgets all", 100)]
 
     np.testing.assert_allclose(selective_scan(*given, chunk=chunk), selective_scan(*given), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_gradients_are_those_of_the_recurrence(steps: str) -> None:
+def test_gradients_equal_those_of_the_recurrence(steps: str) -> None:
     given = [tf.constant(tensor) for tensor in inputs(steps, 70, batch=1)]
 
     for ours, expected in zip(gradients(selective_scan, given), gradients(stepped, given), strict=True):

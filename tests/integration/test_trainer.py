@@ -5,6 +5,7 @@ The model here is a plain Keras one, so that these tests are about the trainer a
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 import highnoon as hn
-from highnoon.lm.data import registry
-from highnoon.lm.training.optimizer import decays
+from highnoon.lm.data import sources
+from highnoon.lm.training.train_state import TrainState, decays
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 from highnoon.shared.objective.trial_context import bound
 
@@ -27,7 +29,7 @@ SENTENCES = [
 
 @pytest.fixture(autouse=True)
 def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(sources, "_registered", {})
     hn.register_dataset("birds", SENTENCES)
     keras.utils.set_random_seed(1)
     yield
@@ -57,12 +59,12 @@ def trainer_of(model: Any = None, **options: Any) -> hn.Trainer:
     return hn.Trainer(small_model() if model is None else model, **settings)
 
 
-def test_it_learns_and_says_so_in_the_guides_words() -> None:
+def test_training_lowers_the_loss_and_sends_the_guides_events() -> None:
     trainer = trainer_of()
     assert trainer.add_curriculum_stage("foundation", datasets=["birds"], epochs=3) is trainer
     trainer.add_curriculum_stage("second", "birds", learning_rate=1e-3, batch_size=8)
-    heard: list[dict[str, Any]] = []
-    trainer.add_callback(heard.append)
+    events_seen: list[dict[str, Any]] = []
+    trainer.add_callback(events_seen.append)
 
     summary = trainer.train(epochs_per_stage=2)
 
@@ -79,11 +81,11 @@ def test_it_learns_and_says_so_in_the_guides_words() -> None:
     assert summary["final_loss"] == second["final_loss"] == second["best_loss"] == losses[-1]
     assert not first["early_stopped"]
     assert first["tokens_per_second"] > 0
-    events = [event["event"] for event in heard]
+    events = [event["event"] for event in events_seen]
     assert events == ["epoch_end"] * 3 + ["stage_complete"] + ["epoch_end"] * 2 + ["stage_complete"]
-    assert heard[0]["stage"] == "foundation"
-    assert heard[3]["metrics"]["final_loss"] == first["final_loss"]
-    assert heard[3]["metrics"]["steps"] == first["steps"]
+    assert events_seen[0]["stage"] == "foundation"
+    assert events_seen[3]["metrics"]["final_loss"] == first["final_loss"]
+    assert events_seen[3]["metrics"]["steps"] == first["steps"]
 
 
 def first_losses(
@@ -113,14 +115,14 @@ def test_every_option_changes_the_losses_and_the_same_options_do_not() -> None:
         assert first_losses(**options) != plain, options
 
 
-def test_accumulated_batches_are_one_large_batch() -> None:
+def test_accumulated_batches_equal_one_large_batch() -> None:
     large = first_losses(batch_size=8)
     parts = first_losses(batch_size=2, gradient_accumulation_steps=4)
 
     assert parts == pytest.approx(large, rel=1e-5)
 
 
-def test_what_a_model_adds_to_the_loss_steers_the_training_and_is_not_reported() -> None:
+def test_losses_added_by_a_model_change_the_training_and_are_not_reported() -> None:
     light = first_losses(model=lambda: small_model(dropout=0.0, aux=1e-9))
     heavy = first_losses(model=lambda: small_model(dropout=0.0, aux=3.0))
 
@@ -138,7 +140,7 @@ def test_a_stage_has_its_own_settings_and_weight() -> None:
     assert half_steps == round(whole_steps / 2)
 
 
-def test_an_epoch_may_be_shorter_than_the_text() -> None:
+def test_tokens_per_epoch_shortens_an_epoch() -> None:
     trainer = trainer_of(tokens_per_epoch=32 * 4 * 3).add_curriculum_stage("only", "birds")
 
     assert trainer.train(epochs_per_stage=2)["total_steps"] == 6
@@ -151,7 +153,7 @@ def test_mixed_datasets_are_drawn_in_their_shares() -> None:
     assert np.isfinite(trainer.train()["final_loss"])
 
 
-def test_training_stops_when_nothing_gets_better() -> None:
+def test_early_stopping_ends_a_stage() -> None:
     trainer = trainer_of(early_stopping_patience=2, early_stopping_min_delta=100.0)
 
     summary = trainer.add_curriculum_stage("only", "birds").train(epochs_per_stage=9)
@@ -173,7 +175,7 @@ class Stops(keras.callbacks.Callback):
         self.model.stop_training = epoch == 1
 
 
-def test_a_keras_callback_hears_and_stops() -> None:
+def test_keras_callback_gets_losses_and_stops_the_training() -> None:
     callback = Stops()
     trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(callback)
 
@@ -183,8 +185,40 @@ def test_a_keras_callback_hears_and_stops() -> None:
     assert len(callback.seen) == summary["total_steps"]
 
 
+def test_terminal_gets_a_bar_with_both_losses_and_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=150)
+    monkeypatch.setattr("highnoon.lm.training.trainer.Console", lambda **options: terminal)
+
+    summary = trainer_of().add_curriculum_stage("only", "birds").train(epochs_per_stage=2)
+
+    steps, val_loss = summary["total_steps"], summary["final_loss"]
+    assert "only 1" in shown.getvalue()
+    assert f"{steps}/{steps}" in shown.getvalue()
+    assert f"val_loss={val_loss:.4f}" in shown.getvalue()
+    assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_loss_of_each_step_is_read_only_for_callbacks_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[float] = []
+    sums = TrainState.sums
+
+    def counted(self: TrainState) -> tuple[float, float]:
+        reads.append(1)
+        return sums(self)
+
+    monkeypatch.setattr(TrainState, "sums", counted)
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(keras.callbacks.History())
+    trainer.add_callback(lambda event: None)
+
+    steps = trainer.train(epochs_per_stage=1)["total_steps"]
+
+    assert len(reads) <= 2 < steps, "after the compiling step, and at the end of the epoch"
+    assert not any(hasattr(callback, "loop") for callback in trainer._callbacks), "the loop holds all the text"
+
+
 @pytest.mark.parametrize("error", [TrialPruned("no"), ZeroDivisionError("mine")])
-def test_what_a_callback_raises_is_not_swallowed(error: Exception) -> None:
+def test_exception_of_a_callback_ends_the_training(error: Exception) -> None:
     def callback(event: dict[str, Any]) -> None:
         raise error
 
@@ -209,7 +243,7 @@ class Study:
         return len(self.reports) >= self._until
 
 
-def test_it_reports_to_the_study_and_ends_when_told() -> None:
+def test_trainer_reports_each_epoch_and_raises_trial_pruned() -> None:
     study = Study(until=3)
     trainer = trainer_of(report_to="hpo")
     trainer.add_curriculum_stage("a", "birds", epochs=2).add_curriculum_stage("b", "birds", epochs=2)
@@ -235,14 +269,14 @@ def test_a_whole_dict_of_best_parameters_is_accepted() -> None:
     assert (trainer.options.learning_rate, trainer.options.batch_size) == (1e-3, 4)
 
 
-def test_a_difference_from_the_model_and_a_key_of_ones_own_are_said() -> None:
+def test_warns_of_differences_from_the_model_and_of_unknown_keys() -> None:
     with pytest.warns(UserWarning, match=r"not built with embedding_dim=512 \(the model has 16\)"):
         trainer_of(embedding_dim=512)
     with pytest.warns(UserWarning, match=r"Trainer keeps flavour in trainer\.hyperparameters and does not use it"):
         assert trainer_of(flavour="sweet").hyperparameters["flavour"] == "sweet"
 
 
-def test_mistakes_are_named_all_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         trainer_of(learning_rate=-1.0, batch_size=2.5, learning_rte=1e-3, gradient_clip=1.0, max_grad_norm=2.0)
 
@@ -251,7 +285,7 @@ def test_mistakes_are_named_all_at_once() -> None:
         "learning_rate: must be above 0 (got -1.0)",
         "batch_size: must be a whole number (got 2.5)",
         "learning_rte: is not known. Did you mean learning_rate?",
-        "max_grad_norm: says something else than gradient_clip",
+        "max_grad_norm: differs from gradient_clip",
     ):
         assert part in message
 
@@ -263,7 +297,7 @@ def test_mistakes_are_named_all_at_once() -> None:
         assert part in message
     with pytest.raises(InvalidInput, match="report_to: must be 'hpo' or None"):
         trainer_of(report_to="hop")
-    with pytest.raises(InvalidInput, match="log_interval: must be a whole number of at least 1"):
+    with pytest.raises(InvalidInput, match="log_interval: must be at least 1"):
         trainer.train(log_interval=0)
 
 
@@ -281,7 +315,7 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training() -> None:
         trainer_of().add_curriculum_stage("only", "one").train()
 
 
-def test_a_warm_up_longer_than_the_plan_is_said_with_both_numbers() -> None:
+def test_warns_of_a_warm_up_longer_than_the_plan() -> None:
     trainer = trainer_of(warmup_steps=5000).add_curriculum_stage("only", "birds", epochs=1)
 
     with pytest.warns(UserWarning, match=r"warmup_steps is 5000, and the training has only \d+ steps") as said:
@@ -289,7 +323,7 @@ def test_a_warm_up_longer_than_the_plan_is_said_with_both_numbers() -> None:
     assert len(said) == 1
 
 
-def test_a_trainer_without_a_stage_says_what_it_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainer_without_a_stage_warns_of_the_built_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
 
     with pytest.warns(UserWarning, match="training on the built-in text 'python-docs'") as said:
@@ -298,7 +332,7 @@ def test_a_trainer_without_a_stage_says_what_it_trains_on(monkeypatch: pytest.Mo
     assert summary["total_steps"] <= 16
 
 
-def test_a_loss_that_is_no_number_is_named_by_its_first_step() -> None:
+def test_divergence_is_reported_with_its_first_step() -> None:
     trainer = trainer_of(learning_rate=1e30, warmup_steps=0, gradient_clip=None)
     trainer.add_curriculum_stage("only", "birds")
 
@@ -307,7 +341,7 @@ def test_a_loss_that_is_no_number_is_named_by_its_first_step() -> None:
     assert 1 <= raised.value.step <= 5
 
 
-def test_a_poisoned_weight_is_named_by_the_step_it_was_met_at() -> None:
+def test_nan_weight_is_reported_with_the_step_that_used_it() -> None:
     class Poison(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if batch == 3:
@@ -320,7 +354,7 @@ def test_a_poisoned_weight_is_named_by_the_step_it_was_met_at() -> None:
     assert raised.value.step == 4
 
 
-def test_decay_spares_what_it_only_harms() -> None:
+def test_weight_decay_excludes_norms_biases_and_embeddings() -> None:
     layer = keras.layers.LayerNormalization()
     layer.build((None, 4))
     model = small_model()
@@ -337,12 +371,12 @@ def test_the_steps_are_compiled_once_for_each_shape() -> None:
 
     trainer.train(epochs_per_stage=2)
 
-    assert trainer._learner is not None
-    assert trainer._learner.train_step._compiled.traced_count == 2
-    assert trainer._learner.validation_step._compiled.traced_count == 2
+    assert trainer._train_state is not None
+    assert len(trainer._train_state.train_step.traced) == 2
+    assert len(trainer._train_state.validation_step.traced) == 2
 
 
-def test_a_trained_encoding_trains_too() -> None:
+def test_trains_with_a_trained_tokenizer() -> None:
     tokenizer = hn.QWTTextTokenizer(vocab_size=280)
     tokenizer.train_on(SENTENCES)
 

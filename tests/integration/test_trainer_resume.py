@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import highnoon as hn
-from highnoon.lm.data import registry
+from highnoon.lm.data import sources
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
@@ -26,7 +26,7 @@ EPOCHS = 2
 
 @pytest.fixture(autouse=True)
 def _birds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+    monkeypatch.setattr(sources, "_registered", {"birds": tuple(SENTENCES)})
     yield
     keras.backend.clear_session()
 
@@ -56,7 +56,7 @@ class Losses(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def uninterrupted() -> tuple[list[float], dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_registered", {"birds": tuple(SENTENCES)})
+        patch.setattr(sources, "_registered", {"birds": tuple(SENTENCES)})
         losses = Losses()
         return losses.seen, new_trainer().add_callback(losses).train(epochs_per_stage=EPOCHS)
 
@@ -64,15 +64,13 @@ def uninterrupted() -> tuple[list[float], dict[str, Any]]:
 KILLED = """
 import sys
 from tests.integration.test_trainer_resume import *
-registry._registered["birds"] = tuple(SENTENCES)
+sources._registered["birds"] = tuple(SENTENCES)
 trainer = new_trainer().add_callback(Losses(last=int(sys.argv[1])))
 trainer.train(epochs_per_stage=EPOCHS, checkpoint_dir=sys.argv[2], checkpoint_interval=3)
 """
 
 
-def test_a_killed_training_goes_on_as_if_it_had_not_been(
-    uninterrupted: tuple[list[float], dict[str, Any]], tmp_path: Path
-) -> None:
+def test_killed_training_resumes_exactly(uninterrupted: tuple[list[float], dict[str, Any]], tmp_path: Path) -> None:
     losses, summary = uninterrupted
     killed_after = random.randint(4, len(losses) - 1)
 
@@ -96,7 +94,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_a_saved_trainer_is_loaded_with_its_curriculum_and_goes_on(
+def test_saved_trainer_is_loaded_with_its_curriculum_and_continues(
     uninterrupted: tuple[list[float], dict[str, Any]], tmp_path: Path
 ) -> None:
     class Enough(Exception):
@@ -123,7 +121,7 @@ def test_a_saved_trainer_is_loaded_with_its_curriculum_and_goes_on(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_the_newest_checkpoints_stay_and_latest_is_one_of_them(tmp_path: Path) -> None:
+def test_three_newest_checkpoints_are_kept_and_latest_points_at_one(tmp_path: Path) -> None:
     saved: list[tuple[str, int]] = []
     trainer = new_trainer()
     trainer.add_callback(
@@ -140,7 +138,7 @@ def test_the_newest_checkpoints_stay_and_latest_is_one_of_them(tmp_path: Path) -
     assert new_trainer().train(epochs_per_stage=2, resume_from=tmp_path) == summary, "there is nothing left to do"
 
 
-def test_resuming_from_the_newest_begins_anew_where_there_is_none(tmp_path: Path) -> None:
+def test_resume_from_latest_starts_a_new_training_without_a_checkpoint(tmp_path: Path) -> None:
     summary = new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path / "new", resume_from="latest")
 
     assert len(summary["history"]) == 2
@@ -159,7 +157,7 @@ def cross_validated(rates: list[float], **arguments: Any) -> tuple[list[dict[str
     return summaries, steps
 
 
-def test_each_training_of_a_trial_goes_on_for_itself(tmp_path: Path) -> None:
+def test_each_training_of_a_trial_resumes_its_own_checkpoint(tmp_path: Path) -> None:
     # Given a trial that was lost when its first training was done and its second had not begun
     lost, retried = Study(until=99), Study(until=99)
     with bound(lost, checkpoints=tmp_path):
@@ -167,16 +165,16 @@ def test_each_training_of_a_trial_goes_on_for_itself(tmp_path: Path) -> None:
 
     # When it is tried again
     with bound(retried, checkpoints=tmp_path):
-        (first, second), (again, anew) = cross_validated([3e-3, 1e-3])
+        (first, second), (again, fresh) = cross_validated([3e-3, 1e-3])
 
     # Then the first has nothing left to do and is reported, and the second begins at its beginning
     assert [first] == before
-    assert (again, anew) == (0, second["total_steps"])
+    assert (again, fresh) == (0, second["total_steps"])
     assert retried.reports[:2] == lost.reports == list(enumerate(entry["loss"] for entry in first["history"]))
     assert second["history"] != first["history"]
 
 
-def test_a_trial_saves_nothing_where_nobody_would_find_it_or_nobody_wants_it(tmp_path: Path) -> None:
+def test_trial_saves_no_checkpoint_without_a_retry_or_when_switched_off(tmp_path: Path) -> None:
     with bound(Study(until=99)):
         _, steps = cross_validated([3e-3])
     with bound(Study(until=99), checkpoints=tmp_path / "unused"):
@@ -186,7 +184,7 @@ def test_a_trial_saves_nothing_where_nobody_would_find_it_or_nobody_wants_it(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+def test_checkpoint_that_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
     new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path)
 
     with pytest.raises(UserInputError, match="there is no checkpoint in"):

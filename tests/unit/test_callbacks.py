@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, extras
+from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, finished_trial
 from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable, UserInputError
 
 LOGGERS = {
@@ -42,21 +42,21 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("module", LOGGERS)
-def test_a_missing_package_is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+def test_missing_package_is_reported_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished_trial, "find_spec", lambda _: None)
 
     with pytest.raises(UserInputError, match=rf"{module} is not installed.*pip install 'highnoon-hpo\[{module}\]'"):
         LOGGERS[module]()
 
 
-def test_a_folder_that_wandb_left_is_not_taken_for_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+def test_leftover_wandb_folder_is_not_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished_trial, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
 
     with pytest.raises(UserInputError, match="wandb is not installed"):
         WandbLogger("project")
 
 
-def test_follow_says_what_cannot_be_called_and_where_nothing_runs(
+def test_follow_refuses_uncallable_callbacks_and_a_missing_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong: Any = "print"
@@ -68,6 +68,6 @@ def test_follow_says_what_cannot_be_called_and_where_nothing_runs(
         hn.callbacks.follow("digits", [print])
 
 
-def test_a_database_that_no_coordinator_has_used_cannot_be_followed(tmp_path: Path) -> None:
+def test_follow_refuses_a_database_without_a_ledger(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match="holds no HighNoon ledger yet: start a coordinator on it"):
         hn.callbacks.follow("digits", [print], storage=f"sqlite:///{tmp_path}/new.db")

@@ -1,4 +1,4 @@
-"""The folders of checkpoints: a retry finds them, a zombie does not disturb them, nothing stays that nobody needs."""
+"""The folders of checkpoints: a retry finds them, a zombie attempt does not disturb them, unused ones are removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from highnoon.workers.trial.checkpoints import TicketCheckpoints, sweep
 
 
 class Silent:
-    """A channel to nobody."""
+    """A channel that drops everything."""
 
     def report(self, value: float, step: int) -> None:
         return
@@ -36,7 +36,7 @@ def save(folder: Path, text: str = "weights") -> None:
     (folder / "model").write_text(text)
 
 
-def test_a_retry_finds_what_the_attempt_before_had_saved(folder: Path) -> None:
+def test_retry_finds_the_checkpoint_of_the_attempt_before(folder: Path) -> None:
     ticket = TicketCheckpoints(folder)
     save(ticket.begin(1, is_retry=False))
     ticket.leave()
@@ -47,7 +47,7 @@ def test_a_retry_finds_what_the_attempt_before_had_saved(folder: Path) -> None:
     assert list(folder.iterdir()) == [own]
 
 
-def test_a_zombie_writes_beside_its_successor(folder: Path) -> None:
+def test_zombie_attempt_does_not_overwrite_its_successor(folder: Path) -> None:
     ticket = TicketCheckpoints(folder)
     zombies = ticket.begin(1, is_retry=False)
     save(zombies)
@@ -58,13 +58,13 @@ def test_a_zombie_writes_beside_its_successor(folder: Path) -> None:
     assert (ticket.begin(3, is_retry=True) / "model").read_text() == "of the second"
 
 
-def test_a_first_attempt_does_not_go_on_with_another_studys(folder: Path) -> None:
+def test_first_attempt_ignores_leftover_checkpoints(folder: Path) -> None:
     save(TicketCheckpoints(folder).begin(1, is_retry=False))
 
     assert not TicketCheckpoints(folder).begin(1, is_retry=False).exists()
 
 
-def test_only_what_is_saved_waits_for_a_retry_and_nothing_for_a_settled_ticket(folder: Path) -> None:
+def test_empty_folders_and_finished_tickets_are_removed(folder: Path) -> None:
     ticket, other = TicketCheckpoints(folder), TicketCheckpoints(folder.with_name("ticket-00008"))
     save(other.begin(1, is_retry=False))
     ticket.begin(1, is_retry=False).mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_only_what_is_saved_waits_for_a_retry_and_nothing_for_a_settled_ticket(f
     assert list(folder.parent.parent.iterdir()) == []
 
 
-def test_what_is_left_of_studies_that_are_over_is_swept(tmp_path: Path) -> None:
+def test_checkpoints_of_finished_studies_are_removed(tmp_path: Path) -> None:
     for study in ("over", "running"):
         save(tmp_path / study / "ticket-00000" / "attempt-1")
 
@@ -87,7 +87,7 @@ def test_what_is_left_of_studies_that_are_over_is_swept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["running"]
 
 
-def test_a_workers_trial_gets_the_folder_that_outlives_it(tmp_path: Path) -> None:
+def test_workers_trial_gets_a_folder_that_outlives_it(tmp_path: Path) -> None:
     lasting = tmp_path / "ticket" / "attempt-1"
 
     def objective(params: object) -> float:
@@ -100,7 +100,7 @@ def test_a_workers_trial_gets_the_folder_that_outlives_it(tmp_path: Path) -> Non
     assert (lasting / "model").exists()
 
 
-def test_a_trial_that_asks_for_no_folder_gets_none(tmp_path: Path) -> None:
+def test_folder_is_created_only_on_request(tmp_path: Path) -> None:
     run_attempt(lambda params: 0.0, {}, Silent(), checkpoints=tmp_path / "ticket" / "attempt-1")
 
     assert list(tmp_path.iterdir()) == []
@@ -120,6 +120,6 @@ def test_in_process_each_trial_has_a_temporary_folder() -> None:
     assert not any(folder.exists() for folder in seen)
 
 
-def test_outside_a_trial_there_is_no_folder() -> None:
+def test_checkpoint_dir_outside_a_trial_raises_no_trial_running() -> None:
     with pytest.raises(NoTrialRunning, match="inside an objective"):
         hn.checkpoint_dir()

@@ -12,9 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from highnoon.config import Config, ModelConfig, TrainingConfig
-from highnoon.lm.models.creation import overridden
+from highnoon.lm.models.creation import PRESETS, overridden, preset
 from highnoon.lm.models.size import active_parameters, count_parameters
-from highnoon.lm.presets import PRESETS, preset
 from highnoon.shared.domain.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +23,7 @@ def keys_of(refused: pytest.ExceptionInfo[InvalidInput]) -> list[str]:
     return [problem.key for problem in refused.value.problems]
 
 
-def test_defaults_are_those_of_the_documentation() -> None:
+def test_defaults_match_the_documentation() -> None:
     config = Config()
 
     assert config.model.to_dict() == {
@@ -75,7 +74,7 @@ def test_both_spellings_must_agree() -> None:
     assert "num_reasoning_blocks" in str(refused.value)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         ModelConfig.from_dict(
             {"embedding_dim": 100, "top_k_experts": 9, "vocab_size": "5", "dropout_rate": 1.0, "mamba_d_conv": 0}
@@ -85,22 +84,22 @@ def test_all_problems_are_told_at_once() -> None:
     assert sorted(keys_of(refused)) == sorted(
         ["num_heads", "top_k_experts", "vocab_size", "dropout_rate", "mamba_d_conv", "num_block"]
     )
-    told = str(refused.value)
-    assert "does not divide embedding_dim 100 (got 8). Take 5 heads, or embedding_dim 96 or 104." in told
-    assert "top_k_experts: is more than num_moe_experts 8 (got 9). Take at most 8." in told
-    assert "dropout_rate: must be below 1 (got 1.0)." in told
-    assert "Did you mean num_blocks?" in told
+    text = str(refused.value)
+    assert "does not divide embedding_dim 100 (got 8). Take 5 heads, or embedding_dim 96 or 104." in text
+    assert "top_k_experts: is more than num_moe_experts 8 (got 9). Take at most 8." in text
+    assert "dropout_rate: must be below 1 (got 1.0)." in text
+    assert "Did you mean num_blocks?" in text
 
 
-def test_problems_of_both_parts_are_told_at_once() -> None:
+def test_problems_of_both_parts_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         Config(model={"embedding_dim": 3.5}, training={"learning_rate": 0}, traning={})  # type: ignore[arg-type, call-arg]
 
     assert keys_of(refused) == ["model.embedding_dim", "training.learning_rate", "traning"]
 
 
-def test_a_part_that_is_no_table_is_named() -> None:
-    with pytest.raises(InvalidInput, match=r"model: is no table \(got 3\)\. Write ModelConfig"):
+def test_part_that_is_not_a_table_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"model: is not a table \(got 3\)\. Write ModelConfig"):
         Config(model=3)  # type: ignore[arg-type]
 
 
@@ -117,14 +116,14 @@ def test_a_part_that_is_no_table_is_named() -> None:
         ("block_pattern", "transfomer"),
     ],
 )
-def test_what_cannot_work_is_refused(key: str, value: Any) -> None:
+def test_impossible_configuration_is_refused(key: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
         ModelConfig.from_dict({key: value})
 
     assert keys_of(refused) == [key]
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_numbers_are_accepted() -> None:
     config = ModelConfig.from_dict({"embedding_dim": np.int64(64), "dropout_rate": np.float32(0.5)})
 
     assert (type(config.embedding_dim), type(config.dropout_rate)) == (int, float)
@@ -135,7 +134,7 @@ def test_a_configuration_is_frozen() -> None:
         Config().model.num_heads = 4
 
 
-def test_a_trials_flat_parameters_find_their_parts() -> None:
+def test_flat_parameters_are_split_into_model_and_training() -> None:
     config = Config.from_dict({"num_blocks": 3, "learning_rate": 1e-3, "max_grad_norm": 2.0})
 
     assert config.model.num_reasoning_blocks == 3
@@ -144,7 +143,7 @@ def test_a_trials_flat_parameters_find_their_parts() -> None:
         Config.from_dict({"num_blocks": 3, "learning_rat": 1e-3})
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+def test_saved_configuration_loads_unchanged(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(num_reasoning_blocks=3), training=TrainingConfig(gradient_clip=None))
 
     config.save(tmp_path / "new" / "config.json")
@@ -154,7 +153,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
 
 
-def test_a_file_with_mistakes_is_named(tmp_path: Path) -> None:
+def test_mistakes_in_a_file_are_reported_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[model]\nembedding_dim = 0\n")
 
@@ -171,7 +170,7 @@ def test_overrides_win_under_either_spelling() -> None:
     assert (config.num_reasoning_blocks, config.embedding_dim) == (5, 64)
 
 
-def test_presets_have_the_shapes_of_the_documentation() -> None:
+def test_presets_match_the_documentation() -> None:
     shapes = {
         name: (c.embedding_dim, c.num_reasoning_blocks, c.num_moe_experts, c.vocab_size) for name, c in PRESETS.items()
     }
@@ -189,7 +188,7 @@ def test_presets_have_the_shapes_of_the_documentation() -> None:
         preset("highnoon-bsae")
 
 
-def test_a_token_uses_some_of_the_parameters() -> None:
+def test_active_parameters_count_only_the_chosen_experts() -> None:
     config = ModelConfig(num_moe_experts=8, top_k_experts=2)
     everything = overridden(config, {"top_k_experts": 8})
 
@@ -197,10 +196,10 @@ def test_a_token_uses_some_of_the_parameters() -> None:
     assert active_parameters(everything) == count_parameters(everything) == count_parameters(config)
 
 
-def test_the_configuration_imports_no_tensorflow() -> None:
+def test_configuration_imports_no_tensorflow() -> None:
     code = (
-        "import sys; import highnoon.config, highnoon.lm.presets;"
-        "import highnoon.lm.models.creation, highnoon.lm.models.memory;"
+        "import sys; import highnoon.config, highnoon.lm;"
+        "import highnoon.lm.models.creation, highnoon.lm.models.memory_forecast;"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
 
@@ -209,7 +208,7 @@ def test_the_configuration_imports_no_tensorflow() -> None:
     assert said.stdout.strip() == "[]"
 
 
-def test_the_documentation_knows_every_field_and_the_real_sizes() -> None:
+def test_documentation_lists_every_field_and_the_real_sizes() -> None:
     page = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
 
     assert [name for name in ModelConfig.model_fields if f"`{name}`" not in page] == []

@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trials.csv"
 
 
-def test_each_trial_is_a_line_with_all_that_is_known_of_it(path: Path) -> None:
+def test_each_trial_is_a_line_with_all_its_results(path: Path) -> None:
     made = with_one_trial_of_each_ending()
 
     log(made, CSVLogger(path))
@@ -51,7 +51,7 @@ def test_each_trial_is_a_line_with_all_that_is_known_of_it(path: Path) -> None:
     assert (failed["param:kind"], failed["reports"], failed["other_params"]) == ("", "", "")
 
 
-def test_a_trial_seen_twice_is_written_once_also_after_a_restart(path: Path) -> None:
+def test_trial_is_written_once_also_after_a_restart(path: Path) -> None:
     made = with_one_trial_of_each_ending()
     logger = CSVLogger(path)
 
@@ -63,7 +63,7 @@ def test_a_trial_seen_twice_is_written_once_also_after_a_restart(path: Path) -> 
     assert path.read_bytes() == once
 
 
-def test_a_study_in_memory_that_begins_anew_is_written_again(path: Path) -> None:
+def test_restarted_study_in_memory_is_written_again(path: Path) -> None:
     log(with_one_trial_of_each_ending(), CSVLogger(path))
     log(with_one_trial_of_each_ending(), CSVLogger(path))
 
@@ -79,7 +79,7 @@ def test_a_running_trial_is_not_written(path: Path) -> None:
     assert not path.exists()
 
 
-def test_parameters_that_the_first_trial_did_not_have_stand_in_the_last_column(path: Path) -> None:
+def test_parameters_of_later_trials_go_to_the_last_column(path: Path) -> None:
     logger = CSVLogger(path)
     log(with_one_trial_of_each_ending(), logger)
     other = study("other", search_space={"units": ["int", 1, 9], "heads": ["int", 1, 9]})
@@ -99,7 +99,7 @@ def test_parameters_that_the_first_trial_did_not_have_stand_in_the_last_column(p
     [lambda text: text.rindex(b"digits") + 9, lambda text: text.index(b"\n") - 5, lambda text: 3],
     ids=["in the last line", "in the heading", "in the first word"],
 )
-def test_a_line_that_a_killed_process_left_half_done_is_written_whole(path: Path, cut: Callable[[bytes], int]) -> None:
+def test_partial_line_of_a_killed_process_is_replaced(path: Path, cut: Callable[[bytes], int]) -> None:
     made = with_one_trial_of_each_ending()
     log(made, CSVLogger(path))
     whole = path.read_bytes()
@@ -122,7 +122,7 @@ def test_two_loggers_share_a_file(path: Path) -> None:
     assert [row["study"] for row in rows_of(path)] == ["first", "second"] * 3
 
 
-def test_a_file_that_was_taken_away_is_begun_anew(path: Path) -> None:
+def test_removed_file_is_created_again(path: Path) -> None:
     made, logger = with_one_trial_of_each_ending(), CSVLogger(path)
     log(made, logger)
     once = path.read_bytes()
@@ -133,14 +133,14 @@ def test_a_file_that_was_taken_away_is_begun_anew(path: Path) -> None:
     assert path.read_bytes() == once
 
 
-def test_a_file_of_somebody_else_is_refused_and_kept(path: Path) -> None:
+def test_foreign_file_is_refused_and_kept(path: Path) -> None:
     path.write_text("name,age\nAda,36")
 
-    with pytest.raises(InvalidInput, match="path: is no table of trials: its first line names other columns"):
+    with pytest.raises(InvalidInput, match="path: is not a table of trials: its first line names other columns"):
         CSVLogger(path)
     assert path.read_text() == "name,age\nAda,36"
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"there is no folder {tmp_path}/results"):
         CSVLogger(tmp_path / "results" / "trials.csv")

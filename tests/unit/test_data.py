@@ -14,18 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import highnoon as hn
-from highnoon.lm.data import known_datasets, registry
-from highnoon.lm.data.dataset import IGNORED, TextDataset
-from highnoon.lm.data.order import epoch_order
-from highnoon.lm.data.pipeline import training_batches, validation_batches
-from highnoon.lm.data.registry import load_documents
+from highnoon.lm.data import known_datasets, sources
+from highnoon.lm.data.sources import load_documents
 from highnoon.lm.data.split import split_documents, without_leaks
+from highnoon.lm.data.windows import IGNORED, TextDataset, epoch_order, training_batches, validation_batches
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(sources, "_registered", {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -68,7 +66,7 @@ def test_the_built_in_text_is_real_prose() -> None:
 
 
 @pytest.mark.parametrize("name", ["train_data", "train_subset"])
-def test_the_guides_names_fall_back_with_one_warning(name: str) -> None:
+def test_guide_names_use_the_built_in_text_with_one_warning(name: str) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         documents = load_documents(name)
@@ -77,7 +75,7 @@ def test_the_guides_names_fall_back_with_one_warning(name: str) -> None:
     assert [str(warning.message).split(":")[0] for warning in said] == [f"there is no dataset {name!r}"]
 
 
-def test_a_file_goes_before_the_fall_back(tmp_path: Path) -> None:
+def test_file_in_the_data_folder_precedes_the_built_in_text(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train_data.txt").write_text("mine")
 
@@ -92,14 +90,14 @@ def test_an_unknown_name_lists_what_is_known() -> None:
     assert known_datasets() == ["python-docs", "shakespeare"]
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_sources_are_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"txt": "not"}\n')
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     (tmp_path / "empty").mkdir()
 
     with pytest.raises(UserInputError, match=r"broken\.jsonl, line 2: expected an object with a key \"text\""):
         load_documents(str(tmp_path / "broken.jsonl"))
-    with pytest.raises(UserInputError, match=r"latin\.txt is no UTF-8 text: .* at byte 2"):
+    with pytest.raises(UserInputError, match=r"latin\.txt is not UTF-8 text: .* at byte 2"):
         load_documents(str(tmp_path / "latin.txt"))
     with pytest.raises(UserInputError, match="holds no file"):
         load_documents(str(tmp_path / "empty") + "/")
@@ -107,13 +105,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserInputError, match="dataset 'blank': there is no text in a list of 2 documents"):
         load_documents("blank")
     hn.register_dataset("numbers", lambda: [1, 2])  # type: ignore[arg-type, list-item]
-    with pytest.raises(UserInputError, match="document 0 of a dataset is no text but a int"):
+    with pytest.raises(UserInputError, match="document 0 of a dataset is not text but a int"):
         load_documents("numbers")
     with pytest.raises(InvalidInput, match=r"(?s)name: .*source: "):
         hn.register_dataset("a/b", 3)  # type: ignore[arg-type]
 
 
-def test_one_long_text_is_cut_so_that_some_of_it_can_be_held_out(tmp_path: Path) -> None:
+def test_single_text_is_cut_into_documents(tmp_path: Path) -> None:
     text = "\n\n".join(f"paragraph {number} " + "word " * 30 for number in range(200))
     (tmp_path / "book.txt").write_text(text)
 
@@ -127,7 +125,7 @@ DOCUMENTS = [f"document {number} " + "x" * (number % 7 * 50) for number in range
 
 
 @given(st.permutations(DOCUMENTS), st.integers(0, 5))
-def test_the_split_depends_on_texts_and_seed_alone(documents: list[str], seed: int) -> None:
+def test_split_depends_on_texts_and_seed_only(documents: list[str], seed: int) -> None:
     split = split_documents(documents, share=0.2, seed=seed)
 
     assert set(split.held_out) == set(split_documents(DOCUMENTS, share=0.2, seed=seed).held_out)
@@ -137,7 +135,7 @@ def test_the_split_depends_on_texts_and_seed_alone(documents: list[str], seed: i
     assert 0.1 < share <= 0.2
 
 
-def test_another_seed_holds_out_others() -> None:
+def test_another_seed_holds_out_other_documents() -> None:
     splits = {split_documents(DOCUMENTS, share=0.2, seed=seed).held_out for seed in range(5)}
 
     assert len(splits) == 5
@@ -151,13 +149,13 @@ def test_the_same_text_twice_stays_on_one_side() -> None:
         split_documents(["same", "same"], share=0.2, seed=0)
 
 
-def test_two_documents_are_one_for_each_side() -> None:
+def test_two_documents_give_one_to_each_side() -> None:
     split = split_documents(["short", "a longer one"], share=0.1, seed=0)
 
     assert (split.held_out, split.training) == (("short",), ("a longer one",))
 
 
-def test_nothing_of_the_held_out_documentation_stays_in_the_training_text() -> None:
+def test_held_out_paragraphs_are_removed_from_the_training_text() -> None:
     split = split_documents(load_documents("python-docs"), share=0.1, seed=0)
 
     training = " ".join(" ".join(without_leaks(split.training, split.held_out)).split())
@@ -172,7 +170,7 @@ def test_nothing_of_the_held_out_documentation_stays_in_the_training_text() -> N
     assert sum(map(len, split.held_out)) > 30_000
 
 
-def test_windows_are_the_stream_and_its_next_ids() -> None:
+def test_windows_hold_the_ids_and_the_next_ids() -> None:
     dataset = TextDataset(["abcd", "efg"], max_length=3)
     stream = list(b"abcd\0efg")
 
@@ -202,7 +200,7 @@ def test_too_little_text_has_no_windows(documents: list[str]) -> None:
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 9))
-def test_without_shares_every_window_is_seen_once(counts: list[int], seed: int) -> None:
+def test_without_shares_every_window_is_used_once(counts: list[int], seed: int) -> None:
     order = epoch_order(counts, None, sum(counts), (seed, 0, 0))
 
     assert sorted(map(tuple, order.tolist())) == [(d, w) for d, count in enumerate(counts) for w in range(count)]
@@ -215,7 +213,7 @@ def test_shares_are_kept_exactly_and_small_datasets_repeat_evenly() -> None:
     assert set(Counter(order[order[:, 0] == 1, 1].tolist()).values()) == {3}
 
 
-def test_each_epoch_has_an_order_of_its_own_that_can_be_found_again() -> None:
+def test_each_epoch_has_its_own_reproducible_order() -> None:
     orders = [epoch_order([20], None, 20, (7, 0, epoch)) for epoch in (0, 1, 0)]
 
     assert orders[0].tolist() == orders[2].tolist() != orders[1].tolist()
@@ -236,7 +234,7 @@ def test_batches_have_one_shape_and_can_be_continued() -> None:
     assert np.array_equal(list(batches_of(dataset, first_step=3)), whole[3:])
 
 
-def test_validation_sees_every_label_once() -> None:
+def test_validation_uses_every_label_once() -> None:
     dataset = TextDataset(["abcdefgh" * 3], max_length=4)
 
     batches = list(validation_batches(dataset, batch_size=4, windows=len(dataset)))

@@ -43,7 +43,7 @@ def add(path: Path, text: str) -> Callable[[], object]:
     return write
 
 
-def test_a_log_is_followed_from_before_it_is_there(tmp_path: Path) -> None:
+def test_log_is_followed_before_it_exists(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     assert followed(log, lambda: None, add(log, "one\ntw"), add(log, "o\nthree")) == ["one", "two", "three"]
 
@@ -56,7 +56,7 @@ def test_only_its_last_lines_are_shown_first(tmp_path: Path) -> None:
     assert followed(log, first=99) == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
+def test_rotated_log_is_followed(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
     log.write_text("1\n")
 
@@ -69,9 +69,9 @@ def test_a_rotated_log_is_read_on(tmp_path: Path) -> None:
     assert last_lines(attempt(log), 3) == ["2", "3", "4"]
 
 
-def test_a_file_of_that_name_here_is_not_the_log_of_another_host(tmp_path: Path) -> None:
+def test_local_file_is_not_used_for_a_log_of_another_host(tmp_path: Path) -> None:
     log = tmp_path / "trial.log"
-    log.write_text("of somebody else\n")
+    log.write_text("of another host\n")
     elsewhere = attempt(log, host="node-b", log_tail="epoch 1\nepoch 2\n")
     assert followed(log, lambda: None, host="node-b") == []
     assert last_lines(elsewhere, None) == ["epoch 1", "epoch 2"]
@@ -79,5 +79,5 @@ def test_a_file_of_that_name_here_is_not_the_log_of_another_host(tmp_path: Path)
     assert last_lines(elsewhere, 0) == []
 
 
-def test_a_log_that_is_gone_leaves_what_the_ledger_kept(tmp_path: Path) -> None:
+def test_missing_log_falls_back_to_the_ledger(tmp_path: Path) -> None:
     assert last_lines(attempt(tmp_path / "none.log", log_tail="the end\n"), None) == ["the end"]

@@ -27,7 +27,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert loaded_after("import highnoon") == set()
 
 
-def test_what_an_objective_needs_is_not_heavy_either() -> None:
+def test_names_used_by_objectives_import_nothing_heavy() -> None:
     assert (
         loaded_after("import highnoon as hn; hn.report, hn.should_prune, hn.TrialPruned, hn.hsmn_search_space") == set()
     )
@@ -61,7 +61,7 @@ def test_the_hsmn_space_is_a_valid_space() -> None:
     assert len(space) == 14
 
 
-def test_all_mistakes_of_a_manager_are_told_at_once() -> None:
+def test_all_mistakes_of_a_manager_are_reported_at_once() -> None:
     wrong: dict[str, Any] = {
         "study_name": "a/b",
         "n_trials": 0,
@@ -76,15 +76,15 @@ def test_all_mistakes_of_a_manager_are_told_at_once() -> None:
         hn.HPOTrialManager(**wrong)
 
     assert caught.value.source == "HPOTrialManager"
-    told = {problem.key: problem for problem in caught.value.problems}
-    assert set(told) == {"study_name", "n_trials", "direction", "storage", "pruner", "sampler.n_startup", "seed"}
-    assert "median" in told["pruner"].hint
-    assert "n_startup_trials" in told["sampler.n_startup"].hint
-    assert "postgres" in told["storage"].hint
+    problems = {problem.key: problem for problem in caught.value.problems}
+    assert set(problems) == {"study_name", "n_trials", "direction", "storage", "pruner", "sampler.n_startup", "seed"}
+    assert "median" in problems["pruner"].hint
+    assert "n_startup_trials" in problems["sampler.n_startup"].hint
+    assert "postgres" in problems["storage"].hint
 
 
 @pytest.mark.parametrize("storage", [5, b"sqlite://", ["sqlite://"], "hpo.db", ""])
-def test_a_storage_that_is_no_address_is_refused(storage: Any) -> None:
+def test_storage_that_is_not_an_address_is_refused(storage: Any) -> None:
     with pytest.raises(InvalidInput, match="storage: "):
         hn.HPOTrialManager("digits", storage=storage)
 
@@ -109,7 +109,7 @@ def test_the_study_name_is_required() -> None:
         hn.HPOTrialManager(pruner="median")  # type: ignore[call-arg]
 
 
-def test_all_mistakes_of_optimize_are_told_at_once() -> None:
+def test_all_mistakes_of_optimize_are_reported_at_once() -> None:
     hpo = hn.HPOTrialManager("digits")
 
     with pytest.raises(InvalidInput) as caught:
@@ -137,7 +137,7 @@ def test_a_grid_refuses_a_continuous_range_by_its_name() -> None:
         hpo.optimize(lambda params: 0.0, {"lr": ("uniform", 0.0, 1.0), "k": ("categorical", [1, 2])})
 
 
-def test_reporting_outside_a_trial_says_so() -> None:
+def test_reporting_outside_a_trial_raises_no_trial_running() -> None:
     hpo = hn.HPOTrialManager("digits")
 
     for call in (lambda: hpo.report(0.5, 0), hpo.should_prune, lambda: hn.report(0.5, 0), hn.should_prune):
@@ -145,7 +145,7 @@ def test_reporting_outside_a_trial_says_so() -> None:
             call()
 
 
-def test_a_workers_trial_is_told_that_it_has_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manager_in_a_workers_trial_refuses_to_read_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIGHNOON_TICKET", "17")
     hpo = hn.HPOTrialManager("digits", storage="sqlite:///hpo.db")
 

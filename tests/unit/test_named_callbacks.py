@@ -34,7 +34,7 @@ def test_functions_and_objects_are_imported_by_name() -> None:
     assert names == ["on_trial_complete", "append"]
 
 
-def test_every_mistake_is_said_at_once() -> None:
+def test_every_mistake_is_reported_at_once() -> None:
     names = ["mine.py", "no.py:f", "mine.py:on_trial_complet", "mine.py:number"]
 
     with pytest.raises(InvalidInput) as said:
@@ -47,6 +47,6 @@ def test_every_mistake_is_said_at_once() -> None:
     assert "number in mine.py is not callable" in text
 
 
-def test_a_callback_needs_a_wait() -> None:
+def test_callbacks_without_wait_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"--callback: is called only while the command waits .* Add --wait\."):
         submit(Path("study.toml"), callback=["mine.py:log"])

@@ -30,7 +30,7 @@ def trained() -> QWTTextTokenizer:
 
 
 @given(st.text().filter(lambda text: "\0" not in text))
-def test_bytes_are_the_text(text: str) -> None:
+def test_byte_tokenizer_encodes_utf8(text: str) -> None:
     ids = ByteStreamTokenizer().encode(text)
 
     assert ids == list(text.encode())
@@ -39,7 +39,7 @@ def test_bytes_are_the_text(text: str) -> None:
 
 @given(text=st.text())
 @example(text="a [BOS] and an [EOS] in the text")
-def test_an_untrained_encoding_loses_nothing(text: str) -> None:
+def test_untrained_encoding_is_lossless(text: str) -> None:
     tokenizer = QWTTextTokenizer()
 
     ids = tokenizer.encode(text)
@@ -49,14 +49,14 @@ def test_an_untrained_encoding_loses_nothing(text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
-def test_the_special_ids_are_the_guides() -> None:
+def test_special_ids_match_the_guide() -> None:
     names = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[SEP]", "[CLS]", "[MASK]")
 
     assert names == SPECIAL_TOKENS
     assert [QWTTextTokenizer()._encoding.token_to_id(name) for name in names] == list(range(7))
 
 
-def test_training_makes_texts_shorter_and_keeps_to_its_size(trained: QWTTextTokenizer) -> None:
+def test_training_shortens_texts_and_keeps_the_vocabulary_size(trained: QWTTextTokenizer) -> None:
     ids = trained.encode(TEXT, add_special_tokens=False)
 
     assert len(ids) < len(TEXT) / 2
@@ -64,7 +64,7 @@ def test_training_makes_texts_shorter_and_keeps_to_its_size(trained: QWTTextToke
     assert trained.decode(trained.encode("ein Satz, den es nie sah: ✓")) == "ein Satz, den es nie sah: ✓"
 
 
-def test_lengths_are_cut_and_padded(trained: QWTTextTokenizer) -> None:
+def test_encode_truncates_and_pads(trained: QWTTextTokenizer) -> None:
     cut = trained.encode(TEXT, max_length=5)
     padded = trained.encode("a", max_length=5, padding=True)
 
@@ -105,7 +105,7 @@ def test_training_from_files(tmp_path: Path) -> None:
     assert SMALLEST_VOCABULARY < tokenizer.vocab_size <= 280
 
 
-def test_what_cannot_work_is_said(tmp_path: Path) -> None:
+def test_invalid_vocabulary_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="vocab_size: must be at least 263"):
         QWTTextTokenizer(vocab_size=256)
     with pytest.raises(UserInputError, match=r"there is no .*nowhere\.txt"):
@@ -113,5 +113,5 @@ def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserInputError, match="no tokenizer can be read from"):
         load_tokenizer(tmp_path)
     ByteStreamTokenizer().save(tmp_path)
-    with pytest.raises(UserInputError, match="holds no QWTTextTokenizer"):
+    with pytest.raises(UserInputError, match="does not hold a QWTTextTokenizer"):
         QWTTextTokenizer.load(tmp_path)

@@ -1,16 +1,19 @@
-"""Documents from where text comes: a file, a folder, JSON lines, a list, a function.
+"""Documents by name: which text a dataset's name stands for, and how a file, folder, list or function is read.
 
-Owns the reading and says what could not be read. Names and their places are the business of `registry`.
+A name is looked up among the registered ones, in HIGHNOON_DATA_DIR, in ./data, and among the built-in ones, in this
+order; a path or a glob pattern is used as it is. The names that the guide prints fall back to the built-in text.
 """
 
 from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError, nearest
 
 Source = str | Path | Sequence[str] | Callable[[], Iterable[str]]
 """A path (text file, .jsonl file, folder, glob pattern), texts, or a function that returns texts."""
@@ -20,11 +23,88 @@ SUFFIXES = (".txt", ".jsonl")
 _SECTIONS = 32
 """Into how many documents a single text is cut: enough to hold some out, few enough to keep its context."""
 
+DATA_DIR = "HIGHNOON_DATA_DIR"
+DEFAULT_DATASET = "python-docs"
+GUIDE_NAMES = ("train_data", "train_subset")
+
+_registered: dict[str, Source] = {}
+
+
+def register_dataset(name: str, source: Source) -> None:
+    """Gives the source a dataset name; it is read when the name is used. Raises InvalidInput."""
+    problems = []
+    if not isinstance(name, str) or not name.strip() or _is_a_path(name):
+        problems.append(Problem(key="name", message="must be a name, not a path or a pattern", value=name))
+    if not (isinstance(source, (str, Path, list, tuple)) or callable(source)):
+        message = "must be a path, a list of texts, or a function that returns texts"
+        problems.append(Problem(key="source", message=message, value=type(source).__name__))
+    if problems:
+        raise InvalidInput("register_dataset()", problems)
+    _registered[name] = source if not isinstance(source, list) else tuple(source)
+
+
+def known_datasets() -> list[str]:
+    """Every name that can be used now, without the guide's."""
+    return sorted({*_registered, *(path.stem for path in _data_files("")), DEFAULT_DATASET})
+
+
+def load_documents(name: str) -> list[str]:
+    """The documents of a dataset. Raises UserInputError, listing what is known, and for text that cannot be read."""
+    source = _source_of(name)
+    try:
+        return read_source(source)
+    except UserInputError as error:
+        raise UserInputError(f"dataset {name!r}: {error}") from None
+
+
+def _source_of(name: str) -> Source:
+    if name in _registered:
+        return _registered[name]
+    if _is_a_path(name):
+        return name
+    if files := list(_data_files(name)):
+        return lambda: [text for file in files for text in read_source(file)]
+    if name == DEFAULT_DATASET:
+        return _python_docs
+    if name in GUIDE_NAMES:
+        warnings.warn(
+            f"there is no dataset {name!r}: the built-in text {DEFAULT_DATASET!r} is used instead. "
+            f"Replace it with register_dataset({name!r}, ...) or a file data/{name}.txt.",
+            stacklevel=2,
+        )
+        return _python_docs
+    known = known_datasets()
+    raise UserInputError(
+        f"there is no dataset {name!r}. {nearest(name, known)} Known: {', '.join(known)}. "
+        "Add others with register_dataset(), or as NAME.txt or NAME.jsonl in ./data or HIGHNOON_DATA_DIR."
+    )
+
+
+def _data_files(name: str) -> Iterator[Path]:
+    """The files for the name, of the first folder that has any."""
+    for folder in filter(None, (os.environ.get(DATA_DIR), "data")):
+        pattern = f"{glob.escape(name)}*"
+        found = sorted(path for path in Path(folder).expanduser().glob(pattern) if path.suffix in SUFFIXES)
+        if found:
+            yield from found
+            return
+
+
+def _is_a_path(name: str) -> bool:
+    return any(mark in name for mark in "/*?") or name.endswith(SUFFIXES)
+
+
+def _python_docs() -> list[str]:
+    """The English reference that CPython has for its help(): about 80 topics, 465 kB, no file to download."""
+    from pydoc_data.topics import topics
+
+    return [text for _, text in sorted(topics.items())]
+
 
 def read_source(source: Source) -> list[str]:
-    """All documents that are more than white space. Raises UserInputError when there are none or one is no text."""
+    """All documents that are more than white space. Raises UserInputError when there are none or one is not text."""
     if isinstance(source, (str, Path)):
-        documents = read_files(_files(source))
+        documents = _read_files(_files(source))
     else:
         documents = _texts(source() if callable(source) else source)
     kept = [document for document in documents if document.strip()]
@@ -33,7 +113,7 @@ def read_source(source: Source) -> list[str]:
     return sections(kept[0]) if len(kept) == 1 else kept
 
 
-def read_files(paths: Iterable[Path]) -> list[str]:
+def _read_files(paths: Iterable[Path]) -> list[str]:
     """A document for each text file and for each line of JSON. Raises UserInputError, naming file and line."""
     documents: list[str] = []
     for path in paths:
@@ -48,13 +128,13 @@ def sections(text: str) -> list[str]:
     parts = [part for part in text.split(separator) if part.strip()]
     size = max(-(-len(text) // _SECTIONS), 1)
     cut: list[list[str]] = [[]]
-    room = size
+    left = size
     for part in parts:
-        if room <= 0:
+        if left <= 0:
             cut.append([])
-            room = size
+            left = size
         cut[-1].append(part)
-        room -= len(part) + len(separator)
+        left -= len(part) + len(separator)
     return [separator.join(section) for section in cut]
 
 
@@ -75,7 +155,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserInputError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserInputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise UserInputError(f"{path} cannot be read ({error.strerror})") from None
 
@@ -88,7 +168,7 @@ def _json_lines(path: Path, text: str) -> list[str]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UserInputError(f"{path}, line {number}, is no JSON: {error}") from None
+            raise UserInputError(f"{path}, line {number}, is not JSON: {error}") from None
         document = record.get("text") if isinstance(record, dict) else None
         if not isinstance(document, str):
             raise UserInputError(f'{path}, line {number}: expected an object with a key "text" that holds text')
@@ -102,7 +182,7 @@ def _texts(found: object) -> list[str]:
     documents = list(found)
     for number, document in enumerate(documents):
         if not isinstance(document, str):
-            raise UserInputError(f"document {number} of a dataset is no text but a {type(document).__name__}")
+            raise UserInputError(f"document {number} of a dataset is not text but a {type(document).__name__}")
     return documents
 
 

@@ -1,4 +1,4 @@
-"""Which documents are held out, and that nothing of them stays in the training text.
+"""Holds documents out for validation, and removes their paragraphs from the training text.
 
 Documents are chosen by a digest of seed and text, so that neither their order nor their number in another dataset
 moves them. Texts often repeat one another: a paragraph of a held-out document is cut out of every training document.
@@ -12,8 +12,8 @@ from hashlib import blake2b
 
 from highnoon.shared.domain.errors import UserInputError
 
-_SHORTEST_TELLING = 40
-"""Characters from which on a repeated paragraph is a leak, and not a heading or a phrase that everybody writes."""
+_SHORTEST_LEAK = 40
+"""A shorter repeated paragraph, in characters, is not a leak but a heading or a common phrase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +47,21 @@ def split_documents(documents: Sequence[str], *, share: float, seed: int) -> Spl
 
 def without_leaks(training: Iterable[str], held_out: Iterable[str]) -> list[str]:
     """The training documents without any paragraph that a held-out document has, white space aside."""
-    known = {digest for document in held_out for _, digest in _telling(document)}
+    known = {digest for document in held_out for _, digest in _long_paragraphs(document)}
     cleaned = []
     for document in training:
         kept = document.split("\n\n")
-        if leaked := {paragraph for paragraph, digest in _telling(document) if digest in known}:
+        if leaked := {paragraph for paragraph, digest in _long_paragraphs(document) if digest in known}:
             kept = [paragraph for paragraph in kept if paragraph not in leaked]
         if text := "\n\n".join(kept):
             cleaned.append(text)
     return cleaned
 
 
-def _telling(document: str) -> Iterable[tuple[str, bytes]]:
+def _long_paragraphs(document: str) -> Iterable[tuple[str, bytes]]:
     for paragraph in document.split("\n\n"):
         words = " ".join(paragraph.split())
-        if len(words) >= _SHORTEST_TELLING:
+        if len(words) >= _SHORTEST_LEAK:
             yield paragraph, blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

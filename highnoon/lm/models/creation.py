@@ -1,6 +1,6 @@
-"""`create_model`, from a preset's name, a configuration or a table to a built model, and `load_model`, from a file.
+"""`create_model`: a built model from a preset's name, a configuration or a table. `load_model`: one from a file.
 
-Owns what may be given and how overrides are laid over it; says the size that was counted, never a label.
+Owns the presets, what may be given and how overrides replace parts of it. Logs the counted size, never a label.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from highnoon.config import Config, ModelConfig
-from highnoon.lm.forecast import refuse_model
+from highnoon.config import Config, ModelConfig, reduced_in_rehearsal
+from highnoon.current_trial import report_params
+from highnoon.lm.models.memory_forecast import refuse_model
 from highnoon.lm.models.size import active_parameters, count_parameters
-from highnoon.lm.presets import preset
-from highnoon.rehearsal import smaller
-from highnoon.running import report_params
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.objective.trial_context import is_trial_running
 
 if TYPE_CHECKING:
@@ -24,16 +22,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PREFIX = "highnoon-"
+_HEAD_WIDTH = 64
+
+
+def _shape(dim: int, blocks: int, experts: int, vocab: int) -> ModelConfig:
+    return ModelConfig(
+        embedding_dim=dim,
+        num_reasoning_blocks=blocks,
+        num_moe_experts=experts,
+        vocab_size=vocab,
+        num_heads=dim // _HEAD_WIDTH,
+    )
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "small": _shape(512, 4, 4, 32_000),
+    "base": _shape(768, 6, 8, 32_000),
+    "3b": _shape(2048, 12, 8, 50_000),
+    "7b": _shape(3072, 16, 12, 50_000),
+    "13b": _shape(4096, 20, 12, 60_000),
+    "20b": _shape(4096, 24, 12, 60_000),
+}
+"""Model shapes by the guide's labels; `count_parameters` gives the real size of each."""
+
 
 def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small", **overrides: Any) -> HSMN:
     """A built HSMN; overrides are fields of ModelConfig and win. Raises InvalidInput with all problems.
 
-    Inside a trial it also says the model's size, as `report_params` does, and raises what that raises. What cannot fit
-    into memory is not built: TrialStopped inside a trial, DoesNotFit elsewhere.
+    Inside a trial it also reports the model's size, as `report_params` does, and raises what that raises. What cannot
+    fit into memory is not built: TrialStopped inside a trial, DoesNotFit elsewhere.
     """
     from highnoon.lm.models.hsmn import HSMN
 
-    shape = smaller(overridden(_model_part(config), overrides))
+    shape = reduced_in_rehearsal(overridden(_model_part(config), overrides))
     total, active = count_parameters(shape), active_parameters(shape)
     if is_trial_running():
         # What an efficiency score needs; a hard budget ends the trial here, before anything is built.
@@ -52,7 +74,7 @@ def load_model(path: str | os.PathLike[str]) -> HSMN:
     try:
         model = keras.saving.load_model(path)
     except (OSError, ValueError) as error:
-        raise InvalidInput(str(path), [Problem(key="file", message=f"is no saved model: {error}")]) from error
+        raise InvalidInput(str(path), [Problem(key="file", message=f"is not a saved model: {error}")]) from error
     if not isinstance(model, HSMN):
         raise InvalidInput(str(path), [Problem(key="file", message=f"holds a {type(model).__name__}, not an HSMN")])
     return model
@@ -65,6 +87,15 @@ def overridden(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig
     return ModelConfig(**{**kept, **overrides})
 
 
+def preset(name: str) -> ModelConfig:
+    """The preset of that name, with or without `highnoon-` before it. Raises InvalidInput with the nearest name."""
+    found = PRESETS.get(name.lower().removeprefix(_PREFIX))
+    if found is None:
+        hint = nearest(name.removeprefix(_PREFIX), PRESETS)
+        raise InvalidInput("preset", [Problem(key="name", message="is not a known preset", value=name, hint=hint)])
+    return found
+
+
 def _model_part(config: object) -> ModelConfig:
     if isinstance(config, str):
         return preset(config)
@@ -75,4 +106,6 @@ def _model_part(config: object) -> ModelConfig:
     if isinstance(config, Mapping):
         return Config.from_dict(config).model
     hint = "Give a preset's name, a Config, a ModelConfig or a table of their fields."
-    raise InvalidInput("create_model", [Problem(key="config", message="is none", value=config, hint=hint)])
+    raise InvalidInput(
+        "create_model", [Problem(key="config", message="is not a model configuration", value=config, hint=hint)]
+    )

@@ -1,6 +1,7 @@
 """The mixture of experts: each token chooses its feed-forward networks, and only those are computed for it.
 
-Token choice without a capacity: no token is dropped, and none can displace another, least of all an earlier one.
+Token choice without a capacity: no token is dropped, and none can displace another. So later tokens cannot change
+earlier ones.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from highnoon.config import ModelConfig
-from highnoon.lm.models.initial import fan_in, residual
-from highnoon.lm.models.shapes import FEEDFORWARD_FACTOR
+from highnoon.lm.models.mixers import fan_in, residual
+from highnoon.lm.models.size import FEEDFORWARD_FACTOR
 
 
 class MixtureOfExperts(keras.layers.Layer):
@@ -21,14 +22,14 @@ class MixtureOfExperts(keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, dtype: Any = None) -> None:
         super().__init__(name="experts", dtype=dtype)
-        self.supports_jit = False  # XLA wants shapes that no routing changes: all experts for all tokens, or copies
+        self.supports_jit = False  # XLA needs shapes that do not depend on the routing
         self._config = config
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Makes the weights for the last axis of `shape`."""
+        """Creates the weights for the last axis of `shape`."""
         experts, dim = self._config.num_moe_experts, self._config.embedding_dim
         inner = FEEDFORWARD_FACTOR * dim
-        # In float32 under mixed precision too: a choice between near equals should not hang on rounding.
+        # In float32 under mixed precision too: a choice between near equals should not depend on rounding.
         self._router = self.add_weight(shape=(dim, experts), initializer=fan_in(dim), name="router", autocast=False)
         self._kernel_in = self.add_weight(shape=(experts, dim, inner), initializer=fan_in(dim), name="kernel_in")
         self._bias_in = self.add_weight(shape=(experts, inner), initializer="zeros", name="bias_in")
@@ -46,24 +47,24 @@ class MixtureOfExperts(keras.layers.Layer):
             gates /= tf.reduce_sum(gates, axis=-1, keepdims=True)
         if training:
             self.add_loss(self._config.aux_loss_weight * imbalance(probabilities, chosen))
-        answers = self._answers(tokens, chosen)
-        mixed = tf.matmul(tf.cast(gates, answers.dtype)[:, None], answers)
+        outputs = self._expert_outputs(tokens, chosen)
+        mixed = tf.matmul(tf.cast(gates, outputs.dtype)[:, None], outputs)
         return tf.reshape(mixed, tf.shape(sequence))
 
-    def _answers(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """`[tokens, k, dim]`: what each of its k experts says to each token."""
+    def _expert_outputs(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+        """`[tokens, k, dim]`: the output of each of its k experts for each token."""
         slots = tf.reshape(chosen, [-1])
         by_expert = tf.argsort(slots, stable=True)
         back = tf.math.invert_permutation(by_expert)
         counts = tf.math.bincount(slots, minlength=self._config.num_moe_experts, maxlength=self._config.num_moe_experts)
         repeated = tf.repeat(tokens, self._config.top_k_experts, axis=0)
         groups = tf.split(_permuted(repeated, by_expert, back), counts, num=self._config.num_moe_experts)
-        # Unstacked once: slicing expert by expert would add up one full-sized gradient for each of them.
+        # Unstacked once: slicing expert by expert would add up one full-sized gradient per expert.
         stacks = (self._kernel_in, self._bias_in, self._kernel_out, self._bias_out)
         experts = zip(*(tf.unstack(tf.convert_to_tensor(stack)) for stack in stacks), strict=True)
-        answers = tf.concat([_feed_forward(group, *expert) for group, expert in zip(groups, experts, strict=True)], 0)
+        outputs = tf.concat([_feed_forward(group, *expert) for group, expert in zip(groups, experts, strict=True)], 0)
         shape = [-1, self._config.top_k_experts, self._config.embedding_dim]
-        return tf.reshape(_permuted(answers, back, by_expert), shape)
+        return tf.reshape(_permuted(outputs, back, by_expert), shape)
 
 
 def imbalance(probabilities: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
@@ -82,7 +83,7 @@ def _feed_forward(
 
 @tf.custom_gradient
 def _gelu(inputs: tf.Tensor) -> Any:
-    """GELU that keeps nothing but its input for the way back, where TensorFlow's own keeps five such tensors."""
+    """GELU that keeps only its input for the backward pass, where TensorFlow's own keeps five such tensors."""
 
     def backward(gradient: tf.Tensor) -> tf.Tensor:
         share = 0.5 * (1 + tf.math.erf(inputs * 2**-0.5))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from highnoon.lm.models.shapes import SCAN_CHUNK
+from highnoon.lm.models.size import SCAN_CHUNK
 
 _FORGOTTEN = -128.0
 """The logarithm of 0 in float32; steps beyond it would only make the sums too large to be exact."""

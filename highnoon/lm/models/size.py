@@ -1,12 +1,22 @@
-"""How many parameters a configuration has, in closed form: equal to Keras' own count of the built model.
+"""How large a model is, in closed form from its configuration: parameters, equal to Keras' own count. No TensorFlow.
 
-Owns one formula per part. `hsmn` and the layers beside it are what is counted; a test holds the two together.
+Owns one formula per part, and the widths that no field of a configuration names. `hsmn` and the layers beside it are
+what is counted; a test compares the two.
 """
 
 from __future__ import annotations
 
 from highnoon.config import ModelConfig
-from highnoon.lm.models.shapes import FEEDFORWARD_FACTOR, WAVELET_LEVELS, WAVELET_TAPS
+
+FEEDFORWARD_FACTOR = 4
+"""An expert's inner width over the embedding's."""
+
+WAVELET_LEVELS = 3
+WAVELET_TAPS = 5
+"""At dilation 1, 2, 4: each token reads 28 tokens before it."""
+
+SCAN_CHUNK = 32
+"""Tokens that the scan takes at once. Measured on CPU against 16, 64 and 128: `docs/model.md`."""
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -1,154 +1,205 @@
-"""What `Trainer(model, ...)` was told beside the model: its own options, the model's parameters, and mistakes.
+"""What was asked of `Trainer`, checked: its options, the model's parameters among them, and the curriculum's stages.
 
-A whole set of best parameters may be passed. Keys of a model are kept and compared with the model; a key that
-nearly is one of ours is a mistake; any other is somebody's own, kept and said once.
+A whole set of best parameters may be passed. Keys of a model are kept and compared with the model; a key that is close
+to one of ours is a mistake; any other is the user's own, kept, and named in one warning.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar
 
-from highnoon.config import ModelConfig, TrainingConfig
-from highnoon.rehearsal import rehearsing
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from pydantic import Field
 
-OTHER_SPELLINGS = {**ModelConfig.other_spellings, **TrainingConfig.other_spellings}
+from highnoon.config import (
+    Above0,
+    AtLeast0,
+    Count,
+    ModelConfig,
+    Natural,
+    Section,
+    Share,
+    TrainingConfig,
+    checked,
+    is_rehearsal,
+)
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 
-_NEARLY = 0.8
-"""How alike two names are when one is taken for a slip of the other."""
+STAGE_OVERRIDES = ("learning_rate", "batch_size", "max_seq_length", "gradient_accumulation_steps")
+"""What a stage may set for itself; everything else belongs to the whole training."""
+
+_SIMILAR = 0.8
+"""How alike two names are when one is taken for a misspelling of the other."""
 
 
-class Rule(NamedTuple):
-    """The kind and the bounds of an option; `above` excludes the lower bound itself."""
+class TrainingOptions(Section):
+    """Everything that controls a training. None: no clipping, no early stopping, automatic, as the docs say of each."""
 
-    kind: type
-    least: float
-    most: float = math.inf
-    above: bool = False
-    optional: bool = False
+    other_spellings: ClassVar[Mapping[str, str]] = TrainingConfig.other_spellings
+
+    learning_rate: Above0 = 1e-4
+    batch_size: Count = 8
+    max_seq_length: Count = 2048
+    gradient_accumulation_steps: Count = 1
+    epochs: Count | None = None
+    tokens_per_epoch: Count | None = None
+    warmup_steps: Natural | None = None
+    gradient_clip: Above0 | None = 1.0
+    weight_decay: AtLeast0 = 0.01
+    adam_beta1: Share = 0.9
+    adam_beta2: Share = 0.999
+    adam_epsilon: Above0 = 1e-8
+    validation_split: Annotated[Above0, Field(le=0.9)] = 0.1
+    early_stopping_patience: Count | None = 10
+    early_stopping_min_delta: AtLeast0 = 0.001
+    prefetch_buffer_size: Count | None = None
+    seed: Natural = 0
+    jit_compile: bool | None = None
+    mixed_precision: bool | None = None
+
+    @property
+    def windows_per_step(self) -> int:
+        """How many sequences one optimizer step takes."""
+        return self.batch_size * self.gradient_accumulation_steps
 
 
-OPTION_RULES: dict[str, Rule] = {
-    "learning_rate": Rule(float, 0, above=True),
-    "batch_size": Rule(int, 1),
-    "max_seq_length": Rule(int, 1),
-    "gradient_accumulation_steps": Rule(int, 1),
-    "epochs": Rule(int, 1, optional=True),
-    "tokens_per_epoch": Rule(int, 1, optional=True),
-    "warmup_steps": Rule(int, 0, optional=True),
-    "gradient_clip": Rule(float, 0, above=True, optional=True),
-    "weight_decay": Rule(float, 0),
-    "adam_beta1": Rule(float, 0, 0.9999999),
-    "adam_beta2": Rule(float, 0, 0.9999999),
-    "adam_epsilon": Rule(float, 0, above=True),
-    "validation_split": Rule(float, 0, 0.9, above=True),
-    "early_stopping_patience": Rule(int, 1, optional=True),
-    "early_stopping_min_delta": Rule(float, 0),
-    "prefetch_buffer_size": Rule(int, 1, optional=True),
-    "seed": Rule(int, 0),
-    "jit_compile": Rule(bool, 0, optional=True),
-    "mixed_precision": Rule(bool, 0, optional=True),
-}
+class Intervals(Section):
+    """The numbers that `train` is called with."""
+
+    epochs_per_stage: Count | None
+    checkpoint_interval: Count
+    log_interval: Count
+    eval_interval: Count
+
+
+class _StageNumbers(Section):
+    epochs: Count | None
+    weight: Above0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions:
-    """Everything that steers a training. None: no clipping, no early stopping, automatic, as the docs say of each."""
+class Stage:
+    """One stage of the curriculum. `epochs` None: as many as `train` is called with.
 
-    learning_rate: float = 1e-4
-    batch_size: int = 8
-    max_seq_length: int = 2048
-    gradient_accumulation_steps: int = 1
+    `shares` is None where every window is used once an epoch.
+    """
+
+    name: str
+    datasets: tuple[str, ...]
+    shares: tuple[float, ...] | None = None
     epochs: int | None = None
-    tokens_per_epoch: int | None = None
-    warmup_steps: int | None = None
-    gradient_clip: float | None = 1.0
-    weight_decay: float = 0.01
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    validation_split: float = 0.1
-    early_stopping_patience: int | None = 10
-    early_stopping_min_delta: float = 0.001
-    prefetch_buffer_size: int | None = None
-    seed: int = 0
-    jit_compile: bool | None = None
-    mixed_precision: bool | None = None
+    weight: float = 1.0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only."""
+        return {**asdict(self), "overrides": dict(self.overrides)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Stage:
+        """The inverse of `to_json`."""
+        shares = data["shares"]
+        return cls(**{**data, "datasets": tuple(data["datasets"]), "shares": None if shares is None else tuple(shares)})
 
 
 def read_options(given: Mapping[str, Any], model_config: Mapping[str, Any]) -> TrainingOptions:
     """The options among `given`. Raises InvalidInput with every mistake; warns of what is not used or differs."""
-    told, problems = _in_first_spelling(given)
-    options = {key: value for key, value in told.items() if key in OPTION_RULES}
-    problems += [fault for key, value in options.items() if (fault := fault_of(key, value, OPTION_RULES[key]))]
-    others = {key: value for key, value in told.items() if key not in OPTION_RULES}
-    known = {*OPTION_RULES, *OTHER_SPELLINGS, *ModelConfig.names()}
-    foreign = [key for key in others if key not in known]
-    problems += [slip for key in foreign if (slip := _slip(key, known))]
-    if problems:
+    known = TrainingOptions.names()
+    options, problems = checked(TrainingOptions, {key: value for key, value in given.items() if key in known})
+    others, conflicts = ModelConfig.in_first_spelling({key: given[key] for key in given if key not in known})
+    foreign = [key for key in others if key not in ModelConfig.names()]
+    problems += [*conflicts, *_misspelled(foreign, {*known, *ModelConfig.names()})]
+    if options is None or problems:
         raise InvalidInput("Trainer()", problems)
-    _warn_of_foreign(foreign)
-    _warn_of_difference(others, model_config)
-    return TrainingOptions(**{key: _cast(value, OPTION_RULES[key]) for key, value in options.items()})
-
-
-def fault_of(key: str, value: object, rule: Rule) -> Problem | None:
-    """What is wrong with one option, or None."""
-    if value is None and rule.optional:
-        return None
-    kinds = {int: Integral, float: Real, bool: bool}
-    if not isinstance(value, kinds[rule.kind]) or (isinstance(value, bool) and rule.kind is not bool):
-        name = {int: "a whole number", float: "a number", bool: "true or false"}[rule.kind]
-        return Problem(key=key, message=f"must be {name}{' or None' if rule.optional else ''}", value=value)
-    number = float(value)  # type: ignore[arg-type]
-    if not math.isfinite(number) or number < rule.least or number > rule.most or (rule.above and number == rule.least):
-        lower = f"{'above' if rule.above else 'at least'} {rule.least:g}"
-        upper = "" if rule.most == math.inf else f" and at most {rule.most:g}"
-        return Problem(key=key, message=f"must be {lower}{upper}", value=value)
-    return None
-
-
-def _in_first_spelling(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    told = {key: value for key, value in given.items() if key not in OTHER_SPELLINGS}
-    problems = []
-    for alias, name in OTHER_SPELLINGS.items():
-        if alias not in given:
-            continue
-        if name in given and given[name] != given[alias]:
-            hint = "They are one option in two spellings; give one of them."
-            problems.append(Problem(key=alias, message=f"says something else than {name}", hint=hint))
-        told[name] = given[alias]
-    return told, problems
-
-
-def _slip(key: str, known: Iterable[str]) -> Problem | None:
-    near = get_close_matches(key, list(known), n=1, cutoff=_NEARLY)
-    return Problem(key=key, message="is not known", hint=f"Did you mean {near[0]}?") if near else None
-
-
-def _warn_of_foreign(foreign: list[str]) -> None:
     if foreign:
         warnings.warn(
             f"Trainer keeps {', '.join(sorted(foreign))} in trainer.hyperparameters and does not use it: "
-            f"it knows {', '.join(OPTION_RULES)}",
-            stacklevel=4,
+            f"it knows {', '.join(TrainingOptions.model_fields)}",
+            stacklevel=3,
         )
+    _warn_of_difference(others, model_config)
+    return options
 
 
-def _warn_of_difference(told: Mapping[str, Any], model_config: Mapping[str, Any]) -> None:
-    if rehearsing():  # its models are smaller than what was asked for, on purpose
+def read_stage(
+    name: object,
+    datasets: object,
+    epochs: object,
+    weight: object,
+    overrides: Mapping[str, Any],
+    taken: Sequence[str],
+) -> Stage:
+    """The stage. Raises InvalidInput with every mistake at once; `taken` are the names of the stages before it."""
+    names, shares, problems = _read_datasets(datasets)
+    if not isinstance(name, str) or not name:
+        problems.append(Problem(key="name", message="must be text", value=name))
+    elif name in taken:
+        problems.append(Problem(key="name", message="is the name of an earlier stage", value=name))
+    numbers, wrong_numbers = checked(_StageNumbers, {"epochs": epochs, "weight": weight})
+    own = {key: value for key, value in overrides.items() if key in STAGE_OVERRIDES}
+    options, wrong_options = checked(TrainingOptions, own)
+    problems += [*wrong_numbers, *wrong_options]
+    problems += [
+        Problem(key=key, message="is not an option that a stage can override", hint=nearest(key, STAGE_OVERRIDES))
+        for key in overrides
+        if key not in STAGE_OVERRIDES
+    ]
+    if numbers is None or options is None or problems:
+        raise InvalidInput("add_curriculum_stage()", problems)
+    return Stage(
+        name=str(name),
+        datasets=tuple(names),
+        shares=shares,
+        epochs=numbers.epochs,
+        weight=numbers.weight,
+        overrides={key: getattr(options, key) for key in own},
+    )
+
+
+def _misspelled(foreign: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    near = {key: get_close_matches(key, list(known), n=1, cutoff=_SIMILAR) for key in foreign}
+    return [
+        Problem(key=key, message="is not known", hint=f"Did you mean {matches[0]}?")
+        for key, matches in near.items()
+        if matches
+    ]
+
+
+def _warn_of_difference(given: Mapping[str, Any], model_config: Mapping[str, Any]) -> None:
+    if is_rehearsal():  # its models are smaller than what was asked for, on purpose
         return
-    differ = [key for key in told if key in model_config and told[key] != model_config[key]]
+    differ = [key for key in given if key in model_config and given[key] != model_config[key]]
     if differ:
-        said = ", ".join(f"{key}={told[key]!r} (the model has {model_config[key]!r})" for key in sorted(differ))
-        warnings.warn(f"the model was not built with {said}; the model stays as it is", stacklevel=4)
+        pairs = ", ".join(f"{key}={given[key]!r} (the model has {model_config[key]!r})" for key in sorted(differ))
+        warnings.warn(f"the model was not built with {pairs}; the model stays as it is", stacklevel=4)
 
 
-def _cast(value: Any, rule: Rule) -> Any:
-    return None if value is None else rule.kind(value)
+def _read_datasets(written: object) -> tuple[list[str], tuple[float, ...] | None, list[Problem]]:
+    items = [written] if isinstance(written, str) else list(written) if isinstance(written, (list, tuple)) else []
+    names: list[str] = []
+    shares: list[float] = []
+    problems = []
+    for number, item in enumerate(items):
+        if isinstance(item, str) and item:
+            names.append(item)
+        elif isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str) and _is_positive(item[1]):
+            names.append(item[0])
+            shares.append(float(item[1]))
+        else:
+            message = "must be a name, or a pair of name and share"
+            problems.append(Problem(key=f"datasets[{number}]", message=message, value=item))
+    if not items:
+        message = "must be a name or a list with at least one"
+        problems.append(Problem(key="datasets", message=message, value=written))
+    elif shares and len(shares) < len(names):
+        problems.append(Problem(key="datasets", message="must have a share for each dataset, or for none"))
+    elif len(set(names)) < len(names):
+        problems.append(Problem(key="datasets", message="names one dataset twice", value=written))
+    return names, tuple(shares) or None, problems
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")

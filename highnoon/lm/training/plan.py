@@ -1,22 +1,27 @@
-"""From a stage as it was asked for to one that can run: text found, held out, packed, and everything checked.
+"""Turns each stage into a plan that can run: text found, held out, packed, and everything checked.
 
-Held-out documents are held out of every stage, whichever asked for them.
+Held-out documents are held out of every stage, also of stages that do not name their dataset. Owns the learning-rate
+schedule of the whole plan.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from highnoon.lm.data.dataset import TextDataset
-from highnoon.lm.data.registry import load_documents
+from highnoon.config import REHEARSAL_SEQUENCE, REHEARSAL_TOKENS_PER_EPOCH, limited_in_rehearsal
+from highnoon.lm.data.sources import load_documents
 from highnoon.lm.data.split import Split, split_documents, without_leaks
+from highnoon.lm.data.windows import TextDataset
 from highnoon.lm.tokenizer import Tokenizer
-from highnoon.lm.training.curriculum import Stage
-from highnoon.lm.training.options import TrainingOptions
-from highnoon.rehearsal import SEQUENCE, TOKENS_PER_EPOCH, capped
+from highnoon.lm.training.options import Stage, TrainingOptions
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+
+LAST_SHARE = 0.1
+_LONGEST_DEFAULT_WARMUP = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +41,12 @@ class StagePlan:
     @property
     def steps_per_epoch(self) -> int:
         """Whole steps only; windows that fill no step wait for another epoch's order."""
-        return self.draws // (self.options.batch_size * self.options.gradient_accumulation_steps)
+        return self.draws // self.options.windows_per_step
 
     @property
     def tokens_per_step(self) -> int:
         """Padding included."""
-        options = self.options
-        return options.batch_size * options.gradient_accumulation_steps * options.max_seq_length
+        return self.options.windows_per_step * self.options.max_seq_length
 
     @property
     def counts(self) -> list[int]:
@@ -60,6 +64,39 @@ class StagePlan:
             "max_seq_length": self.held_out.max_length,
             "seed": self.options.seed,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The learning rate of a step as a share of its stage's peak: linear warm-up, then half a cosine down to a tenth.
+
+    Counts over all stages together; a warm-up longer than the plan never reaches the peak.
+    """
+
+    warmup_steps: int
+    planned_steps: int
+
+    @classmethod
+    def of(cls, plans: Sequence[StagePlan], warmup_steps: int | None) -> Schedule:
+        """By default a tenth of the plan is warm-up, at most 1,000 steps. Warns of a warm-up longer than the plan."""
+        planned = sum(plan.epochs * plan.steps_per_epoch for plan in plans)
+        if warmup_steps is None:
+            warmup_steps = min(planned // 10, _LONGEST_DEFAULT_WARMUP)
+        elif warmup_steps > planned:
+            warnings.warn(
+                f"warmup_steps is {warmup_steps}, and the training has only {planned} steps: "
+                f"the learning rate never reaches its peak",
+                stacklevel=3,
+            )
+        return cls(warmup_steps=warmup_steps, planned_steps=planned)
+
+    def share(self, step: int) -> float:
+        """Between 0 and 1 for the step with this number, counted from 0; steps beyond the plan get the last share."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        rest = max(self.planned_steps - self.warmup_steps, 1)
+        done = min((step - self.warmup_steps) / rest, 1.0)
+        return LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * done)) / 2
 
 
 def plan_stages(
@@ -97,7 +134,7 @@ def _plan(
         training=packed,
         draws=_draws(sum(map(len, packed)) * stage.weight, options),
         held_out=held_out,
-        held_out_windows=capped(len(held_out), max(TOKENS_PER_EPOCH // length, 1)),
+        held_out_windows=limited_in_rehearsal(len(held_out), max(REHEARSAL_TOKENS_PER_EPOCH // length, 1)),
     )
     _refuse_large_batch(plan)
     return plan
@@ -105,15 +142,15 @@ def _plan(
 
 def _draws(windows: float, options: TrainingOptions) -> int:
     """How many windows an epoch draws: whole steps of `tokens_per_epoch`, but never less than one step."""
-    drawn = options.batch_size * options.gradient_accumulation_steps
-    asked = options.tokens_per_epoch or max(round(windows), 1) * options.max_seq_length
-    return min(max(round(windows), 1), max(capped(asked, TOKENS_PER_EPOCH) // options.max_seq_length, drawn))
+    tokens = options.tokens_per_epoch or max(round(windows), 1) * options.max_seq_length
+    wanted = limited_in_rehearsal(tokens, REHEARSAL_TOKENS_PER_EPOCH) // options.max_seq_length
+    return min(max(round(windows), 1), max(wanted, options.windows_per_step))
 
 
 def _options_of(stage: Stage, options: TrainingOptions, longest: int | None) -> TrainingOptions:
-    own = replace(options, **stage.overrides)
+    own = options.model_copy(update=dict(stage.overrides))
     length = own.max_seq_length if longest is None else min(own.max_seq_length, longest)
-    return replace(own, max_seq_length=capped(length, SEQUENCE))
+    return own.model_copy(update={"max_seq_length": limited_in_rehearsal(length, REHEARSAL_SEQUENCE)})
 
 
 def _split(name: str, options: TrainingOptions) -> Split:
@@ -142,10 +179,10 @@ def _refuse_large_batch(plan: StagePlan) -> None:
     if plan.steps_per_epoch:
         return
     options = plan.options
-    drawn = options.batch_size * options.gradient_accumulation_steps
     message = (
-        f"a step takes {drawn} sequences (batch_size {options.batch_size} x gradient_accumulation_steps "
-        f"{options.gradient_accumulation_steps}), and an epoch has {plan.draws} of {options.max_seq_length} tokens"
+        f"a step takes {options.windows_per_step} sequences (batch_size {options.batch_size} x "
+        f"gradient_accumulation_steps {options.gradient_accumulation_steps}), and an epoch has {plan.draws} "
+        f"of {options.max_seq_length} tokens"
     )
     hint = "Choose a smaller batch, or a smaller max_seq_length."
     raise InvalidInput(f"stage {plan.name!r}", [Problem(key="batch_size", message=message, hint=hint)])

@@ -1,4 +1,4 @@
-"""How far a training has come, as a checkpoint keeps it: position, sums of the epoch under way, what is finished."""
+"""How far a training has come, as a checkpoint stores it: position, sums of the current epoch, finished stages."""
 
 from __future__ import annotations
 
@@ -6,12 +6,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from highnoon.lm.training.stopping import BestLoss
+
+@dataclass(slots=True, kw_only=True)
+class BestLoss:
+    """The lowest validation loss of a stage, and for how many epochs it has not improved by `min_delta`."""
+
+    best: float = float("inf")
+    beaten: float = float("inf")
+    """The loss to improve on: a gain smaller than `min_delta` lowers `best`, and `stale_epochs` still grows."""
+    stale_epochs: int = 0
+
+    def update(self, loss: float, min_delta: float) -> None:
+        """After each epoch."""
+        self.best = min(self.best, loss)
+        if loss < self.beaten - min_delta:
+            self.beaten, self.stale_epochs = loss, 0
+        else:
+            self.stale_epochs += 1
+
+    def exhausted(self, patience: int | None) -> bool:
+        """True when the stage should end; never without a patience."""
+        return patience is not None and self.stale_epochs >= patience
 
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """`stage`, `epoch` and `epoch_step` are the next to do; everything of a stage starts anew with the next stage."""
+    """`stage`, `epoch` and `epoch_step` are the next to do. A new stage resets what belongs to a stage."""
 
     stage: int = 0
     epoch: int = 0
@@ -24,7 +44,7 @@ class Progress:
     stage_s: float = 0.0
     """Seconds that these tokens took; validation and the first step of a shape, which compiles, are not in them."""
     stage_over: bool = False
-    """True once early stopping has ended the stage under way."""
+    """True once early stopping has ended the current stage."""
     best: BestLoss = field(default_factory=BestLoss)
     history: list[dict[str, Any]] = field(default_factory=list)
     stages_completed: list[dict[str, Any]] = field(default_factory=list)
@@ -69,8 +89,9 @@ class Progress:
             "final_loss": self.history[-1]["val_loss"] if self.history else None,
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values only."""
+    def to_json(self, sums: tuple[float, float]) -> dict[str, Any]:
+        """Plain JSON values only; `sums` are those of the current epoch's losses and labels."""
+        self.loss_sum, self.label_count = sums
         return asdict(self)
 
     @classmethod

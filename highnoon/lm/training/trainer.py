@@ -1,35 +1,44 @@
-"""Trainer: a model, a curriculum of text, and `train`. The guide's signatures are its own.
+"""Trainer: a model, a curriculum of text, and `train`, with the guide's signatures.
 
-Owns what was asked for and its checks. `plan` finds and packs the text, `run` trains.
+Owns what was asked for and its checks. `plan` finds and packs the text, `loop` trains.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from typing_extensions import Self
 
-from highnoon.lm.data.registry import DEFAULT_DATASET
-from highnoon.lm.forecast import refuse_training
+from highnoon.callbacks.memory_guard import MemoryGuardCallback
+from highnoon.config import checked
+from highnoon.lm.data.sources import DEFAULT_DATASET
+from highnoon.lm.models.memory_forecast import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
-from highnoon.lm.training.checkpoints import LATEST, find_checkpoint, read_state
-from highnoon.lm.training.curriculum import Stage, read_stage
-from highnoon.lm.training.display import Bar, LogLines
-from highnoon.lm.training.learner import Learner
-from highnoon.lm.training.listeners import Listener, MemoryListener, StudyListener, listener_for
-from highnoon.lm.training.model_facts import config_of, longest_sequence, vocabulary_of
-from highnoon.lm.training.options import read_options
-from highnoon.lm.training.plan import StagePlan, plan_stages
+from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
+from highnoon.lm.training.checkpointing import (
+    LATEST,
+    checkpoint_to_resume,
+    find_checkpoint,
+    folder_of_the_trial,
+    read_state,
+    refuse_another_plan,
+    restore_variables,
+    write_whole,
+)
+from highnoon.lm.training.loop import Saving, TrainingLoop
+from highnoon.lm.training.options import Intervals, Stage, read_options, read_stage
+from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
 from highnoon.lm.training.progress import Progress
-from highnoon.lm.training.resuming import checkpoint_to_resume, folder_of_the_trial, refuse_another_plan
-from highnoon.lm.training.run import Saving, TrainingRun
-from highnoon.lm.training.schedule import Schedule, default_warmup
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+
+if TYPE_CHECKING:
+    from highnoon.lm.training.train_state import TrainState
 
 _REPORT_TO = ("hpo",)
 
@@ -39,7 +48,7 @@ class Trainer:
 
     `hyperparameters` takes every option of `TrainingOptions`, and whole dicts of best parameters: what belongs to the
     model is kept and compared with it. Sequences are never longer than the model's `max_seq_length`.
-    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner says so.
+    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner decides so.
     """
 
     def __init__(
@@ -63,15 +72,15 @@ class Trainer:
             **hyperparameters,
         }
         _check_report_to(report_to)
-        self.options = read_options(self.hyperparameters, config_of(model))
+        self.options = read_options(self.hyperparameters, _config_of(model))
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
         self._stages: list[Stage] = []
-        self._callbacks: list[Listener] = []
-        self._learner: Learner | None = None
+        self._callbacks: list[Any] = []
+        self._train_state: TrainState | None = None
         self._progress = Progress()
         self._loaded: dict[str, Any] | None = None
-        """The state of a checkpoint that the next `train` goes on from."""
+        """The state of the checkpoint that the next `train` continues."""
 
     def add_curriculum_stage(
         self,
@@ -95,7 +104,7 @@ class Trainer:
 
         Events: `epoch_end`, `stage_complete`, `checkpoint_saved`. What a callback raises ends the training.
         """
-        self._callbacks.append(listener_for(callback))
+        self._callbacks.append(callback_for(callback))
         return self
 
     def train(
@@ -110,61 +119,64 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains all stages and returns the summary; `final_loss` in it is the validation loss of the last epoch.
 
-        A stage's own `epochs` goes before `epochs_per_stage`. Checkpoints are written at the end of every epoch and
+        A stage's own `epochs` replaces `epochs_per_stage`. Checkpoints are written at the end of every epoch and
         every `checkpoint_interval` steps, and only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of
         them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
-        when the worker crashes and the trial is tried again on the same machine, the training goes on from there.
+        when the worker crashes and the trial is retried on the same machine, the training continues from there.
 
-        Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is no number,
+        Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is not finite,
         and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:
         TrialStopped inside a trial, DoesNotFit elsewhere.
         """
-        _check_intervals(
-            epochs_per_stage=epochs_per_stage,
-            checkpoint_interval=checkpoint_interval,
-            log_interval=log_interval,
-            eval_interval=eval_interval,
+        intervals, problems = checked(
+            Intervals,
+            {
+                "epochs_per_stage": epochs_per_stage,
+                "checkpoint_interval": checkpoint_interval,
+                "log_interval": log_interval,
+                "eval_interval": eval_interval,
+            },
         )
+        if intervals is None:
+            raise InvalidInput("Trainer.train()", problems)
         if checkpoint_dir is None and save_checkpoints and self._report_to == "hpo":
             checkpoint_dir = folder_of_the_trial()
             resume_from = resume_from or (LATEST if checkpoint_dir else None)
         folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
         checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
         plans = self._planned(epochs_per_stage)
-        self._refuse_what_cannot_fit(plans)
-        learner = self._learning()
+        for plan in plans:
+            refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
         state = self._state(plans)
         self._progress = self._continued(checkpoint, state)
-        schedule = self._schedule(plans)
-        bar = _bar(schedule.planned_steps, self._progress.total_steps)
+        schedule = Schedule.of(plans, self.options.warmup_steps)
         memory = EnterpriseMemoryManager(prefetch_buffer_size=self.options.prefetch_buffer_size)
-        run = TrainingRun(
-            learner,
-            plans,
-            schedule,
-            [LogLines(log_interval), *bar, MemoryListener(memory), *self._callbacks, *self._study()],
-            self._progress,
-            prefetch=lambda: memory.prefetch_buffer_size,
-            check_interval=log_interval,
-            eval_interval=eval_interval,
-            saving=Saving(folder=folder, interval=checkpoint_interval, state=state) if folder else None,
-        )
-        try:
-            with memory:
-                return run.run()
-        finally:
-            for shown in bar:
-                shown.close()
+        with memory, ExitStack() as at_the_end:
+            callbacks: list[Any] = [LogCallback(intervals.log_interval), *self._bar(schedule.planned_steps, at_the_end)]
+            callbacks += [MemoryGuardCallback(memory), *self._callbacks]
+            callbacks += [StudyCallback()] if self._report_to == "hpo" else []
+            loop = TrainingLoop(
+                self._built(),
+                plans,
+                schedule,
+                callbacks,
+                self._progress,
+                intervals=intervals,
+                prefetch=lambda: memory.prefetch_buffer_size,
+                saving=Saving(folder=folder, state=state) if folder else None,
+            )
+            return loop.run()
 
     def save(self, path: str | Path) -> None:
         """Writes weights, optimizer, curriculum and progress as one checkpoint. Raises OSError."""
-        self._learning().save(Path(path).expanduser(), self._progress, self._state(None))
+        state = {**self._state(None), "progress": self._progress.to_json(self._built().sums())}
+        write_whole(Path(path).expanduser(), self.model, self._built().optimizer, state)
 
     @classmethod
     def load(cls, path: str | Path, model: Any, **options: Any) -> Self:
-        """A trainer that goes on where `save`, or a checkpoint, stands; `options` goes before what was saved.
+        """A trainer that continues what `save` or a checkpoint has stored; `options` replace what was saved.
 
         Raises UserInputError when there is no checkpoint, or when it belongs to another model.
         """
@@ -172,71 +184,86 @@ class Trainer:
         state = read_state(checkpoint)
         trainer = cls(model, **{**state["hyperparameters"], **options})
         trainer._stages = [Stage.from_json(stage) for stage in state["stages"]]
-        trainer._progress = Progress.from_json(state["progress"])
-        trainer._learning().restore(checkpoint, trainer._progress)
+        trainer._restore(checkpoint, state)
         trainer._loaded = state
         return trainer
 
     def _planned(self, epochs_per_stage: int | None) -> list[StagePlan]:
-        vocabulary = vocabulary_of(self.model)
+        vocabulary = _vocabulary_of(self.model)
         if self.tokenizer.vocab_size > vocabulary:
             message = f"is {vocabulary} in the model, and the tokenizer has {self.tokenizer.vocab_size} ids"
             hint = "Build the model with at least as many, or use a smaller tokenizer."
             raise InvalidInput("Trainer.train()", [Problem(key="vocab_size", message=message, hint=hint)])
+        stages = self._stages
+        if not stages:
+            stages = [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]
+            message = f"no curriculum stage was added: training on the built-in text {DEFAULT_DATASET!r}"
+            warnings.warn(message, stacklevel=3)
         epochs = self.options.epochs or epochs_per_stage or 10
-        return plan_stages(self._asked(), self.options, epochs, self.tokenizer, longest_sequence(self.model))
+        longest = getattr(self.model, "max_seq_length", None)
+        return plan_stages(stages, self.options, epochs, self.tokenizer, None if longest is None else int(longest))
 
-    def _refuse_what_cannot_fit(self, plans: Sequence[StagePlan]) -> None:
-        for plan in plans:
-            refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
+    def _bar(self, planned_steps: int, at_the_end: ExitStack) -> list[Any]:
+        """On a terminal a progress bar, which gives the terminal back at the end; else nothing."""
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            return []
+        bar = ProgressBar(planned_steps, self._progress.total_steps, console)
+        at_the_end.callback(bar.close)
+        return [bar]
 
-    def _asked(self) -> list[Stage]:
-        if self._stages:
-            return self._stages
-        warnings.warn(f"no curriculum stage was added: training on the built-in text {DEFAULT_DATASET!r}", stacklevel=4)
-        return [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]
+    def _built(self) -> TrainState:
+        """Builds the model if needed, and its optimizer."""
+        if self._train_state is None:
+            from highnoon.lm.training.train_state import TrainState
 
-    def _learning(self) -> Learner:
-        if self._learner is None:
-            self._learner = Learner.of(self.model, self.options)
-        return self._learner
+            self._train_state = TrainState(self.model, self.options)
+        return self._train_state
 
     def _state(self, plans: Sequence[StagePlan] | None) -> dict[str, Any]:
         return {
             "hyperparameters": _plain(self.hyperparameters),
-            "options": asdict(self.options),
+            "options": self.options.to_dict(),
             "stages": [stage.to_json() for stage in self._stages],
             "plan": None if plans is None else [plan.identity() for plan in plans],
         }
 
     def _continued(self, checkpoint: Path | None, state: Mapping[str, Any]) -> Progress:
-        """Where this training begins: at a checkpoint, where a loaded trainer stands, or at its first step."""
+        """Where this training begins: at a checkpoint, where a loaded trainer has stopped, or at its first step."""
         loaded, self._loaded = self._loaded, None
         if checkpoint is not None:
             found = read_state(checkpoint)
             refuse_another_plan(str(checkpoint), found, state)
-            progress = Progress.from_json(found["progress"])
-            self._learning().restore(checkpoint, progress)
-            return progress
-        if loaded is not None:
+            self._restore(checkpoint, found)
+        elif loaded is not None:
             refuse_another_plan("the loaded trainer", loaded, state)
-            return self._progress
-        self._learning().train_step.begin()
-        return Progress()
+        else:
+            self._built().begin()
+            return Progress()
+        return self._progress
 
-    def _schedule(self, plans: Sequence[StagePlan]) -> Schedule:
-        planned = sum(plan.epochs * plan.steps_per_epoch for plan in plans)
-        warmup = self.options.warmup_steps
-        if warmup is not None and warmup > planned:
-            warnings.warn(
-                f"warmup_steps is {warmup}, and the training has only {planned} steps: "
-                f"the learning rate never reaches its peak",
-                stacklevel=3,
-            )
-        return Schedule(warmup_steps=default_warmup(planned) if warmup is None else warmup, planned_steps=planned)
+    def _restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
+        """Sets everything as the checkpoint has it. Raises UserInputError when it belongs to another model."""
+        self._progress = Progress.from_json(state["progress"])
+        restore_variables(checkpoint, self.model, self._built().optimizer)
+        self._built().begin(self._progress.loss_sum, self._progress.label_count)
 
-    def _study(self) -> list[Listener]:
-        return [StudyListener(self._progress.history)] if self._report_to == "hpo" else []
+
+def _config_of(model: Any) -> Mapping[str, Any]:
+    """The model's part of the configuration it was built from; empty for a model that has none."""
+    config: Any = getattr(model, "config", None)
+    part = getattr(config, "model", config)
+    return dict(part.to_dict()) if hasattr(part, "to_dict") else {}
+
+
+def _vocabulary_of(model: Any) -> int:
+    """How many ids the model knows; read off the logits of one token where the model has no `vocab_size`."""
+    size = getattr(model, "vocab_size", None)
+    if size is None:
+        import tensorflow as tf
+
+        size = model(tf.zeros((1, 1), tf.int32), training=False).shape[-1]
+    return int(size)
 
 
 def _check_report_to(report_to: object) -> None:
@@ -244,24 +271,6 @@ def _check_report_to(report_to: object) -> None:
         hint = nearest(str(report_to), _REPORT_TO)
         problem = Problem(key="report_to", message="must be 'hpo' or None", value=report_to, hint=hint)
         raise InvalidInput("Trainer()", [problem])
-
-
-def _check_intervals(**intervals: int | None) -> None:
-    problems = [
-        Problem(key=key, message="must be a whole number of at least 1", value=value)
-        for key, value in intervals.items()
-        if not (value is None and key == "epochs_per_stage")
-        and (not isinstance(value, int) or isinstance(value, bool) or value < 1)
-    ]
-    if problems:
-        raise InvalidInput("Trainer.train()", problems)
-
-
-def _bar(planned_steps: int, steps_done: int) -> list[Bar]:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return [Bar(planned_steps, steps_done, console)] if console.is_terminal else []
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
-"""Everything a training needs to go on as if nothing had happened, in one folder that appears whole.
+"""Everything that a training needs to continue exactly, in one folder that appears whole; and which one to resume.
 
-    step-00001200/   model.weights.h5   Keras reads this one too
-                     optimizer.npz      all of the optimizer's variables, by position
-                     random.npz         states of the model's random generators, by position
-                     state.json         options, curriculum, progress
-    latest           a link to the newest
-
-Owns files. What is in the state is the business of its caller.
+step-00001200/   model.weights.h5   Keras reads this one too
+                 optimizer.npz      all of the optimizer's variables, by position
+                 random.npz         states of the model's random generators, by position
+                 state.json         options, curriculum, progress
+latest           a link to the newest
 """
 
 from __future__ import annotations
@@ -14,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.objective.trial_context import checkpoints
 
 LATEST = "latest"
 KEPT = 3
@@ -33,19 +32,23 @@ def write_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, state:
     """Writes `step-N`, points `latest` at it, removes the oldest; returns its path. Raises OSError, leaving no half."""
     final = folder / f"step-{step:08d}"
     write_whole(final, model, optimizer, state)
-    _point_to(folder / LATEST, final.name)
+    fresh = folder / f".{LATEST}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(final.name)
+    fresh.replace(folder / LATEST)
+    _sync(folder)
     _remove(*sorted(folder.glob("step-*"))[:-KEPT])
     return final
 
 
 def write_whole(final: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    """The four files in a folder of that name, in the place of one that was there. Raises OSError."""
+    """Writes the four files into a folder of that name, replacing an earlier one. Raises OSError."""
     partial = final.with_name(f".writing-{final.name}")
     _remove(partial)
     partial.mkdir(parents=True)
     model.save_weights(partial / "model.weights.h5")
     _save_values(partial / "optimizer.npz", optimizer.variables)
-    _save_values(partial / "random.npz", random_states(model))
+    _save_values(partial / "random.npz", _random_states(model))
     (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
         _sync(path)
@@ -86,11 +89,57 @@ def restore_variables(checkpoint: Path, model: Any, optimizer: Any) -> None:
     except ValueError as error:
         raise UserInputError(f"{checkpoint} holds the weights of another model: {error}") from None
     _load_values(checkpoint / "optimizer.npz", optimizer.variables)
-    _load_values(checkpoint / "random.npz", random_states(model))
+    _load_values(checkpoint / "random.npz", _random_states(model))
 
 
-def random_states(model: Any) -> list[Any]:
-    """The variables that Keras keeps out of a model's weights: the states of dropout's generators."""
+def folder_of_the_trial() -> Path | None:
+    """Where the running trial saves this training, so that the attempt after a lost one finds it.
+
+    None where no attempt follows. Raises NoTrialRunning.
+    """
+    folder = checkpoints()
+    return folder.for_next_training() if folder.outlives_its_attempt else None
+
+
+def checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | Path | None) -> Path | None:
+    """The checkpoint to resume, None to begin a new training. Raises UserInputError when the named one does not exist.
+
+    "latest" is the newest in `checkpoint_dir`, and none where there is none yet.
+    """
+    if resume_from is None:
+        return None
+    if str(resume_from) != LATEST:
+        return find_checkpoint(resume_from)
+    if checkpoint_dir is None:
+        raise UserInputError(f"resume_from={LATEST!r} is the newest checkpoint in checkpoint_dir; give that, too")
+    newest = Path(checkpoint_dir).expanduser() / LATEST
+    return find_checkpoint(newest) if newest.is_dir() else None
+
+
+def refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Raises InvalidInput when the plans differ: positions count steps of a plan, so they would mean other text.
+
+    Both are states as checkpoints hold them; `source` names where `found` comes from.
+    """
+    before, now = found["plan"], mine["plan"]
+    if before is None:
+        return
+    problems = [
+        Problem(
+            key=f"{stage['stage']}.{key}", message=f"was {then[key]!r} when the checkpoint was written", value=value
+        )
+        for then, stage in zip(before, now, strict=False)
+        for key, value in stage.items()
+        if then[key] != value
+    ]
+    if len(before) != len(now):
+        problems.append(Problem(key="stages", message=f"were {len(before)}, and are {len(now)} now"))
+    if problems:
+        raise InvalidInput(f"resuming from {source}", problems)
+
+
+def _random_states(model: Any) -> list[Any]:
+    """The variables that Keras does not count as a model's weights: the states of dropout's generators."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
@@ -107,14 +156,6 @@ def _load_values(path: Path, variables: Sequence[Any]) -> None:
         raise UserInputError(f"{path} belongs to another model or optimizer: the shapes of its values differ")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _point_to(link: Path, name: str) -> None:
-    fresh = link.with_name(f".{link.name}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(name)
-    fresh.replace(link)
-    _sync(link.parent)
 
 
 def _sync(path: Path) -> None:

@@ -1,11 +1,13 @@
-"""A finished trial as the loggers write it, from what Optuna hands to a callback. Writes nothing itself."""
+"""A finished trial as the loggers write it, from what Optuna gives to a callback; and what all loggers share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.trial import Trial
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedTrial:
-    """One trial of the study of that name. `cause` and `message` are empty where nothing went wrong."""
+    """One trial of the named study. `cause` and `message` are empty where nothing went wrong."""
 
     study: str
     trial: Trial
@@ -23,16 +25,16 @@ class FinishedTrial:
 
     @property
     def key(self) -> str:
-        """What no other trial of this study's name has: the number, and when it began.
+        """Unique among the trials of this study's name: the number, and when it began.
 
-        The number alone is not enough. A study in memory begins with trial 0 each time that its program runs.
+        The number alone is not enough: a study in memory begins with trial 0 each time that its program runs.
         """
         began = self.trial.started_at or self.trial.ended_at
         return f"{self.trial.number:05d}" + ("" if began is None else f"-{began:%Y%m%dT%H%M%S%f}")
 
     @property
     def results(self) -> dict[str, float]:
-        """Score, loss, size and duration, as far as they are known; the score is what the sampler was told."""
+        """Score, loss, size and duration, as far as they are known; the score is what the sampler received."""
         trial = self.trial
         found = {
             "score": trial.value,
@@ -51,10 +53,27 @@ class FinishedTrial:
         return _ms(began), _ms(ended)
 
 
-def finished(study: Study, frozen: FrozenTrial) -> FinishedTrial | None:
-    """What a callback was called with, to write it; None for a trial that still runs or waits."""
-    if not frozen.state.is_finished():
-        return None
+class TrialLogger:
+    """Called as f(study, trial) by a study. Subclasses write a finished trial, once however often they are called."""
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        """Writes the trial, unless it still runs or waits."""
+        if trial.state.is_finished():
+            self._write(_finished(study, trial))
+
+    def _write(self, ended: FinishedTrial) -> None:
+        raise NotImplementedError
+
+
+def require(module: str, *, extra: str) -> None:
+    """Raises UserInputError with the command that installs a missing package; does not import it."""
+    spec = find_spec(module)
+    # A folder of that name where the program was started passes for a package without code: wandb leaves one.
+    if spec is None or spec.origin is None:
+        raise UserInputError(f"{module} is not installed. Install it with: pip install 'highnoon-hpo[{extra}]'")
+
+
+def _finished(study: Study, frozen: FrozenTrial) -> FinishedTrial:
     from highnoon.shared.store.optuna_trials import trial_of
     from highnoon.shared.store.trial_results import CAUSE, MESSAGE
 

@@ -1,0 +1,43 @@
+"""What an objective calls about its trial: `report`, `should_prune`, `report_params`, `checkpoint_dir`.
+
+The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
+channel that the runner of the attempt has bound.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from highnoon.shared.objective.trial_context import channel, checkpoints
+
+
+def report(value: float, step: int) -> None:
+    """Records an intermediate value, usually once per epoch; the first value of a step wins.
+
+    Raises NoTrialRunning outside an objective, InvalidInput for what is not a number or not a step.
+    """
+    channel().report(value, step)
+
+
+def should_prune() -> bool:
+    """True when the study's pruner would end this trial now. Raises NoTrialRunning outside an objective."""
+    return channel().should_prune()
+
+
+def report_params(parameter_count: int, active_params: int | None = None) -> None:
+    """Reports how many parameters this trial's model has; with a param_budget, call it before the first report.
+
+    `active_params` are those that one input uses (mixtures of experts); they are stored and never scored.
+    Raises NoTrialRunning outside an objective, InvalidInput for what is not a count, InvalidObjectiveResult for another
+    count than reports were scored with, and TrialStopped beyond a hard budget.
+    """
+    channel().report_params(parameter_count, active_params)
+
+
+def checkpoint_dir() -> Path:
+    """The trial's own folder: a retry on the same machine finds there what the attempt before it has saved.
+
+    It is removed when the trial is over. In process nothing is retried: there it is a temporary folder.
+    Raises NoTrialRunning outside an objective.
+    """
+    return checkpoints().path()

@@ -1,0 +1,283 @@
+"""The training loop: from the first step, or a checkpoint's, to the summary.
+
+Owns the order of steps, validation, callbacks and checkpoints. `plan` decides what is trained on, `train_state`
+computes a step.
+
+Keras' `fit` is not used: it has no position within an epoch that a checkpoint could continue from, no validation and
+no checkpoint between two steps of an epoch, and sums losses in float32.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
+from highnoon.lm.training.callbacks import TrainingCallback
+from highnoon.lm.training.checkpointing import write_checkpoint
+from highnoon.lm.training.options import Intervals
+from highnoon.lm.training.plan import Schedule, StagePlan
+from highnoon.lm.training.progress import Progress
+from highnoon.lm.training.train_state import TrainState
+from highnoon.shared.domain.errors import TrainingDiverged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """Where checkpoints go; `state` is what does not change during the training."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+class TrainingLoop:
+    """Call `run` once. Raises TrainingDiverged, and what a callback raises.
+
+    `prefetch` is called at each epoch: under memory pressure it returns less.
+    """
+
+    def __init__(
+        self,
+        train_state: TrainState,
+        plans: Sequence[StagePlan],
+        schedule: Schedule,
+        callbacks: Sequence[Any],
+        progress: Progress,
+        *,
+        intervals: Intervals,
+        prefetch: Callable[[], int | None],
+        saving: Saving | None,
+    ) -> None:
+        self._train_state = train_state
+        self._plans = plans
+        self._schedule = schedule
+        self._callbacks = callbacks
+        self._own_callbacks = [callback for callback in callbacks if isinstance(callback, TrainingCallback)]
+        self._reads_each_loss = any(_reads_each_loss(callback) for callback in callbacks)
+        self._batch = 0
+        self.progress = progress
+        self.plan = plans[0]
+        """That of the current stage."""
+        self._intervals = intervals
+        self._prefetch = prefetch
+        self._saving = saving
+        self._timer = ThroughputTimer()
+
+    def run(self) -> dict[str, Any]:
+        """All stages that are left; returns the summary of all, those before a resume included."""
+        with _cheap_collections(), self._known_to_callbacks():
+            while self.progress.stage < len(self._plans) and not self._is_stopped():
+                self.plan = self._plans[self.progress.stage]
+                self._run_stage()
+            for callback in self._callbacks:
+                callback.on_train_end({})
+        return self.progress.summary()
+
+    def mean_loss(self) -> float:
+        """The mean training loss of the current epoch so far. Waits for the device."""
+        return self._train_state.mean_loss()
+
+    @contextmanager
+    def _known_to_callbacks(self) -> Iterator[None]:
+        model = self._train_state.model
+        model.stop_training = False
+        for callback in self._own_callbacks:
+            callback.loop = self
+        try:
+            for callback in self._callbacks:
+                callback.set_model(model)
+                callback.on_train_begin({})
+            yield
+        finally:  # the trainer keeps its callbacks, and the loop has all the text
+            for callback in self._own_callbacks:
+                del callback.loop
+
+    def _is_stopped(self) -> bool:
+        """True when a callback has set Keras' flag."""
+        return bool(self._train_state.model.stop_training)
+
+    def _run_stage(self) -> None:
+        while not self._stage_ends():
+            self._run_epoch()
+            if not self._stage_ends():
+                self._save()
+        record = self.progress.finish_stage(self.plan.name)
+        for callback in self._own_callbacks:
+            callback.on_stage_end(record)
+        self._save()
+
+    def _run_epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        train_loss = self._train()
+        val_loss = self._validate()
+        progress.finish_epoch(plan.name, train_loss, val_loss)
+        self._train_state.set_sums(0.0, 0.0)
+        progress.best.update(val_loss, plan.options.early_stopping_min_delta)
+        exhausted = progress.best.exhausted(plan.options.early_stopping_patience)
+        progress.stage_over = exhausted and progress.epoch < plan.epochs
+        gc.collect()
+        for callback in self._callbacks:
+            callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
+
+    def _stage_ends(self) -> bool:
+        return self.progress.epoch >= self.plan.epochs or self.progress.stage_over or self._is_stopped()
+
+    def _train(self) -> float:
+        """Trains the rest of the current epoch; returns its mean training loss."""
+        plan, progress = self.plan, self.progress
+        self._batch = 0
+        for callback in self._callbacks:
+            callback.on_epoch_begin(len(progress.history), {})
+        self._timer.start()
+        for inputs, labels in self._batches():
+            share = self._schedule.share(progress.total_steps)
+            rate = plan.options.learning_rate * share
+            self._train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
+            self._timer.record_step(inputs.shape, self.mean_loss)
+            self._finish_step()
+        train_loss = self._checked_loss()
+        tokens, seconds = self._timer.stop()
+        progress.stage_tokens += tokens
+        progress.stage_s += seconds
+        return train_loss
+
+    def _finish_step(self) -> None:
+        progress = self.progress
+        progress.epoch_step += 1
+        progress.stage_steps += 1
+        progress.total_steps += 1
+        step, within = progress.total_steps, progress.epoch_step < self.plan.steps_per_epoch
+        logs = {"loss": self.mean_loss()} if self._reads_each_loss else {}
+        for callback in self._callbacks:
+            callback.on_train_batch_end(self._batch, logs)
+        self._batch += 1
+        if step % self._intervals.log_interval == 0:
+            self._checked_loss()
+        if within and step % self._intervals.eval_interval == 0:
+            with self._timer.paused():
+                val_loss = self._validate()
+            for callback in self._own_callbacks:
+                callback.on_validation(step, val_loss)
+        if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
+            with self._timer.paused():
+                self._save()
+
+    def _batches(self) -> Any:
+        plan, options, progress = self.plan, self.plan.options, self.progress
+        seed = (options.seed, progress.stage, progress.epoch)
+        return training_batches(
+            plan.training,
+            epoch_order(plan.counts, plan.shares, plan.draws, seed),
+            batch_size=options.batch_size,
+            accumulation=options.gradient_accumulation_steps,
+            first_step=progress.epoch_step,
+            prefetch_buffer_size=self._prefetch(),
+        )
+
+    def _validate(self) -> float:
+        """The mean loss over the held-out text. Raises TrainingDiverged when it is not finite."""
+        plan = self.plan
+        loss_sum = label_count = 0.0
+        batches = validation_batches(
+            plan.held_out,
+            batch_size=plan.options.batch_size,
+            windows=plan.held_out_windows,
+            prefetch_buffer_size=self._prefetch(),
+        )
+        for inputs, labels in batches:
+            loss, count = self._train_state.validate(inputs, labels)
+            loss_sum += loss
+            label_count += count
+        val_loss = loss_sum / label_count
+        if not math.isfinite(val_loss):
+            raise self._diverged("the validation loss is not a finite number", self.progress.total_steps)
+        return val_loss
+
+    def _checked_loss(self) -> float:
+        """The epoch's mean loss so far. Raises TrainingDiverged."""
+        began = self._train_state.diverged_at
+        if began is not None:
+            raise self._diverged("the training loss or its gradient is not a finite number", began)
+        return self.mean_loss()
+
+    def _diverged(self, what: str, step: int) -> TrainingDiverged:
+        plan = self.plan
+        rate = plan.options.learning_rate * self._schedule.share(step)
+        return TrainingDiverged(
+            f"{what} from step {step} on (stage {plan.name!r}, epoch {self.progress.epoch}, "
+            f"learning rate there {rate:.3g}). A lower learning_rate, more warmup_steps or a lower gradient_clip help.",
+            step,
+        )
+
+    def _save(self) -> None:
+        if self._saving is None:
+            return
+        self._checked_loss()
+        step, train_state = self.progress.total_steps, self._train_state
+        state = {**self._saving.state, "progress": self.progress.to_json(train_state.sums())}
+        path = write_checkpoint(self._saving.folder, step, train_state.model, train_state.optimizer, state)
+        for callback in self._own_callbacks:
+            callback.on_checkpoint_saved(str(path), step)
+
+
+def _reads_each_loss(callback: Any) -> bool:
+    """True for a callback that overrides Keras' end of a batch, unless it has `reads_logs = False`."""
+    base = keras.callbacks.Callback
+    overrides = type(callback).on_train_batch_end is not base.on_train_batch_end
+    overrides |= type(callback).on_batch_end is not base.on_batch_end
+    return overrides and getattr(callback, "reads_logs", True)
+
+
+class ThroughputTimer:
+    """Counts the tokens of an epoch and their time, without compiling (the first step of a shape) and pauses."""
+
+    def __init__(self) -> None:
+        self._compiled: set[tuple[int, ...]] = set()
+        self._began = 0.0
+        self._tokens = 0
+
+    def start(self) -> None:
+        """At the beginning of an epoch, or of what is left of it."""
+        self._began = time.perf_counter()
+        self._tokens = 0
+
+    def record_step(self, shape: Sequence[int], wait: Callable[[], object]) -> None:
+        """After each step; `wait` returns once the device has finished it, and is called where that matters."""
+        if tuple(shape) in self._compiled:
+            self._tokens += math.prod(shape)
+        else:
+            wait()
+            self._compiled.add(tuple(shape))
+            self._began = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time of the block."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def stop(self) -> tuple[int, float]:
+        """Tokens and seconds; no seconds without tokens. The device must have finished."""
+        return self._tokens, time.perf_counter() - self._began if self._tokens else 0.0
+
+
+@contextmanager
+def _cheap_collections() -> Iterator[None]:
+    """Excludes older objects from the collection after each epoch: with TensorFlow's it would take 0.2 s each time."""
+    if gc.get_freeze_count():  # frozen by the caller for another reason, which unfreezing would undo
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -24,14 +24,14 @@ def should_prune() -> bool:
     return channel().should_prune()
 
 
-def report_params(parameter_count: int, active_params: int | None = None) -> None:
+def report_params(params: int, active_params: int | None = None) -> None:
     """Reports how many parameters this trial's model has; with a param_budget, call it before the first report.
 
     `active_params` are those that one input uses (mixtures of experts); they are stored and never scored.
     Raises NoTrialRunning outside an objective, InvalidInput for what is not a count, InvalidObjectiveResult for another
     count than reports were scored with, and TrialStopped beyond a hard budget.
     """
-    channel().report_params(parameter_count, active_params)
+    channel().report_params(params, active_params)
 
 
 def checkpoint_dir() -> Path:

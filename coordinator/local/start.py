@@ -16,7 +16,7 @@ from highnoon.coordinator.cli.tables import near
 from highnoon.coordinator.local.flower import USER
 from highnoon.coordinator.local.local_processes import Fleet
 from highnoon.coordinator.local.stack import Stack
-from highnoon.coordinator.local.start_options import Errand, Stopping
+from highnoon.coordinator.local.start_options import StartOptions, StopRequest
 from highnoon.shared.objective.allow_list import allow_study
 from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import configure
@@ -24,24 +24,24 @@ from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say, say_row
 
 
-def run(errand: Errand) -> Exit:
+def run(options: StartOptions) -> Exit:
     """Runs until the study is over, or until a signal without one. Raises HighNoonError for what cannot work."""
-    stopping = Stopping()
-    if is_embedded(errand.settings):
-        return _run_embedded(errand, stopping)
-    with _logging_for(errand):
+    stopping = StopRequest()
+    if is_embedded(options.settings):
+        return _run_embedded(options, stopping)
+    with _logging_for(options):
         from highnoon.coordinator.local.run_coordinator import coordinate
 
-        return coordinate(errand, errand.settings, stopping, tend=lambda _: None)
+        return coordinate(options, options.settings, stopping, tend=lambda _: None)
 
 
-def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
-    console, home = errand.console, errand.settings.home
+def _run_embedded(options: StartOptions, stopping: StopRequest) -> Exit:
+    console, home = options.console, options.settings.home
     say_row(console, "data", near(home))
-    with Stack(home) as stack, _logging_to(_log_file(errand.settings), errand.settings.log_level):
+    with Stack(home) as stack, _logging_to(_log_file(options.settings), options.settings.log_level):
         addresses = {"database_url": stack.database_url, "redis_url": stack.redis_url}
-        settings = errand.settings.model_copy(update=addresses)
-        fleet = Fleet(settings, stack.home, slots=errand.slots)
+        settings = options.settings.model_copy(update=addresses)
+        fleet = Fleet(settings, stack.home, slots=options.slots)
         stopping.on_hurry(fleet.hurry)
 
         def tend(tell: Say) -> None:
@@ -49,38 +49,38 @@ def _run_embedded(errand: Errand, stopping: Stopping) -> Exit:
                 tell(f"started again: {died}")
 
         try:
-            allow_study(settings, errand.spec)
+            allow_study(settings, options.spec)
             fleet.start()
-            _say_where(errand, fleet)
+            _say_where(options, fleet)
             # Only now: its imports take as long as all before, and the workers' may begin meanwhile.
             from highnoon.coordinator.local.run_coordinator import coordinate
 
-            return coordinate(errand, settings, stopping, tend=tend)
+            return coordinate(options, settings, stopping, tend=tend)
         finally:
             grace = f" (running trials have {settings.drain_s:g} s; Ctrl-C again hands them back at once)"
             say(console, f"stopping{grace if stopping.wanted.is_set() else ''} ...", style="dim")
             fleet.stop()
 
 
-def _say_where(errand: Errand, fleet: Fleet) -> None:
-    name = "STUDY" if errand.spec is None else shlex.quote(errand.spec.name)
-    slots = "1 slot" if errand.slots == 1 else f"{errand.slots} slots"
-    say_row(errand.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
-    say_row(errand.console, "dashboard", fleet.dashboard_url)
+def _say_where(options: StartOptions, fleet: Fleet) -> None:
+    name = "STUDY" if options.spec is None else shlex.quote(options.spec.name)
+    slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
+    say_row(options.console, "workers", f"{slots}, log {near(fleet.worker_log)}")
+    say_row(options.console, "dashboard", fleet.dashboard_url)
     login = fleet.flower_login
-    say_row(errand.console, "flower", fleet.flower_url)
+    say_row(options.console, "flower", fleet.flower_url)
     password = f"password {login.password}" if login.fresh else f"password in {near(login.kept_in)}"
-    say_row(errand.console, "", f"user {USER}, {password}")
-    say_row(errand.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
-    say_row(errand.console, "optuna", f"{near(sys.executable)} -m coordinator exec optuna trials --study-name {name}")
+    say_row(options.console, "", f"user {USER}, {password}")
+    say_row(options.console, "logs", f"{near(fleet.worker_log.parent)}/{name}/trial-*.log")
+    say_row(options.console, "optuna", f"{near(sys.executable)} -m coordinator exec optuna trials --study-name {name}")
 
 
-def _logging_for(errand: Errand) -> AbstractContextManager[None]:
+def _logging_for(options: StartOptions) -> AbstractContextManager[None]:
     """A terminal that shows progress is no place for a log; everywhere else a cluster's coordinator logs to stderr."""
-    if errand.spec is not None and errand.console.is_terminal:
-        say_row(errand.console, "log", near(_log_file(errand.settings)))
-        return _logging_to(_log_file(errand.settings), errand.settings.log_level)
-    configure(errand.settings.log_level)
+    if options.spec is not None and options.console.is_terminal:
+        say_row(options.console, "log", near(_log_file(options.settings)))
+        return _logging_to(_log_file(options.settings), options.settings.log_level)
+    configure(options.settings.log_level)
     return nullcontext()
 
 

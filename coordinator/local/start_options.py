@@ -14,7 +14,7 @@ from highnoon.shared.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class StartOptions:
     """What `start` was asked to do."""
 
     settings: Settings
@@ -23,7 +23,7 @@ class Errand:
     console: Console
 
 
-class Stopping:
+class StopRequest:
     """SIGINT and SIGTERM as a wish: the first ends in order, later ones hurry."""
 
     def __init__(self) -> None:

@@ -1,15 +1,16 @@
-"""What a trial is worth: its loss, made dearer by its size where the study has a parameter budget. Pure.
+"""What a trial is worth: its loss, made worse by its size where the study has a parameter budget. Pure.
 
     minimize   score = loss  * (1 + lambda_efficiency * params / param_budget)
     maximize   score = value / (1 + lambda_efficiency * params / param_budget)
 
-Owns the formula and says what it cannot score. Without a budget the score is the loss. Who counts parameters, and
-what a trial becomes that does not, is decided by `execution`; the choice without any lambda is `pareto`.
+Without a budget the score is the loss. `pareto_front` is the choice without any lambda. What becomes of a trial that
+does not report its number of parameters is decided by `attempt`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,3 +93,22 @@ _COUNT_IT = (
     "Build the model with hn.create_model, or call hpo.report_params(n) before the first report, "
     'or, in an objective that reports nothing, return {"loss": ..., "params": ...}'
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoPoint:
+    """One completed trial: what it reached, and with how many parameters."""
+
+    number: int
+    loss: float
+    params: int
+
+
+def pareto_front(candidates: Iterable[ParetoPoint], *, maximize: bool = False) -> list[ParetoPoint]:
+    """Those that none beats in both, smallest first. Of equals the first trial stands for all."""
+    sign = -1.0 if maximize else 1.0
+    front: list[ParetoPoint] = []
+    for candidate in sorted(candidates, key=lambda one: (one.params, sign * one.loss, one.number)):
+        if not front or sign * candidate.loss < sign * front[-1].loss:
+            front.append(candidate)
+    return front

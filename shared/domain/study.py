@@ -14,10 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
-from highnoon.shared.domain.byte_sizes import bytes_of, nearest_size
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.grid import grid_problems
-from highnoon.shared.domain.memory_wishes import MemoryWishes
+from highnoon.shared.domain.memory_sizes import MemoryWishes, bytes_of, nearest_size
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring

@@ -27,7 +27,7 @@ from highnoon.shared.domain.errors import (
     TrialPruned,
     TrialStopped,
 )
-from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from highnoon.shared.domain.errors import NoTrialRunning
-from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 
 
 class Channel(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import highnoon as hn
 from highnoon.lm.models.memory_forecast import forecast_memory
 from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
-from highnoon.shared.domain.memory_wishes import MemoryWishes
+from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import run_attempt

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from highnoon.shared.domain.errors import LeaseLost
-from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report

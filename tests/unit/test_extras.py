@@ -57,6 +57,7 @@ print(sorted(hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})), len(hpo.tri
     ("code", "said"),
     [
         ("import highnoon; highnoon.Trainer", 'pip install "highnoon-hpo[tensorflow]"'),
+        ("import highnoon; highnoon.create_model", 'pip install "highnoon-hpo[tensorflow]"'),
         ("import highnoon; highnoon.callbacks.MemoryGuardCallback", 'pip install "highnoon-hpo[tensorflow]"'),
         ("from highnoon.__main__ import coordinator; coordinator()", 'pip install "highnoon-hpo[coordinator]"'),
         ("from highnoon.__main__ import workers; workers()", 'pip install "highnoon-hpo[worker]"'),

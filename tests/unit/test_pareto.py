@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.score import ParetoPoint, pareto_front
 
 
-def candidates(*points: tuple[float, int]) -> list[Candidate]:
-    return [Candidate(number=number, loss=loss, params=params) for number, (loss, params) in enumerate(points)]
+def candidates(*points: tuple[float, int]) -> list[ParetoPoint]:
+    return [ParetoPoint(number=number, loss=loss, params=params) for number, (loss, params) in enumerate(points)]
 
 
-def numbers(front: list[Candidate]) -> list[int]:
+def numbers(front: list[ParetoPoint]) -> list[int]:
     return [candidate.number for candidate in front]
 
 
@@ -32,7 +32,7 @@ def test_nothing_has_an_empty_front() -> None:
     assert pareto_front([]) == []
 
 
-def beats(one: Candidate, other: Candidate, sign: int) -> bool:
+def beats(one: ParetoPoint, other: ParetoPoint, sign: int) -> bool:
     no_worse = sign * one.loss <= sign * other.loss and one.params <= other.params
     return no_worse and (one.loss != other.loss or one.params != other.params)
 

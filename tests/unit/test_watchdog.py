@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.shared.domain.byte_sizes import bytes_of, nearest_size, said
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose
+from highnoon.shared.domain.memory_sizes import bytes_of, nearest_size, said
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.memory.cgroup import CgroupMemory

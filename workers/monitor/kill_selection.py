@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.lease import OOM_NEIGHBOUR
+from highnoon.shared.domain.memory_sizes import said
 
 _LARGE_SHARE = 0.5
 """Large is a trial that holds at least this much of what the largest holds."""

@@ -14,8 +14,8 @@ import signal
 from collections import deque
 from dataclasses import dataclass
 
-from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.lease import OOM_NEIGHBOUR
+from highnoon.shared.domain.memory_sizes import said
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import MemoryTrace, Outcome
 from highnoon.shared.memory.guard import Kind, Verdict

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from highnoon.shared.domain.errors import ObjectiveError
-from highnoon.shared.domain.memory_wishes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending

@@ -13,8 +13,8 @@ from typing import Any
 
 from highnoon.config import ModelConfig
 from highnoon.lm.models.size import FEEDFORWARD_FACTOR, SCAN_CHUNK, count_parameters
-from highnoon.shared.domain.byte_sizes import said
 from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
+from highnoon.shared.domain.memory_sizes import said
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.trial_context import is_trial_running, memory_wishes
 

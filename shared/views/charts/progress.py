@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from highnoon.shared.domain.pareto import Candidate, pareto_front
+from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.views.charts.figure import (
     MOST_POINTS,
@@ -97,7 +97,7 @@ def intermediate(asked: FigureInput) -> Figure:
 def pareto(asked: FigureInput) -> Figure:
     """Loss against the model's size: the trials that no other trial beats in both."""
     sized = [
-        Candidate(number=trial.number, loss=trial.loss, params=trial.params_count)
+        ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
         for trial in asked.completed()
         if trial.params_count is not None and trial.loss is not None
     ]
@@ -117,7 +117,7 @@ def pareto(asked: FigureInput) -> Figure:
     return Figure(data=data, layout=layout, note=left_out(len(shown), len(sized)))
 
 
-def _sized(name: str, candidates: list[Candidate], **style: Any) -> Json:
+def _sized(name: str, candidates: list[ParetoPoint], **style: Any) -> Json:
     points = [(one.params, one.loss) for one in candidates]
     return scatter(name, points, text=[f"trial {one.number}" for one in candidates], **style)
 

@@ -1,8 +1,9 @@
-"""Sizes of memory as people write them: a number of bytes, or text like "2 GB", "512MB", "1.5 GiB"."""
+"""What a study asks of memory, and sizes as people write them: a number of bytes, or "2 GB", "512MB", "1.5 GiB"."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -38,3 +39,19 @@ def said(size_bytes: float) -> str:
     """For a message: `1.5 GiB`, `300 MiB`."""
     mebibytes = size_bytes / (1 << 20)
     return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryWishes:
+    """What a study says about memory; what is None comes from the guide's table for this machine.
+
+    `trial_memory_limit`, in bytes, is what this trial may hold on this machine: a worker puts in what counts there.
+    """
+
+    memory_warning_pct: float | None = None
+    memory_grace_steps: int | None = None
+    prefetch_buffer_size: int | None = None
+    trial_memory_limit: int | None = None
+
+
+NO_WISHES = MemoryWishes()

@@ -8,13 +8,15 @@ coordinators at once are harmless.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from highnoon.coordinator.quarantine import Quarantine, quarantined
 from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_queries import Streak
+
+_RARE = 1e-5
+"""How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""
 
 _MOST_COPIES = 10
 """Of a ticket's message: beyond that no worker takes messages, and more of them would only fill Redis."""
@@ -105,6 +107,14 @@ class Dispatch(StudyAction):
 
     resource: str
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Give a node that fails where others do not nothing more, until a person reinstates it."""
+
+    worker_id: str
+    reason: str
 
 
 Action = Reap | Stop | Close | Quarantine | Resend | Dispatch
@@ -232,3 +242,27 @@ def _fair_shares(wanting: list[StudyLoad], room: int, last_dispatch: Mapping[int
 def _free_slots(snapshot: Snapshot, resource: str) -> int:
     running = sum(load.running for load in snapshot.loads if load.study.queue == resource)
     return max(0, snapshot.queues[resource].slots - running)
+
+
+def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine]:
+    """The nodes that are to get nothing more; none is judged by fewer than `at_least` failures in a row, 0 judges none.
+
+    A broken node fails fast, and would use up all tickets of a study; a broken study fails on every node. So a node is
+    compared with the others at the same studies.
+    """
+    for streak in streaks:
+        if 0 < at_least <= streak.length and _is_unlikely(streak):
+            causes = ", ".join(f"{cause} {count}" for cause, count in streak.causes.items())
+            yield Quarantine(
+                worker_id=streak.worker_id,
+                reason=f"its last {streak.length} attempts failed ({causes}); "
+                f"on other nodes {streak.others_failed} of {streak.others_ended}",
+            )
+
+
+def _is_unlikely(streak: Streak) -> bool:
+    """The others' rate by Laplace's rule of succession, since few attempts say little. One of them must succeed."""
+    if streak.others_failed == streak.others_ended:
+        return False
+    rate = (streak.others_failed + 1) / (streak.others_ended + 2)
+    return bool(rate**streak.length < _RARE)

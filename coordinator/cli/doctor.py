@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError

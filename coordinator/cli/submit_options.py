@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec

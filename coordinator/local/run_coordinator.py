@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from highnoon.coordinator.cli.final_report import report_end
+from highnoon.coordinator.cli.failures import report_end
 from highnoon.coordinator.cli.progress import watch
 from highnoon.coordinator.cluster_metrics import served_metrics
 from highnoon.coordinator.local.start_options import StartOptions, StopRequest

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import near
 from highnoon.coordinator.local.flower import USER
 from highnoon.coordinator.local.local_processes import Fleet

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
-from highnoon.coordinator.cli.ledger_access import study_names
+from highnoon.coordinator.cli.command_io import study_names
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState

@@ -91,7 +91,7 @@ class ActionExecutor:
                 self.last_dispatch[action.study_id] = self._turn
             case _:
                 assert_never(action)
-        self._counters.did(_NAMES[type(action)])
+        self._counters.actions.labels(_NAMES[type(action)]).inc()
 
     def _reap(self, action: Reap) -> None:
         ticket, attempt = action.ticket_id, action.attempt

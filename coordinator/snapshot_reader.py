@@ -108,11 +108,11 @@ class SnapshotReader:
         return replace(load, best_value=best, recent_endings=endings)
 
     def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
-        """Counts ready tickets, only as far as there may be room for their messages: thousands may wait."""
-        room = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
-        room -= sum(load.queued + load.running for load in loads)
+        """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""
+        most = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
+        most -= sum(load.queued + load.running for load in loads)
         waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
-        ready = self._control.ready(waiting, at_most=room) if waiting and room > 0 else {}
+        ready = self._control.ready(waiting, at_most=most) if waiting and most > 0 else {}
         return [replace(load, ready=ready.get(load.study.id, 0)) for load in loads]
 
     def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:

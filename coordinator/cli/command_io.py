@@ -16,8 +16,7 @@ import typer
 from highnoon.coordinator.cli.tables import near
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.domain.json_safe import dumps
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
@@ -39,7 +38,7 @@ def is_embedded(settings: Settings) -> bool:
 
 def is_served(settings: Settings) -> bool:
     """True when the ledger can be read without starting a database for it. Connects to nothing."""
-    from highnoon.shared.runtime.embedded import attach
+    from highnoon.shared.runtime.data_dir import attach
 
     return settings.database_url is not None or attach(settings.home) is not None
 

@@ -17,7 +17,7 @@ from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.database import Database

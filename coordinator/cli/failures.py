@@ -10,8 +10,7 @@ from rich.console import Console
 
 from highnoon.coordinator.cli.tables import near, params_table, result_of
 from highnoon.shared.domain.states import Ending, StudyState
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import say
+from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.studies import StudyRecord

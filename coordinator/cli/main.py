@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from highnoon.coordinator.cli import analyse, nodes, read, run, trials
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.processes import declare_only_our_code
+from highnoon.shared.runtime.terminal import show
 
 PROGRAM = "highnoon"
 """The same command line as an installed program; shells complete programs, not modules."""

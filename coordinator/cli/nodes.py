@@ -19,8 +19,7 @@ from highnoon.coordinator.cli.command_io import (
 )
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.runtime.terminal import Exit, open_console
 from highnoon.shared.views.studies import worker_object
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def flower(
     address: Annotated[str, typer.Option()] = "127.0.0.1",
 ) -> None:
     """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
-    from highnoon.coordinator.local.flower import flower_login, run_flower
+    from highnoon.coordinator.local.local_processes import flower_login, run_flower
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()

@@ -18,8 +18,7 @@ from highnoon.coordinator.cli.command_io import (
     study_names,
     why_no_coordinator,
 )
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access

@@ -58,9 +58,9 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
 
     Example: python -m coordinator start study.toml --workers 2
     """
+    from highnoon.coordinator.local.start import StartOptions
     from highnoon.coordinator.local.start import run as run_start
-    from highnoon.coordinator.local.start_options import StartOptions
-    from highnoon.shared.objective.study_loader import load_study_file
+    from highnoon.shared.objective.study_file import load_study_file
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
@@ -85,8 +85,8 @@ def submit(
     from highnoon.coordinator.cli.failures import report_end
     from highnoon.coordinator.cli.progress import watch
     from highnoon.shared.domain.errors import ServiceUnavailable
-    from highnoon.shared.runtime.exit_codes import Exit
     from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.runtime.terminal import Exit
     from highnoon.shared.store.submission import submit as submit_study
     from highnoon.shared.views.formats import plural
 

@@ -23,7 +23,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import allow_study
 from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
 from highnoon.shared.objective.reference import load
-from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.objective.study_file import load_study_file
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access

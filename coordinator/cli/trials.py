@@ -28,8 +28,7 @@ from highnoon.coordinator.cli.command_io import (
 )
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.runtime.terminal import Exit, open_console
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access

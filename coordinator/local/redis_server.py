@@ -16,8 +16,7 @@ from typing import ClassVar
 from highnoon.coordinator.local.owned_process import Command
 from highnoon.coordinator.local.service import Service
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.data_dir import LOOPBACK, Home, ServiceState
-from highnoon.shared.runtime.embedded import REDIS, redis_url
+from highnoon.shared.runtime.data_dir import LOOPBACK, REDIS, Home, ServiceState, redis_url
 
 SERVERS = ("redis-server", "valkey-server")
 

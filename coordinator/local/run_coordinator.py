@@ -17,13 +17,12 @@ from rich.console import Console
 from highnoon.coordinator.cli.failures import report_end
 from highnoon.coordinator.cli.progress import watch
 from highnoon.coordinator.cluster_metrics import served_metrics
-from highnoon.coordinator.local.start_options import StartOptions, StopRequest
+from highnoon.coordinator.local.start import StartOptions, StopRequest
 from highnoon.coordinator.service import Service
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.runtime.terminal import Say, say, say_row
+from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.submission import Submission, submit
 

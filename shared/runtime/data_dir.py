@@ -1,7 +1,8 @@
 """The folder where a stack keeps its data (`.highnoon`), and what it must remember from one start to the next.
 
 Owns the names of the files in it, the ports and passwords of the services (state.json, for us alone), and their last
-processes, so that a start after a `kill -9` recognises what is still shutting down. Holds no lock: `lock` does.
+processes, so that a start after a `kill -9` recognises what is still shutting down. `attach` finds a stack that runs,
+for other processes. Holds no lock: `coordinator.local.stack` does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.processes import Identity
+from highnoon.shared.runtime.processes import Identity, identify
 
 LOOPBACK = "127.0.0.1"
 
@@ -130,3 +131,49 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+START = "coordinator start"
+"""The purpose for which a home is held while everything in it runs."""
+
+POSTGRES, REDIS = "postgres", "redis"
+ROLE = DATABASE = "highnoon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A stack that runs now, with passwords in its addresses."""
+
+    pid: int
+    database_url: str
+    redis_url: str
+
+
+def attach(root: Path) -> Running | None:
+    """The stack that runs in this home now; None when none does, or it is still starting. Changes nothing."""
+    home = Home(root)
+    holder = living_holder(home)
+    if holder is None or not holder.ready or holder.purpose != START:
+        return None
+    services = home.load().services
+    return Running(
+        pid=holder.process.pid,
+        database_url=postgres_url(services[POSTGRES]),
+        redis_url=redis_url(services[REDIS]),
+    )
+
+
+def living_holder(home: Home) -> Holder | None:
+    """The holder of the home; None when it has none, or its last holder was killed."""
+    holder = home.load().holder
+    return holder if holder and identify(holder.process.pid) == holder.process else None
+
+
+def postgres_url(address: ServiceState) -> str:
+    """The database's address for clients, with the password."""
+    return f"postgresql+psycopg2://{ROLE}:{address.password}@{LOOPBACK}:{address.port}/{DATABASE}"
+
+
+def redis_url(address: ServiceState) -> str:
+    """The broker's address for clients, with the password."""
+    return f"redis://:{address.password}@{LOOPBACK}:{address.port}/0"

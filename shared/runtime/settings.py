@@ -27,8 +27,7 @@ from pydantic_settings import (
 )
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.runtime.secret_files import SECRET_FILES, with_secret_files
-from highnoon.shared.runtime.tokens import SHORTEST_TOKEN
+from highnoon.shared.runtime.secret_files import SECRET_FILES, SHORTEST_TOKEN, with_secret_files
 from highnoon.shared.runtime.urls import is_loopback, masked, normalise
 
 PREFIX = "HIGHNOON_"

@@ -17,7 +17,7 @@ from highnoon.coordinator.cli.command_io import study_names
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.submission import submit

@@ -23,8 +23,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavaila
 from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
-from highnoon.shared.runtime.exit_codes import Exit, show
-from highnoon.shared.runtime.terminal import say
+from highnoon.shared.runtime.terminal import Exit, say, show
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord

@@ -13,16 +13,20 @@ from highnoon.shared.views.charts.figure import (
     Figure,
     FigureInput,
     Json,
+    Scale,
+    axis_of,
     clip,
+    coordinate,
     every,
     horizontal_bars,
     left_out,
     notes,
     nothing,
     scatter,
+    shortened,
     thinned_trials,
+    unit_axis,
 )
-from highnoon.shared.views.charts.scales import Scale, axis_of, coordinate, shortened, unit_axis
 from highnoon.shared.views.formats import number
 
 _MOST_POINTS_OF_A_PANEL = 500

@@ -15,8 +15,8 @@ import typer
 
 from highnoon.coordinator.cli.tables import near
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.runtime.terminal import Exit, open_console, say
+from highnoon.shared.views.formats import dumps
 
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings

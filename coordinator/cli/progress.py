@@ -19,7 +19,6 @@ from typing_extensions import Self
 
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell, trials_wait, value_cell
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say
@@ -27,6 +26,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
 from highnoon.shared.store.queries import LedgerQueries, RunningAttempt, StudyProgress
 from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 
 _LOOK_S = 0.25

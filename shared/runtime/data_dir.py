@@ -7,13 +7,13 @@ for other processes. Holds no lock: `coordinator.local.stack` does.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.runtime.processes import Identity, identify
@@ -32,7 +32,7 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds the home, as it says itself. `lock` decides whether it is true."""
+    """The process that holds the home, as it recorded itself. The lock decides whether it is true."""
 
     process: Identity
     purpose: str
@@ -45,6 +45,9 @@ class State:
 
     services: dict[str, ServiceState] = field(default_factory=dict)
     holder: Holder | None = None
+
+
+_STATE = TypeAdapter(State)
 
 
 class Home:
@@ -73,17 +76,17 @@ class Home:
     def load(self) -> State:
         """What the last holder wrote; an empty state when there is none."""
         try:
-            return _parsed(json.loads(self._state.read_text()))
+            return _STATE.validate_json(self._state.read_bytes())
         except FileNotFoundError:
             return State()
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise EmbeddedServiceError(f"{self._state} is not ours or damaged ({error}); move it away") from error
 
     def save(self, state: State) -> None:
         """Writes the state whole or not at all, readable by its owner only."""
         new = self._state.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(state), file, indent=1)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(_STATE.dump_json(state, indent=1))
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._state)
@@ -103,18 +106,6 @@ class Home:
         """Replaces what is known of one service."""
         state = self.load()
         self.save(replace(state, services={**state.services, name: service}))
-
-
-def _parsed(data: dict[str, Any]) -> State:
-    holder = data["holder"]
-    return State(
-        services={name: _service(service) for name, service in data["services"].items()},
-        holder=Holder(**{**holder, "process": Identity(**holder["process"])}) if holder else None,
-    )
-
-
-def _service(data: dict[str, Any]) -> ServiceState:
-    return ServiceState(**{**data, "process": Identity(**data["process"]) if data["process"] else None})
 
 
 def _is_free(port: int) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from highnoon.shared.domain.json_safe import finite
 from highnoon.shared.domain.trial import ParamValue, Trial
+from highnoon.shared.views.formats import finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

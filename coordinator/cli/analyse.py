@@ -186,7 +186,7 @@ _COLOR_SCALES = {
 def check_suffix(path: Path) -> None:
     """Raises InvalidInput for a file that cannot be written, before anything is drawn for it."""
     if path.suffix.lower() not in SUFFIXES:
-        raise _wrong(path, "has no suffix that says how to draw", nearest(path.suffix or path.name, SUFFIXES))
+        raise _wrong(path, "has no suffix of a figure's format", nearest(path.suffix or path.name, SUFFIXES))
     if not path.parent.is_dir():
         raise _wrong(path, "lies in a folder that does not exist")
     if path.suffix.lower() in _PICTURES:

@@ -67,7 +67,7 @@ def ledger(settings: Settings | None = None) -> Iterator[Access]:
             access.database.check_schema()
             yield access
         return
-    is_embedded(settings)  # refuses when only Redis is named: that person means another ledger than this home's
+    is_embedded(settings)  # refuses when only Redis is named: then another ledger than this home's is meant
     with serving_database(settings.home) as url, opened(url) as access:
         try:
             access.database.check_schema()

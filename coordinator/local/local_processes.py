@@ -79,7 +79,7 @@ def run_flower(redis_url: str, login: Login, *, port: int, address: str = "127.0
 
 
 def _close_what_asks_for_no_credential() -> None:
-    """Flower's own metrics are open to everybody; ours are elsewhere. `/healthcheck` stays: it says OK and no more."""
+    """Flower's own metrics need no password; ours are elsewhere. `/healthcheck` stays: it answers OK and no more."""
     from flower import urls  # importing it takes a second, which no other command should pay
 
     def is_open(handler: Any) -> bool:
@@ -109,7 +109,7 @@ class Fleet:
 
     @property
     def worker_log(self) -> Path:
-        """What the node says."""
+        """The node's log."""
         return self._home.logs / "worker.log"
 
     @property
@@ -135,7 +135,7 @@ class Fleet:
     def heal(self) -> tuple[str, ...]:
         """Starts the node again when it has died; returns what was dead. Dashboard and Flower are not worth a restart.
 
-        Raises EmbeddedServiceError for a node that says that it cannot live, or dies again and again.
+        Raises EmbeddedServiceError for a node whose pool cannot work, or that dies again and again.
         """
         if self._worker is None or self._worker.is_alive:
             return ()

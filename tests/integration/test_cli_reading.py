@@ -37,7 +37,7 @@ MISTAKES = {
     "best digits --format tml": "is no format of a best configuration (got 'tml'). Did you mean toml?",
     "plot digits --kind histroy": "--kind: is no figure (got 'histroy'). Did you mean history?",
     "plot digits -k slice -p unit": "is no parameter of study digits (got 'unit'). Did you mean units?",
-    "plot digits -o x.gif": "--output: has no suffix that says how to draw (got 'x.gif').",
+    "plot digits -o x.gif": "--output: has no suffix of a figure's format (got 'x.gif').",
     "plot digits -o no/x.html": "--output: lies in a folder that does not exist (got 'no/x.html').",
     "compare digits digits-wid": "no study named 'digits-wid'. Did you mean digits-wide?",
     "logs digits 77": "no attempt of study digits has this number (got 77). It has trials 0 to 52.",

@@ -1,6 +1,6 @@
 """The embedded fleet: this machine's worker node, the dashboard and Flower, as children of `start`.
 
-They get their addresses by their environment, and end with `start`, whatever ends it. Flower runs on our own Celery
+They get their addresses from their environment, and end with `start`, however it ends. Flower runs on our own Celery
 app, never by `celery -A` in a folder of the user's: on loopback, behind a password that is made once and kept in the
 home, read-only, bounded in memory. It shows tasks as they pass through Redis; the ledger is the truth.
 """

@@ -37,6 +37,22 @@ _OTHER_NAMES = {"importances": "importance"}
 
 _MOST_ATTEMPTS = 1500
 
+_PICTURES = (".png", ".svg", ".pdf")
+SUFFIXES = (".html", ".json", *_PICTURES)
+_WIDTH, _HEIGHT, _SCALE = 1000, 600, 2
+_TITLE_HEIGHT = 110
+
+_COLORS = {
+    "$accent": "#1f6aa5", "$best": "#a34d06", "$pruned": "#6c5c93", "$stopped": "#b0147a", "$failed": "#b3261e",
+    "$lost": "#7a5b2e", "$running": "#14683c", "$muted": "#676860", "$text": "#23241f", "$card": "#ffffff",
+}  # fmt: skip
+"""As the dashboard's style sheet has them for a light page."""
+
+_COLOR_SCALES = {
+    "$sequence": [[0, "#e2e1dc"], [1, _COLORS["$accent"]]],
+    "$quality": [[0, _COLORS["$accent"]], [0.5, "#dfeaf3"], [1, _COLORS["$card"]]],
+}
+
 Kind = Annotated[
     str,
     typer.Option(
@@ -164,23 +180,6 @@ def _side(name: str, access: Access) -> Side:
 def _nothing_yet(study: str, why: str) -> typer.Exit:
     next_step = f"python -m coordinator watch {study} shows how far it is"
     return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step)
-
-
-_PICTURES = (".png", ".svg", ".pdf")
-SUFFIXES = (".html", ".json", *_PICTURES)
-_WIDTH, _HEIGHT, _SCALE = 1000, 600, 2
-_TITLE_HEIGHT = 110
-
-_COLORS = {
-    "$accent": "#1f6aa5", "$best": "#a34d06", "$pruned": "#6c5c93", "$stopped": "#b0147a", "$failed": "#b3261e",
-    "$lost": "#7a5b2e", "$running": "#14683c", "$muted": "#676860", "$text": "#23241f", "$card": "#ffffff",
-}  # fmt: skip
-"""As the dashboard's style sheet has them for a light page."""
-
-_COLOR_SCALES = {
-    "$sequence": [[0, "#e2e1dc"], [1, _COLORS["$accent"]]],
-    "$quality": [[0, _COLORS["$accent"]], [0.5, "#dfeaf3"], [1, _COLORS["$card"]]],
-}
 
 
 def check_suffix(path: Path) -> None:

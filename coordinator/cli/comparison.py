@@ -107,12 +107,13 @@ def better(one: Side, other: Side) -> str | None:
 def _conclusion(one: Side, other: Side) -> str:
     if one.record.spec["direction"] != other.record.spec["direction"]:
         return "they cannot be compared: one is minimised, the other maximised"
-    if one.best is None or other.best is None or one.best.value is None or other.best.value is None:
+    values = [side.best.value for side in (one, other) if side.best is not None and side.best.value is not None]
+    if len(values) < 2:
         return "they cannot be compared yet: not both have a completed trial"
     name = better(one, other)
-    if name is None:
-        return "they are equally good"
-    return f"{name} is better by {value_cell(abs(one.best.value - other.best.value), 3)}"
+    return (
+        "they are equally good" if name is None else f"{name} is better by {value_cell(abs(values[0] - values[1]), 3)}"
+    )
 
 
 def _side_by_side(

@@ -36,12 +36,8 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings) -> list[Check]:
+def examine(settings: Settings) -> Iterator[Check]:
     """All checks; none raises."""
-    return list(_checks(settings))
-
-
-def _checks(settings: Settings) -> Iterator[Check]:
     database_url, redis_url = settings.database_url, settings.redis_url
     if is_embedded(settings):
         running = attach(settings.home)

@@ -1,4 +1,4 @@
-"""Commands about machines and services: workers, doctor, and Flower, which `start` runs."""
+"""Commands about machines and services: workers, drain, reinstate, doctor, and Flower, which `start` runs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def doctor(json: AsJson = False) -> None:
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
-    checks = checking.examine(settings)
+    checks = list(checking.examine(settings))
     if json:
         print_json(checking.as_object(settings, checks))
     else:

@@ -35,6 +35,11 @@ _PAUSE_PER_LOOK = 10
 _LINE_S = 2.0
 
 
+_LEAST_ROWS = 3
+_OTHER_ROWS = 8
+"""Of the screen: progress, headings, what does not fit, and the shell's own line."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedStudy:
     """A study at one reading. `per_minute` is None before this watch has seen a trial end."""
@@ -180,11 +185,6 @@ class Objects(Display):
 
     def say(self, line: str) -> None:
         self._write(dumps({"note": line}))
-
-
-_LEAST_ROWS = 3
-_OTHER_ROWS = 8
-"""Of the screen: progress, headings, what does not fit, and the shell's own line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

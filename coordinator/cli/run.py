@@ -1,4 +1,4 @@
-"""Commands that run studies: start, submit, exec; and init-deploy, which prepares a deployment."""
+"""Commands that run and steer studies: start, submit, pause, resume, cancel, retry; and exec and init-deploy."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ Callbacks = Annotated[
     ),
 ]
 DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="DIR")]
+TrialNumbers = Annotated[
+    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
+]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
 
 
@@ -145,22 +148,6 @@ def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
         typer.echo(line)
 
 
-def _overrides(n_trials: int | None) -> dict[str, object]:
-    return {} if n_trials is None else {"n_trials": n_trials}
-
-
-def _slots(workers: int | None, settings: Settings) -> int:
-    if workers is not None and not is_embedded(settings):
-        hint = "Workers of a cluster are started by python -m workers start."
-        raise mistake("--workers", "is for a start without addresses", workers, hint)
-    return workers or len(os.sched_getaffinity(0))
-
-
-TrialNumbers = Annotated[
-    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
-]
-
-
 def pause(study: StudyName) -> None:
     """Start nothing new; running trials end by themselves.
 
@@ -199,13 +186,12 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
 
     Example: python -m coordinator retry digits 3 7
     """
+    from highnoon.coordinator.cli.failures import WRONG
     from highnoon.coordinator.cli.tables import trials_wait
-    from highnoon.shared.domain.states import Ending
 
-    failed = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST)
     with ledger() as access:
         record = access.study(study)
-        count = access.studies.retry(record.id, endings=failed, numbers=tuple(numbers or ()))
+        count = access.studies.retry(record.id, endings=tuple(WRONG), numbers=tuple(numbers or ()))
         _require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
     typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
 
@@ -216,3 +202,14 @@ def _require(done: bool, record: StudyRecord, why_not: str) -> None:
 
     if not done:
         raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")
+
+
+def _overrides(n_trials: int | None) -> dict[str, object]:
+    return {} if n_trials is None else {"n_trials": n_trials}
+
+
+def _slots(workers: int | None, settings: Settings) -> int:
+    if workers is not None and not is_embedded(settings):
+        hint = "Workers of a cluster are started by python -m workers start."
+        raise mistake("--workers", "is for a start without addresses", workers, hint)
+    return workers or len(os.sched_getaffinity(0))

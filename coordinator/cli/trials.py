@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 STATES = tuple(state.lower() for state in TrialState)
 
+_LINES = 40
+_LOOK_S = 0.3
+
 State = Annotated[
     str | None,
     typer.Option(
@@ -147,10 +150,6 @@ def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:
     count = len(access.optuna(record).trials())
     hint = f"It has trials 0 to {count - 1}." if count else "It has none yet."
     raise mistake("TRIAL", f"no attempt of study {record.name} has this number", trial, hint)
-
-
-_LINES = 40
-_LOOK_S = 0.3
 
 
 def is_elsewhere(attempt: AttemptRecord) -> bool:

@@ -21,6 +21,13 @@ from highnoon.shared.runtime.processes import Identity, identify
 LOOPBACK = "127.0.0.1"
 
 
+START = "coordinator start"
+"""The purpose for which a home is held while everything in it runs."""
+
+POSTGRES, REDIS = "postgres", "redis"
+ROLE = DATABASE = "highnoon"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
     """One service's address, kept across starts, and the process that last served it."""
@@ -122,13 +129,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-START = "coordinator start"
-"""The purpose for which a home is held while everything in it runs."""
-
-POSTGRES, REDIS = "postgres", "redis"
-ROLE = DATABASE = "highnoon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

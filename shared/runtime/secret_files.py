@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
+SHORTEST_TOKEN = 16
+
 PASSWORD_OF = {
     "HIGHNOON_DATABASE_PASSWORD_FILE": "HIGHNOON_DATABASE_URL",
     "HIGHNOON_REDIS_PASSWORD_FILE": "HIGHNOON_REDIS_URL",
@@ -74,9 +76,6 @@ def _place(name: str, secret: str, environment: dict[str, str]) -> Problem | Non
         return Problem(key=name, message=f"is set, and {target} has a password too", hint="Take it out of the address.")
     environment[target] = f"{scheme}://{user}:{quote(secret, safe='')}@{host}{slash}{path}"
     return None
-
-
-SHORTEST_TOKEN = 16
 
 
 def kept_token(path: Path, *, remedy: str) -> tuple[str, bool]:

@@ -83,6 +83,11 @@ def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "marker
     return {"type": "scatter", "mode": mode, "name": name, "x": xs, "y": ys, **style}
 
 
+def curves(name: str, points: Iterable[Iterable[tuple[Any, Any]]], **style: Any) -> Json:
+    """Several lines as one trace, with a gap after each."""
+    return scatter(name, [point for line in points for point in (*line, (None, None))], mode="lines", **style)
+
+
 def horizontal_bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], color: Any) -> Json:
     """Bars with a text on each; a few of them do not become blocks."""
     return {

@@ -117,7 +117,7 @@ class Service:
             event(_log, "remove_nodes", nodes=removed)
 
     def _touch_health_file(self) -> None:
-        """A health check looks at its age: whether the loop turns, whatever the services do."""
+        """A health check looks at its age: whether the loop runs, whatever the services do."""
         with suppress(OSError):
             (self._settings.home / HEALTH_FILE).touch()
 

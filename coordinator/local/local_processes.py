@@ -89,7 +89,7 @@ def _close_what_asks_for_no_credential() -> None:
 
 
 _RESTARTS = 5
-"""A node that dies more often than this within a minute has a fault that a restart does not mend."""
+"""A node that dies more often than this within a minute has a fault that a restart does not repair."""
 
 
 class Fleet:

@@ -7,6 +7,7 @@ this package costs a trial process next to nothing.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import nearest
@@ -55,6 +56,7 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 _NEED_TENSORFLOW = {"Trainer", "create_model", "load_model"}
+"""Functions that import it when they are called: without it they are refused before."""
 
 __all__ = ["__version__", "callbacks", *_MODULES]  # noqa: PLE0604
 
@@ -71,8 +73,8 @@ def __getattr__(name: str) -> object:
         from highnoon.shared.runtime.extras import missing_extra_named
 
         with missing_extra_named(f"highnoon.{name}"):
-            if name in _NEED_TENSORFLOW:
-                importlib.import_module("tensorflow")
+            if name in _NEED_TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
+                raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
             found = getattr(importlib.import_module(f"highnoon.{_MODULES[name]}"), name)
     else:
         hint = "" if name.startswith("_") else f". {nearest(name, __all__)}"

@@ -32,8 +32,8 @@ from highnoon.workers.telemetry import Telemetry
 
 _log = logging.getLogger("highnoon.workers.claim")
 
-_NO_ROOM_S = 1.0
-"""How long a ticket waits that found no room on this node; other nodes and other tickets go first."""
+_NO_MEMORY_S = 1.0
+"""How long a ticket waits for which this node has no memory now; other nodes and other tickets go first."""
 
 _UNUSABLE_S = 10.0
 """How long a ticket waits that this node cannot start, because of its study's version or data."""
@@ -104,7 +104,7 @@ class Claims:
                 self._event("study_deleted", candidate)
             if answer is not StartRefusal.CHANGED:
                 return None
-        self.decline(message, delay_s=_NO_ROOM_S)
+        self.decline(message, delay_s=_NO_MEMORY_S)
         return None
 
     def decline(self, message: RunTrial, *, delay_s: float = 0.0) -> None:
@@ -121,7 +121,7 @@ class Claims:
             study = self._opened(candidate)
             admitted = None if is_draining() else self._admission.admit(message, study.spec, must_end=is_draining)
             if admitted is None:
-                return _Decline(0.0 if is_draining() else _NO_ROOM_S)
+                return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)
             lease = self._sample_and_start(candidate, study, code)
         except ServiceUnavailable:

@@ -16,7 +16,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RESOURCES, queue_name
 
 ACCOUNT_ID = 10001
-"""The user of our images. Only root can give files to it; anybody else's services run as that person."""
+"""The user of our images. Only root can give files to it; for other users the services run as that user."""
 
 PASSWORDS = (
     "postgres_admin",
@@ -39,13 +39,13 @@ REDIS_ACCOUNTS = {"coordinator": "redis_coordinator", "worker": "redis_worker", 
 # running every role against a server that logs refusals (`ACL LOG`); the tests run them again.
 _CONNECTION = "+auth +hello +ping +select"
 _QUEUES = " ".join(f"~{queue_name(resource)}*" for resource in RESOURCES)
-# Kombu's books: which queue hears which exchange, and what was delivered but not yet acknowledged.
+# Kombu's own keys: which queue is bound to which exchange, and what was delivered but not acknowledged yet.
 _KOMBU = "~_kombu.binding* ~unacked ~unacked_index ~unacked_mutex"
 _EVENTS = "&/0.celeryev/* &/0.celery.pidbox"
 # Answers to inspections, which every node and every inspector has a list of its own for.
 _REPLIES = "~*.reply.celery.pidbox* ~*.celery.pidbox* ~celeryev.*"
 
-# Kombu's way of taking messages and of giving back what nobody acknowledged.
+# Kombu's way of taking messages and of giving back what was not acknowledged.
 _CONSUMER = (
     "+multi +exec +llen +lpush +rpush +brpop +sadd +srem +smembers +scard +zadd +zrem +zrange +zrangebyscore"
     " +zrevrangebyscore +hset +hdel +hget +set +get +del +time +eval +evalsha +script|load +script|exists"
@@ -131,5 +131,5 @@ def acl_file(passwords: Mapping[str, str]) -> str:
         f" resetkeys resetchannels {_RULES[name]} {_CONNECTION}"
         for name in _RULES
     ]
-    # Nobody can be the default user. Its rights are those under which Redis itself reads its own file at a start.
+    # The default user is off. Its rights are those with which Redis itself reads its own file at a start.
     return "\n".join(["user default off resetpass ~* &* +@all", *users]) + "\n"

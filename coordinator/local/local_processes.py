@@ -1,6 +1,6 @@
 """The embedded fleet: this machine's worker node, the dashboard and Flower, as children of `start`.
 
-They are told their addresses by their environment, and end with `start`, whatever ends it.
+They get their addresses from their environment, and end with `start`, however it ends.
 """
 
 from __future__ import annotations

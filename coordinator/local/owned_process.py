@@ -37,7 +37,7 @@ class Command:
 
 
 class OwnedProcess:
-    """A running child of ours. Start it from a thread that lives as long as it shall: the kernel watches the thread."""
+    """A running child of ours. Start it from a thread that outlives it: the kernel ends it with the thread."""
 
     def __init__(self, command: Command) -> None:
         """Raises OSError when the binary cannot be executed."""

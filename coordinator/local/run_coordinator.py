@@ -51,8 +51,8 @@ def coordinate(
         service = Service(settings, database=access.database, broker=broker, counters=counters)
         with _serving(service):
 
-            def go_on(tell: Say) -> bool:
-                tend(tell)
+            def go_on(say_line: Say) -> bool:
+                tend(say_line)
                 return not stopping.wanted.is_set()
 
             if submission is None:

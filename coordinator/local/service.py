@@ -31,7 +31,7 @@ class Service(ABC):
 
     name: ClassVar[str]
     patience_s: ClassVar[float]
-    """How long a start may take as long as the process lives; recovery after a crash is included."""
+    """How long a start may take while the process runs; recovery after a crash is included."""
 
     def __init__(self, home: Home) -> None:
         self.home = home

@@ -41,7 +41,7 @@ class HomeLock:
         return self._fd is not None
 
     def try_acquire(self, purpose: str) -> bool:
-        """Takes the lock if nobody has it, and says what for. Raises EmbeddedServiceError when the home is unusable."""
+        """Takes the lock if it is free, and records what for. Raises EmbeddedServiceError when the home is unusable."""
         self._home.prepare()
         fd = os.open(self._home.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -54,7 +54,7 @@ class HomeLock:
         return True
 
     def announce(self, purpose: str) -> None:
-        """Tells others that the services are ready: from now on `shared.runtime.embedded.attach` leads to them."""
+        """Records for others that the services are ready: from now on `embedded.attach` finds them."""
         self._record(purpose, ready=True)
 
     def release(self) -> None:

@@ -44,9 +44,9 @@ def _run_embedded(options: StartOptions, stopping: StopRequest) -> Exit:
         fleet = Fleet(settings, stack.home, slots=options.slots)
         stopping.on_hurry(fleet.hurry)
 
-        def tend(tell: Say) -> None:
+        def tend(say_line: Say) -> None:
             for died in (*stack.heal(), *fleet.heal()):
-                tell(f"started again: {died}")
+                say_line(f"started again: {died}")
 
         try:
             allow_study(settings, options.spec)

@@ -13,13 +13,13 @@ Faults: something is wrong.
     │   ├── MissingExtra         what was used belongs to an extra of the package that is not installed
     │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
-    │   ├── ServiceUnavailable   not reachable; retried with backoff by whoever holds the connection
+    │   ├── ServiceUnavailable   not reachable; retried with backoff by the holder of the connection
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
-    ├── BundleRefused            a bundle that nobody vouches for, or that is no plain archive; the trial FAILs
+    ├── BundleRefused            a bundle without a valid signature, or no plain archive; the trial FAILs
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
     │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
@@ -178,7 +178,7 @@ class NoTrialRunning(HighNoonError):
 
 
 class InvariantBroken(HighNoonError):
-    """A promise of our own is broken (for example two different outcomes told for one trial). A bug; logged."""
+    """A promise of our own is broken (for example two different outcomes recorded for one trial). A bug; logged."""
 
 
 class TrialSignal(Exception):
@@ -214,9 +214,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The hint that names the nearest valid choice; empty where none is near."""
-    spelled = {choice.lower(): choice for choice in choices}
-    near = get_close_matches(word.lower(), spelled, n=1)
-    return f"Did you mean {spelled[near[0]]}?" if near else ""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(word.lower(), by_lower_case, n=1)
+    return f"Did you mean {by_lower_case[near[0]]}?" if near else ""
 
 
 _MOST_CHOICES = 24

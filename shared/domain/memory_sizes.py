@@ -24,7 +24,7 @@ def bytes_of(written: object) -> int | None:
 def nearest_size(written: object, *, least_bytes: int) -> str:
     """What was probably meant, as a person would write it; "2 GB" when it cannot be guessed.
 
-    Nobody gives so little memory as `least_bytes`: a smaller number was meant in GB.
+    No trial can run in less than `least_bytes`: a smaller number was meant in GB.
     """
     found = _NEARLY.match(str(written))
     if found is None or not float(found[1].replace(",", ".")):

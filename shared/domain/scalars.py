@@ -15,7 +15,7 @@ from typing import TypeVar
 from highnoon.shared.domain.trial import ParamValue
 
 EXACT = 2**53
-"""Optuna stores numbers as doubles; whole numbers beyond this are no longer told apart."""
+"""Optuna stores numbers as doubles; whole numbers beyond this are not stored exactly."""
 
 Number = TypeVar("Number", int, float)
 

@@ -89,7 +89,7 @@ class Scoring:
 
 
 _COUNT_IT = (
-    "param_budget is set, so trials are scored by size, and nobody said how many parameters this one has. "
+    "param_budget is set, so trials are scored by size, and this one has not reported how many parameters it has. "
     "Build the model with hn.create_model, or call hpo.report_params(n) before the first report, "
     'or, in an objective that reports nothing, return {"loss": ..., "params": ...}'
 )

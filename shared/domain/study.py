@@ -29,7 +29,7 @@ from highnoon.shared.domain.validation import Key, problems_in, refusal
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
 LEAST_MEMORY_BYTES = 16 << 20
-"""A Python process that has imported nothing holds about this much: whoever writes less has meant another unit."""
+"""A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
 MOST_MEMORY_BYTES = 1 << 60
 
 QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
@@ -154,7 +154,7 @@ class StudySpec(Strict):
 
     @property
     def memory(self) -> MemoryWishes:
-        """What its trials' memory guards are told."""
+        """The settings of its trials' memory guards."""
         return MemoryWishes(
             memory_warning_pct=self.memory_warning_pct,
             memory_grace_steps=self.memory_grace_steps,

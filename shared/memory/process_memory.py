@@ -151,7 +151,7 @@ class ProcessTree:
             resident_bytes=sum(rss),
             private_bytes=private,
             peak_bytes=max(self._last.peak_bytes, private + self._last.shared_bytes),
-            largest_rss_bytes=max(rss),
+            largest_rss_bytes=max(rss, default=0),
         )
 
     @property

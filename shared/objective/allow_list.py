@@ -1,8 +1,8 @@
 """Which objectives may run: the patterns of HIGHNOON_OBJECTIVES, and what they are compared with.
 
-An objective is code, and whoever can write to the database can name one. So a worker runs only what a pattern of its
-own covers. A pattern is a file (`/srv/objectives/*.py`) or a module (`recipes.*`), and may name the function as well
-(`recipes.*:objective`); `*` stands for any text, slashes and dots included. Imports no user code.
+An objective is code, and everyone who can write to the database can name one. So a worker runs only what one of its
+patterns covers. A pattern is a file (`/srv/objectives/*.py`) or a module (`recipes.*`), and may name the function as
+well (`recipes.*:objective`); `*` stands for any text, slashes and dots included. Imports no user code.
 
 On one machine nothing need be listed: `start` and `submit` without addresses note what they were given in a file of the
 home, which only its owner can write, and the machine's own workers read it. HIGHNOON_OBJECTIVES replaces that file.
@@ -28,12 +28,12 @@ _FILE = "objectives"
 
 def resolved(ref: ObjectiveRef, code_dir: str | Path | None) -> str:
     """The objective as patterns see it: a file by its whole path, without `..` and links; a module as it is."""
-    return _spelled((Path(code_dir or "/") / ref.where).resolve(), ref) if ref.is_file else str(ref)
+    return _name((Path(code_dir or "/") / ref.where).resolve(), ref) if ref.is_file else str(ref)
 
 
-def matches(spelled: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a pattern covers what `resolved` gave."""
-    return any(fnmatchcase(spelled, _whole(pattern)) for pattern in patterns)
+    return any(fnmatchcase(name, _whole(pattern)) for pattern in patterns)
 
 
 def exactly(text: str) -> str:
@@ -82,10 +82,10 @@ def _origins(ref: ObjectiveRef, code_dir: Path | None) -> list[tuple[str, ...]]:
 
 
 def _named(file: Path | None, ref: ObjectiveRef) -> tuple[str, ...]:
-    return () if file is None else (_spelled(file.resolve(), ref),)
+    return () if file is None else (_name(file.resolve(), ref),)
 
 
-def _spelled(file: Path, ref: ObjectiveRef) -> str:
+def _name(file: Path, ref: ObjectiveRef) -> str:
     return f"{file}:{ref.function}"
 
 
@@ -102,7 +102,7 @@ def _whole(pattern: str) -> str:
 
 
 def patterns_here(settings: Settings) -> tuple[str, ...] | None:
-    """The patterns in force now; None when nobody has said anything."""
+    """The patterns in force now; None where none are set."""
     if settings.objectives is not None:
         return settings.objectives
     try:

@@ -1,12 +1,13 @@
 """One attempt, from parameters to Outcome: the core that the SDK in process and the worker's trial process share.
 
 Owns what every ending of the user's code means: a return value, an exception, a signal of ours, `sys.exit`; and that
-reports and result are scored alike. It knows no study, no database and no process: whoever calls it gives a Channel
+reports and result are scored alike. It uses no study, no database and no process: the caller gives a Channel
 and a Scoring, and persists the Outcome. What happens to the process itself (kill, segfault, `os._exit`) is seen and
 judged by the worker's supervisor.
 
 KeyboardInterrupt is the one thing that passes through: a person wants out. In process, `HPOTrialManager.optimize`
-tells the trial FAIL and raises it on; in a worker, the trial process ends by it and its supervisor sees that.
+records the trial as FAIL and raises it again; in a worker, the trial process ends by it, and its supervisor
+records that.
 """
 
 from __future__ import annotations

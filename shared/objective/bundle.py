@@ -50,7 +50,9 @@ def pack(folder: Path, *, limit_bytes: int) -> Bundle:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, path in sorted((file.name, file.path) for file in sizes):
                 content = Path(path).read_bytes()
-                member = tarfile.TarInfo(name)  # without times and owners, which would name it anew on every machine
+                member = tarfile.TarInfo(
+                    name
+                )  # without times and owners, which would give it another name on every machine
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     except (OSError, ValueError) as error:
@@ -159,7 +161,7 @@ class ClusterKey:
 
 
 def key_of(settings: Settings) -> ClusterKey | None:
-    """The key that this process was told, or that its home keeps; None when there is neither."""
+    """The key of the settings, or of the file in the home; None when there is neither."""
     if settings.cluster_key is not None:
         return ClusterKey(settings.cluster_key)
     try:

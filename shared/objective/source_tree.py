@@ -84,7 +84,7 @@ class CodeDigests:
     def of(self, root: Path) -> str | None:
         """The digest of all .py files below `root`, by their names and contents; of one file by its own.
 
-        None when there are none, when they cannot be read, and when they are too many to be somebody's code.
+        None when there are none, when they cannot be read, and when they are too many to be a project's code.
         """
         try:
             return self._of_tree(root) if root.is_dir() else self._combined([(root.name, str(root))])
@@ -103,13 +103,13 @@ class CodeDigests:
     def _combined(self, sources: Sequence[tuple[str, str]]) -> str | None:
         whole, size = hashlib.sha256(), 0
         for name, path in sources:
-            told = Path(path).stat()
-            size += told.st_size
+            info = Path(path).stat()
+            size += info.st_size
             if size > MOST_BYTES:
                 return None
             known = self._known.get(path)
-            if known is None or known[:2] != (told.st_size, told.st_mtime_ns):
-                known = (told.st_size, told.st_mtime_ns, hashlib.sha256(Path(path).read_bytes()).digest())
+            if known is None or known[:2] != (info.st_size, info.st_mtime_ns):
+                known = (info.st_size, info.st_mtime_ns, hashlib.sha256(Path(path).read_bytes()).digest())
                 self._known[path] = known
             whole.update(name.encode("utf-8", "surrogateescape") + b"\0" + known[2])
         return whole.hexdigest()

@@ -40,7 +40,7 @@ def _with_code_dir(data: Mapping[str, Any], code_dir: Path | None) -> Mapping[st
 
 
 def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
-    """Looked for also where other keys are wrong, so that a person hears of everything at once."""
+    """Checked also where other keys are wrong, so that all problems are reported at once."""
     objective, code_dir = written.get("objective"), written.get("code_dir")
     if not isinstance(objective, str) or not isinstance(code_dir, str | None):
         return []

@@ -1,10 +1,10 @@
-"""The trial that runs here: which channel `report`, `should_prune` and `report_params` of this process speak through,
+"""The trial that runs here: the channel of `report`, `should_prune` and `report_params` in this process,
 what its study asks of memory, and the folder of its checkpoints.
 
 In a worker the folder of checkpoints belongs to the ticket: the attempt after a lost one finds what that one had saved.
 In process nothing is tried again, and the folder is a temporary one.
 
-Bound by whoever runs an attempt (`execution.run_attempt`), read by the SDK. One trial at a time per thread of
+Bound by `attempt.run_attempt`, read by the SDK. One trial at a time per thread of
 control; a thread started inside an objective sees the trial that was bound last in its process.
 """
 
@@ -63,7 +63,7 @@ class CheckpointFolder:
         return self.path() / f"training-{next(self._trainings)}"
 
     def close(self) -> None:
-        """The trial is over: a temporary folder goes. Others are removed by whoever holds the ticket."""
+        """The trial is over: a temporary folder goes. Others are removed by the supervisor that holds the ticket."""
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -24,7 +24,7 @@ class Exit(IntEnum):
     POOL_BROKEN = 4
     """A worker's pool cannot live: a preload fails, or it dies again and again."""
     INTERRUPTED = 130
-    """Ended by Ctrl-C or SIGTERM, in order, or by a callback while somebody waited."""
+    """Ended by Ctrl-C or SIGTERM, in order, or by a callback during a wait."""
 
 
 def show(error: Exception) -> Exit:

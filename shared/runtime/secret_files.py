@@ -1,8 +1,8 @@
 """Secrets that stand in files of their own, as Compose, Kubernetes and systemd hand them over.
 
 Turns each `..._FILE` variable into what it stands for: a password inside an address, or a token. Owns the list of
-these variables and the reading of the files; what a token or an address must look like is the business of whoever
-reads the settings.
+these variables and the reading of the files; what a token or an address must look like is checked
+with the settings.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ SECRET_FILES = (*PASSWORD_OF, *WHOLE_VALUE_OF)
 
 def with_secret_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
     """The environment as if every secret stood in it, without the variables that name files; and all mistakes."""
-    told = {name: value for name, value in environ.items() if name not in SECRET_FILES}
+    environment = {name: value for name, value in environ.items() if name not in SECRET_FILES}
     problems: list[Problem] = []
     for name in SECRET_FILES:
         if not environ.get(name):
             continue
         secret = _read(name, environ[name])
-        problem = secret if isinstance(secret, Problem) else _place(name, secret, told)
+        problem = secret if isinstance(secret, Problem) else _place(name, secret, environment)
         if problem is not None:
             problems.append(problem)
-    return told, problems
+    return environment, problems
 
 
 def _read(name: str, path: str) -> str | Problem:
@@ -54,20 +54,20 @@ def _read(name: str, path: str) -> str | Problem:
     return secret or Problem(key=name, message="the file is empty", value=path)
 
 
-def _place(name: str, secret: str, told: dict[str, str]) -> Problem | None:
+def _place(name: str, secret: str, environment: dict[str, str]) -> Problem | None:
     """Writes the secret where it belongs, never over another one."""
     target = WHOLE_VALUE_OF.get(name) or PASSWORD_OF[name]
     if name in WHOLE_VALUE_OF:
-        if told.get(target):
+        if environment.get(target):
             return Problem(key=name, message=f"and {target} are both set", hint="Set only one of the two.")
-        told[target] = secret
+        environment[target] = secret
         return None
-    scheme, separator, rest = told.get(target, "").partition("://")
+    scheme, separator, rest = environment.get(target, "").partition("://")
     if not separator:
         return Problem(key=name, message=f"is set, but no address in {target}", hint="Name the address there.")
     authority, slash, path = rest.partition("/")
     user, _, host = authority.rpartition("@")
     if ":" in user:
         return Problem(key=name, message=f"is set, and {target} has a password too", hint="Take it out of the address.")
-    told[target] = f"{scheme}://{user}:{quote(secret, safe='')}@{host}{slash}{path}"
+    environment[target] = f"{scheme}://{user}:{quote(secret, safe='')}@{host}{slash}{path}"
     return None

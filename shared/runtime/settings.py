@@ -1,4 +1,4 @@
-"""What this installation may be told: read once when a process starts, checked as a whole, then passed down.
+"""The settings of this installation: read once when a process starts, checked as a whole, then passed down.
 
 Owns the names, defaults and checks of all settings. Does not own addresses' spelling (`urls`), study files
 (`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below takes a `Settings`.
@@ -46,6 +46,9 @@ READ_ELSEWHERE = (
     "HIGHNOON_WORK_DIR",
 )
 """Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
+
+WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S",)
+"""Settings of earlier versions: accepted, so that an installation that still has them starts."""
 
 REDIS_SCHEMES = ("redis://", "rediss://")
 SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key"})
@@ -97,7 +100,6 @@ class Settings(BaseSettings):
     presence_s: Seconds = 5.0
     tick_s: Seconds = 1.0
     leader_ttl_s: Seconds = 5.0
-    tell_grace_s: Patience = 10.0
     """Has no effect any more, and is accepted for environments that still set it."""
     redispatch_s: Seconds = 60.0
     drain_s: Patience = 60.0
@@ -230,11 +232,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
     environ, problems = with_secret_files(environ)
     problems += [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
-    told = _from_environment(environ)
+    given = _from_environment(environ)
     arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
-    sources: dict[str, Source] = {**dict.fromkeys(told, "environment"), **dict.fromkeys(arguments, "argument")}
+    sources: dict[str, Source] = {**dict.fromkeys(given, "environment"), **dict.fromkeys(arguments, "argument")}
     try:
-        settings = Settings(**{**told, **arguments})
+        settings = Settings(**{**given, **arguments})
     except ValidationError as error:
         problems += _problems(error, sources)
     if problems:
@@ -249,13 +251,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     source.env_vars = {
         ALIASES.get(name, name).lower(): value
         for name, value in environ.items()
-        if value.strip() or name == _variable("preload")
+        if name not in WITHOUT_EFFECT and (value.strip() or name == _variable("preload"))
     }
     return source()
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
-    known = {*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES}
+    known = {*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *WITHOUT_EFFECT}
     return [
         Problem(key=name, message="no such setting", hint=_nearest(name, known))
         for name in sorted(environ)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 Say = Callable[[str], None]
-"""Tells a person one thing."""
+"""Prints one line for people."""
 
 _HANG = "    "
 
@@ -25,9 +25,9 @@ def say(console: Console, text: str, *, style: str | None = None) -> None:
         console.print(line, style=style, soft_wrap=True)
 
 
-def say_row(console: Console, name: str, told: str) -> None:
+def say_row(console: Console, name: str, value: str) -> None:
     """A name in bold and what belongs to it, on one line however long, so that it can be copied."""
-    console.print(Text.assemble((f"{name:10}", "bold"), " ", told), soft_wrap=True)
+    console.print(Text.assemble((f"{name:10}", "bold"), " ", value), soft_wrap=True)
 
 
 def fitted(text: str, console: Console, *, hang: str = _HANG) -> list[str]:

@@ -1,8 +1,8 @@
-"""How addresses are spelled: a database's with its driver named and its password hidden, and which hosts are loopback.
+"""Addresses: a database's with its driver named and its password hidden, and which hosts are loopback.
 
 SQLAlchemy resolves a bare `postgresql://` or `mysql://` to another driver in other releases, so the drivers that
-we install are named here, once, before an address reaches any engine. Owns spelling only: opens nothing, and
-leaves WAL and busy timeouts to whoever does.
+we install are named here, once, before an address reaches any engine. Opens
+nothing.
 """
 
 from __future__ import annotations

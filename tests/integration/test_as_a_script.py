@@ -168,15 +168,19 @@ def test_the_objective_decides_the_format_and_the_level_of_its_log(
     folder = project(
         tmp_path,
         train="""
-            import logging
+            import logging, warnings
             logging.basicConfig(level=logging.INFO, format="MINE %(levelname)s %(message)s")
 
             def objective(params):
                 logging.getLogger("mine").info("from a logger of mine")
                 logging.getLogger("mine").debug("never shown")
                 logging.warning("from the root logger")
+                warnings.simplefilter("always")
+                warnings.warn("printed as in a script")
                 return params["x"]
         """,
     )
     tails = completed(attempts_of(cluster, folder, name=f"log-{isolation}", n_trials=2, isolation=isolation))
-    assert tails == ["MINE INFO from a logger of mine\nMINE WARNING from the root logger\n"] * 2
+    for tail in tails:
+        assert tail.startswith("MINE INFO from a logger of mine\nMINE WARNING from the root logger\n/")
+        assert "UserWarning: printed as in a script\n" in tail and tail.count("MINE") == 2

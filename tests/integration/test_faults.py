@@ -82,7 +82,7 @@ def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books, name: str) -> No
     lost = [attempt for attempt in books.attempts(name) if attempt.ending is Ending.LOST]
     assert [attempt.message for attempt in lost] == [
         f"its supervisor (pid {note['pid']} on {os.uname().nodename}) died"
-    ], "the agent lets go at once; nobody waits for the reaper"
+    ], "the agent releases the lease at once, before the reaper would"
 
 
 def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books, name: str) -> None:

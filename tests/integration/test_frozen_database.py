@@ -61,7 +61,7 @@ def test_limits_and_drain_act_in_time_while_postgres_is_frozen(
             hanging = _trial_of(cluster, "hangs")
             hangs_since = time.monotonic()
 
-            # When PostgreSQL freezes, the one leaks, the other hangs, and the third one's node is told to drain
+            # When PostgreSQL freezes, the one leaks, the other hangs, and the third one's node gets SIGTERM
             with frozen(stack, "postgres"):
                 frozen_since = time.monotonic()
                 drained.send_signal(signal.SIGTERM)

@@ -44,7 +44,7 @@ def test_who_follows_hears_of_each_trial_once(cluster: Cluster, books: Books, tm
     heard: list[tuple[str, int]] = []
     name = cluster.submit_here("fails_for_half", 6, name="followed")
 
-    # When it is followed to its end, and once more by somebody who comes late
+    # When it is followed to its end, and once more by a late reader
     def on_trial_complete(study: Any, trial: Any) -> None:
         heard.append((study.study_name, trial.number))
 

@@ -86,7 +86,7 @@ def test_pause_lets_running_trials_end_and_starts_nothing_until_resume(
     assert {attempt.attempt for attempt in books.attempts(name)} == {1}
 
 
-def test_what_is_asked_of_a_paused_study_does_not_wake_it(cluster: Cluster, books: Books, name: str) -> None:
+def test_paused_study_stays_paused_when_it_is_extended_or_retried(cluster: Cluster, books: Books, name: str) -> None:
     # Given a paused study with two closed trials
     submitted_patiently(cluster, books, name, 4)
     study_id = books.studies.get(name).id
@@ -119,7 +119,7 @@ def test_cancel_stops_running_trials_and_drops_the_rest(cluster: Cluster, books:
         cluster.submit_here("patient_by_study", 9, name=name)
 
 
-def test_cancel_ends_trials_that_do_not_listen(cluster: Cluster, books: Books, name: str) -> None:
+def test_cancel_ends_trials_that_ignore_the_request(cluster: Cluster, books: Books, name: str) -> None:
     cluster.submit_here("ignores_sigterm", 3, name=name)
     wait_until_running(books, name, 2)
     assert books.studies.cancel(books.studies.get(name).id)
@@ -173,7 +173,7 @@ def test_a_larger_n_trials_extends_and_the_same_again_changes_nothing(
     books.assert_balanced(name, 9)
 
 
-def test_another_question_under_the_same_name_is_refused_and_changes_nothing(
+def test_other_search_space_under_the_same_name_is_refused_and_changes_nothing(
     cluster: Cluster, books: Books, name: str
 ) -> None:
     cluster.submit_here("noop", 2, name=name)
@@ -337,7 +337,7 @@ def test_an_objective_that_breaks_after_its_submission_fails_with_its_name(
     cluster.submit_here("train.py:good", 2, name=name, code_dir=str(tmp_path))
     books.wait_until_over(name)
 
-    # When it is edited, and somebody with a sound copy asks for more trials
+    # When it is edited, and more trials are requested from a sound copy
     train.write_text(text)
     record = books.studies.get(name)
     assert books.studies.extend(record.id, {**record.spec, "n_trials": 4}, n_trials=4) == 2
@@ -387,9 +387,7 @@ def test_a_trial_without_isolation_that_cannot_be_ended_takes_its_supervisor_alo
         eventually(lambda pid=attempt.pid: not Path(f"/proc/{pid}").exists(), 15, what="the supervisor is gone")
 
 
-def test_a_study_that_somebody_deletes_in_optuna_does_not_hold_up_the_others(
-    cluster: Cluster, books: Books, name: str
-) -> None:
+def test_study_deleted_in_optuna_does_not_hold_up_the_others(cluster: Cluster, books: Books, name: str) -> None:
     submitted_patiently(cluster, books, name)
     optuna.delete_study(study_name=name, storage=cluster.database_url)
     say_go(cluster, name)
@@ -404,7 +402,7 @@ def test_a_study_that_somebody_deletes_in_optuna_does_not_hold_up_the_others(
 # --- coordinators -----------------------------------------------------------------------------------------------------
 
 
-def test_three_that_act_as_leaders_at_once_do_no_harm(cluster: Cluster, books: Books, name: str) -> None:
+def test_three_leaders_at_once_do_no_harm(cluster: Cluster, books: Books, name: str) -> None:
     """Beside the coordinator of the cluster, two more decide and act without asking who leads."""
     over = threading.Event()
     failures: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Real trial processes, watched without any service: whatever the objective does, the Outcome says exactly that."""
+"""Real trial processes, watched without any service: whatever the objective does, the Outcome records exactly that."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Diary:
         with suppress(BlockingIOError):
             os.eventfd_read(self.wakeup_fd)
         if self.lost:
-            raise LeaseLost("somebody else has it")
+            raise LeaseLost("another worker has it")
         return self.end_with
 
 
@@ -157,7 +157,7 @@ def test_a_size_may_be_returned(tmp_path: Path) -> None:
     assert (outcome.value, outcome.loss, outcome.params_count) == (pytest.approx(0.105), 0.1, 500)
 
 
-def test_a_trial_without_a_size_fails_and_says_how_to_give_it(tmp_path: Path) -> None:
+def test_trial_without_a_size_fails_and_explains_how_to_give_it(tmp_path: Path) -> None:
     outcome = begin(tmp_path, "good", scoring=BUDGET).watch(Diary())
     assert (outcome.ending, outcome.cause) == (Ending.FAILED, "no_param_count")
     assert "hpo.report_params(n)" in outcome.message
@@ -188,7 +188,7 @@ def test_an_exception_keeps_its_traceback_and_its_output(tmp_path: Path) -> None
     ("objective", "said"),
     [("returns_none", "None"), ("returns_nan", "nan"), ("returns_text", "str"), ("returns_tuple", "tuple")],
 )
-def test_a_result_that_is_no_number_fails_and_says_what_it_was(tmp_path: Path, objective: str, said: str) -> None:
+def test_result_that_is_no_number_fails_and_is_named(tmp_path: Path, objective: str, said: str) -> None:
     outcome = outcome_of(tmp_path, objective)
     assert (outcome.ending, outcome.cause) == (Ending.FAILED, "invalid_result")
     assert said in outcome.message
@@ -200,7 +200,7 @@ def test_sys_exit_is_the_objectives_failure(tmp_path: Path) -> None:
     assert "sys.exit(3)" in outcome.message
 
 
-def test_a_hard_exit_is_told_with_its_status(tmp_path: Path) -> None:
+def test_hard_exit_is_reported_with_its_status(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "exits_hard")
     assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.FAILED, "exited", 3)
     assert "status 3" in outcome.message
@@ -290,13 +290,13 @@ def test_a_drained_trial_is_handed_back_even_if_it_never_reports(tmp_path: Path)
 
 
 @pytest.mark.parametrize("objective", ["wraps_what_stops_it", "makes_a_number_of_what_stops_it"])
-def test_what_an_objective_makes_of_our_signal_is_no_result(tmp_path: Path, objective: str) -> None:
+def test_result_that_our_request_caused_is_ignored(tmp_path: Path, objective: str) -> None:
     outcome = outcome_of(tmp_path, objective, Diary(end_with=RELEASED), kill_grace_s=20.0)
     assert (outcome.ending, outcome.value) == (Ending.RELEASED, None)
     assert outcome.exit_status == 0, "it was asked, not killed"
 
 
-def test_a_trial_that_ends_before_it_hears_us_keeps_its_result(tmp_path: Path) -> None:
+def test_trial_that_ends_before_it_reads_our_request_keeps_its_result(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "good", Diary(end_with=RELEASED), kill_grace_s=20.0)
     assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
 

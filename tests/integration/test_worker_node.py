@@ -98,10 +98,10 @@ def losses_of(books: Books, name: str) -> int:
 # --- draining ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
+def test_drained_node_finishes_running_trials_starts_nothing_and_removes_its_folder(
     cluster: Cluster, books: Books, name: str, tmp_path: Path
 ) -> None:
-    # Given a node in the middle of a study, which says that it is well
+    # Given a node in the middle of a study, which touches its health file
     go = tmp_path / "go"
     node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(go))
     cluster.submit_here("patient", 6, name=name)
@@ -110,9 +110,9 @@ def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
     touched = (folder / "health").stat().st_mtime_ns
     eventually(lambda: (folder / "health").stat().st_mtime_ns > touched, what="the health file is touched again")
 
-    # When it is told to end
+    # When it gets SIGTERM
     node.send_signal(signal.SIGTERM)
-    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the database has it as draining")
     go.touch()
 
     # Then what ran has ended, nothing more was claimed, and the node is gone
@@ -128,9 +128,7 @@ def test_a_drained_node_ends_what_runs_claims_nothing_more_and_leaves_no_trace(
     assert losses_of(books, name) == 0 and len(attempts_of(books, name)) == 6
 
 
-def test_a_drain_that_is_shorter_than_its_trials_hands_their_tickets_back(
-    cluster: Cluster, books: Books, tmp_path: Path
-) -> None:
+def test_drain_shorter_than_its_trials_releases_their_tickets(cluster: Cluster, books: Books, tmp_path: Path) -> None:
     # Given a trial that ends when it is asked to, and one that has to be killed
     node = cluster.start_worker(HIGHNOON_DRAIN_S="0.2", TEST_GO_FILE=str(tmp_path / "never"))
     names = [cluster.submit_here(objective, 1, name=f"drained-{objective}") for objective in ("patient", "hangs_in_c")]
@@ -149,12 +147,12 @@ def test_a_drain_that_is_shorter_than_its_trials_hands_their_tickets_back(
         assert losses_of(books, name) == 0
 
 
-def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
+def test_second_signal_releases_tickets_at_once(cluster: Cluster, books: Books, name: str, tmp_path: Path) -> None:
     node = cluster.start_worker(HIGHNOON_DRAIN_S="600", TEST_GO_FILE=str(tmp_path / "never"))
     cluster.submit_here("patient", 2, name=name)
     wait_for_slots(cluster, 2)
     node.send_signal(signal.SIGTERM)
-    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the database has it as draining")
     assert len(cluster.slots()) == 2 and node.poll() is None
     node.send_signal(signal.SIGTERM)
     assert node.wait(30) == Exit.OK, log_of(cluster, node)
@@ -162,7 +160,7 @@ def test_a_second_signal_hands_back_at_once(cluster: Cluster, books: Books, name
     assert losses_of(books, name) == 0
 
 
-def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
+def test_sigterm_to_every_process_of_a_node_drains_it(
     cluster: Cluster, books: Books, name: str, tmp_path: Path
 ) -> None:
     """As service managers do that signal a whole control group."""
@@ -173,7 +171,7 @@ def test_sigterm_to_every_process_of_a_node_is_a_drain_too(
     others = agent.children(recursive=True)
     assert len(others) == 1 + 2 + 2 + 2, "a pool, two supervisors, two fork servers, two trials"
     agent.terminate()
-    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the ledger says that it drains")
+    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the database has it as draining")
     for other in others:
         other.terminate()
 
@@ -194,7 +192,7 @@ def test_recycled_supervisors_lose_nothing_and_an_idle_node_leaves(cluster: Clus
     assert [attempt.attempt for attempt in attempts] == [1] * 12
     assert max(Counter(attempt.pid for attempt in attempts).values()) <= 2
 
-    # And the node, which has nothing more to do, leaves when it is told to
+    # And the node, which has nothing more to do, leaves on SIGTERM
     began = time.monotonic()
     node.send_signal(signal.SIGTERM)
     assert node.wait(30) == Exit.OK
@@ -267,14 +265,14 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
             cluster.start_coordinator()
             node = cluster.start_worker()
             said = cluster.folder / "coordinator-0.log"
-            eventually(lambda: "waiting: database" in said.read_text(), 30, what="the coordinator says so")
-            eventually(lambda: "waiting_for_database" in log_of(cluster, node), 30, what="the node says so")
+            eventually(lambda: "waiting: database" in said.read_text(), 30, what="the coordinator logs it")
+            eventually(lambda: "waiting_for_database" in log_of(cluster, node), 30, what="the node logs it")
 
             # When PostgreSQL comes, and a study is submitted
             stack.postgres.start()
             eventually(lambda: "waiting: Redis" in said.read_text(), 30, what="the coordinator waits for Redis now")
             eventually(lambda: "action=enter" in log_of(cluster, node), 30, what="the node has entered")
-            eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="the node says so")
+            eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="the node logs it")
             cluster.submit_here("noop", 4, name="late")
 
             # Then it runs as soon as Redis is there
@@ -286,7 +284,7 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
                 # And when Redis goes away later, that is said once, and the next study waits for it
                 stack.redis.stop()
                 cluster.submit_here("noop", 4, name="later")
-                eventually(lambda: "during=messages" in said.read_text(), 30, what="the coordinator says so")
+                eventually(lambda: "during=messages" in said.read_text(), 30, what="the coordinator logs it")
                 stack.redis.start()
                 books.wait_until_over("later")
                 books.assert_balanced("later", 4)
@@ -296,14 +294,14 @@ def test_services_that_come_late_are_waited_for(tmp_path: Path) -> None:
             print(cluster.logs())
 
 
-def test_who_waits_for_a_database_can_be_told_to_end(tmp_path: Path) -> None:
+def test_process_that_waits_for_a_database_ends_on_sigterm(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     cluster = Cluster(f"postgresql://user:secret@{nowhere}/db", f"redis://:secret@{nowhere}/0", tmp_path)
     try:
         processes = [cluster.start_coordinator(), cluster.start_worker()]
         for log in ("coordinator-0.log", "workers-1.log"):
             said = cluster.folder / log
-            eventually(lambda said=said: "waiting" in said.read_text(), 30, what="it says that it waits")
+            eventually(lambda said=said: "waiting" in said.read_text(), 30, what="it logs that it waits")
         for process in processes:
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in processes] == [Exit.INTERRUPTED, Exit.OK]
@@ -314,15 +312,15 @@ def test_who_waits_for_a_database_can_be_told_to_end(tmp_path: Path) -> None:
         print(cluster.logs())
 
 
-def test_a_node_whose_redis_is_away_can_be_told_to_end(cluster: Cluster, books: Books) -> None:
+def test_node_whose_redis_is_away_ends_on_sigterm(cluster: Cluster, books: Books) -> None:
     node = cluster.start_worker(HIGHNOON_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
-    eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="it says that Redis is away")
+    eventually(lambda: "Cannot connect to redis" in log_of(cluster, node), 30, what="it logs that Redis is away")
     node.send_signal(signal.SIGTERM)
     assert node.wait(20) == Exit.OK
     assert state_of(books, node) == WorkerState.GONE and folders(cluster) == []
 
 
-def test_a_node_that_fails_where_others_do_not_is_in_quarantine_until_somebody_takes_it_back(
+def test_node_that_fails_where_others_do_not_is_quarantined_until_it_is_reinstated(
     cluster: Cluster, books: Books, name: str, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -361,16 +359,14 @@ def test_a_node_that_fails_where_others_do_not_is_in_quarantine_until_somebody_t
     eventually(works_again, 60, what="the node runs trials again")
 
 
-def test_a_node_that_cannot_write_its_notes_leaves_the_ticket_to_others(
-    cluster: Cluster, books: Books, name: str
-) -> None:
-    """Its disk is full, say: without the note nobody would let go of its lease, so it takes none."""
+def test_node_that_cannot_write_its_slot_state_declines_the_ticket(cluster: Cluster, books: Books, name: str) -> None:
+    """Its disk is full, for instance: without its state the agent could not release its lease, so it takes none."""
     node = cluster.start_worker(slots=1)
     (folder,) = eventually(lambda: folders(cluster), 60, what="the node is there")
     notes = eventually(lambda: list(folder.glob("slots")), 60, what="it has a place for notes")[0]
     notes.rename(folder / "elsewhere")
     cluster.submit_here("good", 1, name=name)
-    eventually(lambda: "action=no_note" in log_of(cluster, node), 60, what="it says that it cannot")
+    eventually(lambda: "action=no_note" in log_of(cluster, node), 60, what="it logs that it cannot")
     assert attempts_of(books, name) == []
     (folder / "elsewhere").rename(notes)
     books.wait_until_over(name)

@@ -161,6 +161,11 @@ class TestTree:
         assert tree_of(kernel, 99) is None
         assert process_memory(99, KernelFiles(kernel.root)) is None
 
+    def test_process_that_ends_between_two_readings_holds_nothing(self) -> None:
+        tree = ProcessTree(999_999_999, KernelFiles())
+        tree.follow()
+        assert tree.pids == () and tree.estimate().resident_bytes == 0
+
 
 class TestGpus:
     CARDS = ((1, 10), (2, 20), (3, 30))

@@ -141,7 +141,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
     study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, None))
     made._claims = Stub(start=lambda _: StartedAttempt(lease=LEASE, study=study, code=Code(folder=None)))
     made._attempts = ledger
-    made._places = Stub(take=resources)
+    made._resources = Stub(take=resources)
     yield Slot(node=node, supervisor=made, ledger=ledger, monkeypatch=monkeypatch)
     ledger.answers.set()
     assert made._io.stop(5.0)

@@ -93,5 +93,5 @@ class CodeGate:
         if None in pair or spec.code == code.digest or pair in self._compared:
             return
         self._compared.add(pair)
-        told = {"submitted": str(spec.code)[:12], "here": str(code.digest)[:12]}
-        event(_log, "code_differs", level=logging.WARNING, study=spec.name, objective=spec.objective, **told)
+        digests = {"submitted": str(spec.code)[:12], "here": str(code.digest)[:12]}
+        event(_log, "code_differs", level=logging.WARNING, study=spec.name, objective=spec.objective, **digests)

@@ -80,7 +80,7 @@ class TrialMonitor:
         self._output = output
         self._services = services
         self._limits = limits
-        # None where memory cannot be told apart from the supervisor's own: isolation "none".
+        # None where its memory cannot be distinguished from the supervisor's own: isolation "none".
         self._memory = memory
         self._began_at = self._progress_at = now_s()
         self._count: ParamCount | None = None

@@ -32,7 +32,7 @@ from highnoon.workers.trial.process import SHORT_PATH, Assignment, perform
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitStatus:
-    """How the kernel says the trial process ended; `peak_rss_bytes` counts inherited pages too."""
+    """How the trial process ended, as the kernel reports it; `peak_rss_bytes` counts inherited pages too."""
 
     status: int | None = None
     signum: int | None = None
@@ -58,7 +58,7 @@ class TrialHandle(Protocol):
         """Kills what is left of its group and gives descriptors and scratch files back.
 
         False when the trial still runs after `wait_s` seconds: SIGKILL cannot end it (it hangs in the kernel, or is a
-        thread). The supervisor must then make room for another one.
+        thread). The supervisor must then leave its slot to another one.
         """
 
 
@@ -205,7 +205,7 @@ def _tidy(work_dir: Path) -> None:
 
 
 def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:
-    """Those of the descriptors that are readable, after at most `timeout_s` seconds."""
+    """The descriptors that are readable, after at most `timeout_s` seconds."""
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN | select.POLLHUP)

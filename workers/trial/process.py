@@ -48,7 +48,7 @@ _LONGEST_SCRATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """All that a trial process is told. JSON-able, and free of secrets."""
+    """All that a trial process gets. JSON-able, and free of secrets."""
 
     study: str
     ticket: int
@@ -82,18 +82,18 @@ def trial_seed(study_seed: int, ordinal: int) -> int:
 
 def run_forked(end: socket.socket, output: int, parent: int) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time."""
-    _lead_a_life(end, output, parent, forked=True)
+    _run_to_end(end, output, parent, forked=True)
 
 
 def spawned(descriptor: int, parent: int) -> NoReturn:
     """The main function of a new interpreter (isolation "spawn")."""
-    _lead_a_life(socket.socket(fileno=descriptor), None, parent, forked=False)
+    _run_to_end(socket.socket(fileno=descriptor), None, parent, forked=False)
 
 
-def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked: bool) -> NoReturn:
+def _run_to_end(end: socket.socket, output: int | None, parent: int, *, forked: bool) -> NoReturn:
     exit_code = 70
     try:
-        _cut_ties(parent, output)
+        _detach(parent, output)
         if forked:
             kernel.release_inherited(keep=(end.fileno(),))
             _lift_limits_of_billiard()
@@ -103,7 +103,7 @@ def _lead_a_life(end: socket.socket, output: int | None, parent: int, *, forked:
         assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
         if assignment.cgroup is not None:
             kernel.join_cgroup(assignment.cgroup)
-        _settle_in(assignment)
+        _enter_work_dir(assignment)
         channel = PipeChannel(pipe)
         channel.hello()
         channel.result(perform(assignment, channel))
@@ -140,8 +140,8 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
         )
 
 
-def _cut_ties(parent: int, output: int | None) -> None:
-    """Cuts every tie to the supervisor but the pipe, and ties this process's life to its parent's."""
+def _detach(parent: int, output: int | None) -> None:
+    """Detaches from the supervisor in everything but the pipe; ends this process with its parent."""
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(_RESULT_SENT)
@@ -161,7 +161,7 @@ def _redirect(output: int) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _settle_in(assignment: Assignment) -> None:
+def _enter_work_dir(assignment: Assignment) -> None:
     scratch = Path(assignment.work_dir, "tmp")
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(assignment.work_dir)

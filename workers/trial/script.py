@@ -67,6 +67,8 @@ def become_script(ref: ObjectiveRef, code_dir: Path | None) -> None:
         handler.addFilter(lambda _: not root.handlers)
         _OURS.addHandler(handler)
     root.setLevel(logging.WARNING)
+    # Celery turns warnings into records; a script prints them.
+    logging.captureWarnings(False)
 
 
 def loggers_as_configured() -> None:
@@ -98,8 +100,10 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
         root.handlers[:] = kept.handlers
         root.setLevel(kept.level)
         _write_to_current_streams(kept.handlers)
+        logging.captureWarnings(False)
         yield
     finally:
+        logging.captureWarnings(True)
         added = [Path(entry) for entry in sys.path if entry not in path]
         brought = {name: module for name, module in sys.modules.items() if _comes_from(added, name)}
         for name in brought:

@@ -300,12 +300,12 @@ def rubbish(world: World, chance: random.Random) -> Hit | None:
 
 @fault
 def foreign_trial(world: World, chance: random.Random) -> Hit | None:
-    """An ordinary Optuna script joins, with other distributions."""
+    """An ordinary Optuna script joins, with a parameter of its own."""
     if "postgres" in world.frozen:
         return None
     study = optuna.load_study(study_name=STUDY, storage=world.cluster.database_url)
     trial = study.ask()
-    trial.suggest_categorical("x", ["left", "right"])
+    trial.suggest_categorical("side", ["left", "right"])
     study.tell(trial, chance.random())
     return Hit()
 

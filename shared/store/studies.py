@@ -255,7 +255,8 @@ _FAIL_ENQUEUED = text(
     """
     with failed as (
         update trials
-        set state = 'FAIL', datetime_start = coalesce(datetime_start, hn_utc_now_1()), datetime_complete = hn_utc_now_1()
+        set state = 'FAIL', datetime_complete = hn_utc_now_1(),
+            datetime_start = coalesce(datetime_start, hn_utc_now_1())
         where state = 'WAITING' and study_id = (
             select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
             from hn_studies s where s.id = :study)

@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,8 @@ class Books:
         trials = {
             row.trial_id: row
             for row in self.rows(
-                "select t.trial_id, t.number, t.state::text as state, t.datetime_complete, v.value, p.param_value as x, "
+                "select t.trial_id, t.number, t.state::text as state, t.datetime_complete, v.value, "
+                "p.param_value as x, "
                 "(select value_json from trial_user_attributes a where a.trial_id = t.trial_id "
                 " and key = 'highnoon:ticket') as ticket from trials t "
                 "left join trial_values v on v.trial_id = t.trial_id "
@@ -126,7 +129,7 @@ def _ticket_faults(ticket: Any, attempts: list[Any], trials: dict[int, Any]) -> 
     attempts.sort(key=lambda attempt: attempt.attempt)
     if [attempt.attempt for attempt in attempts] != list(range(1, ticket.attempt + 1)):
         wrong.append(f"{where}: attempts {[a.attempt for a in attempts]} under fence {ticket.attempt}")
-    for one, next_one in zip(attempts, attempts[1:], strict=False):
+    for one, next_one in pairwise(attempts):
         if one.ended_at is not None and next_one.started_at < one.ended_at:
             wrong.append(f"{where}: attempts {one.attempt} and {next_one.attempt} overlap")
     of_ticket = [row for row in trials.values() if row.ticket == str(ticket.id)]
@@ -146,7 +149,7 @@ def _ticket_faults(ticket: Any, attempts: list[Any], trials: dict[int, Any]) -> 
     if ticket.lease_expires_at is not None:
         wrong.append(f"{where}: still leased")
     if counted and ticket.closed_at is not None:
-        late = counted[0].datetime_complete.replace(tzinfo=_UTC).timestamp() - ticket.closed_at
+        late = counted[0].datetime_complete.replace(tzinfo=timezone.utc).timestamp() - ticket.closed_at
         if abs(late) > 1.0:
             wrong.append(f"{where}: closed {late:.1f} s apart from its trial")
     return wrong
@@ -172,8 +175,3 @@ def _cgroups() -> list[Path]:
             if len(parts) == 3 and parts[0] == "highnoon" and not Path("/proc", parts[1]).exists():
                 found.append(Path(folder, name))
     return found
-
-
-from datetime import timezone  # noqa: E402
-
-_UTC = timezone.utc

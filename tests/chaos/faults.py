@@ -10,7 +10,7 @@ import random
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import optuna
 import psycopg2

@@ -1,4 +1,4 @@
-"""The trials of a chaos run: some hundred milliseconds, a report at each step, a scratch file, and a value known before."""
+"""The trials of a chaos run: some hundred milliseconds, four reports, a scratch file, and a value known before."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One chaos run: a seed gives the faults and their times; the report says what became of the books.
 
-    python -m tests.chaos.run --seed 7 --trials 200 --faults 40 --lease default
+python -m tests.chaos.run --seed 7 --trials 200 --faults 40 --lease default
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _poison(books: Books, chance: random.Random) -> None:
     elif way == "ending":
         books.execute(
             "update hn_tickets set state = 'closed', ending = 'vanished', closed_at = 1e12, "
-            f"outcome = '{{\"ending\": \"vanished\"}}' where study_id = {of_study} and ordinal = 9"
+            f'outcome = \'{{"ending": "vanished"}}\' where study_id = {of_study} and ordinal = 9'
         )
     else:
         books.execute(
@@ -263,7 +263,10 @@ def _keep(folder: Path, books: Books, report: Report) -> None:
         rows = books.rows("select * from hn_attempts order by started_at")
         text = [json.dumps({k: v for k, v in row._asdict().items() if k != "memory"}, default=str) for row in rows]
         (folder / "attempts.jsonl").write_text("\n".join(text))
-    faults = [f"{done.at:.3f} {done.kind} {[*done.hit.victims]} {done.hit.lasts_s:.1f} {done.hit.note}" for done in report.done]
+    faults = [
+        f"{done.at:.3f} {done.kind} {[*done.hit.victims]} {done.hit.lasts_s:.1f} {done.hit.note}"
+        for done in report.done
+    ]
     (folder / "faults.txt").write_text("\n".join(faults))
 
 

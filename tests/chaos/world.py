@@ -100,9 +100,7 @@ class World:
 
     def slots(self) -> list[Slot]:
         return [
-            Slot(
-                supervisor=note["pid"], trial=note["trial_group"], ticket=note["ticket"], attempt=note["attempt"]
-            )
+            Slot(supervisor=note["pid"], trial=note["trial_group"], ticket=note["ticket"], attempt=note["attempt"])
             for note in self.cluster.slots()
         ]
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.lease import (
     OOM_NEIGHBOUR,
+    RETRY_DELAY_S,
     Candidate,
     Disposition,
     Holder,
@@ -26,7 +27,6 @@ from highnoon.shared.domain.lease import (
     StartRefusal,
     Waiting,
     Wish,
-    retry_delay_s,
 )
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
@@ -167,7 +167,7 @@ class Attempts:
             ticket=ticket_id,
             attempt=attempt,
             only_expired=only_expired,
-            retry_delay=retry_delay_s(0),
+            retry_delay=RETRY_DELAY_S,
             outcome=json_text(outcome.to_json()),
             result=result_json(trial_result(outcome)),
         )

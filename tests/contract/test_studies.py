@@ -474,3 +474,12 @@ def test_importance_needs_trials(store: OptunaStore) -> None:
     importance = study.param_importance()
     assert next(iter(importance)) == "dropout"
     assert sum(importance.values()) == pytest.approx(1.0)
+
+
+def test_what_was_enqueued_ends_with_a_cancelled_study(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    ledger.optuna().enqueue_trial({"x": 1.0})
+    assert ledger.studies.cancel(study.id)
+    (trial,) = ledger.optuna().trials
+    trial._validate()
+    assert (trial.state.name, trial.user_attrs) == ("FAIL", {"highnoon:cause": "cancelled"})

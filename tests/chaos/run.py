@@ -293,6 +293,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=40)
     parser.add_argument("--lease", choices=("short", "default"), default="short")
     parser.add_argument("--kinds", default="", help="only these, with commas between them")
+    parser.add_argument("--pause", type=float, nargs=2, default=None, help="seconds between two faults: from, to")
     parser.add_argument("--keep", default=None, help="a folder for the logs of failed runs")
     chosen = parser.parse_args()
     # What the Optuna script of a fault and the services say is no part of the report.
@@ -309,7 +310,7 @@ def main() -> int:
             faults=chosen.faults,
             short_lease=chosen.lease == "short",
             kinds=[kind for kind in chosen.kinds.split(",") if kind],
-            every_s=(0.5, 3.0) if chosen.lease == "short" else (1.0, 6.0),
+            every_s=tuple(chosen.pause or ((0.5, 3.0) if chosen.lease == "short" else (1.0, 6.0))),
         )
         reports.append(report)
         print(report.text() + (f"\n  logs: {folder}" if report.wrong else ""), flush=True)

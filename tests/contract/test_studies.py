@@ -20,6 +20,7 @@ from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
 from tests.contract.digits import POINT, SPACE, before, completed, failed, spec_of
+from tests.ledger import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -9,9 +9,14 @@ PIP        := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-inpu
 STUDY      ?= examples/digits/study.toml
 WORKERS    ?= 2
 ARGS       ?=
+SEED       ?=
+RUNS       ?= 1
+TRIALS     ?= 200
+FAULTS     ?= 40
+LEASE      ?= short
 
 .DEFAULT_GOAL := help
-.PHONY: help start test lint screenshots bench lock audit clean
+.PHONY: help start test chaos lint screenshots bench lock audit clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -22,6 +27,9 @@ start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/stu
 
 test: $(READY) ## Run the tests (ARGS="tests/unit -k lease")
 	@$(PY) -m pytest $(ARGS)
+
+chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEED= RUNS=1 TRIALS=200 FAULTS=40 LEASE=short)
+	@$(PY) -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --runs $(RUNS) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
 
 lint: $(READY) ## Check style, types and who imports whom
 	@$(PY) -m ruff check .

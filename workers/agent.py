@@ -24,7 +24,7 @@ from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.kill_selection import KillRecords
 from highnoon.workers.monitor.node_monitor import NodeMonitor
 from highnoon.workers.monitor.trial_cgroups import TrialGroups
-from highnoon.workers.node import Node, node_lock, remove_dead_nodes
+from highnoon.workers.node import Node, node_lock
 from highnoon.workers.node_metrics import node_metrics
 from highnoon.workers.node_record import Beat, NodeRecord
 from highnoon.workers.pool_keeper import PoolKeeper
@@ -33,6 +33,7 @@ from highnoon.workers.slot_state import SlotState, SlotStates
 _log = logging.getLogger("highnoon.workers.agent")
 
 _POLL_S = 0.5
+_REMOVE_DEAD_NODES_EVERY_S = 60.0
 _LEAVE_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
 
@@ -51,6 +52,8 @@ class Agent:
         self._pool = PoolKeeper(node)
         self._entering: Future[None] | None = None
         self._beating: Future[Beat] | None = None
+        self._removing: Future[int] | None = None
+        self._remove_at = 0.0
         self._releases: dict[SlotState, Future[None]] = {}
         self._has_entered = False
         self._beat_at = 0.0
@@ -62,9 +65,6 @@ class Agent:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
-            removed = remove_dead_nodes(self._node.folder.parent)
-            if removed:
-                self._event("swept", nodes=removed)
             self._prepare_groups()
             if port is not None:
                 self._event("metrics", port=port)
@@ -122,6 +122,8 @@ class Agent:
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
             self._node.health_file.touch()
+            if self._has_entered:
+                self._remove_dead_nodes()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -136,6 +138,18 @@ class Agent:
                 self._obey(beat.result())
             except ServiceUnavailable as error:
                 self._event("outage", level=logging.WARNING, during="beat", error=error)
+
+    def _remove_dead_nodes(self) -> None:
+        """Of this machine: what agents that were killed left behind, the leases of their supervisors first."""
+        if self._removing is not None and self._removing.done():
+            removing, self._removing = self._removing, None
+            if (error := removing.exception()) is not None:
+                self._event("outage", level=logging.WARNING, during="remove_dead_nodes", error=error)
+            elif removed := removing.result():
+                self._event("swept", nodes=removed)
+        if self._removing is None and time.monotonic() >= self._remove_at:
+            self._remove_at = time.monotonic() + _REMOVE_DEAD_NODES_EVERY_S
+            self._removing = self._io.submit(self._record.remove_dead_nodes)
 
     def _obey(self, beat: Beat) -> None:
         # Another database at the same address has no row of this boot.
@@ -156,9 +170,6 @@ class Agent:
         """Kills what a dead supervisor's trial left, at once; its lease is released when the database answers."""
         for state in self._slots.orphaned():
             if state in self._releases:
-                continue
-            if state.attempt is None:
-                self._slots.drop(state)
                 continue
             if state.trial_group is not None:
                 kernel.kill_group(state.trial_group, signal.SIGKILL)

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -175,12 +174,9 @@ def node_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def remove_dead_nodes(nodes: Path) -> int:
-    """Removes the folders whose agent was killed; returns how many there were."""
-    dead = [lock.parent for lock in nodes.glob(f"*/{_LOCK}") if _is_free(lock)]
-    for folder in dead:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(dead)
+def dead_nodes(nodes: Path) -> list[Path]:
+    """The folders whose agent was killed; each has the name of its worker."""
+    return [lock.parent for lock in nodes.glob(f"*/{_LOCK}") if _is_free(lock)]
 
 
 def _is_free(lock: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +25,10 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
-from highnoon.workers.node import Node
+from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
+from highnoon.workers.trial.launch import remove_scratch
 
 _log = logging.getLogger("highnoon.workers.agent")
 
@@ -76,25 +78,46 @@ class NodeRecord:
 
     def release(self, state: SlotState) -> None:
         """Takes the lease of a supervisor that died, so that its ticket need not wait for the lease to expire."""
-        assert state.attempt is not None, "without an attempt there is no lease"
-        disposition = Attempts(self._database).reap(
-            state.ticket,
-            state.attempt,
-            message=f"its supervisor (pid {state.pid} on {self._node.host}) died",
-            only_expired=False,
-        )
+        self._release(state, self._node.worker_id)
         self._slots.drop(state)
-        event(
-            _log,
-            "let_go",
-            level=logging.WARNING,
-            study=state.study,
-            ticket=state.ticket,
-            attempt=state.attempt,
-            worker=self._node.worker_id[:8],
-            disposition=disposition or "not_held",
-        )
-        self._broker.notify()
+
+    def remove_dead_nodes(self) -> int:
+        """Ends what nodes whose agent was killed left on this machine: leases, scratch files, folders; how many."""
+        removed = 0
+        for folder in dead_nodes(self._node.folder.parent):
+            slots = SlotStates(folder / "slots")
+            if not slots.none_at_work():
+                # Its supervisors end at this moment.
+                continue
+            for state in slots.orphaned():
+                self._release(state, folder.name)
+            self._nodes.mark(folder.name, WorkerState.GONE)
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+        return removed
+
+    def _release(self, state: SlotState, worker_id: str) -> None:
+        attempts = Attempts(self._database)
+        attempt = state.attempt
+        if attempt is None:
+            # It may have died between the grant of its lease and the note of it.
+            attempt = attempts.held(state.ticket, worker_id=worker_id, pid=state.pid)
+        if attempt is not None:
+            message = f"its supervisor (pid {state.pid} on {self._node.host}) died"
+            disposition = attempts.reap(state.ticket, attempt, message=message, only_expired=False)
+            event(
+                _log,
+                "let_go",
+                level=logging.WARNING,
+                study=state.study,
+                ticket=state.ticket,
+                attempt=attempt,
+                worker=worker_id[:8],
+                disposition=disposition or "not_held",
+            )
+            self._broker.notify()
+        if state.work_dir is not None:
+            remove_scratch(Path(state.work_dir))
 
     def _is_over(self, study: str) -> bool:
         record = Studies(self._database).find(study)

@@ -22,7 +22,8 @@ from highnoon.shared.runtime.processes import identify
 class SlotState:
     """`started_ticks` makes the pid unique for this boot of the machine; `attempt` is None before the start.
 
-    `reserved_bytes` is the memory that the slot keeps for its trial, None until that is admitted.
+    `reserved_bytes` is the memory that the slot keeps for its trial, None until that is admitted. `work_dir` is the
+    attempt's working folder, whose scratch files its supervisor removes, or else the agent.
     """
 
     pid: int
@@ -30,6 +31,7 @@ class SlotState:
     study: str
     ticket: int
     attempt: int | None = None
+    work_dir: str | None = None
     trial_group: int | None = None
     reserved_bytes: int | None = None
 
@@ -65,9 +67,9 @@ class SlotStates:
         """Adds what is kept of the node's memory for the trial that this slot is about to run."""
         self._change(reserved_bytes=reserved_bytes)
 
-    def add_attempt(self, attempt: int) -> None:
-        """Adds the lease that was granted."""
-        self._change(attempt=attempt)
+    def add_attempt(self, attempt: int, work_dir: str | None = None) -> None:
+        """Adds the lease that was granted, and where its trial will run."""
+        self._change(attempt=attempt, work_dir=work_dir)
 
     def add_trial(self, trial_group: int | None) -> None:
         """Adds the process group of the trial that now runs."""

@@ -74,6 +74,10 @@ class Supervisor:
 
     def run(self, message: RunTrial) -> None:
         """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
+        if not self._forks.is_alive():
+            # Before there is a lease to lose: another supervisor, or the next one here, takes the ticket.
+            self.decline(message, delay_s=0.0)
+            self._leave_if_worn_out()
         with ExitStack() as work:
             try:
                 work.enter_context(self._slots.at_work(message.study, message.ticket))
@@ -110,7 +114,8 @@ class Supervisor:
     def _attempt(self, started: StartedAttempt) -> None:
         services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
         try:
-            self._slots.add_attempt(started.lease.attempt)
+            work_dir = self._node.work_dir(started.study.spec.name, started.lease.trial_number)
+            self._slots.add_attempt(started.lease.attempt, str(work_dir))
             outcome = started.code.refusal or self._run_trial(started, services)
             self._finish(started, services, outcome)
         except LeaseLost as error:

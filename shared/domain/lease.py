@@ -137,12 +137,16 @@ class RetryPolicy:
     retry_errors: int = 0
 
 
-_RETRY_DELAY_S = 1.0
+RETRY_DELAY_S = 1.0
 
 
 def retry_delay_s(infrastructure_failures: int) -> float:
-    """How long a ticket waits after such a failure: doubled each time, or a bad node uses all attempts in a second."""
-    return _RETRY_DELAY_S * 2.0**infrastructure_failures
+    """How long a ticket waits after such a failure, of which it had so many before.
+
+    Not at all after the first one; then doubled each time, or a bad node uses all attempts in a second.
+    `hn_reap_1` in functions.sql decides in the same way.
+    """
+    return RETRY_DELAY_S * 2.0**infrastructure_failures if infrastructure_failures else 0.0
 
 
 def dispose(outcome: Outcome, *, infrastructure_failures: int, errors: int, policy: RetryPolicy) -> Disposition:

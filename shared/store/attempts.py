@@ -12,11 +12,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, bindparam, text, update
+from sqlalchemy import Text, bindparam, select, text, update
 from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.lease import (
     OOM_NEIGHBOUR,
+    RETRY_DELAY_S,
     Candidate,
     Disposition,
     Holder,
@@ -26,12 +27,11 @@ from highnoon.shared.domain.lease import (
     StartRefusal,
     Waiting,
     Wish,
-    retry_delay_s,
 )
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import db_now, tickets
+from highnoon.shared.store.schema import attempts, db_now, tickets
 from highnoon.shared.store.trial_results import attr_texts, json_text, result_json, trial_result
 
 if TYPE_CHECKING:
@@ -167,11 +167,17 @@ class Attempts:
             ticket=ticket_id,
             attempt=attempt,
             only_expired=only_expired,
-            retry_delay=retry_delay_s(0),
+            retry_delay=RETRY_DELAY_S,
             outcome=json_text(outcome.to_json()),
             result=result_json(trial_result(outcome)),
         )
         return None if answer is None else Disposition(answer)
+
+    def held(self, ticket_id: int, *, worker_id: str, pid: int) -> int | None:
+        """The attempt of this ticket that this holder has under way; None without one."""
+        ours = (attempts.c.ticket_id == ticket_id, attempts.c.worker_id == worker_id, attempts.c.pid == pid)
+        found = self._db.rows(select(attempts.c.attempt).where(*ours, attempts.c.ended_at.is_(None)))
+        return found[0].attempt if found else None
 
     def exhaust(self, candidate: Candidate) -> None:
         """The search space has no further point for this study: it stops as exhausted, its open tickets are dropped.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
@@ -142,7 +142,10 @@ class Studies:
         return self._change(study_id, (StudyState.PAUSED,), StudyState.RUNNING)
 
     def cancel(self, study_id: int) -> bool:
-        """Gives up what has not begun and asks holders to stop. False when it is over already."""
+        """Gives up what has not begun and asks holders to stop. False when it is over already.
+
+        Enqueued Optuna trials are failed: no ticket is left that would take them.
+        """
         with self._db.transaction() as connection:
             state, _ = _lock(connection, study_id)
             if state not in (StudyState.RUNNING, StudyState.PAUSED):
@@ -150,6 +153,7 @@ class Studies:
             changed = {"state": StudyState.CANCELLING, "stop_reason": "cancelled"}
             connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **_NEXT_VERSION))
             request_cancel(connection, study_id)
+            connection.execute(_FAIL_ENQUEUED, {"study": study_id})
         return True
 
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
@@ -245,6 +249,23 @@ def request_cancel(connection: Connection, study_id: int) -> None:
             cancel_requested=runs,
         )
     )
+
+
+_FAIL_ENQUEUED = text(
+    """
+    with failed as (
+        update trials
+        set state = 'FAIL', datetime_complete = hn_utc_now_1(),
+            datetime_start = coalesce(datetime_start, hn_utc_now_1())
+        where state = 'WAITING' and study_id = (
+            select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
+            from hn_studies s where s.id = :study)
+        returning trial_id)
+    insert into trial_user_attributes (trial_id, key, value_json)
+    select trial_id, 'highnoon:cause', '"cancelled"' from failed
+    on conflict (trial_id, key) do update set value_json = excluded.value_json
+    """
+)
 
 
 def record_of(row: RowMapping) -> StudyRecord:

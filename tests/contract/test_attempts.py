@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from sqlalchemy import make_url, select, text, update
 
 from highnoon.shared.domain.errors import LeaseLost, ServiceRefused, ServiceUnavailable
-from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish
+from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -504,7 +504,25 @@ def test_an_expired_lease_is_reaped_once_and_a_living_one_not(ledger: Ledger) ->
         reap = lambda _: ledger.attempts.reap(ticket, 1, message="gone", only_expired=True)  # noqa: E731
         assert sorted(map(str, pool.map(reap, range(4)))) == ["None", "None", "None", "retry"]
     assert ledger.state(ticket) == TicketState.WAITING
-    assert ledger.attempts.look(ticket) is None, "a lost ticket waits before its next attempt"
+
+
+def test_only_a_repeated_loss_delays_the_next_attempt(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    ledger.attempts.reap(ticket, ledger.start(ticket).attempt, message="gone", only_expired=False)
+    ledger.attempts.reap(ticket, ledger.start(ticket).attempt, message="gone again", only_expired=False)
+    assert ledger.attempts.look(ticket) is None, "a bad node must not use all attempts in a second"
+    assert [retry_delay_s(failures) for failures in range(4)] == [0.0, 2.0, 4.0, 8.0]
+
+
+def test_held_finds_the_attempt_of_this_holder_alone(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    assert ledger.attempts.held(ticket, worker_id="anna", pid=1) is None
+    lease = ledger.start(ticket, ANNA)
+    assert ledger.attempts.held(ticket, worker_id="anna", pid=1) == lease.attempt
+    assert ledger.attempts.held(ticket, worker_id="anna", pid=2) is None
+    assert ledger.attempts.held(ticket, worker_id="bert", pid=1) is None
+    ledger.finish(lease)
+    assert ledger.attempts.held(ticket, worker_id="anna", pid=1) is None
 
 
 def test_the_last_loss_closes_the_ticket_as_lost(ledger: Ledger) -> None:

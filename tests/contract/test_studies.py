@@ -20,6 +20,7 @@ from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
 from tests.contract.digits import POINT, SPACE, before, completed, failed, spec_of
+from tests.ledger import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -474,3 +475,12 @@ def test_importance_needs_trials(store: OptunaStore) -> None:
     importance = study.param_importance()
     assert next(iter(importance)) == "dropout"
     assert sum(importance.values()) == pytest.approx(1.0)
+
+
+def test_what_was_enqueued_ends_with_a_cancelled_study(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    ledger.optuna().enqueue_trial({"x": 1.0})
+    assert ledger.studies.cancel(study.id)
+    (trial,) = ledger.optuna().trials
+    trial._validate()
+    assert (trial.state.name, trial.user_attrs) == ("FAIL", {"highnoon:cause": "cancelled"})

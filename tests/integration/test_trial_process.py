@@ -23,7 +23,6 @@ from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
-from highnoon.workers.trial import fork_server
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import TrialHandle, launch
 from highnoon.workers.trial.output import Output
@@ -379,14 +378,22 @@ def test_fork_server_that_died_is_noticed_and_forks_nothing() -> None:
     forks.close()
 
 
-def test_fork_server_that_is_stopped_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "_ANSWERS_WITHIN_S", 0.2)
+def test_fork_server_that_is_stopped_while_it_is_asked_is_killed_within_seconds() -> None:
     forks = ForkServer()
     os.kill(forks.pid, signal.SIGSTOP)
     ours, theirs = kernel.socket_pair()
+    began = time.monotonic()
     with ours, theirs, pytest.raises(TimeoutError):
         forks.fork(theirs, 1)
+    assert time.monotonic() - began < 5.0, "sooner than one that is only slow"
     eventually(lambda: not forks.is_alive(), what="it is killed")
+    forks.close()
+
+
+def test_fork_server_that_is_stopped_between_two_trials_counts_as_dead() -> None:
+    forks = ForkServer()
+    os.kill(forks.pid, signal.SIGSTOP)
+    eventually(lambda: not forks.is_alive(), what="it is noticed without a question")
     forks.close()
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from highnoon.shared.runtime.settings import Settings
 from highnoon.workers import pool_keeper
-from highnoon.workers.node import Node, node_lock, remove_dead_nodes
+from highnoon.workers.node import Node, dead_nodes, node_lock
 from highnoon.workers.pool_keeper import PoolKeeper
 
 
-def test_only_the_folder_of_a_dead_agent_is_removed(tmp_path: Path) -> None:
+def test_only_the_folder_of_a_dead_agent_counts_as_deserted(tmp_path: Path) -> None:
     # Given the folder of an agent that was killed, and one of an agent that runs
     dies = (
         "import os; from pathlib import Path; from highnoon.workers.node import node_lock\n"
@@ -24,17 +24,14 @@ def test_only_the_folder_of_a_dead_agent_is_removed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", dies], check=False, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)})
     assert (tmp_path / "dead").is_dir()
     with node_lock(tmp_path / "running"):
-        # When a third agent starts
-        assert remove_dead_nodes(tmp_path) == 1
-        # Then only the running one has its folder
-        assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"running"}
-    assert remove_dead_nodes(tmp_path) == 1
+        # When a third agent looks
+        assert dead_nodes(tmp_path) == [tmp_path / "dead"]
+    assert {folder.name for folder in dead_nodes(tmp_path)} == {"dead", "running"}
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    assert remove_dead_nodes(tmp_path) == 0 and (tmp_path / "notes").is_dir()
-    assert remove_dead_nodes(tmp_path / "nowhere") == 0
+    assert dead_nodes(tmp_path) == dead_nodes(tmp_path / "nowhere") == []
 
 
 def test_pool_that_cannot_be_killed_does_not_block_its_agent(

@@ -170,11 +170,21 @@ def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_repla
     assert list((slot.node.folder / "slots").iterdir()) == [], "the agent finds nothing to release"
 
 
-def test_supervisor_without_fork_server_is_replaced_after_its_attempt(slot: Slot) -> None:
-    slot.supervisor._forks = Stub(is_alive=lambda: False)
+def test_supervisor_whose_fork_server_died_during_its_attempt_is_replaced_afterwards(slot: Slot) -> None:
+    alive = iter([True, False])
+    slot.supervisor._forks = Stub(is_alive=lambda: next(alive))
     with pytest.raises(Replaced):
         slot.run(Trial(result(COMPLETED)))
     assert len(slot.ledger.finished) == 1
+
+
+def test_supervisor_whose_fork_server_died_between_attempts_loses_none(slot: Slot) -> None:
+    declined: list[int] = []
+    slot.supervisor._forks = Stub(is_alive=lambda: False)
+    slot.supervisor._claims.decline = lambda message, delay_s: declined.append(message.ticket)
+    with pytest.raises(Replaced):
+        slot.run(Trial(result(COMPLETED)))
+    assert declined == [MESSAGE.ticket] and slot.ledger.finished == slot.ledger.reaped == []
 
 
 def test_lost_lease_writes_nothing(slot: Slot) -> None:

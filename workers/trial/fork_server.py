@@ -16,6 +16,8 @@ import signal
 import socket
 import struct
 import sys
+import time
+from pathlib import Path
 from typing import NoReturn
 
 from highnoon.shared.runtime.processes import die_with_parent
@@ -30,6 +32,8 @@ _END = struct.Struct("=iq")
 """Wait status, and peak memory in bytes."""
 _MOST_BYTES = 64
 _ANSWERS_WITHIN_S = 10.0
+_LOOK_S = 1.0
+"""How often a supervisor that waits for an answer looks whether the server was stopped by a signal."""
 
 
 class ForkServer:
@@ -41,7 +45,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
-        self._socket.settimeout(_ANSWERS_WITHIN_S)
+        self._socket.settimeout(_LOOK_S)
         supervisor = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -49,7 +53,10 @@ class ForkServer:
         theirs.close()
 
     def is_alive(self) -> bool:
-        """False once it has died. It cannot be replaced: this process has a second thread by now."""
+        """False once it has died, or is stopped. It cannot be replaced: this process has a second thread by now."""
+        if self._is_stopped():
+            os.kill(self.pid, signal.SIGKILL)
+            return False
         try:
             return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
         except ChildProcessError:
@@ -79,13 +86,30 @@ class ForkServer:
     def _ask(self, order: bytes, *descriptors: int) -> bytes:
         try:
             socket.send_fds(self._socket, [order], list(descriptors))
-            answer = self._socket.recv(_MOST_BYTES)
+            answer = self._answer()
         except TimeoutError:
             os.kill(self.pid, signal.SIGKILL)
             raise
         if not answer:
             raise ConnectionResetError("the fork server is gone")
         return answer
+
+    def _answer(self) -> bytes:
+        """Raises TimeoutError for a server that hangs, sooner for one that is stopped."""
+        give_up_at = time.monotonic() + _ANSWERS_WITHIN_S
+        while True:
+            try:
+                return self._socket.recv(_MOST_BYTES)
+            except TimeoutError:
+                if self._is_stopped() or time.monotonic() > give_up_at:
+                    raise
+
+    def _is_stopped(self) -> bool:
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state == "T"
 
 
 def tensorflow_has_run() -> bool:

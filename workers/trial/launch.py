@@ -107,7 +107,7 @@ class ProcessTrial:
         has_ended = self.poll() is not None
         os.close(self._pidfd)
         self.pipe.close()
-        _tidy(self._work_dir)
+        remove_scratch(self._work_dir)
         return has_ended
 
 
@@ -194,8 +194,8 @@ def _exit_status(end: tuple[int, int] | None) -> ExitStatus:
     return ExitStatus(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)
 
 
-def _tidy(work_dir: Path) -> None:
-    """Removes scratch files, and the working directory if the objective wrote nothing into it."""
+def remove_scratch(work_dir: Path) -> None:
+    """Removes an attempt's scratch files, and the working directory if the objective wrote nothing into it."""
     scratch = work_dir / "tmp"
     if (short := scratch / SHORT_PATH).is_symlink():
         shutil.rmtree(short.readlink(), ignore_errors=True)

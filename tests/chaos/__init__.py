@@ -1,0 +1,1 @@
+"""Random faults against a real cluster, and what must hold afterwards."""

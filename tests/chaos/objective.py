@@ -1,0 +1,24 @@
+"""The trials of a chaos run: some hundred milliseconds, four reports, a scratch file, and a value known before."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import highnoon as hn
+
+
+def value_of(x: float) -> float:
+    """What a trial at this point must be counted with."""
+    return (x - 2.0) ** 2
+
+
+def trial(params: dict[str, Any]) -> float:
+    x = float(params["x"])
+    Path(os.environ["TMPDIR"], "scratch").write_bytes(b"x" * 100_000)
+    for step in range(4):
+        time.sleep(0.03 + 0.02 * abs(x))
+        hn.report(x + step, step)
+    return value_of(x)

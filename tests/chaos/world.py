@@ -1,0 +1,228 @@
+"""The cluster of a chaos run: services of its own, a coordinator, nodes, and who starts them again when they end.
+
+Everything is done by one thread. Whatever must happen later (a process goes on, a service comes back) is a timer.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.store.access import opened
+from tests.cluster import Cluster
+from tests.conftest import new_stack
+
+MARK = "TEST_CHAOS_RUN"
+"""In the environment of every process of a run: by it they are found in /proc."""
+
+RESTART_S = 0.3
+"""A service manager starts again what has ended, after a moment."""
+
+Role = str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A supervisor at work, from the file that it writes for its agent."""
+
+    supervisor: int
+    trial: int | None
+    ticket: int
+    attempt: int | None
+
+
+@dataclass
+class World:
+    """One run's processes. `roles` are kept running: a process that ends is started again."""
+
+    cluster: Cluster
+    stack: Stack
+    lease_s: float
+    running: dict[Role, subprocess.Popen[bytes]] = field(default_factory=dict)
+    restarts: int = 0
+    keeps: bool = True
+    frozen: set[str] = field(default_factory=set)
+    _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: Iterator[int] = field(default_factory=itertools.count)
+
+    def start(self, role: Role) -> None:
+        cluster = self.cluster
+        self.running[role] = cluster.start_coordinator() if role == "coordinator" else cluster.start_worker()
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), action))
+
+    @property
+    def has_timers(self) -> bool:
+        return bool(self._timers)
+
+    def turn(self) -> None:
+        """What is due, and one look at the processes."""
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+        if not self.keeps:
+            return
+        for role, process in [*self.running.items()]:
+            if process.poll() is not None:
+                del self.running[role]
+                self.restarts += 1
+                self.later(RESTART_S, lambda role=role: self.start(role))  # type: ignore[misc]
+
+    # What runs now.
+
+    def agents(self) -> list[int]:
+        return [process.pid for role, process in self.running.items() if role != "coordinator"]
+
+    def coordinator(self) -> int | None:
+        process = self.running.get("coordinator")
+        return None if process is None else process.pid
+
+    def pools(self) -> list[int]:
+        return [child.pid for agent in self.agents() for child in _children(agent)]
+
+    def supervisors(self) -> list[int]:
+        return [child.pid for pool in self.pools() for child in _children(pool)]
+
+    def fork_servers(self) -> list[int]:
+        return [child.pid for supervisor in self.supervisors() for child in _children(supervisor)]
+
+    def slots(self) -> list[Slot]:
+        return [
+            Slot(supervisor=note["pid"], trial=note["trial_group"], ticket=note["ticket"], attempt=note["attempt"])
+            for note in self.cluster.slots()
+        ]
+
+    def slots_below(self, pid: int) -> list[Slot]:
+        below = {pid, *(process.pid for process in _children(pid, recursive=True))}
+        return [slot for slot in self.slots() if slot.supervisor in below]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that carry the mark of this run, whoever their parents are."""
+        mark = f"{MARK}={self.cluster.environ[MARK]}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError, psutil.Error, ValueError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(psutil.Process(int(folder.name)))
+        return [process for process in found if process.pid != os.getpid()]
+
+    # Services.
+
+    def service(self, name: str) -> list[psutil.Process]:
+        """The processes of PostgreSQL or Redis, the parent first."""
+        pid = (self.stack.postgres if name == "postgres" else self.stack.redis).pid
+        if pid is None:
+            return []
+        with suppress(psutil.Error):
+            root = psutil.Process(pid)
+            return [root, *root.children(recursive=True)]
+        return []
+
+    def freeze(self, name: str, seconds: float) -> None:
+        """Stops all its processes; it still acknowledges TCP, and answers nothing."""
+        self.frozen.add(name)
+        stopped: list[psutil.Process] = []
+        for _ in range(2):
+            for process in self.service(name):
+                if process not in stopped:
+                    with suppress(psutil.Error):
+                        process.send_signal(signal.SIGSTOP)
+                        stopped.append(process)
+
+        def thaw() -> None:
+            for process in reversed(stopped):
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGCONT)
+            self.frozen.discard(name)
+
+        self.later(seconds, thaw)
+
+    def crash(self, name: str, signum: int, away_s: float) -> None:
+        """Ends a service without ceremony and starts it again."""
+        self.frozen.add(name)
+        service = self.stack.postgres if name == "postgres" else self.stack.redis
+        if service.pid is not None:
+            os.kill(service.pid, signum)
+
+        def back() -> None:
+            if service.is_alive:
+                self.later(0.1, back)
+                return
+            service.start()
+            self.frozen.discard(name)
+
+        self.later(away_s, back)
+
+    def stop_for(self, pid: int, seconds: float) -> None:
+        """A process that is scheduled again only after so long."""
+        try:
+            process = psutil.Process(pid)
+            process.send_signal(signal.SIGSTOP)
+        except psutil.Error:
+            return
+
+        def go_on() -> None:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGCONT)
+
+        self.later(seconds, go_on)
+
+
+def kill(pid: int, signum: int = signal.SIGKILL) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+@contextmanager
+def world(folder: Path, *, nodes: int, short_lease: bool) -> Iterator[World]:
+    """A cluster with periods of tests (a lease of 3 s), or with the settings that a user has."""
+    mark = uuid.uuid4().hex
+    environ = {MARK: mark, **({} if short_lease else DEFAULT_PERIODS)}
+    with new_stack() as stack:
+        cluster = Cluster(stack.database_url, stack.redis_url, folder, environ)
+        made = World(cluster, stack, 3.0 if short_lease else 30.0)
+        try:
+            with opened(stack.database_url, create=True):
+                made.start("coordinator")
+                for number in range(nodes):
+                    made.start(f"node-{number}")
+            yield made
+        finally:
+            cluster.stop()
+            for process in made.processes():
+                with suppress(psutil.Error):
+                    process.kill()
+            for name in ("postgres", "redis"):
+                for process in made.service(name):
+                    with suppress(psutil.Error):
+                        process.send_signal(signal.SIGCONT)
+
+
+DEFAULT_PERIODS = {
+    "HIGHNOON_LEASE_S": "30",
+    "HIGHNOON_RENEW_S": "8",
+    "HIGHNOON_REAP_S": "5",
+    "HIGHNOON_PRESENCE_S": "5",
+    "HIGHNOON_TICK_S": "1",
+    "HIGHNOON_LEADER_TTL_S": "5",
+    "HIGHNOON_KILL_GRACE_S": "3",
+    "HIGHNOON_DRAIN_S": "60",
+}
+
+
+def _children(pid: int, *, recursive: bool = False) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=recursive)
+    return []

@@ -1,0 +1,91 @@
+"""What a node leaves whose agent was killed: the next agent on the machine ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from highnoon.shared.domain.lease import Holder, Lease
+from highnoon.shared.domain.states import TicketState, WorkerState
+from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.workers.node import Node, node_lock
+from highnoon.workers.node_record import NodeRecord
+from highnoon.workers.slot_state import SlotState, SlotStates
+from tests.conftest import SHORT_PERIODS
+from tests.ledger import Ledger
+
+DEAD = "dead0000"
+
+
+@pytest.fixture
+def node(ledger: Ledger, redis_url: str, tmp_path: Path) -> Node:
+    urls = {"database_url": ledger.database.url, "redis_url": redis_url}
+    return Node.boot(slots=2, resources=("cpu",), settings=load_settings({}, home=tmp_path, **SHORT_PERIODS, **urls))
+
+
+def record(node: Node) -> NodeRecord:
+    return NodeRecord(node, SlotStates(node.folder / "slots"), until_idle=False)
+
+
+def dead_pid() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def left_by(node: Node, lease: Lease, *, pid: int, noted: bool = True, started_ticks: int = 1) -> tuple[Path, Path]:
+    """The folders of a node that was killed in the middle of this attempt, and of the attempt's scratch files."""
+    folder = node.folder.parent / DEAD
+    with node_lock(folder):
+        (folder / "slots").mkdir()
+    scratch = node.work_dir("digits", lease.trial_number) / "tmp"
+    scratch.mkdir(parents=True)
+    (scratch / "weights").write_bytes(b"x" * 1000)
+    state = SlotState(pid=pid, started_ticks=started_ticks, study="digits", ticket=lease.ticket_id)
+    if noted:
+        state = replace(state, attempt=lease.attempt, work_dir=str(scratch.parent))
+    (folder / "slots" / f"{pid}.json").write_text(json.dumps(asdict(state)))
+    return folder, scratch
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["during its trial", "right after the grant of its lease"])
+def test_next_agent_gives_back_what_a_killed_node_held(ledger: Ledger, node: Node, noted: bool) -> None:
+    study, pid = ledger.study(), dead_pid()
+    (ticket,) = ledger.tickets(study)
+    ledger.nodes.enter(DEAD, host="here", pid=1, slots=2, queues=["cpu"])
+    lease = ledger.start(ticket, Holder(worker_id=DEAD, host="here", pid=pid))
+    folder, scratch = left_by(node, lease, pid=pid, noted=noted)
+
+    assert record(node).remove_dead_nodes() == 1
+
+    assert ledger.state(ticket) == TicketState.WAITING, "nothing waits for the lease to run out"
+    assert not folder.exists() and (not noted or not scratch.exists())
+    (worker,) = ledger.nodes.workers(silent_for_s=1e9) or [None]
+    assert worker is None or worker.state is WorkerState.GONE
+    assert record(node).remove_dead_nodes() == 0
+
+
+def test_node_whose_supervisors_still_end_is_left_for_the_next_look(ledger: Ledger, node: Node) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    me = identify(os.getpid())
+    assert me is not None
+    lease = ledger.start(ticket, Holder(worker_id=DEAD, host="here", pid=me.pid))
+    folder, _ = left_by(node, lease, pid=me.pid, started_ticks=me.started_ticks)
+    assert record(node).remove_dead_nodes() == 0
+    assert folder.is_dir() and ledger.state(ticket) == TicketState.RUNNING
+
+
+def test_attempt_of_another_supervisor_is_left_alone(ledger: Ledger, node: Node) -> None:
+    """The dead one had only taken the message."""
+    (ticket,) = ledger.tickets(ledger.study())
+    lease = ledger.start(ticket, Holder(worker_id="other", host="there", pid=7))
+    left_by(node, lease, pid=dead_pid(), noted=False)
+    assert record(node).remove_dead_nodes() == 1
+    assert ledger.state(ticket) == TicketState.RUNNING

@@ -53,7 +53,7 @@ class HomeLock:
         return True
 
     def announce(self, purpose: str) -> None:
-        """Records for others that the services are ready: from now on `embedded.attach` finds them."""
+        """Records for others that the services are ready: from now on `data_dir.attach` finds them."""
         self._record(purpose, ready=True)
 
     def release(self) -> None:

@@ -128,10 +128,6 @@ class Cluster:
                 found.append(note)
         return found
 
-    def a_running_slot(self) -> dict[str, Any]:
-        """Waits until a trial runs."""
-        return eventually(self.slots, 60, what="a trial is running")[0]
-
     @contextmanager
     def books(self) -> Iterator[Books]:
         """Reading access to ledger and Optuna."""

@@ -48,7 +48,7 @@ _FIRST = (
     "guide/",
     "contract/",
 )
-"""Where several processes share the tests, the longest file must not be the last: files in the order of their length."""
+"""Where several processes share the tests, the longest file must not be the last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's studies on each kind of storage. Their tables are made once per session and kind; each test finds no study there."""
+"""Optuna's studies on each kind of storage. Their tables are made once per session; each test finds no study there."""
 
 from __future__ import annotations
 

@@ -88,7 +88,9 @@ def trials(
         found = access.optuna(record).trials(states=states)
         attempts = access.studies.attempts(record.id)
     names = list(record.spec.get("search_space", ()))
-    rows = ordered(found, sort, names=names, maximize=record.spec.get("direction", "minimize") == "maximize", reverse=reverse)
+    rows = ordered(
+        found, sort, names=names, maximize=record.spec.get("direction", "minimize") == "maximize", reverse=reverse
+    )
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}

@@ -24,7 +24,7 @@ from benchmarks.objectives import needed_bytes
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Params
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.submission import submit

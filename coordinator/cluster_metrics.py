@@ -6,7 +6,6 @@ that ended an hour ago are not shown. Several coordinators show the same ledger,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -30,54 +29,29 @@ _TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Counters:
-    """What this coordinator did, counted where it is done."""
+    """What this coordinator did, counted where it is done. Without a registry for no scrape."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        """Without a registry it counts all the same, for no scrape."""
         registry = registry or CollectorRegistry()
-        self._leads = Gauge("highnoon_coordinator_leads", "1 while this one leads.", registry=registry)
-        self._tick_s = Histogram(
+        self.leads = Gauge("highnoon_coordinator_leads", "1 while this one leads.", registry=registry)
+        self.tick_s = Histogram(
             "highnoon_coordinator_tick_seconds",
             "How long the leader's ticks took.",
             buckets=_TICK_BUCKETS_S,
             registry=registry,
         )
-        self._failed = Counter(
+        self.ticks_failed = Counter(
             "highnoon_coordinator_ticks_failed", "Ticks that an outage or a fault ended.", registry=registry
         )
-        self._actions = Counter(
+        self.actions = Counter(
             "highnoon_coordinator_actions", "Actions of ticks: reap, dispatch, ...", ["action"], registry=registry
         )
-        self._study_faults = Counter(
+        self.study_faults = Counter(
             "highnoon_coordinator_study_faults",
             "Faults in the data of single studies, by what they hindered.",
             ["during"],
             registry=registry,
         )
-
-    @contextmanager
-    def tick(self) -> Iterator[None]:
-        """One tick of a leader that succeeds."""
-        began = time.perf_counter()
-        yield
-        self._tick_s.observe(time.perf_counter() - began)
-
-    def led(self, leads: bool) -> None:
-        """Whether the last bid for the leader row was won."""
-        self._leads.set(leads)
-
-    def failed(self) -> None:
-        """A tick failed."""
-        self._leads.set(0)
-        self._failed.inc()
-
-    def did(self, action: str) -> None:
-        """One action was executed."""
-        self._actions.labels(action).inc()
-
-    def study_fault(self, during: str) -> None:
-        """A part of a snapshot or an action failed because of one study's data."""
-        self._study_faults.labels(during).inc()
 
 
 class LedgerCollector(Collector):

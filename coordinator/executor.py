@@ -15,8 +15,7 @@ from typing import TypeVar
 from typing_extensions import assert_never
 
 from highnoon.coordinator.cluster_metrics import Counters
-from highnoon.coordinator.planner import Action, Close, Dispatch, Reap, Resend, Stop
-from highnoon.coordinator.quarantine import Quarantine
+from highnoon.coordinator.planner import Action, Close, Dispatch, Quarantine, Reap, Resend, Stop
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.messages import RunTrial
@@ -92,7 +91,7 @@ class ActionExecutor:
                 self.last_dispatch[action.study_id] = self._turn
             case _:
                 assert_never(action)
-        self._counters.did(_NAMES[type(action)])
+        self._counters.actions.labels(_NAMES[type(action)]).inc()
 
     def _reap(self, action: Reap) -> None:
         ticket, attempt = action.ticket_id, action.attempt

@@ -8,13 +8,16 @@ coordinators at once are harmless.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from highnoon.coordinator.quarantine import Quarantine, quarantined
 from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
+from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_queries import Streak
+
+_RARE = 1e-5
+"""How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""
 
 _MOST_COPIES = 10
 """Of a ticket's message: beyond that no worker takes messages, and more of them would only fill Redis."""
@@ -30,17 +33,6 @@ class QueueLoad:
     slots: int
     messages: int | None
     lost: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The settings that the planner obeys; seconds."""
-
-    lease_s: float
-    redispatch_s: float
-    dispatch_buffer: int
-    quarantine_after: int = 0
-    """Failures in a row before a node may be put into quarantine; 0 is never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,24 +99,32 @@ class Dispatch(StudyAction):
     count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Give a node that fails where others do not nothing more, until a person reinstates it."""
+
+    worker_id: str
+    reason: str
+
+
 Action = Reap | Stop | Close | Quarantine | Resend | Dispatch
 
 
-def plan(snapshot: Snapshot, rules: Rules) -> list[Action]:
+def plan(snapshot: Snapshot, settings: Settings) -> list[Action]:
     """What to do now, in the order in which it is best done."""
     return [
-        *_reap_expired(snapshot, rules),
+        *_reap_expired(snapshot, settings),
         *_stop_at_limits(snapshot),
         *_close_finished(snapshot),
-        *quarantined(snapshot.streaks, rules.quarantine_after),
-        *_resend_lost(snapshot, rules),
-        *_dispatch_ready(snapshot, rules),
+        *quarantined(snapshot.streaks, settings.quarantine_after),
+        *_resend_lost(snapshot, settings),
+        *_dispatch_ready(snapshot, settings),
     ]
 
 
-def _reap_expired(snapshot: Snapshot, rules: Rules) -> Iterator[Reap]:
+def _reap_expired(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
     """After an outage every lease is expired the moment PostgreSQL is back: the holders renew first."""
-    if snapshot.steady_s >= rules.lease_s:
+    if snapshot.steady_s >= settings.lease_s:
         for lease in snapshot.expired:
             yield Reap(study_id=lease.study_id, name=lease.name, ticket_id=lease.ticket_id, attempt=lease.attempt)
 
@@ -172,7 +172,7 @@ def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
         )
 
 
-def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
+def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
     """More tickets are queued than Redis can explain, the oldest first; or none is claimed though slots are free."""
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
@@ -181,14 +181,14 @@ def _resend_lost(snapshot: Snapshot, rules: Rules) -> Iterator[Resend]:
         queued = [ticket for ticket in snapshot.queued if ticket.study_id in names]
         lost, others = queued[: queue.lost], queued[queue.lost :]
         if _free_slots(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued):
-            lost += [ticket for ticket in others if ticket.age_s >= rules.redispatch_s]
+            lost += [ticket for ticket in others if ticket.age_s >= settings.redispatch_s]
         for study_id, name in names.items():
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == study_id)
             if ticket_ids:
                 yield Resend(study_id=study_id, name=name, resource=resource, ticket_ids=ticket_ids)
 
 
-def _dispatch_ready(snapshot: Snapshot, rules: Rules) -> Iterator[Dispatch]:
+def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch]:
     """Never more than the free slots and a small buffer, shared fairly among the studies of a resource."""
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
@@ -196,8 +196,8 @@ def _dispatch_ready(snapshot: Snapshot, rules: Rules) -> Iterator[Dispatch]:
         loads = [load for load in snapshot.loads if load.study.queue == resource]
         wanting = [load for load in loads if _may_start(load)]
         queued = sum(load.queued for load in loads)
-        room = _free_slots(snapshot, resource) + rules.dispatch_buffer * queue.slots - queued
-        shares = _fair_shares(wanting, room, snapshot.last_dispatch)
+        free = _free_slots(snapshot, resource) + settings.dispatch_buffer * queue.slots - queued
+        shares = _fair_shares(wanting, free, snapshot.last_dispatch)
         for load in wanting:
             if count := shares.get(load.study.id):
                 yield Dispatch(study_id=load.study.id, name=load.study.name, resource=resource, count=count)
@@ -209,7 +209,7 @@ def _may_start(load: StudyLoad) -> bool:
     return bool(load.ready) and study.state is StudyState.RUNNING and unlimited
 
 
-def _fair_shares(wanting: list[StudyLoad], room: int, last_dispatch: Mapping[int, int]) -> dict[int, int]:
+def _fair_shares(wanting: list[StudyLoad], most: int, last_dispatch: Mapping[int, int]) -> dict[int, int]:
     """Each message goes to the study that has fewest queued and running then.
 
     Among equals the one comes first that has waited longest: with more studies than messages, no other order would
@@ -220,7 +220,7 @@ def _fair_shares(wanting: list[StudyLoad], room: int, last_dispatch: Mapping[int
     turns = [(load.queued + load.running, last_dispatch.get(load.study.id, 0), load.study.id) for load in wanting]
     heapq.heapify(turns)
     turn = max(last_dispatch.values(), default=0)
-    while turns and sum(shares.values()) < room:
+    while turns and sum(shares.values()) < most:
         has, _, study_id = heapq.heappop(turns)
         shares[study_id] += 1
         turn += 1
@@ -232,3 +232,27 @@ def _fair_shares(wanting: list[StudyLoad], room: int, last_dispatch: Mapping[int
 def _free_slots(snapshot: Snapshot, resource: str) -> int:
     running = sum(load.running for load in snapshot.loads if load.study.queue == resource)
     return max(0, snapshot.queues[resource].slots - running)
+
+
+def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine]:
+    """The nodes that are to get nothing more; none is judged by fewer than `at_least` failures in a row, 0 judges none.
+
+    A broken node fails fast, and would use up all tickets of a study; a broken study fails on every node. So a node is
+    compared with the others at the same studies.
+    """
+    for streak in streaks:
+        if 0 < at_least <= streak.length and _is_unlikely(streak):
+            causes = ", ".join(f"{cause} {count}" for cause, count in streak.causes.items())
+            yield Quarantine(
+                worker_id=streak.worker_id,
+                reason=f"its last {streak.length} attempts failed ({causes}); "
+                f"on other nodes {streak.others_failed} of {streak.others_ended}",
+            )
+
+
+def _is_unlikely(streak: Streak) -> bool:
+    """The others' rate by Laplace's rule of succession, since few attempts say little. One of them must succeed."""
+    if streak.others_failed == streak.others_ended:
+        return False
+    rate = (streak.others_failed + 1) / (streak.others_ended + 2)
+    return bool(rate**streak.length < _RARE)

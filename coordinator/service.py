@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.executor import ActionExecutor
-from highnoon.coordinator.planner import Rules, plan
+from highnoon.coordinator.planner import plan
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
@@ -51,30 +51,24 @@ class Service:
         self._executor = ActionExecutor(
             database=database, queues=self._queues, faults=self._faults, counters=self._counters
         )
-        self._rules = Rules(
-            lease_s=settings.lease_s,
-            redispatch_s=settings.redispatch_s,
-            dispatch_buffer=settings.dispatch_buffer,
-            quarantine_after=settings.quarantine_after,
-        )
         self._id = uuid.uuid4().hex
         self._term = 0
         self._steady_since: float | None = None
         self._remove_nodes_at = 0.0
 
     def serve(self, stopping: threading.Event) -> None:
-        """Ticks until `stopping` is set; `wake` makes it look. Survives outages of both services."""
+        """Ticks until `stopping` is set; `wake` starts the next tick at once. Survives outages of both services."""
         while not stopping.is_set():
             self._touch_health_file()
             try:
                 self.tick()
             except ServiceUnavailable as error:
                 self._steady_since = None
-                self._counters.failed()
+                self._count_failure()
                 event(_log, "outage", level=logging.WARNING, during="tick", error=error)
             except Exception:
                 # A bug must not end the service. It is no outage: leases are reaped on time all the same.
-                self._counters.failed()
+                self._count_failure()
                 _log.exception("action=tick_failed")
             self._queues.wait(self._settings.tick_s)
             stopping.wait(_MIN_TICK_INTERVAL_S)
@@ -84,18 +78,19 @@ class Service:
     def tick(self) -> bool:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
-        self._counters.led(leadership.mine)
+        self._counters.leads.set(leadership.mine)
         if not leadership.mine:
             self._steady_since = None
             return False
         if leadership.term != self._term:
             self._term = leadership.term
             event(_log, "lead", term=leadership.term)
-        with self._counters.tick():
-            snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
-            self._executor.execute(plan(snapshot, self._rules))
-            self._faults.keep(snapshot.loads)
-            self._remove_old_nodes()
+        began = time.perf_counter()
+        snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
+        self._executor.execute(plan(snapshot, self._settings))
+        self._faults.keep(snapshot.loads)
+        self._remove_old_nodes()
+        self._counters.tick_s.observe(time.perf_counter() - began)
         return True
 
     def wake(self) -> None:
@@ -103,7 +98,7 @@ class Service:
         self._queues.wake()
 
     def close(self) -> None:
-        """Ends the threads that speak to Redis."""
+        """Ends the threads that use Redis."""
         self._queues.close()
 
     def _steady_s(self) -> float:
@@ -122,9 +117,13 @@ class Service:
             event(_log, "remove_nodes", nodes=removed)
 
     def _touch_health_file(self) -> None:
-        """A health check looks at its age: whether the loop turns, whatever the services do."""
+        """A health check looks at its age: whether the loop runs, whatever the services do."""
         with suppress(OSError):
             (self._settings.home / HEALTH_FILE).touch()
+
+    def _count_failure(self) -> None:
+        self._counters.leads.set(0)
+        self._counters.ticks_failed.inc()
 
     def _step_down(self) -> None:
         try:

@@ -6,13 +6,13 @@ Each study's part is checked for itself: a study whose data is broken is marked 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from highnoon.coordinator.lost_messages import LostMessages
 from highnoon.coordinator.planner import QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
@@ -108,11 +108,11 @@ class SnapshotReader:
         return replace(load, best_value=best, recent_endings=endings)
 
     def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
-        """Counts ready tickets, only as far as there may be room for their messages: thousands may wait."""
-        room = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
-        room -= sum(load.queued + load.running for load in loads)
+        """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""
+        most = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
+        most -= sum(load.queued + load.running for load in loads)
         waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
-        ready = self._control.ready(waiting, at_most=room) if waiting and room > 0 else {}
+        ready = self._control.ready(waiting, at_most=most) if waiting and most > 0 else {}
         return [replace(load, ready=ready.get(load.study.id, 0)) for load in loads]
 
     def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
@@ -156,3 +156,24 @@ def _mistake_in(spec: object) -> StudyConflict | None:
 
 def _has(load: StudyLoad, limit: str) -> bool:
     return load.fault is None and load.study.spec.get(limit) is not None
+
+
+class LostMessages:
+    """The smallest number of missing messages in the last `window_s` seconds, for one queue.
+
+    A message between Redis and a claim is missing at one reading; a lost one is missing at every reading.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._readings: deque[tuple[float, int]] = deque()
+
+    def add(self, missing: int, now_s: float) -> int:
+        """Takes one reading into account. Returns what was missing at every one; 0 until they span the window."""
+        self._readings.append((now_s, max(0, missing)))
+        # One reading from before the window stays: what it found held when the window began.
+        while len(self._readings) > 1 and self._readings[1][0] <= now_s - self._window_s:
+            self._readings.popleft()
+        if now_s - self._readings[0][0] < self._window_s:
+            return 0
+        return min(missing for _, missing in self._readings)

@@ -55,7 +55,7 @@ class StudyFaults:
 
     def _report(self, during: str, study_id: int | None, name: str | None, error: Exception) -> None:
         """Counts a fault, and logs it unless the one before was the same."""
-        self._counters.study_fault(during)
+        self._counters.study_faults.labels(during).inc()
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         known = self._found.setdefault(study_id, {}) if study_id is not None else {}
         if known.get(during, ("", 0.0))[0] != text:

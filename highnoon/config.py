@@ -30,8 +30,8 @@ from pydantic import (
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.domain.study_file import read_table
 from highnoon.shared.domain.validation import Key, problems_in, refusal
+from highnoon.shared.objective.study_file import read_table
 
 HYBRID = "mamba_timecrystal_wlam_moe_hybrid"
 PATTERNS: dict[str, tuple[str, ...]] = {

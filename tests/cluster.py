@@ -22,7 +22,7 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import TicketState, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.processes import identify
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.attempt_records import AttemptRecord

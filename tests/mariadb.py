@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pymysql
 
-from highnoon.coordinator.local.account import credentials, ordinary_account
+from highnoon.coordinator.local.owned_process import credentials, ordinary_account
 from highnoon.shared.runtime.processes import die_with_parent
 from tests.ports import free_port
 from tests.support import eventually

@@ -17,8 +17,8 @@ from functools import partial
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import WorkerState
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.kill_selection import KillRecords

@@ -13,10 +13,10 @@ from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.objective.allow_list import patterns_here
 from highnoon.shared.objective.bundle import key_of
-from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.settings import Settings, load_settings
+from highnoon.shared.runtime.terminal import show
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
 from highnoon.workers.node import Node

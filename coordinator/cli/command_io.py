@@ -1,18 +1,91 @@
-"""Arguments and options that several commands take, and how commands answer: tables, JSON, sentences, refusals."""
+"""What all commands share: the ledger, arguments and options, and how they answer (tables, JSON, sentences, refusals).
+
+Owns the choice between a cluster's database and the embedded one, opened for one command. Imports the database only
+where it is used: `--help` and a shell's completion must be fast.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.ledger_access import study_names
-from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.json_safe import dumps
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.coordinator.cli.tables import near
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.runtime.terminal import Exit, open_console, say
+from highnoon.shared.views.formats import dumps
+
+if TYPE_CHECKING:
+    from highnoon.shared.runtime.settings import Settings
+    from highnoon.shared.store.access import Access
+
+
+def is_embedded(settings: Settings) -> bool:
+    """True when no addresses are set: everything runs on this machine. Raises InvalidInput when only one is."""
+    missing = [name for name in ("database_url", "redis_url") if getattr(settings, name) is None]
+    if len(missing) == 1:
+        problem = Problem(
+            key=f"HIGHNOON_{missing[0].upper()}",
+            message="is not set, but the other address is",
+            hint="Set both for a cluster, or none to run everything on this machine.",
+        )
+        raise InvalidInput("environment", [problem])
+    return bool(missing)
+
+
+def is_served(settings: Settings) -> bool:
+    """True when the ledger can be read without starting a database for it. Connects to nothing."""
+    from highnoon.shared.runtime.data_dir import attach
+
+    return settings.database_url is not None or attach(settings.home) is not None
+
+
+def why_no_coordinator(settings: Settings) -> str:
+    """Empty when a coordinator may run: only of the embedded stack is it known without a connection."""
+    if is_served(settings):
+        return ""
+    return f"no coordinator runs in {near(settings.home)} now; python -m coordinator start runs one"
+
+
+@contextmanager
+def ledger(settings: Settings | None = None) -> Iterator[Access]:
+    """The ledger as it is now, by the settings of this process.
+
+    Raises UnknownStudy when nothing was ever run here, ServiceUnavailable when the database is away. Reading needs no
+    Redis, so that the database's address alone is enough.
+    """
+    from highnoon.coordinator.local.stack import serving_database
+    from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store.access import opened
+
+    settings = load_settings() if settings is None else settings
+    if settings.database_url is not None:
+        with opened(settings.database_url) as access:
+            access.database.check_schema()
+            yield access
+        return
+    is_embedded(settings)  # refuses when only Redis is named: then another ledger than this home's is meant
+    with serving_database(settings.home) as url, opened(url) as access:
+        try:
+            access.database.check_schema()
+        except ServiceUnavailable:  # a start that was ended too early has left it empty, or an older version
+            access.create()
+        yield access
+
+
+def study_names(incomplete: str) -> list[str]:
+    """For the shell's completion: studies whose name begins so. Starts no database and raises no error."""
+    from highnoon.shared.runtime.settings import load_settings
+
+    with suppress(HighNoonError):
+        if is_served(load_settings()):
+            with ledger() as access:
+                return [record.name for record in access.studies.all() if record.name.startswith(incomplete)]
+    return []
+
 
 StudyFile = Annotated[Path, typer.Argument(help="TOML, JSON or YAML.", metavar="STUDY_FILE")]
 StudyName = Annotated[str, typer.Argument(help="The study's name.", metavar="STUDY", autocompletion=study_names)]

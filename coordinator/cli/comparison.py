@@ -43,13 +43,13 @@ class Side:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For programs; the keys are the rows for people."""
+        """For programs; most are rows for people, too."""
         study = self.summary
         return {
             "state": study.state,
             "direction": study.direction,
-            "best value": None if self.best is None else self.best.value,
-            "best trial": None if self.best is None else self.best.number,
+            "best_value": None if self.best is None else self.best.value,
+            "best_trial": None if self.best is None else self.best.number,
             "trials": study.closed,
             "of": study.total,
             "completed": study.complete,
@@ -65,7 +65,7 @@ class Side:
 def comparison_object(one: Side, other: Side) -> dict[str, Any]:
     """For programs."""
     return {
-        "studies": {side.record.name: _with_underscores(side.facts) for side in (one, other)},
+        "studies": {side.record.name: side.facts for side in (one, other)},
         "differs": {key: list(values) for key, *values in differences(one.record.spec, other.record.spec)},
         "better": better(one, other),
     }
@@ -75,11 +75,10 @@ def comparison_table(one: Side, other: Side) -> list[str]:
     """Lines for people: results, best parameters, and differences of the specifications."""
     first, second = one.facts, other.facts
     rows: list[tuple[str, str, str]] = [("", _cell(one.record.name), _cell(other.record.name))]
-    for name in ("state", "direction", "best value", "best trial"):
-        rows.append((name, _cell(first[name]), _cell(second[name])))
-    rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
-    for name in ("completed", "pruned", "failed", "attempts"):
-        rows.append((name, _cell(first[name]), _cell(second[name])))
+    for name in ("state", "direction", "best_value", "best_trial", "completed", "pruned", "failed", "attempts"):
+        if name == "completed":
+            rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
+        rows.append((name.replace("_", " "), _cell(first[name]), _cell(second[name])))
     rows.append(("time", time_cell(one.took_s), time_cell(other.took_s)))
     rows.append(("median trial", time_cell(one.median_s), time_cell(other.median_s)))
     rows += _section("best parameters", _side_by_side(first["best_params"], second["best_params"]))
@@ -108,12 +107,13 @@ def better(one: Side, other: Side) -> str | None:
 def _conclusion(one: Side, other: Side) -> str:
     if one.record.spec["direction"] != other.record.spec["direction"]:
         return "they cannot be compared: one is minimised, the other maximised"
-    if one.best is None or other.best is None or one.best.value is None or other.best.value is None:
+    values = [side.best.value for side in (one, other) if side.best is not None and side.best.value is not None]
+    if len(values) < 2:
         return "they cannot be compared yet: not both have a completed trial"
     name = better(one, other)
-    if name is None:
-        return "they are equally good"
-    return f"{name} is better by {value_cell(abs(one.best.value - other.best.value), 3)}"
+    return (
+        "they are equally good" if name is None else f"{name} is better by {value_cell(abs(values[0] - values[1]), 3)}"
+    )
 
 
 def _side_by_side(
@@ -139,7 +139,3 @@ def _flat(spec: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
-
-
-def _with_underscores(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace(" ", "_"): value for key, value in facts.items()}

@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.database import Database
@@ -36,12 +36,8 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings) -> list[Check]:
+def examine(settings: Settings) -> Iterator[Check]:
     """All checks; none raises."""
-    return list(_checks(settings))
-
-
-def _checks(settings: Settings) -> Iterator[Check]:
     database_url, redis_url = settings.database_url, settings.redis_url
     if is_embedded(settings):
         running = attach(settings.home)

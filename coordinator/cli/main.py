@@ -12,10 +12,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, nodes, read, run, steer, trials
+from highnoon.coordinator.cli import analyse, nodes, read, run, trials
 from highnoon.shared.domain.errors import HighNoonError
-from highnoon.shared.runtime.exit_codes import show
 from highnoon.shared.runtime.processes import declare_only_our_code
+from highnoon.shared.runtime.terminal import show
 
 PROGRAM = "highnoon"
 """The same command line as an installed program; shells complete programs, not modules."""
@@ -48,11 +48,11 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "logs": trials.logs,
     },
     "Analyse": {"importance": analyse.importance, "plot": analyse.plot, "compare": analyse.compare},
-    "Steer": {"pause": steer.pause, "resume": steer.resume, "cancel": steer.cancel, "retry": steer.retry},
+    "Steer": {"pause": run.pause, "resume": run.resume, "cancel": run.cancel, "retry": run.retry},
     "Service": {
         "workers": nodes.workers,
-        "drain": steer.drain,
-        "reinstate": steer.reinstate,
+        "drain": nodes.drain,
+        "reinstate": nodes.reinstate,
         "doctor": nodes.doctor,
         "exec": run.execute,
         "init-deploy": run.init_deploy,

@@ -1,4 +1,4 @@
-"""Commands about machines and services: workers, doctor, and Flower, which `start` runs."""
+"""Commands about machines and services: workers, drain, reinstate, doctor, and Flower, which `start` runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import AsJson, mistake, print_json, print_sentence, print_table
-from highnoon.coordinator.cli.ledger_access import is_embedded, ledger, why_no_coordinator
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    is_embedded,
+    ledger,
+    mistake,
+    print_json,
+    print_sentence,
+    print_table,
+    why_no_coordinator,
+)
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.runtime.terminal import Exit, open_console
 from highnoon.shared.views.studies import worker_object
 
 if TYPE_CHECKING:
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
     from highnoon.shared.store.queries import RunningAttempt
 
 _SHOWN_OF_ID = 8
+
+WorkerName = Annotated[str, typer.Argument(help="The beginning of its id, or its host.", metavar="WORKER")]
 
 
 def workers(json: AsJson = False) -> None:
@@ -46,6 +55,51 @@ def workers(json: AsJson = False) -> None:
         print_sentence(f"no worker is there; {why_no_coordinator(settings) or begin}")
 
 
+def drain(worker: WorkerName) -> None:
+    """Let a node take nothing new, and end.
+
+    Running trials have HIGHNOON_DRAIN_S seconds to end; what still runs then is handed back, and costs its study
+    nothing. It is for nodes of a cluster; start the node again to have it back.
+
+    Example: python -m coordinator drain node-a
+    """
+    from highnoon.shared.domain.states import WorkerState
+    from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store.nodes import Nodes
+    from highnoon.shared.store.queries import LedgerQueries
+    from highnoon.shared.views.formats import plural
+
+    settings = load_settings()
+    with ledger(settings) as access:
+        chosen = named_worker(worker, present_workers(access, settings))
+        if settings.database_url is None and is_embedded(settings):
+            hint = "Pause its studies: python -m coordinator pause STUDY."
+            raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
+        Nodes(access.database).mark(chosen.id, WorkerState.DRAINING)
+        count = sum(attempt.worker_id == chosen.id for attempt in LedgerQueries(access.database).running())
+    runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
+    print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")
+
+
+def reinstate(worker: WorkerName) -> None:
+    """Take a node back from quarantine; its earlier failures no longer count.
+
+    A node that fails at studies at which others succeed gets nothing more (HIGHNOON_QUARANTINE_AFTER failures in a
+    row, by default 5; 0 for never). `workers` shows why. Repair it first.
+
+    Example: python -m coordinator reinstate node-a
+    """
+    from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store.nodes import Nodes
+
+    settings = load_settings()
+    with ledger(settings) as access:
+        chosen = named_worker(worker, present_workers(access, settings))
+        if not Nodes(access.database).reinstate(chosen.id):
+            raise mistake("WORKER", f"is {chosen.state}; only one in quarantine can be taken back", worker)
+    print_sentence(f"worker {chosen.id[:8]} on {chosen.host} gets trials again")
+
+
 def doctor(json: AsJson = False) -> None:
     """Print each setting with its source, and check every service.
 
@@ -55,7 +109,7 @@ def doctor(json: AsJson = False) -> None:
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
-    checks = checking.examine(settings)
+    checks = list(checking.examine(settings))
     if json:
         print_json(checking.as_object(settings, checks))
     else:
@@ -68,7 +122,7 @@ def flower(
     address: Annotated[str, typer.Option()] = "127.0.0.1",
 ) -> None:
     """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
-    from highnoon.coordinator.local.flower import flower_login, run_flower
+    from highnoon.coordinator.local.local_processes import flower_login, run_flower
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()

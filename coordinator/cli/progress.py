@@ -1,30 +1,43 @@
-"""Live progress of one study: a bar in a terminal, plain lines elsewhere. Reads the ledger, changes nothing."""
+"""Live progress of one study: a bar in a terminal, with a line for each slot in `watch`; plain lines elsewhere.
+
+Reads the ledger, changes nothing.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import Self
 
-from highnoon.coordinator.cli.tables import time_cell, value_cell
+from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell, trials_wait, value_cell
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.json_safe import dumps
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say
-from highnoon.shared.store.queries import StudyProgress
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
+from highnoon.shared.store.queries import LedgerQueries, RunningAttempt, StudyProgress
 from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 
 _LOOK_S = 0.25
 _PAUSE_PER_LOOK = 10
 """A look at 100,000 trials takes a quarter of a second of PostgreSQL: it may have a tenth of the time."""
 _LINE_S = 2.0
+
+
+_LEAST_ROWS = 3
+_OTHER_ROWS = 8
+"""Of the screen: progress, headings, what does not fit, and the shell's own line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +54,18 @@ class WatchedStudy:
         return left / self.per_minute * 60 if self.per_minute and left else None
 
 
-class Display(Protocol):
+class Display(ABC):
     """Shows one reading after the other."""
 
+    @abstractmethod
     def show(self, watched: WatchedStudy) -> None:
         """Called several times a second."""
 
+    @abstractmethod
     def say(self, line: str) -> None:
         """One line beside the progress."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most need nothing
         """The last one was shown."""
 
 
@@ -75,7 +90,7 @@ def watch(
     name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool], on: Display | None = None
 ) -> StudySummary | None:
     """Shows the study until it is over, and returns it then; None when `go_on` ended the watch."""
-    display: Display = on or (Bar(console) if console.is_terminal else Lines(console))
+    display = on or (LiveView(console) if console.is_terminal else Lines(console))
     pace = Pace(studies.counts(studies.get(name).id).closed)
     away = False
     try:
@@ -135,24 +150,7 @@ def bar(study: StudySummary) -> Table:
     return grid
 
 
-class Bar:
-    """Two lines of a terminal that are drawn again and again; other lines scroll above them."""
-
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=8, transient=False)
-        self._live.start()
-
-    def show(self, watched: WatchedStudy) -> None:
-        self._live.update(Group(bar(watched.study), Text(progress_line(watched))))
-
-    def say(self, line: str) -> None:
-        say(self._live.console, line, style="yellow")
-
-    def close(self) -> None:
-        self._live.stop()
-
-
-class Lines:
+class Lines(Display):
     """A line when something has changed, but not more often than every other second."""
 
     def __init__(self, console: Console) -> None:
@@ -171,11 +169,8 @@ class Lines:
     def say(self, line: str) -> None:
         say(self._console, line)
 
-    def close(self) -> None:
-        return
 
-
-class Objects:
+class Objects(Display):
     """An object of JSON a line when something has changed, for programs."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
@@ -191,5 +186,86 @@ class Objects:
     def say(self, line: str) -> None:
         self._write(dumps({"note": line}))
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """What runs of one study, and how many slots there are for all studies."""
+
+    running: Sequence[RunningAttempt]
+    total: int
+    busy: int
+
+    @classmethod
+    def of(cls, name: str, access: Access, settings: Settings) -> Self:
+        """Reads the ledger."""
+        everything = LedgerQueries(access.database).running()
+        nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
+        return cls(
+            running=[attempt for attempt in everything if attempt.study == name],
+            total=sum(node.slots for node in nodes if node.state is WorkerState.ACTIVE),
+            busy=len(everything),
+        )
+
+
+class LiveView(Display):
+    """Some lines of a terminal that are drawn again and again; other lines scroll above them.
+
+    With `read_slots` there is a line for each slot that runs a trial of the study.
+    """
+
+    def __init__(self, console: Console, read_slots: Callable[[str], Slots] | None = None) -> None:
+        self._read_slots = read_slots
+        self._live = Live(console=console, refresh_per_second=8, transient=False)
+        self._live.start()
+
+    def show(self, watched: WatchedStudy) -> None:
+        slots = self._read_slots(watched.study.name) if self._read_slots else None
+        self._live.update(drawn(watched, slots, rows=max(_LEAST_ROWS, self._live.console.height - _OTHER_ROWS)))
+
+    def say(self, line: str) -> None:
+        say(self._live.console, line, style="yellow")
+
     def close(self) -> None:
-        return
+        self._live.stop()
+
+
+def drawn(watched: WatchedStudy, slots: Slots | None = None, *, rows: int = 0) -> Group:
+    """The whole view, with at most so many of the slots."""
+    parts: list[RenderableType] = [bar(watched.study), Text(progress_line(watched))]
+    if slots is None or watched.study.is_over:
+        return Group(*parts)
+    shown = slots.running[:rows]
+    if shown:
+        headings, *lines = slot_lines(shown)
+        parts += [Text(), Text(headings, style="bold")]
+        parts += [Text(line, overflow="ellipsis", no_wrap=True) for line in lines]
+    return Group(*parts, Text(), Text(_rest(watched.study, slots, len(shown)), style="dim"))
+
+
+def slot_lines(running: Sequence[RunningAttempt]) -> list[str]:
+    """What each slot runs since when, below headings."""
+    rows = [("slot", "trial", "attempt", "step", "memory", "runs for")]
+    for attempt in running:
+        rows.append(
+            (
+                f"{attempt.host}:{attempt.pid}",
+                "-" if attempt.trial_number is None else str(attempt.trial_number),
+                str(attempt.attempt),
+                "-" if attempt.step is None else str(attempt.step),
+                size_cell(attempt.rss_bytes),
+                time_cell(attempt.age_s),
+            )
+        )
+    return aligned(rows, right=range(1, 6))
+
+
+def _rest(study: StudySummary, slots: Slots, shown: int) -> str:
+    hidden = len(slots.running) - shown
+    parts = [
+        f"… and {hidden} more" if hidden else "",
+        f"{slots.busy} of {slots.total} slots busy" if slots.total else "no worker is there",
+        trials_wait(study.waiting) if study.waiting else "nothing waits",
+        "paused" if study.state == "paused" else "",
+        "Ctrl-C leaves",
+    ]
+    return "; ".join(filter(None, parts))

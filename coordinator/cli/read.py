@@ -9,15 +9,16 @@ import typer
 from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
+    ledger,
     mistake,
     no_result,
     print_json,
     print_sentence,
     print_table,
+    study_names,
+    why_no_coordinator,
 )
-from highnoon.coordinator.cli.ledger_access import ledger, study_names, why_no_coordinator
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
@@ -87,9 +88,8 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
 
     Example: python -m coordinator watch digits
     """
-    from highnoon.coordinator.cli.final_report import report_end
-    from highnoon.coordinator.cli.live_view import LiveView
-    from highnoon.coordinator.cli.progress import Lines, Objects
+    from highnoon.coordinator.cli.failures import report_end
+    from highnoon.coordinator.cli.progress import Display, Lines, LiveView, Objects, Slots
     from highnoon.coordinator.cli.progress import watch as watch_study
     from highnoon.shared.domain.errors import ServiceUnavailable
     from highnoon.shared.runtime.settings import load_settings
@@ -101,8 +101,9 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
         if missing:
             raise ServiceUnavailable(missing)
         console = open_console(stderr=json)
-        live = LiveView.of(access, settings, console) if console.is_terminal else Lines(console)
-        display = Objects(typer.echo) if json else live
+        display: Display = Objects(typer.echo) if json else Lines(console)
+        if console.is_terminal and not json:
+            display = LiveView(console, lambda name: Slots.of(name, access, settings))
         try:
             ended = watch_study(
                 record.name, access.studies, console, go_on=lambda _: not why_no_coordinator(settings), on=display

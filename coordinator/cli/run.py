@@ -1,4 +1,4 @@
-"""Commands that run studies: start, submit, exec; and init-deploy, which prepares a deployment."""
+"""Commands that run and steer studies: start, submit, pause, resume, cancel, retry; and exec and init-deploy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import AsJson, StudyFile, TrialsInAll, mistake, print_json
-from highnoon.coordinator.cli.ledger_access import is_embedded, ledger, why_no_coordinator
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    StudyFile,
+    StudyName,
+    TrialsInAll,
+    is_embedded,
+    ledger,
+    mistake,
+    print_json,
+    why_no_coordinator,
+)
 from highnoon.shared.runtime.terminal import open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
+    from highnoon.shared.store.studies import StudyRecord
+
 
 MaybeStudyFile = Annotated[
     Path | None, typer.Argument(help="TOML, JSON or YAML. Without one it serves.", metavar="STUDY_FILE")
@@ -35,6 +46,9 @@ Callbacks = Annotated[
     ),
 ]
 DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="DIR")]
+TrialNumbers = Annotated[
+    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
+]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
 
 
@@ -47,9 +61,9 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
 
     Example: python -m coordinator start study.toml --workers 2
     """
+    from highnoon.coordinator.local.start import StartOptions
     from highnoon.coordinator.local.start import run as run_start
-    from highnoon.coordinator.local.start_options import StartOptions
-    from highnoon.shared.objective.study_loader import load_study_file
+    from highnoon.shared.objective.study_file import load_study_file
     from highnoon.shared.runtime.settings import load_settings
 
     settings = load_settings()
@@ -71,11 +85,11 @@ def submit(
     Example: python -m coordinator submit study.toml --wait
     """
     from highnoon.coordinator.cli import submit_options
-    from highnoon.coordinator.cli.final_report import report_end
+    from highnoon.coordinator.cli.failures import report_end
     from highnoon.coordinator.cli.progress import watch
     from highnoon.shared.domain.errors import ServiceUnavailable
-    from highnoon.shared.runtime.exit_codes import Exit
     from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.runtime.terminal import Exit
     from highnoon.shared.store.submission import submit as submit_study
     from highnoon.shared.views.formats import plural
 
@@ -132,6 +146,62 @@ def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
 
     for line in prepare(folder):
         typer.echo(line)
+
+
+def pause(study: StudyName) -> None:
+    """Start nothing new; running trials end by themselves.
+
+    Example: python -m coordinator pause digits
+    """
+    with ledger() as access:
+        record = access.study(study)
+        _require(access.studies.pause(record.id), record, "only a running study can be paused")
+    typer.echo(f"study {study} is paused")
+
+
+def resume(study: StudyName) -> None:
+    """Go on with a paused study.
+
+    Example: python -m coordinator resume digits
+    """
+    with ledger() as access:
+        record = access.study(study)
+        _require(access.studies.resume(record.id), record, "only a paused study can be resumed")
+    typer.echo(f"study {study} goes on")
+
+
+def cancel(study: StudyName) -> None:
+    """Give a study up: what waits is dropped, what runs is stopped.
+
+    Example: python -m coordinator cancel digits
+    """
+    with ledger() as access:
+        record = access.study(study)
+        _require(access.studies.cancel(record.id), record, "it is over already")
+    typer.echo(f"study {study} is being cancelled")
+
+
+def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
+    """Run failed trials again, with the same parameters.
+
+    Example: python -m coordinator retry digits 3 7
+    """
+    from highnoon.coordinator.cli.failures import WRONG
+    from highnoon.coordinator.cli.tables import trials_wait
+
+    with ledger() as access:
+        record = access.study(study)
+        count = access.studies.retry(record.id, endings=tuple(WRONG), numbers=tuple(numbers or ()))
+        _require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
+    typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
+
+
+def _require(done: bool, record: StudyRecord, why_not: str) -> None:
+    """Raises StudyConflict unless the study's state allowed it."""
+    from highnoon.shared.domain.errors import StudyConflict
+
+    if not done:
+        raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")
 
 
 def _overrides(n_trials: int | None) -> dict[str, object]:

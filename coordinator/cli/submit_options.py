@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded, mistake
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import allow_study
 from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
 from highnoon.shared.objective.reference import load
-from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.objective.study_file import load_study_file
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access
@@ -42,12 +42,12 @@ def read_study(
     if folder is None:
         return load_study_file(study_file, overrides), None
     if not folder.is_dir():
-        raise _mistake("is no folder", folder)
+        raise mistake("--bundle", "is no folder", str(folder))
     root = folder.resolve()
     spec = load_study_file(study_file, {**overrides, "code_dir": str(root)})
     where = (root / spec.objective_ref.where).resolve()
     if spec.objective_ref.is_file and not where.is_relative_to(root):
-        raise _mistake(f"does not hold the objective {where}", folder)
+        raise mistake("--bundle", f"does not hold the objective {where}", str(folder))
     bundle = pack(root, limit_bytes=settings.bundle_limit_bytes)
     return spec.model_copy(update={"bundle": bundle.digest, "objective": _inside(spec, where, root)}), bundle
 
@@ -55,7 +55,9 @@ def read_study(
 def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
     """The code of a study that is about to be submitted. Raises InvalidInput for a bundle without a key to sign it."""
     if bundle is not None:
-        _keep(bundle, access, settings)
+        bundles = Bundles(access.database)
+        bundles.put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
+        event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
     elif is_embedded(settings):
         allow_study(settings, spec)
 
@@ -106,19 +108,9 @@ def _inside(spec: StudySpec, where: Path, root: Path) -> str:
     return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
 
 
-def _keep(bundle: Bundle, access: Access, settings: Settings) -> None:
-    bundles = Bundles(access.database)
-    bundles.put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
-    event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
-
-
 def _key(settings: Settings) -> ClusterKey:
     key = kept_key(settings) if is_embedded(settings) else key_of(settings)
     if key is None:
         hint = "A bundle is signed with it, and the workers verify it: set the same one here and there."
         raise InvalidInput("environment", [Problem(key="HIGHNOON_CLUSTER_KEY", message="is not set", hint=hint)])
     return key
-
-
-def _mistake(message: str, folder: Path, hint: str = "") -> InvalidInput:
-    return InvalidInput("command line", [Problem(key="--bundle", message=message, value=str(folder), hint=hint)])

@@ -1,4 +1,4 @@
-"""What the command line shows to people. Reads values, asks nothing.
+"""What the command line shows to people. Formats values; reads no database.
 
 Lines are plain text, so that a pipe gets what a terminal shows: no cell is padded to its right, and only a terminal
 has a width.

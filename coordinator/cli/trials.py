@@ -1,7 +1,17 @@
-"""Commands about single trials: trials, logs."""
+"""Commands about single trials: trials, logs.
+
+A log is read from its file on this host; of another host there is only the end, which the ledger keeps. Workers write
+the logs, and rotate them once to `NAME.1`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,23 +20,26 @@ from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
     TrialNumber,
+    ledger,
     mistake,
     print_json,
     print_sentence,
     print_table,
 )
-from highnoon.coordinator.cli.ledger_access import ledger
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
-from highnoon.shared.runtime.exit_codes import Exit
-from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.runtime.terminal import Exit, open_console
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.attempt_records import AttemptRecord
     from highnoon.shared.store.studies import StudyRecord
 
+
 STATES = tuple(state.lower() for state in TrialState)
+
+_LINES = 40
+_LOOK_S = 0.3
 
 State = Annotated[
     str | None,
@@ -103,8 +116,6 @@ def logs(
     Example: python -m coordinator logs digits 3 -f
     """
     from highnoon.coordinator.cli.failures import account, verdict
-    from highnoon.coordinator.cli.log_follower import follow as follow_log
-    from highnoon.coordinator.cli.log_follower import is_elsewhere, last_lines
     from highnoon.shared.views.trials import attempt_object
 
     with ledger() as access:
@@ -139,3 +150,78 @@ def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:
     count = len(access.optuna(record).trials())
     hint = f"It has trials 0 to {count - 1}." if count else "It has none yet."
     raise mistake("TRIAL", f"no attempt of study {record.name} has this number", trial, hint)
+
+
+def is_elsewhere(attempt: AttemptRecord) -> bool:
+    """Whether it ran on another host, so that a file of that name here would be another one."""
+    return attempt.host != socket.gethostname()
+
+
+def last_lines(attempt: AttemptRecord, count: int | None) -> list[str]:
+    """The newest lines of what it printed: from its file, else from the ledger."""
+    text = _text(attempt) or attempt.log_tail or ""
+    wanted = _LINES if count is None else count
+    return text.rstrip().splitlines()[-wanted:] if wanted else []
+
+
+def follow_log(
+    look: Callable[[], AttemptRecord],
+    write: Callable[[str], object],
+    *,
+    first: int | None = None,
+    pause: Callable[[float], object] = time.sleep,
+) -> None:
+    """Hands on each line of a log on this host until its attempt is over; begins with the `first` last ones, or all."""
+    log: GrowingLog | None = None
+    while True:
+        attempt = look()  # before the file: what an ended attempt printed is all there
+        path = None if is_elsewhere(attempt) or attempt.log_path is None else Path(attempt.log_path)
+        if log is None and path is not None and path.is_file():
+            log = GrowingLog(path)
+            begun = log.lines()
+            for line in begun if first is None else begun[len(begun) - min(first, len(begun)) :]:
+                write(line)
+        if log is not None:
+            for line in log.lines(whole=attempt.ending is not None):
+                write(line)
+        if attempt.ending is not None:
+            return
+        pause(_LOOK_S)
+
+
+class GrowingLog:
+    """A file that another process writes to, read on from the last position."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._rest = b""
+
+    def lines(self, *, whole: bool = False) -> list[str]:
+        """Lines that were ended since the last call; with `whole` the last one too, ended or not."""
+        text = self._rest + self._file.read()
+        if self._is_rotated():
+            text += self._file.read()  # what came in between
+            self._file.close()
+            self._file = self._path.open("rb")
+            text += self._file.read()
+        ended, end, rest = text.rpartition(b"\n")
+        self._rest = b"" if whole else rest
+        return (text if whole else ended + end).decode("utf-8", errors="replace").splitlines()
+
+    def _is_rotated(self) -> bool:
+        try:
+            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        except FileNotFoundError:  # it is just being replaced
+            return False
+
+
+def _text(attempt: AttemptRecord) -> str:
+    if attempt.log_path is None or is_elsewhere(attempt):
+        return ""
+    path = Path(attempt.log_path)
+    parts = []
+    for part in (path.with_name(path.name + ".1"), path):
+        with contextlib.suppress(OSError):
+            parts.append(part.read_bytes().decode("utf-8", errors="replace"))
+    return "".join(parts)

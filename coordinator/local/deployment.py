@@ -66,7 +66,9 @@ def prepare(folder: Path) -> list[str]:
     """Makes what is missing and returns a line for each; never overwrites. Raises InvalidInput for another folder."""
     if not (folder / "compose.yaml").is_file():
         hint = "It is the folder deploy/ of HighNoon, or a copy of it."
-        raise InvalidInput("command line", [_problem("DIR", "has no compose.yaml", folder, hint)])
+        raise InvalidInput(
+            "command line", [Problem(key="DIR", message="has no compose.yaml", value=str(folder), hint=hint)]
+        )
     place = folder / "secrets"
     made: list[str] = []
     if not place.is_dir():
@@ -91,7 +93,9 @@ def _prepare_acl(place: Path) -> list[str]:
         return [f"made {path}"]
     if path.read_text() != text:
         hint = "Remove it and run init-deploy again, then restart redis."
-        raise InvalidInput("secrets", [_problem(str(path), "does not fit the passwords beside it", None, hint)])
+        raise InvalidInput(
+            "secrets", [Problem(key=str(path), message="does not fit the passwords beside it", hint=hint)]
+        )
     return []
 
 
@@ -118,10 +122,6 @@ def _write(path: Path, text: str, *, mode: int = 0o600) -> bool:
 def _give_away(path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path, ACCOUNT_ID, ACCOUNT_ID)
-
-
-def _problem(key: str, message: str, value: object, hint: str) -> Problem:
-    return Problem(key=key, message=message, value=None if value is None else str(value), hint=hint)
 
 
 def acl_file(passwords: Mapping[str, str]) -> str:

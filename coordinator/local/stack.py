@@ -21,8 +21,7 @@ from highnoon.coordinator.local.owned_process import wait_until
 from highnoon.coordinator.local.postgres_server import Postgres
 from highnoon.coordinator.local.redis_server import Redis
 from highnoon.shared.domain.errors import EmbeddedServiceError, InvariantBroken, UnknownStudy
-from highnoon.shared.runtime.data_dir import Holder, Home
-from highnoon.shared.runtime.embedded import START, Running, attach, living_holder
+from highnoon.shared.runtime.data_dir import START, Holder, Home, Running, attach, living_holder
 from highnoon.shared.runtime.processes import identify
 
 COMMAND = "a short command"
@@ -54,7 +53,7 @@ class HomeLock:
         return True
 
     def announce(self, purpose: str) -> None:
-        """Records for others that the services are ready: from now on `embedded.attach` finds them."""
+        """Records for others that the services are ready: from now on `data_dir.attach` finds them."""
         self._record(purpose, ready=True)
 
     def release(self) -> None:

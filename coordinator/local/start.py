@@ -6,22 +6,54 @@ The order of things and nothing else: each step has a file of its own.
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.coordinator.cli.ledger_access import is_embedded
+from rich.console import Console
+
+from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import near
-from highnoon.coordinator.local.flower import USER
-from highnoon.coordinator.local.local_processes import Fleet
+from highnoon.coordinator.local.local_processes import USER, Fleet
 from highnoon.coordinator.local.stack import Stack
-from highnoon.coordinator.local.start_options import StartOptions, StopRequest
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import allow_study
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.runtime.terminal import Say, say, say_row
+from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What `start` was asked to do."""
+
+    settings: Settings
+    spec: StudySpec | None
+    slots: int
+    console: Console
+
+
+class StopRequest:
+    """SIGINT and SIGTERM as a request: the first ends in order, later ones at once."""
+
+    def __init__(self) -> None:
+        self.wanted = threading.Event()
+        self._hurry: Callable[[], None] | None = None
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def on_hurry(self, hurry: Callable[[], None]) -> None:
+        """What a second signal does."""
+        self._hurry = hurry
+
+    def _on_signal(self, _signum: int, _frame: object) -> None:
+        if self.wanted.is_set() and self._hurry is not None:
+            self._hurry()
+        self.wanted.set()
 
 
 def run(options: StartOptions) -> Exit:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.json_safe import finite
+from highnoon.shared.views.formats import finite
 
 _FIXED = (
     *("study", "trial", "state", "score", "loss", "model_params", "active_params"),

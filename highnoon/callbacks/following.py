@@ -63,7 +63,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
 
 
 def _database(settings: Settings) -> str:
-    from highnoon.shared.runtime.embedded import attach
+    from highnoon.shared.runtime.data_dir import attach
 
     if settings.database_url is not None:
         return settings.database_url

@@ -13,9 +13,8 @@ with missing_extra_named("the dashboard", "dashboard"):
     from highnoon.webui.server import serve
 
 from highnoon.shared.domain.errors import HighNoonError, UserInputError
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.logs import configure
-from highnoon.shared.runtime.terminal import open_console, say
+from highnoon.shared.runtime.terminal import Exit, open_console, say
 from highnoon.webui.server import serve
 
 

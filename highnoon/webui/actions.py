@@ -14,8 +14,8 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, 
 from highnoon.shared.domain.states import Ending, StudyState, WorkerState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
-from highnoon.shared.objective.study_loader import build_spec
-from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.objective.study_file import build_spec
+from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.studies import Studies, StudyRecord

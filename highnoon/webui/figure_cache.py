@@ -10,8 +10,8 @@ from collections import OrderedDict
 from threading import Lock
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
 

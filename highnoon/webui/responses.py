@@ -24,7 +24,7 @@ from highnoon.shared.domain.errors import (
     UserInputError,
     WorkerConflict,
 )
-from highnoon.shared.domain.json_safe import dumps
+from highnoon.shared.views.formats import dumps
 
 PROBLEM_TYPE = "application/problem+json"
 

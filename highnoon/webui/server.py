@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import open_console, say
 from highnoon.shared.store.optuna_store import quiet

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.runtime.secret_files import with_secret_files
+from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
 from highnoon.shared.runtime.settings import Settings, load_settings
-from highnoon.shared.runtime.tokens import SHORTEST_TOKEN, kept_token
 from highnoon.shared.runtime.urls import is_loopback, normalise
 
 TOKEN_FILE = "webui-token"

@@ -14,9 +14,9 @@ from itertools import chain
 from threading import Lock
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.queries import AttemptPlace
+from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import has_ended, trial_object
 from highnoon.webui.study_repository import StudyRepository, StudyTrials

@@ -22,8 +22,8 @@ Faults: something is wrong.
     ├── BundleRefused            a bundle without a valid signature, or no plain archive; the trial FAILs
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
-    │   ├── MissingParamCount    the study scores by size, and the trial did not say its own
-    │   ├── TrainingDiverged     the loss or a gradient stopped being a number; says at which step
+    │   ├── MissingParamCount    the study scores by size, and the trial did not report its own
+    │   ├── TrainingDiverged     the loss or a gradient stopped being a number; with the step
     │   └── EveryTrialFailed     `optimize` ended without one trial that did not fail
     ├── NoTrialRunning           `report` or `should_prune` called outside a trial
     └── InvariantBroken          our own promise is broken: a bug in HighNoon, logged and never hidden
@@ -49,7 +49,7 @@ class HighNoonError(Exception):
 
 
 class UserInputError(HighNoonError):
-    """A person wrote something that cannot work. The message says what, where and the nearest right thing."""
+    """A person wrote something that cannot work. The message has what, where and the nearest right thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Problem:
 
 
 class InvalidInput(UserInputError):
-    """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` says where.
+    """A study file, a setting or an argument has mistakes; `problems` holds all of them, `source` is where.
 
     The message fits on one screen: of more than a dozen Problems it shows the first, and how many there are.
     """
@@ -103,7 +103,7 @@ class StudyConflict(UserInputError):
 
 
 class NoCompletedTrial(UserInputError):
-    """A best trial was asked for before any completed. Says how many trials there are and how they ended."""
+    """A best trial was asked for before any completed. With how many trials there are and how they ended."""
 
 
 class DoesNotFit(UserInputError):
@@ -114,7 +114,7 @@ class DoesNotFit(UserInputError):
 
 
 class MissingExtra(UserInputError, ModuleNotFoundError):
-    """What was used belongs to an extra of the package that is not installed. The message says how to install it."""
+    """What was used belongs to an extra of the package that is not installed. The message has the remedy."""
 
 
 class ServiceError(HighNoonError):
@@ -142,7 +142,7 @@ class SpaceExhausted(HighNoonError):
 
 
 class LeaseLost(HighNoonError):
-    """A fenced statement touched no row: someone else owns the ticket now. Stop, write nothing."""
+    """A fenced statement touched no row: another worker owns the ticket now. Stop, write nothing."""
 
 
 class BundleRefused(HighNoonError):

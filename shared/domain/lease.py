@@ -1,7 +1,7 @@
-"""The lease: the right of one worker to make attempt n of a ticket, until the database says otherwise.
+"""The lease: the right of one worker to make attempt n of a ticket, until it expires by the database's clock.
 
 The attempt number is the fence. Every statement of a holder names (ticket, attempt); when it finds that attempt no
-longer running, the holder stops and writes nothing. Only the database's clock judges expiry.
+longer running, the holder stops and writes nothing. No worker's clock takes part.
 This file has the values and the pure decisions; the statements are in `shared.store.attempts`.
 """
 

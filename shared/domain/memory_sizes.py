@@ -43,7 +43,7 @@ def said(size_bytes: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryWishes:
-    """What a study says about memory; what is None comes from the guide's table for this machine.
+    """What a study asks of memory; what is None comes from the guide's table for this machine.
 
     `trial_memory_limit`, in bytes, is what this trial may hold on this machine: a worker puts in what counts there.
     """

@@ -1,4 +1,4 @@
-"""The name of an objective: a file or a module, and a function of it. Says nothing of whether it exists."""
+"""The name of an objective: a file or a module, and a function of it. Does not check that it exists."""
 
 from __future__ import annotations
 

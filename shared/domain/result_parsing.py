@@ -1,7 +1,7 @@
 """What an objective hands over, read into plain values: a report, a count of parameters, a result.
 
-Owns which objects pass for a number (Python's, NumPy's, TensorFlow's) and the words for those that do not. Knows no
-study: what a value is worth is decided by `score`.
+Owns which objects pass for a number (Python's, NumPy's, TensorFlow's) and the words for those that do not. Needs no
+study: `score` decides what a value is worth.
 """
 
 from __future__ import annotations

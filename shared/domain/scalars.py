@@ -21,7 +21,7 @@ Number = TypeVar("Number", int, float)
 
 
 class Mistake(Exception):
-    """What is wrong with one parameter and what would be right; its caller knows the name and makes a Problem."""
+    """What is wrong with one parameter and what would be right; its caller adds the name and makes a Problem."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -46,7 +46,7 @@ def refusal(problems: Iterable[Problem]) -> ValidationError:
 
 
 def problems_in(error: ValidationError, written: object, hint_for: Callable[[Key, str], str]) -> list[Problem]:
-    """One Problem for each error; `hint_for(key, kind)` knows the right keys for `missing` and `extra_forbidden`."""
+    """One Problem for each error; `hint_for(key, kind)` gives the right keys for `missing` and `extra_forbidden`."""
     return [_problem(dict(detail), written, hint_for) for detail in error.errors(include_url=False)]
 
 

@@ -90,7 +90,7 @@ def _name(file: Path, ref: ObjectiveRef) -> str:
 
 
 def _whole(pattern: str) -> str:
-    """With its function, and with the folder that it begins with as the kernel knows it."""
+    """With its function, and with the folder that it begins with resolved by the kernel."""
     where, colon, function = pattern.rpartition(":")
     if not colon or "/" in function:
         where, function = pattern, "*"

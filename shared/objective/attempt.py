@@ -56,7 +56,7 @@ def run_attempt(
     memory: MemoryWishes = NO_WISHES,
     checkpoints: Path | None = None,
 ) -> Outcome:
-    """Calls `objective(params)` and says how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
+    """Calls `objective(params)` and returns how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
 
     `checkpoints` is a folder that outlives this attempt, None where no other would follow it.
     """
@@ -94,7 +94,7 @@ class _Trial:
         self._channel.report(scored.value, scored.step)
 
     def should_prune(self) -> bool:
-        """As the study's pruner says."""
+        """The decision of the study's pruner."""
         return self._channel.should_prune()
 
     def report_params(self, total: object, active: object = None) -> None:

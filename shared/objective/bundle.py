@@ -15,14 +15,14 @@ import hashlib
 import hmac
 import io
 import os
-import secrets
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from highnoon.shared.domain.errors import BundleRefused, EmbeddedServiceError, InvalidInput, Problem
+from highnoon.shared.domain.errors import BundleRefused, InvalidInput, Problem
 from highnoon.shared.objective.source_tree import IGNORE_FILE, TreeFile, files_below
+from highnoon.shared.runtime.secret_files import kept_token
 from highnoon.shared.runtime.settings import Settings
 
 MOST_FILES = 2_000
@@ -171,22 +171,6 @@ def key_of(settings: Settings) -> ClusterKey | None:
 
 
 def kept_key(settings: Settings) -> ClusterKey:
-    """As `key_of`; makes one and keeps it in the home when there is none. Raises EmbeddedServiceError."""
+    """As `key_of`; makes one and keeps it in the home when there is none. Raises InvalidInput."""
     known = key_of(settings)
-    if known is not None:
-        return known
-    path = settings.home / KEY_FILE
-    draft = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-        try:
-            os.link(draft, path)  # whole, and never over a key that another process has just made
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        return ClusterKey(path.read_text(encoding="ascii").strip())
-    except OSError as error:
-        raise EmbeddedServiceError(f"cannot keep a key in {path} ({error.strerror}); set HIGHNOON_HOME") from error
+    return known or ClusterKey(kept_token(settings.home / KEY_FILE, remedy="Set HIGHNOON_HOME.")[0])

@@ -209,7 +209,7 @@ def _append_to_path(folder: Path) -> None:
 
 
 def _look_again(*folders: Path | str) -> None:
-    """Forgets what these folders held: a file written a moment ago must be found.
+    """Drops the caches of what these folders held: a file written a moment ago must be found.
 
     Not `importlib.invalidate_caches()`: that touches the finders of every package, and in a forked trial each page it
     writes to is copied first, which doubled the memory faults of a trial's start.

@@ -9,18 +9,24 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from highnoon.shared.domain.errors import did_you_mean
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flaw:
+class Flaw(NamedTuple):
     """Why the function cannot work, and what would."""
 
     message: str
     hint: str = ""
+
+
+class _Binding(NamedTuple):
+    """A name that the module has once it is imported; `node` is None where nothing can be said of its value."""
+
+    name: str
+    node: ast.AST | None
 
 
 def flaw_in(path: Path, function: str) -> Flaw | None:
@@ -38,14 +44,6 @@ def flaw_in(path: Path, function: str) -> Flaw | None:
     return None if None in flaws else flaws[-1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Binding:
-    """A name that the module has once it is imported; `node` is None where nothing can be said of its value."""
-
-    name: str
-    node: ast.AST | None
-
-
 def _tree(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as invalid escapes in the user's strings
@@ -57,17 +55,17 @@ def _bindings(statements: Iterable[ast.AST]) -> Iterator[_Binding]:
     for statement in statements:
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield _Binding(name=statement.name, node=statement)
+                yield _Binding(statement.name, statement)
             case ast.Import() | ast.ImportFrom():
                 for alias in statement.names:
-                    yield _Binding(name=alias.asname or alias.name.partition(".")[0], node=None)
+                    yield _Binding(alias.asname or alias.name.partition(".")[0], None)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                yield _Binding(name=name, node=value)
+                yield _Binding(name, value)
             case ast.AnnAssign(target=ast.Name(id=name), value=value):
                 if value is not None:
-                    yield _Binding(name=name, node=value)
+                    yield _Binding(name, value)
             case ast.Name(id=name, ctx=ast.Store()):
-                yield _Binding(name=name, node=None)
+                yield _Binding(name, None)
             case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 continue  # their names are their own
             case _:

@@ -25,7 +25,7 @@ MOST_BYTES = 32_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeFile:
-    """One file: its path below the root with `/`, and what the kernel says of it without following a link."""
+    """One file: its path below the root with `/`, and whether it is a link."""
 
     name: str
     path: str

@@ -33,7 +33,7 @@ class Channel(Protocol):
         """True when the study's pruner would end this trial now."""
 
     def report_params(self, total: int, active: int | None = None) -> None:
-        """Says how large the model of this trial is; the last count before the first report counts."""
+        """Reports how large the model of this trial is; the last count before the first report counts."""
 
 
 class CheckpointFolder:
@@ -84,7 +84,7 @@ _bound: list[_RunningTrial] = []
 
 @contextmanager
 def bound(channel: Channel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None) -> Iterator[None]:
-    """Makes `channel` the one that the trial running here speaks through.
+    """Makes `channel` the one that the trial running here uses.
 
     `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
     """
@@ -114,7 +114,7 @@ def checkpoints() -> CheckpointFolder:
 
 
 def memory_wishes() -> MemoryWishes:
-    """What the study of the trial running here says about memory; nothing outside a trial."""
+    """What the study of the trial running here asks of memory; nothing outside a trial."""
     found = _here()
     return NO_WISHES if found is None else found.memory
 

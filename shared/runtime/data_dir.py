@@ -1,23 +1,31 @@
 """The folder where a stack keeps its data (`.highnoon`), and what it must remember from one start to the next.
 
 Owns the names of the files in it, the ports and passwords of the services (state.json, for us alone), and their last
-processes, so that a start after a `kill -9` recognises what is still shutting down. Holds no lock: `lock` does.
+processes, so that a start after a `kill -9` recognises what is still shutting down. `attach` finds a stack that runs,
+for other processes. Holds no lock: `coordinator.local.stack` does.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.processes import Identity
+from highnoon.shared.runtime.processes import Identity, identify
 
 LOOPBACK = "127.0.0.1"
+
+
+START = "coordinator start"
+"""The purpose for which a home is held while everything in it runs."""
+
+POSTGRES, REDIS = "postgres", "redis"
+ROLE = DATABASE = "highnoon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +39,7 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds the home, as it says itself. `lock` decides whether it is true."""
+    """The process that holds the home, as it recorded itself. The lock decides whether it is true."""
 
     process: Identity
     purpose: str
@@ -44,6 +52,9 @@ class State:
 
     services: dict[str, ServiceState] = field(default_factory=dict)
     holder: Holder | None = None
+
+
+_STATE = TypeAdapter(State)
 
 
 class Home:
@@ -72,17 +83,17 @@ class Home:
     def load(self) -> State:
         """What the last holder wrote; an empty state when there is none."""
         try:
-            return _parsed(json.loads(self._state.read_text()))
+            return _STATE.validate_json(self._state.read_bytes())
         except FileNotFoundError:
             return State()
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise EmbeddedServiceError(f"{self._state} is not ours or damaged ({error}); move it away") from error
 
     def save(self, state: State) -> None:
         """Writes the state whole or not at all, readable by its owner only."""
         new = self._state.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(state), file, indent=1)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(_STATE.dump_json(state, indent=1))
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._state)
@@ -104,18 +115,6 @@ class Home:
         self.save(replace(state, services={**state.services, name: service}))
 
 
-def _parsed(data: dict[str, Any]) -> State:
-    holder = data["holder"]
-    return State(
-        services={name: _service(service) for name, service in data["services"].items()},
-        holder=Holder(**{**holder, "process": Identity(**holder["process"])}) if holder else None,
-    )
-
-
-def _service(data: dict[str, Any]) -> ServiceState:
-    return ServiceState(**{**data, "process": Identity(**data["process"]) if data["process"] else None})
-
-
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,3 +129,42 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A stack that runs now, with passwords in its addresses."""
+
+    pid: int
+    database_url: str
+    redis_url: str
+
+
+def attach(root: Path) -> Running | None:
+    """The stack that runs in this home now; None when none does, or it is still starting. Changes nothing."""
+    home = Home(root)
+    holder = living_holder(home)
+    if holder is None or not holder.ready or holder.purpose != START:
+        return None
+    services = home.load().services
+    return Running(
+        pid=holder.process.pid,
+        database_url=postgres_url(services[POSTGRES]),
+        redis_url=redis_url(services[REDIS]),
+    )
+
+
+def living_holder(home: Home) -> Holder | None:
+    """The holder of the home; None when it has none, or its last holder was killed."""
+    holder = home.load().holder
+    return holder if holder and identify(holder.process.pid) == holder.process else None
+
+
+def postgres_url(address: ServiceState) -> str:
+    """The database's address for clients, with the password."""
+    return f"postgresql+psycopg2://{ROLE}:{address.password}@{LOOPBACK}:{address.port}/{DATABASE}"
+
+
+def redis_url(address: ServiceState) -> str:
+    """The broker's address for clients, with the password."""
+    return f"redis://:{address.password}@{LOOPBACK}:{address.port}/0"

@@ -26,7 +26,7 @@ _EXTRA_OF = {
     "typer": "coordinator",
     "uvicorn": "dashboard",
 }
-"""One that brings it; a caller that knows its role names that."""
+"""One that brings it; a caller with a role of its own names that."""
 
 
 @contextmanager

@@ -1,17 +1,22 @@
-"""Secrets that stand in files of their own, as Compose, Kubernetes and systemd hand them over.
+"""Secrets in files: those of a deployment, as Compose, Kubernetes and systemd hand them over, and tokens of our own.
 
-Turns each `..._FILE` variable into what it stands for: a password inside an address, or a token. Owns the list of
-these variables and the reading of the files; what a token or an address must look like is checked
-with the settings.
+Turns each `..._FILE` variable into its value: a password inside an address, or a token. Owns the list of these
+variables and the reading of the files; the settings check what a token or an address must look like. A token of our own
+is long, kept in a file for its owner alone, and the same at every start.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
+
+SHORTEST_TOKEN = 16
 
 PASSWORD_OF = {
     "HIGHNOON_DATABASE_PASSWORD_FILE": "HIGHNOON_DATABASE_URL",
@@ -71,3 +76,28 @@ def _place(name: str, secret: str, environment: dict[str, str]) -> Problem | Non
         return Problem(key=name, message=f"is set, and {target} has a password too", hint="Take it out of the address.")
     environment[target] = f"{scheme}://{user}:{quote(secret, safe='')}@{host}{slash}{path}"
     return None
+
+
+def kept_token(path: Path, *, remedy: str) -> tuple[str, bool]:
+    """The token of that file, and whether it was made just now. Raises InvalidInput for a file that cannot be used."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            token = path.read_text(encoding="ascii").strip()
+            if len(token) >= SHORTEST_TOKEN:
+                path.chmod(0o600)
+                return token, False
+            path.unlink()
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+        try:
+            os.link(draft, path)  # whole, and never over one that another process has just made
+            return draft.read_text().strip(), True
+        except FileExistsError:
+            return path.read_text().strip(), False
+        finally:
+            draft.unlink()
+    except (OSError, ValueError) as error:
+        problem = Problem(key=str(path), message=f"cannot be used ({error})", hint=remedy)
+        raise InvalidInput("settings", [problem]) from None

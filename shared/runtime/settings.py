@@ -1,6 +1,6 @@
 """The settings of this installation: read once when a process starts, checked as a whole, then passed down.
 
-Owns the names, defaults and checks of all settings. Does not own addresses' spelling (`urls`), study files
+Owns the names, defaults and checks of all settings. Does not own the form of addresses (`urls`), study files
 (`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below takes a `Settings`.
 Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive settings
 through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
@@ -9,9 +9,8 @@ through a pipe (`to_json`, secrets included), never through the environment, whe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -26,9 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.runtime.secret_files import SECRET_FILES, with_secret_files
-from highnoon.shared.runtime.tokens import SHORTEST_TOKEN
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.runtime.secret_files import SECRET_FILES, SHORTEST_TOKEN, with_secret_files
 from highnoon.shared.runtime.urls import is_loopback, masked, normalise
 
 PREFIX = "HIGHNOON_"
@@ -67,6 +65,13 @@ def _lowered(value: object) -> object:
 
 def _split(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _long_enough(secret: str, shortest: int) -> str:
+    if len(secret) >= shortest and secret.isascii() and secret.isprintable():
+        return secret
+    hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+    raise PydanticCustomError("secret", f"must be {shortest} or more printable ASCII characters", {"hint": hint})
 
 
 def _installed_to_preload() -> tuple[str, ...]:
@@ -150,7 +155,7 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _speaks_redis(cls, url: str | None) -> str | None:
+    def _is_a_redis(cls, url: str | None) -> str | None:
         if url and not url.startswith(REDIS_SCHEMES):
             hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
             raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
@@ -159,11 +164,7 @@ class Settings(BaseSettings):
     @field_validator("cluster_key")
     @classmethod
     def _cannot_be_guessed(cls, key: str | None) -> str | None:
-        if key is None or (len(key) >= SHORTEST_KEY and key.isascii() and key.isprintable()):
-            return key
-        hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
-        message = f"must be {SHORTEST_KEY} or more printable ASCII characters"
-        raise PydanticCustomError("key", message, {"hint": hint})
+        return None if key is None else _long_enough(key, SHORTEST_KEY)
 
     @field_validator("home")
     @classmethod
@@ -196,11 +197,7 @@ class Settings(BaseSettings):
         if token is None and is_on and not is_loopback(host):
             hint = "Set HIGHNOON_METRICS_TOKEN, and the same as bearer token in Prometheus."
             raise PydanticCustomError("token", f"is needed where others can reach the metrics ({host})", {"hint": hint})
-        if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
-            hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
-            message = f"must be {SHORTEST_TOKEN} or more printable ASCII characters"
-            raise PydanticCustomError("token", message, {"hint": hint})
-        return token
+        return None if token is None else _long_enough(token, SHORTEST_TOKEN)
 
     def describe(self) -> tuple[SettingRow, ...]:
         """Every setting with its value (secrets masked) and where it came from, for people."""
@@ -231,7 +228,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
     environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
     environ, problems = with_secret_files(environ)
-    problems += [*_unknown_variables(environ), *_contradictions(environ), *_unknown_overrides(overrides)]
+    known = (*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *WITHOUT_EFFECT)
+    problems += [*_unknown(environ, known), *_contradictions(environ), *_unknown(overrides, Settings.model_fields)]
     given = _from_environment(environ)
     arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
     sources: dict[str, Source] = {**dict.fromkeys(given, "environment"), **dict.fromkeys(arguments, "argument")}
@@ -246,7 +244,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the environment says, by field. An empty variable says nothing, except that nothing is preloaded."""
+    """The environment's values by field. An empty variable is not set, except the one that names what is preloaded."""
     source = EnvSettingsSource(Settings)
     source.env_vars = {
         ALIASES.get(name, name).lower(): value
@@ -256,27 +254,18 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return source()
 
 
-def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
-    known = {*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *WITHOUT_EFFECT}
+def _unknown(names: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    known = sorted(known)
     return [
-        Problem(key=name, message="no such setting", hint=_nearest(name, known))
-        for name in sorted(environ)
+        Problem(key=name, message="no such setting", hint=nearest(name, known))
+        for name in sorted(names)
         if name not in known and not _is_read_elsewhere(name)
-    ]
-
-
-def _unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
-    known = set(Settings.model_fields)
-    return [
-        Problem(key=name, message="no such setting", hint=_nearest(name, known))
-        for name in sorted(overrides)
-        if name not in known
     ]
 
 
 def _contradictions(environ: Mapping[str, str]) -> list[Problem]:
     return [
-        Problem(key=alias, message=f"says something else than {name}", hint="Set only one of the two.")
+        Problem(key=alias, message=f"has another value than {name}", hint="Set only one of the two.")
         for alias, name in ALIASES.items()
         if environ.get(alias) and environ.get(name) and environ[alias] != environ[name]
     ]
@@ -292,17 +281,12 @@ def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
         key=_variable(name) if sources.get(name) == "environment" else name,
         message=detail["msg"].removeprefix("Value error, "),
         value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
-        hint=_nearest(str(detail["input"]), set(get_args(LogLevel))) if name == "log_level" else _hint(detail),
+        hint=nearest(str(detail["input"]), get_args(LogLevel)) if name == "log_level" else _hint(detail),
     )
 
 
 def _hint(detail: dict[str, Any]) -> str:
     return str(detail.get("ctx", {}).get("hint", ""))
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    near = get_close_matches(name, sorted(known), n=1)
-    return f"Did you mean {near[0]}?" if near else f"Valid: {', '.join(sorted(known))}."
 
 
 def _is_read_elsewhere(name: str) -> bool:

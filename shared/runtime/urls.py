@@ -34,7 +34,7 @@ def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
     matched = _SCHEME.fullmatch(url.strip())
     dialect = matched["dialect"].lower() if matched else ""
     if matched is None or dialect not in _DRIVERS:
-        raise InvalidInput(source, [_problem(key, url, "is no database address that studies can live in", dialect)])
+        raise InvalidInput(source, [_problem(key, url, "is no address of a database for studies", dialect)])
     rest = matched["rest"]
     if dialect == "sqlite" and rest and not rest.startswith("/"):
         hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."

@@ -1,6 +1,6 @@
 """Access to a database that holds studies: our ledger and Optuna's side of it, opened and closed together.
 
-Knows no addresses by itself: `coordinator.cli.ledger_access` and the dashboard choose them. Optuna's side is opened
+Knows no addresses by itself: `coordinator.cli.command_io` and the dashboard choose them. Optuna's side is opened
 at its first use: importing it takes longer than all that a command does which reads the ledger alone.
 """
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from highnoon.shared.domain.json_safe import finite
 from highnoon.shared.domain.trial import ParamValue, Trial
+from highnoon.shared.views.formats import finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def as_toml(study: str, best: Trial) -> str:
 
 
 def as_python(study: str, best: Trial) -> str:
-    """A snippet to go on with: a dict, and a model made from what the model knows of it."""
+    """A snippet to go on with: a dict, and a model made from what the model accepts of it."""
     params = "".join(f"    {name!r}: {value!r},\n" for name, value in best.params.items())
     title = " ".join(study.split())
     return (

@@ -1,11 +1,14 @@
-"""How numbers, times and sizes are written for people, in a terminal and on a page. Pure.
+"""How numbers, times and sizes are written for people, in a terminal and on a page; and strict JSON for programs. Pure.
 
-Each takes None for what is not known and writes `unknown` for it: a dash.
+Each function for people takes None for what is not known and writes `unknown` for it: a dash. JSON has no nan and no
+infinity: they become null, since other languages cannot read them.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 
 from highnoon.shared.domain.trial import ParamValue
 
@@ -73,3 +76,20 @@ def clock_time(seconds: float | None, *, unknown: str = NOTHING) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def finite(value: object) -> object:
+    """The same value with null in the place of what is not a number that JSON has."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def dumps(value: object, *, indent: int | None = None) -> str:
+    """Strict JSON: compact, or indented for people. Values that JSON does not know are written as text."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(finite(value), allow_nan=False, indent=indent, separators=separators, default=str)

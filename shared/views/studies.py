@@ -67,7 +67,7 @@ class StudySummary:
 
     @classmethod
     def of_optuna(cls, entry: StudyEntry, best: float | None) -> Self:
-        """A study that no coordinator knows."""
+        """A study without a coordinator."""
         count = {state: entry.by_state.get(state, 0) for state in TrialState}
         return cls(
             name=entry.name,

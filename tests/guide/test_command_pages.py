@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.local.stack import Stack
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from tests.command import Answer, Terminal, caller, plain
 from tests.conftest import empty_database
 from tests.made_up import make_study

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import highnoon as hn
-from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.objective.study_file import load_study_file
 from tests.guide.blocks import run
 
 DOCS = Path(__file__).parents[2] / "docs"

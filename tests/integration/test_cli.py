@@ -18,7 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.main import app
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.optuna_store import OptunaStore
 from tests.command import Answer, Terminal, caller, plain

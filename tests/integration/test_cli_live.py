@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.coordinator.local.stack import Stack
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from tests.cluster import PERIODS, Cluster, running_cluster
 from tests.command import Terminal, caller, plain
 from tests.support import eventually

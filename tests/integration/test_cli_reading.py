@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
-from highnoon.coordinator.cli.ledger_access import study_names
+from highnoon.coordinator.cli.command_io import study_names
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.submission import submit
@@ -37,7 +37,7 @@ MISTAKES = {
     "best digits --format tml": "is no format of a best configuration (got 'tml'). Did you mean toml?",
     "plot digits --kind histroy": "--kind: is no figure (got 'histroy'). Did you mean history?",
     "plot digits -k slice -p unit": "is no parameter of study digits (got 'unit'). Did you mean units?",
-    "plot digits -o x.gif": "--output: has no suffix that says how to draw (got 'x.gif').",
+    "plot digits -o x.gif": "--output: has no suffix of a figure's format (got 'x.gif').",
     "plot digits -o no/x.html": "--output: lies in a folder that does not exist (got 'no/x.html').",
     "compare digits digits-wid": "no study named 'digits-wid'. Did you mean digits-wide?",
     "logs digits 77": "no attempt of study digits has this number (got 77). It has trials 0 to 52.",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.objective.study_file import load_study_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.terminal import Exit
 from tests.cluster import Cluster
 from tests.conftest import new_stack
 from tests.frozen import frozen

@@ -19,7 +19,7 @@ import pytest
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.executor import ActionExecutor
 from highnoon.coordinator.local.stack import Stack
-from highnoon.coordinator.planner import Rules, plan
+from highnoon.coordinator.planner import plan
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
@@ -441,8 +441,7 @@ def act_as_leader(cluster: Cluster, access: Access, queues: QueueClient) -> None
     faults = StudyFaults(Control(access.database), counters)
     reader = SnapshotReader(settings, database=access.database, queues=queues, faults=faults)
     executor = ActionExecutor(database=access.database, queues=queues, faults=faults, counters=counters)
-    rules = Rules(lease_s=settings.lease_s, redispatch_s=0.1, dispatch_buffer=4)
-    executor.execute(plan(reader.read(steady_s=settings.lease_s), rules))
+    executor.execute(plan(reader.read(steady_s=settings.lease_s), settings))
 
 
 def test_a_second_coordinator_waits_and_takes_over_when_the_leader_is_killed(

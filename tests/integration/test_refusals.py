@@ -24,7 +24,7 @@ from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.bundle import ClusterKey, pack
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.bundles import Bundles

@@ -21,11 +21,11 @@ import psycopg2
 import pytest
 import redis
 
-from highnoon.coordinator.local.account import Account
+from highnoon.coordinator.local.owned_process import Account
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.coordinator.local.stack import Stack, serving_database
 from highnoon.shared.domain.errors import EmbeddedServiceError, UnknownStudy
-from highnoon.shared.runtime.embedded import attach
+from highnoon.shared.runtime.data_dir import attach
 from tests.support import eventually
 
 OWNER = """

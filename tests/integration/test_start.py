@@ -26,11 +26,11 @@ import psutil
 import pytest
 
 from highnoon.coordinator.cli.failures import notes
-from highnoon.coordinator.local.flower import USER
+from highnoon.coordinator.local.local_processes import USER
 from highnoon.coordinator.local.stack import serving_database
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.data_dir import Home
-from highnoon.shared.runtime.exit_codes import Exit
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.optuna_store import OptunaStore
 from tests.cluster import HERE, PERIODS, Books

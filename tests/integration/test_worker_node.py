@@ -21,8 +21,8 @@ from sqlalchemy import select
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import Ending, TicketState, WorkerState
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.schema import tickets, workers

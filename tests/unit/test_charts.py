@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Report, Trial
 from highnoon.shared.store.queries import AttemptSpan
 from highnoon.shared.views.charts import FIGURES, Figure, FigureInput
+from highnoon.shared.views.formats import dumps
 
 SPACE = parse_space(
     {

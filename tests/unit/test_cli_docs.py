@@ -9,8 +9,8 @@ import pytest
 from typer.main import get_command
 
 from highnoon.coordinator.cli.main import app
-from highnoon.shared.runtime.exit_codes import Exit
 from highnoon.shared.runtime.settings import Settings, load_settings
+from highnoon.shared.runtime.terminal import Exit
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 

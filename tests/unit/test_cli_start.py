@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from highnoon.coordinator.cli.analyse import _OTHER_NAMES, KINDS
-from highnoon.coordinator.cli.plot_export import SUFFIXES
+from highnoon.coordinator.cli.analyse import _OTHER_NAMES, KINDS, SUFFIXES
 from highnoon.coordinator.cli.read import _FORMATS
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.charts import FIGURES, TITLES

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from highnoon.coordinator.cli.log_follower import follow, last_lines
+from highnoon.coordinator.cli.trials import follow_log, last_lines
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.store.attempt_records import AttemptRecord
 
@@ -31,7 +31,7 @@ def followed(path: Path, *steps: Callable[[], object], **fields: Any) -> list[st
         ending = Ending.COMPLETED if looks > len(steps) else None
         return attempt(path, **{"ending": ending, **fields})
 
-    follow(look, written.append, first=fields.pop("first", None), pause=lambda _: next(happening)())
+    follow_log(look, written.append, first=fields.pop("first", None), pause=lambda _: next(happening)())
     return written
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from highnoon.coordinator.lost_messages import LostMessages
+from highnoon.coordinator.snapshot_reader import LostMessages
 
 
 def test_message_under_way_at_each_reading_is_not_lost() -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.coordinator.executor import in_turns
-from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Rules, Snapshot, Stop, plan
+from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Snapshot, Stop, plan
 from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.studies import StudyRecord
 
-RULES = Rules(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)
+RULES = Settings(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)
 
 
 def load(

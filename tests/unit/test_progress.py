@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.cli.progress import Bar, Lines, Pace, WatchedStudy, progress_line, watch
+from highnoon.coordinator.cli.progress import Lines, LiveView, Pace, WatchedStudy, progress_line, watch
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.store.queries import StudyProgress
@@ -82,7 +82,7 @@ def test_a_pipe_gets_a_line_when_something_changed_but_no_flood() -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_bar_fits_the_terminal(width: int) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    bar = Bar(console)
+    bar = LiveView(console)
     bar.show(watched(counts(closed=15, running=12, waiting=85, failed=4), per_minute=142.2, best=0.000940279))
     bar.say("started again: redis")
     bar.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highnoon.coordinator.quarantine import Quarantine, quarantined
+from highnoon.coordinator.planner import Quarantine, quarantined
 from highnoon.shared.store.node_queries import Streak
 
 

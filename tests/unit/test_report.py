@@ -20,14 +20,13 @@ from highnoon.coordinator.cli.tables import (
     value_cell,
 )
 from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavailable
-from highnoon.shared.domain.json_safe import dumps
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
-from highnoon.shared.runtime.exit_codes import Exit, show
-from highnoon.shared.runtime.terminal import say
+from highnoon.shared.runtime.terminal import Exit, say, show
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 from highnoon.shared.views.trials import trial_object
 

@@ -16,7 +16,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Int, LogUniform, Uniform
 from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
-from highnoon.shared.objective.study_loader import build_spec, load_study_file
+from highnoon.shared.objective.study_file import build_spec, load_study_file
 
 BAD_STUDIES = Path(__file__).parent / "bad_studies"
 

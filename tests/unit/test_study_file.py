@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.study_file import read_table
-from highnoon.shared.objective.study_loader import load_study_file
+from highnoon.shared.objective.study_file import load_study_file, read_table
 
 TOML = """
 name = "digits"

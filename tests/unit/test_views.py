@@ -10,9 +10,8 @@ import pytest
 from rich.console import Console
 
 from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table, differences
-from highnoon.coordinator.cli.live_view import Slots, drawn
 from highnoon.coordinator.cli.nodes import named_worker, workers_table
-from highnoon.coordinator.cli.progress import Objects, WatchedStudy
+from highnoon.coordinator.cli.progress import Objects, Slots, WatchedStudy, drawn
 from highnoon.coordinator.cli.tables import importance_table, size_cell
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState

@@ -22,7 +22,7 @@ from highnoon.shared.memory.guard import Kind
 from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.memory.process_memory import ProcessTree
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.workers.monitor.kill_selection import KillRecord, KillRecords, RunningTrial, select
 from highnoon.workers.monitor.memory_policy import (
     KEPT_SAMPLES,

@@ -6,23 +6,27 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.figure import (
     Figure,
     FigureInput,
     Json,
+    Scale,
+    axis_of,
     clip,
+    coordinate,
+    curves,
     every,
     horizontal_bars,
     left_out,
     notes,
     nothing,
     scatter,
+    shortened,
     thinned_trials,
+    unit_axis,
 )
-from highnoon.shared.views.charts.scales import Scale, axis_of, coordinate, shortened, unit_axis
 from highnoon.shared.views.formats import number
 
 _MOST_POINTS_OF_A_PANEL = 500
@@ -71,17 +75,10 @@ def parallel(asked: FigureInput) -> Figure:
     rank = {trial.number: place for place, trial in enumerate(ranked)}
     data = []
     for (label, color, width, opacity), low, high in reversed(list(zip(bands, (0, *cuts), cuts, strict=False))):
-        xs: list[Any] = []
-        ys: list[Any] = []
-        for trial in shown:
-            if low <= rank[trial.number] < high and all(name in trial.params for name in names):
-                xs += [*range(len(names)), None]
-                ys += [*(scales[name].place(trial.params[name]) for name in names), None]
+        whole = [trial for trial in shown if low <= rank[trial.number] < high and trial.params.keys() >= {*names}]
+        lines = [enumerate(scales[name].place(trial.params[name]) for name in names) for trial in whole]
         line = {"color": color, "width": width}
-        data.append(
-            {"type": "scatter", "mode": "lines", "name": label, "x": xs, "y": ys, "line": line}
-            | {"opacity": opacity, "hoverinfo": "skip"}
-        )
+        data.append(curves(label, lines, line=line, opacity=opacity, hoverinfo="skip"))
     titles = [shortened(name, 24) for name in names]
     labels = [_label(index, tick, text) for index, name in enumerate(names) for tick, text in scales[name].ticks()]
     layout = {

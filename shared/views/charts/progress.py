@@ -13,6 +13,7 @@ from highnoon.shared.views.charts.figure import (
     FigureInput,
     Json,
     clip,
+    curves,
     every,
     is_finite,
     left_out,
@@ -68,21 +69,15 @@ def intermediate(asked: FigureInput) -> Figure:
     ]
     data, count = [], 0
     for label, color, state, most in kinds:
-        curves = every([trial for trial in reporting if trial.state is state], most)
-        xs: list[Any] = []
-        ys: list[Any] = []
-        texts: list[Any] = []
-        for trial in curves:
-            xs += [*(report.step for report in trial.reports), None]
-            ys += [*(report.value if math.isfinite(report.value) else None for report in trial.reports), None]
-            texts += [*[f"trial {trial.number}"] * len(trial.reports), None]
-        count += len(curves)
-        if curves:
+        trials = every([trial for trial in reporting if trial.state is state], most)
+        count += len(trials)
+        if trials:
+            lines = [
+                [(one.step, one.value if math.isfinite(one.value) else None) for one in it.reports] for it in trials
+            ]
+            texts = [text for it in trials for text in (*[f"trial {it.number}"] * len(it.reports), None)]
             line = {"color": color, "width": 2 if label == "running" else 1}
-            data.append(
-                {"type": "scatter", "mode": "lines", "name": label, "x": xs, "y": ys, "text": texts, "line": line}
-                | {"opacity": 0.9 if label == "running" else 0.55}
-            )
+            data.append(curves(label, lines, text=texts, line=line, opacity=0.9 if label == "running" else 0.55))
     best = best_of(asked.trials, maximize=asked.maximize)
     if best is not None and best.reports:
         points = [(report.step, report.value) for report in best.reports]

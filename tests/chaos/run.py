@@ -22,7 +22,7 @@ from pathlib import Path
 import optuna
 import psycopg2
 
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.submission import submit
 from tests.chaos.books import Attempt, Books, leftovers
@@ -94,7 +94,7 @@ def run(
         else:
             report.wrong += _end(cluster)
             report.wrong += books.faults_of(STUDY, trials) + books.faults_of(BYSTANDER, bystanders)
-            report.wrong += leftovers(cluster)
+            report.wrong += leftovers(cluster, books.supervisors())
         attempts = books.attempts(STUDY) + books.attempts(BYSTANDER)
         report.attempts = len(attempts)
         report.recovery = _recovery(report.done, attempts)

@@ -33,7 +33,7 @@ from highnoon.workers.slot_state import SlotState, SlotStates
 _log = logging.getLogger("highnoon.workers.agent")
 
 _POLL_S = 0.5
-_REMOVE_DEAD_NODES_EVERY_S = 60.0
+_REMOVE_DEAD_NODES_EVERY_S = 5.0
 _LEAVE_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
 
@@ -122,8 +122,6 @@ class Agent:
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
             self._node.health_file.touch()
-            if self._has_entered:
-                self._remove_dead_nodes()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -132,6 +130,8 @@ class Agent:
             entered, self._entering = self._entering, None
             entered.result()
             self._has_entered = True
+        if self._has_entered:
+            self._remove_dead_nodes()
         if self._beating is not None and self._beating.done():
             beat, self._beating = self._beating, None
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timezone
@@ -66,6 +67,10 @@ class Books:
                 study,
             )
         ]
+
+    def supervisors(self) -> set[int]:
+        """Of the whole run."""
+        return {row.pid for row in self.rows("select distinct pid from hn_attempts")}
 
     def faults_of(self, study: str, n_trials: int) -> list[str]:
         """Everything that is wrong with the books of a study that is over."""
@@ -155,23 +160,23 @@ def _ticket_faults(ticket: Any, attempts: list[Any], trials: dict[int, Any]) -> 
     return wrong
 
 
-def leftovers(world: World) -> list[str]:
+def leftovers(world: World, supervisors: Collection[int]) -> list[str]:
     """What a run must not leave when its nodes have ended in order."""
     home = world.cluster.folder / "home"
     wrong = [f"process {process.pid} {process.name()} is left" for process in world.processes()]
     wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("nodes/*")]
     wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("runs/*/*/tmp")]
     wrong += [f"checkpoints {path.relative_to(home)} are left" for path in home.glob("checkpoints/*/*")]
-    wrong += [f"cgroup {path} is left" for path in _cgroups()]
+    wrong += [f"cgroup {path} is left" for path in _cgroups(supervisors)]
     return wrong
 
 
-def _cgroups() -> list[Path]:
-    """Groups of attempts whose supervisor is gone."""
+def _cgroups(supervisors: Collection[int]) -> list[Path]:
+    """Groups of the attempts of these supervisors."""
     found = []
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
             parts = name.split("-")
-            if len(parts) == 3 and parts[0] == "highnoon" and not Path("/proc", parts[1]).exists():
+            if len(parts) == 3 and parts[0] == "highnoon" and int(parts[1]) in supervisors:
                 found.append(Path(folder, name))
     return found

@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 import optuna
 import psycopg2
 
-from highnoon.shared.objective.study_loader import build_spec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.submission import submit
 from tests.chaos.books import Attempt, Books, leftovers
@@ -93,13 +94,12 @@ def run(
         else:
             report.wrong += _end(cluster)
             report.wrong += books.faults_of(STUDY, trials) + books.faults_of(BYSTANDER, bystanders)
-            report.wrong += leftovers(cluster)
+            report.wrong += leftovers(cluster, books.supervisors())
         attempts = books.attempts(STUDY) + books.attempts(BYSTANDER)
         report.attempts = len(attempts)
         report.recovery = _recovery(report.done, attempts)
         report.wrong += _tracebacks(folder)
-        if report.wrong:
-            _keep(folder, books, report)
+        _keep(folder, books, report)
     report.seconds = time.monotonic() - began
     return report
 
@@ -296,6 +296,8 @@ def main() -> int:
     parser.add_argument("--pause", type=float, nargs=2, default=None, help="seconds between two faults: from, to")
     parser.add_argument("--keep", default=None, help="a folder for the logs of failed runs")
     chosen = parser.parse_args()
+    # So that nothing of a run outlives it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What the Optuna script of a fault and the services say is no part of the report.
     logging.disable(logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

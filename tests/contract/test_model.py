@@ -9,9 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -394,3 +398,115 @@ def test_any_order_of_events_leaves_ledger_and_optuna_in_agreement(ledger: Ledge
             phases=[Phase.explicit, Phase.generate, Phase.shrink],
         ),
     )
+
+
+def test_any_simultaneous_events_leave_ledger_and_optuna_in_agreement(ledger: Ledger) -> None:
+    """The same steps from eight threads at once, without a model: none fails or waits for ever, and the books agree."""
+    study = ledger.study(12, "crowd", max_attempts=3)
+    storage = RDBStorage(ledger.database.url)
+    stop_at = time.monotonic() + 4.0
+
+    def act(seed: int) -> Counter[str]:
+        chance, done = random.Random(seed), Counter[str]()
+        mine: list[Lease] = []
+        holder = Holder(worker_id=f"worker-{seed}", host="host", pid=seed)
+        script = optuna.load_study(study_name="crowd", storage=storage)
+        while time.monotonic() < stop_at:
+            left_s = stop_at - time.monotonic()
+            name, step = chance.choice(steps(ledger, study, script, mine, holder, chance, left_s))
+            try:
+                step()
+                done[name] += 1
+            except (LeaseLost, StudyConflict):
+                done[f"{name} refused"] += 1
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = sum(pool.map(act, range(8)), Counter[str]())
+    assert done["start"] and done["finish"] and done["reap"] and done["finish refused"], done
+    now = read(ledger, study)
+    check(now, Model(holder=running_in(now), ended_by_others=ended_by_others_in(now)), optuna_deleted=False)
+
+
+def steps(
+    ledger: Ledger,
+    study: StudyRecord,
+    script: optuna.Study,
+    mine: list[Lease],
+    holder: Holder,
+    chance: random.Random,
+    left_s: float,
+) -> list[tuple[str, Callable[[], object]]]:
+    """What one of many may do next, the frequent steps more than once."""
+    lease = chance.choice(mine) if mine else None
+
+    def start() -> None:
+        candidate = ledger.attempts.look(chance.choice(ledger.tickets(study)))
+        if candidate is not None:
+            waiting = None if candidate.waiting is None else candidate.waiting.trial_id
+            answer = ledger.start_at(candidate, holder, point(0.5, waiting_trial_id=waiting))
+            if isinstance(answer, Lease):
+                mine.append(answer)
+
+    def finish() -> None:
+        assert lease is not None
+        mine.remove(lease)
+        disposition = chance.choice([*Disposition])
+        ledger.finish(lease, NOT_FINAL.get(disposition, chance.choice(OUTCOMES)), disposition, reports=REPORTS)
+
+    def reap() -> None:
+        running = [row for row in ledger.studies.attempts(study.id) if row.ended_at is None]
+        if running:
+            row = chance.choice(running)
+            ledger.attempts.reap(row.ticket_id, row.attempt, message="dead", only_expired=False)
+            ledger.skip_delay(row.ticket_id)
+
+    def end_by_hand() -> None:
+        assert lease is not None
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            script._storage.set_trial_state_values(lease.trial_id, optuna.trial.TrialState.FAIL)
+
+    of_people: list[tuple[str, Callable[[], object]]] = [
+        ("pause", lambda: ledger.studies.pause(study.id)),
+        ("resume", lambda: ledger.studies.resume(study.id)),
+        ("retry", lambda: ledger.studies.retry(study.id, endings=tuple(Ending))),
+        ("add", lambda: ledger.studies.add_trials(study.id, 2, at_most=30)),
+        ("extend", lambda: ledger.studies.extend(study.id, study.spec, n_trials=20)),
+        ("stop", lambda: ledger.control.stop(study.id, "timeout", spec_version=1)),
+        ("close", lambda: _close(ledger, study)),
+        ("script", lambda: script.tell(script.ask(), 1.0)),
+    ]
+    if left_s > 1.5:
+        of_people.append(("enqueue", lambda: script.enqueue_trial({"x": 1.0})))
+    elif left_s < 0.3:
+        # What follows a cancelled study is little.
+        of_people.append(("cancel", lambda: ledger.studies.cancel(study.id)))
+    often: list[tuple[str, Callable[[], object]]] = [
+        ("start", start),
+        ("dispatch", lambda: ledger.control.dispatch(study.id, 3)),
+        ("resume", lambda: ledger.studies.resume(study.id)),
+    ]
+    if lease is not None:
+        often += [("finish", finish), ("renew", lambda: ledger.attempts.renew(lease, Progress(), REPORTS))]
+        of_people.append(("end by hand", end_by_hand))
+    return [*of_people, *often * 4, ("reap", reap), ("reap", reap)]
+
+
+def _close(ledger: Ledger, study: StudyRecord) -> None:
+    record = ledger.studies.get(study.name)
+    after = StudyState.CANCELLED if record.state is StudyState.CANCELLING else StudyState.FINISHED
+    ledger.control.finish(study.id, before=record.state, state=after, reason="n_trials")
+
+
+def running_in(now: Reading) -> dict[int, Any]:
+    return {id: ticket for id, ticket in now.tickets.items() if ticket.state == "running"}
+
+
+def ended_by_others_in(now: Reading) -> set[int]:
+    """Trials that a script ended while we held them, or before we ended them otherwise."""
+    return {
+        trial.trial_id
+        for trial in now.trials.values()
+        if (attempt := now.attempts[trial.ticket, trial.attempt]).foreign_ending is not None
+        or (attempt.ended_at is None and trial.state == "FAIL")
+    }

@@ -42,9 +42,12 @@ class Dashboard:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""
         if self._asgi is None:
             with missing_extra_named("the dashboard", "dashboard"):
-                from highnoon.webui.server import build
+                from highnoon.webui.application import create
+                from highnoon.webui.server import database_of
+                from highnoon.webui.settings import web_settings
 
-            self._asgi = build(host="", storage=None).application.asgi
+            settings = web_settings(host="", storage=None)
+            self._asgi = create(settings, database=database_of(settings), port=0).asgi
         await self._asgi(scope, receive, send)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -19,19 +19,15 @@ from starlette.types import ASGIApp
 
 from highnoon.shared.domain.errors import HighNoonError, Problem, ServiceUnavailable
 from highnoon.shared.views.formats import plural
-from highnoon.webui import api, assets, login_routes, pages
-from highnoon.webui.actions import StudyActions, WorkerActions
+from highnoon.webui import api, assets, pages
 from highnoon.webui.app_state import AppState
 from highnoon.webui.authentication import Authentication, Refused
 from highnoon.webui.event_stream import EventStream
-from highnoon.webui.figure_cache import FigureCache
-from highnoon.webui.objective_filter import ObjectiveFilter
 from highnoon.webui.rendering import error_page
 from highnoon.webui.responses import problem_response, problems_of, status_of
 from highnoon.webui.sessions import Authenticator
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.study_repository import StudyRepository
-from highnoon.webui.trial_export import TrialExport
 
 _log = logging.getLogger("highnoon.webui")
 
@@ -46,18 +42,6 @@ class Application:
 
 def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> Application:
     """The whole dashboard as one ASGI application. Connects to nothing before it is started."""
-    repository = StudyRepository(database)
-    is_local = settings.database_url is None or _is_local(database)
-    allowed = ObjectiveFilter(patterns=settings.objectives, folders_too=is_local)
-    state = AppState(
-        settings=settings,
-        repository=repository,
-        actions=StudyActions(repository=repository, allowed=allowed),
-        worker_actions=WorkerActions(repository=repository, home=settings.home, silent_s=settings.silent_s),
-        figures=FigureCache(repository),
-        export=TrialExport(repository),
-        event_stream=EventStream(repository),
-    )
     app = FastAPI(
         title="HighNoon HPO",
         version=version("highnoon-hpo"),
@@ -66,8 +50,8 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.app_state = state
-    for routes in (api, pages, login_routes, assets):
+    app.state.app_state = state = AppState(settings, database)
+    for routes in (api, pages, assets):
         app.include_router(routes.router)
     app.add_route("/health", _health, include_in_schema=False)
     app.add_exception_handler(HighNoonError, _answer_error)
@@ -144,9 +128,3 @@ def _answer(request: Request, status: int, detail: str, found: Sequence[Problem]
         headers = {"retry-after": "5"} if status == 503 else None
         return problem_response(status, detail, found, headers)
     return error_page(request, status, detail, found)
-
-
-def _is_local(database: Callable[[], str]) -> bool:
-    with suppress(HighNoonError):
-        return "@127.0.0.1:" in database() or database().startswith("sqlite")
-    return False

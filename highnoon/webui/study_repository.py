@@ -69,6 +69,8 @@ class _CacheEntry:
     trials: StudyTrials | None = None
     importance: tuple[int, dict[str, float]] | None = None
     """With the number of ended trials that it was computed from."""
+    texts: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """Of trials that have ended, as the exports have written them."""
 
 
 class StudyRepository:
@@ -162,6 +164,10 @@ class StudyRepository:
         if entry.importance is None or entry.importance[0] != ended:
             entry.importance = (ended, entry.view.param_importance())
         return entry.importance[1]
+
+    def kept_texts(self, name: str, key: tuple[object, ...]) -> list[str]:
+        """The parts of an export that are written already; the export appends to them."""
+        return self._entry(name).texts.setdefault(key, [])
 
     def warm(self) -> None:
         """Reads every study once, so that the first request need not wait for thousands of trials.

@@ -12,9 +12,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,18 @@ import keras
 
 from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
 from highnoon.lm.training.callbacks import TrainingCallback
-from highnoon.lm.training.checkpointing import write_checkpoint
+from highnoon.lm.training.checkpointing import Progress, write_checkpoint
 from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
-from highnoon.lm.training.progress import Progress
 from highnoon.lm.training.train_state import TrainState
 from highnoon.shared.domain.errors import TrainingDiverged
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
-    """Where checkpoints go; `state` is what does not change during the training."""
-
-    folder: Path
-    state: dict[str, Any]
 
 
 class TrainingLoop:
     """Call `run` once. Raises TrainingDiverged, and what a callback raises.
 
-    `prefetch` is called at each epoch: under memory pressure it returns less.
+    `prefetch` is called at each epoch: under memory pressure it returns less. Checkpoints go to `folder`, if any;
+    `state` is what of them does not change during the training.
     """
 
     def __init__(
@@ -54,7 +45,8 @@ class TrainingLoop:
         *,
         intervals: Intervals,
         prefetch: Callable[[], int | None],
-        saving: Saving | None,
+        folder: Path | None,
+        state: Mapping[str, Any],
     ) -> None:
         self._train_state = train_state
         self._plans = plans
@@ -68,7 +60,7 @@ class TrainingLoop:
         """That of the current stage."""
         self._intervals = intervals
         self._prefetch = prefetch
-        self._saving = saving
+        self._folder, self._state = folder, state
         self._timer = ThroughputTimer()
 
     def run(self) -> dict[str, Any]:
@@ -166,7 +158,7 @@ class TrainingLoop:
                 val_loss = self._validate()
             for callback in self._own_callbacks:
                 callback.on_validation(step, val_loss)
-        if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
+        if within and step % self._intervals.checkpoint_interval == 0:
             with self._timer.paused():
                 self._save()
 
@@ -218,12 +210,12 @@ class TrainingLoop:
         )
 
     def _save(self) -> None:
-        if self._saving is None:
+        if self._folder is None:
             return
         self._checked_loss()
         step, train_state = self.progress.total_steps, self._train_state
-        state = {**self._saving.state, "progress": self.progress.to_json(train_state.sums())}
-        path = write_checkpoint(self._saving.folder, step, train_state.model, train_state.optimizer, state)
+        state = {**self._state, "progress": self.progress.to_json(train_state.sums())}
+        path = write_checkpoint(self._folder, step, train_state.model, train_state.optimizer, state)
         for callback in self._own_callbacks:
             callback.on_checkpoint_saved(str(path), step)
 

@@ -17,11 +17,12 @@ from typing_extensions import Self
 from highnoon.callbacks.memory_guard import MemoryGuardCallback
 from highnoon.config import checked
 from highnoon.lm.data.sources import DEFAULT_DATASET
-from highnoon.lm.models.memory_forecast import refuse_training
+from highnoon.lm.models.size import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
 from highnoon.lm.training.checkpointing import (
     LATEST,
+    Progress,
     checkpoint_to_resume,
     find_checkpoint,
     folder_of_the_trial,
@@ -30,10 +31,9 @@ from highnoon.lm.training.checkpointing import (
     restore_variables,
     write_whole,
 )
-from highnoon.lm.training.loop import Saving, TrainingLoop
+from highnoon.lm.training.loop import TrainingLoop
 from highnoon.lm.training.options import Intervals, Stage, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
-from highnoon.lm.training.progress import Progress
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 
@@ -165,7 +165,8 @@ class Trainer:
                 self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,
-                saving=Saving(folder=folder, state=state) if folder else None,
+                folder=folder,
+                state=state,
             )
             return loop.run()
 

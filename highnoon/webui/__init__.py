@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from highnoon.shared.runtime.extras import missing_extra_named
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["Dashboard", "app"]
 
@@ -33,12 +33,7 @@ class Dashboard:
 
         serve(host=host, port=port, storage=storage)
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""
         if self._asgi is None:
             with missing_extra_named("the dashboard", "dashboard"):

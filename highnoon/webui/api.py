@@ -34,27 +34,27 @@ router = APIRouter(
 )
 
 
-class StudyPatch(BaseModel):
-    """What to change: a state to go to, or trials to add, or both."""
+class _Body(BaseModel):
+    """The body of a request; a key that is not known is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class StudyPatch(_Body):
+    """What to change: a state to go to, or trials to add, or both."""
 
     state: Literal["running", "paused", "cancelled"] | None = None
     add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
 
 
-class WorkerPatch(BaseModel):
+class WorkerPatch(_Body):
     """The state that a worker is to go to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     state: Literal["draining", "active"]
 
 
-class Point(BaseModel):
+class Point(_Body):
     """Parameters to try; what is left out is sampled."""
-
-    model_config = ConfigDict(extra="forbid")
 
     params: dict[str, bool | int | float | str | None]
 

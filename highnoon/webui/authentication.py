@@ -59,14 +59,14 @@ class Authentication:
 
     def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: frozenset[str], port: int) -> None:
         self._app = app
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._hosts = hosts
         self._limiter = LoginLimiter()
         # Cookies are shared by all ports of a host: two dashboards on one host must not end each other's sessions.
         self._cookie = f"highnoon_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a request in, or answers it here."""
+        """Forwards an admitted request; answers the others."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -120,18 +120,18 @@ class Authentication:
     def _authenticate(self, request: Request, cookies: list[str]) -> tuple[Principal, bool]:
         """The sender, and whether a cookie names them. Raises Refused without a credential where one is needed."""
         token = _bearer(request.headers)
-        if token is not None and not self._authenticator.is_open:
+        if token is not None and not self.authenticator.is_open:
             role = self.check_token(request, token)
             if role is not None:
                 return Principal(role=role), False
             raise _refusal(request, 401, "The token is wrong.")
-        principal = self._authenticator.principal(request.cookies.get(self._cookie, ""))
+        principal = self.authenticator.principal(request.cookies.get(self._cookie, ""))
         if principal is not None:
             return principal, True
-        if not self._authenticator.is_open:
+        if not self.authenticator.is_open:
             raise _refusal(request, 401, "A token is needed: log in, or send it as Authorization: Bearer TOKEN.")
-        session = self._authenticator.new_session(Role.OPERATOR)
-        fresh = self._authenticator.principal(session)
+        session = self.authenticator.new_session(Role.OPERATOR)
+        fresh = self.authenticator.principal(session)
         assert fresh is not None, "a session made just now is valid"
         cookies.append(self.cookie(session, secure=request.url.scheme == "https"))
         return fresh, True
@@ -144,24 +144,15 @@ class Authentication:
             response = _refusal(request, 429, f"Too many wrong tokens. Try again in {wait_s:.0f} s.").response
             response.headers["retry-after"] = str(int(wait_s) + 1)
             raise Refused(response)
-        role = self._authenticator.role_of(token)
+        role = self.authenticator.role_of(token)
         if role is None:
             self._limiter.note_wrong(client)
         return role
-
-    def session_cookie(self, role: Role, *, secure: bool) -> str:
-        """The Set-Cookie header that logs in."""
-        return self.cookie(self._authenticator.new_session(role), secure=secure)
 
     def cookie(self, session: str, *, secure: bool, max_age_s: int = SESSION_S) -> str:
         """A Set-Cookie header; with `max_age_s` 0 it logs out."""
         kind = "; Secure" if secure else ""
         return f"{self._cookie}={session}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{kind}"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no login is needed."""
-        return self._authenticator.is_open
 
 
 async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
+from highnoon.shared.domain.space import written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.studies import STATES, StudySummary
@@ -174,7 +175,8 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "running": app.repository.queries().running(study.id) if study.record is not None else [],
         "recent": list(reversed(found.trials[-_NEWEST:])),
         "names": list(found.space),
-        "space": found.written_space or study.spec.get("search_space", {}),
+        "space": {name: written_form(param) for name, param in found.space.items()}
+        or study.spec.get("search_space", {}),
         "has_loss": any(trial.params_count is not None for trial in found.trials),
         "eta_s": _eta_s(study),
         "formats": BEST,
@@ -190,8 +192,8 @@ def docs(request: Request) -> Response:
 
 @router.get("/login")
 def login_page(request: Request) -> Response:
-    """Asks for the token."""
-    if authentication_of(request).is_open:
+    """The form for the token."""
+    if authentication_of(request).authenticator.is_open:
         return _redirect("/hpo")
     return shown(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
 
@@ -205,13 +207,14 @@ def login(request: Request, sent: Sent) -> Response:
     if role is None:
         return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = _redirect(there)
-    answer.headers["set-cookie"] = authentication.session_cookie(role, secure=request.url.scheme == "https")
+    session = authentication.authenticator.new_session(role)
+    answer.headers["set-cookie"] = authentication.cookie(session, secure=request.url.scheme == "https")
     return answer
 
 
 @router.post("/logout")
 def logout(request: Request) -> Response:
-    """Forgets the session in this browser."""
+    """Removes the session from this browser."""
     answer = _redirect("/login")
     answer.headers["set-cookie"] = authentication_of(request).cookie("", secure=False, max_age_s=0)
     return answer

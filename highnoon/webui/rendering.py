@@ -136,7 +136,7 @@ def shown(request: Request, template: str, context: Mapping[str, Any], *, status
         "principal": principal,
         "csrf": principal.csrf if principal else "",
         "may_steer": principal is not None and principal.may_steer,
-        "is_open": authentication_of(request).is_open,
+        "is_open": authentication_of(request).authenticator.is_open,
         "with_query": lambda **changes: _with_query(request, changes),
     }
     return _templates.TemplateResponse(request, template, {**common, **context}, status_code=status)

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from highnoon.shared.domain.errors import (
     HighNoonError,
-    InvalidInput,
     NoCompletedTrial,
     Problem,
     ServiceError,
@@ -78,8 +77,3 @@ def status_of(error: HighNoonError) -> int:
             return 503
         case _:
             return 500
-
-
-def problems_of(error: HighNoonError) -> Sequence[Problem]:
-    """The single mistakes, where an error has some."""
-    return error.problems if isinstance(error, InvalidInput) else ()

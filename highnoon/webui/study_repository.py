@@ -10,10 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
-from highnoon.shared.domain.space import SearchSpace, written_form
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
@@ -52,11 +51,6 @@ class StudyTrials:
     def best(self) -> Trial | None:
         """The best completed trial."""
         return best_of(self.trials, maximize=self.maximize)
-
-    @property
-    def written_space(self) -> dict[str, Any]:
-        """The search space in the grammar of a study file."""
-        return {name: written_form(param) for name, param in self.space.items()}
 
 
 @dataclass(slots=True)

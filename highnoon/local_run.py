@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from highnoon.shared.domain.errors import EveryTrialFailed, ServiceUnavailable, SpaceExhausted
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
@@ -26,8 +26,6 @@ from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
-
-T = TypeVar("T")
 
 INTERRUPTED = "interrupted"
 """The cause of a trial that a person interrupted with Ctrl-C: a grid visits its point again."""
@@ -92,11 +90,15 @@ class StudyChannel:
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage."""
         self._unsent.append(Report(step=step, value=value))
-        _unless_away(self.send, otherwise=None)
+        with _outage_tolerated():
+            self.send()
 
     def should_prune(self) -> bool:
         """False while the database is away."""
-        return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
+        is_hopeless = False
+        with _outage_tolerated():
+            is_hopeless = self._study.should_prune(self._trial_id)
+        return is_hopeless
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Nothing to send: the outcome has it."""
@@ -108,12 +110,12 @@ class StudyChannel:
             self._unsent.clear()
 
 
-def _unless_away(call: Callable[[], T], *, otherwise: T) -> T:
+@contextmanager
+def _outage_tolerated() -> Iterator[None]:
     try:
-        return call()
+        yield
     except ServiceUnavailable as error:
         event(logger, "database_away", level=logging.WARNING, error=error)
-        return otherwise
 
 
 def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None:

@@ -279,7 +279,7 @@ def test_trial_timeout_ends_trials_and_the_study_goes_on(cluster: Cluster, books
 # --- objectives -------------------------------------------------------------------------------------------------------
 
 
-def test_an_objective_that_kills_itself_is_tried_max_attempts_times_with_growing_pauses(
+def test_an_objective_that_kills_itself_is_tried_max_attempts_times_with_a_pause_before_the_third(
     cluster: Cluster, books: Books, name: str
 ) -> None:
     cluster.submit_here("kills_itself", 2, name=name)
@@ -290,8 +290,7 @@ def test_an_objective_that_kills_itself_is_tried_max_attempts_times_with_growing
     for ticket_id in {attempt.ticket_id for attempt in attempts}:
         first, second, third = [attempt for attempt in attempts if attempt.ticket_id == ticket_id]
         assert {a.ending for a in (first, second, third)} == {Ending.KILLED}
-        assert first.ended_at is not None and second.ended_at is not None
-        assert second.started_at - first.ended_at >= 1.0 and third.started_at - second.ended_at >= 2.0
+        assert second.ended_at is not None and third.started_at - second.ended_at >= 2.0
 
 
 def test_an_objective_that_kills_its_fork_server_ends_as_one_that_kills_itself(
@@ -315,8 +314,7 @@ def test_an_objective_that_kills_its_supervisor_does_not_use_up_its_attempts_at_
     books.assert_balanced(name, 1)
     first, second, third = books.attempts(name)
     assert {a.ending for a in (first, second, third)} == {Ending.LOST}
-    assert first.ended_at is not None and second.ended_at is not None
-    assert second.started_at - first.ended_at >= 1.0 and third.started_at - second.ended_at >= 2.0
+    assert second.ended_at is not None and third.started_at - second.ended_at >= 2.0
 
 
 @pytest.mark.parametrize(

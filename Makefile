@@ -25,8 +25,8 @@ help: ## Show this list
 start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/study.toml WORKERS=2)
 	@$(PY) -m coordinator start $(STUDY) --workers $(WORKERS)
 
-test: $(READY) ## Run the tests (ARGS="tests/unit -k lease")
-	@$(PY) -m pytest $(ARGS)
+test: $(READY) ## Run all tests, several at a time; with ARGS only those, one by one (ARGS="tests/unit -k lease")
+	@$(PY) -m pytest $(or $(ARGS),--numprocesses auto --dist loadfile --no-loadscope-reorder)
 
 chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEED= RUNS=1 TRIALS=200 FAULTS=40 LEASE=short)
 	@$(PY) -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --runs $(RUNS) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)

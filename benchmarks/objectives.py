@@ -38,7 +38,7 @@ def leaks_50_mb(params: dict[str, Any]) -> float:
     node = ProcessTree(int(os.environ["LEAK_BENCHMARK_PID"]))
     node.find()
     held = node.exact()
-    assert held is not None, "this kernel does not tell what processes hold"
+    assert held is not None, "this kernel does not report what processes hold"
     print(f"used_bytes={held.bytes + held.swap_bytes}")
     never_freed.append(b"x" * 50_000_000)
     return float(len(never_freed))
@@ -57,7 +57,7 @@ def needed_bytes(params: dict[str, Any]) -> int:
 
 
 def indifferent_to_size(params: dict[str, Any]) -> float:
-    """Takes its memory, piece by piece as a training does; the loss knows the learning rate alone."""
+    """Takes its memory, piece by piece as a training does; the loss depends on the learning rate alone."""
     held = [b"x" * (16 << 20) for _ in range(needed_bytes(params) >> 24)]
     time.sleep(0.1)
     return (math.log10(params["learning_rate"]) + 3) ** 2 + 0 * len(held)

@@ -112,7 +112,7 @@ def optimize_plainly(name: str, sampler: str, n_trials: int) -> None:
 
 
 def fork_times_ms(count: int = 60) -> tuple[list[float], list[float]]:
-    """(fork returned, trial said hello) in milliseconds, from a process that has TensorFlow imported."""
+    """(fork returned, trial process ready) in milliseconds, from a process that has TensorFlow imported."""
     code = f"from benchmarks.overhead import measure_forks; measure_forks({count})"
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)

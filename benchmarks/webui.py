@@ -11,10 +11,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -52,32 +53,36 @@ def main() -> None:
         make_study(stack.database_url, "huge", n_trials=trials, done=trials - 4, running=4)
         port = Home(Path(folder)).service("bench").port
         command = [sys.executable, "-m", "highnoon.webui", "--port", str(port)]
-        process = subprocess.Popen(command, env={**os.environ, "HIGHNOON_DATABASE_URL": stack.database_url})
-        try:
-            _measure(f"http://{LOOPBACK}:{port}", psutil.Process(process.pid), trials)
-        finally:
-            process.terminate()
-            process.wait()
+        with _running(command, HIGHNOON_DATABASE_URL=stack.database_url) as process:
+            _measure(f"http://{LOOPBACK}:{port}", process, trials)
         if arguments.beside:
             _measure_beside(arguments.beside, stack.database_url, port)
 
 
-def _measure_beside(program: str, database_url: str, port: int) -> None:
-    """What optuna-dashboard's pages ask their server for: all studies, and one study with all its trials."""
-    process = subprocess.Popen([program, database_url, "--host", LOOPBACK, "--port", str(port)])
+@contextmanager
+def _running(command: list[str], **environ: str) -> Iterator[psutil.Process]:
+    process = psutil.Popen(command, env={**os.environ, **environ})
     try:
-        with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=600) as client:
-            eventually(lambda: _answers(client, "/api/studies"), 60, what="optuna-dashboard answers")
-            (study,) = client.get("/api/studies").json()["study_summaries"]
-            for name, path in {"studies": "/api/studies", "study": f"/api/studies/{study['study_id']}?after=0"}.items():
-                first = _timed(client, path)
-                size = len(client.get(path).content)
-                rounds = max(5, min(_ROUNDS, int(_PATIENCE_S / first)))
-                _show(f"optuna-dashboard, {name}", [_timed(client, path) for _ in range(rounds)], size, first)
-        print(f"{'its memory':28} {psutil.Process(process.pid).memory_info().rss / 1e6:8.0f} MB")
+        yield process
     finally:
         process.terminate()
         process.wait()
+
+
+def _measure_beside(program: str, database_url: str, port: int) -> None:
+    """What optuna-dashboard's pages ask their server for: all studies, and one study with all its trials."""
+    with (
+        _running([program, database_url, "--host", LOOPBACK, "--port", str(port)]) as process,
+        httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=600) as client,
+    ):
+        eventually(lambda: _answers(client, "/api/studies"), 60, what="optuna-dashboard answers")
+        (study,) = client.get("/api/studies").json()["study_summaries"]
+        for name, path in {"studies": "/api/studies", "study": f"/api/studies/{study['study_id']}?after=0"}.items():
+            first = _timed(client, path)
+            size = len(client.get(path).content)
+            rounds = max(5, min(_ROUNDS, int(_PATIENCE_S / first)))
+            _show(f"optuna-dashboard, {name}", [_timed(client, path) for _ in range(rounds)], size, first)
+        print(f"{'its memory':28} {process.memory_info().rss / 1e6:8.0f} MB")
 
 
 def _measure(address: str, process: psutil.Process, trials: int) -> None:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from highnoon.lm.models.creation import PRESETS as PRESETS
     from highnoon.lm.models.creation import create_model as create_model
     from highnoon.lm.models.creation import load_model as load_model
-    from highnoon.lm.models.memory_forecast import estimate_memory as estimate_memory
     from highnoon.lm.models.size import active_parameters as active_parameters
     from highnoon.lm.models.size import count_parameters as count_parameters
+    from highnoon.lm.models.size import estimate_memory as estimate_memory
     from highnoon.lm.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
     from highnoon.lm.tokenizer import QWTTextTokenizer as QWTTextTokenizer
     from highnoon.lm.training.trainer import Trainer as Trainer
@@ -45,8 +45,7 @@ _NAMES = {
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),
     "lm.models.creation": ("PRESETS", "create_model", "load_model"),
-    "lm.models.memory_forecast": ("estimate_memory",),
-    "lm.models.size": ("active_parameters", "count_parameters"),
+    "lm.models.size": ("active_parameters", "count_parameters", "estimate_memory"),
     "lm.tokenizer": ("ByteStreamTokenizer", "QWTTextTokenizer"),
     "lm.training.trainer": ("Trainer",),
     "manager": ("HPOTrialManager",),

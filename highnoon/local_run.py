@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending
+from highnoon.shared.domain.errors import EveryTrialFailed, ServiceUnavailable, SpaceExhausted
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
@@ -27,8 +27,6 @@ from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
 
-T = TypeVar("T")
-
 INTERRUPTED = "interrupted"
 """The cause of a trial that a person interrupted with Ctrl-C: a grid visits its point again."""
 
@@ -36,12 +34,11 @@ _random = random.SystemRandom()
 """Not the module's own generator: an objective that seeds it would make two processes choose the same."""
 
 
-def run_trials(
-    study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback]
-) -> list[Outcome]:
+def run_trials(study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback]) -> None:
     """Runs `spec.n_trials` more trials, fewer if a grid is exhausted or a callback stops the study.
 
-    Raises what a callback raises, and KeyboardInterrupt, each after the trial was recorded.
+    Raises what a callback raises, and KeyboardInterrupt, each after the trial was recorded; EveryTrialFailed when there
+    were some and all of them failed.
     """
     event(logger, "efficiency", study=spec.name, says=spec.scoring)
     next_ordinal = _ordinal_source(study, spec)
@@ -57,7 +54,10 @@ def run_trials(
         if callbacks and _call_back(study, callbacks, started):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
             break
-    return outcomes
+    if outcomes and all(OPTUNA_STATE[outcome.ending] is TrialState.FAIL for outcome in outcomes):
+        count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
+        last = outcomes[-1]
+        raise EveryTrialFailed(f"{count} failed; the last one: {last.message}\n{last.traceback}".rstrip())
 
 
 def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: StartedTrial) -> bool:
@@ -90,11 +90,15 @@ class StudyChannel:
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage."""
         self._unsent.append(Report(step=step, value=value))
-        _unless_away(self.send, otherwise=None)
+        with _outage_tolerated():
+            self.send()
 
     def should_prune(self) -> bool:
         """False while the database is away."""
-        return _unless_away(lambda: self._study.should_prune(self._trial_id), otherwise=False)
+        is_hopeless = False
+        with _outage_tolerated():
+            is_hopeless = self._study.should_prune(self._trial_id)
+        return is_hopeless
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Nothing to send: the outcome has it."""
@@ -106,12 +110,12 @@ class StudyChannel:
             self._unsent.clear()
 
 
-def _unless_away(call: Callable[[], T], *, otherwise: T) -> T:
+@contextmanager
+def _outage_tolerated() -> Iterator[None]:
     try:
-        return call()
+        yield
     except ServiceUnavailable as error:
         event(logger, "database_away", level=logging.WARNING, error=error)
-        return otherwise
 
 
 def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None:
@@ -129,16 +133,6 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
         cause=outcome.cause,
         reason=outcome.message or None,
     )
-
-
-def every_one_failed(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The last outcome, when there are some and all of them failed; else None."""
-    last = None
-    for outcome in outcomes:
-        if OPTUNA_STATE[outcome.ending] is not OPTUNA_STATE[Ending.FAILED]:
-            return None
-        last = outcome
-    return last
 
 
 def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:

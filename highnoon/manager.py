@@ -16,7 +16,6 @@ from highnoon import current_trial
 from highnoon.config import REHEARSAL_TRIALS, limited_in_rehearsal
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.errors import (
-    EveryTrialFailed,
     InvalidInput,
     NoCompletedTrial,
     Problem,
@@ -122,7 +121,9 @@ class HPOTrialManager:
         )
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
-        _run(study, spec, objective, called)
+        from highnoon.local_run import run_trials
+
+        run_trials(study, spec, objective, called)
         return self.best_params
 
     @property
@@ -219,21 +220,6 @@ class HPOTrialManager:
         return NoCompletedTrial(f"study {self._spec.name!r} has no completed trial yet: {ended}")
 
 
-def _run(
-    study: OptunaStudy,
-    spec: StudySpec,
-    objective: Callable[[Params], object],
-    callbacks: Sequence[Callable[..., object]],
-) -> None:
-    from highnoon.local_run import every_one_failed, run_trials
-
-    outcomes = run_trials(study, spec, objective, callbacks)
-    last = every_one_failed(outcomes)
-    if last is not None:
-        count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
-        raise EveryTrialFailed(f"{count} failed; the last one: {last.message}\n{last.traceback}".rstrip())
-
-
 def _present(number: float | None, what: str, spec: StudySpec) -> float:
     if number is None:
         raise errors.InvariantBroken(f"the best trial of study {spec.name} completed without a {what}")
@@ -244,14 +230,11 @@ def _checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) 
     try:
         spec = StudySpec.from_json(written)
     except InvalidInput as invalid:
-        raise InvalidInput(source, [*map(_as_argument, invalid.problems), *found]) from None
+        own = [replace(problem, key="study_name") if problem.key == "name" else problem for problem in invalid.problems]
+        raise InvalidInput(source, [*own, *found]) from None
     if found:
         raise InvalidInput(source, found)
     return spec
-
-
-def _as_argument(problem: Problem) -> Problem:
-    return replace(problem, key="study_name") if problem.key == "name" else problem
 
 
 def _storage_problems(storage: object) -> Sequence[Problem]:

@@ -23,7 +23,7 @@ from highnoon.shared.domain.states import TicketState, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.objective.study_file import build_spec
-from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.processes import die_with_parent, identify
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.database import Database
@@ -128,10 +128,6 @@ class Cluster:
                 found.append(note)
         return found
 
-    def a_running_slot(self) -> dict[str, Any]:
-        """Waits until a trial runs."""
-        return eventually(self.slots, 60, what="a trial is running")[0]
-
     @contextmanager
     def books(self) -> Iterator[Books]:
         """Reading access to ledger and Optuna."""
@@ -168,6 +164,7 @@ class Cluster:
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
+                preexec_fn=die_with_parent,  # also when the tests are killed
             )
         self.processes.append(process)
         return process

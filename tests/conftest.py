@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 import redis
@@ -26,7 +27,43 @@ _SHM = "/dev/shm"
 _ROOM_BYTES = 4 << 30
 """Far more than the databases of a whole session take."""
 
+_PROCESS_BYTES = 2 << 30
+"""What one of several processes that share the tests needs, with the services and workers that it starts."""
+
 _database_numbers = itertools.count(1)
+
+_FIRST = (
+    "integration/test_lifecycle.py",
+    "integration/test_faults.py",
+    "integration/test_start.py",
+    "integration/test_worker_node.py",
+    "integration/test_trainer.py",
+    "integration/test_poisoned_studies.py",
+    "integration/test_models_hsmn.py",
+    "browser/",
+    "integration/test_trainer_resume.py",
+    "deploy/",
+    "guide/test_complete_example.py",
+    "integration/",
+    "guide/",
+    "contract/",
+)
+"""Where several processes share the tests, the longest file must not be the last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file, its own order."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    return next((rank for rank, place in enumerate(_FIRST) if item.nodeid.startswith(f"tests/{place}")), len(_FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait: one process more than there are cores, while each has its memory."""
+    return max(1, min((os.cpu_count() or 1) + 1, psutil.virtual_memory().available // _PROCESS_BYTES))
 
 
 @pytest.fixture(scope="session", autouse=True)

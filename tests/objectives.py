@@ -35,6 +35,17 @@ def slow(params: dict[str, Any]) -> float:
     return (float(params["x"]) - 2.0) ** 2
 
 
+def slow_unless_held(params: dict[str, Any]) -> float:
+    """As `slow`; while a file `<study>.hold` is there, it says by another file which process waits, and waits."""
+    hold = Path(os.environ["TEST_GO_FOLDER"]) / f"{os.environ['HIGHNOON_STUDY']}.hold"
+    value = slow(params)
+    if hold.exists():
+        hold.with_suffix(f".{os.getpgrp()}").touch()
+    while hold.exists():
+        time.sleep(0.02)
+    return value
+
+
 def patient(params: dict[str, Any]) -> float:
     """Runs until the file `go` appears beside the study; reports all the while."""
     for step in range(100_000):

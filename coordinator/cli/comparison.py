@@ -97,7 +97,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tu
 def better(one: Side, other: Side) -> str | None:
     """The name of the one with the better value; None where they are equal or cannot be compared."""
     values = [None if side.best is None else side.best.value for side in (one, other)]
-    directions = {side.record.spec["direction"] for side in (one, other)}
+    directions = {side.record.spec.get("direction", "minimize") for side in (one, other)}
     if values[0] is None or values[1] is None or len(directions) > 1 or values[0] == values[1]:
         return None
     first_wins = (values[0] > values[1]) == (directions == {"maximize"})
@@ -105,7 +105,7 @@ def better(one: Side, other: Side) -> str | None:
 
 
 def _conclusion(one: Side, other: Side) -> str:
-    if one.record.spec["direction"] != other.record.spec["direction"]:
+    if one.record.spec.get("direction", "minimize") != other.record.spec.get("direction", "minimize"):
         return "they cannot be compared: one is minimised, the other maximised"
     values = [side.best.value for side in (one, other) if side.best is not None and side.best.value is not None]
     if len(values) < 2:

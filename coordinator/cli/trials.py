@@ -87,8 +87,10 @@ def trials(
         record = access.study(study)
         found = access.optuna(record).trials(states=states)
         attempts = access.studies.attempts(record.id)
-    names = list(record.spec["search_space"])
-    rows = ordered(found, sort, names=names, maximize=record.spec["direction"] == "maximize", reverse=reverse)
+    names = list(record.spec.get("search_space", ()))
+    rows = ordered(
+        found, sort, names=names, maximize=record.spec.get("direction", "minimize") == "maximize", reverse=reverse
+    )
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}

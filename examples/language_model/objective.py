@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import highnoon as hn
-from highnoon.lm.data.sources import load_documents
-from highnoon.lm.data.split import split_documents, without_leaks
+from highnoon.lm.data.sources import load_documents, split_documents, without_leaks
 
 EPOCHS = 4
 BYTES_PER_EPOCH = 50_000

@@ -49,7 +49,7 @@ def _records(ended: FinishedTrial) -> bytes:
 
 
 def _events(ended: FinishedTrial) -> Iterator[Any]:
-    """As TensorBoard wants them: its version, the parameters, what was measured, how it ended."""
+    """In the order that TensorBoard reads: its version, the parameters, what was measured, how it ended."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import metadata

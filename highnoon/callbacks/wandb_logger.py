@@ -36,14 +36,16 @@ class WandbLogger(TrialLogger):
 
     def _write(self, ended: FinishedTrial) -> None:
         """Nothing when its run is whole."""
-        run_id = _id(ended)
+        run_id = hashlib.sha256(f"{ended.study}/{ended.key}".encode()).hexdigest()[:32]
         if any(self._folder.glob(f"wandb/*run-*-{run_id}/{_WHOLE}")):
             return
         run = self._begun(ended, run_id)
         try:
             for report in ended.trial.reports:
                 run.log({"report": report.value}, step=report.step)
-            run.summary.update({**ended.results, **_ending(ended)})
+            ending = {"cause": ended.cause, "message": ended.message} if ended.cause else {}
+            names = {"study": ended.study, "trial": ended.trial.number, "state": str(ended.trial.state)}
+            run.summary.update({**ended.results, **names, **ending})
         finally:
             run.finish(exit_code=int(ended.trial.state is TrialState.FAIL))
         (Path(run.dir).parent / _WHOLE).touch()
@@ -68,12 +70,3 @@ class WandbLogger(TrialLogger):
                 silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True
             ),
         )
-
-
-def _id(ended: FinishedTrial) -> str:
-    return hashlib.sha256(f"{ended.study}/{ended.key}".encode()).hexdigest()[:32]
-
-
-def _ending(ended: FinishedTrial) -> dict[str, Any]:
-    words = {"study": ended.study, "trial": ended.trial.number, "state": str(ended.trial.state)}
-    return {**words, **({"cause": ended.cause, "message": ended.message} if ended.cause else {})}

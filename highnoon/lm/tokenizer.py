@@ -82,7 +82,7 @@ class ByteStreamTokenizer(_Batches):
 class QWTTextTokenizer(_Batches):
     """Byte-pair encoding with special ids 0 to 6, trained by `train` or read from `model_path`.
 
-    Untrained it knows the special ids and the 256 bytes. Raises InvalidInput for a vocabulary that cannot hold those.
+    Untrained it has the special ids and the 256 bytes. Raises InvalidInput for a vocabulary that cannot hold those.
     """
 
     separator = EOS

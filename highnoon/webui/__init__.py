@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from highnoon.shared.runtime.extras import missing_extra_named
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["Dashboard", "app"]
 
@@ -33,18 +33,16 @@ class Dashboard:
 
         serve(host=host, port=port, storage=storage)
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""
         if self._asgi is None:
             with missing_extra_named("the dashboard", "dashboard"):
-                from highnoon.webui.server import build
+                from highnoon.webui.application import create
+                from highnoon.webui.server import database_of
+                from highnoon.webui.settings import web_settings
 
-            self._asgi = build(host="", storage=None).application.asgi
+            settings = web_settings(host="", storage=None)
+            self._asgi = create(settings, database=database_of(settings), port=0).asgi
         await self._asgi(scope, receive, send)
 
 

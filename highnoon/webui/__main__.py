@@ -12,10 +12,9 @@ with missing_extra_named("the dashboard", "dashboard"):
 
     from highnoon.webui.server import serve
 
-from highnoon.shared.domain.errors import HighNoonError, UserInputError
+from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.logs import configure
-from highnoon.shared.runtime.terminal import Exit, open_console, say
-from highnoon.webui.server import serve
+from highnoon.shared.runtime.terminal import show
 
 
 def _run(
@@ -45,8 +44,7 @@ def main() -> None:
     try:
         app(prog_name="python -m highnoon.webui")
     except HighNoonError as error:
-        say(open_console(stderr=True), f"error: {error}", style="red")
-        sys.exit(Exit.USER_INPUT if isinstance(error, UserInputError) else Exit.SERVICE)
+        sys.exit(show(error))
 
 
 if __name__ == "__main__":

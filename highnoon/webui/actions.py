@@ -1,19 +1,21 @@
 """What a person may change from here: studies, trials and workers.
 
-Each is what the command line does, by the same stores. `objective_filter` decides which objectives may be started.
+Each is what the command line does, by the same stores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
+from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import Ending, StudyState, WorkerState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store.bundles import Bundles
@@ -21,11 +23,63 @@ from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.studies import Studies, StudyRecord
 from highnoon.shared.store.submission import Submission, submit, trials_of
 from highnoon.shared.views.studies import StudySummary
-from highnoon.webui.objective_filter import ObjectiveFilter
 from highnoon.webui.study_repository import StudyRepository
 
 _GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 _RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveFilter:
+    """Which objectives a form or the API may start: an objective is code that runs on every worker.
+
+    HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.objective.allow_list`), which judge again. Without
+    it, what has been started by the command line may be started again, and on one machine everything else in the same
+    folders. Judges by names alone; opens no file.
+    """
+
+    patterns: tuple[str, ...]
+    folders_too: bool
+    """Whether a folder that a known study comes from is allowed as a whole."""
+
+    def refusal(self, written: Mapping[str, Any], studies: Iterable[StudySummary]) -> Problem | None:
+        """Why this objective may not be started; None when it may, or when validation will refuse it anyway."""
+        objective, code_dir = written.get("objective"), written.get("code_dir")
+        if not isinstance(objective, str) or not isinstance(code_dir, str | None):
+            return None
+        try:
+            ref = ObjectiveRef.parse(objective)
+        except InvalidInput:
+            return None
+        known = list(studies)
+        if matches(resolved(ref, code_dir), self._patterns(known)):
+            return None
+        if not self.patterns and code_dir is None and ref.is_file and not Path(ref.where).is_absolute():
+            message = "is a relative path, and there is no folder for it to start from"
+            return Problem(key="objective", message=message, value=objective, hint="Write the folder below.")
+        suggestions = self.suggestions(known)
+        hint = nearest(objective, suggestions) if suggestions else ""
+        how = "Start it by the command line once, or list it in HIGHNOON_OBJECTIVES."
+        if self.patterns:
+            how = "HIGHNOON_OBJECTIVES lists what may be started from here."
+        message = "is not one that may be started here"
+        return Problem(key="objective", message=message, value=objective, hint=f"{hint} {how}".strip())
+
+    def suggestions(self, studies: Iterable[StudySummary]) -> list[str]:
+        """Objectives that were used before, newest first."""
+        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec))
+
+    def folders(self, studies: Iterable[StudySummary]) -> list[str]:
+        """Folders that objectives came from, newest first."""
+        return list(dict.fromkeys(str(study.spec["code_dir"]) for study in studies if study.spec.get("code_dir")))
+
+    def _patterns(self, studies: Sequence[StudySummary]) -> Iterable[str]:
+        if self.patterns:
+            return self.patterns
+        specs = [study.spec for study in studies if study.spec]
+        exact = [exactly(resolved(ObjectiveRef.parse(spec["objective"]), spec.get("code_dir"))) for spec in specs]
+        folders = [below(Path(folder)) for folder in self.folders(studies)]
+        return [*exact, *(folders if self.folders_too else ())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +100,15 @@ class StudyActions:
 
     def pause(self, study: StudySummary) -> None:
         """Nothing new starts; what runs ends by itself."""
-        record = _known(study)
-        self._require(self._studies.pause(record.id), study, "only a running study can be paused")
+        self._require(self._studies.pause(_known(study).id), study, "only a running study can be paused")
 
     def resume(self, study: StudySummary) -> None:
         """Goes on with a paused study."""
-        record = _known(study)
-        self._require(self._studies.resume(record.id), study, "only a paused study can be resumed")
+        self._require(self._studies.resume(_known(study).id), study, "only a paused study can be resumed")
 
     def cancel(self, study: StudySummary) -> None:
         """What waits is dropped, what runs is stopped."""
-        record = _known(study)
-        self._require(self._studies.cancel(record.id), study, "it is over already")
+        self._require(self._studies.cancel(_known(study).id), study, "it is over already")
 
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
@@ -83,7 +134,7 @@ class StudyActions:
         record = _known(study)
         if not params:
             raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
-        if record.spec["sampler"]["name"] == "grid":
+        if record.spec.get("sampler", {}).get("name") == "grid":
             raise StudyConflict(f"study {study.name!r} tries the points of a grid, and no others")
         self.repository.access().optuna(record).enqueue(params)
         self.add_trials(study, 1)
@@ -120,7 +171,7 @@ class StudyActions:
         self.repository.invalidate(study.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class WorkerActions:
     """Raise UnknownWorker, WorkerConflict, ServiceUnavailable."""
 
@@ -131,7 +182,8 @@ class WorkerActions:
     def drain(self, worker_id: str) -> None:
         """It takes nothing new, ends what runs within its drain time, and leaves."""
         worker = self._worker(worker_id)
-        if self._is_embedded():
+        running = attach(self.home)
+        if running is not None and running.database_url == self.repository.access().database.url:
             raise WorkerConflict(
                 f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
                 "pause its studies instead"
@@ -158,10 +210,6 @@ class WorkerActions:
             if worker.id == worker_id:
                 return worker
         raise UnknownWorker(f"There is no worker {worker_id!r} now.")
-
-    def _is_embedded(self) -> bool:
-        running = attach(self.home)
-        return running is not None and running.database_url == self.repository.access().database.url
 
 
 def _known(study: StudySummary) -> StudyRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,9 +14,10 @@ from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
 from highnoon.shared.views.trials import MESSAGE, attempt_object, trial_object
-from highnoon.webui.app_state import AppState, app_state, own_attempt
-from highnoon.webui.listing import MOST_PER_PAGE, Page, StudyQuery, TrialQuery, choose_studies, choose_trials
+from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
+from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response
+from highnoon.webui.results import csv_file, json_lines_file, parquet_file
 
 router = APIRouter(
     prefix="/api/hpo",
@@ -32,47 +33,35 @@ router = APIRouter(
     },
 )
 
-State = Annotated[AppState, Depends(app_state)]
-PageNumber = Annotated[int, Query(ge=1, le=10_000_000, description="From 1.")]
-PerPage = Annotated[int, Query(ge=1, le=MOST_PER_PAGE)]
 
-
-class StudyPatch(BaseModel):
-    """What to change: a state to go to, or trials to add, or both."""
+class _Body(BaseModel):
+    """The body of a request; a key that is not known is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class StudyPatch(_Body):
+    """What to change: a state to go to, or trials to add, or both."""
 
     state: Literal["running", "paused", "cancelled"] | None = None
     add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
 
 
-class WorkerPatch(BaseModel):
+class WorkerPatch(_Body):
     """The state that a worker is to go to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     state: Literal["draining", "active"]
 
 
-class Point(BaseModel):
+class Point(_Body):
     """Parameters to try; what is left out is sampled."""
-
-    model_config = ConfigDict(extra="forbid")
 
     params: dict[str, bool | int | float | str | None]
 
 
 @router.get("/studies", tags=["studies"])
-def list_studies(
-    app: State,
-    q: Annotated[str, Query(description="Part of the name.")] = "",
-    state: str = "",
-    sort: Annotated[str, Query(description="name, state, trials, best, running, age; with - descending.")] = "",
-    page: PageNumber = 1,
-    per_page: PerPage = 50,
-) -> Response:
+def list_studies(app: State, query: Annotated[StudyQuery, Query()]) -> Response:
     """All studies, newest first."""
-    query = StudyQuery(text=q, state=state, sort=sort, page=page, per_page=per_page)
     return JsonResponse(_page_object(choose_studies(app.repository.studies(), query), "studies", study_object))
 
 
@@ -88,134 +77,116 @@ def create_study(
 
 
 @router.get("/studies/{study}", tags=["studies"])
-def get_study(app: State, study: str) -> Response:
+def get_study(study: KnownStudy) -> Response:
     """One study, by its name or id, with its specification."""
-    found = app.repository.study(study)
-    return JsonResponse({**study_object(found), "spec": dict(found.spec)})
+    return JsonResponse({**study_object(study), "spec": dict(study.spec)})
 
 
 @router.patch("/studies/{study}", tags=["studies"])
-def change_study(app: State, study: str, change: StudyPatch) -> Response:
+def change_study(app: State, study: FreshStudy, change: StudyPatch) -> Response:
     """Pause, resume or cancel it, or add trials."""
-    found = app.repository.study(study, fresh=True)
     if change.state is None and change.add_trials is None:
         raise InvalidInput("request", [Problem(key="state", message="or add_trials is needed")])
-    if change.state is not None and change.state != found.state:
+    if change.state is not None and change.state != study.state:
         acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
-        acts[change.state](found)
+        acts[change.state](study)
     if change.add_trials is not None:
-        app.actions.add_trials(found, change.add_trials)
-    return JsonResponse(study_object(app.repository.study(found.name)))
+        app.actions.add_trials(study, change.add_trials)
+    return JsonResponse(study_object(app.repository.study(study.name)))
 
 
 @router.delete("/studies/{study}", tags=["studies"], status_code=204)
-def delete_study(app: State, study: str) -> Response:
+def delete_study(app: State, study: FreshStudy) -> Response:
     """Delete a study that is over, with all its trials."""
-    app.actions.delete(app.repository.study(study, fresh=True))
+    app.actions.delete(study)
     return Response(status_code=204)
 
 
 @router.get("/studies/{study}/trials", tags=["trials"])
-def list_trials(
-    app: State,
-    study: str,
-    state: Annotated[str, Query(description="WAITING, RUNNING, COMPLETE, PRUNED or FAIL.")] = "",
-    cause: Annotated[str, Query(description="A cause or an ending, such as exception or timed_out.")] = "",
-    sort: Annotated[str, Query(description="number, value, state, cause, duration, started, params.NAME.")] = "-number",
-    page: PageNumber = 1,
-    per_page: PerPage = 50,
-) -> Response:
+def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials, newest first."""
-    found = app.repository.study(study)
-    known = app.repository.trials(found.name)
-    query = TrialQuery(state=state, cause=cause, sort=sort, page=page, per_page=per_page)
-    chosen = choose_trials(known.trials, query, list(known.space))
-    spans = app.spans(found, [trial.number for trial in chosen.items])
+    found = app.repository.trials(study.name)
+    chosen = choose_trials(found.trials, query, list(found.space))
+    spans = app.spans(study, [trial.number for trial in chosen.items])
     return JsonResponse(_page_object(chosen, "trials", lambda trial: trial_object(trial, spans.get(trial.number))))
 
 
 @router.post("/studies/{study}/trials", tags=["trials"], status_code=202)
-def enqueue_trial(app: State, study: str, point: Point) -> Response:
+def enqueue_trial(app: State, study: FreshStudy, point: Point) -> Response:
     """Add one trial with these parameters."""
-    found = app.repository.study(study, fresh=True)
-    app.actions.enqueue(found, point.params)
-    return JsonResponse(study_object(app.repository.study(found.name)), status_code=202)
+    app.actions.enqueue(study, point.params)
+    return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
 
 
 @router.get("/studies/{study}/trials/{number}", tags=["trials"])
-def get_trial(app: State, study: str, number: int) -> Response:
+def get_trial(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """One trial with its attempts."""
-    found = app.repository.study(study)
-    trial = app.trial(found, number)
-    attempts = app.attempts(found, trial)
+    attempts = app.attempts(study, trial)
     more = {"message": str(trial.attrs.get(MESSAGE) or ""), "attempts": [attempt_object(one) for one in attempts]}
     return JsonResponse({**trial_object(trial, own_attempt(trial, attempts)), **more})
 
 
 @router.post("/studies/{study}/trials/{number}/retry", tags=["trials"], status_code=202)
-def retry_trial(app: State, study: str, number: int) -> Response:
+def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
     """Run a failed trial again, with the same parameters."""
-    found = app.repository.study(study, fresh=True)
-    app.actions.retry(found, app.trial(found, number).number)
-    return JsonResponse(study_object(app.repository.study(found.name)), status_code=202)
+    app.actions.retry(study, app.trial(study, number).number)
+    return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
 
 
 @router.get("/studies/{study}/trials/{number}/log", tags=["trials"], response_class=Response)
-def get_log(app: State, study: str, number: int) -> Response:
+def get_log(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """The end of what the trial printed, as text."""
-    found = app.repository.study(study)
-    trial = app.trial(found, number)
-    attempt = own_attempt(trial, app.attempts(found, trial))
+    attempt = own_attempt(trial, app.attempts(study, trial))
     return Response((attempt.log_tail or "") if attempt else "", media_type="text/plain; charset=utf-8")
 
 
 @router.get("/studies/{study}/best", tags=["results"])
-def get_best(app: State, study: str) -> Response:
+def get_best(app: State, study: KnownStudy) -> Response:
     """The best completed trial."""
-    return JsonResponse(trial_object(app.best(app.repository.study(study))))
+    return JsonResponse(trial_object(app.best(study)))
 
 
 @router.get("/studies/{study}/importance", tags=["results"])
-def get_importance(app: State, study: str) -> Response:
+def get_importance(app: State, study: KnownStudy) -> Response:
     """How much each parameter mattered, as shares of 1; empty below two completed trials."""
-    return JsonResponse({"importance": app.repository.importance(app.repository.study(study).name)})
+    return JsonResponse({"importance": app.repository.importance(study.name)})
 
 
 @router.get("/studies/{study}/figures/{kind}", tags=["results"])
 def get_figure(
     request: Request,
     app: State,
-    study: str,
+    study: KnownStudy,
     kind: Annotated[str, PathParam(description=", ".join(FIGURES))],
     x: str = "",
     y: str = "",
     raw: bool = False,
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
-    compressed = app.figures.figure(app.repository.study(study), kind, x=x, y=y, raw=raw)
+    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw)
     return compressed_response(request, compressed, media_type="application/json")
 
 
 @router.get("/studies/{study}/export/best", tags=["results"], response_class=Response)
-def export_best(app: State, study: str, format: Literal["json", "yaml", "toml", "python", "env"] = "json") -> Response:
+def export_best(
+    app: State, study: KnownStudy, format: Literal["json", "yaml", "toml", "python", "env"] = "json"
+) -> Response:
     """The best configuration as a file."""
-    found = app.repository.study(study)
     kind = BEST[format]
-    text = kind.write(found.name, app.best(found))
-    return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
+    return Response(kind.write(study.name, app.best(study)), media_type=kind.media_type, headers=_as_file(kind.name))
 
 
 @router.get("/studies/{study}/export/trials", tags=["results"], response_class=Response)
-def export_trials(app: State, study: str, format: Literal["csv", "jsonl", "parquet"] = "csv") -> Response:
+def export_trials(app: State, study: KnownStudy, format: Literal["csv", "jsonl", "parquet"] = "csv") -> Response:
     """All trials as a file. Parquet needs pyarrow where the dashboard runs."""
-    found = app.repository.study(study)
     headers = _as_file(f"trials.{format}")
     if format == "parquet":
-        body = app.export.parquet(found)
+        body = parquet_file(app.repository, study)
         return Response(body, media_type="application/vnd.apache.parquet", headers=headers)
     if format == "csv":
-        return StreamingResponse(app.export.csv(found), media_type="text/csv; charset=utf-8", headers=headers)
-    return StreamingResponse(app.export.jsonl(found), media_type="application/jsonl", headers=headers)
+        lines = csv_file(app.repository, study)
+        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(json_lines_file(app.repository, study), media_type="application/jsonl", headers=headers)
 
 
 @router.get("/workers", tags=["cluster"])
@@ -233,9 +204,9 @@ def change_worker(app: State, worker: str, change: WorkerPatch) -> Response:
 
 
 @router.get("/events", tags=["cluster"], response_class=Response)
-async def events(request: Request) -> Response:
+async def events(app: State) -> Response:
     """Server-sent events; a change names the studies that changed."""
-    stream = app_state(request).event_stream
+    stream = app.event_stream
     if stream.is_full:
         return problem_response(503, "Too many pages are connected already.", headers={"retry-after": "30"})
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

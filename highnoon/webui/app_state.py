@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from starlette.requests import Request
+from fastapi import Depends, Request
 
-from highnoon.shared.domain.errors import NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, UnknownStudy
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
 from highnoon.shared.views.trials import TICKET
-from highnoon.webui.actions import StudyActions, WorkerActions
+from highnoon.webui.actions import ObjectiveFilter, StudyActions, WorkerActions
 from highnoon.webui.event_stream import EventStream
-from highnoon.webui.figure_cache import FigureCache
+from highnoon.webui.results import FigureCache
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.study_repository import StudyRepository
-from highnoon.webui.trial_export import TrialExport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +50,19 @@ class Cluster:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
-    """All collaborators of the handlers; one per process."""
+    """All collaborators of the handlers; one per process. Connects to nothing before the first request."""
 
-    settings: WebSettings
-    repository: StudyRepository
-    actions: StudyActions
-    worker_actions: WorkerActions
-    figures: FigureCache
-    export: TrialExport
-    event_stream: EventStream
-    kept_values: dict[str, tuple[object, list[float]]] = field(default_factory=dict)
+    def __init__(self, settings: WebSettings, database: Callable[[], str]) -> None:
+        self.settings = settings
+        self.repository = StudyRepository(database)
+        is_local = settings.database_url is None or _is_local(database)
+        allowed = ObjectiveFilter(patterns=settings.objectives, folders_too=is_local)
+        self.actions = StudyActions(repository=self.repository, allowed=allowed)
+        self.worker_actions = WorkerActions(self.repository, home=settings.home, silent_s=settings.silent_s)
+        self.figures = FigureCache(self.repository)
+        self.event_stream = EventStream(self.repository)
+        self._values: dict[str, tuple[object, list[float]]] = {}
 
     def trial(self, study: StudySummary, number: int) -> Trial:
         """Raises UnknownStudy where the study has no trial of that number."""
@@ -96,9 +97,9 @@ class AppState:
         if study.record is None:
             return []
         key = (study.record.id, study.complete)
-        if self.kept_values.get(study.name, (None, []))[0] != key:
-            self.kept_values[study.name] = (key, self.repository.queries().values(study.record.id))
-        return self.kept_values[study.name][1]
+        if self._values.get(study.name, (None, []))[0] != key:
+            self._values[study.name] = (key, self.repository.queries().values(study.record.id))
+        return self._values[study.name][1]
 
     def cluster(self) -> Cluster:
         """Everything about the cluster page. Raises ServiceUnavailable where there is no ledger."""
@@ -120,3 +121,34 @@ def app_state(request: Request) -> AppState:
     """The state of this process, for handlers."""
     state: AppState = request.app.state.app_state
     return state
+
+
+State = Annotated[AppState, Depends(app_state)]
+
+
+def _known_study(app: State, study: str) -> StudySummary:
+    return app.repository.study(study)
+
+
+def _fresh_study(app: State, study: str) -> StudySummary:
+    return app.repository.study(study, fresh=True)
+
+
+KnownStudy = Annotated[StudySummary, Depends(_known_study)]
+"""The study of an address, by its name or id; UnknownStudy ends the request."""
+
+FreshStudy = Annotated[StudySummary, Depends(_fresh_study)]
+"""The same, read now: before a change."""
+
+
+def _known_trial(app: State, study: KnownStudy, number: int) -> Trial:
+    return app.trial(study, number)
+
+
+KnownTrial = Annotated[Trial, Depends(_known_trial)]
+
+
+def _is_local(database: Callable[[], str]) -> bool:
+    with suppress(HighNoonError):
+        return "@127.0.0.1:" in database() or database().startswith("sqlite")
+    return False

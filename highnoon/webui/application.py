@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -17,21 +17,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from highnoon.shared.domain.errors import HighNoonError, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.views.formats import plural
-from highnoon.webui import api, assets, login_routes, pages
-from highnoon.webui.actions import StudyActions, WorkerActions
+from highnoon.webui import api, assets, pages
 from highnoon.webui.app_state import AppState
 from highnoon.webui.authentication import Authentication, Refused
 from highnoon.webui.event_stream import EventStream
-from highnoon.webui.figure_cache import FigureCache
-from highnoon.webui.objective_filter import ObjectiveFilter
 from highnoon.webui.rendering import error_page
-from highnoon.webui.responses import problem_response, problems_of, status_of
+from highnoon.webui.responses import problem_response, status_of
 from highnoon.webui.sessions import Authenticator
 from highnoon.webui.settings import WebSettings
 from highnoon.webui.study_repository import StudyRepository
-from highnoon.webui.trial_export import TrialExport
 
 _log = logging.getLogger("highnoon.webui")
 
@@ -46,18 +42,6 @@ class Application:
 
 def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> Application:
     """The whole dashboard as one ASGI application. Connects to nothing before it is started."""
-    repository = StudyRepository(database)
-    is_local = settings.database_url is None or _is_local(database)
-    allowed = ObjectiveFilter(patterns=settings.objectives, folders_too=is_local)
-    state = AppState(
-        settings=settings,
-        repository=repository,
-        actions=StudyActions(repository=repository, allowed=allowed),
-        worker_actions=WorkerActions(repository=repository, home=settings.home, silent_s=settings.silent_s),
-        figures=FigureCache(repository),
-        export=TrialExport(repository),
-        event_stream=EventStream(repository),
-    )
     app = FastAPI(
         title="HighNoon HPO",
         version=version("highnoon-hpo"),
@@ -66,15 +50,12 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.app_state = state
-    for routes in (api, pages, login_routes, assets):
+    app.state.app_state = state = AppState(settings, database)
+    for routes in (api, pages, assets):
         app.include_router(routes.router)
     app.add_route("/health", _health, include_in_schema=False)
-    app.add_exception_handler(HighNoonError, _answer_error)
-    app.add_exception_handler(Refused, _answer_refused)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(Exception, _answer_bug)
+    for kind in (HighNoonError, Refused, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
     authenticator = Authenticator(settings.tokens)
     asgi = Authentication(app, authenticator=authenticator, hosts=settings.hosts, port=port)
     return Application(asgi=asgi, event_stream=state.event_stream)
@@ -106,47 +87,31 @@ async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HighNoonError)
-    found = problems_of(error)
-    if isinstance(error, ServiceUnavailable):
-        _log.warning("action=outage error=%s", error)
-    return _answer(request, status_of(error), plural(len(found), "mistake") if found else str(error), found)
-
-
-async def _answer_refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return error.response
-
-
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    details = {404: "There is no such page.", 405: "This address does not take this method."}
-    return _answer(request, error.status_code, details.get(error.status_code, str(error.detail)))
-
-
-async def _answer_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = [
-        Problem(key=".".join(map(str, detail["loc"][1:])) or "body", message=detail["msg"], value=detail.get("input"))
-        for detail in error.errors()
-    ]
-    return _answer(request, 422, "The request has mistakes.", found)
-
-
-async def _answer_bug(request: Request, error: Exception) -> Response:
-    _log.error("action=request_failed path=%s", request.url.path, exc_info=error)
-    return _answer(request, 500, "This is a bug of the dashboard. Its log has the details.")
-
-
-def _answer(request: Request, status: int, detail: str, found: Sequence[Problem] = ()) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
+    """The answer to every error: a page for a person, problem+json for a program."""
+    problems: Sequence[Problem] = ()
+    match error:
+        case Refused():
+            return error.response
+        case HighNoonError():
+            problems = error.problems if isinstance(error, InvalidInput) else ()
+            status, detail = status_of(error), plural(len(problems), "mistake") if problems else str(error)
+            if isinstance(error, ServiceUnavailable):
+                _log.warning("action=outage error=%s", error)
+        case HTTPException():
+            details = {404: "There is no such page.", 405: "This address does not take this method."}
+            status, detail = error.status_code, details.get(error.status_code, str(error.detail))
+        case RequestValidationError():
+            status, detail = 422, "The request has mistakes."
+            problems = [
+                Problem(
+                    key=".".join(map(str, found["loc"][1:])) or "body", message=found["msg"], value=found.get("input")
+                )
+                for found in error.errors()
+            ]
+        case _:
+            _log.error("action=request_failed path=%s", request.url.path, exc_info=error)
+            status, detail = 500, "This is a bug of the dashboard. Its log has the details."
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
-        headers = {"retry-after": "5"} if status == 503 else None
-        return problem_response(status, detail, found, headers)
-    return error_page(request, status, detail, found)
-
-
-def _is_local(database: Callable[[], str]) -> bool:
-    with suppress(HighNoonError):
-        return "@127.0.0.1:" in database() or database().startswith("sqlite")
-    return False
+        return problem_response(status, detail, problems, {"retry-after": "5"} if status == 503 else None)
+    return error_page(request, status, detail, problems)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request, cookie_parser
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,60 +54,61 @@ class Refused(Exception):
         self.response = response
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Admission:
-    principal: Principal
-    by_cookie: bool = True
-    new_session: str | None = None
-
-
 class Authentication:
     """ASGI middleware around everything that the dashboard serves."""
 
     def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: frozenset[str], port: int) -> None:
         self._app = app
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._hosts = hosts
         self._limiter = LoginLimiter()
         # Cookies are shared by all ports of a host: two dashboards on one host must not end each other's sessions.
         self._cookie = f"highnoon_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a request in, or answers it here."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            else:
-                await send({"type": "websocket.close", "code": 1008})
+        """Forwards an admitted request; answers the others."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
             return
-        outgoing = _SecurityHeaders(send)
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        cookies: list[str] = []
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-store")
+                for cookie in cookies:
+                    headers.append("set-cookie", cookie)
+            await send(message)
+
         try:
             scope["authentication"] = self
-            receive = await self._admit(scope, receive, outgoing)
+            receive = await self._admit(Request(scope, receive), receive, cookies)
         except Refused as refused:
-            await refused.response(scope, receive, outgoing)
+            await refused.response(scope, receive, secured)
             return
-        await self._app(scope, receive, outgoing)
+        await self._app(scope, receive, secured)
 
-    async def _admit(self, scope: Scope, receive: Receive, outgoing: _SecurityHeaders) -> Receive:
-        request = Request(scope)
+    async def _admit(self, request: Request, receive: Receive, cookies: list[str]) -> Receive:
+        """Sets the principal; returns how the handler receives the body. Raises Refused."""
         self._check_host(request)
-        body, receive = await _body(request, receive)
+        is_change = request.method not in _SAFE
+        body, receive = await _body(request, receive) if is_change else (b"", receive)
         if request.url.path in ANONYMOUS_PATHS:
-            scope.setdefault("state", {})["principal"] = None
-            if request.method not in _SAFE:
+            request.state.principal = None
+            if is_change:
                 _check_origin(request)
             return receive
-        admission = self._authenticate(request)
-        if request.method not in _SAFE:
-            if not admission.principal.may_steer:
-                raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
-            if admission.by_cookie:
-                _check_origin(request)
-                _check_csrf(request, body, admission.principal)
-        if admission.new_session is not None:
-            outgoing.set_cookie(self.cookie(admission.new_session, secure=request.url.scheme == "https"))
-        scope.setdefault("state", {})["principal"] = admission.principal
+        principal, by_cookie = self._authenticate(request, cookies)
+        if is_change and not principal.may_steer:
+            raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
+        if is_change and by_cookie:
+            _check_origin(request)
+            _check_csrf(request, body, principal)
+        request.state.principal = principal
         return receive
 
     def _check_host(self, request: Request) -> None:
@@ -116,24 +117,24 @@ class Authentication:
             hint = "Add it to HIGHNOON_WEBUI_HOSTS to allow it."
             raise Refused(problem_response(421, f"This dashboard is not called by the name {name!r}. {hint}"))
 
-    def _authenticate(self, request: Request) -> _Admission:
-        """Raises Refused without a credential where one is needed."""
+    def _authenticate(self, request: Request, cookies: list[str]) -> tuple[Principal, bool]:
+        """The sender, and whether a cookie names them. Raises Refused without a credential where one is needed."""
         token = _bearer(request.headers)
-        if token is not None and not self._authenticator.is_open:
+        if token is not None and not self.authenticator.is_open:
             role = self.check_token(request, token)
             if role is not None:
-                return _Admission(principal=Principal(role=role), by_cookie=False)
+                return Principal(role=role), False
             raise _refusal(request, 401, "The token is wrong.")
-        cookies = cookie_parser(request.headers.get("cookie", ""))
-        principal = self._authenticator.principal(cookies.get(self._cookie, ""))
+        principal = self.authenticator.principal(request.cookies.get(self._cookie, ""))
         if principal is not None:
-            return _Admission(principal=principal)
-        if not self._authenticator.is_open:
+            return principal, True
+        if not self.authenticator.is_open:
             raise _refusal(request, 401, "A token is needed: log in, or send it as Authorization: Bearer TOKEN.")
-        session = self._authenticator.new_session(Role.OPERATOR)
-        fresh = self._authenticator.principal(session)
+        session = self.authenticator.new_session(Role.OPERATOR)
+        fresh = self.authenticator.principal(session)
         assert fresh is not None, "a session made just now is valid"
-        return _Admission(principal=fresh, new_session=session)
+        cookies.append(self.cookie(session, secure=request.url.scheme == "https"))
+        return fresh, True
 
     def check_token(self, request: Request, token: str) -> Role | None:
         """The role of a token; None for a wrong one. Raises Refused (429) after too many wrong ones."""
@@ -143,75 +144,31 @@ class Authentication:
             response = _refusal(request, 429, f"Too many wrong tokens. Try again in {wait_s:.0f} s.").response
             response.headers["retry-after"] = str(int(wait_s) + 1)
             raise Refused(response)
-        role = self._authenticator.role_of(token)
+        role = self.authenticator.role_of(token)
         if role is None:
             self._limiter.note_wrong(client)
         return role
-
-    def session_cookie(self, role: Role, *, secure: bool) -> str:
-        """The Set-Cookie header that logs in."""
-        return self.cookie(self._authenticator.new_session(role), secure=secure)
 
     def cookie(self, session: str, *, secure: bool, max_age_s: int = SESSION_S) -> str:
         """A Set-Cookie header; with `max_age_s` 0 it logs out."""
         kind = "; Secure" if secure else ""
         return f"{self._cookie}={session}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{kind}"
 
-    @property
-    def is_open(self) -> bool:
-        """Whether no login is needed."""
-        return self._authenticator.is_open
-
-
-class _SecurityHeaders:
-    """Adds the security headers to every answer."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._cookie: str | None = None
-
-    def set_cookie(self, cookie: str) -> None:
-        """To be sent with the answer."""
-        self._cookie = cookie
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers[name] = value
-            headers.setdefault("cache-control", "no-store")
-            if self._cookie is not None:
-                headers.append("set-cookie", self._cookie)
-        await self._send(message)
-
 
 async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
-    """The body of a change, read once and given out again; GETs are left alone. Raises Refused for a huge one."""
-    if request.method in _SAFE:
-        return b"", receive
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > _MOST_BODY:
-            raise _refusal(request, 413, f"A request may have {_MOST_BODY:,} bytes.")
-        more = message.get("more_body", False)
-    body = b"".join(chunks)
-    given = False
+    """The body of a change, read once, and a function that gives it out again. Raises Refused for a huge one."""
+    body = bytearray()
+    with suppress(ClientDisconnect):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BODY:
+                raise _refusal(request, 413, f"A request may have {_MOST_BODY:,} bytes.")
+    messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return messages.pop() if messages else await receive()
 
-    return body, again
+    return bytes(body), again
 
 
 def _check_origin(request: Request) -> None:

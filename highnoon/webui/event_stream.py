@@ -28,7 +28,7 @@ StudyStates = dict[str, tuple[object, ...]]
 
 
 class EventStream:
-    """Watches the studies while at least one page listens."""
+    """Watches the studies while at least one page is connected."""
 
     def __init__(self, repository: StudyRepository) -> None:
         self._repository = repository
@@ -86,7 +86,8 @@ class EventStream:
             except Exception:
                 _log.exception("action=watch_failed")
             else:
-                changed = [] if before is None else _changed(before, now)
+                names = () if before is None else {**before, **now}
+                changed = [name for name in names if (before or {}).get(name) != now.get(name)]
                 for name in changed:
                     self._repository.invalidate(name)
                 if changed or away:
@@ -108,7 +109,3 @@ class EventStream:
             # A listener that does not read misses events; the next one that it reads is enough.
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(text)
-
-
-def _changed(before: StudyStates, now: StudyStates) -> list[str]:
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]

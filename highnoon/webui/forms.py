@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from highnoon.shared.domain.errors import Problem
@@ -69,7 +69,7 @@ def read_form(sent: Mapping[str, str]) -> StudyForm:
 
 def with_row(form: StudyForm) -> StudyForm:
     """The same with an empty parameter at the end, for browsers without scripts."""
-    return StudyForm(values=form.values, rows=[*form.rows, {"name": "", "kind": "uniform"}])
+    return replace(form, rows=[*form.rows, DEFAULT_ROWS[1]])
 
 
 def written(form: StudyForm) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
             general.append(str(problem))
         else:
             errors[key] = f"{errors[key]} {text}" if key in errors else text
-    return StudyForm(values=form.values, rows=form.rows, errors=errors, general=general)
+    return replace(form, errors=errors, general=general)
 
 
 def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import TrialState
@@ -43,26 +45,27 @@ class Page(Generic[T]):
         return self.first + len(self.items) - 1 if self.items else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialQuery:
+class _Query(BaseModel):
+    """The query of an address."""
+
+    page: Annotated[int, Field(ge=1, le=10_000_000, description="From 1.")] = 1
+    per_page: Annotated[int, Field(ge=1, le=MOST_PER_PAGE)] = 50
+
+
+class TrialQuery(_Query):
     """Which trials, in which order. A sort key with a minus is descending; `params.x` sorts by a parameter."""
 
-    state: str = ""
-    cause: str = ""
-    sort: str = "-number"
-    page: int = 1
-    per_page: int = 50
+    state: Annotated[str, Field(description="WAITING, RUNNING, COMPLETE, PRUNED or FAIL.")] = ""
+    cause: Annotated[str, Field(description="A cause or an ending, such as exception or timed_out.")] = ""
+    sort: Annotated[str, Field(description="number, value, state, cause, duration, started, params.NAME.")] = "-number"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyQuery:
+class StudyQuery(_Query):
     """Which studies, in which order."""
 
-    text: str = ""
+    q: Annotated[str, Field(description="Part of the name.")] = ""
     state: str = ""
-    sort: str = ""
-    page: int = 1
-    per_page: int = 50
+    sort: Annotated[str, Field(description="name, state, trials, best, running, age; with - descending.")] = ""
 
 
 def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[str]) -> Page[Trial]:
@@ -76,22 +79,22 @@ def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[st
         if (not state or trial.state == state)
         and (not query.cause or query.cause in (cause_of(trial), ending_of(trial)))
     ]
-    return paged(_sorted(chosen, query.sort, _trial_keys(names)), query.page, query.per_page)
+    return paged(_sorted(chosen, query.sort, _trial_keys(names)), query)
 
 
 def choose_studies(studies: Sequence[StudySummary], query: StudyQuery) -> Page[StudySummary]:
     """One page of studies. Raises InvalidInput for an unknown sort key."""
-    text = query.text.lower()
+    text = query.q.lower()
     chosen = [
         study for study in studies if text in study.name.lower() and (not query.state or study.state == query.state)
     ]
-    return paged(_sorted(chosen, query.sort, _STUDY_KEYS), query.page, query.per_page)
+    return paged(_sorted(chosen, query.sort, _STUDY_KEYS), query)
 
 
-def paged(items: Sequence[T], number: int, per_page: int) -> Page[T]:
+def paged(items: Sequence[T], query: _Query) -> Page[T]:
     """One page; for a number beyond the last page the last one."""
-    size = max(1, min(per_page, MOST_PER_PAGE))
-    number = max(1, min(number, math.ceil(len(items) / size) or 1))
+    size = query.per_page
+    number = min(query.page, math.ceil(len(items) / size) or 1)
     return Page(items=items[(number - 1) * size : number * size], number=number, per_page=size, total=len(items))
 
 

@@ -1,30 +1,31 @@
-"""The pages under /hpo. Each handler gathers what its template shows, or executes one action and redirects."""
+"""The pages under /hpo, and logging in and out.
+
+Each handler gathers what its template shows, or executes one action and redirects.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
+from highnoon.shared.domain.space import written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.studies import STATES, StudySummary
 from highnoon.shared.views.trials import MESSAGE, TRACEBACK, cause_of, ending_of
 from highnoon.webui import forms
-from highnoon.webui.app_state import AppState, app_state, own_attempt
+from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import StudyQuery, TrialQuery, choose_studies, choose_trials
-from highnoon.webui.rendering import form_fields, segment, shown
-from highnoon.webui.sparklines import sparkline
+from highnoon.webui.rendering import authentication_of, form_fields, segment, shown, sparkline
 
 router = APIRouter(include_in_schema=False)
 
-State = Annotated[AppState, Depends(app_state)]
 Sent = Annotated[dict[str, str], Depends(form_fields)]
 
-_PER_PAGE = 50
 _NEWEST = 9
 
 
@@ -35,12 +36,8 @@ def root() -> Response:
 
 
 @router.get("/hpo")
-def browse(request: Request, app: State) -> Response:
+def browse(request: Request, app: State, query: Annotated[StudyQuery, Query()]) -> Response:
     """All studies."""
-    asked = request.query_params
-    query = StudyQuery(
-        text=asked.get("q", ""), state=asked.get("state", ""), sort=asked.get("sort", ""), page=_page(request)
-    )
     studies = app.repository.studies()
     page = choose_studies(studies, query)
     context = {
@@ -99,11 +96,9 @@ def create_study(request: Request, app: State, sent: Sent) -> Response:
     return _redirect(f"/hpo/studies/{segment(submission.spec.name)}")
 
 
-@router.get("/hpo/studies/{name:path}/trials/{number:int}")
-def show_trial(request: Request, app: State, name: str, number: int) -> Response:
+@router.get("/hpo/studies/{study:path}/trials/{number:int}")
+def show_trial(request: Request, app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """One trial: its parameters, its results, where it ran, what it printed."""
-    study = app.repository.study(name)
-    trial = app.trial(study, number)
     attempts = app.attempts(study, trial)
     found = app.repository.trials(study.name)
     context = {
@@ -119,18 +114,9 @@ def show_trial(request: Request, app: State, name: str, number: int) -> Response
     return shown(request, "trial.html", context)
 
 
-@router.get("/hpo/studies/{name:path}/trials")
-def list_trials(request: Request, app: State, name: str) -> Response:
+@router.get("/hpo/studies/{study:path}/trials")
+def list_trials(request: Request, app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials of a study, chosen and sorted."""
-    study = app.repository.study(name)
-    asked = request.query_params
-    query = TrialQuery(
-        state=asked.get("state", ""),
-        cause=asked.get("cause", ""),
-        sort=asked.get("sort", "-number"),
-        page=_page(request),
-        per_page=_PER_PAGE,
-    )
     found = app.repository.trials(study.name)
     names = list(found.space)
     page = choose_trials(found.trials, query, names)
@@ -146,26 +132,23 @@ def list_trials(request: Request, app: State, name: str) -> Response:
     return shown(request, "trials.html", context)
 
 
-@router.post("/hpo/studies/{name:path}/trials/{number:int}/retry")
-def retry_trial(app: State, name: str, number: int) -> Response:
+@router.post("/hpo/studies/{study:path}/trials/{number:int}/retry")
+def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
     """Run a failed trial again."""
-    study = app.repository.study(name, fresh=True)
     app.actions.retry(study, app.trial(study, number).number)
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
-@router.post("/hpo/studies/{name:path}/enqueue")
-def enqueue_trial(app: State, sent: Sent, name: str) -> Response:
+@router.post("/hpo/studies/{study:path}/enqueue")
+def enqueue_trial(app: State, sent: Sent, study: FreshStudy) -> Response:
     """One more trial with parameters that a person wrote."""
-    study = app.repository.study(name, fresh=True)
     app.actions.enqueue(study, forms.point(sent, app.repository.trials(study.name).space))
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
-@router.post("/hpo/studies/{name:path}/{act}")
-def steer(app: State, sent: Sent, name: str, act: str) -> Response:
+@router.post("/hpo/studies/{study:path}/{act}")
+def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
     """Pause, resume, cancel, add trials, delete."""
-    study = app.repository.study(name, fresh=True)
     acts = {"pause": app.actions.pause, "resume": app.actions.resume, "cancel": app.actions.cancel}
     if act == "add":
         count = sent.get("count", "")
@@ -182,10 +165,9 @@ def steer(app: State, sent: Sent, name: str, act: str) -> Response:
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
-@router.get("/hpo/studies/{name:path}")
-def show_study(request: Request, app: State, name: str) -> Response:
+@router.get("/hpo/studies/{study:path}")
+def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     """One study: its progress, its best trial, and its figures."""
-    study = app.repository.study(name)
     found = app.repository.trials(study.name)
     context = {
         "study": study,
@@ -193,7 +175,8 @@ def show_study(request: Request, app: State, name: str) -> Response:
         "running": app.repository.queries().running(study.id) if study.record is not None else [],
         "recent": list(reversed(found.trials[-_NEWEST:])),
         "names": list(found.space),
-        "space": found.written_space or study.spec.get("search_space", {}),
+        "space": {name: written_form(param) for name, param in found.space.items()}
+        or study.spec.get("search_space", {}),
         "has_loss": any(trial.params_count is not None for trial in found.trials),
         "eta_s": _eta_s(study),
         "formats": BEST,
@@ -205,6 +188,36 @@ def show_study(request: Request, app: State, name: str) -> Response:
 def docs(request: Request) -> Response:
     """The API, explained without files from elsewhere."""
     return shown(request, "docs.html", {"schema": request.app.openapi()})
+
+
+@router.get("/login")
+def login_page(request: Request) -> Response:
+    """The form for the token."""
+    if authentication_of(request).authenticator.is_open:
+        return _redirect("/hpo")
+    return shown(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
+
+
+@router.post("/login")
+def login(request: Request, sent: Sent) -> Response:
+    """Starts a session for a right token. Too many wrong ones are refused for a while."""
+    authentication = authentication_of(request)
+    role = authentication.check_token(request, sent.get("token", "").strip())
+    there = _local(sent.get("next", ""))
+    if role is None:
+        return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
+    answer = _redirect(there)
+    session = authentication.authenticator.new_session(role)
+    answer.headers["set-cookie"] = authentication.cookie(session, secure=request.url.scheme == "https")
+    return answer
+
+
+@router.post("/logout")
+def logout(request: Request) -> Response:
+    """Removes the session from this browser."""
+    answer = _redirect("/login")
+    answer.headers["set-cookie"] = authentication_of(request).cookie("", secure=False, max_age_s=0)
+    return answer
 
 
 def _redirect(address: str) -> Response:
@@ -228,11 +241,6 @@ def _form(request: Request, app: AppState, form: forms.StudyForm, *, status: int
     return shown(request, "new.html", context, status=status)
 
 
-def _page(request: Request) -> int:
-    text = request.query_params.get("page", "1")
-    return int(text) if text.isdecimal() and len(text) < 8 else 1
-
-
 def _spark(app: AppState, study: StudySummary) -> str:
     """From the ledger's values; a study without a coordinator has none."""
     if study.record is None or study.complete < 2:
@@ -247,3 +255,9 @@ def _eta_s(study: StudySummary) -> float | None:
         return None
     passed = time.time() - record.started_at
     return passed / study.over * (study.total - study.over) if passed > 0 else None
+
+
+def _local(address: str) -> str:
+    """Only our own pages: never `//elsewhere` or `https:`."""
+    is_ours = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+    return address if is_ours and "\\" not in address else "/hpo"

@@ -1,7 +1,11 @@
-"""From a template and its context to an answer: the templates' environment, and what every page shows."""
+"""From a template and its context to an answer: the templates' environment, and what every page shows.
+
+Also the small drawings within pages, made here as SVG: no script, no request, and a label for screen readers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from http import HTTPStatus
@@ -15,12 +19,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.trial import MemoryTrace, Report
 from highnoon.shared.views import formats
+from highnoon.shared.views.formats import duration, number, size
 from highnoon.shared.views.trials import cause_of, ending_of
 from highnoon.webui import assets
 from highnoon.webui.authentication import Authentication
 from highnoon.webui.sessions import Principal
-from highnoon.webui.sparklines import SPARKLINES
 
 
 def moment(when: datetime | float | None) -> Markup:
@@ -46,7 +51,70 @@ def _coarse(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
-_FORMATS = (formats.number, formats.param, formats.count, formats.size, formats.duration, moment, segment)
+def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: int = 24) -> Markup:
+    """The best value so far as a small drawing, without a far first value flattening the rest."""
+    best: list[float] = []
+    for value in values:
+        if math.isfinite(value):
+            best.append(value if not best else (max if maximize else min)(best[-1], value))
+    if len(best) < 2:
+        return Markup("")
+    step = max(1, len(best) // width)
+    points = [*best[::step], best[-1]]
+    low, high = min(points), max(points)
+    spread = (high - low) or 1.0
+    across = (width - 2) / (len(points) - 1)
+    path = " ".join(
+        f"{1 + index * across:.1f},{1 + (height - 2) * (high - value) / spread:.1f}"
+        for index, value in enumerate(points)
+    )
+    label = f"best value so far: from {number(best[0])} to {number(best[-1])}"
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
+        '<polyline points="{}"/></svg>'
+    ).format(width, height, width, height, label, path)
+
+
+def report_line(reports: Sequence[Report], *, width: int = 560, height: int = 90) -> Markup:
+    """What a trial reported over its steps; nothing below two finite reports."""
+    finite = [report for report in reports if math.isfinite(report.value)]
+    if len(finite) < 2:
+        return Markup("")
+    kept = [*finite[:: max(1, len(finite) // width)], finite[-1]]
+    low, high = min(report.value for report in kept), max(report.value for report in kept)
+    first, last = kept[0].step, kept[-1].step
+    across, down = width / ((last - first) or 1), (height - 8) / ((high - low) or 1.0)
+    points = [((report.step - first) * across, 4 + (high - report.value) * down) for report in kept]
+    return _line(points, width, height, f"reports from {number(kept[0].value)} to {number(kept[-1].value)}")
+
+
+def memory_line(trace: MemoryTrace | None, *, width: int = 560, height: int = 90) -> Markup:
+    """The memory of an attempt over its time as a small drawing, with its limit as a line above."""
+    if trace is None or len(trace.samples) < 2:
+        return Markup("")
+    first_s, last_s = trace.samples[0][0], trace.samples[-1][0]
+    top = max(trace.limit_bytes or 0, trace.peak_bytes, *(used for _, used in trace.samples)) * 1.05 or 1.0
+    across = width / ((last_s - first_s) or 1.0)
+    points = [((at_s - first_s) * across, height * (1 - used / top)) for at_s, used in trace.samples]
+    limit, bound = "", ""
+    if trace.limit_bytes:
+        limit = Markup('<line class="limit" x1="0" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
+            width, y=height * (1 - trace.limit_bytes / top)
+        )
+        bound = f", limit {size(trace.limit_bytes)}"
+    label = f"memory over {duration(last_s - first_s)}: peak {size(trace.peak_bytes)}{bound}"
+    return _line(points, width, height, label, limit)
+
+
+def _line(points: Sequence[tuple[float, float]], width: int, height: int, label: str, more: str = "") -> Markup:
+    """As wide as its place: the drawing is stretched, its line is not."""
+    return Markup(
+        '<svg class="line" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<polyline points="{}"/>{}</svg>'
+    ).format(width, height, label, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), more)
+
+
+_FILTERS = (number, formats.param, formats.count, size, duration, moment, segment, memory_line, report_line)
 
 _environment = Environment(
     loader=PackageLoader("highnoon.webui", "templates"),
@@ -55,7 +123,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update({**{function.__name__: function for function in _FORMATS}, **SPARKLINES})
+_environment.filters.update({function.__name__: function for function in _FILTERS})
 _environment.globals.update(has_parquet=find_spec("pyarrow") is not None)
 _environment.globals.update(asset=assets.address, cause_of=cause_of, ending_of=ending_of)
 _templates = Jinja2Templates(env=_environment)
@@ -68,7 +136,7 @@ def shown(request: Request, template: str, context: Mapping[str, Any], *, status
         "principal": principal,
         "csrf": principal.csrf if principal else "",
         "may_steer": principal is not None and principal.may_steer,
-        "is_open": authentication_of(request).is_open,
+        "is_open": authentication_of(request).authenticator.is_open,
         "with_query": lambda **changes: _with_query(request, changes),
     }
     return _templates.TemplateResponse(request, template, {**common, **context}, status_code=status)

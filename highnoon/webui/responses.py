@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +13,6 @@ from starlette.responses import Response
 
 from highnoon.shared.domain.errors import (
     HighNoonError,
-    InvalidInput,
     NoCompletedTrial,
     Problem,
     ServiceError,
@@ -38,15 +36,6 @@ class JsonResponse(Response):
         return dumps(content).encode()
 
 
-class RequestProblem(BaseModel):
-    """One mistake in a request: where, what, and the nearest right thing."""
-
-    key: str
-    message: str
-    value: Any = None
-    hint: str = ""
-
-
 class ProblemDetail(BaseModel):
     """An error (RFC 9457)."""
 
@@ -54,15 +43,14 @@ class ProblemDetail(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[RequestProblem] = Field(default_factory=list)
+    errors: list[Problem] = Field(default_factory=list)
 
 
 def problem_response(
     status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error for programs."""
-    errors = [RequestProblem(**asdict(problem)) for problem in problems]
-    body = ProblemDetail(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    body = ProblemDetail(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(problems))
     return Response(dumps(body.model_dump()), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
 
 
@@ -89,8 +77,3 @@ def status_of(error: HighNoonError) -> int:
             return 503
         case _:
             return 500
-
-
-def problems_of(error: HighNoonError) -> Sequence[Problem]:
-    """The single mistakes, where an error has some."""
-    return error.problems if isinstance(error, InvalidInput) else ()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import uvicorn
 
@@ -24,14 +23,6 @@ _SHUTDOWN_S = 5
 """How long a request may go on after the first signal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """The application and the settings that it was made with."""
-
-    application: Application
-    settings: WebSettings
-
-
 class Server(uvicorn.Server):
     """Ends the event streams first: the server would wait for them for as long as a page is open."""
 
@@ -45,20 +36,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build(*, host: str, storage: str | None, port: int = 0) -> Built:
-    """The application for a server that listens on `host`. Raises InvalidInput with all mistakes."""
-    settings = web_settings(host=host, storage=storage)
-    application = create(settings, database=database_of(settings), port=port)
-    return Built(application=application, settings=settings)
-
-
 def serve(*, host: str, port: int, storage: str | None) -> None:
     """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
     declare_only_our_code()
     quiet()
-    built = build(host=host, storage=storage, port=port)
-    _announce(built.settings, host, port)
-    server_of(built.application, host=host, port=port).run()
+    settings = web_settings(host=host, storage=storage)
+    application = create(settings, database=database_of(settings), port=port)
+    _announce(settings, host, port)
+    server_of(application, host=host, port=port).run()
 
 
 def server_of(application: Application, *, host: str, port: int) -> Server:

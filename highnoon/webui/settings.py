@@ -59,7 +59,7 @@ def web_settings(
     problems += [*_token_problems(environ), *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
-    named = frozenset(_split(environ.get("HIGHNOON_WEBUI_HOSTS", "")))
+    named = frozenset(filter(None, map(str.strip, environ.get("HIGHNOON_WEBUI_HOSTS", "").split(","))))
     alone = is_loopback(host) and not named
     return WebSettings(
         home=general.home,
@@ -107,7 +107,3 @@ def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:
         return []
     hint = "It begins with http:// or https://."
     return [Problem(key="HIGHNOON_WEBUI_FLOWER_URL", message="is no address of a page", value=url, hint=hint)]
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, map(str.strip, text.split(","))))

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
-from highnoon.shared.domain.space import SearchSpace, written_form
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
@@ -53,11 +52,6 @@ class StudyTrials:
         """The best completed trial."""
         return best_of(self.trials, maximize=self.maximize)
 
-    @property
-    def written_space(self) -> dict[str, Any]:
-        """The search space in the grammar of a study file."""
-        return {name: written_form(param) for name, param in self.space.items()}
-
 
 @dataclass(slots=True)
 class _CacheEntry:
@@ -69,6 +63,8 @@ class _CacheEntry:
     trials: StudyTrials | None = None
     importance: tuple[int, dict[str, float]] | None = None
     """With the number of ended trials that it was computed from."""
+    texts: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """Of trials that have ended, as the exports have written them."""
 
 
 class StudyRepository:
@@ -162,6 +158,10 @@ class StudyRepository:
         if entry.importance is None or entry.importance[0] != ended:
             entry.importance = (ended, entry.view.param_importance())
         return entry.importance[1]
+
+    def kept_texts(self, name: str, key: tuple[object, ...]) -> list[str]:
+        """The parts of an export that are written already; the export appends to them."""
+        return self._entry(name).texts.setdefault(key, [])
 
     def warm(self) -> None:
         """Reads every study once, so that the first request need not wait for thousands of trials.

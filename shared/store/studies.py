@@ -271,7 +271,9 @@ _FAIL_ENQUEUED = text(
 def record_of(row: RowMapping) -> StudyRecord:
     """A row of the table, as the value the rest of the system knows; columns of a newer version are ignored."""
     known = {field.name: row[field.name] for field in fields(StudyRecord)}
-    return StudyRecord(**{**known, "state": StudyState(row["state"])})
+    # Of a study with broken data: what lists all studies must list it as well.
+    spec = row["spec"] if isinstance(row["spec"], dict) else {}
+    return StudyRecord(**{**known, "spec": spec, "state": StudyState(row["state"])})
 
 
 _GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)

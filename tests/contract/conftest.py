@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack
 
 import optuna
-import psycopg2
 import pytest
 
 from highnoon.coordinator.local.stack import Stack
@@ -30,23 +29,16 @@ def optuna_store(_made_store: OptunaStore) -> Iterator[OptunaStore]:
 
 @pytest.fixture(scope="session", params=["memory", "sqlite", "postgresql"])
 def _made_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OptunaStore]:
+    exits = ExitStack()
     match request.param:
         case "memory":
             url = None
         case "sqlite":
             url = f"sqlite:///{tmp_path_factory.mktemp('studies')}/studies.db"
         case _:
-            url = _database(request.getfixturevalue("stack"))
-    with OptunaStore(url) as store:
+            url = exits.enter_context(empty_database(request.getfixturevalue("stack")))
+    with exits, OptunaStore(url) as store:
         yield store
-
-
-def _database(stack: Stack) -> str:
-    with closing(psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE optuna_contract")
-    return f"{stack.database_url.rsplit('/', 1)[0]}/optuna_contract"
 
 
 @pytest.fixture(scope="session")

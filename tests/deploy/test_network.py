@@ -29,9 +29,13 @@ from tests.cluster import Books, Cluster
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
-SWITCH, OPERATOR, OPERATORS_ADDRESS = "hn-switch", "hn-operator", "10.77.0.1/24"
-SERVICES, WORKERS = "hn-services", ("hn-a", "hn-b")
-HOSTS = {SERVICES: "10.77.0.2", "hn-a": "10.77.0.3", "hn-b": "10.77.0.4"}
+OWN = f"hn{os.getpid()}"
+NET = f"10.77.{os.getpid() % 256}"
+"""Of this process alone: namespaces, devices of this machine and routes are everybody's."""
+
+SWITCH, OPERATOR, OPERATORS_ADDRESS = f"{OWN}-switch", f"{OWN}-op", f"{NET}.1/24"
+SERVICES, WORKERS = f"{OWN}-s", (f"{OWN}-a", f"{OWN}-b")
+HOSTS = {host: f"{NET}.{number}" for number, host in enumerate((SERVICES, *WORKERS), start=2)}
 TRIALS = 16
 
 
@@ -45,8 +49,8 @@ def _why_not() -> str:
         return "network namespaces need root"
     if shutil.which("ip") is None:
         return "network namespaces need iproute2"
-    probe = subprocess.run(["ip", "netns", "add", "hn-probe"], capture_output=True, text=True)
-    subprocess.run(["ip", "netns", "delete", "hn-probe"], capture_output=True)
+    probe = subprocess.run(["ip", "netns", "add", SWITCH], capture_output=True, text=True)
+    subprocess.run(["ip", "netns", "delete", SWITCH], capture_output=True)
     return "" if probe.returncode == 0 else f"no network namespaces here: {probe.stderr.strip()}"
 
 
@@ -150,12 +154,12 @@ def test_a_host_that_is_cut_off_and_comes_back_costs_no_trial(net: Net, cluster:
     eventually(lambda: cluster.logs().count("action=enter") == 2, 60, what="both nodes are there")
     name = cluster.submit_here("slow", TRIALS, name="cut")
     with cluster.books() as books:
-        eventually(lambda: _runs_a_trial(cluster, "hn-a"), 30, what="a trial runs on the first host")
-        net.cut("hn-a")
+        eventually(lambda: _runs_a_trial(cluster, WORKERS[0]), 30, what="a trial runs on the first host")
+        net.cut(WORKERS[0])
         eventually(lambda: _lost(books), 30, what="the leases of the host that is away ran out")
         before = books.closed(name)
         eventually(lambda: books.closed(name) > before, 30, what="the other host goes on")
-        net.join("hn-a")
+        net.join(WORKERS[0])
 
         books.wait_until_over(name)
         books.assert_balanced(name, TRIALS)

@@ -9,7 +9,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -26,14 +28,30 @@ N_TRIALS = 40
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(stack, tmp_path_factory.mktemp("faults")) as cluster:
+    folder = tmp_path_factory.mktemp("faults")
+    with running_cluster(stack, folder, {"TEST_GO_FOLDER": str(folder)}) as cluster:
         yield cluster
 
 
 def begin(cluster: Cluster, books: Books, name: str) -> None:
     """A study in its middle: some trials are closed, some run, some wait."""
-    cluster.submit_here("slow", N_TRIALS, name=name)
+    cluster.submit_here("slow_unless_held", N_TRIALS, name=name)
     eventually(lambda: books.closed(name) >= 4, 60, what="four trials are closed")
+
+
+@contextmanager
+def a_held_slot(cluster: Cluster, name: str) -> Iterator[dict[str, Any]]:
+    """The note of a slot whose trial does not end before this block does."""
+    hold = cluster.folder / f"{name}.hold"
+    hold.touch()
+
+    def held() -> dict[str, Any] | None:
+        return next((note for note in cluster.slots() if hold.with_suffix(f".{note['trial_group']}").exists()), None)
+
+    try:
+        yield eventually(held, 60, what="a trial is held")
+    finally:
+        hold.unlink()
 
 
 def test_a_study_without_faults(cluster: Cluster, books: Books, name: str) -> None:
@@ -59,7 +77,8 @@ def test_a_real_pruner_prunes_through_the_whole_chain(cluster: Cluster, books: B
 
 def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books, name: str) -> None:
     begin(cluster, books, name)
-    os.kill(cluster.a_running_slot()["trial_group"], signal.SIGKILL)
+    with a_held_slot(cluster, name) as note:
+        os.kill(note["trial_group"], signal.SIGKILL)
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
     attempts = books.attempts(name)
@@ -74,9 +93,9 @@ def test_kill_9_of_a_trial_process(cluster: Cluster, books: Books, name: str) ->
 
 def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books, name: str) -> None:
     begin(cluster, books, name)
-    note = cluster.a_running_slot()
-    os.kill(note["pid"], signal.SIGKILL)
-    eventually(lambda: identify(note["trial_group"]) is None, what="its trial is gone")
+    with a_held_slot(cluster, name) as note:
+        os.kill(note["pid"], signal.SIGKILL)
+        eventually(lambda: identify(note["trial_group"]) is None, what="its trial is gone")
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
     lost = [attempt for attempt in books.attempts(name) if attempt.ending is Ending.LOST]
@@ -87,11 +106,12 @@ def test_kill_9_of_a_supervisor(cluster: Cluster, books: Books, name: str) -> No
 
 def test_kill_9_of_a_whole_worker(cluster: Cluster, books: Books, name: str) -> None:
     begin(cluster, books, name)
-    notes = cluster.slots() or [cluster.a_running_slot()]
-    cluster.kill(cluster.latest("workers"))
-    for note in notes:
-        eventually(lambda note=note: identify(note["pid"]) is None, what="supervisors follow their agent")
-        eventually(lambda note=note: identify(note["trial_group"]) is None, what="trials follow theirs")
+    with a_held_slot(cluster, name):
+        notes = cluster.slots()
+        cluster.kill(cluster.latest("workers"))
+        for note in notes:
+            eventually(lambda note=note: identify(note["pid"]) is None, what="supervisors follow their agent")
+            eventually(lambda note=note: identify(note["trial_group"]) is None, what="trials follow theirs")
     cluster.start_worker()
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
@@ -120,22 +140,23 @@ def test_a_supervisor_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     # Given a supervisor that is stopped in the middle of its trial
     begin(cluster, books, name)
-    note = cluster.a_running_slot()
-    os.kill(note["pid"], signal.SIGSTOP)
+    with a_held_slot(cluster, name) as note:
+        os.kill(note["pid"], signal.SIGSTOP)
 
-    # When its lease is reaped, and only then it wakes
-    def reaped() -> bool:
-        return any(
-            attempt.ticket_id == note["ticket"] and attempt.ending is Ending.LOST for attempt in books.attempts(name)
-        )
+        # When its lease is reaped, and only then it wakes
+        def reaped() -> bool:
+            return any(
+                attempt.ticket_id == note["ticket"] and attempt.ending is Ending.LOST
+                for attempt in books.attempts(name)
+            )
 
-    try:
-        eventually(reaped, 40, what="the lease of the sleeper is reaped")
-    finally:
-        os.kill(note["pid"], signal.SIGCONT)
+        try:
+            eventually(reaped, 40, what="the lease of the sleeper is reaped")
+        finally:
+            os.kill(note["pid"], signal.SIGCONT)
 
-    # Then it kills its trial and its slot goes on with other work
-    eventually(lambda: identify(note["trial_group"]) is None, what="the zombie's trial is gone")
+        # Then it kills its trial and its slot goes on with other work
+        eventually(lambda: identify(note["trial_group"]) is None, what="the zombie's trial is gone")
     books.wait_until_over(name)
     books.assert_balanced(name, N_TRIALS)
 

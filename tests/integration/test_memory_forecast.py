@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import highnoon as hn
-from highnoon.lm.models.memory_forecast import forecast_memory
+from highnoon.lm.models.size import forecast_memory
 from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.states import Ending

@@ -11,7 +11,7 @@ import pytest
 
 import highnoon as hn
 from benchmarks.forecast import TINY, measured
-from highnoon.lm.models.memory_forecast import forecast_memory
+from highnoon.lm.models.size import forecast_memory
 
 TRAININGS: dict[str, dict[str, Any]] = {
     "activations": {"model": TINY, "batch_size": 8, "seq_len": 256},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from highnoon.lm.models.scan import selective_scan
+from highnoon.lm.models.mixers import selective_scan
 
 HEADS, WIDTH, STATE = 4, 8, 16
 STEPS = {

@@ -18,7 +18,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Place:
     """A folder with a home, in which a person works."""
 
     folder: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -73,7 +74,7 @@ class Place:
     def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """A command under way; what it says goes to a file, which `said` reads."""
         with (self.folder / "said").open("w") as stream:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "coordinator", *arguments],
                 env={**os.environ, **PERIODS, "HIGHNOON_DRAIN_S": "1", "TEST_GO_FILE": str(self.go), **environ},
                 cwd=self.folder,
@@ -82,13 +83,15 @@ class Place:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+        self.processes.append(process)
+        return process
 
     def said(self) -> str:
         return (self.folder / "said").read_text()
 
     def run(self, *arguments: str, expect: Exit = Exit.OK, **environ: str) -> str:
         """A command to its end, which is the expected one; returns what it said."""
-        code = self.begin(*arguments, **environ).wait(timeout=120)
+        code = self.begin(*arguments, **environ).wait(timeout=200)
         assert code == expect, self.said()
         return self.said()
 
@@ -113,6 +116,16 @@ def place() -> Iterator[Place]:
     folder.chmod(0o711)  # for the account of root's database
     yield Place(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _home_is_free_afterwards(place: Place) -> Iterator[None]:
+    """Also after a test that failed."""
+    yield
+    for process in place.processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")

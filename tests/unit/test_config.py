@@ -199,7 +199,7 @@ def test_active_parameters_count_only_the_chosen_experts() -> None:
 def test_configuration_imports_no_tensorflow() -> None:
     code = (
         "import sys; import highnoon.config, highnoon.lm;"
-        "import highnoon.lm.models.creation, highnoon.lm.models.memory_forecast;"
+        "import highnoon.lm.models.creation, highnoon.lm.models.size;"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
 

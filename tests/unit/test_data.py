@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 import highnoon as hn
 from highnoon.lm.data import known_datasets, sources
-from highnoon.lm.data.sources import load_documents
-from highnoon.lm.data.split import split_documents, without_leaks
+from highnoon.lm.data.sources import load_documents, split_documents, without_leaks
 from highnoon.lm.data.windows import IGNORED, TextDataset, epoch_order, training_batches, validation_batches
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 

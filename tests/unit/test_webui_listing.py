@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
@@ -18,7 +19,7 @@ TRIALS = [
 
 
 def numbers(**query: object) -> list[int]:
-    return [trial.number for trial in choose_trials(TRIALS, TrialQuery(**query), ["x", "opt"]).items]  # type: ignore[arg-type]
+    return [trial.number for trial in choose_trials(TRIALS, TrialQuery.model_validate(query), ["x", "opt"]).items]
 
 
 def test_the_default_is_newest_first() -> None:
@@ -49,7 +50,13 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(query: dict[str, 
 
 def test_pages_have_their_places_and_end() -> None:
     items = list(range(101))
-    assert (paged(items, 3, 50).items, paged(items, 3, 50).first, paged(items, 3, 50).last) == ([100], 101, 101)
-    assert paged(items, 99, 50).number == 3 and paged(items, -4, 50).number == 1
-    assert (paged([], 1, 50).pages, paged([], 1, 50).first) == (1, 0)
-    assert paged(items, 1, 10**9).per_page == 500
+    third = paged(items, TrialQuery(page=3))
+    assert (third.items, third.first, third.last) == ([100], 101, 101)
+    assert paged(items, TrialQuery(page=99)).number == 3
+    assert (paged([], TrialQuery()).pages, paged([], TrialQuery()).first) == (1, 0)
+
+
+@pytest.mark.parametrize("query", [{"page": -4}, {"per_page": 10**9}])
+def test_a_page_that_cannot_be_is_rejected(query: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        TrialQuery.model_validate(query)

@@ -9,7 +9,7 @@ import pytest
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.views.studies import StudySummary
-from highnoon.webui.objective_filter import ObjectiveFilter
+from highnoon.webui.actions import ObjectiveFilter
 
 
 def study(objective: str, code_dir: str | None = None) -> StudySummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from highnoon.shared.domain.trial import MemoryTrace, Report
-from highnoon.webui.sparklines import memory_line, report_line, sparkline
+from highnoon.webui.rendering import memory_line, report_line, sparkline
 
 
 def test_a_sparkline_needs_two_points_and_survives_anything() -> None:

@@ -1,4 +1,4 @@
-"""Text for training: `sources` finds and reads it, `split` holds documents out, `windows` packs and batches it."""
+"""Text for training: `sources` finds it, reads it and holds documents out, `windows` packs and batches it."""
 
 from highnoon.lm.data.sources import known_datasets, register_dataset
 from highnoon.lm.data.windows import TextDataset

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon.config import Config, ModelConfig, reduced_in_rehearsal
 from highnoon.current_trial import report_params
-from highnoon.lm.models.memory_forecast import refuse_model
-from highnoon.lm.models.size import active_parameters, count_parameters
+from highnoon.lm.models.size import active_parameters, count_parameters, refuse_model
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.objective.trial_context import is_trial_running
 

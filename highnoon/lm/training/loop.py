@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,77 +22,60 @@ import keras
 
 from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
 from highnoon.lm.training.callbacks import TrainingCallback
-from highnoon.lm.training.checkpointing import write_checkpoint
+from highnoon.lm.training.checkpointing import Progress, write_checkpoint
 from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
-from highnoon.lm.training.progress import Progress
 from highnoon.lm.training.train_state import TrainState
 from highnoon.shared.domain.errors import TrainingDiverged
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
-    """Where checkpoints go; `state` is what does not change during the training."""
-
-    folder: Path
-    state: dict[str, Any]
-
-
+@dataclass(kw_only=True)
 class TrainingLoop:
-    """Call `run` once. Raises TrainingDiverged, and what a callback raises.
+    """Call `run` once. Raises TrainingDiverged, and what a callback raises."""
 
-    `prefetch` is called at each epoch: under memory pressure it returns less.
-    """
+    train_state: TrainState
+    plans: Sequence[StagePlan]
+    schedule: Schedule
+    callbacks: Sequence[Any]
+    progress: Progress
+    intervals: Intervals
+    prefetch: Callable[[], int | None]
+    """Called at each epoch: under memory pressure it returns less."""
+    folder: Path | None
+    """Where checkpoints go; None: none are written."""
+    state: Mapping[str, Any]
+    """What of a checkpoint does not change during the training."""
 
-    def __init__(
-        self,
-        train_state: TrainState,
-        plans: Sequence[StagePlan],
-        schedule: Schedule,
-        callbacks: Sequence[Any],
-        progress: Progress,
-        *,
-        intervals: Intervals,
-        prefetch: Callable[[], int | None],
-        saving: Saving | None,
-    ) -> None:
-        self._train_state = train_state
-        self._plans = plans
-        self._schedule = schedule
-        self._callbacks = callbacks
-        self._own_callbacks = [callback for callback in callbacks if isinstance(callback, TrainingCallback)]
-        self._reads_each_loss = any(_reads_each_loss(callback) for callback in callbacks)
+    def __post_init__(self) -> None:
+        self._own_callbacks = [callback for callback in self.callbacks if isinstance(callback, TrainingCallback)]
+        self._reads_each_loss = any(map(_reads_each_loss, self.callbacks))
         self._batch = 0
-        self.progress = progress
-        self.plan = plans[0]
-        """That of the current stage."""
-        self._intervals = intervals
-        self._prefetch = prefetch
-        self._saving = saving
         self._timer = ThroughputTimer()
+        self.plan = self.plans[0]
+        """That of the current stage."""
 
     def run(self) -> dict[str, Any]:
         """All stages that are left; returns the summary of all, those before a resume included."""
         with _cheap_collections(), self._known_to_callbacks():
-            while self.progress.stage < len(self._plans) and not self._is_stopped():
-                self.plan = self._plans[self.progress.stage]
+            while self.progress.stage < len(self.plans) and not self._is_stopped():
+                self.plan = self.plans[self.progress.stage]
                 self._run_stage()
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback.on_train_end({})
         return self.progress.summary()
 
     def mean_loss(self) -> float:
         """The mean training loss of the current epoch so far. Waits for the device."""
-        return self._train_state.mean_loss()
+        return self.train_state.mean_loss()
 
     @contextmanager
     def _known_to_callbacks(self) -> Iterator[None]:
-        model = self._train_state.model
+        model = self.train_state.model
         model.stop_training = False
         for callback in self._own_callbacks:
             callback.loop = self
         try:
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback.set_model(model)
                 callback.on_train_begin({})
             yield
@@ -102,7 +85,7 @@ class TrainingLoop:
 
     def _is_stopped(self) -> bool:
         """True when a callback has set Keras' flag."""
-        return bool(self._train_state.model.stop_training)
+        return bool(self.train_state.model.stop_training)
 
     def _run_stage(self) -> None:
         while not self._stage_ends():
@@ -119,12 +102,12 @@ class TrainingLoop:
         train_loss = self._train()
         val_loss = self._validate()
         progress.finish_epoch(plan.name, train_loss, val_loss)
-        self._train_state.set_sums(0.0, 0.0)
+        self.train_state.set_sums(0.0, 0.0)
         progress.best.update(val_loss, plan.options.early_stopping_min_delta)
         exhausted = progress.best.exhausted(plan.options.early_stopping_patience)
         progress.stage_over = exhausted and progress.epoch < plan.epochs
         gc.collect()
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
 
     def _stage_ends(self) -> bool:
@@ -134,13 +117,13 @@ class TrainingLoop:
         """Trains the rest of the current epoch; returns its mean training loss."""
         plan, progress = self.plan, self.progress
         self._batch = 0
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_epoch_begin(len(progress.history), {})
         self._timer.start()
         for inputs, labels in self._batches():
-            share = self._schedule.share(progress.total_steps)
+            share = self.schedule.share(progress.total_steps)
             rate = plan.options.learning_rate * share
-            self._train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
+            self.train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
             self._timer.record_step(inputs.shape, self.mean_loss)
             self._finish_step()
         train_loss = self._checked_loss()
@@ -156,17 +139,17 @@ class TrainingLoop:
         progress.total_steps += 1
         step, within = progress.total_steps, progress.epoch_step < self.plan.steps_per_epoch
         logs = {"loss": self.mean_loss()} if self._reads_each_loss else {}
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_train_batch_end(self._batch, logs)
         self._batch += 1
-        if step % self._intervals.log_interval == 0:
+        if step % self.intervals.log_interval == 0:
             self._checked_loss()
-        if within and step % self._intervals.eval_interval == 0:
+        if within and step % self.intervals.eval_interval == 0:
             with self._timer.paused():
                 val_loss = self._validate()
             for callback in self._own_callbacks:
                 callback.on_validation(step, val_loss)
-        if within and self._saving is not None and step % self._intervals.checkpoint_interval == 0:
+        if within and step % self.intervals.checkpoint_interval == 0:
             with self._timer.paused():
                 self._save()
 
@@ -179,7 +162,7 @@ class TrainingLoop:
             batch_size=options.batch_size,
             accumulation=options.gradient_accumulation_steps,
             first_step=progress.epoch_step,
-            prefetch_buffer_size=self._prefetch(),
+            prefetch_buffer_size=self.prefetch(),
         )
 
     def _validate(self) -> float:
@@ -190,10 +173,10 @@ class TrainingLoop:
             plan.held_out,
             batch_size=plan.options.batch_size,
             windows=plan.held_out_windows,
-            prefetch_buffer_size=self._prefetch(),
+            prefetch_buffer_size=self.prefetch(),
         )
         for inputs, labels in batches:
-            loss, count = self._train_state.validate(inputs, labels)
+            loss, count = self.train_state.validate(inputs, labels)
             loss_sum += loss
             label_count += count
         val_loss = loss_sum / label_count
@@ -203,14 +186,14 @@ class TrainingLoop:
 
     def _checked_loss(self) -> float:
         """The epoch's mean loss so far. Raises TrainingDiverged."""
-        began = self._train_state.diverged_at
+        began = self.train_state.diverged_at
         if began is not None:
             raise self._diverged("the training loss or its gradient is not a finite number", began)
         return self.mean_loss()
 
     def _diverged(self, what: str, step: int) -> TrainingDiverged:
         plan = self.plan
-        rate = plan.options.learning_rate * self._schedule.share(step)
+        rate = plan.options.learning_rate * self.schedule.share(step)
         return TrainingDiverged(
             f"{what} from step {step} on (stage {plan.name!r}, epoch {self.progress.epoch}, "
             f"learning rate there {rate:.3g}). A lower learning_rate, more warmup_steps or a lower gradient_clip help.",
@@ -218,12 +201,12 @@ class TrainingLoop:
         )
 
     def _save(self) -> None:
-        if self._saving is None:
+        if self.folder is None:
             return
         self._checked_loss()
-        step, train_state = self.progress.total_steps, self._train_state
-        state = {**self._saving.state, "progress": self.progress.to_json(train_state.sums())}
-        path = write_checkpoint(self._saving.folder, step, train_state.model, train_state.optimizer, state)
+        step, train_state = self.progress.total_steps, self.train_state
+        state = {**self.state, "progress": self.progress.to_json(train_state.sums())}
+        path = write_checkpoint(self.folder, step, train_state.model, train_state.optimizer, state)
         for callback in self._own_callbacks:
             callback.on_checkpoint_saved(str(path), step)
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -21,7 +21,6 @@ from highnoon.config import (
     ModelConfig,
     Natural,
     Section,
-    Share,
     TrainingConfig,
     checked,
     is_rehearsal,
@@ -35,23 +34,14 @@ _SIMILAR = 0.8
 """How alike two names are when one is taken for a misspelling of the other."""
 
 
-class TrainingOptions(Section):
-    """Everything that controls a training. None: no clipping, no early stopping, automatic, as the docs say of each."""
+class TrainingOptions(TrainingConfig):
+    """Everything that controls a training. None: no clipping, no early stopping, automatic; see the docs for each."""
 
-    other_spellings: ClassVar[Mapping[str, str]] = TrainingConfig.other_spellings
-
-    learning_rate: Above0 = 1e-4
-    batch_size: Count = 8
+    epochs: Count | None = None  # type: ignore[assignment]
+    warmup_steps: Natural | None = None  # type: ignore[assignment]
     max_seq_length: Count = 2048
     gradient_accumulation_steps: Count = 1
-    epochs: Count | None = None
     tokens_per_epoch: Count | None = None
-    warmup_steps: Natural | None = None
-    gradient_clip: Above0 | None = 1.0
-    weight_decay: AtLeast0 = 0.01
-    adam_beta1: Share = 0.9
-    adam_beta2: Share = 0.999
-    adam_epsilon: Above0 = 1e-8
     validation_split: Annotated[Above0, Field(le=0.9)] = 0.1
     early_stopping_patience: Count | None = 10
     early_stopping_min_delta: AtLeast0 = 0.001

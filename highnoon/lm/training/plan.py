@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from highnoon.config import REHEARSAL_SEQUENCE, REHEARSAL_TOKENS_PER_EPOCH, limited_in_rehearsal
-from highnoon.lm.data.sources import load_documents
-from highnoon.lm.data.split import Split, split_documents, without_leaks
+from highnoon.lm.data.sources import Split, load_documents, split_documents, without_leaks
 from highnoon.lm.data.windows import TextDataset
 from highnoon.lm.tokenizer import Tokenizer
 from highnoon.lm.training.options import Stage, TrainingOptions

@@ -78,7 +78,7 @@ class TrainState:
         self._label_count.assign(label_count)
 
     def begin(self, loss_sum: float = 0.0, label_count: float = 0.0) -> None:
-        """Starts a training, or continues one with the sums of its current epoch; forgets an earlier divergence."""
+        """Starts a training, or continues one with the sums of its current epoch; clears an earlier divergence."""
         self.set_sums(loss_sum, label_count)
         self._diverged_at.assign(-1)
 

@@ -17,11 +17,12 @@ from typing_extensions import Self
 from highnoon.callbacks.memory_guard import MemoryGuardCallback
 from highnoon.config import checked
 from highnoon.lm.data.sources import DEFAULT_DATASET
-from highnoon.lm.models.memory_forecast import refuse_training
+from highnoon.lm.models.size import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
 from highnoon.lm.training.checkpointing import (
     LATEST,
+    Progress,
     checkpoint_to_resume,
     find_checkpoint,
     folder_of_the_trial,
@@ -30,17 +31,14 @@ from highnoon.lm.training.checkpointing import (
     restore_variables,
     write_whole,
 )
-from highnoon.lm.training.loop import Saving, TrainingLoop
+from highnoon.lm.training.loop import TrainingLoop
 from highnoon.lm.training.options import Intervals, Stage, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
-from highnoon.lm.training.progress import Progress
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 
 if TYPE_CHECKING:
     from highnoon.lm.training.train_state import TrainState
-
-_REPORT_TO = ("hpo",)
 
 
 class Trainer:
@@ -71,7 +69,10 @@ class Trainer:
             "gradient_accumulation_steps": gradient_accumulation_steps,
             **hyperparameters,
         }
-        _check_report_to(report_to)
+        if report_to not in (None, "hpo"):
+            hint = nearest(str(report_to), ("hpo",))
+            problem = Problem(key="report_to", message="must be 'hpo' or None", value=report_to, hint=hint)
+            raise InvalidInput("Trainer()", [problem])
         self.options = read_options(self.hyperparameters, _config_of(model))
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
@@ -158,14 +159,15 @@ class Trainer:
             callbacks += [MemoryGuardCallback(memory), *self._callbacks]
             callbacks += [StudyCallback()] if self._report_to == "hpo" else []
             loop = TrainingLoop(
-                self._built(),
-                plans,
-                schedule,
-                callbacks,
-                self._progress,
+                train_state=self._built(),
+                plans=plans,
+                schedule=schedule,
+                callbacks=callbacks,
+                progress=self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,
-                saving=Saving(folder=folder, state=state) if folder else None,
+                folder=folder,
+                state=state,
             )
             return loop.run()
 
@@ -221,8 +223,10 @@ class Trainer:
         return self._train_state
 
     def _state(self, plans: Sequence[StagePlan] | None) -> dict[str, Any]:
+        given = self.hyperparameters.items()
         return {
-            "hyperparameters": _plain(self.hyperparameters),
+            # NumPy's scalars as Python's, so that JSON can hold them.
+            "hyperparameters": {key: value.item() if hasattr(value, "item") else value for key, value in given},
             "options": self.options.to_dict(),
             "stages": [stage.to_json() for stage in self._stages],
             "plan": None if plans is None else [plan.identity() for plan in plans],
@@ -257,22 +261,10 @@ def _config_of(model: Any) -> Mapping[str, Any]:
 
 
 def _vocabulary_of(model: Any) -> int:
-    """How many ids the model knows; read off the logits of one token where the model has no `vocab_size`."""
+    """How many ids the model has; taken from the logits of one token where the model has no `vocab_size`."""
     size = getattr(model, "vocab_size", None)
     if size is None:
         import tensorflow as tf
 
         size = model(tf.zeros((1, 1), tf.int32), training=False).shape[-1]
     return int(size)
-
-
-def _check_report_to(report_to: object) -> None:
-    if report_to is not None and report_to not in _REPORT_TO:
-        hint = nearest(str(report_to), _REPORT_TO)
-        problem = Problem(key="report_to", message="must be 'hpo' or None", value=report_to, hint=hint)
-        raise InvalidInput("Trainer()", [problem])
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """NumPy's scalars as Python's, so that JSON can hold them."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}

@@ -1,0 +1,180 @@
+"""What a study gives: figures for the pages, and all its trials as a file (CSV, JSON lines, Parquet).
+
+What costs time is kept: a figure, gzipped, until its trials change; the text of trials that have ended, which never
+change, so that a second download of ten thousand costs no more than its transfer. The charts are drawn by
+`shared.views.charts`; files of the best trial are in `shared.views.best_config`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from threading import Lock
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.queries import AttemptPlace
+from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+from highnoon.shared.views.formats import dumps
+from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.trials import has_ended, trial_object
+from highnoon.webui.study_repository import StudyRepository
+
+_MOST_BYTES = 48_000_000
+_SPANS = 1500
+_CHUNK = 1000
+_COLUMNS = (
+    "number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host",
+    "peak_rss_bytes",
+)  # fmt: skip
+
+Places = Mapping[int, AttemptPlace]
+Rows = Callable[[Sequence[Trial], Places], str]
+
+
+class FigureCache:
+    """The figures of one process; the least recently used ones are dropped."""
+
+    def __init__(self, repository: StudyRepository) -> None:
+        self._repository = repository
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def figure(self, study: StudySummary, kind: str, *, x: str = "", y: str = "", raw: bool = False) -> bytes:
+        """The figure as gzipped JSON. Raises InvalidInput for an unknown kind."""
+        if kind not in FIGURES:
+            problem = Problem(key="kind", message="is no figure", value=kind, hint=nearest(kind, FIGURES))
+            raise InvalidInput("request", [problem])
+        found = self._repository.trials(study.name)
+        record = study.record if kind in NEEDS_ATTEMPTS else None
+        progress = None if record is None else (study.running, study.over, study.state)
+        key = (study.name, study.id, kind, x, y, raw, found.version, progress)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        figure = FIGURES[kind](
+            FigureInput(
+                trials=found.trials,
+                space=found.space,
+                maximize=found.maximize,
+                params=(x, y) if kind == "contour" else (),
+                raw=raw,
+                spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),
+                causes=() if record is None else self._repository.queries().causes(record.id),
+                importance=self._repository.importance(study.name) if kind == "importance" else {},
+            )
+        )
+        compressed = gzip.compress(dumps(figure.to_json()).encode(), 4)
+        self._keep(key, compressed)
+        return compressed
+
+    def _keep(self, key: tuple[object, ...], compressed: bytes) -> None:
+        with self._lock:
+            self._bytes += len(compressed) - len(self._kept.get(key, b""))
+            self._kept[key] = compressed
+            while self._bytes > _MOST_BYTES:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= len(oldest)
+
+
+def csv_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
+    """A head, then a row per trial."""
+    names = list(repository.trials(study.name).space)
+    rows = _rows(repository, study, "csv", lambda trials, places: csv_rows(trials, names, places))
+    return chain([csv_head(names)], rows)
+
+
+def json_lines_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
+    """An object per line."""
+    return _rows(repository, study, "jsonl", json_lines)
+
+
+def parquet_file(repository: StudyRepository, study: StudySummary) -> bytes:
+    """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
+    found = repository.trials(study.name)
+    return parquet(found.trials, list(found.space), _places(repository, study, 0))
+
+
+def _rows(repository: StudyRepository, study: StudySummary, kind: str, write: Rows) -> Iterator[str]:
+    """What can fail is done before the first part is asked for."""
+    found = repository.trials(study.name)
+    kept = repository.kept_texts(study.name, (kind, study.id, *found.space)) if study.record is not None else []
+    return _written(found.trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
+
+
+def _places(repository: StudyRepository, study: StudySummary, since: int) -> Places:
+    return {} if study.record is None else repository.queries().places(study.record.id, since=since)
+
+
+def csv_head(names: Sequence[str]) -> str:
+    """The names of the columns."""
+    return _csv([[*_COLUMNS, *(_harmless(f"params.{name}") for name in names)]])
+
+
+def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Places) -> str:
+    """A row per trial; text that a spreadsheet would run as a formula is quoted."""
+    return _csv([list(map(_harmless, _row(trial, names, places))) for trial in trials])
+
+
+def json_lines(trials: Sequence[Trial], places: Places) -> str:
+    """An object per line."""
+    return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
+
+
+def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places) -> bytes:
+    """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        hint = "Install pyarrow where the dashboard runs: pip install 'highnoon-hpo[parquet]'."
+        problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
+        raise InvalidInput("request", [problem]) from None
+    rows = [_row(trial, names, places) for trial in trials]
+    titles = [*_COLUMNS, *(f"params.{name}" for name in names)]
+    columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Rows) -> Iterator[str]:
+    for number, start in enumerate(range(0, len(trials), _CHUNK)):
+        if number < len(kept):
+            yield kept[number]
+            continue
+        chunk = trials[start : start + _CHUNK]
+        text = write(chunk, places)
+        # Two downloads at a time write the same text; only the first one is kept.
+        if number == len(kept) and len(chunk) == _CHUNK and all(map(has_ended, chunk)):
+            kept.append(text)
+        yield text
+
+
+def _row(trial: Trial, names: Sequence[str], places: Places) -> list[object]:
+    shown = trial_object(trial, places.get(trial.number))
+    return [*(shown[column] for column in _COLUMNS), *map(trial.params.get, names)]
+
+
+def _column(values: list[object]) -> list[object]:
+    """Parquet's columns have one type: choices of several kinds become text."""
+    kinds = {float if type(value) is int else type(value) for value in values if value is not None}
+    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -302,7 +302,14 @@ def main() -> int:
     logging.disable(logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     first = random.SystemRandom().randrange(10**6) if chosen.seed is None else chosen.seed
-    reports = []
+    reports: list[Report] = []
+    with suppress(KeyboardInterrupt):
+        _run_all(chosen, first, reports)
+    print(summary(reports), flush=True)
+    return 0 if all(not report.wrong for report in reports) else 1
+
+
+def _run_all(chosen: argparse.Namespace, first: int, reports: list[Report]) -> None:
     for seed in range(first, first + chosen.runs):
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=chosen.keep))
         report = run(
@@ -316,8 +323,6 @@ def main() -> int:
         )
         reports.append(report)
         print(report.text() + (f"\n  logs: {folder}" if report.wrong else ""), flush=True)
-    print(summary(reports), flush=True)
-    return 0 if all(not report.wrong for report in reports) else 1
 
 
 if __name__ == "__main__":

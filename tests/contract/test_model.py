@@ -56,6 +56,9 @@ NOT_FINAL = {
     Disposition.RELEASE: Outcome(ending=Ending.RELEASED, cause="drain"),
 }
 REPORTS = [Report(value=value, step=step) for step, value in enumerate((1.0, float("nan"), float("-inf"), 2.5))]
+SELDOM = st.sampled_from([False] * 5 + [True])
+"""For what leaves a study with little to happen."""
+
 GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 
 
@@ -95,16 +98,30 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
     class Study(RuleBasedStateMachine):
         candidates, leases, decisions = Bundle("candidates"), Bundle("leases"), Bundle("decisions")
 
-        @initialize(n_trials=st.integers(1, 4), enqueued=st.integers(0, 2), max_attempts=st.integers(1, 3))
-        def submit(self, n_trials: int, enqueued: int, max_attempts: int) -> None:
+        @initialize(
+            target=leases,
+            n_trials=st.integers(1, 4),
+            enqueued=st.integers(0, 2),
+            max_attempts=st.integers(1, 3),
+            begun=st.lists(st.integers(0, 3), max_size=6),
+        )
+        def submit(self, n_trials: int, enqueued: int, max_attempts: int, begun: list[int]) -> Any:
+            """A study in its middle: hypothesis leaves out rules at random, also those that start attempts."""
             self.name = next(names)
             self.study: StudyRecord = ledger.study(n_trials, self.name, max_attempts=max_attempts)
             self.optuna = optuna.load_study(study_name=self.name, storage=storage)
             self.optuna_deleted = False
             self.model = Model()
+            self.granted: list[Lease] = []
             for number in range(enqueued):
                 self.optuna.enqueue_trial({"x": float(number)})
             self.before: Reading | None = None
+            for which in begun:
+                for held in [*self.model.holder.values()]:
+                    if held.ticket_id == ledger.tickets(self.study)[which % n_trials]:
+                        self._finish(held, NOT_FINAL[Disposition.RELEASE], Disposition.RELEASE, [])
+                self._start_when_due(which, HOLDERS[which % len(HOLDERS)])
+            return multiple(*self.granted)
 
         # Holders
 
@@ -117,6 +134,9 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
         @rule(target=leases, candidate=candidates, holder=st.sampled_from(HOLDERS))
         def start(self, candidate: Candidate, holder: Holder) -> Any:
             """Also with a candidate that is long out of date, and twice."""
+            return self._start(candidate, holder)
+
+        def _start(self, candidate: Candidate, holder: Holder) -> Any:
             held = self.model.holder.get(candidate.ticket_id)
             waiting = None if candidate.waiting is None else candidate.waiting.trial_id
             answer = ledger.start_at(candidate, holder, point(0.5, waiting_trial_id=waiting))
@@ -125,7 +145,20 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
             if held is not None:
                 assert (answer.attempt, answer.worker_id) == (held.attempt, held.worker_id), "two holders"
             self.model.holder[candidate.ticket_id] = answer
+            self.granted.append(answer)
             return answer
+
+        @rule(target=leases, which=st.integers(0, 5), holder=st.sampled_from(HOLDERS))
+        def start_when_due(self, which: int, holder: Holder) -> Any:
+            """As most attempts start: so that many tickets have leases of earlier attempts."""
+            return self._start_when_due(which, holder)
+
+        def _start_when_due(self, which: int, holder: Holder) -> Any:
+            ids = ledger.tickets(self.study)
+            if ledger.state(ids[which % len(ids)]) == "waiting":
+                ledger.skip_delay(ids[which % len(ids)])
+            candidate = ledger.attempts.look(ids[which % len(ids)])
+            return multiple() if candidate is None else self._start(candidate, holder)
 
         @rule(lease=leases, with_reports=st.booleans())
         def renew(self, lease: Lease, with_reports: bool) -> None:
@@ -169,9 +202,10 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
             ids = ledger.tickets(self.study)
             ledger.attempts.decline(ids[which % len(ids)])
 
-        @rule(candidate=candidates)
-        def exhaust(self, candidate: Candidate) -> None:
-            ledger.attempts.exhaust(candidate)
+        @rule(candidate=candidates, happens=SELDOM)
+        def exhaust(self, candidate: Candidate, happens: bool) -> None:
+            if happens:
+                ledger.attempts.exhaust(candidate)
 
         # Death and time
 
@@ -203,8 +237,10 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
         def dispatch(self, count: int) -> None:
             ledger.control.dispatch(self.study.id, count)
 
-        @rule(is_old=st.booleans())
-        def stop_at_a_limit(self, is_old: bool) -> None:
+        @rule(is_old=st.booleans(), happens=SELDOM)
+        def stop_at_a_limit(self, is_old: bool, happens: bool) -> None:
+            if not happens:
+                return
             version = ledger.studies.get(self.name).spec_version - is_old
             stopped = ledger.control.stop(self.study.id, "timeout", spec_version=version)
             assert not (stopped and is_old), "the study was changed since that was planned"
@@ -220,17 +256,18 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
 
         # People
 
-        @rule()
-        def pause(self) -> None:
-            ledger.studies.pause(self.study.id)
+        @rule(happens=SELDOM)
+        def pause(self, happens: bool) -> None:
+            if happens:
+                ledger.studies.pause(self.study.id)
 
         @rule()
         def resume(self) -> None:
             ledger.studies.resume(self.study.id)
 
-        @rule(chance=st.integers(0, 3))
-        def cancel(self, chance: int) -> None:
-            if chance == 0:
+        @rule(happens=SELDOM)
+        def cancel(self, happens: bool) -> None:
+            if happens:
                 ledger.studies.cancel(self.study.id)
 
         @rule(endings=st.sampled_from([(Ending.FAILED,), (Ending.COMPLETED, Ending.PRUNED), (Ending.LOST,)]))
@@ -274,9 +311,9 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
                 self.optuna.tell(trial, 1.0)
 
         @precondition(lambda self: not self.optuna_deleted)
-        @rule(chance=st.integers(0, 9))
-        def deleted_in_optuna(self, chance: int) -> None:
-            if chance == 0:
+        @rule(happens=SELDOM)
+        def deleted_in_optuna(self, happens: bool) -> None:
+            if happens:
                 optuna.delete_study(study_name=self.name, storage=storage)
                 self.optuna_deleted = True
 
@@ -291,6 +328,21 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
             if self.before is not None:
                 compare(self.before, now, reopened=self.model.retried)
             self.before, self.model.retried = now, False
+
+        @invariant()
+        def earlier_holder_of_a_running_ticket_can_do_nothing(self) -> None:
+            if not hasattr(self, "name"):
+                return
+            for lease in self.granted:
+                if lease.ticket_id not in self.model.holder or self._holds(lease):
+                    continue
+                with pytest.raises(LeaseLost):
+                    ledger.attempts.renew(lease, Progress(), [])
+                with pytest.raises(LeaseLost):
+                    ledger.attempts.add_reports(lease, REPORTS)
+                with pytest.raises(LeaseLost):
+                    ledger.finish(lease)
+                assert ledger.attempts.reap(lease.ticket_id, lease.attempt, message="?", only_expired=False) is None
 
         def _holds(self, lease: Lease) -> bool:
             held = self.model.holder.get(lease.ticket_id)
@@ -391,7 +443,7 @@ def test_any_order_of_events_leaves_ledger_and_optuna_in_agreement(ledger: Ledge
     run_state_machine_as_test(
         machine(ledger, RDBStorage(ledger.database.url), names),
         settings=settings(
-            max_examples=int(os.environ.get("TEST_MODEL_EXAMPLES", "60")),
+            max_examples=int(os.environ.get("TEST_MODEL_EXAMPLES", "40")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -35,6 +35,9 @@ claimed meanwhile: with four messages a slot, 40 trials a second and slot."""
 _REMOVE_NODES_EVERY_S = 3600.0
 _KEEP_NODES_S = 7 * 86_400.0
 
+_SHORTEST_SLEEP_S = 1.0
+"""A shorter gap between two ticks is a machine with much to do."""
+
 
 class Service:
     """One coordinator. `serve` in a thread or as a process's main loop; `tick` by hand in tests, then `close`."""
@@ -54,6 +57,7 @@ class Service:
         self._id = uuid.uuid4().hex
         self._term = 0
         self._steady_since: float | None = None
+        self._read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._remove_nodes_at = 0.0
 
     def serve(self, stopping: threading.Event) -> None:
@@ -103,8 +107,11 @@ class Service:
 
     def _steady_s(self) -> float:
         """For how long this leader has met no outage: the reaper waits for a whole lease of it."""
-        now = time.monotonic()
-        if self._steady_since is None:
+        now, since_boot = time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        # A machine that slept, or a process that was stopped: leases expired meanwhile, and holders renew first.
+        was_away = since_boot - self._read_at > max(_SHORTEST_SLEEP_S, self._settings.lease_s - self._settings.renew_s)
+        self._read_at = since_boot
+        if self._steady_since is None or was_away:
             self._steady_since = now
         return now - self._steady_since
 

@@ -73,12 +73,11 @@ class SnapshotReader:
     def _with_checked_spec(self, load: StudyLoad) -> StudyLoad:
         """Raises StudyConflict for a specification that cannot work. Ignores keys of a newer version."""
         study = load.study
-        spec, mistake = self._checked.get(study.id, ({}, None))
-        if spec != study.spec:
-            mistake = _mistake_in(study.spec)
-            self._checked[study.id] = study.spec, mistake
-        if mistake is not None:
-            raise mistake
+        known = self._checked.get(study.id)
+        if known is None or known[0] != study.spec:
+            known = self._checked[study.id] = study.spec, _mistake_in(study.spec)
+        if known[1] is not None:
+            raise known[1]
         wanted = str(study.spec.get("direction", "minimize"))
         if load.direction not in (None, wanted.upper()):
             raise StudyConflict(f"direction is {wanted}, and {str(load.direction).lower()} in Optuna")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from highnoon.coordinator.cluster_metrics import Counters
-from highnoon.shared.domain.errors import HighNoonError, ServiceError
+from highnoon.shared.domain.errors import HighNoonError, RowLocked, ServiceError
 from highnoon.shared.runtime.logs import logfmt
 from highnoon.shared.store.control import Control, StudyLoad
 
@@ -37,6 +37,9 @@ class StudyFaults:
         """What `step` returns, or None when it failed, which is reported. Only a service that is away ends the tick."""
         try:
             return step()
+        except RowLocked as error:  # by another client of this study
+            self._report(during, study_id, name, error)
+            return None
         except ServiceError:
             raise
         except Exception as error:

@@ -35,6 +35,7 @@ _log = logging.getLogger("highnoon.workers.agent")
 _POLL_S = 0.5
 _REMOVE_DEAD_NODES_EVERY_S = 5.0
 _LEAVE_S = 2.0
+_RELEASE_AGAIN_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
@@ -55,6 +56,7 @@ class Agent:
         self._removing: Future[int] | None = None
         self._remove_at = 0.0
         self._releases: dict[SlotState, Future[None]] = {}
+        self._release_at: dict[SlotState, float] = {}
         self._has_entered = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
@@ -169,17 +171,23 @@ class Agent:
     def _release_leases_of_the_dead(self) -> None:
         """Kills what a dead supervisor's trial left, at once; its lease is released when the database answers."""
         for state in self._slots.orphaned():
-            if state in self._releases:
+            if state in self._releases or time.monotonic() < self._release_at.get(state, 0.0):
                 continue
-            if state.trial_group is not None:
-                kernel.kill_group(state.trial_group, signal.SIGKILL)
-            if self._groups is not None:
-                self._groups.sweep()
-            self._releases[state] = self._io.submit(partial(self._record.release, state), persistent=True)
+            if state not in self._release_at:
+                if state.trial_group is not None:
+                    kernel.kill_group(state.trial_group, signal.SIGKILL)
+                if self._groups is not None:
+                    self._groups.sweep()
+            self._release_at[state] = time.monotonic() + _RELEASE_AGAIN_S
+            # Not persistent: while a row of that study is locked, the node must go on to send its heartbeat.
+            self._releases[state] = self._io.submit(partial(self._record.release, state))
         for state, release in [*self._releases.items()]:
             if release.done():
                 del self._releases[state]
-                if (error := release.exception()) is not None:
+                error = release.exception()
+                if isinstance(error, ServiceUnavailable):
+                    self._event("outage", level=logging.WARNING, during="let_go", ticket=state.ticket, error=error)
+                elif error is not None:
                     # The lease expires by itself; the state must not come up again at each poll.
                     self._event("outage", level=logging.ERROR, during="let_go", ticket=state.ticket, error=error)
                     self._slots.drop(state)

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable, SpaceExhausted, UnknownStudy
+from highnoon.shared.domain.errors import HighNoonError, RowLocked, ServiceUnavailable, SpaceExhausted, UnknownStudy
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
@@ -90,7 +90,7 @@ class Claims:
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""
         for _ in range(_TRIES):
-            candidate = self._attempts.look(message.ticket)
+            candidate = self._look(message)
             if candidate is None:
                 return None
             answer = self._start(candidate, message)
@@ -106,6 +106,17 @@ class Claims:
                 return None
         self.decline(message, delay_s=_NO_MEMORY_S)
         return None
+
+    def _look(self, message: RunTrial) -> Candidate | None:
+        try:
+            return self._attempts.look(message.ticket)
+        except ServiceUnavailable:
+            raise
+        except Exception as error:  # for instance an enqueued trial of another program that cannot be read
+            fields = {"study": message.study, "ticket": message.ticket, "worker": self._node.worker_id[:8]}
+            event(_log, "declined", level=logging.ERROR, **fields, reason=f"{type(error).__name__}: {error}")
+            self.decline(message, delay_s=_UNUSABLE_S)
+            return None
 
     def decline(self, message: RunTrial, *, delay_s: float = 0.0) -> None:
         """The ticket waits again, for this node or another one. An outage leaves that to the coordinator."""
@@ -124,6 +135,9 @@ class Claims:
                 return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)
             lease = self._sample_and_start(candidate, study, code)
+        except RowLocked as error:  # by another client of this study: the others must not wait for it
+            self._report_unusable(candidate, error)
+            return _Decline(_UNUSABLE_S)
         except ServiceUnavailable:
             raise
         except UnknownStudy:
@@ -146,6 +160,9 @@ class Claims:
             return known
         spec = StudySpec.from_json(candidate.spec)
         study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
+        if spec.pruner.name != "none":
+            # Now, and not at the first report: the lease is not renewed while a long history is read.
+            study.optuna.load_history()
         self._open[candidate.study_id] = study
         return study
 
@@ -160,6 +177,7 @@ class Claims:
                     candidate, new, self._holder, ttl_s=self._node.settings.lease_s, log_path=log_path, code=code.digest
                 ),
                 _log,
+                wait_for_locks=False,
             )
 
     def _report_unusable(self, candidate: Candidate, error: Exception) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.database import Database
 from highnoon.shared.store.submission import Submission, submit
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def coordinate(
         submission = None if options.spec is None else submit(options.spec, access)
         if submission is not None:
             _say_submission(submission, access, console)
-        service = Service(settings, database=access.database, broker=broker, counters=counters)
+        # Not the database of `access`: its deadline is for long reads, and a tick must notice a server that is frozen.
+        database = connections.enter_context(closing(Database(database_url)))
+        service = Service(settings, database=database, broker=broker, counters=counters)
         with _serving(service):
 
             def go_on(say_line: Say) -> bool:

@@ -14,6 +14,7 @@ Faults: something is wrong.
     │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by the holder of the connection
+    │   │   └── RowLocked        another client holds a row for too long; that study alone waits
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
@@ -123,6 +124,11 @@ class ServiceError(HighNoonError):
 
 class ServiceUnavailable(ServiceError):
     """Not reachable now. Retried with backoff by the holder of the connection; `doctor` explains it."""
+
+
+class RowLocked(ServiceUnavailable):
+    """Reachable, but another client has held a lock on a row for longer than we wait. Retried as an outage where work
+    would be lost; supervisors and coordinator go on with other studies instead."""
 
 
 class ServiceRefused(ServiceError):

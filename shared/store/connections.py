@@ -81,7 +81,7 @@ def postgres_arguments(options: str = "", *, statement_s: float = STATEMENT_S) -
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
         # Ours first: what a person writes into the address holds.
-        "options": f"{limits} -c idle_in_transaction_session_timeout=30s {options}".strip(),
+        "options": f"{limits} -c idle_in_transaction_session_timeout=10s {options}".strip(),
     }
 
 

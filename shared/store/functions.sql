@@ -294,6 +294,12 @@ begin
     if not found then
         return null;
     end if;
+    if p_only_expired then
+        perform 1 from trials where trial_id = v_ticket.trial_id for update skip locked;
+        if not found and exists (select 1 from trials where trial_id = v_ticket.trial_id) then
+            return null;
+        end if;
+    end if;
     if v_ticket.cancel_requested then
         v_result := jsonb_set(p_result::jsonb, '{user_attrs,highnoon:cause}', to_jsonb('"cancelled"'::text))::json;
     end if;

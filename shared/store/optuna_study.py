@@ -124,6 +124,11 @@ class OptunaStudy:
         self._trials.add_reports(trial_id, reports)
 
     @_acting
+    def load_history(self) -> None:
+        """Reads all trials into this process's cache, so that the next decision reads only what is new."""
+        self._study.get_trials(deepcopy=False)
+
+    @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
         if isinstance(self._study.pruner, NopPruner):

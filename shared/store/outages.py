@@ -12,15 +12,16 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from highnoon.shared.domain.errors import InvariantBroken, ServiceError, ServiceRefused, ServiceUnavailable
+from highnoon.shared.domain.errors import InvariantBroken, RowLocked, ServiceError, ServiceRefused, ServiceUnavailable
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.urls import masked
 
 T = TypeVar("T")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
+_LOCK_NOT_AVAILABLE = "55P03"
 _READ_ONLY = "25006"
 """A standby that is not promoted yet, or a server that protects a full disk."""
 
@@ -34,6 +35,8 @@ def service_error(url: str, error: BaseException | None) -> ServiceError | None:
     code = getattr(getattr(error, "orig", None), "pgcode", None)
     if code == _INSUFFICIENT_PRIVILEGE:
         return ServiceRefused(f"{message}; grant its user the right to create and use tables")
+    if code == _LOCK_NOT_AVAILABLE:
+        return RowLocked(message)
     lost = (isinstance(error, DBAPIError) and error.connection_invalidated) or code == _READ_ONLY
     return ServiceUnavailable(message) if lost or isinstance(error, _PASSING) else None
 
@@ -47,15 +50,21 @@ def first_line(error: BaseException | None) -> str:
 _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 
 
-def retry_until_available(step: Callable[[], T], log: logging.Logger) -> T:
-    """Repeats a step until the database answers: hours of training may hang on it. Raises any other error of it."""
+def retry_until_available(step: Callable[[], T], log: logging.Logger, *, wait_for_locks: bool = True) -> T:
+    """Repeats a step until the database answers: hours of training may hang on it. Raises any other error of it.
+
+    Without `wait_for_locks` RowLocked is raised as well.
+    """
+
+    def is_worth_waiting(error: BaseException) -> bool:
+        return isinstance(error, ServiceUnavailable) and (wait_for_locks or not isinstance(error, RowLocked))
 
     def note_wait(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         event(log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)
 
     for attempt in Retrying(
-        retry=retry_if_exception_type(ServiceUnavailable),
+        retry=retry_if_exception(is_worth_waiting),
         wait=wait_random_exponential(multiplier=0.25, max=5.0),
         before_sleep=note_wait,
         reraise=True,

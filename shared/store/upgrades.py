@@ -34,6 +34,12 @@ _KNOW_OPTUNAS_STUDY = """
     UPDATE hn_studies SET optuna_study_id = o.study_id FROM studies o WHERE o.study_name = hn_studies.name
 """
 
+_KNOW_WHAT_IS_DELETED = """
+    UPDATE hn_studies SET optuna_study_id = 0
+    WHERE optuna_study_id IS NULL AND state IN ('running', 'paused', 'cancelling')
+"""
+"""Optuna's ids begin at 1: the coordinator finds no study of this one and ends it as deleted."""
+
 _BIND = """
     UPDATE hn_tickets SET trial_id = o.trial_id
     FROM hn_attempts a, trials o
@@ -70,6 +76,7 @@ def upgrade_rows(connection: Connection, found: int) -> None:
     if found < 4:
         if inspect(connection).has_table("trials"):
             connection.execute(text(_KNOW_OPTUNAS_STUDY))
+            connection.execute(text(_KNOW_WHAT_IS_DELETED))
             connection.execute(text(_BIND))
             _end_settled_trials(connection)
             connection.execute(text(_FAIL_ORPHANS), {"result": result_json(failure("its attempt is over"))})

@@ -193,6 +193,13 @@ def _locked_rows(bench: Bench, record: StudyRecord) -> None:
     hanging.execute(text("SELECT 1 FROM hn_tickets WHERE state = 'running' FOR UPDATE"))
 
 
+def _locked_trial(bench: Bench, record: StudyRecord) -> None:
+    """A client of Optuna that hangs while it writes to the trial of the dead attempt."""
+    hanging = bench.access.database.engine.connect()
+    bench.cleanup.callback(hanging.close)
+    hanging.execute(text("SELECT 1 FROM trials WHERE state = 'RUNNING' FOR UPDATE"))
+
+
 POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
     "specification with a wrong type": (_wrong_type, "specification: "),
     "specification that is no object": (_no_object, "specification: "),
@@ -200,6 +207,7 @@ POISONS: dict[str, tuple[Callable[[Bench, StudyRecord], None], str | None]] = {
     "study deleted in Optuna": (_deleted, None),
     "direction changed in Optuna": (_other_direction, "specification: direction is minimize, and maximize in Optuna"),
     "rows locked by a client that hangs": (_locked_rows, None),
+    "trial locked by a client that hangs": (_locked_trial, None),
     "enqueued trial with nonsense": (_nonsense_enqueued, None),
     "foreign running trials with other distributions": (_foreign_trials, None),
 }
@@ -251,6 +259,23 @@ def test_fault_is_over_when_the_data_is_mended(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr("highnoon.coordinator.study_faults._SHOWN_S", 0.0)
     bench.tick()
     assert bench.access.studies.get("poisoned").fault is None and bench.queued(record)
+
+
+def test_specification_that_is_no_object_is_a_fault_from_the_first_tick_on(bench: Bench) -> None:
+    record = bench.submit("poisoned")
+    _no_object(bench, record)
+    bench.tick()
+    assert bench.access.studies.get("poisoned").fault and not bench.queued(record)
+
+
+def test_reaper_waits_a_whole_lease_after_the_machine_slept(bench: Bench) -> None:
+    bench.tick()
+    steady_since = bench.service._steady_since
+    bench.tick()
+    assert bench.service._steady_since == steady_since
+    bench.service._read_at -= 60.0
+    bench.tick()
+    assert bench.service._steady_since != steady_since
 
 
 def test_poisoned_study_can_be_cancelled(bench: Bench) -> None:

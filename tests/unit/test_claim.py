@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from highnoon.shared.domain.errors import ServiceUnavailable, SpaceExhausted, UnknownStudy
+from highnoon.shared.domain.errors import RowLocked, ServiceUnavailable, SpaceExhausted, UnknownStudy
 from highnoon.shared.domain.lease import Candidate, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
@@ -24,7 +24,15 @@ from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import Telemetry
 
-SPEC = StudySpec(name="digits", objective="train:objective", search_space={"x": ["uniform", 0, 1]}, n_trials=9)
+SPEC = StudySpec.model_validate(
+    {
+        "name": "digits",
+        "objective": "train:objective",
+        "search_space": {"x": ["uniform", 0, 1]},
+        "n_trials": 9,
+        "pruner": "none",
+    }
+)
 CANDIDATE = Candidate(
     ticket_id=17,
     study_id=1,
@@ -44,13 +52,15 @@ MESSAGE = RunTrial(study="digits", ticket=17)
 class World:
     """The database, Optuna and the broker at once: what was called, in order, and what it answers."""
 
-    candidate: Candidate | None = CANDIDATE
+    candidate: Candidate | Exception | None = CANDIDATE
     choose: Callable[[], object] = lambda: "point"
     answers: list[object] = field(default_factory=list)
     calls: list[object] = field(default_factory=list)
 
     def look(self, ticket_id: int) -> Candidate | None:
         self.calls.append("look")
+        if isinstance(self.candidate, Exception):
+            raise self.candidate
         return self.candidate
 
     def start(self, candidate: Candidate, new: object, *_: object, **__: object) -> Lease | StartRefusal:
@@ -93,6 +103,9 @@ class Study:
     def choose(self, **_: object) -> object:
         return self._world.choose()
 
+    def load_history(self) -> None:
+        self._world.calls.append("load history")
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
@@ -122,6 +135,24 @@ def test_message_becomes_a_started_attempt_in_one_look_and_one_start(claims: Cla
     started = claims.start(MESSAGE)
     assert isinstance(started, StartedAttempt) and started.lease == LEASE
     assert world.calls == ["look", ("start", 1, "point")]
+
+
+def test_row_locked_by_another_client_costs_no_slot(claims: Claims, world: World) -> None:
+    world.answers = [RowLocked("canceling statement due to lock timeout")]
+    assert claims.start(MESSAGE) is None
+    assert world.calls == ["look", ("start", 1, "point"), ("decline", 10.0), "notify"]
+
+
+def test_enqueued_trial_that_cannot_be_read_puts_the_ticket_back(claims: Claims, world: World) -> None:
+    world.candidate = ValueError("no JSON")
+    assert claims.start(MESSAGE) is None
+    assert world.calls == ["look", ("decline", 10.0), "notify"]
+
+
+def test_history_is_read_before_an_attempt_that_a_pruner_may_end(claims: Claims, world: World) -> None:
+    world.candidate = replace(CANDIDATE, spec=SPEC.to_json() | {"pruner": "median"})
+    claims.start(MESSAGE)
+    assert world.calls == ["look", "load history", ("start", 1, "point")]
 
 
 def test_ticket_that_is_not_available_is_dropped(claims: Claims, world: World) -> None:

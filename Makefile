@@ -70,7 +70,7 @@ clean: ## Remove the environment and what tools left; studies in .highnoon stay
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Whole or not at all: pip takes a package that an interruption left half there for installed, so that an environment
-# that was never finished is made anew. What was downloaded is in pip's cache.
+# that was never finished is created again. What was downloaded is in pip's cache.
 $(READY): requirements.lock pyproject.toml
 	@echo "[1/3] Python environment in $(VENV)"
 	@test ! -e $(UNFINISHED) && $(PY) -m pip --version >/dev/null 2>&1 || \

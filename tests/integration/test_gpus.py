@@ -115,8 +115,8 @@ def test_slots_that_share_a_gpu_do_not_take_it_whole(tmp_path: Path) -> None:
         assert [noted(tmp_path / "first"), noted(tmp_path / "second")] == ["GPU-a true"] * 2
 
 
-def test_one_supervisor_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "_PATIENCE_S", 0.05)
+def test_more_supervisors_than_slots_raise_no_free_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_WAIT_S", 0.05)
     node = node_of(tmp_path, "GPU-a")
     with process(claims(node, tmp_path / "first")):
         noted(tmp_path / "first")
@@ -204,7 +204,7 @@ def test_a_node_pins_its_slots_and_spawns_where_a_fork_loses_the_gpu(
 
     # And the node has said what it lost and what it has
     log = (tmp_path / "workers-1.log").read_text()
-    lost = "action=gpu_lost_in_fork" in log and "TensorFlow sees no GPU" in log and "instead=spawn" in log
+    lost = "action=gpu_lost_in_fork" in log and "TensorFlow finds no GPU" in log and "instead=spawn" in log
     assert lost == bool(preload), "a pool without TensorFlow has nothing to lose"
     assert (worker.slots, worker.queues) == (2, ("gpu",))
     assert [(gpu["uuid"], gpu["memory_used_bytes"]) for gpu in worker.facts["gpus"]] == [

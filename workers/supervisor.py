@@ -182,7 +182,7 @@ class Supervisor:
         policy = RetryPolicy(max_attempts=spec.max_attempts, retry_errors=spec.retry_errors)
         disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
         is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
-        delay_s = retry_delay_s(failures) if is_charged else 0.0
+        delay_s = retry_delay_s(failures, outcome.cause) if is_charged else 0.0
         token = uuid4().hex
         with self._telemetry.step("finish"):
             finished = self._io.submit(

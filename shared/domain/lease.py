@@ -140,13 +140,15 @@ class RetryPolicy:
 RETRY_DELAY_S = 1.0
 
 
-def retry_delay_s(infrastructure_failures: int) -> float:
+def retry_delay_s(infrastructure_failures: int, cause: str | None = None) -> float:
     """How long a ticket waits after such a failure, of which it had so many before.
 
-    Not at all after the first one; then doubled each time, or a bad node uses all attempts in a second.
+    Not at all after the first one, unless a neighbour had filled the node: it must have time to leave. Then doubled
+    each time, or a bad node uses all attempts in a second.
     `hn_reap_1` in functions.sql decides in the same way.
     """
-    return RETRY_DELAY_S * 2.0**infrastructure_failures if infrastructure_failures else 0.0
+    must_wait = infrastructure_failures > 0 or cause == OOM_NEIGHBOUR
+    return RETRY_DELAY_S * 2.0**infrastructure_failures if must_wait else 0.0
 
 
 def dispose(outcome: Outcome, *, infrastructure_failures: int, errors: int, policy: RetryPolicy) -> Disposition:

@@ -235,7 +235,7 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
                 continue
             plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
             assert "Seq Scan on hn_tickets" not in plan, f"{statement}\n{plan}"
-            if "LIMIT" in statement:
+            if "LIMIT" in statement and parameters.get("state") != TicketState.CANCELLED:
                 assert "Bitmap Index Scan on hn_tickets" not in plan, (
                     f"all that waits, before the limit\n{statement}\n{plan}"
                 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose
+from highnoon.shared.domain.lease import OOM_NEIGHBOUR, Disposition, RetryPolicy, dispose, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
 
@@ -72,3 +72,8 @@ def test_an_outcome_is_json_whatever_its_value(value: float | None) -> None:
     outcome = Outcome(ending=Ending.COMPLETED, value=value, loss=value, constraint=value)
     text = json.dumps(outcome.to_json(), allow_nan=False)
     assert Outcome.from_json(json.loads(text)) == outcome
+
+
+def test_first_retry_is_immediate_unless_a_neighbour_must_leave_first() -> None:
+    assert [retry_delay_s(failures, "signal") for failures in range(4)] == [0.0, 2.0, 4.0, 8.0]
+    assert [retry_delay_s(failures, OOM_NEIGHBOUR) for failures in range(3)] == [1.0, 2.0, 4.0]

@@ -86,6 +86,8 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
     path, argv, folder = list(sys.path), list(sys.argv), os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     root, propagate = logging.getLogger(), _OURS.propagate
     handlers, level, ours = root.handlers[:], root.level, _OURS.handlers[:]
+    # Thousands, with TensorFlow among them: only what a trial adds is looked at.
+    before = set(sys.modules)
     try:
         if kept.path is None:
             _put_first(folders)
@@ -105,7 +107,8 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
     finally:
         logging.captureWarnings(True)
         added = [Path(entry) for entry in sys.path if entry not in path]
-        brought = {name: module for name, module in sys.modules.items() if _comes_from(added, name)}
+        new = [name for name in sys.modules if name not in before]
+        brought = {name: sys.modules[name] for name in new if _comes_from(added, name)}
         for name in brought:
             del sys.modules[name]
         _kept[key] = _Kept(path=list(sys.path), modules=brought, handlers=root.handlers[:], level=root.level)

@@ -29,6 +29,7 @@ from highnoon.shared.domain.errors import (
     InvariantBroken,
     Problem,
     SchemaMismatch,
+    ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
 )
@@ -53,6 +54,8 @@ SCORING = "highnoon:scoring"
 """Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
 
 UNSCORED = Scoring()
+
+_DELETE_TRIES = 5
 
 IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
@@ -133,7 +136,13 @@ class OptunaStore:
     def delete_study(self, name: str) -> None:
         """Removes Optuna's study with all trials. Raises UnknownStudy."""
         with self._error_boundary():
-            self._storage.delete_study(self._id_of(name))
+            study_id = self._id_of(name)
+            for _ in range(_DELETE_TRIES):
+                # Optuna hides that a trial got a report or an attribute meanwhile, and has deleted nothing then.
+                self._storage.delete_study(study_id)
+                if study_id not in {study._study_id for study in self._storage.get_all_studies()}:
+                    return
+        raise ServiceUnavailable(f"study {name!r} could not be deleted: its trials are being written to")
 
     def close(self) -> None:
         """Gives the connections back. The store cannot be used afterwards."""

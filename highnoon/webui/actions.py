@@ -12,7 +12,7 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
@@ -188,12 +188,9 @@ class WorkerActions:
                 f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
                 "pause its studies instead"
             )
-        before = (WorkerState.ACTIVE, WorkerState.QUARANTINED)
-        reason = "a person drained it from the dashboard"
-        if not self.repository.nodes().move(worker.id, before, WorkerState.DRAINING, reason):
+        if not self.repository.nodes().drain(worker.id, "a person drained it from the dashboard"):
             raise WorkerConflict(
-                f"the worker on {worker.host} is {worker.state}, and only one that is {' or '.join(before)} "
-                "can be draining"
+                f"the worker on {worker.host} is {worker.state}, and only one that is active or in quarantine can drain"
             )
 
     def reinstate(self, worker_id: str) -> None:

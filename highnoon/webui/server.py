@@ -81,7 +81,7 @@ def _announce(settings: WebSettings, host: str, port: int) -> None:
     tokens = settings.tokens
     if tokens is None:
         return
-    if tokens.fresh:
+    if tokens.fresh is not None:
         # Behind the #, so that the token reaches no server's log and no Referer.
-        console.print(f"login      http://{shown}:{port}/login#{tokens.operator}", soft_wrap=True)
-    console.print(f"token      in {tokens.kept_in or 'HIGHNOON_TOKEN'}", soft_wrap=True)
+        console.print(f"login      http://{shown}:{port}/login#{tokens.fresh}", soft_wrap=True)
+    console.print(f"token      in {tokens.kept_in or 'the environment'}", soft_wrap=True)

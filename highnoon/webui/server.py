@@ -76,7 +76,8 @@ def database_of(settings: WebSettings) -> Callable[[], str]:
 
 def _announce(settings: WebSettings, host: str, port: int) -> None:
     console = open_console(stderr=True)
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+    everywhere = ("0.0.0.0", "::")  # noqa: S104 - how a person writes it
+    shown = "localhost" if host in everywhere else f"[{host}]" if ":" in host else host
     say(console, f"dashboard  http://{shown}:{port}/hpo")
     tokens = settings.tokens
     if tokens is None:

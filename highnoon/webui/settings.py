@@ -17,7 +17,7 @@ from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, wit
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.urls import is_loopback, normalise
 
-TOKEN_FILE = "webui-token"
+TOKEN_FILE = "webui-token"  # noqa: S105 - the file's name
 NAMED_TOKENS = "HIGHNOON_WEBUI_TOKENS"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 

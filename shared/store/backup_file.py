@@ -83,6 +83,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 def verified(path: Path) -> Header:
     """Reads the whole file once. Raises InvalidInput for one that is cut off, changed, or no backup of ours."""
+    if not path.is_file():
+        raise damaged(path, "is no file")
     digest, header, end = hashlib.sha256(), None, None
     for number, text, line in _lines(path):
         if end is not None:

@@ -103,6 +103,8 @@ class Authentication:
     async def _admit(self, request: Request, receive: Receive, cookies: list[str]) -> tuple[Receive, Actor]:
         """Sets the principal; returns how the handler receives the body, and who acts. Raises Refused."""
         self._check_host(request)
+        if not request.scope["query_string"].isascii():
+            raise Refused(problem_response(400, "The address has bytes that are no text."))
         is_change = request.method not in _SAFE
         body, receive = await _body(request, receive) if is_change else (b"", receive)
         if request.url.path in ANONYMOUS_PATHS:

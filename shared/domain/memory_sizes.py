@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-_NEARLY = re.compile(r"\D*(\d+(?:[.,]\d+)?)\s*([kmgt]?)", re.IGNORECASE)
+_WRITTEN = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_NEARLY = re.compile(r"\D*(\d{1,20}(?:[.,]\d{1,20})?)\s*([kmgt]?)", re.IGNORECASE)
 
 
 def bytes_of(written: object) -> int | None:

@@ -112,6 +112,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
+_MOST_ALIASES = 20
+
+
 def _yaml(text: str) -> object:
     try:
         return yaml.load(text, Loader=_Yaml)  # noqa: S506 - a SafeLoader
@@ -125,6 +128,17 @@ def _yaml(text: str) -> object:
 
 class _Yaml(yaml.SafeLoader):
     """The scalars of YAML 1.2: PyYAML would read 1e-5 as text, `off` as false and 1:30 as 90."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Each alias of a list of aliases multiplies what a message would show: a kilobyte is a billion values."""
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > _MOST_ALIASES:
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.composer.ComposerError(None, None, f"has more than {_MOST_ALIASES} aliases", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()

@@ -140,7 +140,7 @@ class DrainOrder:
     def is_due(self) -> bool:
         """True when running trials must be handed back now."""
         try:
-            return time.monotonic() >= float(self.path.read_text())
+            return self.is_given() and time.monotonic() >= float(self.path.read_text())
         except (FileNotFoundError, ValueError):
             return False
 

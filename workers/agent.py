@@ -18,6 +18,7 @@ from functools import partial
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
@@ -65,6 +66,7 @@ class Agent:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
         # Before any thread starts: a signal must reach `_wait_for_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        adopt_orphans()
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
             self._prepare_groups()
@@ -88,6 +90,8 @@ class Agent:
                 if self._pool.is_hopeless(status):
                     return Exit.POOL_BROKEN
             self._wait_for_signals()
+            # What a trial left and a dead supervisor cannot end any more, and supervisors whose pool was killed.
+            self._pool.end_orphans()
             if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at and not self._pool.kill():
                 self._event("pool_unkillable", level=logging.ERROR)
                 return Exit.POOL_BROKEN

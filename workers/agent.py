@@ -35,9 +35,12 @@ _log = logging.getLogger("highnoon.workers.agent")
 
 _POLL_S = 0.5
 _REMOVE_DEAD_NODES_EVERY_S = 5.0
-_LEAVE_S = 2.0
 _RELEASE_AGAIN_S = 2.0
+_LEAVE_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
+
+_STUCK_S = 120.0
+"""No step of the I/O thread takes so long, also during an outage: the node is not well."""
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -127,7 +130,8 @@ class Agent:
         """Touches the health file, which a probe reads without any service, and keeps the node's row alive."""
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
-            self._node.health_file.touch()
+            if self._io.stuck_s() < _STUCK_S:
+                self._node.health_file.touch()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -155,6 +159,8 @@ class Agent:
                 self._event("swept", nodes=removed)
         if self._removing is None and time.monotonic() >= self._remove_at:
             self._remove_at = time.monotonic() + _REMOVE_DEAD_NODES_EVERY_S
+            if self._groups is not None:
+                self._groups.sweep()
             self._removing = self._io.submit(self._record.remove_dead_nodes)
 
     def _obey(self, beat: Beat) -> None:

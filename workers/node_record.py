@@ -32,6 +32,8 @@ from highnoon.workers.trial.launch import remove_scratch
 
 _log = logging.getLogger("highnoon.workers.agent")
 
+_SCRATCH_EVERY_S = 300.0
+
 IDLE_GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""
 
@@ -57,6 +59,7 @@ class NodeRecord:
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()
+        self._scratch_at = 0.0
         self._idle = IdleShutdown(self._database, node.resources) if until_idle else None
 
     def enter(self) -> None:
@@ -94,6 +97,9 @@ class NodeRecord:
             self._nodes.mark(folder.name, WorkerState.GONE)
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
+        if time.monotonic() >= self._scratch_at:
+            self._scratch_at = time.monotonic() + _SCRATCH_EVERY_S
+            remove_stray_scratch(self._node.settings.home)
         return removed
 
     def _release(self, state: SlotState, worker_id: str) -> None:
@@ -122,6 +128,21 @@ class NodeRecord:
     def _is_over(self, study: str) -> bool:
         record = Studies(self._database).find(study)
         return record is not None and record.is_over
+
+
+def remove_stray_scratch(home: Path) -> int:
+    """Removes the scratch folders of attempts that no slot of any node here works on; how many there were."""
+    # In this order: a slot's state has its folder before that is made.
+    found = list(home.glob("runs/*/*/tmp"))
+    try:
+        used = {folder.parts[-2:] for slots in home.glob("nodes/*/slots") for folder in SlotStates(slots).work_dirs()}
+    except (OSError, ValueError):
+        return 0
+    # Another node may reach the same home by another path.
+    stray = [scratch.parent for scratch in found if scratch.parent.parts[-2:] not in used]
+    for folder in stray:
+        remove_scratch(folder)
+    return len(stray)
 
 
 class NodeInfo:

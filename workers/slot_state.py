@@ -87,6 +87,14 @@ class SlotStates:
         """The process groups of the trials that run now."""
         return [state.trial_group for state in self._living() if state.trial_group is not None]
 
+    def work_dirs(self) -> set[Path]:
+        """The working folders of all states, also of those that another version wrote. Raises OSError, ValueError."""
+        found = set()
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(Path(str(json.loads(path.read_text()).get("work_dir"))))
+        return found
+
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
         return not self._living()

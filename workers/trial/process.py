@@ -165,6 +165,7 @@ def _enter_work_dir(assignment: Assignment) -> None:
     scratch = Path(assignment.work_dir, "tmp")
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(assignment.work_dir)
+    tempfile.tempdir = None
     os.environ.update(
         HIGHNOON_STUDY=assignment.study,
         HIGHNOON_TICKET=str(assignment.ticket),

@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 from highnoon.shared.domain.errors import ServiceUnavailable
@@ -72,6 +73,7 @@ class Agent:
         adopt_orphans()
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
+            self._node.drain.prepare()
             self._prepare_groups()
             if port is not None:
                 self._event("metrics", port=port)
@@ -118,7 +120,10 @@ class Agent:
         settings = self._node.settings
         again = self._node.drain.is_given()
         allowed_s = 0.0 if again else settings.drain_s
-        self._node.drain.give(allowed_s=allowed_s)
+        try:
+            self._node.drain.give(allowed_s=allowed_s)
+        except OSError as error:  # the pool takes no further message, and its trials end with it at the latest
+            self._event("drain_order_lost", level=logging.ERROR, error=error)
         # Past this the pool is killed; a supervisor needs three graces at most to end its trial.
         self._kill_pool_at = time.monotonic() + allowed_s + 4 * settings.kill_grace_s + 1.0
         self._event("drain", allowed_s=allowed_s)
@@ -131,7 +136,8 @@ class Agent:
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
             if self._io.stuck_s() < _STUCK_S:
-                self._node.health_file.touch()
+                with suppress(OSError):
+                    self._node.health_file.touch()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -172,7 +178,7 @@ class Agent:
             self._drain()
         elif beat.state is WorkerState.QUARANTINED and not self._pool.is_paused:
             # What runs may end; nothing new is taken until a person reinstates the node.
-            self._event("quarantine", level=logging.WARNING)
+            self._event("quarantine", level=logging.WARNING, reason=beat.trouble)
             self._pool.pause()
         elif beat.state is WorkerState.ACTIVE and self._pool.is_paused:
             self._event("reinstated", level=logging.WARNING)

@@ -25,6 +25,7 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
+from highnoon.workers.disk import disk_trouble
 from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
@@ -40,10 +41,11 @@ IDLE_GRACE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The answer to a heartbeat: the state that others want the node in, None where the database has no such row."""
+    """The answer to a heartbeat: the state that the node is to be in, None where the database has no such row."""
 
     state: WorkerState | None
     is_idle: bool
+    trouble: str | None = None
 
 
 class NodeRecord:
@@ -60,6 +62,7 @@ class NodeRecord:
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()
         self._scratch_at = 0.0
+        self._took_itself_out = False
         self._idle = IdleShutdown(self._database, node.resources) if until_idle else None
 
     def enter(self) -> None:
@@ -71,9 +74,19 @@ class NodeRecord:
         event(_log, "enter", worker=node.worker_id[:8], host=node.host, slots=node.slots)
 
     def beat(self) -> Beat:
-        """Renews the node's presence, with what it has now."""
+        """Renews the node's presence, with what it has now. Takes it out of the rotation while its disk is full."""
+        trouble = disk_trouble(self._node.folder)
         state = self._nodes.beat(self._node.worker_id, self._info.read())
-        return Beat(state, self._idle is not None and self._idle.is_due())
+        if trouble is not None and state is WorkerState.ACTIVE:
+            state = self._moved(state, WorkerState.QUARANTINED, trouble)
+            self._took_itself_out = True
+        elif trouble is None and state is WorkerState.QUARANTINED and self._took_itself_out:
+            state = self._moved(state, WorkerState.ACTIVE)
+            self._took_itself_out = False
+        return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
+
+    def _moved(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> WorkerState:
+        return after if self._nodes.move(self._node.worker_id, (before,), after, reason) else before
 
     def mark(self, state: WorkerState) -> None:
         """Sets the node's state, if it has a row."""

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ def run_pool(node: Node) -> int:
 def _keep_temporary_files_in(folder: Path) -> None:
     """billiard makes a folder at each start and leaves it when it is killed. The node's folder goes with the node."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    tempfile.tempdir = str(folder)
+    with suppress(OSError):
+        folder.mkdir(parents=True)
+        tempfile.tempdir = str(folder)
 
 
 def preload(names: tuple[str, ...]) -> None:

@@ -108,8 +108,17 @@ class SlotStates:
 
     def states(self) -> list[SlotState]:
         """Of all slots that have one, also of dead supervisors."""
-        states = [self._read(path) for path in self._folder.glob("*.state")]
-        return [state for state in states if state is not None]
+        found = []
+        for path in self._paths():
+            # What is none of ours, or another version wrote, is no state.
+            with contextlib.suppress(ValueError):
+                found.append(_state_in(path))
+        return [state for state in found if state is not None]
+
+    def work_dirs(self) -> set[Path]:
+        """The working folders of all states. Raises OSError, and ValueError for what another version wrote."""
+        states = [_state_in(path) for path in self._paths()]
+        return {Path(state.work_dir) for state in states if state is not None and state.work_dir is not None}
 
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
@@ -130,6 +139,9 @@ class SlotStates:
     def _living(self) -> list[SlotState]:
         return [state for state in self.states() if state.writer_is_alive]
 
+    def _paths(self) -> list[Path]:
+        return [*self._folder.glob("*.state")]
+
     def _path(self, pid: int) -> Path:
         return self._folder / f"{pid}.state"
 
@@ -149,20 +161,26 @@ class SlotStates:
         if self._file is not None:
             os.pwrite(self._file, b"\n", 0)
 
-    def _read(self, path: Path) -> SlotState | None:
-        """None for a slot without work, and for a file that is none of ours."""
-        for _ in range(_TRIES):
-            try:
-                line = path.read_bytes().partition(b"\n")[0]
-            except FileNotFoundError:
-                return None
-            if not line:
-                return None
-            checksum, _, text = line.partition(b" ")
-            if checksum == _checksum(text):
-                return SlotState(**json.loads(text))
-            time.sleep(_WRITTEN_WITHIN_S)
-        return None
+
+def _state_in(path: Path) -> SlotState | None:
+    """None for a slot without work. Raises ValueError for a line that is none of ours."""
+    for _ in range(_TRIES):
+        try:
+            line = path.read_bytes().partition(b"\n")[0]
+        except FileNotFoundError:
+            return None
+        if not line:
+            return None
+        checksum, _, text = line.partition(b" ")
+        if checksum == _checksum(text):
+            break
+        time.sleep(_WRITTEN_WITHIN_S)
+    else:
+        raise ValueError(f"{path} is no state of a slot")
+    try:
+        return SlotState(**json.loads(text))
+    except TypeError as error:
+        raise ValueError(f"{path} was written by another version: {error}") from None
 
 
 def encoded(state: SlotState) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from highnoon.workers.node_record import remove_stray_scratch
 from highnoon.workers.slot_state import SlotStates, encoded
 
 
@@ -76,3 +77,20 @@ def test_supervisor_that_ends_in_order_leaves_no_file(notes: SlotStates, tmp_pat
         pass
     notes.close()
     assert list((tmp_path / "slots").iterdir()) == []
+
+
+def test_scratch_files_that_no_slot_works_on_are_removed(tmp_path: Path) -> None:
+    mine, stray = (tmp_path / "runs" / "digits" / f"trial-0000{number}" / "tmp" for number in (1, 2))
+    for folder in (mine, stray):
+        folder.mkdir(parents=True)
+    (stray.parent / "weights").touch()
+    slots = SlotStates(tmp_path / "nodes" / "a" / "slots")
+    slots.prepare()
+    with slots.at_work("digits", 17):
+        slots.add_attempt(1, f"/another/path/to/the/home/{mine.parent.relative_to(tmp_path)}")
+        assert remove_stray_scratch(tmp_path) == 1
+        assert mine.exists() and not stray.exists() and (stray.parent / "weights").exists()
+        # What cannot be read may be in use.
+        stray.mkdir()
+        (tmp_path / "nodes" / "a" / "slots" / "1.state").write_text("{")
+        assert remove_stray_scratch(tmp_path) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -207,3 +208,16 @@ def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
     slot.run(Trial(result(COMPLETED)))
     assert time.monotonic() - began < 1.0
     assert SlotStates(slot.node.folder / "slots").states() == []
+
+
+def test_full_disk_hands_the_trial_back_and_is_said_once(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        slot.run(OSError(errno.ENOSPC, "No space left on device"))
+    assert slot.ledger.reaped == [], "nothing is charged"
+    assert {(o.ending, o.cause, disposition) for o, disposition, _, _ in slot.ledger.finished} == {
+        (Ending.RELEASED, "disk", Disposition.RELEASE)
+    }
+    assert len(slot.ledger.finished) == 3
+    assert [record.getMessage().split()[0] for record in caplog.records if record.levelname == "ERROR"] == [
+        "action=disk"
+    ]

@@ -5,6 +5,7 @@ works a lot between two trials, so it forks once, while it has neither a connect
 that copy forks for it. It inherits the warm imports and changes next to nothing.
 
 Trials are the server's children, so only it can read how they ended. It dies with its supervisor, and its trials too.
+What a trial leaves, also a daemon in a session of its own, becomes the server's child and ends with the trial.
 
 The process of the next trial is forked when the one before it has ended, while the supervisor writes that one's outcome
 and chooses a point: no trial waits for a fork.
@@ -24,7 +25,7 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
-from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.shared.runtime.processes import adopt_orphans, die_with_parent
 from highnoon.workers import kernel
 from highnoon.workers.trial.process import run_forked
 
@@ -126,6 +127,7 @@ def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
                 signal.signal(signum, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             kernel.release_inherited(keep=(orders.fileno(),))
+            adopt_orphans()
             # The collectors of the trials do not visit frozen objects, so their pages stay shared.
             gc.freeze()
             server = _Server(orders)
@@ -162,6 +164,7 @@ class _Server:
         else:
             _, pid = _WAIT_ORDER.unpack(order)
             _, status, usage = os.wait4(pid, 0)
+            kernel.end_children()
             self._orders.send(_END.pack(status, usage.ru_maxrss * 1024))
             if not isinstance(self._spare, _Spare):
                 self._spare = self._forked()

@@ -18,7 +18,6 @@ import socket
 import struct
 import sys
 import time
-from pathlib import Path
 from typing import NoReturn
 
 from highnoon.shared.runtime.processes import adopt_orphans, die_with_parent
@@ -55,7 +54,7 @@ class ForkServer:
 
     def is_alive(self) -> bool:
         """False once it has died, or is stopped. It cannot be replaced: this process has a second thread by now."""
-        if self._is_stopped():
+        if kernel.is_stopped(self.pid):
             os.kill(self.pid, signal.SIGKILL)
             return False
         try:
@@ -102,15 +101,8 @@ class ForkServer:
             try:
                 return self._socket.recv(_MOST_BYTES)
             except TimeoutError:
-                if self._is_stopped() or time.monotonic() > give_up_at:
+                if kernel.is_stopped(self.pid) or time.monotonic() > give_up_at:
                     raise
-
-    def _is_stopped(self) -> bool:
-        try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (OSError, IndexError):
-            return False
-        return state == "T"
 
 
 def tensorflow_has_run() -> bool:

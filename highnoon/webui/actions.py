@@ -67,7 +67,7 @@ class ObjectiveFilter:
 
     def suggestions(self, studies: Iterable[StudySummary]) -> list[str]:
         """Objectives that were used before, newest first."""
-        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec))
+        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec.get("objective")))
 
     def folders(self, studies: Iterable[StudySummary]) -> list[str]:
         """Folders that objectives came from, newest first."""
@@ -76,7 +76,7 @@ class ObjectiveFilter:
     def _patterns(self, studies: Sequence[StudySummary]) -> Iterable[str]:
         if self.patterns:
             return self.patterns
-        specs = [study.spec for study in studies if study.spec]
+        specs = [study.spec for study in studies if study.spec.get("objective")]
         exact = [exactly(resolved(ObjectiveRef.parse(spec["objective"]), spec.get("code_dir"))) for spec in specs]
         folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]

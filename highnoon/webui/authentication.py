@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -194,8 +194,8 @@ def _check_origin(request: Request) -> None:
     if origin is None:
         allowed = request.headers.get("sec-fetch-site") == "same-origin"
     else:
-        parts = urlsplit(origin)
-        allowed = parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")
+        scheme, _, host = origin.partition("://")
+        allowed = scheme in ("http", "https") and host == request.headers.get("host")
     if not allowed:
         raise _refusal(request, 403, "Changes are accepted from this dashboard's own pages only (Origin).")
 

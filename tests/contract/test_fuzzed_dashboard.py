@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from highnoon.shared.store.audit import AuditLog
@@ -152,6 +152,8 @@ def test_without_a_credential_there_is_nothing(
 
 @bounded
 @given(method=_methods, query=_queries, headers=_headers, body=_bodies, path=st.sampled_from(sorted(ANONYMOUS_PATHS)))
+@example(method="POST", query=b"", headers=[(b"origin", b"//[")], body=b"", path="/login")
+@example(method="GET", query=b"\x80", headers=[], body=b"", path="/login")
 def test_nothing_that_is_sent_to_the_login_logs_in_or_fails(
     dashboard: Dashboard, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_viewer_changes_nothing(
 
 @bounded
 @given(method=_methods, path=paths(), query=_queries, headers=_headers, body=_bodies)
+@example(method="GET", path="/hpo/new", query=b"", headers=[], body=b"")
 def test_nothing_that_an_operator_sends_is_a_fault_of_the_server(
     dashboard: Dashboard, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is written into a study file, a bundle, a backup, a token or a session: an answer of ours, and no other."""
+"""Whatever is written into a study file, bundle, backup, pipe, token or session: an answer of ours, and no other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import tarfile
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import BundleRefused, InvalidInput
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.bundle import pack, unpack
 from highnoon.shared.objective.study_file import build_spec, load_study_file
 from highnoon.shared.store.backup_file import BackupWriter, Header, decoded, rows, verified
 from highnoon.shared.store.schema import attempts, studies, tickets
 from highnoon.webui.sessions import Authenticator
 from highnoon.webui.settings import Role, TokenHolder, Tokens, web_settings
+from highnoon.workers.kernel import socket_pair
+from highnoon.workers.trial.pipe import WRONG_EVENT, Pipe, count_of, outcome_of, report_of
 from tests.fuzz import bounded, damaged_bytes, damaged_table, json_values
 
 STUDY: dict[str, Any] = {
@@ -239,6 +244,40 @@ def test_a_row_is_of_the_columns_types_or_refused(table: Any, data: st.DataObjec
     row = data.draw(st.dictionaries(names, json_values, max_size=5))
     with suppress(ValueError):
         assert set(decoded(table, row)) == set(row) <= set(table.columns.keys())
+
+
+OUTCOME = Outcome(ending=Ending.COMPLETED, value=0.5, loss=0.5, params_count=9, message="m", traceback="t").to_json()
+LINES = [
+    {"event": "hello", "version": 1},
+    {"event": "params", "total": 1200, "active": None},
+    {"event": "report", "step": 3, "value": 0.2},
+    {"event": "ask", "id": 1, "question": "should_prune"},
+    {"event": "result", "outcome": OUTCOME, "interrupted": False},
+]
+_READERS = {"report": report_of, "params": count_of, "result": outcome_of}
+_pipe_lines = st.lists(
+    st.sampled_from(LINES).flatmap(damaged_table) | json_values, min_size=1, max_size=5
+).map(lambda lines: b"".join(json.dumps(line).encode() + b"\n" for line in lines))  # fmt: skip
+
+
+@bounded
+@given(
+    _pipe_lines | damaged_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in LINES)) | st.binary(max_size=99)
+)
+def test_what_a_trial_writes_into_its_pipe_is_an_event_or_a_fault_of_its_own(content: bytes) -> None:
+    ours, theirs = socket_pair()
+    pipe = Pipe(ours)
+    with ours, theirs:
+        theirs.sendall(content[:60_000])
+        theirs.shutdown(1)
+        while not pipe.closed:
+            for event in pipe.receive(1.0):
+                assert isinstance(event["event"], str)
+                with suppress(*WRONG_EVENT):
+                    read = _READERS.get(event["event"], lambda _event: None)(event)
+                    # As the supervisor stores and sends it
+                    assert read is None or json.dumps(asdict(read), default=str)
+                json.dumps(event.get("id"))
 
 
 ANNA = TokenHolder(name="anna", role=Role.VIEWER, token="a" * 20)

@@ -23,9 +23,9 @@ Number = TypeVar("Number", int, float)
 class Mistake(Exception):
     """What is wrong with one parameter and what would be right; its caller adds the name and makes a Problem."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", value: object = None) -> None:
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message, self.hint, self.value = message, hint, value
 
 
 def number(what: str, value: object) -> float:

@@ -7,7 +7,7 @@ Owns the keys of a study file, their defaults, and every check that runs no user
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +18,10 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, bytes_of, nearest_size
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
+from highnoon.shared.domain.space import KINDS, TYPES, SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
@@ -55,6 +56,7 @@ class StudySpec(Strict):
     sampler: SamplerSpec = SamplerSpec(name="tpe")
     pruner: PrunerSpec = PrunerSpec(name="median")
     search_space: SearchSpace
+    param_constraints: Sequence[str] = ()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     resources: Literal["cpu", "gpu"] = "cpu"
     isolation: Literal["fork", "spawn", "none"] = "fork"
@@ -109,6 +111,15 @@ class StudySpec(Strict):
             raise refusal(map(_moved_up, problems))
         return space
 
+    @field_validator("param_constraints", mode="plain")
+    @classmethod
+    def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
+        # Without a space that could be read, every name in a constraint would seem wrong.
+        constraints, problems = read_constraints(written, info.data.get("search_space"))
+        if problems:
+            raise refusal(problems)
+        return tuple(map(str, constraints))
+
     @field_validator("param_budget_hard")
     @classmethod
     def _a_hard_budget_is_a_budget(cls, is_hard: bool, info: ValidationInfo) -> bool:
@@ -146,6 +157,11 @@ class StudySpec(Strict):
     @field_serializer("search_space")
     def _written_space(self, space: SearchSpace) -> dict[str, Any]:
         return {name: written_form(param) for name, param in space.items()}
+
+    @property
+    def constraints(self) -> tuple[ParamConstraint, ...]:
+        """What its points must keep."""
+        return parsed_constraints(self.param_constraints)
 
     @property
     def objective_ref(self) -> ObjectiveRef:
@@ -229,14 +245,15 @@ def _options(table: str, written: Mapping[str, Any]) -> list[str]:
 
 
 def _belongs_into_space(value: object) -> str:
-    is_domain = isinstance(value, list | tuple) and value and isinstance(value[0], str) and value[0] in KINDS
-    return "A parameter stands under [search_space]." if is_domain else ""
+    is_list = isinstance(value, list | tuple) and value and isinstance(value[0], str) and value[0] in KINDS
+    is_table = isinstance(value, Mapping) and isinstance(value.get("type"), str) and value["type"] in TYPES
+    return "A parameter stands under [search_space]." if is_list or is_table else ""
 
 
 def _moved_up(problem: Problem) -> Problem:
     """TOML takes every key below [search_space] for a parameter, also one that was meant for the study."""
     _, _, name = problem.key.partition(".")
-    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple):
+    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple | Mapping):
         return problem
     return replace(problem, hint=_move_up(name, "search_space"))
 

@@ -14,7 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 
 Distributions = dict[str, BaseDistribution]
@@ -60,10 +60,8 @@ def _built(makers: Mapping[str, Callable[..., T]], spec: SamplerSpec | PrunerSpe
 
 def _distribution(param: Param) -> BaseDistribution:
     match param:
-        case Uniform(low=low, high=high, step=step):
-            return FloatDistribution(low, high, step=step)
-        case LogUniform(low=low, high=high):
-            return FloatDistribution(low, high, log=True)
+        case Float(low=low, high=high, step=step, log=log):
+            return FloatDistribution(low, high, step=step, log=log)
         case Int(low=low, high=high, step=step, log=log):
             return IntDistribution(low, high, step=step, log=log)
         case Categorical(choices=choices):

@@ -13,7 +13,7 @@ from threading import Lock
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.optuna_trials import trial_of
@@ -87,13 +87,11 @@ class StudyView:
 
 def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:
     match domain:
-        case FloatDistribution(log=True):
-            return LogUniform(low=domain.low, high=domain.high)
         case FloatDistribution():
-            return Uniform(low=domain.low, high=domain.high, step=domain.step)
+            return Float(domain.low, domain.high, step=domain.step, log=domain.log)
         case IntDistribution():
-            return Int(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+            return Int(domain.low, domain.high, step=domain.step, log=domain.log)
         case CategoricalDistribution():
-            return Categorical(choices=tuple(domain.choices))
+            return Categorical(tuple(domain.choices))
         case _:
             return None

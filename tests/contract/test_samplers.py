@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
 from highnoon.shared.domain.grid import grid
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
@@ -26,13 +26,13 @@ from highnoon.shared.search.samplers import build_pruner, build_sampler, distrib
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
 
 MIXED: SearchSpace = {
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "width": Int(low=32, high=512, step=32),
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
     "always": Int(low=3, high=3),
 }
-NUMERIC: SearchSpace = {"x": Uniform(low=-1.0, high=1.0), "y": Uniform(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
+NUMERIC: SearchSpace = {"x": Float(low=-1.0, high=1.0), "y": Float(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
 
 SAMPLERS = [
     pytest.param(SamplerSpec(name="random"), id="random"),
@@ -196,7 +196,7 @@ def test_a_grids_ordinal_is_its_point() -> None:
     space: SearchSpace = {
         "b": Int(low=1, high=3),
         "a": Categorical(choices=("x", True)),
-        "c": Uniform(low=0.0, high=1.0),
+        "c": Float(low=0.0, high=1.0),
     }
     points = Grid(space, points=4)
     assert len(points) == 3 * 2 * 4
@@ -293,7 +293,7 @@ def test_tpe_leaves_what_does_not_fit_also_where_the_loss_lures_it_there(seed: i
         "width": Int(low=64, high=512, step=64),
         "layers": Int(low=1, high=12),
         "batch": Categorical(choices=(8, 16, 32)),
-        "rate": LogUniform(low=1e-5, high=1e-1),
+        "rate": Float(low=1e-5, high=1e-1, log=True),
     }
     store = OptunaStore(None)
     store.create_study("digits", "minimize")

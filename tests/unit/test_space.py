@@ -12,24 +12,15 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.scalars import EXACT
-from highnoon.shared.domain.space import (
-    Categorical,
-    Int,
-    LogUniform,
-    Param,
-    Uniform,
-    parse_param,
-    parse_space,
-    written_form,
-)
+from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_param, parse_space, written_form
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (("log_uniform", 1e-5, 1e-3), LogUniform(low=1e-5, high=1e-3)),
-        (("uniform", 0.0, 0.5), Uniform(low=0.0, high=0.5)),
-        (["uniform", 0, 1, 0.25], Uniform(low=0.0, high=1.0, step=0.25)),
+        (("log_uniform", 1e-5, 1e-3), Float(low=1e-5, high=1e-3, log=True)),
+        (("uniform", 0.0, 0.5), Float(low=0.0, high=0.5)),
+        (["uniform", 0, 1, 0.25], Float(low=0.0, high=1.0, step=0.25)),
         (("int", 2, 12), Int(low=2, high=12)),
         (["int", 128, 1024, 64], Int(low=128, high=1024, step=64)),
         (["int_log", 1, 1024], Int(low=1, high=1024, log=True)),
@@ -37,7 +28,7 @@ from highnoon.shared.domain.space import (
         (("categorical", (True, False)), Categorical(choices=(True, False))),
         (("categorical", range(3)), Categorical(choices=(0, 1, 2))),
         (["categorical", [None, "l2", 0.5]], Categorical(choices=(None, "l2", 0.5))),
-        (("uniform", 0.5, 0.5), Uniform(low=0.5, high=0.5)),
+        (("uniform", 0.5, 0.5), Float(low=0.5, high=0.5)),
         (Int(low=1, high=4), Int(low=1, high=4)),
         (Categorical(choices=("a",)), Categorical(choices=("a",))),
     ],
@@ -48,7 +39,7 @@ def test_reads_the_guides_grammar(written: object, expected: Param) -> None:
 
 def test_booleans_stay_booleans_and_whole_bounds_become_reals() -> None:
     flags, share = parse_param("x", ("categorical", [True, False])), parse_param("x", ("uniform", 0, 1))
-    assert isinstance(flags, Categorical) and isinstance(share, Uniform)
+    assert isinstance(flags, Categorical) and isinstance(share, Float)
     assert [type(choice) for choice in flags.choices] == [bool, bool]
     assert type(share.low) is float
 
@@ -75,7 +66,7 @@ def test_takes_numpys_numbers_as_plain_ones() -> None:
 )
 def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached: float) -> None:
     param = parse_param("x", written)
-    assert isinstance(param, Int | Uniform) and param.high == reached
+    assert isinstance(param, Int | Float) and param.high == reached
 
 
 @pytest.mark.parametrize(
@@ -129,7 +120,7 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (0.5, "is not a parameter", "Write its kind and bounds"),
         ("uniform", "is not a parameter", "Write its kind and bounds"),
         ({"low": 0, "high": 1}, "is not a parameter", "Write its kind and bounds"),
-        (Uniform(low=2.0, high=1.0), "low 2.0 is above high 1.0", "Swap"),
+        (Float(low=2.0, high=1.0), "low 2.0 is above high 1.0", "Swap"),
         (Int(low=1, high=8, step=2, log=True), "int_log takes low and high", "Write for example"),
         (Categorical(choices=()), "at least one choice", ""),
         (Categorical(choices=5), "needs a list", ""),  # type: ignore[arg-type]
@@ -173,11 +164,11 @@ scalars = (
 )
 
 params: st.SearchStrategy[Param] = st.one_of(
-    st.tuples(reals, reals).map(lambda pair: Uniform(low=min(pair), high=max(pair))),
+    st.tuples(reals, reals).map(lambda pair: Float(low=min(pair), high=max(pair))),
     st.tuples(reals, st.floats(0, 1e6), st.floats(1e-6, 1e6)).map(
         lambda drawn: parse_param("x", ("uniform", drawn[0], drawn[0] + drawn[1], drawn[2]))
     ),
-    st.tuples(positives, positives).map(lambda pair: LogUniform(low=min(pair), high=max(pair))),
+    st.tuples(positives, positives).map(lambda pair: Float(low=min(pair), high=max(pair), log=True)),
     st.tuples(wholes, wholes).map(lambda pair: Int(low=min(pair), high=max(pair))),
     st.tuples(wholes, st.integers(0, 50), st.integers(1, 99))
     .filter(lambda drawn: drawn[0] + drawn[1] * drawn[2] <= EXACT)
@@ -200,7 +191,7 @@ def test_what_is_written_is_read_back_through_json(param: Param) -> None:
 def test_a_stepped_range_stays_inside_its_bounds_and_is_stable(low: float, width: float, step: float) -> None:
     assume(low <= low + width)
     param = parse_param("x", ("uniform", low, low + width, step))
-    assert isinstance(param, Uniform)
+    assert isinstance(param, Float)
     assert low <= param.high <= low + width
     assert low + width - param.high < step * 1.000001 + 1e-9
     assert parse_param("x", param) == param

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int
 from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
 from highnoon.shared.objective.study_file import build_spec, load_study_file
 
@@ -70,8 +70,8 @@ def test_the_guides_space_and_settings_are_accepted() -> None:
         prefetch_buffer_size=None,
     )
     assert study.search_space == {
-        "learning_rate": LogUniform(low=1e-5, high=1e-3),
-        "dropout": Uniform(low=0.0, high=0.5),
+        "learning_rate": Float(low=1e-5, high=1e-3, log=True),
+        "dropout": Float(low=0.0, high=0.5),
         "hidden_dim": Int(low=128, high=1024, step=64),
         "use_dropout": Categorical(choices=(True, False)),
     }

@@ -143,9 +143,9 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
     a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
     They choose at random so that this stays rare.
     """
-    if spec.sampler.name != "grid":
+    grid = Grid.of(spec)
+    if grid is None:
         return lambda: len(study.optuna_study.get_trials(deepcopy=False))
-    grid = Grid(spec.search_space, **spec.sampler.options)
     points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
 
     def unvisited() -> int:
@@ -158,4 +158,4 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
 
 
 def _point_key(params: Params) -> tuple[object, ...]:
-    return tuple(value for _, value in sorted(params.items()))
+    return tuple(sorted(params.items()))

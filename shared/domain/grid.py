@@ -56,8 +56,23 @@ def grid_problems(space: SearchSpace, points: int | None = None) -> list[Problem
     """Why there is no grid: continuous ranges without `points`, or more than GRID_LIMIT combinations."""
     sizes = {name: _size(param, points) for name, param in space.items()}
     endless = [_endless(name, space[name]) for name, size in sizes.items() if size is None]
-    total = math.prod(size for size in sizes.values() if size is not None)
+    total = _total(space, {name: 1 if size is None else size for name, size in sizes.items()}, points)
     return endless if total <= GRID_LIMIT else [*endless, _too_large(total)]
+
+
+def _total(space: SearchSpace, sizes: Mapping[str, int], points: int | None) -> int:
+    """How many combinations there are; of far too many only the part that is counted without building them."""
+    names = {parent for param in space.values() for parent in param.when if parent in space}
+    deciding = [name for name in parents_first(space) if name in names]
+    least = math.prod(sizes[name] for name in deciding)
+    if least > GRID_LIMIT:
+        return least
+    values = {name: grid_values(space[name], points) or () for name in deciding}
+    free = [name for name in space if name not in names]
+    return sum(
+        math.prod(sizes[name] for name in free if is_active(space[name], point))
+        for point in _combinations(space, deciding, values)
+    )
 
 
 def grid_values(param: Param, points: int | None = None) -> tuple[ParamValue, ...] | None:

@@ -39,6 +39,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import Distributions, build_pruner, build_sampler, distributions
+from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
 from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
@@ -106,7 +107,7 @@ class OptunaStore:
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
-                sampler=build_sampler(spec.sampler),
+                sampler=build_sampler(suited(spec.sampler, spec.search_space)),
                 pruner=build_pruner(spec.pruner),
             )
         return OptunaStudy(spec, study, trials, self._error_boundary)

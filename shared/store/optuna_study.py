@@ -7,23 +7,31 @@ ServiceUnavailable and may be called again: reports and endings are idempotent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    InvariantBroken,
+    Problem,
+    SpaceExhausted,
+    UserInputError,
+    nearest,
+)
 from highnoon.shared.domain.lease import LostAttempt, Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid, Sampled, as_stored, sample, seed_of, snapshot_of
-from highnoon.shared.search.samplers import Distributions, distributions
+from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
+from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_trials import (
     NewTrial,
     StartedTrial,
@@ -62,9 +70,9 @@ class OptunaStudy:
         self._study = study
         self._trials = trials
         self._error_boundary = error_boundary
-        self._space = distributions(spec.search_space)
-        self._usable: set[int] = set()
-        self._grid = Grid(spec.search_space, **spec.sampler.options) if spec.sampler.name == "grid" else None
+        self._space = SamplingSpace(spec.search_space, spec.constraints)
+        self._seen: Seen = {}
+        self._grid = Grid.of(spec)
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -85,12 +93,10 @@ class OptunaStudy:
             waiting = None
         while waiting is not None:
             try:
-                fixed = as_stored(self._space, waiting.fixed)
-            except ValueError as error:
+                return self._new(self._around(ordinal, waiting.fixed), waiting_trial_id=waiting.trial_id)
+            except (ValueError, SpaceExhausted) as error:
                 self._fail_waiting(waiting, error)
                 waiting = self._trials.waiting()
-                continue
-            return self._new(self._sampled(ordinal, fixed), waiting_trial_id=waiting.trial_id)
         return self._new(self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {}))
 
     @_acting
@@ -106,12 +112,16 @@ class OptunaStudy:
     def enqueue(self, params: Params) -> None:
         """A point that the next trial starts with; the sampler chooses what it leaves open.
 
-        Raises InvalidInput for names and values that the search space does not have.
+        Values of parameters that the others make inactive are left out. Raises InvalidInput for names and values that
+        the search space does not have, and for a point that breaks a constraint.
         """
-        problems = [*_misfits(self._space, params)]
+        problems = [*_misfits(self._space.domains, params)]
+        fixed = {} if problems else self._space.as_stored(params)
+        for constraint in self._space.broken_by(fixed):
+            problems.append(Problem(key="params", message=f"the point does not keep {constraint}", value=params))
         if problems:
             raise InvalidInput("params", problems)
-        self._study.enqueue_trial(as_stored(self._space, params))
+        self._study.enqueue_trial(fixed)
 
     @_acting
     def report(self, trial_id: int, report: Report) -> None:
@@ -200,24 +210,32 @@ class OptunaStudy:
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
-        point = self._sampled(ordinal, as_stored(self._space, before.params))
+        point = self._sampled(ordinal, self._space.as_stored(before.params))
         failed = self._found(before.trial_number)
         attrs = {} if failed is None else inherited_by_retry(failed)
         return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
 
+    def _around(self, ordinal: int, wanted: Mapping[str, Any]) -> Sampled:
+        """What a person enqueued, completed by the sampler. Raises ValueError, SpaceExhausted: it cannot be run."""
+        fixed = self._space.as_stored(wanted)
+        broken = self._space.broken_by(fixed)
+        if broken:
+            raise ValueError(f"the point does not keep {' and '.join(broken)}")
+        return self._sampled(ordinal, fixed)
+
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, usable=self._usable)
+        return sample(self._study, self._space, seed=seed, fixed=fixed, seen=self._seen)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(
             params=point.params,
-            distributions=self._space,
+            distributions=self._space.domains,
             system_attrs=point.system_attrs,
             waiting_trial_id=waiting_trial_id,
         )
 
-    def _fail_waiting(self, waiting: Waiting, reason: ValueError) -> None:
+    def _fail_waiting(self, waiting: Waiting, reason: Exception) -> None:
         self._trials.finish(waiting.trial_id, failure(str(reason)))
         event(
             logger,
@@ -236,7 +254,7 @@ class OptunaStudy:
             return None
 
 
-def _misfits(space: Distributions, params: Params) -> Iterator[Problem]:
+def _misfits(space: Mapping[str, BaseDistribution], params: Params) -> Iterator[Problem]:
     """Names that the space does not have, and values outside their domain."""
     for name, value in params.items():
         domain = space.get(name)

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.grid import grid
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.study import StudySpec
@@ -102,7 +102,10 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
     if spec.sampler.name != "grid":
         return spec.n_trials, ""
-    size = len(grid(spec.search_space, spec.sampler.options.get("points")))
+    size = len(grid(spec.search_space, spec.sampler.options.get("points"), spec.constraints))
+    if not size:
+        message = "no point of the grid keeps them"
+        raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])
     if spec.n_trials <= size:
         return spec.n_trials, ""
     return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

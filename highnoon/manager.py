@@ -101,19 +101,27 @@ class HPOTrialManager:
         search_space: Mapping[str, Any],
         n_trials: int | None = None,
         callbacks: Iterable[Callable[[Any, Any], object]] | None = None,
+        *,
+        param_constraints: Sequence[str] = (),
     ) -> Params:
         """Adds trials to the study, one after another; returns the best parameters that the study has then.
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
-        callback raises is logged.
+        callback raises is logged. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
-        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or space,
+        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
+        that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         called = list(callbacks or ())
-        asked = {**self._written, **_NOT_KNOWN_YET, "search_space": search_space}
+        asked = {
+            **self._written,
+            **_NOT_KNOWN_YET,
+            "search_space": search_space,
+            "param_constraints": param_constraints,
+        }
         spec = _checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},

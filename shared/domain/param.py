@@ -77,7 +77,7 @@ def written_form(param: Param, *, as_given: bool = False) -> Any:
 
     Plain JSON values only, unless it was built by hand from others and is wanted `as_given`.
     """
-    listed = _listed(param)
+    listed = listed_form(param)
     if not param.when and param.default is UNSET:
         return listed
     table: dict[str, Any] = {"type": listed[0]}
@@ -96,7 +96,8 @@ def written_form(param: Param, *, as_given: bool = False) -> Any:
     return table
 
 
-def _listed(param: Param) -> list[Any]:
+def listed_form(param: Param) -> list[Any]:
+    """Its kind and values in the guide's form, without condition and default."""
     match param:
         case Categorical(choices=choices):
             is_list = isinstance(choices, Sequence) and not isinstance(choices, str | bytes)
@@ -122,7 +123,9 @@ def value_in(param: Param, value: object, what: str) -> ParamValue:
             number = scalars.number(what, value)
             if low <= number <= high:
                 return number
-    raise Mistake(f"{what} is outside of {_listed(param)}", "Take a value that the parameter can have.", value=value)
+    raise Mistake(
+        f"{what} is outside of {listed_form(param)}", "Take a value that the parameter can have.", value=value
+    )
 
 
 def _is_same(one: object, other: object) -> bool:

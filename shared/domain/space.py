@@ -23,6 +23,7 @@ from highnoon.shared.domain.param import Float as Float
 from highnoon.shared.domain.param import Int as Int
 from highnoon.shared.domain.param import Param as Param
 from highnoon.shared.domain.param import SearchSpace as SearchSpace
+from highnoon.shared.domain.param import listed_form as listed_form
 from highnoon.shared.domain.param import value_in as value_in
 from highnoon.shared.domain.param import written_form as written_form
 from highnoon.shared.domain.scalars import Mistake

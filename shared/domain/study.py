@@ -33,8 +33,9 @@ LEAST_MEMORY_BYTES = 16 << 20
 """A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
 MOST_MEMORY_BYTES = 1 << 60
 
-QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
-"""What makes a study another study; everything else may differ between two that share a name.
+QUESTION = ("direction", "objective", "param_budget", "lambda_efficiency")
+"""What makes a study another study; everything else may differ between two that share a name. For the search space
+there is a rule of its own: `space_change`.
 
 The last two set the scale of its scores: on another scale they cannot be compared.
 """
@@ -207,6 +208,11 @@ class StudySpec(Strict):
         different = [key for key in QUESTION if _canonical(mine[key]) != _canonical(theirs[key])]
         both_unscored = self.scoring.terms is None and other.scoring.terms is None
         return [key for key in different if key != "lambda_efficiency" or not both_unscored]
+
+    def has_space_of(self, other: StudySpec) -> bool:
+        """Whether both have the same points, as far as their spaces decide."""
+        mine, theirs = self.to_json(), other.to_json()
+        return all(_canonical(mine[key]) == _canonical(theirs[key]) for key in ("search_space", "param_constraints"))
 
 
 _EXAMPLES = {

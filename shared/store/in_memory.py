@@ -88,7 +88,7 @@ class MemoryTrials:
             datetime_start=datetime.now(),
             datetime_complete=None,
             params=dict(new.params),
-            distributions=dict(new.distributions),
+            distributions={name: new.distributions[name] for name in new.params},
             user_attrs=dict(new.user_attrs),
             system_attrs=dict(new.system_attrs),
             intermediate_values={},

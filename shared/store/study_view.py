@@ -80,12 +80,13 @@ class StudyView:
 
     def _note_domains(self, frozen: optuna.trial.FrozenTrial) -> None:
         for name, domain in frozen.distributions.items():
-            param = _param(domain)
+            param = param_of(domain)
             if param is not None:
                 self._space[name] = param
 
 
-def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:
+def param_of(domain: optuna.distributions.BaseDistribution) -> Param | None:
+    """Our own of Optuna's domain; None for a kind that we do not have."""
     match domain:
         case FloatDistribution():
             return Float(domain.low, domain.high, step=domain.step, log=domain.log)

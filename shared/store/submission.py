@@ -68,6 +68,12 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
     if not access.store.exists(spec.name):
         raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
+    if spec.sampler.name == before.sampler.name == "grid" and not spec.has_space_of(before):
+        raise StudyConflict(
+            f"study {spec.name!r} exists and has another search_space, whose grid its trials go through by number: "
+            "give this one another name, or undo the change"
+        )
+    access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
     spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
     trials, note = trials_of(spec)
     counts = access.studies.counts(known.id)

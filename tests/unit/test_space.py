@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.scalars import EXACT
-from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_param, parse_space, written_form
+from highnoon.shared.domain.space import Bool, Categorical, Float, Int, Param, parse_param, parse_space, written_form
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,60 @@ params: st.SearchStrategy[Param] = st.one_of(
     ),
     st.lists(scalars, min_size=1, unique=True).map(lambda choices: Categorical(choices=tuple(choices))),
 )
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"type": "float", "low": 0, "high": 0.5}, Float(0.0, 0.5)),
+        ({"type": "float", "low": 0, "high": 1, "step": 0.25}, Float(0.0, 1.0, step=0.25)),
+        ({"type": "float", "low": 1e-5, "high": 1e-1, "log": True}, Float(1e-5, 1e-1, log=True)),
+        ({"type": "uniform", "low": 0, "high": 1, "step": 0.5}, Float(0.0, 1.0, step=0.5)),
+        ({"type": "log_uniform", "low": 1, "high": 10}, Float(1.0, 10.0, log=True)),
+        ({"type": "int", "low": 1, "high": 9, "step": 4}, Int(1, 9, step=4)),
+        ({"type": "int", "low": 1, "high": 9, "log": True}, Int(1, 9, log=True)),
+        ({"type": "int_log", "low": 1, "high": 9}, Int(1, 9, log=True)),
+        ({"type": "categorical", "choices": ["a", "b"]}, Categorical(("a", "b"))),
+        ({"type": "bool"}, Categorical((True, False))),
+        (
+            {"type": "float", "low": 0, "high": 1, "when": {"optimizer": "sgd", "depth": [1, 2]}, "default": 0},
+            Float(0.0, 1.0, when={"optimizer": ("sgd",), "depth": (1, 2)}, default=0.0),
+        ),
+        (Float(0, 1, when={"optimizer": "sgd"}), Float(0.0, 1.0, when={"optimizer": ("sgd",)})),
+        (Categorical(["a", "b"], default="a"), Categorical(("a", "b"), default="a")),
+        (Bool(when={"deep": True}), Categorical((True, False), when={"deep": (True,)})),
+    ],
+)
+def test_reads_tables_and_what_is_built_by_hand(written: object, expected: Param) -> None:
+    read = parse_param("x", written)
+    assert repr(read) == repr(expected)
+    assert repr(parse_param("x", json.loads(json.dumps(written_form(read))))) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("written", "messages"),
+    [
+        ({"type": "floot", "low": 0, "high": 1}, ["unknown type 'floot' (got 'floot'). Did you mean float?"]),
+        ({"type": "float", "low": 0}, ["a float needs high"]),
+        (
+            {"type": "float", "lo": 0, "high": 1, "log": 1, "when": 3},
+            ["lo is not a key of a float (got 0). Did you mean low?", "a float needs low", "when must", "log must be"],
+        ),
+        ({"type": "float", "low": 1, "high": 2, "log": True, "step": 1}, ["a log scale has no step (got 1)"]),
+        ({"type": "bool", "low": 0}, ["low is not a key of a bool"]),
+        ({"type": "int", "low": 1, "high": 4, "default": 7}, ["default is outside of ['int', 1, 4] (got 7)"]),
+        ({"type": "categorical", "choices": ["adam"], "default": "adm"}, ["default is none", "Did you mean adam?"]),
+        ({"type": "float", "low": 0, "high": 1, "when": {"a": []}}, ["when names no value of a"]),
+        ({"type": "float", "low": 0, "high": 1, "when": {"a": [[1]]}}, ["the choice [1] is not text"]),
+        (Float(0, 1, when="sgd"), ["when must be a table"]),  # type: ignore[arg-type]
+        (Float("0", 1, default=0), ["low must be a number, not text"]),  # type: ignore[arg-type]
+    ],
+)
+def test_reports_every_mistake_of_a_table_at_once(written: object, messages: list[str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_param("x", written)
+    for message in messages:
+        assert message in str(caught.value)
 
 
 @given(params)

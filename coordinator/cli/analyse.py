@@ -108,7 +108,7 @@ def plot(
     check_suffix(path)
     with ledger() as access:
         record = access.study(study)
-        names = list(record.spec.get("search_space", ()))
+        names = list(record.spec.get("search_space") or ())
         for name in param or ():
             if name not in names:
                 raise mistake("--param", f"is no parameter of study {study}", name, nearest(name, names))

@@ -87,7 +87,7 @@ def trials(
         record = access.study(study)
         found = access.optuna(record).trials(states=states)
         attempts = access.studies.attempts(record.id)
-    names = list(record.spec.get("search_space", ()))
+    names = list(record.spec.get("search_space") or ())
     rows = ordered(
         found, sort, names=names, maximize=record.spec.get("direction", "minimize") == "maximize", reverse=reverse
     )

@@ -102,7 +102,7 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
     for strategy in ("sampler", "pruner"):
         values[strategy] = spec[strategy]["name"]
     values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))
-    rows = [_row(parameter, domain) for parameter, domain in spec["search_space"].items()]
+    rows = [_row(parameter, domain) for parameter, domain in (spec.get("search_space") or {}).items()]
     return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows)
 
 

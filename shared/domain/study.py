@@ -56,7 +56,8 @@ class StudySpec(Strict):
     objective: str
     sampler: SamplerSpec = SamplerSpec(name="tpe")
     pruner: PrunerSpec = PrunerSpec(name="median")
-    search_space: SearchSpace
+    search_space: SearchSpace = Field(default=None, validate_default=True)
+    """Empty: the objective takes a trial and defines its space as it runs."""
     param_constraints: Sequence[str] = ()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     resources: Literal["cpu", "gpu"] = "cpu"
@@ -104,8 +105,12 @@ class StudySpec(Strict):
     @field_validator("search_space", mode="plain")
     @classmethod
     def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
-        space, problems = read_space(written)
         sampler = info.data.get("sampler")
+        if written is None:
+            if sampler is not None and sampler.name == "grid":
+                raise refusal([Problem(key="search_space", message="the grid sampler needs one")])
+            return {}
+        space, problems = read_space(written)
         if sampler is not None and sampler.name == "grid":
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
@@ -156,8 +161,13 @@ class StudySpec(Strict):
         raise refusal([Problem(key="code_dir", message="must be an absolute path in UTF-8", value=code_dir)])
 
     @field_serializer("search_space")
-    def _written_space(self, space: SearchSpace) -> dict[str, Any]:
-        return {name: written_form(param) for name, param in space.items()}
+    def _written_space(self, space: SearchSpace) -> dict[str, Any] | None:
+        return {name: written_form(param) for name, param in space.items()} or None
+
+    @property
+    def defines_by_run(self) -> bool:
+        """Whether its objective takes a trial, as Optuna's do, and suggests parameters as it runs."""
+        return not self.search_space
 
     @property
     def constraints(self) -> tuple[ParamConstraint, ...]:

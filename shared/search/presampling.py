@@ -122,7 +122,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
     """A point that keeps the constraints, drawn at random: the sampler has found none."""
     random = RandomSampler(seed=seed)
     for _ in range(_MOST_DRAWS):
-        pending = _pending()
+        pending = pending_trial()
         _fill(pending, space, fixed, partial(random.sample_independent, history, pending))
         if not space.broken_by(pending.params):
             return Sampled(params=pending.params)
@@ -132,7 +132,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
 
 def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
     """One point by the study's sampler, in which what is `fixed` stays as it is; of active parameters only."""
-    pending = _pending()
+    pending = pending_trial()
     ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
     sampler.before_trial(ahead, pending)
@@ -144,7 +144,7 @@ def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
         return sampler.sample_independent(ahead, pending, name, domain)
 
     _fill(pending, space, fixed, choose)
-    return Sampled(params=pending.params, system_attrs=_worth_keeping(pending.system_attrs))
+    return Sampled(params=pending.params, system_attrs=only_what_lasts(pending.system_attrs))
 
 
 def _fill(
@@ -237,7 +237,8 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
             reseed(getattr(sampler, name), seed)
 
 
-def _pending() -> FrozenTrial:
+def pending_trial() -> FrozenTrial:
+    """A trial that no storage has, for a sampler to fill."""
     return FrozenTrial(
         number=PENDING,
         trial_id=PENDING,
@@ -253,7 +254,8 @@ def _pending() -> FrozenTrial:
     )
 
 
-def _worth_keeping(attrs: Mapping[str, Any]) -> dict[str, Any]:
+def only_what_lasts(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be stored of the attributes that a sampler wrote to a pending trial."""
     return {key: value for key, value in attrs.items() if not key.startswith(_RELATIVE_PARAMS)}
 
 

@@ -163,6 +163,13 @@ class SqlTrials:
             self._write_attrs(connection, trial_id, new)
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """As Trials describes it."""
+        with self._transaction() as connection:
+            if connection.scalar(IS_RUNNING, {"trial": trial_id}) is not None:
+                _insert(connection, self._insert_new_params, [{"trial_id": trial_id, **row} for row in param_rows(new)])
+                self._write_attrs(connection, trial_id, new)
+
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """As Trials describes it."""
         with self._transaction() as connection:

@@ -32,6 +32,7 @@ from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
 from highnoon.shared.search.sampling_space import SamplingSpace
+from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import (
     NewTrial,
     StartedTrial,
@@ -39,6 +40,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
+from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,11 @@ class OptunaStudy:
         That of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it leaves
         open); else the sampler's. A grid's own ordinals keep their points; enqueued trials are served by those added
         beyond them. An enqueued trial that cannot be run is failed, with the reason, and the next one taken.
+
+        A study without a search space has no point yet, only what is fixed: see `definition`.
         """
+        if self._spec.defines_by_run:
+            return self._undefined(waiting, before)
         if before is not None:
             return self._repeated(ordinal, before)
         if self._grid is not None and ordinal < len(self._grid):
@@ -98,6 +104,19 @@ class OptunaStudy:
                 self._fail_waiting(waiting, error)
                 waiting = self._trials.waiting()
         return self._new(self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {}))
+
+    @_acting
+    def definition(
+        self, *, trial_id: int, number: int, ordinal: int, fixed: Params, write: Write | None = None
+    ) -> TrialDefinition:
+        """What answers a started trial that defines its space as it runs; `fixed` are the parameters of its start.
+
+        `write` adds to the trial, by default without a lease.
+        """
+        suggester = Suggester(
+            self._study, trial_id=trial_id, number=number, seed=seed_of(self._spec.seed, ordinal), fixed=fixed
+        )
+        return TrialDefinition(suggester, write or (lambda new: self._add(trial_id, new)))
 
     @_acting
     def start_trial(self, *, ordinal: int, before: LostAttempt | None = None) -> StartedTrial:
@@ -115,6 +134,9 @@ class OptunaStudy:
         Values of parameters that the others make inactive are left out. Raises InvalidInput for names and values that
         the search space does not have, and for a point that breaks a constraint.
         """
+        if self._spec.defines_by_run:
+            self._study.enqueue_trial(params)
+            return
         problems = [*_misfits(self._space.domains, params)]
         fixed = {} if problems else self._space.as_stored(params)
         for constraint in self._space.broken_by(fixed):
@@ -214,6 +236,19 @@ class OptunaStudy:
         failed = self._found(before.trial_number)
         attrs = {} if failed is None else inherited_by_retry(failed)
         return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
+
+    def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:
+        if before is not None:
+            failed = self._found(before.trial_number)
+            attrs = {} if failed is None else inherited_by_retry(failed)
+            return NewTrial(params=before.params, distributions={}, system_attrs=attrs)
+        if waiting is not None:
+            return NewTrial(params=dict(waiting.fixed), distributions={}, waiting_trial_id=waiting.trial_id)
+        return NewTrial(params={}, distributions={})
+
+    @_acting
+    def _add(self, trial_id: int, new: NewTrial) -> None:
+        self._trials.add(trial_id, new)
 
     def _around(self, ordinal: int, wanted: Mapping[str, Any]) -> Sampled:
         """What a person enqueued, completed by the sampler. Raises ValueError, SpaceExhausted: it cannot be run."""

@@ -7,7 +7,7 @@ Owns the keys of a study file, their defaults, and every check that runs no user
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,6 +45,12 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class EarlyStop(Strict):
+    """Ends a study that does not get better: no better value in the last `patience` trials that ended."""
+
+    patience: Count
+
+
 class StudySpec(Strict):
     """Everything about a study that a person decides. Times are in seconds, memory_warning_pct is a fraction."""
 
@@ -64,6 +70,7 @@ class StudySpec(Strict):
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     max_failures_in_a_row: Count | None = None
+    early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0
 
@@ -103,11 +110,19 @@ class StudySpec(Strict):
     def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
         space, problems = read_space(written)
         sampler = info.data.get("sampler")
-        if sampler is not None and sampler.name == "grid":
+        if sampler is not None and sampler.is_exhaustive:
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
             raise refusal(map(_moved_up, problems))
         return space
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _early_stop_is_a_table(cls, written: object) -> object:
+        if written is None or isinstance(written, Mapping | EarlyStop):
+            return written
+        message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
+        raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
 
     @field_validator("param_budget_hard")
     @classmethod
@@ -196,6 +211,7 @@ class StudySpec(Strict):
 _EXAMPLES = {
     ("name",): 'Write for example name = "digits".',
     ("objective",): 'Write for example objective = "train.py:objective".',
+    ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
     ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
     ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
     ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
@@ -220,12 +236,18 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return _belongs_into_space(written[name]) or nearest(name, StudySpec.model_fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
-    return nearest(name, _options(tables[0], written))
+    return nearest(name, _options(tables, written))
 
 
-def _options(table: str, written: Mapping[str, Any]) -> list[str]:
-    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[table]
-    return list(kinds[written[table]["name"]].model_fields)
+def _options(tables: Sequence[str], written: Mapping[str, Any]) -> list[str]:
+    """The keys of a sampler or pruner, also of one that another wraps."""
+    if tables[0] not in ("sampler", "pruner"):
+        return list(EarlyStop.model_fields)
+    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[tables[0]]
+    for table in tables:
+        if table != "options":
+            written = written[table]
+    return list(kinds[written["name"]].model_fields)
 
 
 def _belongs_into_space(value: object) -> str:

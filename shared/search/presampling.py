@@ -31,8 +31,10 @@ from optuna.trial import FrozenTrial, TrialState
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
 from highnoon.shared.domain.grid import grid_problems, grid_values
 from highnoon.shared.domain.space import SearchSpace
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
+from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.samplers import Distributions
 
 PENDING = -1
@@ -44,8 +46,8 @@ _LEAST_CHANCE = 0.9
 _MOST_RETRIES = 16
 """Then the likeliest proposal is taken, and its trial may show that the estimate was wrong."""
 
-_RELATIVE_PARAMS = "tpe:relative_params"
-"""TPE writes it for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
+_RELATIVE_PARAMS = ("tpe:relative_params", "gp:relative_params")
+"""Written for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,18 @@ def as_stored(space: Distributions, values: Mapping[str, Any]) -> Params:
     }
 
 
-def sample(study: Study, space: Distributions, *, seed: int, fixed: Params, usable: set[int] | None = None) -> Sampled:
+def sample(
+    study: Study,
+    space: Distributions,
+    *,
+    seed: int,
+    fixed: Params,
+    ordinal: int = 0,
+    usable: set[int] | None = None,
+) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
+
+    A sequence gives its point `ordinal`, what else is random follows from `seed`.
 
     `usable` remembers ids of ended trials of which the sampler can use all values; give the same set again.
     """
@@ -84,6 +96,8 @@ def sample(study: Study, space: Distributions, *, seed: int, fixed: Params, usab
     if known.keys() == space.keys():
         return Sampled(params={name: known[name] for name in space})
     reseed(study.sampler, seed)
+    if isinstance(study.sampler, QuasiRandomSampler):
+        study.sampler.ordinal = ordinal
     history = snapshot_of(study, keep=_Usable(space, set() if usable is None else usable))
     chance = _chance_to_fit(history, space)
     proposed = _propose(history, space, known)
@@ -94,8 +108,8 @@ def sample(study: Study, space: Distributions, *, seed: int, fixed: Params, usab
 
 
 def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
-    """Not for random draws, which are wanted as they fall."""
-    if isinstance(history.sampler, RandomSampler):
+    """Not for random draws and sequences, which are wanted as they fall."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space)
 
@@ -250,8 +264,8 @@ class Grid:
     of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited.
     """
 
-    def __init__(self, space: SearchSpace, points: int | None = None) -> None:
-        """Raises InvalidInput when the space spans no finite grid."""
+    def __init__(self, space: SearchSpace, points: int | None = None, shuffled_by: int | None = None) -> None:
+        """Raises InvalidInput when the space spans no finite grid. `shuffled_by` is the seed of another order."""
         problems = grid_problems(space, points)
         if problems:
             raise InvalidInput("search_space", problems)
@@ -259,14 +273,25 @@ class Grid:
         self._values = {name: list(grid_values(space[name], points) or ()) for name in sorted(space)}
         self._size = math.prod(map(len, self._values.values()))
         self._optuna_ids: list[int] = []
+        self._order = None if shuffled_by is None else np.random.RandomState(shuffled_by).permutation(self._size)
+
+    @classmethod
+    def of(cls, spec: StudySpec) -> Grid | None:
+        """That of a study whose sampler is exhaustive."""
+        if not spec.sampler.is_exhaustive:
+            return None
+        shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
+        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by)
 
     def __len__(self) -> int:
         return self._size
 
     def point(self, ordinal: int) -> Sampled:
-        """`grid(space, points)[ordinal]`, without building the others. Raises SpaceExhausted beyond the last one."""
+        """Without building the others; unshuffled `grid(space, points)[ordinal]`. Raises SpaceExhausted beyond the last."""
         if not 0 <= ordinal < self._size:
             raise SpaceExhausted(f"the grid has {self._size} points, and all of them are taken")
+        if self._order is not None:
+            ordinal = int(self._order[ordinal])
         params: Params = {}
         rest = ordinal
         for name, values in reversed(self._values.items()):

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -98,7 +99,7 @@ class OptunaStore:
             return study_id
 
     def open(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name. Raises UnknownStudy, or StudyConflict when it has another direction."""
+        """The study of that name. Raises UnknownStudy, MissingExtra, StudyConflict when it has another direction."""
         with self._error_boundary():
             study_id = self._id_of(spec.name)
             self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
@@ -106,8 +107,8 @@ class OptunaStore:
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
-                sampler=build_sampler(spec.sampler),
-                pruner=build_pruner(spec.pruner),
+                sampler=build_sampler(spec.sampler, distributions(spec.search_space), spec.seed),
+                pruner=build_pruner(spec.pruner) or NopPruner(),
             )
         return OptunaStudy(spec, study, trials, self._error_boundary)
 

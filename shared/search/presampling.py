@@ -287,7 +287,7 @@ class Grid:
         return self._size
 
     def point(self, ordinal: int) -> Sampled:
-        """Without building the others; unshuffled `grid(space, points)[ordinal]`. Raises SpaceExhausted beyond the last."""
+        """That of `grid(space, points)` where not shuffled. Raises SpaceExhausted beyond the last one."""
         if not 0 <= ordinal < self._size:
             raise SpaceExhausted(f"the grid has {self._size} points, and all of them are taken")
         if self._order is not None:

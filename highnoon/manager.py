@@ -47,6 +47,7 @@ class HPOTrialManager:
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+    `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
     """
@@ -73,6 +74,7 @@ class HPOTrialManager:
         memory_grace_steps: int | None = None,
         prefetch_buffer_size: int | None = None,
         trial_memory_limit: int | str | None = None,
+        early_stop: Mapping[str, Any] | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -88,6 +90,7 @@ class HPOTrialManager:
             "memory_grace_steps": memory_grace_steps,
             "prefetch_buffer_size": prefetch_buffer_size,
             "trial_memory_limit": trial_memory_limit,
+            "early_stop": early_stop,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage

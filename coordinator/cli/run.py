@@ -110,6 +110,8 @@ def submit(
             print_json({"name": name, "trials": submission.trials, "added": submission.added})
         else:
             say(console, f"study {name}: {plural(submission.trials, 'trial')}, {submission.added} added")
+        if submission.note:
+            say(console, submission.note, style="yellow")
         if missing:
             say(console, f"it waits: {missing}", style="yellow")
         if wait:

@@ -134,7 +134,7 @@ class StudyActions:
         record = _known(study)
         if not params:
             raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
-        if record.spec.get("sampler", {}).get("name") == "grid":
+        if record.spec.get("sampler", {}).get("name") in ("grid", "brute_force"):
             raise StudyConflict(f"study {study.name!r} tries the points of a grid, and no others")
         self.repository.access().optuna(record).enqueue(params)
         self.add_trials(study, 1)

@@ -116,9 +116,9 @@ def _spaced(low: float, high: float, size: int, at: Callable[[float], float]) ->
 def _endless(name: str, param: Param) -> Problem:
     return Problem(
         key=f"search_space.{name}",
-        message="the grid sampler needs a finite number of values",
+        message="a grid needs a finite number of values",
         value=written_form(param),
-        hint="Set points under [sampler], give a uniform range a step, or write a categorical.",
+        hint="Set points under [sampler] (of grid), give a uniform range a step, or write a categorical.",
     )
 
 

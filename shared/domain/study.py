@@ -47,6 +47,12 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class EarlyStop(Strict):
+    """Ends a study that does not get better: no better value in the last `patience` trials that ended."""
+
+    patience: Count
+
+
 class StudySpec(Strict):
     """Everything about a study that a person decides. Times are in seconds, memory_warning_pct is a fraction."""
 
@@ -68,6 +74,7 @@ class StudySpec(Strict):
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     max_failures_in_a_row: Count | None = None
+    early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0
 
@@ -107,11 +114,11 @@ class StudySpec(Strict):
     def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
         sampler = info.data.get("sampler")
         if written is None:
-            if sampler is not None and sampler.name == "grid":
-                raise refusal([Problem(key="search_space", message="the grid sampler needs one")])
+            if sampler is not None and sampler.needs_space:
+                raise refusal([Problem(key="search_space", message=f"the sampler {sampler.name} needs one")])
             return {}
         space, problems = read_space(written)
-        if sampler is not None and sampler.name == "grid":
+        if sampler is not None and sampler.is_exhaustive:
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
             raise refusal(map(_moved_up, problems))
@@ -125,6 +132,14 @@ class StudySpec(Strict):
         if problems:
             raise refusal(problems)
         return tuple(map(str, constraints))
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _early_stop_is_a_table(cls, written: object) -> object:
+        if written is None or isinstance(written, Mapping | EarlyStop):
+            return written
+        message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
+        raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
 
     @field_validator("param_budget_hard")
     @classmethod
@@ -228,6 +243,7 @@ class StudySpec(Strict):
 _EXAMPLES = {
     ("name",): 'Write for example name = "digits".',
     ("objective",): 'Write for example objective = "train.py:objective".',
+    ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
     ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
     ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
     ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
@@ -252,12 +268,18 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return _belongs_into_space(written[name]) or nearest(name, StudySpec.model_fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
-    return nearest(name, _options(tables[0], written))
+    return nearest(name, _options(tables, written))
 
 
-def _options(table: str, written: Mapping[str, Any]) -> list[str]:
-    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[table]
-    return list(kinds[written[table]["name"]].model_fields)
+def _options(tables: Sequence[str], written: Mapping[str, Any]) -> list[str]:
+    """The keys of a sampler or pruner, also of one that another wraps."""
+    if tables[0] not in ("sampler", "pruner"):
+        return list(EarlyStop.model_fields)
+    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[tables[0]]
+    for table in tables:
+        if table != "options":
+            written = written[table]
+    return list(kinds[written["name"]].model_fields)
 
 
 def _belongs_into_space(value: object) -> str:

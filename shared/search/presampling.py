@@ -37,6 +37,7 @@ from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
+from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
 PENDING = -1
@@ -56,8 +57,8 @@ Seen = dict[int, FrozenTrial | None]
 
 Translate = Callable[[FrozenTrial], FrozenTrial | None]
 
-_RELATIVE_PARAMS = "tpe:relative_params"
-"""TPE writes it for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
+_RELATIVE_PARAMS = ("tpe:relative_params", "gp:relative_params")
+"""Written for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,12 @@ def seed_of(study_seed: int | None, ordinal: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{study_seed}/{ordinal}".encode(), digest_size=4).digest(), "big")
 
 
-def sample(study: Study, space: SamplingSpace, *, seed: int, fixed: Params, seen: Seen | None = None) -> Sampled:
+def sample(
+    study: Study, space: SamplingSpace, *, seed: int, fixed: Params, ordinal: int = 0, seen: Seen | None = None
+) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
+    A sequence gives its point `ordinal`, what else is random follows from `seed`.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
     `seen` remembers ended trials as this space has them; give the same again.
     """
@@ -85,6 +89,8 @@ def sample(study: Study, space: SamplingSpace, *, seed: int, fixed: Params, seen
     if complete is not None:
         return Sampled(params=complete)
     reseed(study.sampler, seed)
+    if isinstance(study.sampler, QuasiRandomSampler):
+        study.sampler.ordinal = ordinal
     history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
     chance = _chance_to_fit(history, space)
     proposals = _proposals(history, space, fixed)
@@ -93,8 +99,8 @@ def sample(study: Study, space: SamplingSpace, *, seed: int, fixed: Params, seen
 
 
 def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
-    """Not for random draws, which are wanted as they fall."""
-    if isinstance(history.sampler, RandomSampler):
+    """Not for random draws and sequences, which are wanted as they fall."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space)
 
@@ -267,9 +273,13 @@ class Grid:
     """
 
     def __init__(
-        self, space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()
+        self,
+        space: SearchSpace,
+        points: int | None = None,
+        shuffled_by: int | None = None,
+        constraints: Sequence[ParamConstraint] = (),
     ) -> None:
-        """Raises InvalidInput when the space spans no finite grid."""
+        """Raises InvalidInput when the space spans no finite grid. `shuffled_by` is the seed of another order."""
         problems = grid_problems(space, points)
         if problems:
             raise InvalidInput("search_space", problems)
@@ -281,25 +291,29 @@ class Grid:
         self._listed = grid(space, points, constraints) if constraints or is_conditional(space) else None
         if self._listed is not None:
             self._size = len(self._listed)
+        self._order = None if shuffled_by is None else np.random.RandomState(shuffled_by).permutation(self._size)
 
     @classmethod
     def of(cls, spec: StudySpec) -> Grid | None:
-        """That of a study with the grid sampler."""
-        if spec.sampler.name != "grid":
+        """That of a study whose sampler is exhaustive."""
+        if not spec.sampler.is_exhaustive:
             return None
-        return cls(spec.search_space, spec.sampler.options.get("points"), spec.constraints)
+        shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
+        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by, spec.constraints)
 
     def __len__(self) -> int:
         return self._size
 
     def point(self, ordinal: int) -> Sampled:
-        """`grid(...)[ordinal]`, without building the others. Raises SpaceExhausted beyond the last one."""
+        """That of `grid(...)` where not shuffled. Raises SpaceExhausted beyond the last one."""
         if not 0 <= ordinal < self._size:
             raise SpaceExhausted(
                 f"the grid has {self._size} points, and all of them are taken"
                 if self._size
                 else "no point of the grid keeps the constraints"
             )
+        if self._order is not None:
+            ordinal = int(self._order[ordinal])
         if self._listed is not None:
             return Sampled(params=dict(self._listed[ordinal]))
         params: Params = {}

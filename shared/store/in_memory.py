@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -84,6 +85,13 @@ class MemoryTrials:
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         own = (trial for trial in reversed(trials) if {TICKET, ENDING} & trial.user_attrs.keys())
         return next((dict(trial.distributions) for trial in own), {})
+
+    def keep_study_attr(self, key: str, value: Any) -> Any:
+        """As Trials describes it."""
+        kept = self._storage.get_study_user_attrs(self._study_id)
+        if key not in kept:
+            self._storage.set_study_user_attr(self._study_id, key, value)
+        return kept.get(key, value)
 
     def _create(self, new: NewTrial) -> int:
         template = FrozenTrial(

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -38,7 +39,7 @@ from highnoon.shared.domain.space_change import REMEDY, refused_changes
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.search.samplers import build_pruner, build_sampler
+from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
 from highnoon.shared.store.database import READ_COMMITTED
@@ -102,7 +103,7 @@ class OptunaStore:
             return study_id
 
     def open(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name. Raises UnknownStudy, or StudyConflict when it has another direction."""
+        """The study of that name. Raises UnknownStudy, MissingExtra, StudyConflict when it has another direction."""
         with self._error_boundary():
             study_id = self._id_of(spec.name)
             self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
@@ -110,8 +111,10 @@ class OptunaStore:
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
-                sampler=build_sampler(suited(spec.sampler, spec.search_space)),
-                pruner=build_pruner(spec.pruner),
+                sampler=build_sampler(
+                    suited(spec.sampler, spec.search_space), distributions(spec.search_space), spec.seed
+                ),
+                pruner=build_pruner(spec.pruner) or NopPruner(),
             )
         return OptunaStudy(spec, study, trials, self._error_boundary)
 

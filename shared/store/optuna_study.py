@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import NopPruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import (
@@ -31,6 +31,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
+from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import (
@@ -44,6 +45,9 @@ from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
 logger = logging.getLogger(__name__)
+
+STEPS = "highnoon:steps"
+"""Study attribute: how many steps a whole trial has, for pruners whose rungs follow from it. Written once."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +78,7 @@ class OptunaStudy:
         self._error_boundary = error_boundary
         self._space = SamplingSpace(spec.search_space, spec.constraints)
         self._seen: Seen = {}
+        self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
     @property
@@ -163,9 +168,11 @@ class OptunaStudy:
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
-        if isinstance(self._study.pruner, NopPruner):
-            return False
         now = snapshot_of(self._study)
+        if not self._knows_steps:
+            now.pruner = self._study.pruner = self._with_steps(now)
+        if isinstance(now.pruner, NopPruner):
+            return False
         latest_first = reversed(now.get_trials(deepcopy=False))
         trial = next((trial for trial in latest_first if trial._trial_id == trial_id), None)
         if trial is None or trial.state.is_finished():
@@ -230,6 +237,15 @@ class OptunaStudy:
         """Shares that add up to 1, largest first (PED-ANOVA). Optuna warns below 2 COMPLETE trials; without any, {}."""
         return optuna.importance.get_param_importances(self._study)
 
+    def _with_steps(self, now: optuna.Study) -> BasePruner:
+        """The study's pruner, once one trial has shown how many steps a whole one has: the same for every node."""
+        ended = now.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        steps = [trial.last_step + 1 for trial in ended if trial.last_step is not None]
+        if not steps:
+            return self._study.pruner
+        self._knows_steps = True
+        return build_pruner(self._spec.pruner, self._trials.keep_study_attr(STEPS, max(1, *steps))) or NopPruner()
+
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
         point = self._sampled(ordinal, self._space.as_stored(before.params))
@@ -260,7 +276,7 @@ class OptunaStudy:
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, seen=self._seen)
+        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(

@@ -83,6 +83,9 @@ class Trials(Protocol):
     def own_domains(self) -> Distributions:
         """The parameters of the newest trial that this program started, as it has them."""
 
+    def keep_study_attr(self, key: str, value: Any) -> Any:
+        """The study's attribute, which is `value` from now on if it had none: the first writer decides for all."""
+
 
 def param_rows(new: NewTrial) -> list[dict[str, Any]]:
     """Rows of Optuna's table of parameters, without the trial's id."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from highnoon.shared.domain import scalars
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.scalars import Mistake
+from highnoon.shared.domain.suggestions import domain_for
 from highnoon.shared.domain.trial import ParamValue
 
 NAME_LIMIT = 200
@@ -92,7 +93,8 @@ def parse_param(name: str, written: object) -> Param:
         return _parsed(_as_list(written))
     except Mistake as mistake:
         shown = _as_list(written)
-        problem = Problem(key=f"search_space.{name}", message=mistake.message, value=shown, hint=mistake.hint)
+        hint = domain_for(name, shown) or mistake.hint
+        problem = Problem(key=f"search_space.{name}", message=mistake.message, value=shown, hint=hint)
         raise InvalidInput("search_space", [problem]) from None
 
 
@@ -154,9 +156,9 @@ def _log_uniform(written_low: object, written_high: object) -> LogUniform:
     return LogUniform(low=scalars.above_zero(low, instead="uniform"), high=high)
 
 
-def _int(written_low: object, written_high: object, written_step: object = 1) -> Int:
+def _int(written_low: object, written_high: object, written_step: object = None) -> Int:
     low, high = scalars.ordered(scalars.whole("low", written_low), scalars.whole("high", written_high))
-    step = scalars.positive_step(scalars.whole("step", written_step))
+    step = 1 if written_step is None else scalars.positive_step(scalars.whole("step", written_step))
     return Int(low=low, high=low + (high - low) // step * step, step=step)
 
 
@@ -166,6 +168,7 @@ def _int_log(written_low: object, written_high: object) -> Int:
 
 
 def _categorical(written_choices: object) -> Categorical:
+    written_choices = scalars.listed(written_choices)
     if not isinstance(written_choices, Sequence) or isinstance(written_choices, str | bytes) or not written_choices:
         raise Mistake("needs a list with at least one choice", f"Write for example {KINDS['categorical'][-1]}.")
     choices = tuple(scalars.choice(written) for written in written_choices)

@@ -22,6 +22,7 @@ from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
+from highnoon.shared.domain.suggestions import key_for
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
 from highnoon.shared.domain.validation import Key, problems_in, refusal
@@ -84,10 +85,11 @@ class StudySpec(Strict):
     @field_validator("name")
     @classmethod
     def _name_fits_into_paths_and_addresses(cls, name: str) -> str:
-        fits = len(name) <= NAME_LIMIT and name.isprintable() and "/" not in name and name == name.strip()
-        if not fits or not name.strip("."):
-            message = f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
-            raise refusal([Problem(key="name", message=message, value=name)])
+        wrong = _misnamed(name)
+        if wrong:
+            meant = name.replace("/", "-").strip().lstrip("-")
+            hint = "" if _misnamed(meant) else f'Write for example "{meant}".'
+            raise refusal([Problem(key="name", message=wrong, value=name, hint=hint)])
         return name
 
     @field_validator("objective")
@@ -217,7 +219,7 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return ""
     *tables, name = key
     if not tables:
-        return _belongs_into_space(written[name]) or nearest(name, StudySpec.model_fields)
+        return _belongs_elsewhere(name, written[name]) or key_for(name) or nearest(name, StudySpec.model_fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
     return nearest(name, _options(tables[0], written))
@@ -228,9 +230,30 @@ def _options(table: str, written: Mapping[str, Any]) -> list[str]:
     return list(kinds[written[table]["name"]].model_fields)
 
 
-def _belongs_into_space(value: object) -> str:
-    is_domain = isinstance(value, list | tuple) and value and isinstance(value[0], str) and value[0] in KINDS
-    return "A parameter stands under [search_space]." if is_domain else ""
+def _belongs_elsewhere(name: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        if any(map(_is_domain, value.values())):
+            key, domain = next((key, domain) for key, domain in value.items() if _is_domain(domain))
+            line = f'"{name}.{key}" = {json.dumps(domain, default=str)}'
+            return f"A parameter stands under [search_space], a name with a dot in quotes: {line}."
+        if value.keys() & StudySpec.model_fields.keys():
+            return f"The keys of a study stand at the top, without [{name}]."
+    return "A parameter stands under [search_space]." if _is_domain(value) else ""
+
+
+def _is_domain(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str) and value[0] in KINDS
+
+
+def _misnamed(name: str) -> str:
+    """Why a study cannot have this name; empty when it can. It becomes a file's name, an address and an argument."""
+    if not name.strip("."):
+        return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} characters"
+    if name.startswith("-"):
+        return "must not begin with -, or command lines would take it for an option"
+    if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():
+        return f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
+    return ""
 
 
 def _moved_up(problem: Problem) -> Problem:

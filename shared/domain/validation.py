@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from highnoon.shared.domain.errors import Problem, did_you_mean
+from highnoon.shared.domain.errors import ABSENT, Problem
 from highnoon.shared.domain.scalars import rewritten
+from highnoon.shared.domain.suggestions import seconds_for, word_for
 
 Key = tuple[str, ...]
 
@@ -59,8 +60,8 @@ def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, s
     return Problem(
         key=".".join(key),
         message=_sentence(kind, context) or detail["msg"],
-        value=None if kind == "missing" else detail["input"],
-        hint=_hint(kind, detail["input"], context) or hint_for(key, kind),
+        value=ABSENT if kind == "missing" else detail["input"],
+        hint=hint_for(key, kind) or _hint(kind, key, detail["input"], context),
     )
 
 
@@ -69,11 +70,16 @@ def _sentence(kind: str, context: Mapping[str, Any]) -> str:
     return _SENTENCES.get(kind, "").format(**said)
 
 
-def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
+def _hint(kind: str, key: Key, value: object, context: Mapping[str, Any]) -> str:
+    if kind == "missing":
+        return ""
+    if value is None:
+        return 'Write "none" for no pruning, or leave it out.' if key == ("pruner",) else "Leave it out for the default."
     if kind == "literal_error":
-        return did_you_mean(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        return word_for(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("int_type", "float_type"):
-        return rewritten(value, int if kind == "int_type" else float)
+        in_seconds = seconds_for(value) if key and key[-1].endswith("timeout") else ""
+        return in_seconds or rewritten(value, int if kind == "int_type" else float)
     return ""
 
 

@@ -22,9 +22,9 @@ from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
-from highnoon.shared.domain.suggestions import key_for
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
+from highnoon.shared.domain.suggestions import key_for
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
@@ -248,7 +248,7 @@ def _is_domain(value: object) -> bool:
 def _misnamed(name: str) -> str:
     """Why a study cannot have this name; empty when it can. It becomes a file's name, an address and an argument."""
     if not name.strip("."):
-        return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} characters"
+        return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} printable characters"
     if name.startswith("-"):
         return "must not begin with -, or command lines would take it for an option"
     if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():

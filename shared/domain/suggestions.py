@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from numbers import Real
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 from highnoon.shared.domain.errors import did_you_mean
 from highnoon.shared.domain.scalars import listed, plain
@@ -32,7 +33,8 @@ _KINDS = {
 }  # fmt: skip
 """Other names of the kinds of parameters."""
 
-_LOGARITHMIC = {"int": "int_log", "uniform": "log_uniform", "float": "log_uniform", "int_log": "int_log"}
+_NAMES = frozenset(_KINDS.values())
+_LOGARITHMIC = {"int": "int_log", "int_log": "int_log", "uniform": "log_uniform", "log_uniform": "log_uniform"}
 
 _KEYS = {
     "study_name": "name", "trials": "n_trials", "num_trials": "n_trials", "max_trials": "n_trials",
@@ -42,7 +44,10 @@ _KEYS = {
 }  # fmt: skip
 """Other names of the keys of a study."""
 
-_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIME = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*(?:(s)(?:ec\w*)?|(m)(?:in\w*)?|(h)(?:ours?|rs?)?|(d)(?:ays?)?)\s*", re.IGNORECASE
+)
 
 
 def word_for(written: object, valid: Iterable[str]) -> str:
@@ -60,9 +65,11 @@ def key_for(name: str) -> str:
 
 def seconds_for(written: object) -> str:
     """For a time such as "2h" or "90 min"."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(written).lower())
-    unit = _SECONDS.get(found[2].rstrip("s") or "s") or _SECONDS.get(found[2].removesuffix("ute")) if found else None
-    return f"Write {float(found[1]) * unit:g}: it is in seconds." if found and unit else ""
+    found = _TIME.fullmatch(written) if isinstance(written, str) else None
+    if found is None:
+        return ""
+    unit = next(unit for unit in found.groups()[1:] if unit)
+    return f"Write {float(found[1]) * _SECONDS[unit.lower()]:g}: it is in seconds."
 
 
 def domain_for(name: str, written: object) -> str:
@@ -70,31 +77,48 @@ def domain_for(name: str, written: object) -> str:
     if isinstance(written, Mapping):
         return _flattened(name, written)
     if _is_plain(written):
-        return f"Write {_line('categorical', [written])} for a constant."
-    listing = listed(written)
-    if not isinstance(listing, list | tuple) or not listing:
+        return "" if written in _NAMES else f"Write {_line('categorical', [written])} for a constant."
+    values = listed(written)
+    if not isinstance(values, list | tuple) or not values:
         return ""
-    first, *rest = listing
+    first, *rest = values
     kind = _KINDS.get(first.lower(), first.lower()) if isinstance(first, str) else ""
+    if kind in _LOGARITHMIC and len(rest) == 3 and _says_log(rest[-1]):
+        return f"Write {_line(_LOGARITHMIC[kind], *rest[:2])}."
+    if kind == "categorical" and rest and all(map(_is_plain, rest)):
+        return f"Write {_line(kind, rest)}."
     if kind in ("bool", "boolean"):
         return f"Write {_line('categorical', [True, False])}."
-    if rest and kind in ("int", "uniform", "log_uniform", "int_log") and _says_log(rest[-1]) and len(rest) == 3:
-        return f"Write {_line(_LOGARITHMIC.get(kind, kind), *rest[:2])}."
-    if kind == "categorical" and rest:
-        choices = listed(rest[0])
-        return f"Write {_line(kind, list(choices) if isinstance(choices, list | tuple) else rest)}."
-    if kind in _KINDS.values() and first != kind and rest:
-        return f"Write {_line(kind, *rest)}."
-    if kind in _KINDS.values() or not all(map(_is_plain, listing)):
+    if kind in _NAMES:
+        return f"Write {_line(kind, *map(listed, rest))}." if first != kind and rest else ""
+    return _as_choices(values)
+
+
+def cut_short(written: Mapping[str, object], space: Mapping[str, Any]) -> list[str]:
+    """A sentence for each range that ends below its high, because no step reaches that."""
+    lines = []
+    for name, param in space.items():
+        line, step = written.get(name), getattr(param, "step", None)
+        high = line.get("high") if isinstance(line, Mapping) else getattr(line, "high", None)
+        if isinstance(line, list | tuple) and len(line) > 2:
+            high = line[2]
+        if step and isinstance(high, Real) and float(high) - float(param.high) > 1e-9 * abs(float(high)):
+            lines.append(
+                f"search_space.{name}: in steps of {step:g} from {param.low:g} the last value tried is {param.high:g}, "
+                f"not {high:g}"
+            )
+    return lines
+
+
+def _as_choices(values: Sequence[object]) -> str:
+    """Values without a kind: all of them text, or all numbers. Two numbers may be bounds as well."""
+    if not all(isinstance(value, str) for value in values) and not all(map(_is_number, values)):
         return ""
-    if len(listing) == 2 and all(_is_number(value) for value in listing) and listing[0] < listing[1]:
-        range_kind = "int" if all(isinstance(value, int) for value in listing) else "uniform"
-        return f"Write {_line(range_kind, *listing)} for a range, {_line('categorical', list(listing))} for two choices."
-    return "" if did_you_mean(str(first), _KINDS) and any(map(_is_number, rest)) else _choices(listing)
-
-
-def _choices(values: Iterable[object]) -> str:
-    return f"Write {_line('categorical', list(values))}."
+    choices = _line("categorical", list(values))
+    if len(values) != 2 or not _is_number(values[0]):
+        return f"Write {choices}."
+    kind = "int" if all(isinstance(value, Integral) for value in values) else "uniform"
+    return f"Write {_line(kind, *values)} for a range, {choices} for two choices."
 
 
 def _flattened(name: str, table: Mapping[object, object]) -> str:
@@ -119,4 +143,4 @@ def _is_number(value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, bool | str | Real)
+    return isinstance(value, (bool, str, Real))

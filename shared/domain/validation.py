@@ -74,7 +74,9 @@ def _hint(kind: str, key: Key, value: object, context: Mapping[str, Any]) -> str
     if kind == "missing":
         return ""
     if value is None:
-        return 'Write "none" for no pruning, or leave it out.' if key == ("pruner",) else "Leave it out for the default."
+        return (
+            'Write "none" for no pruning, or leave it out.' if key == ("pruner",) else "Leave it out for the default."
+        )
     if kind == "literal_error":
         return word_for(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("int_type", "float_type"):

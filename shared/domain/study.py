@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean, nearest
 from highnoon.shared.domain.grid import grid_problems
-from highnoon.shared.domain.memory_sizes import MemoryWishes, bytes_of, nearest_size
+from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
@@ -29,10 +29,6 @@ from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
-LEAST_MEMORY_BYTES = 16 << 20
-"""A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
-MOST_MEMORY_BYTES = 1 << 60
-
 QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
 """What makes a study another study; everything else may differ between two that share a name.
 
@@ -131,12 +127,10 @@ class StudySpec(Strict):
     @field_validator("trial_memory_limit", mode="before")
     @classmethod
     def _trial_memory_limit_is_a_size(cls, written: object) -> int | None:
-        size = None if written is None else bytes_of(written)
-        if written is None or (size is not None and LEAST_MEMORY_BYTES <= size <= MOST_MEMORY_BYTES):
-            return size
-        hint = f'Write for example "{nearest_size(written, least_bytes=LEAST_MEMORY_BYTES)}".'
-        message = 'must be a size of memory like "2 GB" or a number of bytes, at least 16 MiB'
-        raise refusal([Problem(key="trial_memory_limit", message=message, value=written, hint=hint)])
+        size = None if written is None else memory_limit(written)
+        if written is not None and size is None:
+            raise refusal([memory_limit_problem(written)])
+        return size
 
     @field_validator("code_dir")
     @classmethod
@@ -219,7 +213,9 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return ""
     *tables, name = key
     if not tables:
-        return _belongs_elsewhere(name, written[name]) or key_for(name) or nearest(name, StudySpec.model_fields)
+        fields = StudySpec.model_fields
+        meant = _belongs_elsewhere(name, written[name]) or key_for(name) or did_you_mean(name, fields)
+        return meant or _constant(name, written[name]) or nearest(name, fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
     return nearest(name, _options(tables[0], written))
@@ -239,6 +235,14 @@ def _belongs_elsewhere(name: str, value: object) -> str:
         if value.keys() & StudySpec.model_fields.keys():
             return f"The keys of a study stand at the top, without [{name}]."
     return "A parameter stands under [search_space]." if _is_domain(value) else ""
+
+
+def _constant(name: str, value: object) -> str:
+    """A number that no key of a study is near to, such as batch_size, is for the objective."""
+    if isinstance(value, bool | int | float):
+        line = f'{name} = ["categorical", [{json.dumps(value)}]]'
+        return f"A value that the objective gets stands under [search_space]: {line}."
+    return ""
 
 
 def _is_domain(value: object) -> bool:

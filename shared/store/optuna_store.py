@@ -26,12 +26,12 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
-    InvariantBroken,
     Problem,
     SchemaMismatch,
     ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
+    UserInputError,
 )
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import SearchSpace
@@ -162,7 +162,10 @@ class OptunaStore:
     def _error_boundary(self) -> Iterator[None]:
         """All access to the storage: raises our own errors only, and refuses a forked copy."""
         if os.getpid() != self._pid:
-            raise InvariantBroken("an OptunaStore was used after a fork; each process builds its own")
+            raise UserInputError(
+                "this study was opened before a fork, and its connections belong to the other process: open it again "
+                "in each process, by an HPOTrialManager of its own"
+            )
         with _reported(self.url or "in memory"):
             yield
 
@@ -180,6 +183,12 @@ class OptunaStore:
 
     def _check_direction(self, name: str, wanted: StudyDirection) -> None:
         directions = self._storage.get_study_directions(self._id_of(name))
+        if len(directions) > 1:
+            goals = " and ".join(direction.name.lower() for direction in directions)
+            raise StudyConflict(
+                f"study {name!r} has {len(directions)} objectives ({goals}), and this one has a single one. Give it "
+                "another name; `coordinator trials` and `best` with --storage read that study"
+            )
         if directions != [wanted]:
             found = ", ".join(direction.name.lower() for direction in directions)
             raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")

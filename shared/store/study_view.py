@@ -5,6 +5,7 @@ For dashboards. A trial that has ended never changes, so that each is translated
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -65,9 +66,7 @@ class StudyView:
         """Shares that add up to 1, largest first (PED-ANOVA); {} below two COMPLETE trials."""
         with self._lock, self._border():
             complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-            if len(complete) < 2:
-                return {}
-            return optuna.importance.get_param_importances(self._study)
+            return {} if len(complete) < 2 else importances(self._study)[0]
 
     def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
         known = self._ended.get(frozen.number)
@@ -83,6 +82,14 @@ class StudyView:
             param = _param(domain)
             if param is not None:
                 self._space[name] = param
+
+
+def importances(study: optuna.Study) -> tuple[dict[str, float], bool]:
+    """The shares, and whether Optuna warned that they say nothing; its warnings name files of its own."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        shares = optuna.importance.get_param_importances(study)
+    return shares, bool(warned) and len(shares) > 1
 
 
 def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:

@@ -164,7 +164,12 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"memory_grace_steps": 0}, "memory_grace_steps", "must be at least 1", ""),
         ({"prefetch_buffer_size": 0}, "prefetch_buffer_size", "must be at least 1", ""),
         ({"n_trails": 20}, "n_trails", "is not a known key", "Did you mean n_trials?"),
-        ({"xyzzy": 20}, "xyzzy", "is not a known key", "Valid: name, direction, n_trials, objective, sampler, pruner,"),
+        (
+            {"xyzzy": "text"},
+            "xyzzy",
+            "is not a known key",
+            "Valid: name, direction, n_trials, objective, sampler, pruner,",
+        ),
         ({"batch_size": ["int", 1, 4]}, "batch_size", "is not a known key", "stands under [search_space]"),
         ({3: 4}, "3", "a key must be text", ""),
         ({"code_dir": 5}, "code_dir", "must be text", ""),
@@ -185,6 +190,13 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"timeout": "2h"}, "timeout", "must be a number", "Write 7200: it is in seconds."),
         ({"trial_timeout": "1.5 minutes"}, "trial_timeout", "must be a number", "Write 90: it is in seconds."),
         ({"stall_timeout": "soon"}, "stall_timeout", "must be a number", ""),
+        (
+            {"batch_size": 4},
+            "batch_size",
+            "is not a known key",
+            'stands under [search_space]: batch_size = ["categorical", [4]]',
+        ),
+        ({"trial_config": {"memory_grace_steps": 5}}, "trial_config", "is not a known key", "without [trial_config]"),
         ({"study_name": "x"}, "study_name", "is not a known key", "Write name."),
         ({"study": {"n_trials": 5}}, "study", "is not a known key", "stand at the top, without [study]"),
         (

@@ -53,7 +53,7 @@ class EnterpriseMemoryManager:
 
     A setting that is left out comes from the study whose trial runs here, else from the guide's table, by the least of
     machine, cgroups and `trial_memory_limit` (bytes, or "1500 MB"). As a context manager it releases Keras' state when
-    the block fails. Tests set `source` (readings of the machine), `cooldown` (shared by the machine's trials) and `clock`.
+    the block fails. Tests set `source` (readings of the machine), `cooldown` (shared by its trials) and `clock`.
     """
 
     def __init__(

@@ -15,6 +15,8 @@ from highnoon.shared.views.studies import StudySummary
 
 _WIDEST = 26
 _NOT_COMPARED = ("name", "code_dir")
+_SCALE = {"objective": "objectives", "param_budget": "parameter budgets"}
+"""Keys that decide what a value means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +99,16 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tu
 def better(one: Side, other: Side) -> str | None:
     """The name of the one with the better value; None where they are equal or cannot be compared."""
     values = [None if side.best is None else side.best.value for side in (one, other)]
-    directions = {side.record.spec.get("direction", "minimize") for side in (one, other)}
-    if values[0] is None or values[1] is None or len(directions) > 1 or values[0] == values[1]:
+    if values[0] is None or values[1] is None or _asks_otherwise(one, other) or values[0] == values[1]:
         return None
-    first_wins = (values[0] > values[1]) == (directions == {"maximize"})
+    first_wins = (values[0] > values[1]) == one.summary.maximize
     return (one if first_wins else other).record.name
 
 
 def _conclusion(one: Side, other: Side) -> str:
-    if one.record.spec.get("direction", "minimize") != other.record.spec.get("direction", "minimize"):
-        return "they cannot be compared: one is minimised, the other maximised"
+    different = _asks_otherwise(one, other)
+    if different:
+        return different
     values = [side.best.value for side in (one, other) if side.best is not None and side.best.value is not None]
     if len(values) < 2:
         return "they cannot be compared yet: not both have a completed trial"
@@ -114,6 +116,16 @@ def _conclusion(one: Side, other: Side) -> str:
     return (
         "they are equally good" if name is None else f"{name} is better by {value_cell(abs(values[0] - values[1]), 3)}"
     )
+
+
+def _asks_otherwise(one: Side, other: Side) -> str:
+    """Why their values measure different things; empty where they measure the same."""
+    if one.summary.direction != other.summary.direction:
+        return "they cannot be compared: one is minimised, the other maximised"
+    for key, what in _SCALE.items():
+        if one.record.spec.get(key) != other.record.spec.get(key):
+            return f"they cannot be compared: they have different {what}"
+    return ""
 
 
 def _side_by_side(

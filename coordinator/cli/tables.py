@@ -72,7 +72,7 @@ def studies_table(studies: Sequence[StudySummary]) -> list[str]:
     table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
     for study in studies:
         numbers = [str(count) for count in (study.running, study.pruned, study.failed)]
-        table.append((study.name, _state(study), f"{study.closed}/{study.total}", *numbers, value_cell(study.best)))
+        table.append((study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best)))
     return aligned(table, right=range(2, 7))
 
 

@@ -19,13 +19,17 @@ from highnoon.shared.domain.suggestions import seconds_for, word_for
 Key = tuple[str, ...]
 
 _SENTENCES = {
+    "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
     "extra_forbidden": "is not a known key",
     "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
     "float_type": "must be a number",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "invalid_key": "a key must be text",
     "less_than": "must be below {lt}",
@@ -59,13 +63,14 @@ def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, s
     key = _written_key(detail["loc"], written)
     return Problem(
         key=".".join(key),
-        message=_sentence(kind, context) or detail["msg"],
+        message=sentence_for(kind, context) or detail["msg"],
         value=ABSENT if kind == "missing" else detail["input"],
         hint=hint_for(key, kind) or _hint(kind, key, detail["input"], context),
     )
 
 
-def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+def sentence_for(kind: str, context: Mapping[str, Any]) -> str:
+    """What pydantic's error of this kind says in our words; nothing for a kind that none was written for."""
     said = {name: _said(limit) for name, limit in context.items()}
     return _SENTENCES.get(kind, "").format(**said)
 

@@ -146,6 +146,8 @@ def test_what_cannot_be_compared_is_not() -> None:
     one = side("digits", 0.5, {})
     for other, why in (
         (side("up", 0.5, {}, direction="maximize"), "one is minimised"),
+        (side("else", 0.7, {}, objective="other.py:objective"), "they have different objectives"),
+        (side("small", 0.7, {}, param_budget=1000), "they have different parameter budgets"),
         (side("new", None, {}), "not both have"),
         (side("same", 0.5, {}), "equally good"),
     ):

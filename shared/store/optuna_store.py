@@ -127,7 +127,7 @@ class OptunaStore:
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
 
     def catalogue(self) -> list[StudyEntry]:
-        """All studies with one objective, oldest first, their trials counted but not loaded."""
+        """All studies, oldest first, their trials counted but not loaded."""
         with self._error_boundary():
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
@@ -210,7 +210,8 @@ class OptunaStore:
 
 def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
     states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
-    return StudyEntry(name=study.study_name, direction=study.directions[0].name.lower(), by_state=states)
+    directions = tuple(direction.name.lower() for direction in study.directions)
+    return StudyEntry(name=study.study_name, directions=directions, by_state=states)
 
 
 def quiet() -> None:
@@ -291,6 +292,8 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
     storage = HistoryStorage(
         address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
     )
+    if storage.engine.dialect.name == "sqlite" and trusting:
+        return storage  # somebody else's file, to read
     if storage.engine.dialect.name == "sqlite":
         with storage.engine.connect() as connection:
             # Lasts with the file: readers and the one writer no longer wait for each other.

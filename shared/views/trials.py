@@ -68,6 +68,7 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "ending": ending_of(trial),
         "cause": cause_of(trial) or None,
         "value": json_number(trial.value),
+        **({"values": list(map(json_number, trial.values))} if trial.values else {}),
         "loss": json_number(trial.loss),
         "params_count": trial.params_count,
         "active_params": trial.active_params,

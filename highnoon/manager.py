@@ -6,6 +6,7 @@ module level: a worker's trial process has neither database nor credentials. `lo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.urls import normalise
 
@@ -103,7 +105,7 @@ class HPOTrialManager:
         objective: Callable[[Params], object],
         search_space: Mapping[str, Any],
         n_trials: int | None = None,
-        callbacks: Iterable[Callable[[Any, Any], object]] | None = None,
+        callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
         *,
         param_constraints: Sequence[str] = (),
     ) -> Params:
@@ -118,7 +120,7 @@ class HPOTrialManager:
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
-        called = list(callbacks or ())
+        called = [callbacks] if callable(callbacks) else callbacks or ()
         asked = {
             **self._written,
             **_NOT_KNOWN_YET,
@@ -128,13 +130,15 @@ class HPOTrialManager:
         spec = _checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},
-            [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
+            [*_callable_problems("objective", [objective]), *_callback_problems(called)],
         )
+        for line in cut_short(search_space, spec.search_space):
+            logging.getLogger("highnoon").warning("optimize(): %s", line)
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
         from highnoon.local_run import run_trials
 
-        run_trials(study, spec, objective, called)
+        run_trials(study, spec, objective, list(called))
         return self.best_params
 
     @property
@@ -189,7 +193,8 @@ class HPOTrialManager:
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
 
-        With fewer than two completed trials Optuna warns, and all shares are equal.
+        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
+        warning is logged.
         """
         if not self._results().trials([TrialState.COMPLETE]):
             raise self._nothing_completed()
@@ -262,6 +267,12 @@ def _storage_problems(storage: object) -> Sequence[Problem]:
 
 def _callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
     return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
+
+
+def _callback_problems(called: object) -> list[Problem]:
+    if isinstance(called, Iterable):
+        return _callable_problems("callbacks", called)
+    return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
 
 
 def _refuse_in_a_workers_trial(what: str, remedy: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from highnoon.shared.domain import scalars
 from highnoon.shared.domain.conditions import condition_problems
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.param import UNSET as UNSET
 from highnoon.shared.domain.param import Bool as Bool
 from highnoon.shared.domain.param import Categorical as Categorical
@@ -27,6 +27,7 @@ from highnoon.shared.domain.param import listed_form as listed_form
 from highnoon.shared.domain.param import value_in as value_in
 from highnoon.shared.domain.param import written_form as written_form
 from highnoon.shared.domain.scalars import Mistake
+from highnoon.shared.domain.suggestions import domain_for
 from highnoon.shared.domain.trial import ParamValue
 
 NAME_LIMIT = 200
@@ -68,10 +69,13 @@ def parse_param(name: str, written: object) -> Param:
     param = _from_table(shown, mistakes) if isinstance(shown, Mapping) else _tried(lambda: _from_list(shown), mistakes)
     if param is not None and not mistakes:
         return param
-    key = f"search_space.{name}"
+    meant = "" if isinstance(shown, Mapping) and "type" in shown else domain_for(name, shown)
     problems = [
         Problem(
-            key=key, message=mistake.message, value=shown if mistake.value is None else mistake.value, hint=mistake.hint
+            key=f"search_space.{name}",
+            message=mistake.message,
+            value=shown if mistake.value is ABSENT else mistake.value,
+            hint=meant or mistake.hint,
         )
         for mistake in mistakes
     ]
@@ -191,9 +195,9 @@ def _log_uniform(written_low: object, written_high: object) -> Float:
     return Float(scalars.above_zero(low, instead="uniform"), high, log=True)
 
 
-def _int(written_low: object, written_high: object, written_step: object = 1) -> Int:
+def _int(written_low: object, written_high: object, written_step: object = None) -> Int:
     low, high = scalars.ordered(scalars.whole("low", written_low), scalars.whole("high", written_high))
-    step = scalars.positive_step(scalars.whole("step", written_step))
+    step = 1 if written_step is None else scalars.positive_step(scalars.whole("step", written_step))
     return Int(low, low + (high - low) // step * step, step=step)
 
 
@@ -203,6 +207,7 @@ def _int_log(written_low: object, written_high: object) -> Int:
 
 
 def _categorical(written_choices: object) -> Categorical:
+    written_choices = scalars.listed(written_choices)
     if not isinstance(written_choices, Sequence) or isinstance(written_choices, str | bytes) or not written_choices:
         raise Mistake("needs a list with at least one choice", f"Write for example {KINDS['categorical'][-1]}.")
     choices = tuple(scalars.choice(written) for written in written_choices)

@@ -26,12 +26,12 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
-    InvariantBroken,
     Problem,
     SchemaMismatch,
     ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
+    UserInputError,
 )
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import SearchSpace, read_space, written_form
@@ -134,7 +134,7 @@ class OptunaStore:
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
 
     def catalogue(self) -> list[StudyEntry]:
-        """All studies with one objective, oldest first, their trials counted but not loaded."""
+        """All studies, oldest first, their trials counted but not loaded."""
         with self._error_boundary():
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
@@ -169,7 +169,10 @@ class OptunaStore:
     def _error_boundary(self) -> Iterator[None]:
         """All access to the storage: raises our own errors only, and refuses a forked copy."""
         if os.getpid() != self._pid:
-            raise InvariantBroken("an OptunaStore was used after a fork; each process builds its own")
+            raise UserInputError(
+                "this study was opened before a fork, and its connections belong to the other process: open it again "
+                "in each process, by an HPOTrialManager of its own"
+            )
         with _reported(self.url or "in memory"):
             yield
 
@@ -187,6 +190,12 @@ class OptunaStore:
 
     def _check_direction(self, name: str, wanted: StudyDirection) -> None:
         directions = self._storage.get_study_directions(self._id_of(name))
+        if len(directions) > 1:
+            goals = " and ".join(direction.name.lower() for direction in directions)
+            raise StudyConflict(
+                f"study {name!r} has {len(directions)} objectives ({goals}), and this one has a single one. Give it "
+                "another name; `coordinator trials` and `best` with --storage read that study"
+            )
         if directions != [wanted]:
             found = ", ".join(direction.name.lower() for direction in directions)
             raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")
@@ -224,7 +233,8 @@ class OptunaStore:
 
 def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
     states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
-    return StudyEntry(name=study.study_name, direction=study.directions[0].name.lower(), by_state=states)
+    directions = tuple(direction.name.lower() for direction in study.directions)
+    return StudyEntry(name=study.study_name, directions=directions, by_state=states)
 
 
 def quiet() -> None:
@@ -293,6 +303,8 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
     storage = HistoryStorage(
         address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
     )
+    if storage.engine.dialect.name == "sqlite" and trusting:
+        return storage  # somebody else's file, to read
     if storage.engine.dialect.name == "sqlite":
         with storage.engine.connect() as connection:
             # Lasts with the file: readers and the one writer no longer wait for each other.

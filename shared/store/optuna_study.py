@@ -41,6 +41,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
+from highnoon.shared.store.study_view import importances
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
@@ -234,8 +235,17 @@ class OptunaStudy:
 
     @_acting
     def param_importance(self) -> dict[str, float]:
-        """Shares that add up to 1, largest first (PED-ANOVA). Optuna warns below 2 COMPLETE trials; without any, {}."""
-        return optuna.importance.get_param_importances(self._study)
+        """Shares that add up to 1, largest first (PED-ANOVA); {} without COMPLETE trials.
+
+        Logs one warning where they say nothing, since all are equal.
+        """
+        shares, are_equal = importances(self._study)
+        if are_equal:
+            logger.warning(
+                "study %s: too few different values to say which parameter mattered: all shares are equal",
+                self._spec.name,
+            )
+        return shares
 
     def _with_steps(self, now: optuna.Study) -> BasePruner:
         """The study's pruner, once one trial has shown how many steps a whole one has: the same for every node."""

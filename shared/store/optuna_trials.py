@@ -118,12 +118,15 @@ def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
 
 def trial_of(frozen: FrozenTrial) -> Trial:
     """The trial as the rest of the system sees it; shares nothing that the study's cache holds."""
+    values = tuple(frozen.values or ())
+    value = values[0] if len(values) == 1 else None
     return Trial(
         number=frozen.number,
         state=TrialState[frozen.state.name],
         params=dict(frozen.params),
-        value=frozen.value,
-        loss=_number(frozen.user_attrs.get(LOSS, frozen.value)),
+        value=value,
+        values=values if len(values) > 1 else (),
+        loss=_number(frozen.user_attrs.get(LOSS, value)),
         params_count=frozen.user_attrs.get(PARAMS),
         active_params=frozen.user_attrs.get(ACTIVE_PARAMS),
         reports=tuple(Report(step=step, value=value) for step, value in sorted(frozen.intermediate_values.items())),

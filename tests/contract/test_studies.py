@@ -59,6 +59,12 @@ def test_another_direction_is_a_conflict(store: OptunaStore) -> None:
         store.open(spec_of(direction="maximize"))
 
 
+def test_a_study_with_several_objectives_is_called_so(optuna_store: OptunaStore) -> None:
+    optuna.create_study(storage=optuna_store._storage, study_name="goals", directions=["minimize", "maximize"])
+    with pytest.raises(StudyConflict, match=r"study 'goals' has 2 objectives \(minimize and maximize\)"):
+        optuna_store.create_study("goals", "minimize")
+
+
 OTHER_DOMAINS: dict[str, SearchSpace] = {
     "choices": {"optimizer": Categorical(choices=("adam", "sgd"))},
     "kind": {"width": Float(low=0.0, high=1.0)},
@@ -463,8 +469,8 @@ def test_the_best_trial(store: OptunaStore, direction: str, best: int) -> None:
     assert found is not None and found.number == best
 
 
-@pytest.mark.filterwarnings("ignore:The number of trials is too small")
-def test_importance_needs_trials(store: OptunaStore) -> None:
+@pytest.mark.filterwarnings("error")
+def test_importance_needs_trials(store: OptunaStore, caplog: pytest.LogCaptureFixture) -> None:
     study = store.open(spec_of(seed=1))
     assert study.param_importance() == {}
     for ordinal in range(40):
@@ -472,6 +478,8 @@ def test_importance_needs_trials(store: OptunaStore) -> None:
         study.finish_trial(asked.trial_id, completed(float(asked.params["dropout"])))  # type: ignore[arg-type]
         if ordinal == 0:
             assert study.param_importance() == pytest.approx(dict.fromkeys(SPACE, 0.25))
+            (line,) = caplog.messages
+            assert line.endswith("too few different values to say which parameter mattered: all shares are equal")
     importance = study.param_importance()
     assert next(iter(importance)) == "dropout"
     assert sum(importance.values()) == pytest.approx(1.0)

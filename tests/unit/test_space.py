@@ -44,6 +44,15 @@ def test_booleans_stay_booleans_and_whole_bounds_become_reals() -> None:
     assert type(share.low) is float
 
 
+def test_takes_arrays_and_sets_as_choices_always_in_the_same_order() -> None:
+    for written in (numpy.array([32, 16]), [numpy.int64(32), numpy.int64(16)]):
+        assert parse_param("x", ("categorical", written)) == Categorical(choices=(32, 16))
+    assert parse_param("x", ("categorical", {"sgd", "adam"})) == Categorical(choices=("adam", "sgd"))
+    flags = parse_param("x", ("categorical", [numpy.True_, numpy.False_]))
+    assert isinstance(flags, Categorical) and [type(choice) for choice in flags.choices] == [bool, bool]
+    assert parse_param("x", ("int", 1, 9, None)) == Int(low=1, high=9)
+
+
 def test_takes_numpys_numbers_as_plain_ones() -> None:
     whole, real = (
         parse_param("x", ("int", numpy.int64(1), numpy.int32(4))),
@@ -83,9 +92,8 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["uniform", 0.0, 1.0, 0.0], "step must be above 0, not 0.0", "Leave it out"),
         (["uniform", 0.0, 1.0, 1e-300], "step is too small", ""),
         (["categorical", []], "at least one choice", '["categorical", ["adam", "sgd"]]'),
-        (["categorical", "adam"], "needs a list", '["categorical", ["adam", "sgd"]]'),
-        (["categorical", {"adam", "sgd"}], "needs a list", ""),
-        (["categorical", "adam", "sgd"], "takes one list of choices", '["categorical", ["adam", "sgd"]]'),
+        (["categorical", "adam"], "needs a list", 'Write ["categorical", ["adam"]].'),
+        (["categorical", "adam", "sgd"], "takes one list of choices", 'Write ["categorical", ["adam", "sgd"]].'),
         (["categorical", ["adam", "sgd", "adam"]], "'adam' is there twice", "Leave one of them out."),
         (["categorical", [1, True]], "1 equals True", "Leave one of them out."),
         (["categorical", [1, 1.0]], "1 equals 1.0", "Leave one of them out."),
@@ -108,16 +116,32 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["uniform", 0.0, math.inf], "high must be a finite number", ""),
         (["uniform", 0, 10**400], "high must be a finite number", ""),
         (["uniform", -1.7e308, 1.7e308], "too wide", ""),
-        (["loguniform", 1e-5, 1e-3], "unknown kind 'loguniform'", "Did you mean log_uniform?"),
-        (["INT", 1, 2], "unknown kind 'INT'", "Did you mean int?"),
+        (["loguniform", 1e-5, 1e-3], "unknown kind 'loguniform'", 'Write ["log_uniform", 1e-05, 0.001].'),
+        (["INT", 1, 2], "unknown kind 'INT'", 'Write ["int", 1, 2].'),
+        (["choice", ["a", "b"]], "unknown kind 'choice'", 'Write ["categorical", ["a", "b"]].'),
+        (["choice", numpy.array([1, 2])], "unknown kind 'choice'", 'Write ["categorical", [1, 2]].'),
+        (["float", 0, 1], "unknown kind 'float'", 'Write ["uniform", 0, 1].'),
+        (["boolean"], "unknown kind 'boolean'", 'Write ["categorical", [true, false]].'),
+        (["adam", "sgd"], "unknown kind 'adam'", 'Write ["categorical", ["adam", "sgd"]].'),
+        ({"adam", "sgd"}, "is not a parameter", 'Write ["categorical", ["adam", "sgd"]].'),
+        (
+            [16, 32],
+            "is not a parameter",
+            'Write ["int", 16, 32] for a range, ["categorical", [16, 32]] for two choices.',
+        ),
+        ([16, 32, 64], "is not a parameter", 'Write ["categorical", [16, 32, 64]].'),
+        (["int", 1, 1024, "log"], "step must be a whole number", 'Write ["int_log", 1, 1024].'),
+        (["uniform", 1e-5, 1, "log"], "step must be a number", 'Write ["log_uniform", 1e-05, 1].'),
+        ({"lr": ["uniform", 0, 1]}, "is not a parameter", '"x.lr" = ["uniform", 0, 1]'),
+        (None, "is not a parameter", "Write its kind and bounds"),
         (["gauss", 0, 1], "unknown kind 'gauss'", "Valid: uniform, log_uniform, int, int_log, categorical."),
         (["uniform", 0.0], "uniform takes low, high", 'Write for example ["uniform", 0.0, 0.5].'),
         (["log_uniform", 1, 2, 3], "log_uniform takes low and high", 'Write for example ["log_uniform", 1e-5, 1e-3].'),
         (["int", 1, 2, 3, 4], "int takes low, high", 'Write for example ["int", 128, 1024, 64].'),
         (["uniform"], "uniform takes low, high", ""),
         ([], "is not a parameter", 'such as ["uniform", 0.0, 0.5]'),
-        ([0.0, 1.0], "is not a parameter", "Write its kind and bounds"),
-        (0.5, "is not a parameter", "Write its kind and bounds"),
+        ([0.0, 1.0], "is not a parameter", 'Write ["uniform", 0.0, 1.0] for a range'),
+        (0.5, "is not a parameter", 'Write ["categorical", [0.5]] for a constant.'),
         ("uniform", "is not a parameter", "Write its kind and bounds"),
         ({"low": 0, "high": 1}, "is not a parameter", "Write its kind and bounds"),
         (Float(low=2.0, high=1.0), "low 2.0 is above high 1.0", "Swap"),

@@ -7,6 +7,7 @@ of the supervisor (`perform`).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import multiprocessing.process
@@ -100,19 +101,23 @@ def run_forked(orders: socket.socket, parent: int) -> NoReturn:
         os.setsid()
         kernel.release_inherited(keep=(orders.fileno(),))
         _lift_limits_of_billiard()
-        with orders:
-            orders.send(b"R")
-            _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
-        if descriptors:
-            end, output = descriptors
-            _redirect(output)
-            exit_code = _run(socket.socket(fileno=end))
-        else:
-            exit_code = _RESULT_SENT
+        end, output = _awaited(orders)
+        _redirect(output)
+        exit_code = _run(socket.socket(fileno=end))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _leave(exit_code)
+
+
+def _awaited(orders: socket.socket) -> list[int]:
+    """The two descriptors; ends this process when its server ends without a trial for it."""
+    with orders, contextlib.suppress(OSError):
+        orders.send(b"R")
+        _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
+        if descriptors:
+            return descriptors
+    os._exit(_RESULT_SENT)
 
 
 def spawned(descriptor: int, parent: int) -> NoReturn:

@@ -130,3 +130,41 @@ def test_a_point_takes_the_types_of_its_space() -> None:
 
     assert point(sent, space) == {"rate": 1.0, "units": 4, "flag": True}
     assert point({"param-rate": " ", "param-flag": "none", "param-new": "x"}, space) == {"flag": None, "new": "x"}
+
+
+def test_conditions_defaults_and_constraints_go_there_and_back() -> None:
+    sent = {
+        **SENT,
+        "space-12-name": "momentum",
+        "space-12-kind": "uniform",
+        "space-12-low": "0",
+        "space-12-high": "1",
+        "space-12-when": "optimizer = sgd, 3; units = 64",
+        "space-12-default": "0.5",
+        "param_constraints": "momentum <= units\n\n rate < 0.1 \n",
+    }
+    table = written(read_form(sent))
+    assert table["search_space"]["momentum"] == {
+        "type": "uniform",
+        "low": 0.0,
+        "high": 1.0,
+        "when": {"optimizer": ["sgd", 3], "units": [64]},
+        "default": 0.5,
+    }
+    assert table["param_constraints"] == ["momentum <= units", "rate < 0.1"]
+    spec = StudySpec.from_json(table)
+    again = StudySpec.from_json(written(form_of(spec.to_json(), name="digits")))
+    assert again.has_space_of(spec)
+
+    form = read_form({**sent, "space-12-when": "sgd", "param_constraints": "a <="})
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    shown = with_problems(form, refused.value.problems)
+    assert "when must be a table" in shown.errors["space-3"] and "cannot be read" in shown.errors["param_constraints"]
+
+
+def test_without_rows_the_objective_defines_the_space() -> None:
+    table = written(read_form({key: value for key, value in SENT.items() if not key.startswith("space-")}))
+    assert "search_space" not in table
+    spec = StudySpec.from_json(table)
+    assert spec.defines_by_run and "search_space" not in written(form_of(spec.to_json(), name="digits"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
 from tests.made_up import spec_of
 
@@ -99,10 +102,11 @@ def test_what_names_no_field_stands_above() -> None:
     assert shown.has_errors and shown.general == ["isolation: must be 'fork' (got 'x')."]
 
 
-def test_a_space_without_a_parameter_is_reported_at_its_only_row() -> None:
+def test_a_space_without_a_parameter_is_reported_at_its_only_row(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("def objective(params): ...")
     form = read_form({key: word for key, word in SENT.items() if not key.startswith("space")})
     with pytest.raises(InvalidInput) as refused:
-        StudySpec.from_json(written(form))
+        build_spec(written(form), "form", tmp_path)
     assert set(with_problems(form, refused.value.problems).errors) == {"space-0"}
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from highnoon.shared.search.samplers import Distributions
+Distributions = dict[str, BaseDistribution]
 
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""

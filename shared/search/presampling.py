@@ -33,6 +33,7 @@ from highnoon.shared.domain.grid import grid_problems, grid_values
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.samplers import Distributions
@@ -96,7 +97,7 @@ def sample(
     if known.keys() == space.keys():
         return Sampled(params={name: known[name] for name in space})
     reseed(study.sampler, seed)
-    if isinstance(study.sampler, QuasiRandomSampler):
+    if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
     history = snapshot_of(study, keep=_Usable(space, set() if usable is None else usable))
     chance = _chance_to_fit(history, space)
@@ -108,8 +109,8 @@ def sample(
 
 
 def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
-    """Not for random draws and sequences, which are wanted as they fall."""
-    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
+    """Not for random draws and sequences, which are wanted as they fall; `auto` estimates it by itself."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler | AutoSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space)
 
@@ -227,7 +228,7 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
     for name in ("_rng", "_cma_rng"):
         if hasattr(sampler, name):
             getattr(sampler, name).rng.seed(seed)
-    for name in ("_random_sampler", "_independent_sampler"):
+    for name in ("_random_sampler", "_independent_sampler", "_tpe"):
         if hasattr(sampler, name):
             reseed(getattr(sampler, name), seed)
 

@@ -6,6 +6,7 @@ ServiceUnavailable and may be called again: reports and endings are idempotent.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
@@ -109,7 +111,7 @@ class OptunaStudy:
 
         Raises InvalidInput for names and values that the search space does not have.
         """
-        problems = [*_misfits(self._space, params)]
+        problems = [*_misfits(self._space, params, self._spec.search_space)]
         if problems:
             raise InvalidInput("params", problems)
         self._study.enqueue_trial(as_stored(self._space, params))
@@ -246,7 +248,7 @@ class OptunaStudy:
             return None
 
 
-def _misfits(space: Distributions, params: Params) -> Iterator[Problem]:
+def _misfits(space: Distributions, params: Params, written: SearchSpace) -> Iterator[Problem]:
     """Names that the space does not have, and values outside their domain."""
     for name, value in params.items():
         domain = space.get(name)
@@ -258,4 +260,5 @@ def _misfits(space: Distributions, params: Params) -> Iterator[Problem]:
         except (ValueError, TypeError):
             inside = False
         if not inside:
-            yield Problem(key=name, message=f"is outside of {domain}", value=value)
+            shown = json.dumps(written_form(written[name]), ensure_ascii=False)
+            yield Problem(key=name, message=f"is outside of {shown}", value=value)

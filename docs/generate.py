@@ -60,30 +60,30 @@ _WRITTEN_BY_SUBMIT = {"bundle", "code"}
 SETTINGS: Mapping[str, str] = {
     "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
     "redis_url": "Address of the cluster's Redis.",
-    "home": 'Where services, logs and working folders of this machine are.',
-    "log_level": '`debug`, `info`, `warning` or `error`.',
-    "lease_s": 'How long a worker may be silent before its trial is given to another one.',
+    "home": "Where services, logs and working folders of this machine are.",
+    "log_level": "`debug`, `info`, `warning` or `error`.",
+    "lease_s": "How long a worker may be silent before its trial is given to another one.",
     "renew_s": "How often a running trial's lease is renewed; less than half of a lease.",
-    "reap_s": 'How often the coordinator compares the failures of the nodes.',
-    "presence_s": 'How often a node reports that it is there. After four silences its slots do not count.',
-    "tick_s": 'How often the coordinator looks at the ledger when no notification arrives.',
-    "leader_ttl_s": 'How long a silent coordinator leads before another one takes over; more than a tick.',
-    "redispatch_s": 'After how long a message that no worker took is sent again.',
-    "drain_s": 'How long running trials may go on after the first signal.',
-    "kill_grace_s": 'How long a trial process has to end by itself before each stronger signal.',
+    "reap_s": "How often the coordinator compares the failures of the nodes.",
+    "presence_s": "How often a node reports that it is there. After four silences its slots do not count.",
+    "tick_s": "How often the coordinator looks at the ledger when no notification arrives.",
+    "leader_ttl_s": "How long a silent coordinator leads before another one takes over; more than a tick.",
+    "redispatch_s": "After how long a message that no worker took is sent again.",
+    "drain_s": "How long running trials may go on after the first signal.",
+    "kill_grace_s": "How long a trial process has to end by itself before each stronger signal.",
     "max_tasks_per_child": "After how many trials a slot's supervisor is replaced by a fresh one.",
-    "preload": 'Modules that a worker imports once, for all its trials; by default those of the two that are installed.',
-    "objectives": 'Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.',
-    "cluster_key": 'What signs bundles and proves them to workers: 16 characters or more, the same everywhere.',
-    "bundle_limit_bytes": 'How large a bundle may be.',
-    "dispatch_buffer": 'Messages per slot that wait in Redis beyond the free slots.',
-    "quarantine_after": 'Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.',
-    "log_limit_bytes": 'How much of what a trial prints is kept in its file.',
-    "log_tail_bytes": 'How much of its end is kept in the ledger, for `logs`.',
-    "metrics_port": 'Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere.',
-    "worker_metrics_port": 'The same for a worker node. Two nodes on one machine need two ports.',
-    "metrics_host": 'The address that both listen on. Beyond loopback they need a token.',
-    "metrics_token": 'What Prometheus must send as bearer token, 16 characters or more.',
+    "preload": "Modules that a worker imports once, for all its trials; by default those of the two that are installed.",
+    "objectives": "Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.",
+    "cluster_key": "What signs bundles and proves them to workers: 16 characters or more, the same everywhere.",
+    "bundle_limit_bytes": "How large a bundle may be.",
+    "dispatch_buffer": "Messages per slot that wait in Redis beyond the free slots.",
+    "quarantine_after": "Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.",
+    "log_limit_bytes": "How much of what a trial prints is kept in its file.",
+    "log_tail_bytes": "How much of its end is kept in the ledger, for `logs`.",
+    "metrics_port": "Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere.",
+    "worker_metrics_port": "The same for a worker node. Two nodes on one machine need two ports.",
+    "metrics_host": "The address that both listen on. Beyond loopback they need a token.",
+    "metrics_token": "What Prometheus must send as bearer token, 16 characters or more.",
 }
 
 _UNITS = {"_s": "seconds", "_bytes": "bytes"}
@@ -178,7 +178,9 @@ def _signature(value: Any, *, without_self: bool = False) -> str:
 
 def _prose(text: str) -> str:
     """Literal blocks of a docstring stay literal."""
-    return re.sub(r"\n\n((?:    .*\n?|\n(?=    ))+)", lambda found: f"\n\n```text\n{inspect.cleandoc(found[1])}\n```\n", text)
+    return re.sub(
+        r"\n\n((?:    .*\n?|\n(?=    ))+)", lambda found: f"\n\n```text\n{inspect.cleandoc(found[1])}\n```\n", text
+    )
 
 
 def _one_line(text: str) -> str:

@@ -49,6 +49,7 @@ class HPOTrialManager:
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+    `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
     """
@@ -75,6 +76,7 @@ class HPOTrialManager:
         memory_grace_steps: int | None = None,
         prefetch_buffer_size: int | None = None,
         trial_memory_limit: int | str | None = None,
+        early_stop: Mapping[str, Any] | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -90,6 +92,7 @@ class HPOTrialManager:
             "memory_grace_steps": memory_grace_steps,
             "prefetch_buffer_size": prefetch_buffer_size,
             "trial_memory_limit": trial_memory_limit,
+            "early_stop": early_stop,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage
@@ -103,19 +106,27 @@ class HPOTrialManager:
         search_space: Mapping[str, Any],
         n_trials: int | None = None,
         callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
+        *,
+        param_constraints: Sequence[str] = (),
     ) -> Params:
         """Adds trials to the study, one after another; returns the best parameters that the study has then.
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
-        callback raises is logged.
+        callback raises is logged. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
-        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or space,
+        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
+        that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         called = [callbacks] if callable(callbacks) else callbacks or ()
-        asked = {**self._written, **_NOT_KNOWN_YET, "search_space": search_space}
+        asked = {
+            **self._written,
+            **_NOT_KNOWN_YET,
+            "search_space": search_space,
+            "param_constraints": param_constraints,
+        }
         spec = _checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},

@@ -13,11 +13,13 @@ import shutil
 import signal
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
@@ -34,9 +36,12 @@ _log = logging.getLogger("highnoon.workers.agent")
 
 _POLL_S = 0.5
 _REMOVE_DEAD_NODES_EVERY_S = 5.0
-_LEAVE_S = 2.0
 _RELEASE_AGAIN_S = 2.0
+_LEAVE_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
+
+_STUCK_S = 120.0
+"""No step of the I/O thread takes so long, also during an outage: the node is not well."""
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -65,8 +70,10 @@ class Agent:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
         # Before any thread starts: a signal must reach `_wait_for_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        adopt_orphans()
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
+            self._node.drain.prepare()
             self._prepare_groups()
             if port is not None:
                 self._event("metrics", port=port)
@@ -88,6 +95,8 @@ class Agent:
                 if self._pool.is_hopeless(status):
                     return Exit.POOL_BROKEN
             self._wait_for_signals()
+            # What a trial left and a dead supervisor cannot end any more, and supervisors whose pool was killed.
+            self._pool.end_orphans()
             if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at and not self._pool.kill():
                 self._event("pool_unkillable", level=logging.ERROR)
                 return Exit.POOL_BROKEN
@@ -111,7 +120,10 @@ class Agent:
         settings = self._node.settings
         again = self._node.drain.is_given()
         allowed_s = 0.0 if again else settings.drain_s
-        self._node.drain.give(allowed_s=allowed_s)
+        try:
+            self._node.drain.give(allowed_s=allowed_s)
+        except OSError as error:  # the pool takes no further message, and its trials end with it at the latest
+            self._event("drain_order_lost", level=logging.ERROR, error=error)
         # Past this the pool is killed; a supervisor needs three graces at most to end its trial.
         self._kill_pool_at = time.monotonic() + allowed_s + 4 * settings.kill_grace_s + 1.0
         self._event("drain", allowed_s=allowed_s)
@@ -123,7 +135,9 @@ class Agent:
         """Touches the health file, which a probe reads without any service, and keeps the node's row alive."""
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
-            self._node.health_file.touch()
+            if self._io.stuck_s() < _STUCK_S:
+                with suppress(OSError):
+                    self._node.health_file.touch()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -151,6 +165,8 @@ class Agent:
                 self._event("swept", nodes=removed)
         if self._removing is None and time.monotonic() >= self._remove_at:
             self._remove_at = time.monotonic() + _REMOVE_DEAD_NODES_EVERY_S
+            if self._groups is not None:
+                self._groups.sweep()
             self._removing = self._io.submit(self._record.remove_dead_nodes)
 
     def _obey(self, beat: Beat) -> None:
@@ -162,7 +178,7 @@ class Agent:
             self._drain()
         elif beat.state is WorkerState.QUARANTINED and not self._pool.is_paused:
             # What runs may end; nothing new is taken until a person reinstates the node.
-            self._event("quarantine", level=logging.WARNING)
+            self._event("quarantine", level=logging.WARNING, reason=beat.trouble)
             self._pool.pause()
         elif beat.state is WorkerState.ACTIVE and self._pool.is_paused:
             self._event("reinstated", level=logging.WARNING)

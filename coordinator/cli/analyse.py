@@ -151,7 +151,7 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
     name = _OTHER_NAMES.get(kind, kind)
     view = reader.view(study.name)
     trials = [replace(trial, value=trial.values[0]) if trial.values else trial for trial in view.trials()]
-    names = list(study.spec.get("search_space", ())) or list(view.space())
+    names = list(study.spec.get("search_space") or ()) or list(view.space())
     for param in params:
         if param not in names:
             raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, names))

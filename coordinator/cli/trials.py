@@ -88,7 +88,7 @@ def trials(
         summary, view = reader.study(study), reader.view(study)
         found = [trial for trial in view.trials() if state is None or trial.state == state.upper()]
         attempts = reader.attempts(summary)
-        names = list(summary.spec.get("search_space", ())) or list(view.space())
+        names = list(summary.spec.get("search_space") or ()) or list(view.space())
     rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse)
     shown = rows[:limit]
     if json:

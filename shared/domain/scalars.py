@@ -12,6 +12,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeVar
 
+from highnoon.shared.domain.errors import ABSENT
 from highnoon.shared.domain.trial import ParamValue
 
 EXACT = 2**53
@@ -23,9 +24,9 @@ Number = TypeVar("Number", int, float)
 class Mistake(Exception):
     """What is wrong with one parameter and what would be right; its caller adds the name and makes a Problem."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", value: object = ABSENT) -> None:
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message, self.hint, self.value = message, hint, value
 
 
 def number(what: str, value: object) -> float:

@@ -7,7 +7,7 @@ Owns the keys of a study file, their defaults, and every check that runs no user
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +18,10 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean, n
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
+from highnoon.shared.domain.space import KINDS, TYPES, SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
@@ -29,8 +30,9 @@ from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
-QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
-"""What makes a study another study; everything else may differ between two that share a name.
+QUESTION = ("direction", "objective", "param_budget", "lambda_efficiency")
+"""What makes a study another study; everything else may differ between two that share a name. For the search space
+there is a rule of its own: `space_change`.
 
 The last two set the scale of its scores: on another scale they cannot be compared.
 """
@@ -42,6 +44,12 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class EarlyStop(Strict):
+    """Ends a study that does not get better: no better value in the last `patience` trials that ended."""
+
+    patience: Count
+
+
 class StudySpec(Strict):
     """Everything about a study that a person decides. Times are in seconds, memory_warning_pct is a fraction."""
 
@@ -51,7 +59,9 @@ class StudySpec(Strict):
     objective: str
     sampler: SamplerSpec = SamplerSpec(name="tpe")
     pruner: PrunerSpec = PrunerSpec(name="median")
-    search_space: SearchSpace
+    search_space: SearchSpace = Field(default=None, validate_default=True)
+    """Empty: the objective takes a trial and defines its space as it runs."""
+    param_constraints: Sequence[str] = ()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     resources: Literal["cpu", "gpu"] = "cpu"
     isolation: Literal["fork", "spawn", "none"] = "fork"
@@ -61,6 +71,7 @@ class StudySpec(Strict):
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     max_failures_in_a_row: Count | None = None
+    early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0
 
@@ -99,13 +110,34 @@ class StudySpec(Strict):
     @field_validator("search_space", mode="plain")
     @classmethod
     def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
-        space, problems = read_space(written)
         sampler = info.data.get("sampler")
-        if sampler is not None and sampler.name == "grid":
+        if written is None:
+            if sampler is not None and sampler.needs_space:
+                raise refusal([Problem(key="search_space", message=f"the sampler {sampler.name} needs one")])
+            return {}
+        space, problems = read_space(written)
+        if sampler is not None and sampler.is_exhaustive:
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
             raise refusal(map(_moved_up, problems))
         return space
+
+    @field_validator("param_constraints", mode="plain")
+    @classmethod
+    def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
+        # Without a space that could be read, every name in a constraint would seem wrong.
+        constraints, problems = read_constraints(written, info.data.get("search_space"))
+        if problems:
+            raise refusal(problems)
+        return tuple(map(str, constraints))
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _early_stop_is_a_table(cls, written: object) -> object:
+        if written is None or isinstance(written, Mapping | EarlyStop):
+            return written
+        message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
+        raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
 
     @field_validator("param_budget_hard")
     @classmethod
@@ -140,8 +172,18 @@ class StudySpec(Strict):
         raise refusal([Problem(key="code_dir", message="must be an absolute path in UTF-8", value=code_dir)])
 
     @field_serializer("search_space")
-    def _written_space(self, space: SearchSpace) -> dict[str, Any]:
-        return {name: written_form(param) for name, param in space.items()}
+    def _written_space(self, space: SearchSpace) -> dict[str, Any] | None:
+        return {name: written_form(param) for name, param in space.items()} or None
+
+    @property
+    def defines_by_run(self) -> bool:
+        """Whether its objective takes a trial, as Optuna's do, and suggests parameters as it runs."""
+        return not self.search_space
+
+    @property
+    def constraints(self) -> tuple[ParamConstraint, ...]:
+        """What its points must keep."""
+        return parsed_constraints(self.param_constraints)
 
     @property
     def objective_ref(self) -> ObjectiveRef:
@@ -188,10 +230,16 @@ class StudySpec(Strict):
         both_unscored = self.scoring.terms is None and other.scoring.terms is None
         return [key for key in different if key != "lambda_efficiency" or not both_unscored]
 
+    def has_space_of(self, other: StudySpec) -> bool:
+        """Whether both have the same points, as far as their spaces decide."""
+        mine, theirs = self.to_json(), other.to_json()
+        return all(_canonical(mine[key]) == _canonical(theirs[key]) for key in ("search_space", "param_constraints"))
+
 
 _EXAMPLES = {
     ("name",): 'Write for example name = "digits".',
     ("objective",): 'Write for example objective = "train.py:objective".',
+    ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
     ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
     ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
     ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
@@ -218,12 +266,18 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return meant or _constant(name, written[name]) or nearest(name, fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
-    return nearest(name, _options(tables[0], written))
+    return nearest(name, _options(tables, written))
 
 
-def _options(table: str, written: Mapping[str, Any]) -> list[str]:
-    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[table]
-    return list(kinds[written[table]["name"]].model_fields)
+def _options(tables: Sequence[str], written: Mapping[str, Any]) -> list[str]:
+    """The keys of a sampler or pruner, also of one that another wraps."""
+    if tables[0] not in ("sampler", "pruner"):
+        return list(EarlyStop.model_fields)
+    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[tables[0]]
+    for table in tables:
+        if table != "options":
+            written = written[table]
+    return list(kinds[written["name"]].model_fields)
 
 
 def _belongs_elsewhere(name: str, value: object) -> str:
@@ -246,6 +300,8 @@ def _constant(name: str, value: object) -> str:
 
 
 def _is_domain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return isinstance(value.get("type"), str) and value["type"] in TYPES
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str) and value[0] in KINDS
 
 
@@ -263,7 +319,7 @@ def _misnamed(name: str) -> str:
 def _moved_up(problem: Problem) -> Problem:
     """TOML takes every key below [search_space] for a parameter, also one that was meant for the study."""
     _, _, name = problem.key.partition(".")
-    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple):
+    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple | Mapping):
         return problem
     return replace(problem, hint=_move_up(name, "search_space"))
 

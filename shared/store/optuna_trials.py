@@ -27,7 +27,10 @@ _OF_ONE_RUN = ("completed_rung_", "constraints")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTrial:
-    """All that is written when a trial starts. `waiting_trial_id`: an enqueued trial becomes it."""
+    """All that is written when a trial starts. `waiting_trial_id`: an enqueued trial becomes it.
+
+    Parameters without a distribution are fixed, but not asked for yet: a trial that defines its space may never do so.
+    """
 
     params: Params
     distributions: Distributions
@@ -68,6 +71,9 @@ class Trials(Protocol):
     def start(self, new: NewTrial) -> StartedTrial | None:
         """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy."""
 
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """Adds parameters and attributes. Does nothing to a trial that is not RUNNING; the first value stays."""
+
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """The first report of a step stays. Does nothing to a trial that is not RUNNING."""
 
@@ -76,6 +82,9 @@ class Trials(Protocol):
 
     def own_domains(self) -> Distributions:
         """The parameters of the newest trial that this program started, as it has them."""
+
+    def keep_study_attr(self, key: str, value: Any) -> Any:
+        """The study's attribute, which is `value` from now on if it had none: the first writer decides for all."""
 
 
 def param_rows(new: NewTrial) -> list[dict[str, Any]]:
@@ -87,6 +96,7 @@ def param_rows(new: NewTrial) -> list[dict[str, Any]]:
             "distribution_json": distribution_to_json(new.distributions[name]),
         }
         for name, value in new.params.items()
+        if name in new.distributions
     ]
 
 

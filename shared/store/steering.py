@@ -36,7 +36,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
     if not params:
         raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
-    if record.spec.get("sampler", {}).get("name") == "grid":
+    if record.spec.get("sampler", {}).get("name") in ("grid", "brute_force"):
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
     access.optuna(record).enqueue(params)

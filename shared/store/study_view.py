@@ -14,7 +14,7 @@ from threading import Lock
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.optuna_trials import trial_of
@@ -96,7 +96,7 @@ class StudyView:
 
     def _note_domains(self, frozen: optuna.trial.FrozenTrial) -> None:
         for name, domain in frozen.distributions.items():
-            param = _param(domain)
+            param = param_of(domain)
             if param is not None:
                 self._space[name] = param
 
@@ -110,15 +110,14 @@ def importances(study: optuna.Study) -> tuple[dict[str, float], bool]:
     return shares, bool(warned) and len(shares) > 1
 
 
-def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:
+def param_of(domain: optuna.distributions.BaseDistribution) -> Param | None:
+    """Our own of Optuna's domain; None for a kind that we do not have."""
     match domain:
-        case FloatDistribution(log=True):
-            return LogUniform(low=domain.low, high=domain.high)
         case FloatDistribution():
-            return Uniform(low=domain.low, high=domain.high, step=domain.step)
+            return Float(domain.low, domain.high, step=domain.step, log=domain.log)
         case IntDistribution():
-            return Int(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+            return Int(domain.low, domain.high, step=domain.step, log=domain.log)
         case CategoricalDistribution():
-            return Categorical(choices=tuple(domain.choices))
+            return Categorical(tuple(domain.choices))
         case _:
             return None

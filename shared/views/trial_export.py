@@ -43,7 +43,7 @@ def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places, goals
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        hint = "Install pyarrow, which is the extra parquet, or take CSV."
+        hint = "Install it: pip install 'highnoon-hpo[parquet]'. Or take CSV, which needs none."
         problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
         raise InvalidInput("request", [problem]) from None
     rows = [_row(trial, names, places, goals) for trial in trials]

@@ -12,7 +12,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Int, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -67,8 +67,8 @@ def test_a_study_with_several_objectives_is_called_so(optuna_store: OptunaStore)
 
 OTHER_DOMAINS: dict[str, SearchSpace] = {
     "choices": {"optimizer": Categorical(choices=("adam", "sgd"))},
-    "kind": {"width": Uniform(low=0.0, high=1.0)},
-    "scale": {"rate": Uniform(low=1e-5, high=1e-1)},
+    "kind": {"width": Float(low=0.0, high=1.0)},
+    "scale": {"rate": Float(low=1e-5, high=1e-1)},
 }
 
 
@@ -113,7 +113,7 @@ def test_trials_of_another_program_with_other_domains_stop_nothing(store: Optuna
 
 def test_another_range_or_parameter_is_none(study: OptunaStudy, store: OptunaStore) -> None:
     study.start_trial(ordinal=0)
-    wider: SearchSpace = {**SPACE, "dropout": Uniform(low=0.0, high=0.9), "momentum": Uniform(low=0.0, high=1.0)}
+    wider: SearchSpace = {**SPACE, "dropout": Float(low=0.0, high=0.9), "momentum": Float(low=0.0, high=1.0)}
     asked = store.open(spec_of(search_space=wider)).start_trial(ordinal=1)
     assert asked.params.keys() == wider.keys()
 

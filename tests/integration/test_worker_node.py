@@ -340,7 +340,8 @@ def test_node_that_fails_where_others_do_not_is_quarantined_until_it_is_reinstat
     endings = Counter((attempt.worker_id == worker.id, attempt.ending) for attempt in attempts_of(books, name))
     failed = endings[True, Ending.FAILED]
     assert endings == {(True, Ending.FAILED): failed, (False, Ending.COMPLETED): 60 - failed}
-    assert failed <= 30
+    # Some 17 until the decision, then what the node runs until its agent's next heartbeat.
+    assert failed <= 50
     shown = cluster.cli("workers").stdout
     assert "quarantined" in shown and worker.state_reason and worker.state_reason in shown
 

@@ -192,3 +192,15 @@ def test_manager_in_a_workers_trial_refuses_to_read_the_database(monkeypatch: py
         hpo.optimize(lambda params: 0.0, {"x": ("uniform", 0.0, 1.0)})
     with pytest.raises(UserInputError, match="without any database"):
         hpo.best_params  # noqa: B018
+
+
+@pytest.mark.parametrize(("direction", "ran"), [("minimize", 2 + 4), ("maximize", 5 + 4)])
+def test_a_run_that_does_not_get_better_ends_early(direction: str, ran: int) -> None:
+    hpo = hn.HPOTrialManager("flat", n_trials=40, direction=direction, sampler="random", early_stop={"patience": 4})
+    values = iter([0.9, 0.1, 0.5, 0.6, 0.95, *[0.2] * 50])
+    hpo.optimize(lambda params: next(values), {"x": ("uniform", 0.0, 1.0)})
+    assert len(hpo.trials) == ran
+
+    # And a further call counts from its own start
+    hpo.optimize(lambda params: next(values), {"x": ("uniform", 0.0, 1.0)}, n_trials=10)
+    assert len(hpo.trials) == ran + 4

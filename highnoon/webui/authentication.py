@@ -188,6 +188,12 @@ def _client(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+_FROM_ELSEWHERE = (
+    "A change by a program needs a token: set HIGHNOON_TOKEN where the dashboard runs, and send the header "
+    "Authorization: Bearer TOKEN. Without it changes are accepted from this dashboard's own pages only (Origin)."
+)
+
+
 def _check_origin(request: Request) -> None:
     """Browsers send where a change comes from; a change without it is refused."""
     origin = request.headers.get("origin")
@@ -197,7 +203,7 @@ def _check_origin(request: Request) -> None:
         scheme, _, host = origin.partition("://")
         allowed = scheme in ("http", "https") and host == request.headers.get("host")
     if not allowed:
-        raise _refusal(request, 403, "Changes are accepted from this dashboard's own pages only (Origin).")
+        raise _refusal(request, 403, _FROM_ELSEWHERE)
 
 
 def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:

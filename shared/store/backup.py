@@ -45,7 +45,7 @@ from highnoon.shared.store.trial_results import TICKET, json_text, result_json, 
 _LONGEST_S = 1800.0
 _AT_ONCE = 1000
 
-_OF_OPTUNAS_STUDY = (optuna.directions, optuna.study_user_attrs, optuna.study_system_attrs)
+_OF_OPTUNAS_STUDY = (optuna.directions, optuna.study_attrs, optuna.study_system_attrs)
 _OF_OPTUNAS_TRIAL = (
     optuna.params,
     optuna.values,

@@ -8,7 +8,7 @@ from optuna.storages._rdb import models
 from sqlalchemy import Table
 
 studies = cast(Table, models.StudyModel.__table__)
-study_user_attrs = cast(Table, models.StudyUserAttributeModel.__table__)
+study_attrs = cast(Table, models.StudyUserAttributeModel.__table__)
 study_system_attrs = cast(Table, models.StudySystemAttributeModel.__table__)
 directions = cast(Table, models.StudyDirectionModel.__table__)
 trials = cast(Table, models.TrialModel.__table__)

@@ -184,6 +184,16 @@ class Studies:
                 record(connection, "retry", study_id=study_id, trials=list(numbers) or "all that failed", tickets=count)
         return count
 
+    def stop_trial(self, study_id: int, trial_number: int) -> bool:
+        """Asks the holder of one trial to stop it, which its next renewal says. False when it does not run."""
+        runs = and_(tickets.c.study_id == study_id, tickets.c.state == TicketState.RUNNING)
+        statement = update(tickets).where(runs, tickets.c.trial_number == trial_number).values(cancel_requested=True)
+        with self._db.transaction() as connection:
+            is_asked = connection.execute(statement).rowcount == 1
+            if is_asked:
+                record(connection, "stop trial", study_id=study_id, trial=trial_number)
+        return is_asked
+
     def delete(self, study_id: int) -> None:
         """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
         with self._db.transaction() as connection:

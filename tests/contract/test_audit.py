@@ -28,6 +28,8 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger) -> N
         assert ledger.studies.add_trials(study.id, 3, at_most=4) == 2
         assert ledger.studies.retry(study.id, endings=(Ending.FAILED,), numbers=(lease.trial_number,)) == 1
         assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 1
+        running = ledger.start(ledger.tickets(study)[1]).trial_number
+        assert ledger.studies.stop_trial(study.id, running) and not ledger.studies.stop_trial(study.id, 99)
         assert ledger.studies.cancel(study.id) and not ledger.studies.cancel(study.id)
     ledger.studies.delete(study.id)
 
@@ -39,13 +41,14 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger) -> N
         ("add trials", {"added": 2}),
         ("retry", {"trials": [lease.trial_number], "tickets": 1}),
         ("extend", {"trials": 5, "added": 1}),
+        ("stop trial", {"trial": running}),
         ("cancel", None),
         ("delete", None),
     ]
     user = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
     assert [(entry.actor, entry.via) for entry in entries] == [
         (user, "python"),
-        *[("anna@10.0.0.7", "dashboard (token)")] * 6,
+        *[("anna@10.0.0.7", "dashboard (token)")] * 7,
         (user, "python"),
     ]
     assert {entry.account for entry in entries} == {ledger.database.engine.url.username}

@@ -133,7 +133,7 @@ def _trial_page(
         "traceback": str(trial.attrs.get(TRACEBACK) or ""),
         "count": len(found.trials),
         "variation": variation or {},
-        "problems": {problem.key: f"{problem.message}. {problem.hint}".strip() for problem in problems},
+        "problems": {problem.key: str(problem).partition(": ")[2] for problem in problems},
     }
     return shown(request, "trial.html", context, status=422 if problems else 200)
 

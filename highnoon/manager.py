@@ -28,6 +28,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.runtime.urls import normalise
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
@@ -102,8 +103,8 @@ class HPOTrialManager:
 
     def optimize(
         self,
-        objective: Callable[[Params], object],
-        search_space: Mapping[str, Any],
+        objective: Callable[[Any], object],
+        search_space: Mapping[str, Any] | None = None,
         n_trials: int | None = None,
         callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
         *,
@@ -115,11 +116,15 @@ class HPOTrialManager:
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
         callback raises is logged. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
+        Without a `search_space` the objective takes a `trial`, as Optuna's do, and suggests parameters as it runs.
+
         Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
         that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
+        if search_space is None and callable(objective) and not takes_trial(objective):
+            search_space = {}  # is refused, with what to write
         called = [callbacks] if callable(callbacks) else callbacks or ()
         asked = {
             **self._written,
@@ -132,7 +137,7 @@ class HPOTrialManager:
             asked if n_trials is None else {**asked, "n_trials": n_trials},
             [*_callable_problems("objective", [objective]), *_callback_problems(called)],
         )
-        for line in cut_short(search_space, spec.search_space):
+        for line in cut_short(search_space or {}, spec.search_space):
             logging.getLogger("highnoon").warning("optimize(): %s", line)
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)

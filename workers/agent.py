@@ -9,6 +9,7 @@ The first SIGTERM or SIGINT drains, the second ends everything at once.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import time
@@ -62,6 +63,7 @@ class Agent:
         self._remove_at = 0.0
         self._releases: dict[SlotState, Future[None]] = {}
         self._release_at: dict[SlotState, float] = {}
+        self._stopped_since: dict[int, float] = {}
         self._has_entered = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
@@ -101,6 +103,7 @@ class Agent:
                 self._event("pool_unkillable", level=logging.ERROR)
                 return Exit.POOL_BROKEN
             self._node_monitor.look()
+            self._end_stopped()
             self._release_leases_of_the_dead()
             self._stay_present()
 
@@ -183,6 +186,18 @@ class Agent:
         elif beat.state is WorkerState.ACTIVE and self._pool.is_paused:
             self._event("reinstated", level=logging.WARNING)
             self._pool.resume()
+
+    def _end_stopped(self) -> None:
+        """Kills a pool or supervisor that SIGSTOP holds for twice a lease, which is lost by then: it holds a slot."""
+        now = time.monotonic()
+        pool = [] if self._pool.pid is None else [self._pool.pid]
+        stopped = [pid for pid in (*pool, *self._slots.supervisors()) if kernel.is_stopped(pid)]
+        self._stopped_since = {pid: self._stopped_since.get(pid, now) for pid in stopped}
+        for pid, since in self._stopped_since.items():
+            if now - since > 2 * self._node.settings.lease_s:
+                self._event("end_stopped", level=logging.WARNING, pid=pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _release_leases_of_the_dead(self) -> None:
         """Kills what a dead supervisor's trial left, at once; its lease is released when the database answers."""

@@ -32,6 +32,14 @@ def thread_count() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
+def is_stopped(pid: int) -> bool:
+    """True for a process that SIGSTOP has stopped: it goes on only when somebody continues it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
 def kill_group(pgid: int, signum: int) -> bool:
     """Signals a whole process group; False when nothing of it is left."""
     try:

@@ -102,6 +102,10 @@ class SlotStates:
             if state.pid != os.getpid() and state.reserved_bytes is not None
         ]
 
+    def supervisors(self) -> list[int]:
+        """Those at work."""
+        return [state.pid for state in self._living()]
+
     def trial_groups(self) -> list[int]:
         """The process groups of the trials that run now."""
         return [state.trial_group for state in self._living() if state.trial_group is not None]

@@ -32,7 +32,7 @@ def limit_met(
             return "target_value"
     most = spec.get("max_failures_in_a_row")
     recent = recent_endings[:most]
-    if most is not None and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
+    if most and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         return "failures_in_a_row"
     early_stop = spec.get("early_stop")
     if early_stop is not None and since_best >= early_stop["patience"]:

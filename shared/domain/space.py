@@ -46,7 +46,7 @@ def read_space(written: object) -> tuple[SearchSpace, list[Problem]]:
     if not isinstance(written, Mapping):
         return {}, [Problem(key="search_space", message="must be a table of parameters", value=written)]
     if not written:
-        hint = 'Write for example learning_rate = ["log_uniform", 1e-5, 1e-3].'
+        hint = 'Write for example learning_rate = ["log_uniform", 1e-5, 1e-3], or name the objective\'s argument trial.'
         return {}, [Problem(key="search_space", message="needs at least one parameter", hint=hint)]
     space: SearchSpace = {}
     problems: list[Problem] = []

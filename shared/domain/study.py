@@ -240,7 +240,6 @@ _EXAMPLES = {
     ("name",): 'Write for example name = "digits".',
     ("objective",): 'Write for example objective = "train.py:objective".',
     ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
-    ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
     ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
     ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
 }

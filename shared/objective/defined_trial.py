@@ -14,10 +14,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from highnoon.shared.domain.scalars import Mistake, choice
+from highnoon.shared.domain.states import RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
 
 _TRIAL = "trial"
+_MOST_TEXT = 500_000
 _ANNOTATIONS = ("Trial", "optuna.Trial", "optuna.trial.Trial")
 
 
@@ -107,8 +109,11 @@ class DefinedTrial:
         return trial_context.channel().should_prune()
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Anything that JSON can hold. Raises TypeError for what it cannot."""
-        json.dumps(value)
+        """Anything that JSON can hold. Raises TypeError for all else, ValueError for a name of ours or too much."""
+        if str(key).startswith(RESERVED):
+            raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
+        if len(json.dumps(value)) > _MOST_TEXT:
+            raise ValueError(f"the attribute {key!r} is longer than {_MOST_TEXT:,} characters: write it to a file")
         self._channel.set_attr(str(key), value)
         self._user_attrs[str(key)] = value
 

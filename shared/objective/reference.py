@@ -19,7 +19,8 @@ from types import ModuleType
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, did_you_mean, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.trial import Params
-from highnoon.shared.objective.source import flaw_in
+from highnoon.shared.objective.defined_trial import is_trial
+from highnoon.shared.objective.source import first_argument, flaw_in
 
 
 def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
@@ -30,6 +31,16 @@ def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
         return invalid.problems[0]
     flaw = flaw_in(path, ref.function, as_script=ref.is_file) if path else None
     return _problem(str(ref), flaw.message, flaw.hint) if flaw else None
+
+
+def takes_no_trial(ref: ObjectiveRef, code_dir: Path | None) -> bool:
+    """Whether its source shows that the objective takes parameters, not a trial; runs no user code."""
+    try:
+        path = _file(ref, code_dir) if ref.is_file else _source(_found(ref, _roots(code_dir)), ref)
+    except InvalidInput:
+        return False
+    seen = first_argument(path, ref.function) if path else None
+    return seen is not None and not is_trial(*seen)
 
 
 def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]:

@@ -51,6 +51,19 @@ def flaw_in(path: Path, function: str, *, as_script: bool = False) -> Flaw | Non
     return None if None in flaws else flaws[-1]
 
 
+def first_argument(path: Path, function: str) -> tuple[str, str] | None:
+    """Name and annotation of the function's first argument, as they are written; None where they cannot be seen."""
+    try:
+        found = [binding.node for binding in _bindings(_tree(path).body) if binding.name == function]
+    except (SyntaxError, OSError, ValueError, RecursionError, MemoryError):
+        return None
+    match found:
+        case [ast.FunctionDef(decorator_list=[], args=arguments) | ast.Lambda(args=arguments)]:
+            for argument in (*arguments.posonlyargs, *arguments.args):
+                return argument.arg, "" if argument.annotation is None else ast.unparse(argument.annotation)
+    return None
+
+
 def _tree(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as invalid escapes in the user's strings

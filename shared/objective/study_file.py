@@ -19,7 +19,7 @@ from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.suggestions import cut_short
-from highnoon.shared.objective.reference import check
+from highnoon.shared.objective.reference import check, takes_no_trial
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -204,7 +204,7 @@ def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = Non
     problems += _objective_problems(written)
     if spec is None or problems:
         raise InvalidInput(source, problems)
-    for line in cut_short(data["search_space"], spec.search_space):
+    for line in cut_short(data.get("search_space") or {}, spec.search_space):
         _log.warning("%s: %s", source, line)
     return spec
 
@@ -220,11 +220,23 @@ def _with_code_dir(data: Mapping[str, Any], code_dir: Path | None) -> Mapping[st
 def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
     """Checked also where other keys are wrong, so that all problems are reported at once."""
     objective, code_dir = written.get("objective"), written.get("code_dir")
+    missing = [] if written.get("search_space") is not None else [_MISSING_SPACE]
     if not isinstance(objective, str) or not isinstance(code_dir, str | None):
-        return []
+        return missing
     try:
         ref = ObjectiveRef.parse(objective)
     except InvalidInput:
-        return []  # validation has said so
-    problem = check(ref, Path(code_dir) if code_dir else None)
-    return [problem] if problem else []
+        return missing  # validation has said what is wrong with the objective
+    folder = Path(code_dir) if code_dir else None
+    problem = check(ref, folder)
+    if problem:
+        return [problem, *missing]
+    return missing if takes_no_trial(ref, folder) else []
+
+
+_MISSING_SPACE = Problem(
+    key="search_space",
+    message="is missing",
+    hint='Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}, or name the objective\'s '
+    "argument trial and suggest parameters as in Optuna.",
+)

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -133,7 +134,7 @@ class OptunaStudy:
             new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
             started = self._trials.start(new)
             if started is not None:
-                return started
+                return replace(started, ordinal=ordinal)
 
     @_acting
     def enqueue(self, params: Params) -> None:

@@ -46,6 +46,8 @@ class StartedTrial:
     trial_id: int
     number: int
     params: Params
+    ordinal: int = 0
+    """Of its ticket; without one, what its seed follows from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ written with the next answer or `flush`. Used in process, and by a supervisor in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from optuna.distributions import CategoricalDistribution, json_to_distribution
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import NewTrial
-from highnoon.shared.store.trial_results import CONSTRAINT, RESERVED
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_results import CONSTRAINT
 
 Write = Callable[[NewTrial], None]
 """Adds parameters and attributes to the trial. Raises ServiceUnavailable, and may then be called again."""
@@ -42,9 +44,7 @@ class TrialDefinition:
         return dict(self._suggester.relative_params)
 
     def set_attr(self, key: str, value: Any) -> None:
-        """Kept until `flush`. Raises ValueError for a name that is ours."""
-        if key.startswith(RESERVED):
-            raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
+        """Kept until `flush`."""
         self._user_attrs[key] = value
 
     def set_constraint(self, key: str, value: float) -> None:
@@ -67,3 +67,25 @@ class TrialDefinition:
             self._written.update(new.distributions)
             self._user_attrs.clear()
             self._system_attrs.clear()
+
+
+class PatientDefinition:
+    """The same for a trial of this process: waits for a database that is away instead of failing the trial."""
+
+    def __init__(self, definition: TrialDefinition, logger: logging.Logger) -> None:
+        self._definition = definition
+        self._logger = logger
+        self.set_attr = definition.set_attr
+        self.set_constraint = definition.set_constraint
+
+    def suggest(self, name: str, domain: str) -> float | int:
+        """As TrialDefinition describes it."""
+        return retry_until_available(lambda: self._definition.suggest(name, domain), self._logger)
+
+    def relative_params(self) -> Params:
+        """As TrialDefinition describes it."""
+        return retry_until_available(self._definition.relative_params, self._logger)
+
+    def flush(self) -> None:
+        """As TrialDefinition describes it."""
+        retry_until_available(self._definition.flush, self._logger)

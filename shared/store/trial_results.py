@@ -13,9 +13,6 @@ from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened
 from highnoon.shared.domain.trial import Outcome
 
-RESERVED = "highnoon:"
-"""The prefix of attributes that are ours."""
-
 TICKET = "highnoon:ticket"
 
 ENDING = "highnoon:ending"

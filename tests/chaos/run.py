@@ -23,6 +23,7 @@ import optuna
 import psutil
 import psycopg2
 
+import tests.chaos.service_faults  # noqa: F401 - registers its kinds
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.submission import submit

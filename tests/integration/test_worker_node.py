@@ -367,7 +367,7 @@ def test_node_that_cannot_write_its_slot_state_declines_the_ticket(cluster: Clus
     notes = eventually(lambda: list(folder.glob("slots")), 60, what="it has a place for notes")[0]
     notes.rename(folder / "elsewhere")
     cluster.submit_here("good", 1, name=name)
-    eventually(lambda: "action=no_note" in log_of(cluster, node), 60, what="it logs that it cannot")
+    eventually(lambda: "action=disk" in log_of(cluster, node), 60, what="it logs that it cannot")
     assert attempts_of(books, name) == []
     (folder / "elsewhere").rename(notes)
     books.wait_until_over(name)

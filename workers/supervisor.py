@@ -102,6 +102,7 @@ class Supervisor:
     def close(self) -> None:
         """Waits a moment for the statements that are under way."""
         self._io.stop(_LAST_STATEMENTS_S)
+        self._slots.close()
 
     def _start(self, message: RunTrial) -> StartedAttempt | None:
         try:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from highnoon.shared.domain.errors import EveryTrialFailed, ServiceUnavailable, SpaceExhausted
+from highnoon.shared.domain.limits import RunLimits
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.objective.defined_trial import given_trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_definition import PatientDefinition
 from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
@@ -35,7 +39,7 @@ _random = random.SystemRandom()
 
 
 def run_trials(study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback]) -> None:
-    """Runs `spec.n_trials` more trials, fewer if a grid is exhausted or a callback stops the study.
+    """Runs `spec.n_trials` more trials, fewer if a limit is met, a grid is exhausted or a callback stops the study.
 
     Raises what a callback raises, and KeyboardInterrupt, each after the trial was recorded; EveryTrialFailed when there
     were some and all of them failed.
@@ -43,13 +47,19 @@ def run_trials(study: OptunaStudy, spec: StudySpec, objective: Objective, callba
     event(logger, "efficiency", study=spec.name, says=spec.scoring)
     next_ordinal = _ordinal_source(study, spec)
     outcomes: list[Outcome] = []
+    best = study.best_trial()
+    limits, began_s = RunLimits(spec.to_json(), None if best is None else best.value), time.monotonic()
     while len(outcomes) < spec.n_trials:
+        if (reason := limits.met(time.monotonic() - began_s)) is not None:
+            event(logger, "stopped", study=spec.name, reason=reason)
+            break
         try:
             started = retry_until_available(lambda: study.start_trial(ordinal=next_ordinal()), logger)
         except SpaceExhausted as exhausted:
             event(logger, "exhausted", study=spec.name, reason=exhausted)
             break
         outcomes.append(_run_trial(study, started, objective, spec))
+        limits.add(outcomes[-1])
         _log_trial(spec, started, outcomes[-1])
         if callbacks and _call_back(study, callbacks, started):
             event(logger, "stopped", study=spec.name, reason="a callback called study.stop()")
@@ -68,6 +78,14 @@ def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: Start
 
 def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
     channel = StudyChannel(study, started.trial_id)
+    if spec.defines_by_run:
+        channel.definition = PatientDefinition(
+            study.definition(
+                trial_id=started.trial_id, number=started.number, ordinal=started.ordinal, fixed=started.params
+            ),
+            logger,
+        )
+        objective = given_trial(objective, channel.definition, started.number)
     try:
         outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
@@ -86,6 +104,7 @@ class StudyChannel:
         self._study = study
         self._trial_id = trial_id
         self._unsent: list[Report] = []
+        self.definition: PatientDefinition | None = None
 
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage."""
@@ -108,6 +127,8 @@ class StudyChannel:
         if self._unsent:
             self._study.report_many(self._trial_id, self._unsent)
             self._unsent.clear()
+        if self.definition is not None:
+            self.definition.flush()
 
 
 @contextmanager
@@ -143,9 +164,9 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
     a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
     They choose at random so that this stays rare.
     """
-    if spec.sampler.name != "grid":
+    grid = Grid.of(spec)
+    if grid is None:
         return lambda: len(study.optuna_study.get_trials(deepcopy=False))
-    grid = Grid(spec.search_space, **spec.sampler.options)
     points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
 
     def unvisited() -> int:
@@ -158,4 +179,4 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
 
 
 def _point_key(params: Params) -> tuple[object, ...]:
-    return tuple(value for _, value in sorted(params.items()))
+    return tuple(sorted(params.items()))

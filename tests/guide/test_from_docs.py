@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import highnoon as hn
+from highnoon.shared.domain.space import parse_param
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.objective.study_file import load_study_file
 from tests.guide.blocks import run
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -18,12 +26,34 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(code) == 1
-    names = run(code[0])
-    trials = names["hpo"].trials
-    assert f"n_trials={len(trials)}" in code[0]
-    assert names["best"] == names["hpo"].best_params
-    assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
+    assert len(code) == (2 if page == "from-optuna" else 1)
+    for block in code:
+        names = run(block)
+        trials = names["hpo"].trials
+        assert f"n_trials={len(trials)}" in block
+        assert names["best"] == names["hpo"].best_params
+        assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
+
+
+def test_the_page_about_searching_runs(tmp_path: Path) -> None:
+    page = (DOCS / "search.md").read_text()
+    study, code = (
+        re.search(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for language in ("toml", "python")
+    )
+    assert study is not None and code is not None
+    names = run(code[1])
+    assert names["best"] == names["hpo"].best_params and 12 < len(names["hpo"].trials) <= 24
+    (tmp_path / "train.py").write_text(code[1].partition("hpo = ")[0])
+    (tmp_path / "study.toml").write_text(study[1])
+    assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
+
+
+def test_every_sampler_pruner_and_option_is_on_the_page() -> None:
+    page = (DOCS / "search.md").read_text()
+    for kinds in (SamplerSpec.kinds, PrunerSpec.kinds):
+        for name, options in kinds.items():
+            assert f"`{name}`" in page
+            assert [option for option in options.model_fields if f"`{option}" not in page] == [], name
 
 
 def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
@@ -42,3 +72,20 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
 
     assert set(best) == set(spec.search_space)
     assert len(hpo.trials) == 12
+
+
+def test_search_spaces_run_as_they_are_written(tmp_path: Path) -> None:
+    page = (DOCS / "search-spaces.md").read_text()
+    run("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+    (written,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "study.toml").write_text(written)
+    (tmp_path / "train.py").write_text("def objective(params):\n    return 0.0\n")
+    spec = load_study_file(tmp_path / "study.toml", {})
+    assert spec.search_space["momentum"].when == {"optimizer": ("sgd",)}
+    # And each row of the table reads as the same parameter, however it is written.
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `hn.")]
+    assert len(rows) == 7
+    for row in rows:
+        python, listed, table = (cell.strip().strip("`") for cell in row)
+        forms = [run(f"x = {python}", hn=hn)["x"], *(tomllib.loads(f"x = {text}")["x"] for text in (listed, table))]
+        assert len({repr(parse_param("x", form)) for form in forms}) == 1

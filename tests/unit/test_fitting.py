@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.search.feasibility import chance_to_fit
 from highnoon.shared.search.samplers import distributions
 
@@ -18,8 +18,8 @@ SPACE: SearchSpace = {
     "layers": Int(low=1, high=12),
     "batch": Categorical(choices=(8, 16, 32)),
     "kind": Categorical(choices=("plain", "gated", None)),
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "always": Int(low=3, high=3),
 }
 DOMAINS = distributions(SPACE)

@@ -26,8 +26,9 @@ from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
-from highnoon.workers.disk import FULL, is_full
+from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.exit_endings import NOT_BEGUN
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
@@ -150,12 +151,17 @@ class Supervisor:
         except OSError as error:
             if not is_full(error):
                 raise
-            self._report_disk(error)
-            return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {error}")
+            return self._handed_back(error)
+        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(self._node.folder)):
+            return self._handed_back(trouble)
         self._disk_is_full = False
         return outcome
 
-    def _report_disk(self, error: OSError) -> None:
+    def _handed_back(self, trouble: object) -> Outcome:
+        self._report_disk(trouble)
+        return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {trouble}")
+
+    def _report_disk(self, error: object) -> None:
         """Once until a trial could run again."""
         if not self._disk_is_full:
             self._disk_is_full = True

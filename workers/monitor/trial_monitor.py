@@ -123,7 +123,7 @@ class TrialMonitor:
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
         self._second, self._events_in_it = 0, 0
-        self._was_thinned = False
+        self._was_thinned = self._has_begun = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
         self._asks_sampler = False
@@ -192,7 +192,9 @@ class TrialMonitor:
                 self._services.suggestions.take(setting_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event), bool(event["interrupted"])
-            case "hello" if event["version"] != PIPE_VERSION:
+            case "hello" if event["version"] == PIPE_VERSION:
+                self._has_begun = True
+            case "hello":
                 message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                 self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
             case "fault":
@@ -317,7 +319,7 @@ class TrialMonitor:
             # The trial has the last report, also where it took our request for an error of its own.
             asked = self._stopped(self._asked, self._memory)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
-        return result or ending_of(exit_)
+        return result or ending_of(exit_, has_begun=self._has_begun)
 
     def _with_memory(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
         """With the memory that was seen; decides the ending when memory ended the trial without our asking."""

@@ -244,7 +244,7 @@ def test_a_preload_that_is_missing_ends_the_node_with_a_clear_message(cluster: C
 def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
     """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
     looks = (
-        "from highnoon.workers.trial.fork_server import tensorflow_has_run as has_run\n"
+        "from highnoon.shared.runtime.processes import tensorflow_has_run as has_run\n"
         "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
         "print(before, imported, has_run())\n"
     )

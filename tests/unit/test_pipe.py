@@ -10,8 +10,8 @@ import pytest
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
+from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
 from highnoon.workers.kernel import socket_pair
-from highnoon.workers.trial.pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers import kernel, supervisor
 from highnoon.workers.claim import OpenStudy, StartedAttempt
@@ -26,7 +27,6 @@ from highnoon.workers.code.code_gate import Code
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial.launch import ExitStatus
-from highnoon.workers.trial.pipe import Pipe
 from tests.unit.test_claim import LEASE, MESSAGE, Stub
 
 PID = 999_999_999

@@ -13,11 +13,11 @@ from typing import Protocol
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
 from highnoon.shared.memory.guard import Kind, Verdict
+from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event, count_of, report_of
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.pipe import PIPE_VERSION, Event, count_of, report_of
 
 _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}

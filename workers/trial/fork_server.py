@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -110,13 +109,6 @@ class ForkServer:
         except (OSError, IndexError):
             return False
         return state == "T"
-
-
-def tensorflow_has_run() -> bool:
-    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
-    eager = sys.modules.get("tensorflow.python.eager.context")
-    context = getattr(eager, "_context", None)
-    return context is not None and getattr(context, "_context_handle", None) is not None
 
 
 def _serve(orders: socket.socket, supervisor: int) -> NoReturn:

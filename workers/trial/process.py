@@ -31,10 +31,10 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import UNSCORED, run_attempt
 from highnoon.shared.objective.reference import load
+from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
-from highnoon.workers.trial.pipe import Pipe, PipeChannel
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 RESULT_KEYS = ("loss", "params", "active_params")
 MOST_PARAMS = 2**63 - 1
+MOST_STEP = 2**31 - 1
+"""As Optuna's tables hold a step."""
 
 _shown = reprlib.Repr()
 _shown.maxother = _shown.maxstring = 80
@@ -50,6 +52,10 @@ def report(value: object, step: object) -> Report:
         problems.append(Problem(key="value", message=f"must be one number, not {described(value)}"))
     if index is None or index < 0:
         problems.append(Problem(key="step", message=f"must be an integer >= 0, not {described(step)}"))
+    elif index > MOST_STEP:
+        message = f"must be at most {MOST_STEP:,}, not {index:,}"
+        hint = "Count epochs, batches, or thousands of tokens."
+        problems.append(Problem(key="step", message=message, hint=hint))
     if number is None or index is None or problems:
         raise InvalidInput("report(value, step)", problems)
     return Report(step=index, value=number)

@@ -32,6 +32,9 @@ LEAST_MEMORY_BYTES = 16 << 20
 """A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
 MOST_MEMORY_BYTES = 1 << 60
 
+FIRST_FAILURES = 5
+"""So many failed trials in a row before the first that did not fail end a study that names no number of its own."""
+
 QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
 """What makes a study another study; everything else may differ between two that share a name.
 
@@ -63,7 +66,8 @@ class StudySpec(Strict):
     trial_timeout: Seconds | None = None
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures_in_a_row: Count | None = None
+    max_failures_in_a_row: Natural | None = None
+    """0 is never; left out, FIRST_FAILURES end a study that had no success yet."""
     max_attempts: Count = 3
     retry_errors: Natural = 0
 

@@ -30,7 +30,6 @@ from highnoon.shared.domain.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
@@ -234,18 +233,9 @@ class HPOTrialManager:
         completed = self._results().trials([TrialState.COMPLETE])
         if not completed:
             raise self._nothing_completed()
-        candidates = [
-            ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
-            for trial in completed
-            if trial.loss is not None and trial.params_count is not None
-        ]
-        if not candidates:
-            raise UserInputError(
-                f"study {self._spec.name!r} has no trial with a known size. Build the model with hn.create_model, call "
-                'hpo.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
-            )
-        front = pareto_front(candidates, maximize=self._spec.direction == "maximize")
-        return [(one.number, one.loss, one.params) for one in front]
+        from highnoon.shared.views.trials import front_of
+
+        return front_of(self._spec.name, completed, maximize=self._spec.direction == "maximize")
 
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.

@@ -12,21 +12,19 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending, StudyState, WorkerState
-from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.studies import Studies, StudyRecord
-from highnoon.shared.store.submission import Submission, submit, trials_of
+from highnoon.shared.store.steering import Steering
+from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
-
-_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
-_RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,44 +98,34 @@ class StudyActions:
 
     def pause(self, study: StudySummary) -> None:
         """Nothing new starts; what runs ends by itself."""
-        self._require(self._studies.pause(_known(study).id), study, "only a running study can be paused")
+        self._steering(study).pause()
+        self.repository.invalidate(study.name)
 
     def resume(self, study: StudySummary) -> None:
         """Goes on with a paused study."""
-        self._require(self._studies.resume(_known(study).id), study, "only a paused study can be resumed")
+        self._steering(study).resume()
+        self.repository.invalidate(study.name)
 
     def cancel(self, study: StudySummary) -> None:
         """What waits is dropped, what runs is stopped."""
-        self._require(self._studies.cancel(_known(study).id), study, "it is over already")
+        self._steering(study).cancel()
+        self.repository.invalidate(study.name)
 
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
-        record = _known(study)
-        if not 1 <= count <= MOST_TRIALS - study.total:
-            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
-            raise InvalidInput("request", [problem])
-        self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
-        spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-        added = self._studies.add_trials(record.id, count, at_most=trials_of(spec)[0])
-        self._require(added > 0, study, "every point of its grid has its trial already")
+        added = self._steering(study).add_trials(count)
         self.repository.invalidate(study.name)
         return added
 
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""
-        record = _known(study)
-        done = self._studies.retry(record.id, endings=_RETRIED, numbers=(number,))
-        self._require(done > 0, study, f"trial {number} is not one that failed and may be tried again")
+        self._steering(study).retry(number)
+        self.repository.invalidate(study.name)
 
     def enqueue(self, study: StudySummary, params: Params) -> None:
         """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
-        record = _known(study)
-        if not params:
-            raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
-        if record.spec.get("sampler", {}).get("name") == "grid":
-            raise StudyConflict(f"study {study.name!r} tries the points of a grid, and no others")
-        self.repository.access().optuna(record).enqueue(params)
-        self.add_trials(study, 1)
+        self._steering(study).enqueue(params)
+        self.repository.invalidate(study.name)
 
     def delete(self, study: StudySummary) -> None:
         """Removes a study that is over, with all trials. Log files stay where they are."""
@@ -161,9 +149,8 @@ class StudyActions:
             raise InvalidInput("study", [*others, refusal]) from None
         raise InvalidInput("study", [refusal])
 
-    @property
-    def _studies(self) -> Studies:
-        return self.repository.access().studies
+    def _steering(self, study: StudySummary) -> Steering:
+        return Steering(self.repository.access(), _known(study))
 
     def _require(self, done: bool, study: StudySummary, why_not: str) -> None:
         if not done:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
+from highnoon.shared.domain.study import OWN_FAILURES, failure_limit
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_queries import Streak
@@ -150,11 +151,13 @@ def _limit_met(load: StudyLoad) -> str | None:
     target, best = spec.get("target_value"), load.best_value
     if target is not None and best is not None and (best >= target if load.maximizes else best <= target):
         return "target_value"
-    most = spec.get("max_failures_in_a_row")
+    most = failure_limit(spec)
     recent = load.recent_endings[:most]
-    if most is not None and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
-        return "failures_in_a_row"
-    return None
+    if not most or len(recent) < most or not all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
+        return None
+    if spec.get("max_failures_in_a_row") is None and (best is not None or set(recent) - OWN_FAILURES):
+        return None
+    return "failures_in_a_row"
 
 
 def _close_finished(snapshot: Snapshot) -> Iterator[Close]:

@@ -184,12 +184,10 @@ class _Run:
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):
             self._stop("a callback called study.stop()")
-        most = self._spec.max_failures_in_a_row
-        failures = self._outcomes[-(FIRST_FAILURES if most is None else most) :]
-        limit = FIRST_FAILURES if most is None else most
-        if most is None and not all(_has_failed(outcome) for outcome in self._outcomes):
-            return
-        if limit and len(failures) == limit and all(_has_failed(outcome) for outcome in failures):
+        own = self._spec.max_failures_in_a_row
+        limit = FIRST_FAILURES if own is None else own
+        counted = self._outcomes if own is None else self._outcomes[-limit:]
+        if limit and len(counted) >= limit and all(map(_has_failed, counted)):
             self._stop(f"{limit} failures in a row end it (max_failures_in_a_row; 0 = never)")
 
     def _stop(self, reason: str) -> None:

@@ -21,6 +21,7 @@ from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
@@ -40,6 +41,16 @@ QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_ef
 
 The last two set the scale of its scores: on another scale they cannot be compared.
 """
+
+OWN_FAILURES = frozenset({Ending.FAILED, Ending.TIMED_OUT})
+"""Failures that count before the first success: those of the study's own code, not of a node."""
+
+
+def failure_limit(spec: Mapping[str, Any]) -> int:
+    """How many failures in a row end the study that this describes; 0 where none do."""
+    most = spec.get("max_failures_in_a_row")
+    return FIRST_FAILURES if most is None else int(most)
+
 
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""

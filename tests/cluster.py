@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.schema import tickets
 from highnoon.shared.store.studies import Studies, StudyRecord
 from highnoon.shared.store.submission import submit
+from highnoon.workers.slot_state import SlotStates
 from tests.command import answer_to
 from tests.conftest import empty_database
 from tests.support import eventually
@@ -119,13 +120,9 @@ class Cluster:
     def slots(self) -> list[dict[str, Any]]:
         """The notes of all slots that run a trial now, as the agents would read them."""
         found = []
-        for path in (self.folder / "home" / "nodes").glob("*/slots/*.json"):
-            try:
-                note = json.loads(path.read_text())
-            except (FileNotFoundError, ValueError):
-                continue
-            if note["trial_group"] is not None and identify(note["pid"]) is not None:
-                found.append(note)
+        for folder in (self.folder / "home" / "nodes").glob("*/slots"):
+            running = [state for state in SlotStates(folder).states() if state.trial_group is not None]
+            found += [asdict(state) for state in running if identify(state.pid) is not None]
         return found
 
     @contextmanager

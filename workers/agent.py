@@ -9,15 +9,18 @@ The first SIGTERM or SIGINT drains, the second ends everything at once.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
@@ -34,9 +37,12 @@ _log = logging.getLogger("highnoon.workers.agent")
 
 _POLL_S = 0.5
 _REMOVE_DEAD_NODES_EVERY_S = 5.0
-_LEAVE_S = 2.0
 _RELEASE_AGAIN_S = 2.0
+_LEAVE_S = 2.0
 """For the last statements. A database that does not answer them finds out by the node's silence."""
+
+_STUCK_S = 120.0
+"""No step of the I/O thread takes so long, also during an outage: the node is not well."""
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -57,6 +63,7 @@ class Agent:
         self._remove_at = 0.0
         self._releases: dict[SlotState, Future[None]] = {}
         self._release_at: dict[SlotState, float] = {}
+        self._stopped_since: dict[int, float] = {}
         self._has_entered = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
@@ -65,8 +72,10 @@ class Agent:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
         # Before any thread starts: a signal must reach `_wait_for_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        adopt_orphans()
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
+            self._node.drain.prepare()
             self._prepare_groups()
             if port is not None:
                 self._event("metrics", port=port)
@@ -88,10 +97,13 @@ class Agent:
                 if self._pool.is_hopeless(status):
                     return Exit.POOL_BROKEN
             self._wait_for_signals()
+            # What a trial left and a dead supervisor cannot end any more, and supervisors whose pool was killed.
+            self._pool.end_orphans()
             if self._kill_pool_at is not None and time.monotonic() > self._kill_pool_at and not self._pool.kill():
                 self._event("pool_unkillable", level=logging.ERROR)
                 return Exit.POOL_BROKEN
             self._node_monitor.look()
+            self._end_stopped()
             self._release_leases_of_the_dead()
             self._stay_present()
 
@@ -111,7 +123,10 @@ class Agent:
         settings = self._node.settings
         again = self._node.drain.is_given()
         allowed_s = 0.0 if again else settings.drain_s
-        self._node.drain.give(allowed_s=allowed_s)
+        try:
+            self._node.drain.give(allowed_s=allowed_s)
+        except OSError as error:  # the pool takes no further message, and its trials end with it at the latest
+            self._event("drain_order_lost", level=logging.ERROR, error=error)
         # Past this the pool is killed; a supervisor needs three graces at most to end its trial.
         self._kill_pool_at = time.monotonic() + allowed_s + 4 * settings.kill_grace_s + 1.0
         self._event("drain", allowed_s=allowed_s)
@@ -123,7 +138,9 @@ class Agent:
         """Touches the health file, which a probe reads without any service, and keeps the node's row alive."""
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._node.settings.presence_s
-            self._node.health_file.touch()
+            if self._io.stuck_s() < _STUCK_S:
+                with suppress(OSError):
+                    self._node.health_file.touch()
             if self._has_entered and self._beating is None:
                 self._beating = self._io.submit(self._record.beat)
             elif not self._has_entered and self._entering is None:
@@ -151,6 +168,8 @@ class Agent:
                 self._event("swept", nodes=removed)
         if self._removing is None and time.monotonic() >= self._remove_at:
             self._remove_at = time.monotonic() + _REMOVE_DEAD_NODES_EVERY_S
+            if self._groups is not None:
+                self._groups.sweep()
             self._removing = self._io.submit(self._record.remove_dead_nodes)
 
     def _obey(self, beat: Beat) -> None:
@@ -162,11 +181,23 @@ class Agent:
             self._drain()
         elif beat.state is WorkerState.QUARANTINED and not self._pool.is_paused:
             # What runs may end; nothing new is taken until a person reinstates the node.
-            self._event("quarantine", level=logging.WARNING)
+            self._event("quarantine", level=logging.WARNING, reason=beat.trouble)
             self._pool.pause()
         elif beat.state is WorkerState.ACTIVE and self._pool.is_paused:
             self._event("reinstated", level=logging.WARNING)
             self._pool.resume()
+
+    def _end_stopped(self) -> None:
+        """Kills a pool or supervisor that SIGSTOP holds for twice a lease, which is lost by then: it holds a slot."""
+        now = time.monotonic()
+        pool = [] if self._pool.pid is None else [self._pool.pid]
+        stopped = [pid for pid in (*pool, *self._slots.supervisors()) if kernel.is_stopped(pid)]
+        self._stopped_since = {pid: self._stopped_since.get(pid, now) for pid in stopped}
+        for pid, since in self._stopped_since.items():
+            if now - since > 2 * self._node.settings.lease_s:
+                self._event("end_stopped", level=logging.WARNING, pid=pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _release_leases_of_the_dead(self) -> None:
         """Kills what a dead supervisor's trial left, at once; its lease is released when the database answers."""

@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from highnoon.shared.runtime.processes import signal_name
+
 LIMIT_S = 60.0
 
 
@@ -68,5 +70,5 @@ def _try(operation: Callable[[], None], writing: int) -> None:
 
 def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
+        return signal_name(os.WTERMSIG(status))
     return f"status {os.WEXITSTATUS(status)}"

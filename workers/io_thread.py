@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -35,6 +36,7 @@ class IoThread:
         self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_stopping = threading.Event()
+        self._try_began_at: float | None = None
         # A daemon: a process that must end does not wait for a server that does not answer.
         self._thread = threading.Thread(target=self._serve, name="io", daemon=True)
         self._thread.start()
@@ -54,6 +56,11 @@ class IoThread:
         with suppress(BlockingIOError):
             os.eventfd_read(self.wakeup_fd)
 
+    def stuck_s(self) -> float:
+        """For how long the step that runs now has not returned; every statement has a deadline of its own."""
+        began_at = self._try_began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
     def stop(self, timeout_s: float) -> bool:
         """Carries out what is queued, each step once, and ends. False when the thread still runs after `timeout_s`."""
         self._is_stopping.set()
@@ -70,10 +77,12 @@ class IoThread:
         while not future.cancelled():
             tries += 1
             result: T | BaseException
+            self._try_began_at = time.monotonic()
             try:
                 result = step()
             except BaseException as error:  # the thread goes on; the reader of the future gets the error
                 result = error
+            self._try_began_at = None
             if isinstance(result, ServiceUnavailable) and persistent and not self._is_stopping.is_set():
                 event(_log, "waiting_for_database", level=logging.WARNING, tries=tries, error=result)
                 self._is_stopping.wait(self._pause_s(tries))

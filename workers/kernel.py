@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def thread_count() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
+def is_stopped(pid: int) -> bool:
+    """True for a process that SIGSTOP has stopped: it goes on only when somebody continues it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
 def kill_group(pgid: int, signum: int) -> bool:
     """Signals a whole process group; False when nothing of it is left."""
     try:
@@ -38,6 +47,32 @@ def kill_group(pgid: int, signum: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def children() -> set[int]:
+    """The children of this process, zombies too; none where the kernel has no list of them."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, path.read_text().split()))
+    return found
+
+
+def end_children(keep: Collection[int] = (), *, within_s: float = 1.0) -> None:
+    """Kills and reaps the children of this process but `keep`, and what these leave to it.
+
+    One that hangs in the kernel (state D) is left after `within_s` seconds; with 0.0 there is one pass, and no wait.
+    """
+    give_up_at = time.monotonic() + within_s
+    while found := children().difference(keep):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() >= give_up_at:
+            return
+        time.sleep(0.001)
 
 
 def release_inherited(keep: Collection[int]) -> None:

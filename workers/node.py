@@ -36,6 +36,7 @@ SECRET_VARIABLES = (
 
 
 _LOCK = "agent.lock"
+_ORDER_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,22 +128,34 @@ class DrainOrder:
 
     path: Path
 
+    def prepare(self) -> None:
+        """Makes the file, so that an order needs no further space on the disk. Raises OSError."""
+        self.path.write_text(" " * _ORDER_CHARS)
+
     def give(self, *, allowed_s: float) -> None:
-        """Orders the node to be drained within `allowed_s` seconds; a second order replaces the first."""
-        draft = self.path.with_suffix(".new")
-        draft.write_text(str(time.monotonic() + allowed_s))
-        draft.replace(self.path)
+        """Orders the node to be drained within `allowed_s` seconds; a second order replaces the first. Raises OSError.
+
+        Written in place: its last character makes it valid.
+        """
+        order = f"{time.monotonic() + allowed_s:.6f}".rjust(_ORDER_CHARS - 1) + "\n"
+        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(order)
 
     def is_given(self) -> bool:
         """True once the node drains: claim nothing."""
-        return self.path.exists()
+        return self._due_at() is not None
 
     def is_due(self) -> bool:
         """True when running trials must be handed back now."""
+        due_at = self._due_at()
+        return due_at is not None and time.monotonic() >= due_at
+
+    def _due_at(self) -> float | None:
         try:
-            return time.monotonic() >= float(self.path.read_text())
+            text = self.path.read_text()
+            return float(text) if text.endswith("\n") else None
         except (FileNotFoundError, ValueError):
-            return False
+            return None
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
+from highnoon.workers.disk import disk_trouble
 from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.checkpoints import sweep
@@ -32,16 +33,19 @@ from highnoon.workers.trial.launch import remove_scratch
 
 _log = logging.getLogger("highnoon.workers.agent")
 
+_SCRATCH_EVERY_S = 300.0
+
 IDLE_GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The answer to a heartbeat: the state that others want the node in, None where the database has no such row."""
+    """The answer to a heartbeat: the state that the node is to be in, None where the database has no such row."""
 
     state: WorkerState | None
     is_idle: bool
+    trouble: str | None = None
 
 
 class NodeRecord:
@@ -57,6 +61,8 @@ class NodeRecord:
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()
+        self._scratch_at = 0.0
+        self._took_itself_out = False
         self._idle = IdleShutdown(self._database, node.resources) if until_idle else None
 
     def enter(self) -> None:
@@ -68,9 +74,19 @@ class NodeRecord:
         event(_log, "enter", worker=node.worker_id[:8], host=node.host, slots=node.slots)
 
     def beat(self) -> Beat:
-        """Renews the node's presence, with what it has now."""
+        """Renews the node's presence, with what it has now. Takes it out of the rotation while its disk is full."""
+        trouble = disk_trouble(self._node.folder)
         state = self._nodes.beat(self._node.worker_id, self._info.read())
-        return Beat(state, self._idle is not None and self._idle.is_due())
+        if trouble is not None and state is WorkerState.ACTIVE:
+            state = self._moved(state, WorkerState.QUARANTINED, trouble)
+            self._took_itself_out = True
+        elif trouble is None and state is WorkerState.QUARANTINED and self._took_itself_out:
+            state = self._moved(state, WorkerState.ACTIVE)
+            self._took_itself_out = False
+        return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
+
+    def _moved(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> WorkerState:
+        return after if self._nodes.move(self._node.worker_id, (before,), after, reason) else before
 
     def mark(self, state: WorkerState) -> None:
         """Sets the node's state, if it has a row."""
@@ -94,6 +110,9 @@ class NodeRecord:
             self._nodes.mark(folder.name, WorkerState.GONE)
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
+        if time.monotonic() >= self._scratch_at:
+            self._scratch_at = time.monotonic() + _SCRATCH_EVERY_S
+            remove_stray_scratch(self._node.settings.home)
         return removed
 
     def _release(self, state: SlotState, worker_id: str) -> None:
@@ -122,6 +141,21 @@ class NodeRecord:
     def _is_over(self, study: str) -> bool:
         record = Studies(self._database).find(study)
         return record is not None and record.is_over
+
+
+def remove_stray_scratch(home: Path) -> int:
+    """Removes the scratch folders of attempts that no slot of any node here works on; how many there were."""
+    # In this order: a slot's state has its folder before that is made.
+    found = list(home.glob("runs/*/*/tmp"))
+    try:
+        used = {folder.parts[-2:] for slots in home.glob("nodes/*/slots") for folder in SlotStates(slots).work_dirs()}
+    except (OSError, ValueError):
+        return 0
+    # Another node may reach the same home by another path.
+    stray = [scratch.parent for scratch in found if scratch.parent.parts[-2:] not in used]
+    for folder in stray:
+        remove_scratch(folder)
+    return len(stray)
 
 
 class NodeInfo:

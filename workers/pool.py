@@ -10,11 +10,15 @@ import gc
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -48,6 +52,7 @@ class PreloadError(HighNoonError):
 def run_pool(node: Node) -> int:
     """Runs until a warm shutdown has ended. Returns the exit code."""
     configure(node.settings.log_level)
+    _keep_temporary_files_in(node.folder / "tmp")
     preload(node.settings.preload)
     node = _with_gpu_checked(node)
     _make_forks_cheap()
@@ -61,6 +66,14 @@ def run_pool(node: Node) -> int:
     warnings.simplefilter("ignore", SecurityWarning)
     app.start(_arguments(node))
     return 0
+
+
+def _keep_temporary_files_in(folder: Path) -> None:
+    """billiard makes a folder at each start and leaves it when it is killed. The node's folder goes with the node."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.mkdir(parents=True)
+        tempfile.tempdir = str(folder)
 
 
 def preload(names: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ class PoolKeeper:
         self._node = node
         self._process: subprocess.Popen[str] | None = None
         self._starts: list[float] = []
+        self._older = kernel.children()
         self._is_finishing = False
         self.is_paused = False
 
@@ -57,6 +58,16 @@ class PoolKeeper:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_KILLED_WITHIN_S)
         return self.is_gone
+
+    @property
+    def pid(self) -> int | None:
+        """Of the Celery parent; None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    def end_orphans(self) -> None:
+        """Kills what became a child of this process, but the pool."""
+        pool = () if self.pid is None else (self.pid,)
+        kernel.end_children(keep={*self._older, *pool}, within_s=0.0)
 
     @property
     def is_gone(self) -> bool:

@@ -3,6 +3,9 @@
 Written by the supervisor, read by the node's agent when the supervisor is dead: it releases the lease at once and ends
 what the trial left behind. A hint only: every write that follows from it is fenced in the database.
 A node whose slots have no state has nothing to do.
+
+A supervisor keeps its file open and overwrites the one line in it several times per trial: a file that is replaced
+waits for the disk each time. The line begins with a checksum, by which a reader knows one that is being written.
 """
 
 from __future__ import annotations
@@ -10,12 +13,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from highnoon.shared.runtime.processes import identify
+
+_TRIES = 5
+_WRITTEN_WITHIN_S = 0.001
+"""One call of the system writes a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,9 @@ class SlotStates:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # Of this process, where it is a supervisor.
+        self._file: int | None = None
+        self._mine: SlotState | None = None
 
     def prepare(self) -> None:
         """Makes the folder."""
@@ -61,7 +73,14 @@ class SlotStates:
         try:
             yield
         finally:
-            self._path(me.pid).unlink(missing_ok=True)
+            self._clear()
+
+    def close(self) -> None:
+        """Removes this process's file. For a supervisor that ends in order."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            self._path(os.getpid()).unlink(missing_ok=True)
 
     def reserve(self, reserved_bytes: int) -> None:
         """Adds what is kept of the node's memory for the trial that this slot is about to run."""
@@ -83,9 +102,27 @@ class SlotStates:
             if state.pid != os.getpid() and state.reserved_bytes is not None
         ]
 
+    def supervisors(self) -> list[int]:
+        """Those at work."""
+        return [state.pid for state in self._living()]
+
     def trial_groups(self) -> list[int]:
         """The process groups of the trials that run now."""
         return [state.trial_group for state in self._living() if state.trial_group is not None]
+
+    def states(self) -> list[SlotState]:
+        """Of all slots that have one, also of dead supervisors."""
+        found = []
+        for path in self._paths():
+            # What is none of ours, or another version wrote, is no state.
+            with contextlib.suppress(ValueError):
+                found.append(_state_in(path))
+        return [state for state in found if state is not None]
+
+    def work_dirs(self) -> set[Path]:
+        """The working folders of all states. Raises OSError, and ValueError for what another version wrote."""
+        states = [_state_in(path) for path in self._paths()]
+        return {Path(state.work_dir) for state in states if state is not None and state.work_dir is not None}
 
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""
@@ -97,34 +134,64 @@ class SlotStates:
 
     def orphaned(self) -> list[SlotState]:
         """States whose supervisor is dead."""
-        return [state for state in self._all() if not state.writer_is_alive]
+        return [state for state in self.states() if not state.writer_is_alive]
 
     def drop(self, state: SlotState) -> None:
         """Removes a state that was acted upon."""
         self._path(state.pid).unlink(missing_ok=True)
 
     def _living(self) -> list[SlotState]:
-        return [state for state in self._all() if state.writer_is_alive]
+        return [state for state in self.states() if state.writer_is_alive]
 
-    def _all(self) -> list[SlotState]:
-        states = [self._read(path) for path in self._folder.glob("*.json")]
-        return [state for state in states if state is not None]
+    def _paths(self) -> list[Path]:
+        return [*self._folder.glob("*.state")]
 
     def _path(self, pid: int) -> Path:
-        return self._folder / f"{pid}.json"
+        return self._folder / f"{pid}.state"
 
     def _change(self, **changes: Any) -> None:
-        state = self._read(self._path(os.getpid()))
-        if state is not None:
-            self._write(replace(state, **changes))
+        if self._mine is not None:
+            self._write(replace(self._mine, **changes))
 
     def _write(self, state: SlotState) -> None:
-        draft = self._folder / f"{state.pid}.new"
-        draft.write_text(json.dumps(asdict(state)))
-        draft.replace(self._path(state.pid))
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._file = os.open(self._path(state.pid), flags, 0o600)
+        os.pwrite(self._file, encoded(state), 0)
+        self._mine = state
 
-    def _read(self, path: Path) -> SlotState | None:
+    def _clear(self) -> None:
+        self._mine = None
+        if self._file is not None:
+            os.pwrite(self._file, b"\n", 0)
+
+
+def _state_in(path: Path) -> SlotState | None:
+    """None for a slot without work. Raises ValueError for a line that is none of ours."""
+    for _ in range(_TRIES):
         try:
-            return SlotState(**json.loads(path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            line = path.read_bytes().partition(b"\n")[0]
+        except FileNotFoundError:
             return None
+        if not line:
+            return None
+        checksum, _, text = line.partition(b" ")
+        if checksum == _checksum(text):
+            break
+        time.sleep(_WRITTEN_WITHIN_S)
+    else:
+        raise ValueError(f"{path} is no state of a slot")
+    try:
+        return SlotState(**json.loads(text))
+    except TypeError as error:
+        raise ValueError(f"{path} was written by another version: {error}") from None
+
+
+def encoded(state: SlotState) -> bytes:
+    """The first line of a slot's file; what follows it is left from longer ones."""
+    text = json.dumps(asdict(state)).encode()
+    return _checksum(text) + b" " + text + b"\n"
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)

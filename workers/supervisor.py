@@ -27,6 +27,7 @@ from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
+from highnoon.workers.disk import FULL, is_full
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
@@ -48,7 +49,7 @@ _EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
 _LOOK_S = 0.1
-_NO_STATE_S = 1.0
+_DISK_FULL_S = 1.0
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
 
@@ -72,6 +73,7 @@ class Supervisor:
         self._claims = Claims(node, database, self._broker, self._slots, self._telemetry)
         self._resources = ResourceAllocator(node)
         self._must_be_replaced = False
+        self._disk_is_full = False
 
     def run(self, message: RunTrial) -> None:
         """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
@@ -84,8 +86,8 @@ class Supervisor:
                 work.enter_context(self._slots.at_work(message.study, message.ticket))
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
-                event(_log, "no_note", level=logging.ERROR, study=message.study, ticket=message.ticket, error=error)
-                self.decline(message, delay_s=_NO_STATE_S)
+                self._report_disk(error)
+                self.decline(message, delay_s=_DISK_FULL_S)
                 return
             work.enter_context(self._telemetry.attempt())
             started = self._start(message)
@@ -101,6 +103,7 @@ class Supervisor:
     def close(self) -> None:
         """Waits a moment for the statements that are under way."""
         self._io.stop(_LAST_STATEMENTS_S)
+        self._slots.close()
 
     def _start(self, message: RunTrial) -> StartedAttempt | None:
         try:
@@ -115,10 +118,7 @@ class Supervisor:
     def _attempt(self, started: StartedAttempt) -> None:
         services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
         try:
-            work_dir = self._node.work_dir(started.study.spec.name, started.lease.trial_number)
-            self._slots.add_attempt(started.lease.attempt, str(work_dir))
-            outcome = started.code.refusal or self._run_trial(started, services)
-            self._finish(started, services, outcome)
+            self._finish(started, services, started.code.refusal or self._tried(started, services))
         except LeaseLost as error:
             self._event("lease_lost", started.lease, level=logging.WARNING, reason=error)
         except Exception as error:
@@ -126,6 +126,27 @@ class Supervisor:
             lease = started.lease
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._release(lease, error)
+
+    def _tried(self, started: StartedAttempt, services: TrialServices) -> Outcome:
+        """The outcome of the trial; where the node's disk is full, the ticket is handed back, which needs no disk."""
+        lease = started.lease
+        try:
+            work_dir = self._node.work_dir(started.study.spec.name, lease.trial_number)
+            self._slots.add_attempt(lease.attempt, str(work_dir))
+            outcome = self._run_trial(started, services)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._report_disk(error)
+            return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {error}")
+        self._disk_is_full = False
+        return outcome
+
+    def _report_disk(self, error: OSError) -> None:
+        """Once until a trial could run again."""
+        if not self._disk_is_full:
+            self._disk_is_full = True
+            event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=error)
 
     def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """Launches the trial and monitors it to its end."""
@@ -183,7 +204,7 @@ class Supervisor:
         policy = RetryPolicy(max_attempts=spec.max_attempts, retry_errors=spec.retry_errors)
         disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
         is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
-        delay_s = retry_delay_s(failures, outcome.cause) if is_charged else 0.0
+        delay_s = retry_delay_s(failures, outcome.cause) if is_charged else _DISK_FULL_S * (outcome.cause == FULL)
         token = uuid4().hex
         with self._telemetry.step("finish"):
             finished = self._io.submit(

@@ -22,6 +22,7 @@ from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import Node
+from highnoon.workers.report_buffer import ReportBuffer
 from highnoon.workers.trial.launch import now_s
 
 T = TypeVar("T")
@@ -48,8 +49,7 @@ class TrialServices:
         self._lease = lease
         self._study = study
         self._pid: int | None = None
-        # The monitor appends, the I/O thread removes what it has written.
-        self._unwritten: list[Report] = []
+        self._reports = ReportBuffer()
         self._step: int | None = None
         self._renewal: Future[Wish] | None = None
         self._renew_at = now_s() + node.settings.renew_s
@@ -70,16 +70,16 @@ class TrialServices:
     @property
     def unwritten(self) -> tuple[Report, ...]:
         """The reports that are not in the database yet."""
-        return tuple(self._unwritten)
+        return self._reports.waiting()
 
     def attend(self, pid: int | None) -> None:
         """The trial runs now: its memory is part of each renewal."""
         self._pid = pid
 
-    def take_report(self, report: Report) -> None:
-        """Kept until the pruner is asked, the lease renewed, or the attempt finished."""
-        self._unwritten.append(report)
+    def take_report(self, report: Report) -> bool:
+        """Kept until the pruner is asked, the lease renewed, or the attempt finished; False when some are left out."""
         self._step = report.step
+        return self._reports.add(report)
 
     def ask_should_prune(self) -> None:
         """Submits the reports and the question; a decision that is under way comes first."""
@@ -160,14 +160,14 @@ class TrialServices:
         return self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
 
     def _decide(self) -> bool:
-        if self._unwritten:
+        if self.unwritten:
             self._write(lambda reports: self._attempts.add_reports(self._lease, reports))
         return self._study.should_prune(self._lease.trial_id)
 
     def _write(self, statement: Callable[[tuple[Report, ...]], T]) -> T:
         reports = self.unwritten
         answer = statement(reports)
-        del self._unwritten[: len(reports)]
+        self._reports.remove(reports)
         return answer
 
     def _log_outage(self, during: str, error: ServiceUnavailable) -> None:

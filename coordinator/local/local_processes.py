@@ -89,7 +89,7 @@ def _close_what_asks_for_no_credential() -> None:
 
 
 _RESTARTS = 5
-"""A node that dies more often than this within a minute has a fault that a restart does not repair."""
+"""What dies more often than this within a minute has a fault that a restart does not repair."""
 
 
 class Fleet:
@@ -98,13 +98,16 @@ class Fleet:
     def __init__(self, settings: Settings, home: Home, *, slots: int) -> None:
         self._settings = settings
         self._home = home
-        self._slots = slots
-        self._worker: OwnedProcess | None = None
-        self._worker_starts: list[float] = []
-        self._dashboard: OwnedProcess | None = None
         self._dashboard_port = home.service("dashboard").port
-        self._flower: OwnedProcess | None = None
         self._flower_port = home.service("flower").port
+        self._commands = {
+            "worker": ["highnoon.workers", "start", "--queues", "cpu,gpu", "--slots", str(slots)],
+            "dashboard": ["highnoon.webui", "--host", LOOPBACK, "--port", str(self._dashboard_port)],
+            "flower": ["highnoon.coordinator", "flower", "--port", str(self._flower_port)],
+        }
+        # In the order in which they are ended: the worker first.
+        self._processes: dict[str, OwnedProcess] = {}
+        self._starts: dict[str, list[float]] = {}
         self.flower_login = flower_login(home.root)
 
     @property
@@ -124,49 +127,52 @@ class Fleet:
 
     def start(self) -> None:
         """Starts all; none is waited for."""
-        self._start_worker()
-        self._dashboard = OwnedProcess(
-            self._command("dashboard", "highnoon.webui", "--host", LOOPBACK, "--port", str(self._dashboard_port))
-        )
-        self._flower = OwnedProcess(
-            self._command("flower", "highnoon.coordinator", "flower", "--port", str(self._flower_port))
-        )
+        for name in self._commands:
+            self._start(name)
 
     def heal(self) -> tuple[str, ...]:
-        """Starts the node again when it has died; returns what was dead. Dashboard and Flower are not worth a restart.
+        """Starts again what has died; returns a line for each.
 
         Raises EmbeddedServiceError for a node whose pool cannot work, or that dies again and again.
         """
-        if self._worker is None or self._worker.is_alive:
-            return ()
-        status, said = self._worker.exit_status, self._worker.last_lines()
-        if status == Exit.POOL_BROKEN or self._is_failing():
-            raise EmbeddedServiceError(f"no trial can run here: the worker ended ({status}). Its last lines:\n{said}")
-        self._start_worker()
-        return (f"worker (exit status {status})",)
+        lines = []
+        for name, process in [*self._processes.items()]:
+            if process.is_alive:
+                continue
+            status, said = process.exit_status, process.last_lines()
+            is_failing = self._is_failing(name)
+            if name == "worker" and (status == Exit.POOL_BROKEN or is_failing):
+                raise EmbeddedServiceError(
+                    f"no trial can run here: the worker ended ({status}). Its last lines:\n{said}"
+                )
+            if is_failing:
+                # The study needs neither dashboard nor Flower.
+                del self._processes[name]
+                lines.append(f"{name} ended {_RESTARTS + 1} times within a minute (exit status {status}) and stays off")
+            else:
+                self._start(name)
+                lines.append(f"started again: {name} (exit status {status})")
+        return tuple(lines)
 
     def stop(self) -> None:
         """Drains the node (running trials may end within `drain_s`), then ends the others."""
         settings = self._settings
-        if self._worker is not None:
-            self._worker.stop(settings.drain_s + 5 * settings.kill_grace_s + 5.0)
-        for process in (self._dashboard, self._flower):
-            if process is not None:
-                process.stop(5.0)
+        for name, process in self._processes.items():
+            process.stop(settings.drain_s + 5 * settings.kill_grace_s + 5.0 if name == "worker" else 5.0)
 
     def hurry(self) -> None:
         """A second Ctrl-C: running trials are handed back now."""
-        if self._worker is not None and self._worker.is_alive:
-            os.kill(self._worker.pid, signal.SIGTERM)
+        worker = self._processes.get("worker")
+        if worker is not None and worker.is_alive:
+            os.kill(worker.pid, signal.SIGTERM)
 
-    def _is_failing(self) -> bool:
-        recent = [started for started in self._worker_starts if time.monotonic() - started < 60.0]
+    def _is_failing(self, name: str) -> bool:
+        recent = [started for started in self._starts[name] if time.monotonic() - started < 60.0]
         return len(recent) > _RESTARTS
 
-    def _start_worker(self) -> None:
-        self._worker_starts.append(time.monotonic())
-        arguments = ["start", "--queues", "cpu,gpu", "--slots", str(self._slots)]
-        self._worker = OwnedProcess(self._command("worker", "highnoon.workers", *arguments))
+    def _start(self, name: str) -> None:
+        self._starts.setdefault(name, []).append(time.monotonic())
+        self._processes[name] = OwnedProcess(self._command(name, *self._commands[name]))
 
     def _command(self, name: str, module: str, *arguments: str) -> Command:
         return Command(

@@ -12,6 +12,7 @@ import pwd
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.processes import Identity, die_with_parent, identify
+from highnoon.shared.runtime.processes import Identity, identify
 
 _CANDIDATES = ("nobody", "postgres", "daemon")
 
@@ -124,20 +125,30 @@ class OwnedProcess:
         """Raises OSError when the binary cannot be executed."""
         self._command = command
         self._keep_one_old_log()
-        with command.log.open("ab") as log:
-            self._popen: subprocess.Popen[bytes] = subprocess.Popen(
-                list(command.argv),
-                cwd=command.cwd,
-                env=clean_environment() if command.environ is None else dict(command.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C reaches us alone; we end the services in order.
-                start_new_session=True,
-                # Runs after the change of uid, which would clear it.
-                preexec_fn=_dies_with(os.getpid(), command.polite),
-                **credentials(command.account),
-            )
+        account = command.account
+        reading, writing = os.pipe()
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, os.getpid(), int(command.polite), writing]
+        ids = (-1, -1) if account is None else (account.uid, account.gid)
+        with command.log.open("ab") as log, os.fdopen(reading, "rb") as failure:
+            try:
+                self._popen: subprocess.Popen[bytes] = subprocess.Popen(
+                    [*map(str, (*launcher, *ids)), *command.argv],
+                    cwd=command.cwd,
+                    env=clean_environment() if command.environ is None else dict(command.environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    # Ctrl-C reaches us alone; we end the services in order.
+                    start_new_session=True,
+                    pass_fds=[writing],
+                )
+            finally:
+                os.close(writing)
+            # Closed by the change to the program itself, which from then on has its own name in /proc.
+            number = failure.read()
+        if number:
+            self._popen.wait()
+            raise OSError(int(number), os.strerror(int(number)), command.argv[0])
 
     @property
     def pid(self) -> int:
@@ -197,10 +208,24 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _dies_with(owner: int, number: signal.Signals) -> Callable[[], None]:
-    def in_child() -> None:
-        die_with_parent(number)
-        if os.getppid() != owner:  # it died before the line above, and the signal will never come
-            os._exit(1)
-
-    return in_child
+# Not `preexec_fn`: this process has threads, and a fork of it may inherit a lock that is held.
+_LAUNCH = """
+import ctypes, os, signal, sys
+owner, polite, failure, uid, gid = map(int, sys.argv[1:6])
+os.set_inheritable(failure, False)
+for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(signum, signal.SIG_DFL)
+try:
+    if uid >= 0:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    # After the change of uid, which would clear it.
+    ctypes.CDLL(None).prctl(1, polite, 0, 0, 0)
+    # It may have died before the line above, and the signal will never come.
+    if os.getppid() == owner:
+        os.execvp(sys.argv[6], sys.argv[6:])
+except OSError as error:
+    os.write(failure, str(error.errno).encode())
+os._exit(1)
+"""

@@ -77,8 +77,8 @@ def _run_embedded(options: StartOptions, stopping: StopRequest) -> Exit:
         stopping.on_hurry(fleet.hurry)
 
         def tend(say_line: Say) -> None:
-            for died in (*stack.heal(), *fleet.heal()):
-                say_line(f"started again: {died}")
+            for line in (*(f"started again: {died}" for died in stack.heal()), *fleet.heal()):
+                say_line(line)
 
         try:
             allow_study(settings, options.spec)

@@ -15,7 +15,7 @@ from typing import Any
 from highnoon.shared.runtime.processes import identify
 
 OWNER = "highnoon:owner"
-"""The trial's user attribute that holds what `this_process` gives."""
+"""The trial's system attribute that holds what `this_process` gives."""
 
 
 def this_process() -> dict[str, Any]:

@@ -22,7 +22,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.memory_sizes import MemoryWishes
@@ -219,8 +219,3 @@ def _detach(parent: int) -> None:
         os._exit(_RESULT_SENT)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def outcome_in(event: dict[str, Any]) -> Outcome:
-    """The Outcome in a `result` event."""
-    return Outcome.from_json(event["outcome"])

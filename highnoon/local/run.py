@@ -157,7 +157,7 @@ class _Run:
             return None
         try:
             started = retry_until_available(
-                lambda: self._study.start_trial(ordinal=self._next_ordinal(), user_attrs=self._owner), logger
+                lambda: self._study.start_trial(ordinal=self._next_ordinal(), system_attrs=self._owner), logger
             )
         except SpaceExhausted as exhausted:
             self._over = str(exhausted)

@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
-from highnoon.local.process import TrialProcess, outcome_in, outcome_of_exit
-from highnoon.shared.domain.errors import HighNoonError, ServiceRefused, ServiceUnavailable
+from highnoon.local.process import TrialProcess, outcome_of_exit
+from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.trial_pipe import Event, count_of, report_of
+from highnoon.shared.objective.trial_pipe import WRONG_EVENT, Event, count_of, outcome_of, report_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
@@ -151,8 +151,13 @@ def _attend(trial: RunningTrial, said: Event) -> None:
             case "ask":
                 pipe.send({"event": "answer", "id": said["id"], "answer": trial.channel.should_prune()})
             case "result":
-                trial.outcome = outcome_in(said)
-    except HighNoonError as error:
+                trial.outcome = outcome_of(said)
+            case "fault":
+                raise InvariantBroken(f"something else than the trial wrote to its pipe: {said['reason']}")
+    except (
+        HighNoonError,
+        *WRONG_EVENT,
+    ) as error:  # the database, or what the user wrote to the pipe
         trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
         trial.process.kill()
 

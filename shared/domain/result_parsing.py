@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 RESULT_KEYS = ("loss", "params", "active_params")
 MOST_PARAMS = 2**63 - 1
-MOST_STEP = 2**31 - 1
-"""As Optuna's tables hold a step."""
+LARGEST_STEP = 2**31 - 1
+"""Optuna's column holds no larger one."""
 
 _shown = reprlib.Repr()
 _shown.maxother = _shown.maxstring = 80
@@ -45,17 +45,18 @@ def result(returned: object) -> tuple[float, ParamCount | None]:
 
 
 def report(value: object, step: object) -> Report:
-    """One intermediate value. Raises InvalidInput for a value that is no number, or a step that is not an int >= 0."""
+    """One intermediate value. Raises InvalidInput for a value that is no number, or a step that is no int >= 0."""
     number, index = _or_none(_real, value), _or_none(_index, step)
     problems = []
     if number is None:
         problems.append(Problem(key="value", message=f"must be one number, not {described(value)}"))
     if index is None or index < 0:
         problems.append(Problem(key="step", message=f"must be an integer >= 0, not {described(step)}"))
-    elif index > MOST_STEP:
-        message = f"must be at most {MOST_STEP:,}, not {index:,}"
-        hint = "Count epochs, batches, or thousands of tokens."
-        problems.append(Problem(key="step", message=message, hint=hint))
+    elif index > LARGEST_STEP:
+        hint = "Report the number of the epoch or batch."
+        problems.append(
+            Problem(key="step", message=f"must be at most {LARGEST_STEP}, not {described(step)}", hint=hint)
+        )
     if number is None or index is None or problems:
         raise InvalidInput("report(value, step)", problems)
     return Report(step=index, value=number)

@@ -8,8 +8,12 @@ by it.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
+
+_AGAIN_S = 10.0
+"""After an error the driver is asked again so much later: it may be a reset of one GPU, or there may be none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class Gpus:
         self._handles: list[Any] | None = None
         self._opened_in = 0
         self._trouble = ""
+        self._again_at = 0.0
 
     @property
     def is_readable(self) -> bool:
@@ -47,13 +52,15 @@ class Gpus:
 
     def devices(self) -> tuple[GpuDevice, ...]:
         """Each visible GPU now, in the order of the driver."""
-        if self._library is None:
+        if self._library is None or time.monotonic() < self._again_at:
             return ()
         try:
-            return tuple(map(self._device, self._open()))
+            devices = tuple(map(self._device, self._open()))
         except Exception as error:  # NVML's own errors, of a module that may be absent: no GPU is worth a training
-            self._library, self._trouble = None, str(error)
+            self._handles, self._trouble, self._again_at = None, str(error), time.monotonic() + _AGAIN_S
             return ()
+        self._trouble = ""
+        return devices
 
     def _open(self) -> list[Any]:
         """Handles belong to the process that asked for them: a fork asks again."""

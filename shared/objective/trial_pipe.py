@@ -10,22 +10,35 @@
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
                           {"event": "cancel"}                   (raises TrialCancelled)
 
-A process killed in the middle of a line leaves a torn line, and a torn line is no event.
+A process killed in the middle of a line leaves a torn line, and a torn line is no event. Where something else than
+events comes through, the last event is {"event": "fault", "reason": ...}, and nothing more is read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import select
 import socket
 import threading
 from typing import Any
 
-from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
+from highnoon.shared.domain import result_parsing as readings
+from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
 
 PIPE_VERSION = 1
+
+_CHUNK_BYTES = 1 << 16
+_LONGEST_LINE_BYTES = 1 << 20
+_ENDINGS = {Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED, Ending.FAILED, Ending.CANCELLED}
+"""What a trial may say of itself."""
+
+WRONG_EVENT = (InvalidInput, KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""Raised by the readers of events below."""
 
 Event = dict[str, Any]
 
@@ -56,21 +69,35 @@ class Pipe:
             self._socket.send(line, socket.MSG_DONTWAIT)
 
     def receive(self, timeout_s: float | None) -> list[Event]:
-        """The whole lines that have come, after waiting at most `timeout_s` (None: for ever) for the first."""
+        """The whole lines that have come, after waiting at most `timeout_s` (None: until there is one).
+
+        Takes one chunk where a time is given, so that no flood holds its reader.
+        """
         while not self.closed:
             if not select.select([self._socket], [], [], timeout_s)[0]:
                 return []
             try:
-                chunk = self._socket.recv(65536)
+                chunk = self._socket.recv(_CHUNK_BYTES)
             except ConnectionResetError:
                 chunk = b""
             if not chunk:
                 self.closed = True
                 break
             *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-            if lines:
-                return [json.loads(line) for line in lines]
+            if lines or timeout_s is not None or len(self._buffer) > _LONGEST_LINE_BYTES:
+                return self._events(lines)
         return []
+
+    def _events(self, lines: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for line in [*lines, *([self._buffer] if len(self._buffer) > _LONGEST_LINE_BYTES else [])]:
+            event = _event(line)
+            if event is None:
+                self.closed, self._buffer = True, b""
+                what = repr(line[:60])
+                return [*events, {"event": "fault", "reason": f"{what} ({len(line):,} bytes) is no event"}]
+            events.append(event)
+        return events
 
     def close(self) -> None:
         """Gives the descriptor back."""
@@ -143,10 +170,40 @@ class PipeChannel:
 
 
 def report_of(event: Event) -> Report:
-    """The Report in a `report` event."""
-    return Report(step=event["step"], value=event["value"])
+    """The Report in a `report` event. Raises WRONG_EVENT."""
+    return readings.report(event["value"], event["step"])
 
 
 def count_of(event: Event) -> ParamCount:
-    """The ParamCount in a `params` event."""
-    return ParamCount(total=event["total"], active=event["active"])
+    """The ParamCount in a `params` event. Raises WRONG_EVENT."""
+    return readings.param_count(event["total"], event["active"])
+
+
+def outcome_of(event: Event) -> Outcome:
+    """The Outcome in a `result` event: what a trial knows of its own end. Raises WRONG_EVENT."""
+    given = Outcome.from_json(event["outcome"])
+    numbers = [number for number in (given.value, given.loss, given.constraint) if number is not None]
+    count = None if given.params_count is None else readings.param_count(given.params_count, given.active_params)
+    if given.ending not in _ENDINGS or any(map(math.isnan, numbers)):
+        raise ValueError(f"a trial that is {given.ending} with {numbers}")
+    if given.ending is Ending.COMPLETED and given.value is None:
+        raise ValueError("a completed trial without a value")
+    return Outcome(
+        ending=given.ending,
+        value=given.value,
+        loss=given.loss,
+        params_count=None if count is None else count.total,
+        active_params=None if count is None else count.active,
+        constraint=given.constraint,
+        cause=None if given.cause is None else storable(given.cause)[:40],
+        message=shortened(storable(given.message), TRACEBACK_LIMIT),
+        traceback=shortened(storable(given.traceback), TRACEBACK_LIMIT),
+    )
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+        return event if isinstance(event["event"], str) else None
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _HAS_SAFE_PATH: bool = sys.version_info >= (3, 11)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,12 +66,32 @@ def identify(pid: int) -> Identity | None:
     return None if state in "ZX" else Identity(pid=pid, name=name, started_ticks=int(fields[18]))
 
 
+def signal_name(signum: int) -> str:
+    """SIGKILL, SIGRTMIN+3: Python has no names for most real-time signals."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"SIGRTMIN+{signum - signal.SIGRTMIN}"
+
+
 def die_with_parent(signum: int = signal.SIGKILL) -> None:
     """Asks the kernel to send `signum` to this process when its parent's thread ends. Not inherited by children.
 
     The parent may be dead already: compare `os.getppid()` afterwards. Raises OSError when the kernel refuses.
     """
-    if _libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
+    _prctl(_PR_SET_PDEATHSIG, int(signum))
+
+
+def adopt_orphans() -> None:
+    """Makes what loses its parent below this process a child of this one, also a daemon in a session of its own.
+
+    Not inherited by children. Raises OSError when the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 NUMBER = "{number}"
 """In a log's path: the trial's number with at least five digits, which is given by the start."""
 
-_LARGEST_STEP = 2**31 - 1
-"""Optuna's column holds no larger one."""
-
 
 class Attempts:
     """The statements of attempts. Raises LeaseLost, ServiceUnavailable, ServiceRefused."""
@@ -266,8 +263,7 @@ def _candidate(row: RowMapping) -> Candidate:
 
 
 def _reports(reports: Sequence[Report]) -> str:
-    rows = [_report_row(report) for report in reports if abs(report.step) <= _LARGEST_STEP]
-    return json.dumps(rows)
+    return json.dumps([_report_row(report) for report in reports])
 
 
 def _report_row(report: Report) -> list[Any]:

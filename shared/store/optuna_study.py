@@ -97,12 +97,12 @@ class OptunaStudy:
 
     @_acting
     def start_trial(
-        self, *, ordinal: int, before: LostAttempt | None = None, user_attrs: Mapping[str, Any] | None = None
+        self, *, ordinal: int, before: LostAttempt | None = None, system_attrs: Mapping[str, Any] | None = None
     ) -> StartedTrial:
         """A RUNNING trial without a ticket, at the point that `choose` gives."""
         while True:
             new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
-            started = self._trials.start(replace(new, user_attrs={**new.user_attrs, **(user_attrs or {})}))
+            started = self._trials.start(replace(new, system_attrs={**new.system_attrs, **(system_attrs or {})}))
             if started is not None:
                 return started
 
@@ -186,9 +186,9 @@ class OptunaStudy:
 
     @_acting
     def running_with(self, attribute: str) -> list[tuple[int, int, Mapping[str, Any]]]:
-        """The RUNNING trials that have this user attribute: id, number, and its value."""
+        """The RUNNING trials that have this system attribute: id, number, and its value."""
         running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        found = [(trial, trial.user_attrs.get(attribute)) for trial in running]
+        found = [(trial, trial.system_attrs.get(attribute)) for trial in running]
         return [(trial._trial_id, trial.number, value) for trial, value in found if isinstance(value, Mapping)]
 
     @_acting

@@ -1,25 +1,17 @@
-"""The kinds of fault. Each takes the world and a source of chance, does its harm, and returns what it hit.
+"""The kinds of fault, and those of nodes. Each takes the world and a source of chance, and returns what it hit.
 
 A fault that finds nothing to hit now returns None, and another one is drawn.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-import optuna
-import psycopg2
-import redis
-
-from highnoon.shared.domain.messages import RunTrial
-from highnoon.shared.runtime.broker import Broker
 from tests.chaos.world import Slot, World, kill
-from tests.rubbish import RUBBISH, envelope
 
 STUDY = "chaos"
 
@@ -209,125 +201,14 @@ def second_coordinator(world: World, chance: random.Random) -> Hit | None:
 
 
 @fault
-def restart_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    away_s = chance.uniform(0.1, 3.0)
-    world.crash("redis", signal.SIGKILL, away_s)
-    return Hit(lasts_s=away_s)
-
-
-@fault
-def flush_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    with _redis(world) as client:
-        client.flushall()
-    return Hit()
-
-
-@fault
-def kill_redis_clients(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    with _redis(world) as client:
-        for kind in ("normal", "pubsub"):
-            client.execute_command("CLIENT", "KILL", "TYPE", kind)
-    return Hit()
-
-
-@fault
-def freeze_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    seconds = chance.uniform(1.0, 8.0)
-    world.freeze("redis", seconds)
+def fill_node_folder(world: World, chance: random.Random) -> Hit | None:
+    """The disk of both nodes is full. Only where a file system of its own may be mounted."""
+    if not world.has_own_disk:
+        return Hit(note="needs root")
+    seconds = chance.uniform(1.0, 6.0)
+    filler = world.cluster.folder / "home" / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+    world.later(seconds, lambda: filler.unlink(missing_ok=True))
     return Hit(lasts_s=seconds)
-
-
-@fault
-def restart_postgres(world: World, chance: random.Random) -> Hit | None:
-    """An immediate shutdown: no session ends in order, and recovery follows."""
-    if "postgres" in world.frozen:
-        return None
-    away_s = chance.uniform(0.1, 2.0)
-    world.crash("postgres", signal.SIGQUIT, away_s)
-    return Hit(lasts_s=away_s)
-
-
-@fault
-def freeze_postgres(world: World, chance: random.Random) -> Hit | None:
-    if "postgres" in world.frozen:
-        return None
-    seconds = chance.uniform(1.0, 8.0)
-    world.freeze("postgres", seconds)
-    return Hit(lasts_s=seconds)
-
-
-@fault
-def terminate_backends(world: World, chance: random.Random) -> Hit | None:
-    """Sessions end in the middle of whatever they do."""
-    if "postgres" in world.frozen:
-        return None
-    with closing(psycopg2.connect(_plain(world.cluster.database_url))) as connection, connection.cursor() as cursor:
-        cursor.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
-    return Hit()
-
-
-@fault
-def duplicate_messages(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    slots = world.slots()
-    ticket = chance.choice(slots).ticket if slots and chance.random() < 0.5 else chance.randrange(1, 60)
-    with Broker(world.cluster.redis_url) as broker:
-        broker.publish([RunTrial(study=STUDY, ticket=ticket)] * 100, resource="cpu")
-    return Hit()
-
-
-@fault
-def rubbish(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
-    newer = json.dumps(envelope({"study": STUDY, "ticket": chance.randrange(1, 60), "version": 7})).encode()
-    foreign = json.dumps(envelope({"study": "unknown", "ticket": 10**9, "version": 1})).encode()
-    messages = [*RUBBISH.values(), newer, foreign]
-    chance.shuffle(messages)
-    with _redis(world) as client:
-        client.lpush("highnoon.cpu", *messages)
-    return Hit()
-
-
-@fault
-def foreign_trial(world: World, chance: random.Random) -> Hit | None:
-    """An ordinary Optuna script joins, with a parameter of its own."""
-    if "postgres" in world.frozen:
-        return None
-    study = optuna.load_study(study_name=STUDY, storage=world.cluster.database_url)
-    trial = study.ask()
-    trial.suggest_categorical("side", ["left", "right"])
-    study.tell(trial, chance.random())
-    return Hit()
-
-
-@fault
-def locked_ticket(world: World, chance: random.Random) -> Hit | None:
-    """A client hangs in its transaction, with the locks of Optuna's study and of some tickets."""
-    if "postgres" in world.frozen:
-        return None
-    connection = psycopg2.connect(_plain(world.cluster.database_url))
-    seconds = chance.uniform(0.5, 4.0)
-    with connection.cursor() as cursor:
-        cursor.execute("set lock_timeout = '500ms'")
-        with suppress(psycopg2.Error):
-            cursor.execute("select 1 from studies where study_name = %s for update", (STUDY,))
-    world.later(seconds, connection.close)
-    return Hit(lasts_s=seconds)
-
-
-def _redis(world: World) -> redis.Redis:
-    return redis.Redis.from_url(world.cluster.redis_url, socket_timeout=5)
-
-
-def _plain(url: str) -> str:
-    return url.replace("+psycopg2", "", 1)

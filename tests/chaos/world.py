@@ -54,6 +54,7 @@ class World:
     restarts: int = 0
     keeps: bool = True
     frozen: set[str] = field(default_factory=set)
+    has_own_disk: bool = False
     _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
 
@@ -192,7 +193,7 @@ def world(folder: Path, *, nodes: int, short_lease: bool) -> Iterator[World]:
     environ = {MARK: mark, **({} if short_lease else DEFAULT_PERIODS)}
     with new_stack() as stack:
         cluster = Cluster(stack.database_url, stack.redis_url, folder, environ)
-        made = World(cluster, stack, 3.0 if short_lease else 30.0)
+        made = World(cluster, stack, 3.0 if short_lease else 30.0, has_own_disk=_mounted(folder / "home"))
         try:
             with opened(stack.database_url, create=True):
                 made.start("coordinator")
@@ -208,6 +209,15 @@ def world(folder: Path, *, nodes: int, short_lease: bool) -> Iterator[World]:
                 for process in made.service(name):
                     with suppress(psutil.Error):
                         process.send_signal(signal.SIGCONT)
+            if made.has_own_disk:
+                subprocess.run(["umount", "--lazy", str(folder / "home")], check=True)
+
+
+def _mounted(home: Path) -> bool:
+    """A small file system for the nodes' folder, which a fault can fill. False where only root may mount one."""
+    home.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(home)]
+    return subprocess.run(mount, check=False, capture_output=True).returncode == 0
 
 
 DEFAULT_PERIODS = {

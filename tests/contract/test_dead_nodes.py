@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from highnoon.shared.runtime.processes import identify
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.node import Node, node_lock
 from highnoon.workers.node_record import NodeRecord
-from highnoon.workers.slot_state import SlotState, SlotStates
+from highnoon.workers.slot_state import SlotState, SlotStates, encoded
 from tests.conftest import SHORT_PERIODS
 from tests.ledger import Ledger
 
@@ -51,7 +50,7 @@ def left_by(node: Node, lease: Lease, *, pid: int, noted: bool = True, started_t
     state = SlotState(pid=pid, started_ticks=started_ticks, study="digits", ticket=lease.ticket_id)
     if noted:
         state = replace(state, attempt=lease.attempt, work_dir=str(scratch.parent))
-    (folder / "slots" / f"{pid}.json").write_text(json.dumps(asdict(state)))
+    (folder / "slots" / f"{pid}.state").write_bytes(encoded(state))
     return folder, scratch
 
 

@@ -25,6 +25,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts
+from highnoon.workers.slot_state import SlotStates
 from tests.cluster import Books, Cluster
 from tests.support import eventually
 
@@ -145,8 +146,8 @@ def _start(cluster: Cluster, host: str, *arguments: str) -> None:
 
 
 def _runs_a_trial(cluster: Cluster, host: str) -> bool:
-    notes = (cluster.folder / f"home-{host}").glob("nodes/*/slots/*.json")
-    return any('"trial_group": null' not in note.read_text() for note in notes)
+    folders = (cluster.folder / f"home-{host}").glob("nodes/*/slots")
+    return any(state.trial_group is not None for folder in folders for state in SlotStates(folder).states())
 
 
 def test_a_host_that_is_cut_off_and_comes_back_costs_no_trial(net: Net, cluster: Cluster) -> None:

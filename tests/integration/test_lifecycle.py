@@ -26,9 +26,11 @@ from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.runtime.broker import Broker
+from highnoon.shared.runtime.processes import identify
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.control import Control
+from highnoon.workers import kernel
 from tests.cluster import Books, Cluster, running_cluster
 from tests.conftest import SHORT_PERIODS
 from tests.support import eventually
@@ -321,6 +323,17 @@ def test_an_objective_that_kills_its_supervisor_does_not_use_up_its_attempts_at_
     first, second, third = books.attempts(name)
     assert {a.ending for a in (first, second, third)} == {Ending.LOST}
     assert second.ended_at is not None and third.started_at - second.ended_at >= 2.0
+
+
+def test_supervisor_that_its_trial_has_stopped_is_replaced(cluster: Cluster, books: Books, name: str) -> None:
+    # Given a spawned trial, whose parent is its supervisor
+    objective = "hostile_objectives.py:stops_its_parent"
+    cluster.submit_here(objective, 1, name=name, isolation="spawn", max_attempts=1)
+    (slot,) = eventually(lambda: [note for note in cluster.slots() if kernel.is_stopped(note["pid"])], 30)
+    # Then its lease runs out, and its slot gets another supervisor
+    books.wait_until_over(name)
+    assert [(a.ending, a.cause) for a in books.attempts(name)] == [(Ending.LOST, "lost")]
+    eventually(lambda: identify(slot["pid"]) is None, 30, what="the stopped supervisor is gone")
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ class TestFaultsOfTheObjective:
         assert Counter(str(trial.state) for trial in hpo.trials) == {"COMPLETE": 3, "FAIL": 1}
         (failed,) = [trial for trial in hpo.trials if trial.state == "FAIL"]
         message = failed.attrs["highnoon:message"]
-        assert "step: must be at most 2,147,483,647, not 1,180,591,620,717,411,303,424." in message
+        assert "step: must be at most 2147483647, not 1180591620717411303424" in message
         assert "sqlalchemy" not in failed.attrs["highnoon:traceback"].lower()
 
     @pytest.mark.parametrize("isolation", ["none", "fork"])

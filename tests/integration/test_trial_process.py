@@ -41,12 +41,14 @@ class Diary:
     end_with: Outcome | None = None
     lost: bool = False
     answers: bool = True
+    keeps: int | None = None
     reports: list[Report] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
     wakeup_fd: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK))
 
-    def take_report(self, report: Report) -> None:
+    def take_report(self, report: Report) -> bool:
         self.reports.append(report)
+        return self.keeps is None or len(self.reports) <= self.keeps
 
     def ask_should_prune(self) -> None:
         os.eventfd_write(self.wakeup_fd, 1)
@@ -106,7 +108,7 @@ def begin(
         ticket=17,
         attempt=1,
         trial_number=4,
-        objective=f"objectives.py:{objective}",
+        objective=objective if ":" in objective else f"objectives.py:{objective}",
         code_dir=str(HERE),
         params={"x": x},
         seed=seed,

@@ -340,7 +340,8 @@ def test_node_that_fails_where_others_do_not_is_quarantined_until_it_is_reinstat
     endings = Counter((attempt.worker_id == worker.id, attempt.ending) for attempt in attempts_of(books, name))
     failed = endings[True, Ending.FAILED]
     assert endings == {(True, Ending.FAILED): failed, (False, Ending.COMPLETED): 60 - failed}
-    assert failed <= 30
+    # Some 17 until the decision, then what the node runs until its agent's next heartbeat.
+    assert failed <= 50
     shown = cluster.cli("workers").stdout
     assert "quarantined" in shown and worker.state_reason and worker.state_reason in shown
 
@@ -366,7 +367,7 @@ def test_node_that_cannot_write_its_slot_state_declines_the_ticket(cluster: Clus
     notes = eventually(lambda: list(folder.glob("slots")), 60, what="it has a place for notes")[0]
     notes.rename(folder / "elsewhere")
     cluster.submit_here("good", 1, name=name)
-    eventually(lambda: "action=no_note" in log_of(cluster, node), 60, what="it logs that it cannot")
+    eventually(lambda: "action=disk" in log_of(cluster, node), 60, what="it logs that it cannot")
     assert attempts_of(books, name) == []
     (folder / "elsewhere").rename(notes)
     books.wait_until_over(name)

@@ -14,7 +14,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.store.node_queries import StudyPeaks
 from highnoon.workers.monitor.admission import LEAST_PEAKS, Admission, Admitted, has_room, predicted_peak_bytes
-from highnoon.workers.slot_state import SlotState, SlotStates
+from highnoon.workers.slot_state import SlotState, SlotStates, encoded
 
 GIB = 1 << 30
 MESSAGE = RunTrial(study="digits", ticket=7)
@@ -45,9 +45,8 @@ class Node:
     def neighbour(self, reserved_bytes: int | None) -> None:
         parent = os.getppid()
         ticks = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19])
-        self.notes._write(
-            SlotState(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
-        )
+        state = SlotState(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
+        (self.folder / "slots" / f"{parent}.state").write_bytes(encoded(state))
 
     def admit(self, peaks: tuple[int, ...] = (), admission: Admission | None = None, **spec: Any) -> Admitted | None:
         found = StudyPeaks(spec={"admission": "measured", **spec}, peaks=peaks, own_peaks=())
@@ -120,7 +119,7 @@ def test_what_is_admitted_is_reserved(node: Node) -> None:
     found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
     with node.notes.at_work("digits", 7):
         node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
-        assert [note.reserved_bytes for note in node.notes._all()] == [round(2.2 * GIB)]
+        assert [note.reserved_bytes for note in node.notes.states()] == [round(2.2 * GIB)]
         assert node.notes.reserved_by_others() == [], "its own is not in its way"
 
 
@@ -134,7 +133,7 @@ def test_a_study_by_slots_never_waits_and_what_it_may_take_is_reserved(node: Nod
     found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
     with node.notes.at_work("digits", 7):
         assert node.admission(found).admit(MESSAGE, None, must_end=lambda: True) == Admitted()
-        assert [note.reserved_bytes for note in node.notes._all() if note.pid == os.getpid()] == [2 * GIB]
+        assert [note.reserved_bytes for note in node.notes.states() if note.pid == os.getpid()] == [2 * GIB]
 
 
 def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:

@@ -118,3 +118,18 @@ def test_a_driver_that_answers_in_bytes_is_understood() -> None:
     assert gpus(1).devices() == (
         GpuDevice(uuid="GPU-x-0", name="Card of tests", memory_total_bytes=80 * GIB, memory_used_bytes=0),
     )
+
+
+def test_one_error_of_the_driver_does_not_end_the_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FakeNvml([(0, 80 * GIB)])
+    readings = Gpus(driver, "0")
+    driver.fails = True
+    assert readings.devices() == () and readings.trouble == "Driver Not Loaded" and readings.is_readable
+    driver.fails = False
+    assert readings.devices() == () and driver.times_initialised == 1, "not at every reading"
+    monkeypatch.setattr("highnoon.shared.memory.gpu._AGAIN_S", 0.0)
+    readings = Gpus(driver, "0")
+    driver.fails = True
+    assert readings.devices() == ()
+    driver.fails = False
+    assert len(readings.devices()) == 1 and readings.trouble == ""

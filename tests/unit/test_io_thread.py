@@ -11,6 +11,7 @@ import pytest
 from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
 from highnoon.workers import io_thread
 from highnoon.workers.io_thread import IoThread
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -97,3 +98,19 @@ def test_stop_does_not_wait_for_a_step_that_hangs() -> None:
     io.submit(release.wait)
     assert not io.stop(0.05)
     release.set()
+
+
+def test_step_that_does_not_return_is_noticed(io: IoThread) -> None:
+    go, began = threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        began.set()
+        go.wait(10.0)
+
+    assert io.stuck_s() == 0.0
+    step = io.submit(hangs)
+    assert began.wait(5.0)
+    eventually(lambda: io.stuck_s() > 0.0, what="the step takes time")
+    go.set()
+    step.result(5.0)
+    assert io.stuck_s() == 0.0

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
-from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Pipe, PipeChannel, count_of, report_of
+from highnoon.shared.objective.trial_pipe import (
+    PIPE_VERSION,
+    WRONG_EVENT,
+    Event,
+    Pipe,
+    PipeChannel,
+    count_of,
+    outcome_of,
+    report_of,
+)
 from highnoon.workers.kernel import socket_pair
 
 
@@ -90,3 +104,66 @@ def test_a_trial_that_does_not_listen_does_not_block_its_supervisor(ends: tuple[
     supervisor, _ = ends
     for _ in range(100_000):
         supervisor.send_nowait({"event": "stop", "reason": "drain"})
+
+
+@pytest.mark.parametrize("line", [b"hello", b"[]", b"{}", b'{"event": 1}', b"\xff", b"[" * 100_000])
+def test_line_that_is_no_event_is_the_last_that_is_read(ends: tuple[Pipe, Pipe], line: bytes) -> None:
+    supervisor, trial = ends
+    trial._socket.sendall(b'{"event": "hello", "version": 1}\n' + line + b'\n{"event": "hello", "version": 1}\n')
+    events: list[str] = []
+    while not supervisor.closed:
+        events += [event["event"] for event in supervisor.receive(1.0)]
+    assert events == ["hello", "fault"]
+    assert supervisor.receive(0.0) == []
+
+
+def test_line_without_end_is_bounded(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    sending = threading.Thread(target=lambda: trial.send({"event": "report", "text": "x" * 10_000_000}), daemon=True)
+    sending.start()
+    events: list[Event] = []
+    while not supervisor.closed:
+        events += supervisor.receive(1.0)
+    (fault,) = events
+    assert fault["event"] == "fault" and len(fault["reason"]) < 300
+    supervisor._socket.shutdown(2)
+    sending.join(5.0)
+
+
+_ANY = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        7,
+        2**70,
+        0.5,
+        math.nan,
+        math.inf,
+        -math.inf,
+        "",
+        "text",
+        "1",
+        "nan",
+        "x" * 9000,
+        "a\0b",
+        "\ud800",
+    ]
+    + [[], [1], {}, {"a": 1}]
+    + [str(ending) for ending in Ending]
+)
+_NAMES = ("ending", "value", "loss", "params_count", "active_params", "constraint", "cause", "message", "traceback")
+
+
+@given(st.dictionaries(st.sampled_from(_NAMES), _ANY))
+def test_result_is_refused_or_can_be_stored(outcome: dict[str, Any]) -> None:
+    try:
+        read = outcome_of({"event": "result", "outcome": outcome})
+    except WRONG_EVENT:
+        return
+    assert isinstance(read.message, str) and isinstance(read.traceback, str) and "\0" not in read.message
+    assert read.cause is None or (isinstance(read.cause, str) and len(read.cause) <= 40)
+    assert all(number is None or not math.isnan(number) for number in (read.value, read.loss, read.constraint))
+    assert read.params_count is None or 1 <= read.params_count < 2**63
+    json.dumps(read.to_json(), allow_nan=False)

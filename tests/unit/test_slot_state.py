@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.node_record import remove_stray_scratch
+from highnoon.workers.slot_state import SlotStates, encoded
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_slot_is_at_work_from_before_its_start_until_it_has_released(notes: Slot
 def test_state_of_a_dead_supervisor_is_found_and_dropped(notes: SlotStates, tmp_path: Path) -> None:
     # Given a supervisor that dies in the middle of an attempt
     dies = (
-        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotStates\n"
+        "import os; from pathlib import Path; from highnoon.workers.slot_state import SlotStates, encoded\n"
         f"notes = SlotStates(Path({str(tmp_path / 'slots')!r}))\n"
         "with notes.at_work('digits', 17):\n"
         "    notes.add_attempt(2); notes.add_trial(4711); os._exit(1)\n"
@@ -47,13 +49,48 @@ def test_state_of_a_dead_supervisor_is_found_and_dropped(notes: SlotStates, tmp_
 
 def test_reused_pid_of_a_dead_supervisor_is_not_taken_for_it(notes: SlotStates, tmp_path: Path) -> None:
     with notes.at_work("digits", 17):
-        (path,) = (tmp_path / "slots").glob("*.json")
-        text = path.read_text()
-    path.write_text(text.replace('"started_ticks": ', '"started_ticks": 1'))
+        (state,) = notes.states()
+    older = replace(state, started_ticks=state.started_ticks - 1)
+    (tmp_path / "slots" / f"{state.pid}.state").write_bytes(encoded(older))
     (note,) = notes.orphaned()
     assert note.pid == os.getpid() and note.attempt is None
 
 
 def test_torn_file_is_ignored(notes: SlotStates, tmp_path: Path) -> None:
-    (tmp_path / "slots" / "1.json").write_text('{"pid": 1, "start')
-    assert notes.orphaned() == [] and notes.none_at_work()
+    with notes.at_work("digits", 17):
+        whole = next((tmp_path / "slots").iterdir()).read_bytes()
+    (tmp_path / "slots" / "1.state").write_bytes(whole[:40])
+    (tmp_path / "slots" / "2.state").write_bytes(whole.replace(b"17", b"18"))
+    assert notes.states() == notes.orphaned() == [] and notes.none_at_work()
+
+
+def test_longer_state_leaves_nothing_in_a_shorter_one(notes: SlotStates) -> None:
+    with notes.at_work("a study with a long name", 123456):
+        notes.add_attempt(3, "/a/working/folder")
+    with notes.at_work("x", 1):
+        (state,) = notes.states()
+    assert (state.study, state.ticket, state.attempt, state.work_dir) == ("x", 1, None, None)
+
+
+def test_supervisor_that_ends_in_order_leaves_no_file(notes: SlotStates, tmp_path: Path) -> None:
+    with notes.at_work("digits", 17):
+        pass
+    notes.close()
+    assert list((tmp_path / "slots").iterdir()) == []
+
+
+def test_scratch_files_that_no_slot_works_on_are_removed(tmp_path: Path) -> None:
+    mine, stray = (tmp_path / "runs" / "digits" / f"trial-0000{number}" / "tmp" for number in (1, 2))
+    for folder in (mine, stray):
+        folder.mkdir(parents=True)
+    (stray.parent / "weights").touch()
+    slots = SlotStates(tmp_path / "nodes" / "a" / "slots")
+    slots.prepare()
+    with slots.at_work("digits", 17):
+        slots.add_attempt(1, f"/another/path/to/the/home/{mine.parent.relative_to(tmp_path)}")
+        assert remove_stray_scratch(tmp_path) == 1
+        assert mine.exists() and not stray.exists() and (stray.parent / "weights").exists()
+        # What cannot be read may be in use.
+        stray.mkdir()
+        (tmp_path / "nodes" / "a" / "slots" / "1.state").write_text("{")
+        assert remove_stray_scratch(tmp_path) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from highnoon.workers import kernel, supervisor
 from highnoon.workers.claim import OpenStudy, StartedAttempt
 from highnoon.workers.code.code_gate import Code
 from highnoon.workers.node import Node
+from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial.launch import ExitStatus
 from tests.unit.test_claim import LEASE, MESSAGE, Stub
@@ -157,7 +159,7 @@ def test_outcome_is_finished_once_with_the_reports_that_were_not_written(slot: S
     ((outcome, disposition, token, reports),) = slot.ledger.finished
     assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
     assert reports == (Report(step=1, value=0.7),) and len(token) == 32
-    assert list((slot.node.folder / "slots").iterdir()) == []
+    assert SlotStates(slot.node.folder / "slots").states() == []
 
 
 def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_replaced(slot: Slot) -> None:
@@ -167,7 +169,7 @@ def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_repla
     ((outcome, disposition, _, _),) = slot.ledger.finished
     assert (outcome.ending, disposition) == (Ending.TIMED_OUT, Disposition.CLOSE)
     assert f"process {PID}" in outcome.message and "could not be ended" in outcome.message
-    assert list((slot.node.folder / "slots").iterdir()) == [], "the agent finds nothing to release"
+    assert SlotStates(slot.node.folder / "slots").states() == [], "the agent finds nothing to release"
 
 
 def test_supervisor_whose_fork_server_died_during_its_attempt_is_replaced_afterwards(slot: Slot) -> None:
@@ -205,4 +207,17 @@ def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
     began = time.monotonic()
     slot.run(Trial(result(COMPLETED)))
     assert time.monotonic() - began < 1.0
-    assert list((slot.node.folder / "slots").iterdir()) == []
+    assert SlotStates(slot.node.folder / "slots").states() == []
+
+
+def test_full_disk_hands_the_trial_back_and_is_said_once(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        slot.run(OSError(errno.ENOSPC, "No space left on device"))
+    assert slot.ledger.reaped == [], "nothing is charged"
+    assert {(o.ending, o.cause, disposition) for o, disposition, _, _ in slot.ledger.finished} == {
+        (Ending.RELEASED, "disk", Disposition.RELEASE)
+    }
+    assert len(slot.ledger.finished) == 3
+    assert [record.getMessage().split()[0] for record in caplog.records if record.levelname == "ERROR"] == [
+        "action=disk"
+    ]

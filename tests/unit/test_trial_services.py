@@ -19,6 +19,7 @@ from highnoon.shared.domain.trial import Report
 from highnoon.workers import trial_services
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import DrainOrder
+from highnoon.workers.report_buffer import MOST_WAITING, MOST_WRITTEN, ReportBuffer
 from highnoon.workers.trial_services import TrialServices
 from tests.support import eventually
 
@@ -181,3 +182,33 @@ def test_due_drain_is_obeyed_while_the_database_is_frozen(scene: Scene) -> None:
     began = time.monotonic()
     outcome = scene.services.interruption()
     assert outcome is not None and outcome.ending is Ending.RELEASED and time.monotonic() - began < 0.05
+
+
+def test_flood_of_reports_is_thinned_and_the_newest_kept() -> None:
+    buffer = ReportBuffer()
+    kept = [buffer.add(Report(step=step, value=0.0)) for step in range(1_000_000)]
+    steps = [report.step for report in buffer.waiting()]
+    assert len(steps) <= MOST_WAITING and steps == sorted(steps) and steps[-1] == 999_999
+    assert all(kept[:MOST_WAITING]) and not all(kept)
+
+
+def test_attempt_that_has_stored_thousands_of_reports_keeps_only_the_newest() -> None:
+    buffer, stored = ReportBuffer(), 0
+    for step in range(10 * MOST_WRITTEN):
+        buffer.add(Report(step=step, value=0.0))
+        if step % 500 == 0:
+            waiting = buffer.waiting()
+            assert waiting[-1].step == step
+            buffer.remove(waiting)
+            stored += len(waiting)
+    assert stored <= MOST_WRITTEN + 10 * MOST_WRITTEN / 500
+
+
+def test_reports_that_come_while_others_are_written_stay() -> None:
+    buffer = ReportBuffer()
+    buffer.add(Report(step=1, value=1.0))
+    writing = buffer.waiting()
+    buffer.add(Report(step=1, value=2.0))
+    buffer.add(Report(step=2, value=2.0))
+    buffer.remove(writing)
+    assert buffer.waiting() == (Report(step=2, value=2.0),)

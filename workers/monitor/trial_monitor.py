@@ -7,22 +7,21 @@ a database: what it needs from there (pruning, renewal, drain) comes through `Se
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
 from highnoon.shared.memory.guard import Kind, Verdict
-from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event, count_of, report_of
+from highnoon.shared.objective.trial_pipe import PIPE_VERSION, WRONG_EVENT, Event, count_of, outcome_of, report_of
+from highnoon.shared.runtime.processes import signal_name
+from highnoon.workers.monitor.exit_endings import ending_of
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
-
-_OWN_FAULT = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
-)
-"""Signals that a process brings upon itself. The others came from outside."""
 
 _FOLLOWS_OUR_REQUEST = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
 """Results that a trial may send because it was asked to end, also only by SIGTERM."""
@@ -35,6 +34,12 @@ _LOOK_S = 0.5
 _QUESTION_LOOK_S = 0.1
 """The same while the trial waits for an answer."""
 
+_FAST_PER_S, _FAST_PAUSE_S = 1000, 0.005
+"""A trial that sends more events is read only so often, in larger portions: it must not cost its neighbours a core."""
+
+_REST_CHUNKS = 16
+"""More than a pipe holds. A child of the trial that is left may write for ever."""
+
 
 class Services(Protocol):
     """What the supervisor does for a running trial. No method waits."""
@@ -43,8 +48,8 @@ class Services(Protocol):
     def wakeup_fd(self) -> int:
         """Readable when an answer may be there."""
 
-    def take_report(self, report: Report) -> None:
-        """Keeps one intermediate value."""
+    def take_report(self, report: Report) -> bool:
+        """Keeps one intermediate value; False when there are so many that others are left out."""
 
     def ask_should_prune(self) -> None:
         """Asks for the pruner's decision on the reports so far."""
@@ -87,6 +92,8 @@ class TrialMonitor:
         self._result: Outcome | None = None
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
+        self._second, self._events_in_it = 0, 0
+        self._was_thinned = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
         # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
@@ -119,30 +126,53 @@ class TrialMonitor:
             descriptors.append(self._output.fileno())
         wait_any(descriptors, timeout_s)
         self._output.drain()
+        if int(now_s()) != self._second:
+            self._second, self._events_in_it = int(now_s()), 0
+        elif self._events_in_it > _FAST_PER_S:
+            time.sleep(_FAST_PAUSE_S)
         return pipe.receive(0.0)
 
     def _take_events(self, events: list[Event]) -> None:
+        self._events_in_it += len(events)
         for event in events:
-            match event["event"]:
-                case "report":
-                    self._progress_at = now_s()
-                    self._services.take_report(report_of(event))
-                case "params":
-                    self._count = count_of(event)
-                case "ask":
-                    self._question = event["id"]
-                    self._services.ask_should_prune()
-                case "result":
-                    self._result = Outcome.from_json(event["outcome"])
-                    self._interrupted = event["interrupted"]
-                case "hello" if event["version"] != PIPE_VERSION:
-                    message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
-                    self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
+            try:
+                self._take(event)
+            except WRONG_EVENT as error:
+                self._trial.pipe.closed = True
+                self._fail(f"a wrong {event['event']}: {' '.join(str(error).split())}")
+                return
+
+    def _take(self, event: Event) -> None:
+        match event["event"]:
+            case "report":
+                self._progress_at = now_s()
+                if not self._services.take_report(report_of(event)) and not self._was_thinned:
+                    self._was_thinned = True
+                    self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
+            case "params":
+                self._count = count_of(event)
+            case "ask":
+                self._question = event["id"]
+                self._services.ask_should_prune()
+            case "result":
+                self._result, self._interrupted = outcome_of(event), bool(event["interrupted"])
+            case "hello" if event["version"] != PIPE_VERSION:
+                message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
+                self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
+            case "fault":
+                self._fail(str(event["reason"]))
+
+    def _fail(self, reason: str) -> None:
+        message = shortened(storable(f"the trial wrote into the pipe to its supervisor: {reason}"), 500)
+        self._end(Outcome(ending=Ending.FAILED, cause="protocol", message=message))
 
     def _take_rest(self) -> None:
         """Takes what a dead trial had still written; the pipe drops a torn last line."""
-        while events := self._trial.pipe.receive(0.0):
-            self._take_events(events)
+        pipe = self._trial.pipe
+        for _ in range(_REST_CHUNKS):
+            if pipe.closed or not wait_any([pipe.fileno()], 0.0):
+                break
+            self._take_events(pipe.receive(0.0))
         self._output.drain()
 
     def _pause_s(self) -> float:
@@ -218,7 +248,7 @@ class TrialMonitor:
         return replace(
             self._with_size(self._with_memory(self._ending(exit_), exit_)),
             exit_status=exit_.status,
-            signal=None if exit_.signum is None else signal.Signals(exit_.signum).name,
+            signal=None if exit_.signum is None else signal_name(exit_.signum),
             peak_rss_bytes=exit_.peak_rss_bytes,
             duration_s=now_s() - self._began_at,
             log_tail=self._output.tail(),
@@ -261,14 +291,3 @@ class TrialMonitor:
         if found is not None and outcome.ending not in _DECIDED_BY_PEOPLE:
             outcome = replace(found, loss=outcome.loss)
         return replace(outcome, memory=memory.trace())
-
-
-def ending_of(exit_: ExitStatus) -> Outcome:
-    """The Outcome of a trial process that ended without a result and without a request of ours."""
-    if exit_.signum is None:
-        message = f"the trial process exited with status {exit_.status} before the objective returned"
-        return Outcome(ending=Ending.FAILED, cause="exited", message=message)
-    name = signal.Signals(exit_.signum).name
-    if exit_.signum in _OWN_FAULT:
-        return Outcome(ending=Ending.FAILED, cause="crashed", message=f"the trial process crashed with {name}")
-    return Outcome(ending=Ending.KILLED, cause="signal", message=f"the trial process was killed by {name}")

@@ -5,21 +5,26 @@ works a lot between two trials, so it forks once, while it has neither a connect
 that copy forks for it. It inherits the warm imports and changes next to nothing.
 
 Trials are the server's children, so only it can read how they ended. It dies with its supervisor, and its trials too.
+What a trial leaves, also a daemon in a session of its own, becomes the server's child and ends with the trial.
+
+The process of the next trial is forked when the one before it has ended, while the supervisor writes that one's outcome
+and chooses a point: no trial waits for a fork.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
 import socket
 import struct
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NoReturn
 
-from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.shared.runtime.processes import adopt_orphans, die_with_parent
 from highnoon.workers import kernel
 from highnoon.workers.trial.process import run_forked
 
@@ -53,13 +58,13 @@ class ForkServer:
 
     def is_alive(self) -> bool:
         """False once it has died, or is stopped. It cannot be replaced: this process has a second thread by now."""
-        if self._is_stopped():
-            os.kill(self.pid, signal.SIGKILL)
-            return False
         try:
-            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         except ChildProcessError:
             return False
+        if pid and os.WIFSTOPPED(status):
+            os.kill(self.pid, signal.SIGKILL)
+        return not pid
 
     def fork(self, end: socket.socket, output: int) -> int:
         """A new trial process with this end of its pipe and this descriptor for what it prints. Raises OSError."""
@@ -100,15 +105,8 @@ class ForkServer:
             try:
                 return self._socket.recv(_MOST_BYTES)
             except TimeoutError:
-                if self._is_stopped() or time.monotonic() > give_up_at:
+                if not self.is_alive() or time.monotonic() > give_up_at:
                     raise
-
-    def _is_stopped(self) -> bool:
-        try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (OSError, IndexError):
-            return False
-        return state == "T"
 
 
 def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
@@ -121,37 +119,78 @@ def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
                 signal.signal(signum, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             kernel.release_inherited(keep=(orders.fileno(),))
+            adopt_orphans()
             # The collectors of the trials do not visit frozen objects, so their pages stay shared.
             gc.freeze()
-            while _obey(orders):
+            server = _Server(orders)
+            while server.obey():
                 continue
     finally:
         os._exit(0)
 
 
-def _obey(orders: socket.socket) -> bool:
-    """One order; False at the end of the supervisor."""
-    order, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 2)
-    if not order:
-        return False
-    if order == _FORK:
-        end, output = descriptors
-        orders.send(_PID.pack(_forked(end, output)))
-        os.close(end)
-        os.close(output)
-    else:
-        _, pid = _WAIT_ORDER.unpack(order)
-        _, status, usage = os.wait4(pid, 0)
-        orders.send(_END.pack(status, usage.ru_maxrss * 1024))
-    return True
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A process that waits for its trial: `socket` brings the descriptors for it."""
+
+    pid: int
+    socket: socket.socket
 
 
-def _forked(end: int, output: int) -> int:
-    server = os.getpid()
-    try:
-        pid = os.fork()
-    except OSError as error:
-        return -(error.errno or 1)
-    if pid == 0:
-        run_forked(socket.socket(fileno=end), output, server)
-    return pid
+class _Server:
+    """Runs in the copy: hands out trial processes, and tells how they ended."""
+
+    def __init__(self, orders: socket.socket) -> None:
+        self._orders = orders
+        self._spare: _Spare | int | None = self._forked()
+
+    def obey(self) -> bool:
+        """One order; False at the end of the supervisor."""
+        order, descriptors, _, _ = socket.recv_fds(self._orders, _MOST_BYTES, 2)
+        if not order:
+            return False
+        if order == _FORK:
+            self._orders.send(_PID.pack(self._hand_out(descriptors)))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        else:
+            _, pid = _WAIT_ORDER.unpack(order)
+            _, status, usage = os.wait4(pid, 0)
+            kernel.end_children()
+            self._orders.send(_END.pack(status, usage.ru_maxrss * 1024))
+            if not isinstance(self._spare, _Spare):
+                self._spare = self._forked()
+        return True
+
+    def _hand_out(self, descriptors: list[int]) -> int:
+        """The process that has them now, or minus the number of an error."""
+        spare, self._spare = self._spare, None
+        if isinstance(spare, _Spare) and _gives(spare, descriptors):
+            return spare.pid
+        # The kernel had no process for it, or has killed it since.
+        spare = self._forked()
+        if isinstance(spare, _Spare):
+            return spare.pid if _gives(spare, descriptors) else -errno.ECHILD
+        return spare
+
+    def _forked(self) -> _Spare | int:
+        """A new one, or minus the number of an error."""
+        server = os.getpid()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return -(error.errno or 1)
+        if pid == 0:
+            run_forked(theirs, server)
+        theirs.close()
+        return _Spare(pid, ours)
+
+
+def _gives(spare: _Spare, descriptors: list[int]) -> bool:
+    """False for a process that has died. One that is ready leads its own group, so that signals reach all of it."""
+    with spare.socket as to_it, contextlib.suppress(OSError):
+        if to_it.recv(1) and socket.send_fds(to_it, [_FORK], descriptors):
+            return True
+    os.waitpid(spare.pid, 0)
+    return False

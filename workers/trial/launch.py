@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
@@ -70,11 +71,16 @@ class ProcessParent(Protocol):
 
 
 class ThisProcess:
-    """The parent of spawned trials."""
+    """The parent of a spawned trial, and of what that leaves. Make it before the trial."""
+
+    def __init__(self) -> None:
+        adopt_orphans()
+        self._older = kernel.children()
 
     def wait(self, pid: int) -> tuple[int, int]:
         """See `ProcessParent`."""
         _, status, usage = os.wait4(pid, 0)
+        kernel.end_children(keep=self._older)
         return status, usage.ru_maxrss * 1024
 
 
@@ -99,10 +105,13 @@ class ProcessTrial:
         return self._exit
 
     def kill(self, signum: int) -> None:
-        kernel.kill_group(self._pid, signum)
+        # Before its `setsid` it has no group of its own.
+        if not kernel.kill_group(self._pid, signum):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
 
     def clean_up(self, wait_s: float) -> bool:
-        kernel.kill_group(self._pid, signal.SIGKILL)
+        self.kill(signal.SIGKILL)
         wait_any([self._pidfd], wait_s)
         has_ended = self.poll() is not None
         os.close(self._pidfd)
@@ -155,12 +164,12 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
     if isolation == "none":
         return ThreadTrial(assignment, output)
     ours, theirs = kernel.socket_pair()
+    parent = forks if isolation == "fork" else ThisProcess()
     pid = forks.fork(theirs, output.writing_end) if isolation == "fork" else _spawned(theirs, assignment, output)
     theirs.close()
     output.release_writing_end()
     pipe = Pipe(ours)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
-    parent = forks if isolation == "fork" else ThisProcess()
     return ProcessTrial(pid, parent, pipe, Path(assignment.work_dir))
 
 

@@ -57,6 +57,10 @@ class Output:
             taken += len(chunk)
             self._keep(chunk)
 
+    def add(self, line: str) -> None:
+        """Adds a line of the supervisor's own."""
+        self._keep(line.encode())
+
     def tail(self) -> str:
         """The last output, whole lines where possible."""
         text = self._tail.decode("utf-8", errors="replace")

@@ -7,6 +7,7 @@ of the supervisor (`perform`).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing.process
 import os
@@ -37,6 +38,8 @@ from highnoon.workers import kernel
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
+_FAULT = 70
+"""Of ours, before or after the objective."""
 
 SHORT_PATH = ".short-path"
 """In the scratch folder a link to the folder in which its short path is, where it has one."""
@@ -73,38 +76,60 @@ class Assignment:
         return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
 
 
-def run_forked(end: socket.socket, output: int, parent: int) -> NoReturn:
-    """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time."""
-    _run_to_end(end, output, parent, forked=True)
+def run_forked(orders: socket.socket, parent: int) -> NoReturn:
+    """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
-
-def spawned(descriptor: int, parent: int) -> NoReturn:
-    """The main function of a new interpreter (isolation "spawn")."""
-    _run_to_end(socket.socket(fileno=descriptor), None, parent, forked=False)
-
-
-def _run_to_end(end: socket.socket, output: int | None, parent: int, *, forked: bool) -> NoReturn:
-    exit_code = 70
+    Prepares itself, says so on `orders`, and waits there for its pipe and the descriptor for what it prints.
+    """
+    exit_code = _FAULT
     try:
-        _detach(parent, output)
-        if forked:
-            kernel.release_inherited(keep=(end.fileno(),))
-            _lift_limits_of_billiard()
-        else:
-            configure()
-        pipe = Pipe(end)
-        assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
-        if assignment.cgroup is not None:
-            kernel.join_cgroup(assignment.cgroup)
-        _enter_work_dir(assignment)
-        channel = PipeChannel(pipe)
-        channel.hello()
-        channel.result(perform(assignment, channel))
-        exit_code = _RESULT_SENT
+        _detach(parent)
+        os.setsid()
+        kernel.release_inherited(keep=(orders.fileno(),))
+        _lift_limits_of_billiard()
+        end, output = _awaited(orders)
+        _redirect(output)
+        exit_code = _run(socket.socket(fileno=end))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _leave(exit_code)
+
+
+def _awaited(orders: socket.socket) -> list[int]:
+    """The two descriptors; ends this process when its server ends without a trial for it."""
+    with orders, contextlib.suppress(OSError):
+        orders.send(b"R")
+        _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
+        if descriptors:
+            return descriptors
+    os._exit(_RESULT_SENT)
+
+
+def spawned(descriptor: int, parent: int) -> NoReturn:
+    """The main function of a new interpreter (isolation "spawn")."""
+    exit_code = _FAULT
+    try:
+        _detach(parent)
+        configure()
+        exit_code = _run(socket.socket(fileno=descriptor))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(exit_code)
+
+
+def _run(end: socket.socket) -> int:
+    """The trial whose assignment is the first line on `end`. Returns the exit status."""
+    pipe = Pipe(end)
+    assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
+    if assignment.cgroup is not None:
+        kernel.join_cgroup(assignment.cgroup)
+    _enter_work_dir(assignment)
+    channel = PipeChannel(pipe)
+    channel.hello()
+    channel.result(perform(assignment, channel))
+    return _RESULT_SENT
 
 
 def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
@@ -133,15 +158,12 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
         )
 
 
-def _detach(parent: int, output: int | None) -> None:
-    """Detaches from the supervisor in everything but the pipe; ends this process with its parent."""
+def _detach(parent: int) -> None:
+    """Detaches from the supervisor; ends this process with its parent."""
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(_RESULT_SENT)
     kernel.restore_signals()
-    if output is not None:
-        os.setsid()
-        _redirect(output)
     kernel.prefer_as_oom_victim()
 
 
@@ -150,33 +172,34 @@ def _redirect(output: int) -> None:
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    os.close(output)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _enter_work_dir(assignment: Assignment) -> None:
-    scratch = Path(assignment.work_dir, "tmp")
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = os.path.join(assignment.work_dir, "tmp")  # noqa: PTH118 (each trial pays for the pages of pathlib)
+    os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
-    os.environ.update(
-        HIGHNOON_STUDY=assignment.study,
-        HIGHNOON_TICKET=str(assignment.ticket),
-        HIGHNOON_ATTEMPT=str(assignment.attempt),
-        HIGHNOON_CHECKPOINT_DIR=assignment.checkpoint_dir,
-        HIGHNOON_WORK_DIR=assignment.work_dir,
-        TMPDIR=str(_short(scratch)),
-    )
+    environ = {
+        "HIGHNOON_STUDY": assignment.study,
+        "HIGHNOON_TICKET": str(assignment.ticket),
+        "HIGHNOON_ATTEMPT": str(assignment.attempt),
+        "HIGHNOON_CHECKPOINT_DIR": assignment.checkpoint_dir,
+        "HIGHNOON_WORK_DIR": assignment.work_dir,
+        "TMPDIR": scratch if len(os.fsencode(scratch)) <= _LONGEST_SCRATCH else _shorter(Path(scratch)),
+    }
+    for name, value in environ.items():  # `update` would ask for an abstract class, which visits all classes there are
+        os.environ[name] = value
     tempfile.tempdir = None
 
 
-def _short(scratch: Path) -> Path:
+def _shorter(scratch: Path) -> str:
     """The same folder by a path that leaves room for the names of unix sockets, which multiprocessing puts there."""
-    if len(os.fsencode(scratch)) <= _LONGEST_SCRATCH:
-        return scratch
     link = Path(tempfile.mkdtemp(prefix="highnoon-"), "tmp")
     link.symlink_to(scratch)
     (scratch / SHORT_PATH).symlink_to(link.parent)
-    return link
+    return str(link)
 
 
 def _lift_limits_of_billiard() -> None:

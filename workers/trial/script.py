@@ -66,7 +66,7 @@ def become_script(ref: ObjectiveRef, code_dir: Path | None) -> None:
         root.removeHandler(handler)
         handler.addFilter(lambda _: not root.handlers)
         _OURS.addHandler(handler)
-    root.setLevel(logging.WARNING)
+    _set_level(root, logging.WARNING)
     # Celery turns warnings into records; a script prints them.
     logging.captureWarnings(False)
 
@@ -100,7 +100,7 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
         # This process's own records still go where they went.
         _OURS.handlers[:], _OURS.propagate = [*ours, *handlers], False
         root.handlers[:] = kept.handlers
-        root.setLevel(kept.level)
+        _set_level(root, kept.level)
         _write_to_current_streams(kept.handlers)
         logging.captureWarnings(False)
         yield
@@ -114,10 +114,16 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
         _kept[key] = _Kept(path=list(sys.path), modules=brought, handlers=root.handlers[:], level=root.level)
         sys.path[:], sys.argv[:] = path, argv
         root.handlers[:] = handlers
-        root.setLevel(level)
+        _set_level(root, level)
         _OURS.handlers[:], _OURS.propagate = ours, propagate
         os.fchdir(folder)
         os.close(folder)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    """Only where it differs: the change visits all loggers there are, and a forked trial copies what it visits."""
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 def _put_first(folders: Sequence[Path]) -> None:

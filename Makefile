@@ -53,9 +53,9 @@ lock: $(READY) ## Resolve the dependencies again into requirements.lock and thos
 	@$(PIP) install uv
 	@$(RESOLVE) pyproject.toml --extra all --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
 	@$(RESOLVE) pyproject.toml -c requirements.lock --extra coordinator --extra dashboard -o $(IMAGES)/control.txt
-	@$(RESOLVE) pyproject.toml -c requirements.lock --extra worker --extra tensorflow -o $(IMAGES)/worker.txt
-	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in -c requirements.lock --extra worker --extra tensorflow --extra gpu \
-		-o $(IMAGES)/gpu.txt
+	@$(RESOLVE) pyproject.toml -c requirements.lock --extra worker --extra tensorflow --extra scipy -o $(IMAGES)/worker.txt
+	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in -c requirements.lock --extra worker --extra tensorflow --extra scipy \
+		--extra gpu -o $(IMAGES)/gpu.txt
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
 

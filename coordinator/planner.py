@@ -11,8 +11,8 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from highnoon.shared.domain.states import OPTUNA_STATE, StudyState, TrialState
-from highnoon.shared.domain.study import OWN_FAILURES, failure_limit
+from highnoon.shared.domain.limits import limit_met
+from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_queries import Streak
@@ -144,20 +144,13 @@ def _limit_met(load: StudyLoad) -> str | None:
         return "deleted"
     if load.fault is not None:
         return None
-    spec = load.study.spec
-    timeout_s = spec.get("timeout")
-    if timeout_s is not None and load.age_s >= timeout_s:
-        return "timeout"
-    target, best = spec.get("target_value"), load.best_value
-    if target is not None and best is not None and (best >= target if load.maximizes else best <= target):
-        return "target_value"
-    most = failure_limit(spec)
-    recent = load.recent_endings[:most]
-    if not most or len(recent) < most or not all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
-        return None
-    if spec.get("max_failures_in_a_row") is None and (best is not None or set(recent) - OWN_FAILURES):
-        return None
-    return "failures_in_a_row"
+    return limit_met(
+        load.study.spec,
+        age_s=load.age_s,
+        best_value=load.best_value,
+        recent_endings=load.recent_endings,
+        since_best=load.since_best,
+    )
 
 
 def _close_finished(snapshot: Snapshot) -> Iterator[Close]:

@@ -17,9 +17,10 @@ from highnoon.coordinator.planner import QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.limits import FIRST_FAILURES, OWN_FAILURES, failure_limit
 from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.domain.states import Ending, StudyState, WorkerState
-from highnoon.shared.domain.study import FIRST_FAILURES, OWN_FAILURES, StudySpec, failure_limit
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import Control, StudyLoad
 from highnoon.shared.store.database import Database
@@ -97,14 +98,26 @@ class SnapshotReader:
                 [load.study.id for load in aimed if load.maximizes],
                 [load.study.id for load in aimed if not load.maximizes],
             )
-        return [self._with_limit(load, best.get(load.study.id), recent.get(load.study.id, [])) for load in loads]
+        patient = {load.study.id: load for load in loads if _has(load, "early_stop")}
+        since_best: dict[int, int] = {}
+        if patient:
+            most = max(load.study.spec["early_stop"]["patience"] for load in patient.values())
+            maximized = [study_id for study_id, load in patient.items() if load.maximizes]
+            since_best = self._control.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
+        return [
+            self._with_endings(
+                replace(load, best_value=best.get(load.study.id), since_best=since_best.get(load.study.id, 0)),
+                recent.get(load.study.id, []),
+            )
+            for load in loads
+        ]
 
-    def _with_limit(self, load: StudyLoad, best: float | None, recent: Sequence[str]) -> StudyLoad:
+    def _with_endings(self, load: StudyLoad, recent: Sequence[str]) -> StudyLoad:
         study = load.study
         endings = self._faults.isolate("endings", study.id, study.name, lambda: tuple(map(Ending, recent)))
         if endings is None:
             return replace(load, fault="endings")
-        return replace(load, best_value=best, recent_endings=endings)
+        return replace(load, recent_endings=endings)
 
     def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
         """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""

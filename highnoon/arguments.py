@@ -48,6 +48,12 @@ def callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
     return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
 
 
+def callback_problems(called: object) -> list[Problem]:
+    if isinstance(called, Iterable):
+        return callable_problems("callbacks", called)
+    return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
+
+
 def jobs_problems(n_jobs: object, isolation: str | None) -> list[Problem]:
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
         hint = "Write -1 for one per core."

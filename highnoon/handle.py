@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon.cluster import Cluster
 from highnoon.progress import progress_view
-from highnoon.shared.domain.errors import NoCompletedTrial, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, Problem, ServiceUnavailable, UserInputError
 from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.study import MOST_TRIALS
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.steering import require
 from highnoon.shared.views.trials import front_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from highnoon.shared.store.optuna_study import OptunaStudy
-    from highnoon.shared.store.steering import Steering
     from highnoon.shared.store.studies import StudyRecord
     from highnoon.shared.views.studies import StudySummary
 
@@ -131,23 +133,29 @@ class StudyHandle:
 
     def pause(self) -> None:
         """Starts nothing new; running trials end by themselves. Raises StudyConflict."""
-        self._steering.pause()
+        record = self._record
+        require(self.access.studies.pause(record.id), record, "only a running study can be paused")
 
     def resume(self) -> None:
         """Goes on with a paused study. Raises StudyConflict."""
-        self._steering.resume()
+        record = self._record
+        require(self.access.studies.resume(record.id), record, "only a paused study can be resumed")
 
     def stop(self) -> None:
         """Gives the study up: what waits is dropped, what runs is stopped. Raises StudyConflict when it is over."""
-        self._steering.cancel()
+        record = self._record
+        require(self.access.studies.cancel(record.id), record, "it is over already")
 
     def add_trials(self, count: int) -> int:
         """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
-        return self._steering.add_trials(count)
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TRIALS:
+            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS:,}", value=count)
+            raise InvalidInput("add_trials()", [problem])
+        return steering.add_trials(self.access, self._record, count)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
-        self._steering.enqueue(dict(params))
+        steering.enqueue(self.access, self._record, dict(params))
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.
@@ -213,12 +221,6 @@ class StudyHandle:
         if self._opened is None or self._opened[0] != key:
             self._opened = (key, self.access.optuna(record))
         return self._opened[1]
-
-    @property
-    def _steering(self) -> Steering:
-        from highnoon.shared.store.steering import Steering
-
-        return Steering(self.access, self._record)
 
     def _counts(self, summary: StudySummary) -> str:
         best = None if summary.best is None else f"best {summary.best:.6g}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from highnoon import current_trial
 from highnoon.arguments import (
     NOT_KNOWN_YET,
-    callable_problems,
+    callback_problems,
     checked,
     jobs_problems,
     refuse_in_a_workers_trial,
@@ -32,7 +32,9 @@ from highnoon.shared.domain.errors import (
 )
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
 from highnoon.shared.runtime.urls import masked
 
@@ -48,6 +50,7 @@ class HPOTrialManager:
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+    `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
 
@@ -82,6 +85,7 @@ class HPOTrialManager:
         trial_memory_limit: int | str | None = None,
         max_failures_in_a_row: int | None = None,
         isolation: str | None = None,
+        early_stop: Mapping[str, Any] | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -99,6 +103,7 @@ class HPOTrialManager:
             "trial_memory_limit": trial_memory_limit,
             "max_failures_in_a_row": max_failures_in_a_row,
             "isolation": "fork" if isolation is None else isolation,
+            "early_stop": early_stop,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage
@@ -112,13 +117,15 @@ class HPOTrialManager:
 
     def optimize(
         self,
-        objective: Callable[[Params], object],
-        search_space: Mapping[str, Any],
+        objective: Callable[[Any], object],
+        search_space: Mapping[str, Any] | None = None,
         n_trials: int | None = None,
-        callbacks: Iterable[Callable[[Any, Any], object]] | None = None,
+        callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
         n_jobs: int = 1,
         timeout: float | None = None,
         show_progress: bool = True,
+        *,
+        param_constraints: Sequence[str] = (),
     ) -> Params:
         """Adds trials to the study; returns the best parameters that the study has then.
 
@@ -126,23 +133,32 @@ class HPOTrialManager:
         a time, -1 for one per core. `timeout` seconds after the call began none is started any more. After each trial
         every callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what
         a callback raises is logged. `show_progress` draws a bar in a terminal, and logs a line for each trial
-        elsewhere.
+        elsewhere. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
-        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or space,
+        Without a `search_space` the objective takes a `trial`, as Optuna's do, and suggests parameters as it runs.
+
+        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
+        that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
-        called = list(callbacks or ())
-        asked = {**self._written, **NOT_KNOWN_YET, "search_space": search_space, "timeout": timeout}
+        if search_space is None and callable(objective) and not takes_trial(objective):
+            search_space = {}  # is refused, with what to write
+        called = [callbacks] if callable(callbacks) else callbacks or ()
+        asked = {
+            **self._written,
+            **NOT_KNOWN_YET,
+            "search_space": search_space,
+            "param_constraints": param_constraints,
+            "timeout": timeout,
+        }
         spec = checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},
-            [
-                *objective_problems(objective),
-                *callable_problems("callbacks", called),
-                *jobs_problems(n_jobs, self._isolation),
-            ],
+            [*objective_problems(objective), *callback_problems(called), *jobs_problems(n_jobs, self._isolation)],
         )
+        for line in cut_short(search_space or {}, spec.search_space):
+            logging.getLogger("highnoon").warning("optimize(): %s", line)
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
         from highnoon.local.run import RunOptions, run_trials
@@ -152,8 +168,8 @@ class HPOTrialManager:
         self._enqueued.clear()
         jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
         isolation = self._isolation or ("none" if jobs == 1 else "fork")
-        options = RunOptions(isolation=isolation, n_jobs=jobs, timeout_s=timeout, show_progress=show_progress)
-        run_trials(study, spec, objective, called, options)
+        options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
+        run_trials(study, spec, objective, list(called), options)
         return self.best_params
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
@@ -240,7 +256,8 @@ class HPOTrialManager:
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
 
-        With fewer than two completed trials Optuna warns, and all shares are equal.
+        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
+        warning is logged.
         """
         if not self._results().trials([TrialState.COMPLETE]):
             raise self._nothing_completed()

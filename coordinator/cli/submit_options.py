@@ -26,6 +26,8 @@ from highnoon.shared.store.callbacks import Announcer, Callback
 from highnoon.shared.store.code_upload import packed, upload_code
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.submission import Submission
+from highnoon.shared.views.formats import plural
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,18 @@ def read_study(
 def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
     """The code of a study that is about to be submitted. Raises InvalidInput for a bundle without a key to sign it."""
     upload_code(spec, bundle, access, settings, is_embedded=is_embedded(settings))
+
+
+def trials_in_words(submission: Submission, asked: int | None) -> str:
+    """What the submission did to the number of trials, which is always that of all."""
+    has = plural(submission.trials, "trial")
+    if submission.added == submission.trials:
+        return has
+    if submission.added:
+        return f"{has}, {submission.added} added"
+    if asked is not None and asked < submission.trials:
+        return f"it has {has} already, and --n-trials counts all of them; none added"
+    return f"it has {has} already; none added"
 
 
 def callbacks_named(references: Iterable[str]) -> list[Callback]:

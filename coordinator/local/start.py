@@ -20,8 +20,10 @@ from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import near
 from highnoon.coordinator.local.local_processes import USER, Fleet
 from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.strategy import modules_of
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import allow_study
+from highnoon.shared.runtime.extras import require
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
@@ -60,6 +62,8 @@ def run(options: StartOptions) -> Exit:
     """Runs until the study is over, or until a signal without one. Raises HighNoonError for what cannot work."""
     stopping = StopRequest()
     if is_embedded(options.settings):
+        if options.spec is not None:
+            require(modules_of(options.spec.sampler, options.spec.pruner))
         return _run_embedded(options, stopping)
     with _logging_for(options):
         from highnoon.coordinator.local.run_coordinator import coordinate

@@ -30,18 +30,23 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.objective.defined_trial import given_trial
 from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
-from highnoon.shared.runtime.processes import die_with_parent, tensorflow_has_run
+from highnoon.shared.runtime.processes import die_with_parent, signal_name, tensorflow_has_run
 
 _RESULT_SENT = 0
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that a process does not bring upon itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """All that a trial process gets beside the objective. Without a `seed` it has one of its own."""
 
+    number: int
     params: Params
+    defines_by_run: bool
     scoring: Scoring
     memory: MemoryWishes
     seed: int | None
@@ -106,10 +111,11 @@ class Launcher:
 def outcome_of_exit(status: int | None) -> Outcome:
     """The outcome of a trial process that ended without a result."""
     if status is not None and status < 0:
-        name = signal.Signals(-status).name
+        name = signal_name(-status)
         hint = ": the kernel does that when memory runs out" if name == "SIGKILL" else ""
+        ending = Ending.KILLED if -status in _FROM_OUTSIDE else Ending.FAILED
         message = f"the trial's process was ended by {name}{hint}"
-        return Outcome(ending=Ending.KILLED, cause="killed", message=message, signal=name)
+        return Outcome(ending=ending, cause="killed", message=message, signal=name)
     message = f"the trial's process ended without a result, with exit status {status}"
     return Outcome(ending=Ending.FAILED, cause="exited", message=message, exit_status=status)
 
@@ -207,6 +213,8 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
         return Outcome(ending=Ending.FAILED, cause="objective", message=message, traceback=traceback.format_exc())
     # A copy has its parent's generators, and all trials would draw the same numbers.
     seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
+    if task.defines_by_run:
+        objective = given_trial(objective, channel, task.number)
     return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
 
 

@@ -19,8 +19,8 @@ from highnoon.local.process import Launcher, Task
 from highnoon.local.trial import (
     INTERRUPTED,
     RunningTrial,
-    StudyChannel,
     attempt_here,
+    channel_of,
     ended_by_sigterm,
     final_outcome,
     interrupted,
@@ -32,8 +32,9 @@ from highnoon.shared.domain.errors import (
     EveryTrialFailed,
     SpaceExhausted,
 )
+from highnoon.shared.domain.limits import RunLimits, failure_limit
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
-from highnoon.shared.domain.study import FIRST_FAILURES, StudySpec
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective
@@ -58,7 +59,6 @@ class RunOptions:
 
     isolation: str = "none"
     n_jobs: int = 1
-    timeout_s: float | None = None
     show_progress: bool = True
 
 
@@ -105,13 +105,14 @@ class _Run:
     ) -> None:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
         self._next_ordinal = _ordinal_source(study, spec)
-        self._ends_at = None if options.timeout_s is None else time.monotonic() + options.timeout_s
+        self._began_s = time.monotonic()
         self._owner = {OWNER: this_process()}
         self._begun = 0
         self._outcomes: list[Outcome] = []
         self._over = ""
         best = retry_until_available(study.best_trial, logger)
         self._best = None if best is None else best.value
+        self._limits = RunLimits(spec.to_json(), self._best)
 
     def in_this_process(self, objective: Objective) -> None:
         """One trial after the other."""
@@ -145,6 +146,9 @@ class _Run:
             return
         count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
         why = f"; {self._over}" if self._over else ""
+        if self._over == "failures_in_a_row":
+            most = failure_limit(self._spec.to_json())
+            why = f"; {most} failures in a row end it (max_failures_in_a_row; 0 = never)"
         groups = failure_groups([(outcome.message, outcome.traceback) for outcome in outcomes])
         raise EveryTrialFailed(f"{count} failed{why}\n" + "\n".join(groups))
 
@@ -152,8 +156,9 @@ class _Run:
         """The next trial, RUNNING; None when this call starts no more."""
         if self._begun >= self._spec.n_trials or self._over:
             return None
-        if self._ends_at is not None and time.monotonic() >= self._ends_at:
-            self._stop(f"timeout={self._options.timeout_s:g} seconds are over")
+        limit = self._limits.met(time.monotonic() - self._began_s)
+        if limit is not None:
+            self._stop(limit)
             return None
         try:
             started = retry_until_available(
@@ -169,26 +174,29 @@ class _Run:
 
     def _launched(self, launcher: Launcher, started: StartedTrial) -> RunningTrial:
         seed = None if self._spec.seed is None else trial_seed(self._spec.seed, started.number)
-        task = Task(params=started.params, scoring=self._spec.scoring, memory=self._spec.memory, seed=seed)
+        task = Task(
+            number=started.number,
+            defines_by_run=self._spec.defines_by_run,
+            params=started.params,
+            scoring=self._spec.scoring,
+            memory=self._spec.memory,
+            seed=seed,
+        )
         try:
             process = launcher.start(task)
         except BaseException as error:  # no memory for a process, or what cannot be pickled
             self._study.finish_trial(started.trial_id, interrupted(error))
             raise
-        return RunningTrial(started, process, StudyChannel(self._study, started.trial_id))
+        return RunningTrial(started, process, channel_of(self._study, started, self._spec))
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
+        self._limits.add(outcome)
         self._note_best(outcome)
         _log_trial(self._spec, started, outcome)
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):
             self._stop("a callback called study.stop()")
-        own = self._spec.max_failures_in_a_row
-        limit = FIRST_FAILURES if own is None else own
-        counted = self._outcomes if own is None else self._outcomes[-limit:]
-        if limit and len(counted) >= limit and all(map(_has_failed, counted)):
-            self._stop(f"{limit} failures in a row end it (max_failures_in_a_row; 0 = never)")
 
     def _stop(self, reason: str) -> None:
         if not self._over:
@@ -241,9 +249,9 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
     a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
     They choose at random so that this stays rare.
     """
-    if spec.sampler.name != "grid":
+    grid = Grid.of(spec)
+    if grid is None:
         return lambda: len(study.optuna_study.get_trials(deepcopy=False))
-    grid = Grid(spec.search_space, **spec.sampler.options)
     points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
 
     def unvisited() -> int:
@@ -261,4 +269,4 @@ def _is_to_be_repeated(attrs: dict[str, object]) -> bool:
 
 
 def _point_key(params: Params) -> tuple[object, ...]:
-    return tuple(value for _, value in sorted(params.items()))
+    return tuple(sorted(params.items()))

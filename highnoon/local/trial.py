@@ -21,11 +21,21 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.trial_pipe import WRONG_EVENT, Event, count_of, outcome_of, report_of
+from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.trial_pipe import (
+    WRONG_EVENT,
+    Event,
+    count_of,
+    outcome_of,
+    question_of,
+    report_of,
+    setting_of,
+)
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_definition import PatientDefinition
 
 logger = logging.getLogger("highnoon")
 
@@ -45,6 +55,7 @@ class StudyChannel:
         self._study = study
         self._trial_id = trial_id
         self._unsent: list[Report] = []
+        self.definition: PatientDefinition | None = None
 
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage. Raises ServiceRefused for what the database does not take."""
@@ -71,6 +82,8 @@ class StudyChannel:
                 self._unsent.clear()
                 raise
             self._unsent.clear()
+        if self.definition is not None:
+            self.definition.flush()
 
 
 @contextmanager
@@ -93,8 +106,21 @@ class RunningTrial:
     outcome: Outcome | None = None
 
 
-def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
+def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> StudyChannel:
+    """The channel of a started trial; without a search space it answers what the trial suggests."""
     channel = StudyChannel(study, started.trial_id)
+    if spec.defines_by_run:
+        definition = study.definition(
+            trial_id=started.trial_id, number=started.number, ordinal=started.ordinal, fixed=started.params
+        )
+        channel.definition = PatientDefinition(definition, logger)
+    return channel
+
+
+def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
+    channel = channel_of(study, started, spec)
+    if channel.definition is not None:
+        objective = given_trial(objective, channel.definition, started.number)
     try:
         outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException as error:  # Ctrl-C: the trial must not stay RUNNING
@@ -149,7 +175,9 @@ def _attend(trial: RunningTrial, said: Event) -> None:
             case "params":
                 trial.params_count = count_of(said).total
             case "ask":
-                pipe.send({"event": "answer", "id": said["id"], "answer": trial.channel.should_prune()})
+                pipe.send({"event": "answer", "id": said["id"], "answer": _answer(trial.channel, said)})
+            case "set":
+                _set(trial.channel, said)
             case "result":
                 trial.outcome = outcome_of(said)
             case "fault":
@@ -160,6 +188,28 @@ def _attend(trial: RunningTrial, said: Event) -> None:
     ) as error:  # the database, or what the user wrote to the pipe
         trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
         trial.process.kill()
+
+
+def _answer(channel: StudyChannel, said: Event) -> bool | Event:
+    question = question_of(said)
+    if channel.definition is None or question["question"] == "should_prune":
+        return channel.should_prune()
+    try:
+        if question["question"] == "relative_params":
+            return {"value": channel.definition.relative_params()}
+        return {"value": channel.definition.suggest(question["name"], question["domain"])}
+    except (KeyError, TypeError, ValueError) as error:  # as Optuna refuses it
+        return {"error": str(error)}
+
+
+def _set(channel: StudyChannel, said: Event) -> None:
+    setting = setting_of(said)
+    if channel.definition is None:
+        return
+    if setting["kind"] == "constraint":
+        channel.definition.set_constraint(setting["key"], float(setting["value"]))
+    else:
+        channel.definition.set_attr(setting["key"], setting["value"])
 
 
 def final_outcome(trial: RunningTrial) -> Outcome:

@@ -12,19 +12,20 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import WorkerState
-from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.states import Ending, WorkerState
+from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
-from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store import steering
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.steering import Steering
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.studies import Studies, StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
+
+_RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,44 +99,41 @@ class StudyActions:
 
     def pause(self, study: StudySummary) -> None:
         """Nothing new starts; what runs ends by itself."""
-        self._steering(study).pause()
-        self.repository.invalidate(study.name)
+        self._require(self._studies.pause(_known(study).id), study, "only a running study can be paused")
 
     def resume(self, study: StudySummary) -> None:
         """Goes on with a paused study."""
-        self._steering(study).resume()
-        self.repository.invalidate(study.name)
+        self._require(self._studies.resume(_known(study).id), study, "only a paused study can be resumed")
 
     def cancel(self, study: StudySummary) -> None:
         """What waits is dropped, what runs is stopped."""
-        self._steering(study).cancel()
-        self.repository.invalidate(study.name)
+        self._require(self._studies.cancel(_known(study).id), study, "it is over already")
 
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
-        added = self._steering(study).add_trials(count)
+        record = _known(study)
+        if not 1 <= count <= MOST_TRIALS - study.total:
+            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
+            raise InvalidInput("request", [problem])
+        added = steering.add_trials(self.repository.access(), record, count)
         self.repository.invalidate(study.name)
         return added
 
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""
-        self._steering(study).retry(number)
-        self.repository.invalidate(study.name)
+        record = _known(study)
+        done = self._studies.retry(record.id, endings=_RETRIED, numbers=(number,))
+        self._require(done > 0, study, f"trial {number} is not one that failed and may be tried again")
 
     def enqueue(self, study: StudySummary, params: Params) -> None:
         """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
-        self._steering(study).enqueue(params)
+        steering.enqueue(self.repository.access(), _known(study), params)
         self.repository.invalidate(study.name)
 
     def delete(self, study: StudySummary) -> None:
         """Removes a study that is over, with all trials. Log files stay where they are."""
-        record = _known(study)
-        self._require(record.is_over, study, "only one that is over can be deleted: cancel it first")
-        access = self.repository.access()
-        access.studies.delete(record.id)
-        access.store.delete_study(study.name)
+        steering.delete_study(self.repository.access(), _known(study))
         self.repository.remove(study.name)
-        Bundles(access.database).drop_unused()
 
     def _checked(self, written: Mapping[str, Any]) -> StudySpec:
         """Looks for the objective's file only where that is allowed."""
@@ -149,8 +147,9 @@ class StudyActions:
             raise InvalidInput("study", [*others, refusal]) from None
         raise InvalidInput("study", [refusal])
 
-    def _steering(self, study: StudySummary) -> Steering:
-        return Steering(self.repository.access(), _known(study))
+    @property
+    def _studies(self) -> Studies:
+        return self.repository.access().studies
 
     def _require(self, done: bool, study: StudySummary, why_not: str) -> None:
         if not done:

@@ -21,16 +21,31 @@ from pydantic import (
 )
 
 from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.validation import refusal
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[int, Field(ge=2)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
     """What comes from outside: no unknown keys, no "5" for 5, no true for 1; frozen once it is accepted."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numpy_scalars_are_numbers(cls, written: object) -> object:
+        return {key: plain(value) for key, value in written.items()} if isinstance(written, Mapping) else written
+
+
+class AutoOptions(Strict):
+    """Our own: a Gaussian process while trials are few, then TPE; see `search.auto`."""
+
+    n_startup_trials: Natural | None = None
 
 
 class TpeOptions(Strict):
@@ -68,6 +83,37 @@ class GridOptions(Strict):
     points: Annotated[int, Field(ge=2)] | None = None
 
 
+class BruteForceOptions(Strict):
+    """Every combination of a finite space once, in random order."""
+
+
+class GpOptions(Strict):
+    """Optuna's Gaussian process; needs PyTorch."""
+
+    n_startup_trials: Natural | None = None
+    deterministic_objective: bool | None = None
+
+
+class QmcOptions(Strict):
+    """A sequence that fills the space evenly. Scrambled by the study's seed, so that every node has the same one."""
+
+    qmc_type: Literal["sobol", "halton"] | None = None
+    scramble: bool | None = None
+
+
+class Nsga3Options(Strict):
+    """A genetic algorithm with reference points, for many objectives."""
+
+    population_size: Annotated[int, Field(ge=2)] | None = None
+    mutation_prob: Fraction | None = None
+    crossover_prob: Fraction | None = None
+    swapping_prob: Fraction | None = None
+
+
+class Nsga2Options(Nsga3Options):
+    """A genetic algorithm, for two or three objectives or large numbers of trials."""
+
+
 class MedianOptions(Strict):
     """Prunes what is worse than the median at the same step."""
 
@@ -84,13 +130,13 @@ class PercentileOptions(MedianOptions):
 
 
 class HyperbandOptions(Strict):
-    """Successive halving in several brackets; without `max_resource` Optuna takes the last step of the first trial."""
+    """Successive halving in several brackets; without `max_resource` it is the last step of the first trial."""
 
     min_resource: Count | None = None
     max_resource: Annotated[Count | None, BeforeValidator(lambda written: None if written == "auto" else written)] = (
         None
     )
-    reduction_factor: Annotated[int, Field(ge=2)] | None = None
+    reduction_factor: Factor | None = None
 
     @field_validator("max_resource")
     @classmethod
@@ -100,6 +146,66 @@ class HyperbandOptions(Strict):
             message = f"must be at least min_resource, which is {min_resource}"
             raise refusal([Problem(key="pruner.max_resource", message=message, value=max_resource)])
         return max_resource
+
+
+class AshaOptions(Strict):
+    """Asynchronous successive halving, in Ray's words; without `grace_period` a hundredth of the first trial's steps.
+
+    A trial reaches a rung at step grace_period * reduction_factor ** rung, and goes on if it is among the best
+    1 / reduction_factor there.
+    """
+
+    grace_period: Count | None = None
+    reduction_factor: Factor | None = None
+
+
+class WilcoxonOptions(Strict):
+    """Prunes what a signed-rank test takes for worse than the best trial at the same steps (folds of a validation)."""
+
+    p_threshold: Fraction | None = None
+    n_startup_steps: Natural | None = None
+
+
+class ThresholdOptions(Strict):
+    """Prunes what reports a value below `lower` or above `upper`, or NaN."""
+
+    lower: Number | None = None
+    upper: Annotated[Number | None, Field(validate_default=True)] = None
+    n_warmup_steps: Natural | None = None
+    interval_steps: Count | None = None
+
+    @field_validator("upper")
+    @classmethod
+    def _one_bound_at_least(cls, upper: float | None, info: ValidationInfo) -> float | None:
+        if "lower" not in info.data:
+            return upper
+        lower = info.data["lower"]
+        if lower is None and upper is None:
+            hint = 'Write for example {name = "threshold", upper = 10.0}.'
+            raise refusal(
+                [Problem(key="pruner", message="threshold needs lower or upper", value="threshold", hint=hint)]
+            )
+        if lower is not None and upper is not None and upper < lower:
+            raise refusal(
+                [Problem(key="pruner.upper", message=f"must be at least lower, which is {lower}", value=upper)]
+            )
+        return upper
+
+
+class PatientOptions(Strict):
+    """Lets the `wrapped` pruner decide (without one: prunes) once `patience` reports brought nothing better."""
+
+    patience: Annotated[Natural | None, Field(validate_default=True)] = None
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    wrapped: PrunerSpec | None = None
+
+    @field_validator("patience")
+    @classmethod
+    def _patience_is_given(cls, patience: int | None) -> int:
+        if patience is None:
+            hint = 'Write for example {name = "patient", patience = 5, wrapped = "median"}.'
+            raise refusal([Problem(key="pruner.patience", message="is missing", hint=hint)])
+        return patience
 
 
 class NoOptions(Strict):
@@ -139,12 +245,28 @@ class SamplerSpec(_Strategy):
 
     kinds: ClassVar[Mapping[str, type[Strict]]] = {
         "tpe": TpeOptions,
+        "auto": AutoOptions,
+        "gp": GpOptions,
         "cmaes": CmaEsOptions,
+        "qmc": QmcOptions,
+        "nsga2": Nsga2Options,
+        "nsga3": Nsga3Options,
         "random": RandomOptions,
         "grid": GridOptions,
+        "brute_force": BruteForceOptions,
     }
 
-    name: Literal["tpe", "cmaes", "random", "grid"]
+    name: Literal["tpe", "auto", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "brute_force"]
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether it tries each point of a finite space once, and then has no further one."""
+        return self.name in ("grid", "brute_force")
+
+    @property
+    def needs_space(self) -> bool:
+        """Whether it must know the space before the first trial, which a trial that defines it as it runs has not."""
+        return self.is_exhaustive or self.name == "qmc"
 
 
 class PrunerSpec(_Strategy):
@@ -152,9 +274,29 @@ class PrunerSpec(_Strategy):
 
     kinds: ClassVar[Mapping[str, type[Strict]]] = {
         "median": MedianOptions,
-        "hyperband": HyperbandOptions,
         "percentile": PercentileOptions,
+        "hyperband": HyperbandOptions,
+        "asha": AshaOptions,
+        "wilcoxon": WilcoxonOptions,
+        "threshold": ThresholdOptions,
+        "patient": PatientOptions,
         "none": NoOptions,
     }
 
-    name: Literal["median", "hyperband", "percentile", "none"]
+    name: Literal["median", "percentile", "hyperband", "asha", "wilcoxon", "threshold", "patient", "none"]
+
+
+PatientOptions.model_rebuild()
+
+_MODULES: Mapping[str, tuple[str, ...]] = {"gp": ("torch", "scipy"), "qmc": ("scipy",), "wilcoxon": ("scipy",)}
+
+
+def modules_of(*strategies: SamplerSpec | PrunerSpec) -> dict[str, tuple[str, ...]]:
+    """The modules beyond a plain installation that each needs, by its name for people; a wrapped pruner included."""
+    needs: dict[str, tuple[str, ...]] = {}
+    for strategy in strategies:
+        what = "sampler" if isinstance(strategy, SamplerSpec) else "pruner"
+        for name in (strategy.name, strategy.options.get("wrapped", {}).get("name")):
+            if name in _MODULES:
+                needs[f"{what} {name}"] = _MODULES[name]
+    return needs

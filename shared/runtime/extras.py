@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from highnoon.shared.domain.errors import MissingExtra
@@ -20,9 +21,11 @@ _EXTRA_OF = {
     "prometheus_client": "worker",
     "pymysql": "mysql",
     "redis": "worker",
+    "scipy": "scipy",
     "starlette": "dashboard",
     "tensorflow": "tensorflow",
     "tokenizers": "tensorflow",
+    "torch": "gp",
     "typer": "coordinator",
     "uvicorn": "dashboard",
 }
@@ -46,6 +49,15 @@ def missing_extra_named(what: str, role: str = "") -> Iterator[None]:
             f'{what} needs {module}, which is not installed: pip install "highnoon-hpo[{extra or _EXTRA_OF[module]}]"',
             name=module,
         ) from error
+
+
+def require(needs: Mapping[str, Iterable[str]]) -> None:
+    """Raises MissingExtra for the first module that something needs and that is not installed. Imports nothing."""
+    for what, modules in needs.items():
+        for module in modules:
+            if importlib.util.find_spec(module) is None:
+                remedy = f'pip install "highnoon-hpo[{_EXTRA_OF[module]}]"'
+                raise MissingExtra(f"{what} needs {module}, which is not installed: {remedy}", name=module)
 
 
 def run_command(module: str, role: str) -> None:

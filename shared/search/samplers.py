@@ -7,15 +7,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+    WilcoxonPruner,
+)
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
+from highnoon.shared.runtime.extras import require
+from highnoon.shared.search.quasi_random import QuasiRandomSampler
 
 Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")
@@ -26,44 +46,83 @@ def distributions(space: SearchSpace) -> Distributions:
     return {name: _distribution(param) for name, param in space.items()}
 
 
-def build_sampler(spec: SamplerSpec) -> BaseSampler:
-    """The sampler that a spec names. A grid has none; what its enqueued trials leave open is drawn at random."""
-    return _built(_SAMPLERS, spec) if spec.name != "grid" else RandomSampler()
+def build_sampler(spec: SamplerSpec, space: Distributions, seed: int | None = None) -> BaseSampler:
+    """The sampler that a spec names, for a study of that space and seed. Raises MissingExtra.
+
+    An exhaustive one has none; what its enqueued trials leave open is drawn at random.
+    """
+    require(modules_of(spec))
+    if spec.is_exhaustive:
+        return RandomSampler()
+    options = dict(spec.options)
+    if spec.name == "qmc":
+        options |= {"space": space, "seed": seed}
+    return _built(_SAMPLERS, spec.name, options)
 
 
-def build_pruner(spec: PrunerSpec) -> BasePruner:
-    """The pruner that a spec names."""
-    return _built(_PRUNERS, spec)
+def build_pruner(spec: PrunerSpec, steps: int | None = None) -> BasePruner | None:
+    """The pruner that a spec names. Raises MissingExtra.
+
+    `steps` is how many a whole trial has; None for a pruner that depends on them while they are not known.
+    """
+    require(modules_of(spec))
+    if steps is None and depends_on_steps(spec):
+        return None
+    options = dict(spec.options)
+    match spec.name:
+        case "patient":
+            wrapped = options.pop("wrapped", None)
+            inner = None if wrapped is None else build_pruner(PrunerSpec.model_validate(wrapped), steps)
+            return _built(_PRUNERS, spec.name, {"patience": 0, **options, "wrapped_pruner": inner})
+        case "asha":
+            options["min_resource"] = options.pop("grace_period", None) or max((steps or 1) // 100, 1)
+        case "hyperband":
+            options = {"max_resource": max(steps or 1, options.get("min_resource", 1)), **options}
+    return _built(_PRUNERS, spec.name, options)
+
+
+def depends_on_steps(spec: PrunerSpec) -> bool:
+    """Whether the pruner's rungs follow from how many steps a whole trial has."""
+    missing = {"asha": "grace_period", "hyperband": "max_resource"}.get(spec.name)
+    wrapped = spec.options.get("wrapped")
+    is_inner = wrapped is not None and depends_on_steps(PrunerSpec.model_validate(wrapped))
+    return is_inner or (missing is not None and missing not in spec.options)
 
 
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "tpe": TPESampler,
+    "gp": lambda **options: GPSampler(warn_independent_sampling=False, **options),
     # CMA-ES draws categorical parameters at random, and would warn of it at every trial.
     "cmaes": lambda **options: CmaEsSampler(warn_independent_sampling=False, **options),
+    "qmc": QuasiRandomSampler,
+    "nsga2": NSGAIISampler,
+    "nsga3": NSGAIIISampler,
     "random": RandomSampler,
 }
 
 _PRUNERS: dict[str, Callable[..., BasePruner]] = {
     "median": MedianPruner,
-    "hyperband": HyperbandPruner,
     "percentile": PercentilePruner,
+    "hyperband": HyperbandPruner,
+    "asha": SuccessiveHalvingPruner,
+    "wilcoxon": WilcoxonPruner,
+    "threshold": ThresholdPruner,
+    "patient": PatientPruner,
     "none": NopPruner,
 }
 
 
-def _built(makers: Mapping[str, Callable[..., T]], spec: SamplerSpec | PrunerSpec) -> T:
+def _built(makers: Mapping[str, Callable[..., T]], name: str, options: Mapping[str, Any]) -> T:
     with warnings.catch_warnings():
         # Options that Optuna calls experimental were chosen by name.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return makers[spec.name](**spec.options)
+        return makers[name](**options)
 
 
 def _distribution(param: Param) -> BaseDistribution:
     match param:
-        case Uniform(low=low, high=high, step=step):
-            return FloatDistribution(low, high, step=step)
-        case LogUniform(low=low, high=high):
-            return FloatDistribution(low, high, log=True)
+        case Float(low=low, high=high, step=step, log=log):
+            return FloatDistribution(low, high, step=step, log=log)
         case Int(low=low, high=high, step=step, log=log):
             return IntDistribution(low, high, step=step, log=log)
         case Categorical(choices=choices):

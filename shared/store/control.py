@@ -63,6 +63,8 @@ class StudyLoad:
     """Read only for a study with a `target_value`, or whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()
     """Newest first, as many as may end the study."""
+    since_best: int = 0
+    """How many trials have ended since the best one; read only for a study with `early_stop`."""
     fault: str | None = None
     """What is wrong with its data. Nothing of it is started meanwhile."""
 
@@ -144,6 +146,34 @@ class Control:
         )
         statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
         return {row.id: row.best for row in self._db.rows(statement)}
+
+    def since_best(self, maximized: Collection[int], minimized: Collection[int], *, at_most: int) -> dict[int, int]:
+        """How many tickets of these studies were closed after the best one, and since the clock began; a few at most.
+
+        All of them while none has completed.
+        """
+
+        done = tickets.alias("done")
+
+        def closed_at_best(order: ColumnElement[Any]) -> ScalarSelect[float]:
+            completed = select(done.c.closed_at).where(
+                done.c.study_id == studies.c.id, done.c.ending == Ending.COMPLETED, done.c.value.is_not(None)
+            )
+            # Of equals the first: the others brought nothing better.
+            return completed.order_by(order, done.c.closed_at).limit(1).correlate(studies).scalar_subquery()
+
+        best = case(
+            (studies.c.id.in_(maximized), closed_at_best(done.c.value.desc())), else_=closed_at_best(done.c.value)
+        )
+        later = select(literal(1)).where(
+            *_of_study(TicketState.CLOSED),
+            tickets.c.closed_at >= studies.c.started_at,
+            tickets.c.closed_at > func.coalesce(best, 0.0),
+        )
+        rows = later.limit(at_most).correlate(studies).subquery()
+        count = select(func.count()).select_from(rows).scalar_subquery().label("later")
+        found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_([*maximized, *minimized])))
+        return {row.id: row.later for row in found}
 
     def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
         """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""

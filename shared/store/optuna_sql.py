@@ -34,6 +34,7 @@ from highnoon.shared.store.optuna_tables import (
     params,
     reports,
     studies,
+    study_attrs,
     system_attrs,
     trials,
     user_attrs,
@@ -112,19 +113,18 @@ _NEWEST_OWN = (
 OWN_DOMAINS = select(params.c.param_name, params.c.distribution_json).where(params.c.trial_id == _NEWEST_OWN)
 """The parameters of the newest trial that we started for a ticket, or ended."""
 
-_HAS_ONE_OBJECTIVE = (
-    select(directions.c.study_id).group_by(directions.c.study_id).having(func.count() == 1).scalar_subquery()
+STUDY_ATTR = select(study_attrs.c.value_json).where(
+    study_attrs.c.study_id == _STUDY, study_attrs.c.key == bindparam("attr")
 )
 
 CATALOGUE = (
-    select(studies.c.study_name, directions.c.direction, trials.c.state, func.count())
+    select(studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state, func.count())
     .join(directions, directions.c.study_id == studies.c.study_id)
     .outerjoin(trials, trials.c.study_id == studies.c.study_id)
-    .where(studies.c.study_id.in_(_HAS_ONE_OBJECTIVE))
-    .group_by(studies.c.study_id, studies.c.study_name, directions.c.direction, trials.c.state)
+    .group_by(studies.c.study_id, studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state)
     .order_by(studies.c.study_id)
 )
-"""Studies with one objective and how many trials each has in each state; one row without a state when it has none."""
+"""Studies and how many trials each has in each state, for each of its objectives; without a state when it has none."""
 
 
 class SqlTrials:
@@ -133,6 +133,7 @@ class SqlTrials:
     def __init__(self, engine: Engine, study_id: int) -> None:
         self._engine = engine
         self._study = {"study": study_id}
+        self._insert_new_study_attr = insert_new(engine, study_attrs)
         self._insert_new_reports = insert_new(engine, reports)
         self._insert_new_params = insert_new(engine, params)
         self._upsert_user_attrs = upsert_attrs(engine, user_attrs)
@@ -163,6 +164,13 @@ class SqlTrials:
             self._write_attrs(connection, trial_id, new)
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """As Trials describes it."""
+        with self._transaction() as connection:
+            if connection.scalar(IS_RUNNING, {"trial": trial_id}) is not None:
+                _insert(connection, self._insert_new_params, [{"trial_id": trial_id, **row} for row in param_rows(new)])
+                self._write_attrs(connection, trial_id, new)
+
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """As Trials describes it."""
         with self._transaction() as connection:
@@ -189,6 +197,14 @@ class SqlTrials:
             rows = connection.execute(OWN_DOMAINS, self._study)
             return {name: json_to_distribution(domain) for name, domain in rows}
 
+    def keep_study_attr(self, key: str, value: Any) -> Any:
+        """As Trials describes it."""
+        row = {"study_id": self._study["study"], "key": key, "value_json": json.dumps(value)}
+        with self._transaction() as connection:
+            connection.execute(self._insert_new_study_attr, [row])
+            kept = connection.scalar(STUDY_ATTR, {**self._study, "attr": key})
+        return value if kept is None else json.loads(kept)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._engine.begin() as connection:
@@ -213,15 +229,19 @@ class SqlTrials:
 
 
 def sql_catalogue(engine: Engine) -> list[StudyEntry]:
-    """Every study with one objective, oldest first, its trials counted in one statement."""
+    """Every study, oldest first, its trials counted in one statement."""
     with autocommit(engine) as connection:
         rows = connection.execute(CATALOGUE).all()
-    found: dict[str, tuple[str, dict[States, int]]] = {}
-    for name, direction, state, count in rows:
-        by_state = found.setdefault(name, (direction.name.lower(), {}))[1]
+    found: dict[str, tuple[dict[int, str], dict[States, int]]] = {}
+    for name, objective, direction, state, count in rows:
+        ways, by_state = found.setdefault(name, ({}, {}))
+        ways[objective] = direction.name.lower()
         if state is not None:
             by_state[States[state.name]] = count
-    return [StudyEntry(name=name, direction=way, by_state=by_state) for name, (way, by_state) in found.items()]
+    return [
+        StudyEntry(name=name, directions=tuple(ways[place] for place in sorted(ways)), by_state=by_state)
+        for name, (ways, by_state) in found.items()
+    ]
 
 
 def insert_new(engine: Engine, table: Table) -> Insert:

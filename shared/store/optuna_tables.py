@@ -8,6 +8,7 @@ from optuna.storages._rdb import models
 from sqlalchemy import Table
 
 studies = cast(Table, models.StudyModel.__table__)
+study_attrs = cast(Table, models.StudyUserAttributeModel.__table__)
 directions = cast(Table, models.StudyDirectionModel.__table__)
 trials = cast(Table, models.TrialModel.__table__)
 params = cast(Table, models.TrialParamModel.__table__)

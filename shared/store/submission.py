@@ -12,11 +12,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, Problem, StudyConflict
 from highnoon.shared.domain.grid import grid
 from highnoon.shared.domain.states import StudyState
+from highnoon.shared.domain.strategy import modules_of
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.source_tree import CodeDigests, root_of
+from highnoon.shared.runtime.extras import require
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.database import IntegrityError
@@ -45,6 +47,7 @@ def submit(spec: StudySpec, access: Access) -> Submission:
         return _join(known, spec, access)
     spec = _with_seed(spec, secrets.randbelow(2**31))
     trials, note = trials_of(spec)
+    note = _with_extras(note, spec)
     optuna_id = access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
     event(logger, "efficiency", study=spec.name, says=spec.scoring)
     try:
@@ -68,8 +71,15 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
     if not access.store.exists(spec.name):
         raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
+    if spec.sampler.is_exhaustive and spec.sampler.name == before.sampler.name and not spec.has_space_of(before):
+        raise StudyConflict(
+            f"study {spec.name!r} exists and has another search_space, whose grid its trials go through by number: "
+            "give this one another name, or undo the change"
+        )
+    access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
     spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
     trials, note = trials_of(spec)
+    note = _with_extras(note, spec)
     counts = access.studies.counts(known.id)
     if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
         return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
@@ -98,11 +108,23 @@ def _with_bundle(spec: StudySpec, before: StudySpec) -> StudySpec:
     return spec if spec.code is not None else spec.model_copy(update={"code": before.code})
 
 
+def _with_extras(note: str, spec: StudySpec) -> str:
+    """With a warning where this installation cannot sample or prune for the study: its workers may, or may not."""
+    try:
+        require(modules_of(spec.sampler, spec.pruner))
+    except MissingExtra as missing:
+        return "; ".join(filter(None, [note, f"here {missing}; the workers need it"]))
+    return note
+
+
 def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
-    if spec.sampler.name != "grid":
+    if not spec.sampler.is_exhaustive:
         return spec.n_trials, ""
-    size = len(grid(spec.search_space, spec.sampler.options.get("points")))
+    size = len(grid(spec.search_space, spec.sampler.options.get("points"), spec.constraints))
+    if not size:
+        message = "no point of the grid keeps them"
+        raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])
     if spec.n_trials <= size:
         return spec.n_trials, ""
     return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

@@ -17,7 +17,7 @@ from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.schema import attempts, db_now, tickets, workers
+from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 from highnoon.shared.store.studies import StudyRecord
 from tests.conftest import SHORT_PERIODS
 
@@ -168,6 +168,38 @@ def test_fault_is_kept_until_it_is_mended(access: Access, control: Control) -> N
     assert control.faults() == {}
 
 
+@pytest.mark.parametrize(("direction", "later"), [("minimize", 3), ("maximize", 2)])
+def test_trials_since_the_best_are_counted_since_the_clock_began(
+    access: Access, control: Control, direction: str, later: int
+) -> None:
+    # Given tickets closed one after the other, of which the first of several best ones decides
+    record = study(access, n_trials=6, direction=direction)
+    control.dispatch(record.id, 6)
+
+    def close(ordinal: int, value: float, ending: Ending) -> None:
+        outcome = {"ending": ending}
+        closed = {"state": TicketState.CLOSED, "ending": ending, "value": value, "outcome": outcome}
+        with access.database.transaction() as connection:
+            where = (tickets.c.study_id == record.id, tickets.c.ordinal == ordinal)
+            connection.execute(update(tickets).where(*where).values(**closed, closed_at=db_now() + ordinal))
+
+    def since_best(at_most: int = 9) -> int:
+        ways = ([record.id], []) if direction == "maximize" else ([], [record.id])
+        return control.since_best(*ways, at_most=at_most)[record.id]
+
+    close(0, 0.0, Ending.PRUNED)
+    assert since_best() == 1, "nothing has completed"
+    for ordinal, value in enumerate((0.5, 0.1, 0.9, 0.1), start=1):
+        close(ordinal, value, Ending.COMPLETED)
+    close(5, 0.0, Ending.FAILED)
+    assert (since_best(), since_best(at_most=1)) == (later, 1)
+
+    # When trials are added to the study that had ended, then only those count
+    with access.database.transaction() as connection:
+        connection.execute(update(studies).where(studies.c.id == record.id).values(started_at=db_now() + 100))
+    assert since_best() == 0
+
+
 def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(access: Access) -> None:
     record = study(access)
     nodes = Nodes(access.database)
@@ -188,7 +220,7 @@ def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(acces
 
 def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Control, redis_url: str) -> None:
     # Given a ledger with 50,000 closed tickets, most of them of a study with every kind of limit that still runs
-    limits = {"timeout": 3600.0, "target_value": -1.0, "max_failures_in_a_row": 5}
+    limits = {"timeout": 3600.0, "target_value": -1.0, "max_failures_in_a_row": 5, "early_stop": {"patience": 9}}
     big, small = study(access, "big", 2000, **limits), study(access, "small", 2000)
     with access.database.transaction() as connection:
         connection.execute(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -14,25 +15,30 @@ import pytest
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted
 from highnoon.shared.domain.grid import grid
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.search.presampling import Grid, as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.search.presampling import Grid, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
+from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
+from highnoon.shared.store.optuna_study import STEPS, OptunaStudy
+from highnoon.shared.store.optuna_trials import StartedTrial
 
 MIXED: SearchSpace = {
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "width": Int(low=32, high=512, step=32),
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
     "always": Int(low=3, high=3),
 }
-NUMERIC: SearchSpace = {"x": Uniform(low=-1.0, high=1.0), "y": Uniform(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
+NUMERIC: SearchSpace = {"x": Float(low=-1.0, high=1.0), "y": Float(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
+
+NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra gp")
 
 SAMPLERS = [
     pytest.param(SamplerSpec(name="random"), id="random"),
@@ -41,6 +47,11 @@ SAMPLERS = [
     pytest.param(SamplerSpec(name="tpe", options={"constant_liar": False}), id="tpe-no-liar"),
     pytest.param(SamplerSpec(name="tpe", options={"group": True}), id="tpe-group"),
     pytest.param(SamplerSpec(name="cmaes"), id="cmaes"),
+    pytest.param(SamplerSpec(name="gp"), id="gp", marks=NEEDS_TORCH),
+    pytest.param(SamplerSpec(name="qmc"), id="qmc"),
+    pytest.param(SamplerSpec(name="qmc", options={"qmc_type": "halton", "scramble": True}), id="qmc-halton"),
+    pytest.param(SamplerSpec(name="nsga2", options={"population_size": 6}), id="nsga2"),
+    pytest.param(SamplerSpec(name="nsga3", options={"population_size": 6}), id="nsga3"),
 ]
 
 
@@ -101,12 +112,14 @@ def test_every_sampler_presamples_on_every_storage(
 )
 def test_proposes_what_optunas_own_ask_proposes(ours: SamplerSpec, theirs: Any, trials: int) -> None:
     expected = plain_study(theirs(seed=99), trials).ask(distributions(MIXED)).params
-    sampled = sample(plain_study(build_sampler(ours), trials), distributions(MIXED), seed=99, fixed={})
+    sampled = sample(
+        plain_study(build_sampler(ours, distributions(MIXED)), trials), SamplingSpace(MIXED), seed=99, fixed={}
+    )
     assert sampled.params == expected
 
 
 def test_writes_nothing_and_reads_the_history_once() -> None:
-    study = plain_study(build_sampler(SamplerSpec(name="tpe")), trials=20)
+    study = plain_study(build_sampler(SamplerSpec(name="tpe"), distributions(MIXED)), trials=20)
     before = study.get_trials()
     reads: list[object] = []
     read_all = study._storage.get_all_trials
@@ -117,7 +130,7 @@ def test_writes_nothing_and_reads_the_history_once() -> None:
 
     study._storage.get_all_trials = counted  # type: ignore[method-assign]
 
-    sample(study, distributions(MIXED), seed=1, fixed={})
+    sample(study, SamplingSpace(MIXED), seed=1, fixed={})
 
     assert len(reads) == 1
     assert read_all(study._study_id) == before
@@ -126,13 +139,13 @@ def test_writes_nothing_and_reads_the_history_once() -> None:
 def test_random_sampling_reads_nothing() -> None:
     study = plain_study(RandomSampler(), trials=3)
     study._storage.get_all_trials = lambda *args, **kwargs: pytest.fail("read the history")  # type: ignore[method-assign]
-    assert sample(study, distributions(MIXED), seed=1, fixed={}).params.keys() == MIXED.keys()
+    assert sample(study, SamplingSpace(MIXED), seed=1, fixed={}).params.keys() == MIXED.keys()
 
 
 def test_what_is_fixed_stays_and_the_rest_is_sampled() -> None:
-    study = plain_study(build_sampler(SamplerSpec(name="tpe")), trials=20)
-    fixed = as_stored(distributions(MIXED), {"width": 64.0, "optimizer": "sgd", "no such parameter": 1})
-    sampled = sample(study, distributions(MIXED), seed=1, fixed=fixed)
+    study = plain_study(build_sampler(SamplerSpec(name="tpe"), distributions(MIXED)), trials=20)
+    fixed = SamplingSpace(MIXED).as_stored({"width": 64.0, "optimizer": "sgd", "no such parameter": 1})
+    sampled = sample(study, SamplingSpace(MIXED), seed=1, fixed=fixed)
     assert sampled.params["width"] == 64 and isinstance(sampled.params["width"], int)
     assert sampled.params["optimizer"] == "sgd"
     assert list(sampled.params) == list(MIXED)
@@ -141,14 +154,15 @@ def test_what_is_fixed_stays_and_the_rest_is_sampled() -> None:
 @pytest.mark.parametrize("unfit", [{"optimizer": "no such choice"}, {"rate": "fast"}, {"width": float("nan")}])
 def test_a_value_that_a_domain_cannot_hold_is_refused(unfit: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        as_stored(distributions(MIXED), unfit)
+        SamplingSpace(MIXED).as_stored(unfit)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
-    study = plain_study(build_sampler(sampler), trials=20)
+    study = plain_study(build_sampler(sampler, distributions(NUMERIC), 11), trials=20)
     proposed = [
-        sample(study, distributions(NUMERIC), seed=seed_of(11, ordinal), fixed={}).params for ordinal in (4, 5, 4)
+        sample(study, SamplingSpace(NUMERIC), seed=seed_of(11, ordinal), ordinal=ordinal, fixed={}).params
+        for ordinal in (4, 5, 4)
     ]
     assert proposed[0] == proposed[2]
     assert proposed[0] != proposed[1]
@@ -157,13 +171,13 @@ def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
 
 def test_without_a_seed_forked_processes_propose_different_points() -> None:
     # Given a sampler whose random state was used before the fork
-    study = plain_study(build_sampler(SamplerSpec(name="random")), trials=1)
-    sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={})
+    study = plain_study(build_sampler(SamplerSpec(name="random"), distributions(MIXED)), trials=1)
+    sample(study, SamplingSpace(NUMERIC), seed=seed_of(None, 0), fixed={})
     context = multiprocessing.get_context("fork")
     proposals = context.SimpleQueue()
 
     def propose() -> None:
-        proposals.put(sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={}).params["x"])
+        proposals.put(sample(study, SamplingSpace(NUMERIC), seed=seed_of(None, 0), fixed={}).params["x"])
 
     children = [context.Process(target=propose) for _ in range(3)]
     for child in children:
@@ -192,11 +206,54 @@ def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(op
     assert generations[-1] >= 2, "the script's own trial belongs to a later generation than the first ones"
 
 
+def test_a_sequence_is_the_same_on_every_node_and_needs_no_finished_trial(optuna_store: OptunaStore) -> None:
+    """Two nodes that sample at the same time take different points of one sequence; Optuna's counter would race."""
+    optuna_store.create_study("digits", "minimize")
+    scrambled = SamplerSpec(name="qmc", options={"scramble": True})
+    nodes = [optuna_store.open(spec_of(scrambled, NUMERIC, seed=5)) for _ in range(2)]
+    points = [nodes[ordinal % 2].start_trial(ordinal=ordinal).params for ordinal in range(16)]
+
+    # Each sixteenth of an axis has one point
+    assert sorted(int((float(str(point["x"])) + 1) * 8) for point in points) == list(range(16))
+    assert nodes[1].choose(ordinal=0, waiting=None).params == points[0]
+
+
+def test_a_genetic_algorithm_breeds_from_the_best_of_a_generation(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of(SamplerSpec(name="nsga2", options={"population_size": 8}), NUMERIC, seed=5))
+    for ordinal in range(32):
+        asked = study.start_trial(ordinal=ordinal)
+        study.finish_trial(asked.trial_id, completed(float(str(asked.params["x"])) ** 2))
+    found = study.optuna_study.get_trials(deepcopy=False)
+    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in found] == [n // 8 for n in range(32)]
+    distances = [abs(trial.params["x"]) for trial in found]
+    assert sum(distances[-8:]) < sum(distances[:8])
+
+
+def test_brute_force_tries_each_point_once_in_another_order_than_a_grid(optuna_store: OptunaStore) -> None:
+    space: SearchSpace = {"n": Int(low=1, high=6), "a": Categorical(choices=("x", True))}
+    optuna_store.create_study("digits", "minimize")
+    study = optuna_store.open(spec_of(SamplerSpec(name="brute_force"), space, seed=1))
+    points = [study.start_trial(ordinal=ordinal).params for ordinal in range(12)]
+    assert points != grid(space)
+    assert sorted(str(sorted(point.items())) for point in points) == sorted(
+        str(sorted(point.items())) for point in grid(space)
+    )
+    with pytest.raises(SpaceExhausted):
+        study.start_trial(ordinal=12)
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
+def test_what_a_sampler_lacks_is_named_with_its_extra() -> None:
+    with pytest.raises(MissingExtra, match=r'sampler gp needs torch.*pip install "highnoon-hpo\[gp\]"'):
+        build_sampler(SamplerSpec(name="gp"), {})
+
+
 def test_a_grids_ordinal_is_its_point() -> None:
     space: SearchSpace = {
         "b": Int(low=1, high=3),
         "a": Categorical(choices=("x", True)),
-        "c": Uniform(low=0.0, high=1.0),
+        "c": Float(low=0.0, high=1.0),
     }
     points = Grid(space, points=4)
     assert len(points) == 3 * 2 * 4
@@ -238,6 +295,11 @@ def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaS
         PrunerSpec(name="median", options={"n_startup_trials": 2}),
         PrunerSpec(name="percentile", options={"percentile": 50.0, "n_startup_trials": 2}),
         PrunerSpec(name="hyperband", options={"min_resource": 1, "max_resource": 8}),
+        PrunerSpec(name="asha", options={"grace_period": 1, "reduction_factor": 2}),
+        PrunerSpec(name="wilcoxon"),
+        PrunerSpec(name="threshold", options={"upper": 3.5}),
+        PrunerSpec(name="patient", options={"patience": 2, "wrapped": {"name": "threshold", "upper": 3.5}}),
+        PrunerSpec(name="patient", options={"patience": 2}),
         PrunerSpec(name="none"),
     ],
     ids=lambda pruner: pruner.name,
@@ -258,6 +320,49 @@ def test_pruners_decide_on_a_snapshot_as_on_the_study(pruner: PrunerSpec) -> Non
     expected = decisions(lambda study: study)
     assert decisions(snapshot_of) == expected
     assert any(expected) is (pruner.name != "none")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "rungs"),
+    [
+        (PrunerSpec(name="asha"), [3, 12, 48]),
+        (PrunerSpec(name="patient", options={"patience": 0, "wrapped": {"name": "asha"}}), [3, 12, 48]),
+        (PrunerSpec(name="hyperband"), None),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_range_of_steps_is_fixed_in_the_study_by_the_first_trial_that_shows_it(
+    optuna_store: OptunaStore, pruner: PrunerSpec, rungs: list[int] | None
+) -> None:
+    # Given a study that two nodes have open, one of them with a trial of 301 steps
+    optuna_store.create_study("digits", "minimize")
+    nodes = [optuna_store.open(spec_of(SamplerSpec(name="random"), NUMERIC, pruner=pruner)) for _ in range(2)]
+
+    def run(node: OptunaStudy, ordinal: int, steps: int, value: float) -> tuple[StartedTrial, list[int]]:
+        trial = node.start_trial(ordinal=ordinal)
+        decided = []
+        for step in range(1, steps + 1):
+            node.report(trial.trial_id, Report(step=step, value=value + step))
+            if node.should_prune(trial.trial_id):
+                decided.append(step)
+        return trial, decided
+
+    first, pruned = run(nodes[0], 0, 3, 1.0)
+    assert not pruned, "nothing is known of the steps yet"
+    nodes[0].report(first.trial_id, Report(step=300, value=0.0))
+    nodes[0].finish_trial(first.trial_id, completed(0.0))
+    assert not nodes[0].optuna_study.user_attrs
+
+    # When each judges a trial, and in between one of another length has completed
+    second, _ = run(nodes[1], 1, 60, 1.0)
+    nodes[1].report(second.trial_id, Report(step=9000, value=0.0))
+    nodes[1].finish_trial(second.trial_id, completed(0.0))
+    worse = [run(node, 2 + number, 60, 2.0)[1] for number, node in enumerate(nodes)]
+
+    # Then both go by the first one
+    assert nodes[0].optuna_study.user_attrs[STEPS] == 301
+    if rungs is not None:
+        assert worse[0][:1] == worse[1][:1] == rungs[:1]
 
 
 def _ask_many(url: str, first: int, count: int) -> None:
@@ -293,7 +398,7 @@ def test_tpe_leaves_what_does_not_fit_also_where_the_loss_lures_it_there(seed: i
         "width": Int(low=64, high=512, step=64),
         "layers": Int(low=1, high=12),
         "batch": Categorical(choices=(8, 16, 32)),
-        "rate": LogUniform(low=1e-5, high=1e-1),
+        "rate": Float(low=1e-5, high=1e-1, log=True),
     }
     store = OptunaStore(None)
     store.create_study("digits", "minimize")

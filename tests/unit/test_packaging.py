@@ -19,8 +19,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-BESIDE_THE_LOCK = {"mlflow", "tensorboard", "wandb"}
-"""Extras of people who run such a service: nothing of ours needs them, and a test of them skips without."""
+BESIDE_THE_LOCK = {"gp", "mlflow", "tensorboard", "wandb"}
+"""PyTorch, and services that people run: nothing else of ours needs them, and a test of them skips without."""
 PACKAGES = ("highnoon", "coordinator", "workers", "shared")
 
 

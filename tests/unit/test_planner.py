@@ -245,6 +245,12 @@ def test_five_failures_before_the_first_success_stop_unless_that_is_turned_off()
         assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), (spec, recent)
 
 
+@pytest.mark.parametrize(("since_best", "stops"), [(29, False), (30, True), (31, True)])
+def test_early_stop_ends_a_study_that_does_not_get_better(since_best: int, stops: bool) -> None:
+    limited = load(spec={"early_stop": {"patience": 30}}, waiting=True, since_best=since_best)
+    assert plan(snapshot(limited), RULES) == ([stop("early_stop")] if stops else [])
+
+
 def test_study_deleted_in_optuna_starts_nothing_more() -> None:
     assert plan(snapshot(load(ready=1, deleted=True)), RULES) == [stop("deleted")]
 

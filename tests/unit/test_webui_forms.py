@@ -58,6 +58,30 @@ def test_a_study_is_shown_in_fields_that_give_the_same_study() -> None:
     assert (again["trial_timeout"], again["target_value"]) == (60.0, 0.25)
 
 
+def test_options_of_a_sampler_and_a_pruner_are_written_as_in_a_study_file() -> None:
+    sent = {**SENT, "sampler_options": "n_startup_trials = 20, multivariate = false", "early_stop": "30"}
+    sent |= {"pruner": "patient", "pruner_options": 'patience = 3, wrapped = {name = "percentile", percentile = 50.0}'}
+    table = written(read_form(sent))
+    spec = StudySpec.from_json(table)
+
+    assert spec.sampler.options == {"n_startup_trials": 20, "multivariate": False}
+    assert spec.pruner.options == {"patience": 3, "wrapped": {"name": "percentile", "percentile": 50.0}}
+    assert spec.early_stop is not None and spec.early_stop.patience == 30
+
+    # And a study like it has them again
+    assert StudySpec.from_json({**written(form_of(spec.to_json(), name="digits")), "seed": spec.seed}) == spec
+
+    wrong = {"sampler_options": "n_startup_trails = 20", "pruner": "threshold", "early_stop": "soon"}
+    form = read_form({**SENT, **wrong})
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    assert set(with_problems(form, refused.value.problems).errors) == {"sampler_options", "pruner", "early_stop"}
+    form = read_form({**SENT, "sampler_options": "n_startup_trials 20"})
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    assert set(with_problems(form, refused.value.problems).errors) == {"sampler_options"}
+
+
 def test_messages_stand_beside_their_fields() -> None:
     form = read_form({**SENT, "n_trials": "many", "name": "a/b", "sampler": "tpee", "space-2-low": "900"})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,10 +76,14 @@ def run_trials(
     with progress_view(shown=options.show_progress) as view, ended_by_sigterm():
         fail_abandoned(study, spec)
         run = _Run(study, spec, callbacks, options, view)
-        if launcher is None:
-            run.in_this_process(objective)
-        else:
-            run.in_processes(launcher)
+        try:
+            if launcher is None:
+                run.in_this_process(objective)
+            else:
+                run.in_processes(launcher)
+        except BaseException as error:
+            run.interrupt(error)
+            raise
     run.raise_if_every_trial_failed()
 
 
@@ -106,7 +111,8 @@ class _Run:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
         self._next_ordinal = _ordinal_source(study, spec)
         self._began_s = time.monotonic()
-        self._owner = {OWNER: this_process()}
+        self._owner = {OWNER: {**this_process(), "call": secrets.token_hex(4)}}
+        self._running: list[RunningTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []
         self._over = ""
@@ -121,23 +127,27 @@ class _Run:
 
     def in_processes(self, launcher: Launcher) -> None:
         """Up to `n_jobs` at a time."""
-        running: list[RunningTrial] = []
+        running = self._running
+        while True:
+            while len(running) < self._options.n_jobs and (started := self._next()) is not None:
+                running.append(self._launched(launcher, started))
+            if not running:
+                return
+            for trial in wait_for_ended(running):
+                outcome = recorded(self._study, trial.channel, trial.started, final_outcome(trial))
+                running.remove(trial)
+                self._record(trial.started, outcome)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Ends every trial that this call has started and not recorded: none must stay RUNNING."""
+        for trial in self._running:
+            trial.process.end()
         try:
-            while True:
-                while len(running) < self._options.n_jobs and (started := self._next()) is not None:
-                    running.append(self._launched(launcher, started))
-                if not running:
-                    return
-                for trial in wait_for_ended(running):
-                    outcome = recorded(self._study, trial.channel, trial.started, final_outcome(trial))
-                    running.remove(trial)
-                    self._record(trial.started, outcome)
-        except BaseException as error:
-            for trial in running:
-                trial.process.end()
-            for trial in running:
-                self._study.finish_trial(trial.started.trial_id, interrupted(error))
-            raise
+            for trial_id, _, owner in self._study.running_with(OWNER):
+                if owner == self._owner[OWNER]:
+                    self._study.finish_trial(trial_id, interrupted(error))
+        except HighNoonError as fault:  # the next call ends them
+            event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
 
     def raise_if_every_trial_failed(self) -> None:
         """Raises EveryTrialFailed with the failures by their message."""
@@ -182,11 +192,7 @@ class _Run:
             memory=self._spec.memory,
             seed=seed,
         )
-        try:
-            process = launcher.start(task)
-        except BaseException as error:  # no memory for a process, or what cannot be pickled
-            self._study.finish_trial(started.trial_id, interrupted(error))
-            raise
+        process = launcher.start(task)
         return RunningTrial(started, process, channel_of(self._study, started, self._spec))
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:

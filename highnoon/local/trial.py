@@ -121,11 +121,7 @@ def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective
     channel = channel_of(study, started, spec)
     if channel.definition is not None:
         objective = given_trial(objective, channel.definition, started.number)
-    try:
-        outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
-    except BaseException as error:  # Ctrl-C: the trial must not stay RUNNING
-        study.finish_trial(started.trial_id, interrupted(error))
-        raise
+    outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     return recorded(study, channel, started, outcome)
 
 

@@ -36,6 +36,7 @@ from highnoon.shared.domain.param_constraints import ParamConstraint
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
+from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
@@ -89,7 +90,7 @@ def sample(
     if complete is not None:
         return Sampled(params=complete)
     reseed(study.sampler, seed)
-    if isinstance(study.sampler, QuasiRandomSampler):
+    if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
     history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
     chance = _chance_to_fit(history, space)
@@ -99,10 +100,10 @@ def sample(
 
 
 def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
-    """Not for random draws and sequences, which are wanted as they fall."""
-    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
+    """Not for random draws and sequences, which are wanted as they fall; `auto` estimates it by itself."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler | AutoSampler):
         return None
-    return chance_to_fit(history.get_trials(deepcopy=False), space)
+    return chance_to_fit(history.get_trials(deepcopy=False), space.domains, space.is_covered_by)
 
 
 def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance) -> Sampled:
@@ -238,7 +239,7 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
     for name in ("_rng", "_cma_rng"):
         if hasattr(sampler, name):
             getattr(sampler, name).rng.seed(seed)
-    for name in ("_random_sampler", "_independent_sampler"):
+    for name in ("_random_sampler", "_independent_sampler", "_tpe"):
         if hasattr(sampler, name):
             reseed(getattr(sampler, name), seed)
 

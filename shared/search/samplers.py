@@ -35,9 +35,10 @@ from optuna.samplers import (
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
+from highnoon.shared.search.auto import AutoSampler
+from highnoon.shared.search.feasibility import Distributions as Distributions
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 
-Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")
 
 
@@ -55,7 +56,7 @@ def build_sampler(spec: SamplerSpec, space: Distributions, seed: int | None = No
     if spec.is_exhaustive:
         return RandomSampler()
     options = dict(spec.options)
-    if spec.name == "qmc":
+    if spec.name in ("auto", "qmc"):
         options |= {"space": space, "seed": seed}
     return _built(_SAMPLERS, spec.name, options)
 
@@ -90,6 +91,7 @@ def depends_on_steps(spec: PrunerSpec) -> bool:
 
 
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
+    "auto": AutoSampler,
     "tpe": TPESampler,
     "gp": lambda **options: GPSampler(warn_independent_sampling=False, **options),
     # CMA-ES draws categorical parameters at random, and would warn of it at every trial.

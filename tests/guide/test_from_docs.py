@@ -10,6 +10,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.shared.domain.space import parse_param
+from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.objective.study_file import load_study_file
 from tests.guide.blocks import run
 
@@ -32,6 +33,27 @@ def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert f"n_trials={len(trials)}" in block
         assert names["best"] == names["hpo"].best_params
         assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
+
+
+def test_the_page_about_searching_runs(tmp_path: Path) -> None:
+    page = (DOCS / "search.md").read_text()
+    study, code = (
+        re.search(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for language in ("toml", "python")
+    )
+    assert study is not None and code is not None
+    names = run(code[1])
+    assert names["best"] == names["hpo"].best_params and 12 < len(names["hpo"].trials) <= 24
+    (tmp_path / "train.py").write_text(code[1].partition("hpo = ")[0])
+    (tmp_path / "study.toml").write_text(study[1])
+    assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
+
+
+def test_every_sampler_pruner_and_option_is_on_the_page() -> None:
+    page = (DOCS / "search.md").read_text()
+    for kinds in (SamplerSpec.kinds, PrunerSpec.kinds):
+        for name, options in kinds.items():
+            assert f"`{name}`" in page
+            assert [option for option in options.model_fields if f"`{option}" not in page] == [], name
 
 
 def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ class TestCallbacks:
 
         assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 3
         logged = [record for record in caplog.records if "callback_failed" in record.getMessage()]
-        assert [record.getMessage().rpartition(" ")[2] for record in logged] == ["trial=0", "trial=1", "trial=2"]
+        assert [record.getMessage().split()[2] for record in logged] == ["trial=0", "trial=1", "trial=2"]
         assert all(record.exc_info and record.exc_info[0] is LookupError for record in logged)
 
     def test_stopping_the_study_ends_this_call_only(self) -> None:
@@ -394,7 +394,8 @@ class TestJoining:
         hn.HPOTrialManager("digits", n_trials=3, storage=sqlite_url).optimize(parabola, SPACE)
         hpo = hn.HPOTrialManager("digits", n_trials=12, storage=sqlite_url)
 
-        hpo.optimize(parabola, {"x": ("uniform", -0.1, 0.1), "new": ("int", 1, 3)})
+        new = {"type": "int", "low": 1, "high": 3, "default": 1}
+        hpo.optimize(parabola, {"x": ("uniform", -0.1, 0.1), "new": new})
 
         assert len(hpo.trials) == 15
         assert all(abs(trial.params["x"]) <= 0.1 and "kind" not in trial.params for trial in hpo.trials[3:])

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
     from highnoon.shared.domain.errors import TrialPruned as TrialPruned
+    from highnoon.shared.domain.errors import TrialStopped as TrialStopped
+    from highnoon.shared.domain.param import Bool as Bool
+    from highnoon.shared.domain.param import Categorical as Categorical
+    from highnoon.shared.domain.param import Float as Float
+    from highnoon.shared.domain.param import Int as Int
 
     __version__: str
 
@@ -50,7 +55,8 @@ _NAMES = {
     "lm.training.trainer": ("Trainer",),
     "manager": ("HPOTrialManager",),
     "memory": ("EnterpriseMemoryManager",),
-    "shared.domain.errors": ("TrialPruned",),
+    "shared.domain.errors": ("TrialPruned", "TrialStopped"),
+    "shared.domain.param": ("Bool", "Categorical", "Float", "Int"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -19,12 +19,14 @@ from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.objective.defined_trial import given_trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_definition import PatientDefinition
 from highnoon.shared.store.trial_results import CAUSE
 
 logger = logging.getLogger("highnoon")
@@ -76,6 +78,14 @@ def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: Start
 
 def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
     channel = StudyChannel(study, started.trial_id)
+    if spec.defines_by_run:
+        channel.definition = PatientDefinition(
+            study.definition(
+                trial_id=started.trial_id, number=started.number, ordinal=started.ordinal, fixed=started.params
+            ),
+            logger,
+        )
+        objective = given_trial(objective, channel.definition, started.number)
     try:
         outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING
@@ -94,6 +104,7 @@ class StudyChannel:
         self._study = study
         self._trial_id = trial_id
         self._unsent: list[Report] = []
+        self.definition: PatientDefinition | None = None
 
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage."""
@@ -116,6 +127,8 @@ class StudyChannel:
         if self._unsent:
             self._study.report_many(self._trial_id, self._unsent)
             self._unsent.clear()
+        if self.definition is not None:
+            self.definition.flush()
 
 
 @contextmanager
@@ -166,4 +179,4 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
 
 
 def _point_key(params: Params) -> tuple[object, ...]:
-    return tuple(value for _, value in sorted(params.items()))
+    return tuple(sorted(params.items()))

@@ -6,6 +6,7 @@ module level: a worker's trial process has neither database nor credentials. `lo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,9 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.runtime.urls import normalise
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
@@ -100,33 +103,47 @@ class HPOTrialManager:
 
     def optimize(
         self,
-        objective: Callable[[Params], object],
-        search_space: Mapping[str, Any],
+        objective: Callable[[Any], object],
+        search_space: Mapping[str, Any] | None = None,
         n_trials: int | None = None,
-        callbacks: Iterable[Callable[[Any, Any], object]] | None = None,
+        callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
+        *,
+        param_constraints: Sequence[str] = (),
     ) -> Params:
         """Adds trials to the study, one after another; returns the best parameters that the study has then.
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
         callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
-        callback raises is logged.
+        callback raises is logged. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
-        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or space,
+        Without a `search_space` the objective takes a `trial`, as Optuna's do, and suggests parameters as it runs.
+
+        Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
+        that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
         _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
-        called = list(callbacks or ())
-        asked = {**self._written, **_NOT_KNOWN_YET, "search_space": search_space}
+        if search_space is None and callable(objective) and not takes_trial(objective):
+            search_space = {}  # is refused, with what to write
+        called = [callbacks] if callable(callbacks) else callbacks or ()
+        asked = {
+            **self._written,
+            **_NOT_KNOWN_YET,
+            "search_space": search_space,
+            "param_constraints": param_constraints,
+        }
         spec = _checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},
-            [*_callable_problems("objective", [objective]), *_callable_problems("callbacks", called)],
+            [*_callable_problems("objective", [objective]), *_callback_problems(called)],
         )
+        for line in cut_short(search_space or {}, spec.search_space):
+            logging.getLogger("highnoon").warning("optimize(): %s", line)
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
         from highnoon.local_run import run_trials
 
-        run_trials(study, spec, objective, called)
+        run_trials(study, spec, objective, list(called))
         return self.best_params
 
     @property
@@ -181,7 +198,8 @@ class HPOTrialManager:
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
 
-        With fewer than two completed trials Optuna warns, and all shares are equal.
+        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
+        warning is logged.
         """
         if not self._results().trials([TrialState.COMPLETE]):
             raise self._nothing_completed()
@@ -254,6 +272,12 @@ def _storage_problems(storage: object) -> Sequence[Problem]:
 
 def _callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
     return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
+
+
+def _callback_problems(called: object) -> list[Problem]:
+    if isinstance(called, Iterable):
+        return _callable_problems("callbacks", called)
+    return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
 
 
 def _refuse_in_a_workers_trial(what: str, remedy: str) -> None:

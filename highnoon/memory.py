@@ -24,6 +24,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import TrialStopped
+from highnoon.shared.domain.memory_sizes import memory_limit
 from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
 from highnoon.shared.memory.policy import MemoryPolicy, check_settings, fill_s
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample
@@ -51,8 +52,8 @@ class EnterpriseMemoryManager:
     """Watches the memory of this process and its children. Raises InvalidInput with every mistake at once.
 
     A setting that is left out comes from the study whose trial runs here, else from the guide's table, by the least of
-    machine, cgroups and `trial_memory_limit` (bytes). As a context manager it releases Keras' state when the block
-    fails. Tests set `source` (readings of the machine), `cooldown` (shared by the machine's trials) and `clock`.
+    machine, cgroups and `trial_memory_limit` (bytes, or "1500 MB"). As a context manager it releases Keras' state when
+    the block fails. Tests set `source` (readings of the machine), `cooldown` (shared by its trials) and `clock`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class EnterpriseMemoryManager:
         memory_warning_pct: float | None = None,
         memory_grace_steps: int | None = None,
         prefetch_buffer_size: int | None = None,
-        trial_memory_limit: int | None = None,
+        trial_memory_limit: int | str | None = None,
         *,
         source: Source | None = None,
         cooldown: StopCooldown | None = None,
@@ -74,7 +75,8 @@ class EnterpriseMemoryManager:
         )
         check_settings("EnterpriseMemoryManager", *settings, trial_memory_limit)
         # The least of both: what the worker enforces holds whatever the objective asks for.
-        limits = [limit for limit in (trial_memory_limit, wishes.trial_memory_limit) if limit is not None]
+        own_limit = memory_limit(trial_memory_limit)
+        limits = [limit for limit in (own_limit, wishes.trial_memory_limit) if limit is not None]
         poller = MemoryPoller(trial_limit_bytes=min(limits, default=None)) if source is None else None
         self._source: Source = poller.read if poller else source  # type: ignore[assignment]
         self._sample = self._source(True)

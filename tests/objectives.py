@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import multiprocessing
 import os
 import random
@@ -345,3 +346,25 @@ def outgrows_its_memory(params: dict[str, Any]) -> float:
     while True:
         for block in held:
             block[:: 1 << 12] = b"y" * len(block[:: 1 << 12])
+
+
+def suggests(trial: Any) -> float:
+    """Defines its space as it runs; its process or its supervisor is killed at the first attempt of some tickets."""
+    loss = abs(trial.suggest_float("x", -5, 5))
+    for layer in range(trial.suggest_int("layers", 1, 3)):
+        loss += trial.suggest_int(f"units_{layer}", 8, 64, log=True) / 100
+    if trial.suggest_categorical("optimizer", ["adam", "sgd", None]) == "sgd":
+        loss += trial.suggest_float("momentum", 0, 1)
+    ticket, attempt = int(os.environ["HIGHNOON_TICKET"]), int(os.environ["HIGHNOON_ATTEMPT"])
+    note = Path(os.environ["TEST_GO_FOLDER"], f"{os.environ['HIGHNOON_STUDY']}-{ticket}-{attempt}.json")
+    note.write_text(json.dumps({"number": trial.number, "params": trial.params}))
+    if attempt == 1 and ticket % 4 == 0:
+        kills_itself({})
+    if attempt == 1 and ticket % 10 == 5:
+        kills_its_supervisor({})
+    trial.set_user_attr("attempt", attempt)
+    trial.set_constraint("loss", loss - 100)
+    trial.report(loss, 0)
+    trial.should_prune()
+    trial.set_user_attr("last", True)
+    return float(loss + trial.suggest_float("after the report", 0, 1))

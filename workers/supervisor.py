@@ -205,13 +205,15 @@ class Supervisor:
         is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
         delay_s = retry_delay_s(failures, outcome.cause) if is_charged else _DISK_FULL_S * (outcome.cause == FULL)
         token = uuid4().hex
-        with self._telemetry.step("finish"):
-            finished = self._io.submit(
-                lambda: self._attempts.finish(
-                    lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
-                ),
-                persistent=True,
+
+        def finish() -> str | None:
+            services.suggestions.flush()
+            return self._attempts.finish(
+                lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
             )
+
+        with self._telemetry.step("finish"):
+            finished = self._io.submit(finish, persistent=True)
             if not self._has_ended(finished):
                 self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
@@ -261,6 +263,7 @@ class Supervisor:
             objective=spec.objective,
             code_dir=started.code.folder,
             params=lease.params,
+            defines_by_run=spec.defines_by_run,
             scoring=spec.scoring,
             memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),

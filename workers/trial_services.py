@@ -23,6 +23,7 @@ from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import Node
 from highnoon.workers.report_buffer import ReportBuffer
+from highnoon.workers.suggestions import Suggestions
 from highnoon.workers.trial.launch import now_s
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class TrialServices:
         self._attempts = attempts
         self._lease = lease
         self._study = study
+        self.suggestions = Suggestions(io, attempts, lease, study)
         self._pid: int | None = None
         self._reports = ReportBuffer()
         self._step: int | None = None
@@ -157,11 +159,13 @@ class TrialServices:
     def _renew(self) -> Wish:
         memory = None if self._pid is None else process_memory(self._pid)
         progress = Progress(step=self._step, rss_bytes=None if memory is None else memory.pss_bytes)
+        self.suggestions.flush()
         return self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
 
     def _decide(self) -> bool:
         if self.unwritten:
             self._write(lambda reports: self._attempts.add_reports(self._lease, reports))
+        self.suggestions.flush()
         return self._study.should_prune(self._lease.trial_id)
 
     def _write(self, statement: Callable[[tuple[Report, ...]], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,20 +12,20 @@ import typer
 from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
-    ledger,
     mistake,
     no_result,
     print_json,
     print_table,
     study_names,
 )
+from highnoon.coordinator.cli.reading import Reader, Storage, reading
 from highnoon.shared.domain.errors import InvalidInput, nearest
+from highnoon.shared.domain.space import written_form
 
 if TYPE_CHECKING:
     from highnoon.coordinator.cli.comparison import Side
-    from highnoon.shared.store.access import Access
-    from highnoon.shared.store.studies import StudyRecord
     from highnoon.shared.views.charts import Figure
+    from highnoon.shared.views.studies import StudySummary
 
 
 KINDS = (
@@ -70,17 +71,18 @@ Params = Annotated[
 OtherStudy = Annotated[str, typer.Argument(help="The other one.", metavar="OTHER", autocompletion=study_names)]
 
 
-def importance(study: StudyName, json: AsJson = False) -> None:
+def importance(study: StudyName, storage: Storage = None, json: AsJson = False) -> None:
     """Print how much each parameter mattered.
 
     By Optuna's PED-ANOVA, which weighs what sets the better trials apart from the others. The shares add up to 100%.
+    Of several objectives the first one counts.
 
     Example: python -m coordinator importance digits
     """
     from highnoon.coordinator.cli.tables import importance_table
 
-    with ledger() as access:
-        shares = access.store.view(access.study(study).name).param_importance()
+    with reading(storage) as reader:
+        shares = reader.view(reader.study(study).name).param_importance()
     if json:
         print_json(shares)
     elif shares:
@@ -90,12 +92,18 @@ def importance(study: StudyName, json: AsJson = False) -> None:
 
 
 def plot(
-    study: StudyName, kind: Kind = "history", output: Output = None, param: Params = None, json: AsJson = False
+    study: StudyName,
+    kind: Kind = "history",
+    output: Output = None,
+    param: Params = None,
+    storage: Storage = None,
+    json: AsJson = False,
 ) -> None:
     """Draw a figure of a study into a file.
 
     HTML can be zoomed, and needs no network. Pictures need the package kaleido.
-    A contour shows the two parameters that mattered most, unless --param names others.
+    A contour shows the two parameters that mattered most, unless --param names others. Of several objectives the first
+    one is drawn.
 
     Example: python -m coordinator plot digits --kind slice -o digits.html
     """
@@ -106,13 +114,9 @@ def plot(
         raise mistake("--kind", "is no figure", kind, nearest(kind, KINDS))
     path = output or Path(f"{study}-{kind}.html")
     check_suffix(path)
-    with ledger() as access:
-        record = access.study(study)
-        names = list(record.spec.get("search_space", ()))
-        for name in param or ():
-            if name not in names:
-                raise mistake("--param", f"is no parameter of study {study}", name, nearest(name, names))
-        figure = _figure(record, kind, param or (), access)
+    with reading(storage) as reader:
+        summary = reader.study(study)
+        figure = _figure(summary, kind, param or (), reader)
     if not figure.data:
         raise _nothing_yet(study, figure.note)
     drawn = plotly_figure(figure, f"{study}: {TITLES[_OTHER_NAMES.get(kind, kind)]}")
@@ -123,7 +127,7 @@ def plot(
     typer.echo(f"wrote {near(path)}")
 
 
-def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
+def compare(study: StudyName, other: OtherStudy, storage: Storage = None, json: AsJson = False) -> None:
     """Show two studies side by side.
 
     Results, costs, the best parameters, and where their study files differ.
@@ -132,53 +136,59 @@ def compare(study: StudyName, other: OtherStudy, json: AsJson = False) -> None:
     """
     from highnoon.coordinator.cli.comparison import comparison_object, comparison_table
 
-    with ledger() as access:
-        sides = [_side(name, access) for name in (study, other)]
+    with reading(storage) as reader:
+        sides = [_side(name, reader) for name in (study, other)]
     if json:
         print_json(comparison_object(*sides))
     else:
         print_table(comparison_table(*sides))
 
 
-def _figure(record: StudyRecord, kind: str, params: Sequence[str], access: Access) -> Figure:
+def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reader) -> Figure:
     from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 
     name = _OTHER_NAMES.get(kind, kind)
-    view = access.store.view(record.name)
-    trials = view.trials()
+    view = reader.view(study.name)
+    trials = [replace(trial, value=trial.values[0]) if trial.values else trial for trial in view.trials()]
+    names = list(study.spec.get("search_space") or ()) or list(view.space())
+    for param in params:
+        if param not in names:
+            raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, names))
     importance = view.param_importance() if name in ("importance", "contour") else {}
-    queries = LedgerQueries(access.database) if name in NEEDS_ATTEMPTS else None
+    if name == "contour" and len(names) < 2:
+        raise _nothing_yet(study.name, "it has one parameter, and a contour needs two")
+    record, access = study.record, reader.access
+    queries = LedgerQueries(access.database) if access and record and name in NEEDS_ATTEMPTS else None
     return FIGURES[name](
         FigureInput(
             trials=trials,
             space=view.space(),
-            maximize=view.direction == "maximize",
+            maximize=view.direction.startswith("maximize"),
             params=params or (list(importance)[:2] if name == "contour" else ()),
             importance=importance,
-            spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries else (),
-            causes=queries.causes(record.id) if queries else (),
+            spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries and record else (),
+            causes=queries.causes(record.id) if queries and record else (),
         )
     )
 
 
-def _side(name: str, access: Access) -> Side:
+def _side(name: str, reader: Reader) -> Side:
     from highnoon.coordinator.cli.comparison import Side
-    from highnoon.coordinator.cli.progress import summary_of
 
-    record = access.study(name)
-    optuna = access.optuna(record)
+    summary, view = reader.study(name), reader.view(name)
+    trials, best = view.trials(), view.best()
     return Side(
-        record=record,
-        summary=summary_of(record, access.studies),
-        best=optuna.best_trial(),
-        trials=optuna.trials(),
-        now=access.studies.clock(),
+        summary=summary,
+        space={name: written_form(param) for name, param in view.space().items()},
+        best=best[0] if len(best) == 1 else None,
+        trials=trials,
+        now=reader.access.studies.clock() if reader.access else 0.0,
     )
 
 
 def _nothing_yet(study: str, why: str) -> typer.Exit:
-    next_step = f"python -m coordinator watch {study} shows how far it is"
+    next_step = f"python -m coordinator status {study} shows how far it is"
     return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from highnoon.coordinator.cli.tables import near
-from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import ABSENT, HighNoonError, InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.runtime.terminal import Exit, open_console, say
 from highnoon.shared.views.formats import dumps
 
@@ -119,6 +119,6 @@ def no_result(why: str, *, next_step: str = "") -> typer.Exit:
     return typer.Exit(Exit.NO_RESULT)
 
 
-def mistake(key: str, message: str, value: object = None, hint: str = "") -> InvalidInput:
+def mistake(key: str, message: str, value: object = ABSENT, hint: str = "") -> InvalidInput:
     """One thing on the command line that cannot work."""
     return InvalidInput("command line", [Problem(key=key, message=message, value=value, hint=hint)])

@@ -10,19 +10,20 @@ from typing import Any
 
 from highnoon.coordinator.cli.tables import aligned, time_cell, value_cell
 from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.views.studies import StudySummary
 
 _WIDEST = 26
 _NOT_COMPARED = ("name", "code_dir")
+_SCALE = {"objective": "objectives", "param_budget": "parameter budgets"}
+"""Keys that decide what a value means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two studies, as the ledger and Optuna know it."""
+    """One of the two studies, as the ledger and Optuna know it; `space` is what its trials were drawn from."""
 
-    record: StudyRecord
     summary: StudySummary
+    space: Mapping[str, Any]
     best: Trial | None
     trials: Sequence[Trial]
     now: float
@@ -30,8 +31,15 @@ class Side:
     @property
     def took_s(self) -> float | None:
         """From its first dispatch to its end, or until now."""
-        started = self.record.started_at
-        return None if started is None else (self.record.ended_at or self.now) - started
+        record = self.summary.record
+        return (
+            None if record is None or record.started_at is None else (record.ended_at or self.now) - record.started_at
+        )
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What was asked; of another program's study what its trials show of it."""
+        return self.summary.spec or {"direction": self.summary.direction, "search_space": self.space}
 
     @property
     def median_s(self) -> float | None:
@@ -65,8 +73,8 @@ class Side:
 def comparison_object(one: Side, other: Side) -> dict[str, Any]:
     """For programs."""
     return {
-        "studies": {side.record.name: side.facts for side in (one, other)},
-        "differs": {key: list(values) for key, *values in differences(one.record.spec, other.record.spec)},
+        "studies": {side.summary.name: side.facts for side in (one, other)},
+        "differs": {key: list(values) for key, *values in differences(one.spec, other.spec)},
         "better": better(one, other),
     }
 
@@ -74,7 +82,7 @@ def comparison_object(one: Side, other: Side) -> dict[str, Any]:
 def comparison_table(one: Side, other: Side) -> list[str]:
     """Lines for people: results, best parameters, and differences of the specifications."""
     first, second = one.facts, other.facts
-    rows: list[tuple[str, str, str]] = [("", _cell(one.record.name), _cell(other.record.name))]
+    rows: list[tuple[str, str, str]] = [("", _cell(one.summary.name), _cell(other.summary.name))]
     for name in ("state", "direction", "best_value", "best_trial", "completed", "pruned", "failed", "attempts"):
         if name == "completed":
             rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
@@ -82,7 +90,7 @@ def comparison_table(one: Side, other: Side) -> list[str]:
     rows.append(("time", time_cell(one.took_s), time_cell(other.took_s)))
     rows.append(("median trial", time_cell(one.median_s), time_cell(other.median_s)))
     rows += _section("best parameters", _side_by_side(first["best_params"], second["best_params"]))
-    rows += _section("asked differently", differences(one.record.spec, other.record.spec))
+    rows += _section("asked differently", differences(one.spec, other.spec))
     return [*aligned(rows), "", _conclusion(one, other)]
 
 
@@ -97,16 +105,16 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tu
 def better(one: Side, other: Side) -> str | None:
     """The name of the one with the better value; None where they are equal or cannot be compared."""
     values = [None if side.best is None else side.best.value for side in (one, other)]
-    directions = {side.record.spec.get("direction", "minimize") for side in (one, other)}
-    if values[0] is None or values[1] is None or len(directions) > 1 or values[0] == values[1]:
+    if values[0] is None or values[1] is None or _asks_otherwise(one, other) or values[0] == values[1]:
         return None
-    first_wins = (values[0] > values[1]) == (directions == {"maximize"})
-    return (one if first_wins else other).record.name
+    first_wins = (values[0] > values[1]) == one.summary.maximize
+    return (one if first_wins else other).summary.name
 
 
 def _conclusion(one: Side, other: Side) -> str:
-    if one.record.spec.get("direction", "minimize") != other.record.spec.get("direction", "minimize"):
-        return "they cannot be compared: one is minimised, the other maximised"
+    different = _asks_otherwise(one, other)
+    if different:
+        return different
     values = [side.best.value for side in (one, other) if side.best is not None and side.best.value is not None]
     if len(values) < 2:
         return "they cannot be compared yet: not both have a completed trial"
@@ -114,6 +122,16 @@ def _conclusion(one: Side, other: Side) -> str:
     return (
         "they are equally good" if name is None else f"{name} is better by {value_cell(abs(values[0] - values[1]), 3)}"
     )
+
+
+def _asks_otherwise(one: Side, other: Side) -> str:
+    """Why their values measure different things; empty where they measure the same."""
+    if one.summary.direction != other.summary.direction:
+        return "they cannot be compared: one is minimised, the other maximised"
+    for key, what in _SCALE.items():
+        if one.spec.get(key) != other.spec.get(key):
+            return f"they cannot be compared: they have different {what}"
+    return ""
 
 
 def _side_by_side(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ _LOOK_S = 0.25
 _PAUSE_PER_LOOK = 10
 """A look at 100,000 trials takes a quarter of a second of PostgreSQL: it may have a tenth of the time."""
 _LINE_S = 2.0
+_PACE_OF = 30
+"""The pace is that of so many trials at most: an hour ago other parameters may have made them slower."""
 
 
 _LEAST_ROWS = 3
@@ -49,9 +52,9 @@ class WatchedStudy:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the last trial at this rate."""
+        """Seconds to the last trial at this rate; None where nothing runs, since then nothing comes nearer."""
         left = self.study.total - self.study.closed
-        return left / self.per_minute * 60 if self.per_minute and left else None
+        return left / self.per_minute * 60 if self.per_minute and left and self.study.running else None
 
 
 class Display(ABC):
@@ -70,20 +73,25 @@ class Display(ABC):
 
 
 class Pace:
-    """Trials per minute since the first one was seen to run: what workers need to get ready is not their pace."""
+    """Trials per minute of the time in which any ran, of the last ones that this watch saw to end.
+
+    Neither what workers need to get ready is their pace, nor a pause.
+    """
 
     def __init__(self, done_before: int) -> None:
-        self._done_before = done_before
-        self._running_since: float | None = None
+        self._ended: deque[tuple[float, int]] = deque([(0.0, done_before)], maxlen=_PACE_OF + 1)
+        self._busy_s = 0.0
+        self._busy_since: float | None = None
 
     def per_minute(self, study: StudySummary, now: float) -> float | None:
         """None before the first trial has ended."""
-        if self._running_since is None and (study.running or study.closed > self._done_before):
-            self._running_since = now
-        done = study.closed - self._done_before
-        if self._running_since is None or not done or now <= self._running_since:
-            return None
-        return done / (now - self._running_since) * 60
+        if self._busy_since is not None:
+            self._busy_s += now - self._busy_since
+        self._busy_since = now if study.running else None
+        if study.closed != self._ended[-1][1]:
+            self._ended.append((self._busy_s, study.closed))
+        (begun, before), (ended, closed) = self._ended[0], self._ended[-1]
+        return (closed - before) / (ended - begun) * 60 if closed > before and ended > begun else None
 
 
 def watch(
@@ -145,8 +153,8 @@ def bar(study: StudySummary) -> Table:
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    drawn = ProgressBar(total=max(study.total, 1), completed=study.closed)
-    grid.add_row(Text(study.name, style="bold"), drawn, f"{study.closed}/{study.total}")
+    drawn = ProgressBar(total=max(study.asked, 1), completed=study.closed)
+    grid.add_row(Text(study.name, style="bold"), drawn, f"{study.closed}/{study.asked}")
     return grid
 
 
@@ -164,7 +172,7 @@ class Lines(Display):
         if seen == self._shown or (now - self._shown_at < _LINE_S and not study.is_over):
             return
         self._shown, self._shown_at = seen, now
-        self.say(f"{study.name}  {study.closed}/{study.total}  {progress_line(watched)}")
+        self.say(f"{study.name}  {study.closed}/{study.asked}  {progress_line(watched)}")
 
     def say(self, line: str) -> None:
         say(self._console, line)

@@ -18,11 +18,13 @@ from highnoon.coordinator.cli.command_io import (
     study_names,
     why_no_coordinator,
 )
+from highnoon.coordinator.cli.reading import Reader, Storage, reading
 from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.views.studies import StudySummary
 
 _FORMATS = ("json", "yaml", "toml", "python", "env")
 
@@ -41,18 +43,18 @@ AsFormat = Annotated[
 ]
 
 
-def list_studies(json: AsJson = False) -> None:
+def list_studies(storage: Storage = None, json: AsJson = False) -> None:
     """List all studies with their progress.
+
+    Those of other Optuna programs are called external.
 
     Example: python -m coordinator list --json
     """
     from highnoon.coordinator.cli.tables import studies_table
-    from highnoon.shared.store.queries import LedgerQueries
-    from highnoon.shared.views.studies import StudySummary, study_object
+    from highnoon.shared.views.studies import study_object
 
-    with ledger() as access:
-        found = LedgerQueries(access.database).progress()
-    studies = [StudySummary.of_ledger(one) for one in found]
+    with reading(storage) as reader:
+        studies = reader.studies()
     if json:
         print_json([study_object(study) for study in studies])
     elif studies:
@@ -61,23 +63,25 @@ def list_studies(json: AsJson = False) -> None:
         print_sentence("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
 
-def status(study: StudyName, json: AsJson = False) -> None:
+def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> None:
     """Show how far a study is.
 
     Example: python -m coordinator status digits
     """
-    from highnoon.coordinator.cli.progress import summary_of
     from highnoon.coordinator.cli.tables import studies_table
     from highnoon.shared.views.studies import study_object
 
-    with ledger() as access:
-        summary = summary_of(access.study(study), access.studies)
+    with reading(storage) as reader:
+        summary = reader.study(study)
+        halted = why_halted(summary, reader)
     if json:
         print_json(study_object(summary))
-    else:
-        print_table(studies_table([summary]))
-        if summary.record is not None and summary.record.fault is not None:
-            print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+        return
+    print_table(studies_table([summary]))
+    if summary.record is not None and summary.record.fault is not None:
+        print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+    if halted:
+        print_sentence(halted)
 
 
 def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
@@ -116,11 +120,11 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
         raise typer.Exit(report_end(ended, access, open_console(stderr=json)))
 
 
-def best(study: StudyName, format: AsFormat = None, json: AsJson = False) -> None:
+def best(study: StudyName, format: AsFormat = None, storage: Storage = None, json: AsJson = False) -> None:
     """Print the best parameters found so far.
 
     --format writes them in a file format, such as a snippet of Python that goes on with them. --json is for programs,
-    and has loss and size too.
+    and has loss and size too. Of a study with several objectives all trials are printed that none beats in all of them.
 
     Example: python -m coordinator best digits --format toml > best.toml
     """
@@ -131,18 +135,36 @@ def best(study: StudyName, format: AsFormat = None, json: AsJson = False) -> Non
 
     if format is not None and format not in _FORMATS:
         raise mistake("--format", "is no format of a best configuration", format, nearest(format, _FORMATS))
-    with ledger() as access:
-        trial = access.optuna(access.study(study)).best_trial()
-    if trial is None:
-        next_step = f"python -m coordinator watch {study} shows how far it is"
+    with reading(storage) as reader:
+        reader.study(study)
+        found = reader.view(study).best()
+    if not found:
+        next_step = f"python -m coordinator status {study} shows how far it is"
         raise no_result(f"study {study} has no completed trial yet", next_step=next_step)
+    is_front = bool(found[0].values)
+    if format is not None and is_front:
+        raise mistake("--format", "is for one best trial, and this study has several objectives", format, "Use --json.")
     if format is not None:
-        typer.echo(BEST[format].write(study, trial), nl=False)
+        typer.echo(BEST[format].write(study, found[0]), nl=False)
     elif json:
-        kept = ("number", "value", "loss", "params_count", "params")
-        print_json({name: trial_object(trial)[name] for name in kept})
+        kept = ("number", *(("values",) if is_front else ("value", "loss", "params_count")), "params")
+        objects = [{name: trial_object(trial)[name] for name in kept} for trial in found]
+        print_json(objects if is_front else objects[0])
     else:
-        print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
+        for trial in found:
+            print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
+
+
+def why_halted(study: StudySummary, reader: Reader) -> str:
+    """That nothing of a live study will start: no coordinator leads. Empty where one does, or the study is over."""
+    from highnoon.shared.store.queries import LedgerQueries
+
+    if reader.access is None or study.record is None or study.is_over:
+        return ""
+    leader = LedgerQueries(reader.access.database).leader()
+    if leader is not None and leader.left_s > 0:
+        return ""
+    return f"no coordinator runs, so nothing of study {study.name} starts; python -m coordinator start runs one"
 
 
 def _running_study(access: Access) -> StudyRecord:

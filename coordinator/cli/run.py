@@ -91,7 +91,6 @@ def submit(
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.runtime.terminal import Exit
     from highnoon.shared.store.submission import submit as submit_study
-    from highnoon.shared.views.formats import plural
 
     if callback and not wait:
         raise mistake("--callback", "is called only while the command waits", callback[0], "Add --wait.")
@@ -109,9 +108,7 @@ def submit(
         if json:
             print_json({"name": name, "trials": submission.trials, "added": submission.added})
         else:
-            say(console, f"study {name}: {plural(submission.trials, 'trial')}, {submission.added} added")
-        if submission.note:
-            say(console, submission.note, style="yellow")
+            say(console, f"study {name}: {submit_options.trials_in_words(submission, n_trials)}")
         if missing:
             say(console, f"it waits: {missing}", style="yellow")
         if wait:

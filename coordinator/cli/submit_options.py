@@ -31,6 +31,8 @@ from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.callbacks import Announcer, Callback
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.submission import Submission
+from highnoon.shared.views.formats import plural
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,18 @@ def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: 
         event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
     elif is_embedded(settings):
         allow_study(settings, spec)
+
+
+def trials_in_words(submission: Submission, asked: int | None) -> str:
+    """What the submission did to the number of trials, which is always that of all."""
+    has = plural(submission.trials, "trial")
+    if submission.added == submission.trials:
+        return has
+    if submission.added:
+        return f"{has}, {submission.added} added"
+    if asked is not None and asked < submission.trials:
+        return f"it has {has} already, and --n-trials counts all of them; none added"
+    return f"it has {has} already; none added"
 
 
 def callbacks_named(references: Iterable[str]) -> list[Callback]:

@@ -72,7 +72,7 @@ def studies_table(studies: Sequence[StudySummary]) -> list[str]:
     table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
     for study in studies:
         numbers = [str(count) for count in (study.running, study.pruned, study.failed)]
-        table.append((study.name, _state(study), f"{study.closed}/{study.total}", *numbers, value_cell(study.best)))
+        table.append((study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best)))
     return aligned(table, right=range(2, 7))
 
 
@@ -80,7 +80,7 @@ def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Con
     """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
     heads = [("trial", "state", "value", "took")]
     for trial in trials:
-        heads.append((str(trial.number), str(trial.state), value_cell(trial.value), time_cell(trial.duration_s)))
+        heads.append((str(trial.number), str(trial.state), _value_of(trial), time_cell(trial.duration_s)))
     first, *lines = aligned(heads, right={2, 3})
     table = [f"{first}  parameters"]
     for trial, head in zip(trials, lines, strict=True):
@@ -112,10 +112,16 @@ def ordered(
 
 def result_of(trial: Trial) -> str:
     """A trial's value; loss and size beside it where the study scores by them."""
+    if trial.values:
+        return f"values {_value_of(trial)}"
     value = value_cell(trial.value)
     if trial.params_count is None or trial.loss is None:
         return f"value {value}"
     return f"value {value} (loss {value_cell(trial.loss)}, {trial.params_count:,} parameters)"
+
+
+def _value_of(trial: Trial) -> str:
+    return ", ".join(map(value_cell, trial.values)) or value_cell(trial.value)
 
 
 def params_table(params: Params) -> list[str]:

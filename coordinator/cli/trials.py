@@ -26,6 +26,7 @@ from highnoon.coordinator.cli.command_io import (
     print_sentence,
     print_table,
 )
+from highnoon.coordinator.cli.reading import Storage, reading
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.terminal import Exit, open_console
@@ -68,6 +69,7 @@ def trials(
     sort: Sort = "number",
     reverse: Reverse = False,
     limit: Limit = None,
+    storage: Storage = None,
     json: AsJson = False,
 ) -> None:
     """List a study's trials, those of lost attempts included.
@@ -82,15 +84,12 @@ def trials(
 
     if state is not None and state.lower() not in STATES:
         raise mistake("--state", "is no state of a trial", state, nearest(state, STATES))
-    states = None if state is None else (TrialState(state.upper()),)
-    with ledger() as access:
-        record = access.study(study)
-        found = access.optuna(record).trials(states=states)
-        attempts = access.studies.attempts(record.id)
-    names = list(record.spec.get("search_space", ()))
-    rows = ordered(
-        found, sort, names=names, maximize=record.spec.get("direction", "minimize") == "maximize", reverse=reverse
-    )
+    with reading(storage) as reader:
+        summary, view = reader.study(study), reader.view(study)
+        found = [trial for trial in view.trials() if state is None or trial.state == state.upper()]
+        attempts = reader.attempts(summary)
+        names = list(summary.spec.get("search_space") or ()) or list(view.space())
+    rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse)
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}
@@ -99,7 +98,7 @@ def trials(
     if not shown:
         of_state = "" if state is None else f" in state {state.upper()}"
         print_sentence(
-            f"study {study} has no trial{of_state} yet; python -m coordinator watch {study} shows how far it is"
+            f"study {study} has no trial{of_state} yet; python -m coordinator status {study} shows how far it is"
         )
         return
     print_table(trials_table(shown, notes(attempts), open_console()))

@@ -6,6 +6,7 @@ of your own: it then takes its addresses and tokens from the environment, and al
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.runtime.extras import missing_extra_named
@@ -31,7 +32,8 @@ class Dashboard:
         with missing_extra_named("the dashboard", "dashboard"):
             from highnoon.webui.server import serve
 
-        serve(host=host, port=port, storage=storage)
+        with suppress(KeyboardInterrupt):  # the server has ended in order, and a script's last line needs no traceback
+            serve(host=host, port=port, storage=storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Raises InvalidInput at the first request for a mistake in the environment."""

@@ -12,20 +12,19 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.states import Ending, WorkerState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
-from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store import steering
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.studies import Studies, StudyRecord
-from highnoon.shared.store.submission import Submission, submit, trials_of
+from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
 
-_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 _RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
 
 
@@ -116,10 +115,7 @@ class StudyActions:
         if not 1 <= count <= MOST_TRIALS - study.total:
             problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
             raise InvalidInput("request", [problem])
-        self._require(record.state not in _GIVEN_UP, study, "it was given up: start a new one like it")
-        spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-        added = self._studies.add_trials(record.id, count, at_most=trials_of(spec)[0])
-        self._require(added > 0, study, "every point of its grid has its trial already")
+        added = steering.add_trials(self.repository.access(), record, count)
         self.repository.invalidate(study.name)
         return added
 
@@ -131,23 +127,13 @@ class StudyActions:
 
     def enqueue(self, study: StudySummary, params: Params) -> None:
         """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
-        record = _known(study)
-        if not params:
-            raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
-        if record.spec.get("sampler", {}).get("name") in ("grid", "brute_force"):
-            raise StudyConflict(f"study {study.name!r} tries the points of a grid, and no others")
-        self.repository.access().optuna(record).enqueue(params)
-        self.add_trials(study, 1)
+        steering.enqueue(self.repository.access(), _known(study), params)
+        self.repository.invalidate(study.name)
 
     def delete(self, study: StudySummary) -> None:
         """Removes a study that is over, with all trials. Log files stay where they are."""
-        record = _known(study)
-        self._require(record.is_over, study, "only one that is over can be deleted: cancel it first")
-        access = self.repository.access()
-        access.studies.delete(record.id)
-        access.store.delete_study(study.name)
+        steering.delete_study(self.repository.access(), _known(study))
         self.repository.remove(study.name)
-        Bundles(access.database).drop_unused()
 
     def _checked(self, written: Mapping[str, Any]) -> StudySpec:
         """Looks for the objective's file only where that is allowed."""

@@ -171,6 +171,12 @@ async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
     return bytes(body), again
 
 
+_FROM_ELSEWHERE = (
+    "A change by a program needs a token: set HIGHNOON_TOKEN where the dashboard runs, and send the header "
+    "Authorization: Bearer TOKEN. Without it changes are accepted from this dashboard's own pages only (Origin)."
+)
+
+
 def _check_origin(request: Request) -> None:
     """Browsers send where a change comes from; a change without it is refused."""
     origin = request.headers.get("origin")
@@ -180,7 +186,7 @@ def _check_origin(request: Request) -> None:
         parts = urlsplit(origin)
         allowed = parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")
     if not allowed:
-        raise _refusal(request, 403, "Changes are accepted from this dashboard's own pages only (Origin).")
+        raise _refusal(request, 403, _FROM_ELSEWHERE)
 
 
 def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:

@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 from highnoon.shared.domain.errors import Problem
-from highnoon.shared.domain.space import KINDS, Categorical, Int, Param, SearchSpace
+from highnoon.shared.domain.space import KINDS, UNSET, Categorical, Int, Param, SearchSpace, listed_form, parse_param
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.views.formats import param
@@ -27,8 +27,8 @@ _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_ef
 _TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner")
 _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}
 """Fields for the options of a sampler and a pruner, written as in a study file: n_startup_trials = 20, group = true."""
-FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values())
-PARTS = ("name", "kind", "low", "high", "step", "choices")
+FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints")
+PARTS = ("name", "kind", "low", "high", "step", "choices", "when", "default")
 """The inputs of one row of the search space: `space-<row>-<part>`."""
 
 DEFAULT_ROWS: Sequence[Mapping[str, str]] = (
@@ -91,7 +91,8 @@ def written(form: StudyForm) -> dict[str, Any]:
         if form.value(options):
             table[strategy] = {"name": form.value(strategy), "options": _table(form.value(options))}
     table["search_space"] = {row["name"]: _domain(row) for row in form.rows}
-    return table
+    constraints = [line.strip() for line in form.value("param_constraints").splitlines() if line.strip()]
+    return table | ({"param_constraints": constraints} if constraints else {})
 
 
 def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
@@ -110,14 +111,15 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
 
 def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
     """The fields that make a study like this one, under another name."""
-    values = {key: _shown(spec.get(key)) for key in FIELDS if spec.get(key) is not None}
+    values = {key: _shown(spec[key]) for key in (*_TEXT, *_WHOLE, *_REAL) if spec.get(key) is not None}
     for strategy, options in _OPTIONS.items():
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
         values[options] = _inline(chosen)[1:-1].strip()
     if spec.get("early_stop"):
         values["early_stop"] = str(spec["early_stop"]["patience"])
-    rows = [_row(parameter, list(domain)) for parameter, domain in spec["search_space"].items()]
+    values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))
+    rows = [_row(parameter, domain) for parameter, domain in (spec.get("search_space") or {}).items()]
     return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows)
 
 
@@ -161,14 +163,30 @@ def _inline(value: object) -> str:
     return json.dumps(value)
 
 
-def _domain(row: Mapping[str, str]) -> list[Any]:
+def _domain(row: Mapping[str, str]) -> object:
+    """A list where it is enough, a table for a parameter with a condition or a default."""
     kind = row.get("kind", "")
     if kind == "categorical":
-        return [kind, [_choice(word) for word in row.get("choices", "").split(",") if word.strip()]]
-    wants = int if kind in ("int", "int_log") else float
-    bounds = [_number(row[part], wants) for part in ("low", "high") if row.get(part)]
-    has_step = row.get("step") and kind in ("int", "uniform")
-    return [kind, *bounds, *([_number(row["step"], wants)] if has_step else [])]
+        values: dict[str, Any] = {"choices": _choices(row.get("choices", ""))}
+    else:
+        wants = int if kind in ("int", "int_log") else float
+        parts = ("low", "high", "step") if kind in ("int", "uniform") else ("low", "high")
+        values = {part: _number(row[part], wants) for part in parts if row.get(part)}
+    more: dict[str, Any] = {"when": _when(row["when"])} if row.get("when") else {}
+    more |= {"default": _choice(row["default"])} if row.get("default") else {}
+    return {"type": kind, **values, **more} if more else [kind, *values.values()]
+
+
+def _when(text: str) -> object:
+    """`optimizer = sgd, adam; depth = 2` as a table; what is none stays text, so that the message shows it."""
+    conditions = [condition.partition("=") for condition in text.split(";") if condition.strip()]
+    if not all(equals for _, equals, _ in conditions):
+        return text
+    return {name.strip(): _choices(values) for name, _, values in conditions}
+
+
+def _choices(text: str) -> list[object]:
+    return [_choice(word) for word in text.split(",") if word.strip()]
 
 
 def _choice(word: str) -> object:
@@ -180,11 +198,23 @@ def _choice(word: str) -> object:
     return value if isinstance(value, str | int | float | bool) or value is None else word.strip()
 
 
-def _row(name: str, domain: list[Any]) -> dict[str, str]:
-    kind, *rest = domain
+def _row(name: str, domain: object) -> dict[str, str]:
+    """Of a domain as a stored specification has it."""
+    known = parse_param(name, domain)
+    kind, *rest = listed_form(known)
+    row = {"name": name, "kind": kind}
     if kind == "categorical":
-        return {"name": name, "kind": kind, "choices": ", ".join(map(_shown_choice, rest[0]))}
-    return {"name": name, "kind": kind, **dict(zip(("low", "high", "step"), map(_shown, rest), strict=False))}
+        row["choices"] = ", ".join(map(_shown_choice, rest[0]))
+    else:
+        row |= dict(zip(("low", "high", "step"), map(_shown, rest), strict=False))
+    row["when"] = conditions(known)
+    row["default"] = "" if known.default is UNSET else _shown_choice(known.default)
+    return {part: text for part, text in row.items() if text}
+
+
+def conditions(param: Param) -> str:
+    """When the parameter is used, as the form has it."""
+    return "; ".join(f"{parent} = {', '.join(map(_shown_choice, values))}" for parent, values in param.when.items())
 
 
 def _shown_choice(choice: object) -> str:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
-from highnoon.shared.domain.space import written_form
+from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.studies import STATES, StudySummary
@@ -169,14 +169,16 @@ def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
 def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     """One study: its progress, its best trial, and its figures."""
     found = app.repository.trials(study.name)
+    asked = read_space(study.spec.get("search_space", {}))[0]
     context = {
         "study": study,
         "best": found.best,
         "running": app.repository.queries().running(study.id) if study.record is not None else [],
         "recent": list(reversed(found.trials[-_NEWEST:])),
         "names": list(found.space),
-        "space": {name: written_form(param) for name, param in found.space.items()}
-        or study.spec.get("search_space", {}),
+        "space": {name: listed_form(param) for name, param in {**asked, **found.space}.items()},
+        "conditions": {name: forms.conditions(param) for name, param in asked.items() if param.when},
+        "constraints": study.spec.get("param_constraints", ()),
         "has_loss": any(trial.params_count is not None for trial in found.trials),
         "eta_s": _eta_s(study),
         "formats": BEST,

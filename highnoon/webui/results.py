@@ -158,7 +158,7 @@ def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Ro
 
 
 def _row(trial: Trial, names: Sequence[str], places: Places) -> list[object]:
-    shown = trial_object(trial, places.get(trial.number))
+    shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
     return [*(shown[column] for column in _COLUMNS), *map(trial.params.get, names)]
 
 

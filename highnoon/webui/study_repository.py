@@ -125,7 +125,7 @@ class StudyRepository:
             return kept[1]
         ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
         ours = {progress.record.name for progress in ledger}
-        others = [entry for entry in access.store.catalogue() if entry.name not in ours]
+        others = [entry for entry in access.store.catalogue() if entry.name not in ours and len(entry.directions) == 1]
         found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
         self._studies = (self._clock(), found)

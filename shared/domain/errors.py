@@ -43,6 +43,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 
 
 class HighNoonError(Exception):
@@ -53,21 +54,30 @@ class UserInputError(HighNoonError):
     """A person wrote something that cannot work. The message has what, where and the nearest right thing."""
 
 
+class Absent(Enum):
+    """Nothing was written: None is a value that people write."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One mistake in something a person wrote.
 
-    `key` is dotted (`search_space.learning_rate`), `value` is what was written there (its repr is shown),
-    `hint` names the nearest valid choice or the remedy; empty when there is none to name.
+    `key` is dotted (`search_space.learning_rate`), `value` is what was written there (its repr is shown, also of
+    None), `hint` names the nearest valid choice or the remedy; empty when there is none to name.
     """
 
     key: str
     message: str
-    value: object = None
+    value: object = ABSENT
     hint: str = ""
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f" (got {_shortened(repr(self.value))})"
+        shown = "" if self.value is ABSENT else f" (got {_shortened(repr(self.value))})"
         hint = f" {self.hint}" if self.hint else ""
         return f"{self.key}: {self.message}{shown}.{hint}"
 

@@ -1,39 +1,78 @@
 """The grid that a search space spans: every combination of its values, counted before it is built.
 
-Pure. Which trial gets which combination is decided by `samplers`.
+With conditions between parameters a combination has the active ones only; those that break a constraint are left out.
+Pure. Which trial gets which combination is decided by `presampling`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from highnoon.shared.domain.conditions import is_active, is_conditional, parents_first
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace, written_form
+from highnoon.shared.domain.param_constraints import ParamConstraint
 from highnoon.shared.domain.scalars import exact
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform, written_form
 from highnoon.shared.domain.trial import Params, ParamValue
 
 GRID_LIMIT = 1_000_000
 
 
-def grid(space: SearchSpace, points: int | None = None) -> list[Params]:
+def grid(space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()) -> list[Params]:
     """Every combination, always in the same order. Raises InvalidInput with what `grid_problems` finds."""
     problems = grid_problems(space, points)
     if problems:
         raise InvalidInput("search_space", problems)
     # Sorted, because a database may hand the space back with its names in another order.
-    names = sorted(space)
-    values = [grid_values(space[name], points) or () for name in names]
-    return [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
+    names = parents_first({name: space[name] for name in sorted(space)})
+    values = {name: grid_values(space[name], points) or () for name in names}
+    return [
+        point
+        for point in _combinations(space, names, values)
+        if all(constraint.holds(point) for constraint in constraints)
+    ]
+
+
+def _combinations(space: SearchSpace, names: list[str], values: Mapping[str, Sequence[ParamValue]]) -> Iterator[Params]:
+    if not is_conditional(space):
+        columns = [values[name] for name in names]
+        yield from (dict(zip(names, combination, strict=True)) for combination in itertools.product(*columns))
+        return
+    active: list[Params] = [{}]
+    for name in names:
+        active = [
+            longer
+            for point in active
+            for longer in (
+                ({**point, name: value} for value in values[name]) if is_active(space[name], point) else (point,)
+            )
+        ]
+    yield from active
 
 
 def grid_problems(space: SearchSpace, points: int | None = None) -> list[Problem]:
     """Why there is no grid: continuous ranges without `points`, or more than GRID_LIMIT combinations."""
     sizes = {name: _size(param, points) for name, param in space.items()}
     endless = [_endless(name, space[name]) for name, size in sizes.items() if size is None]
-    total = math.prod(size for size in sizes.values() if size is not None)
+    total = _total(space, {name: 1 if size is None else size for name, size in sizes.items()}, points)
     return endless if total <= GRID_LIMIT else [*endless, _too_large(total)]
+
+
+def _total(space: SearchSpace, sizes: Mapping[str, int], points: int | None) -> int:
+    """How many combinations there are; of far too many only the part that is counted without building them."""
+    names = {parent for param in space.values() for parent in param.when if parent in space}
+    deciding = [name for name in parents_first(space) if name in names]
+    least = math.prod(sizes[name] for name in deciding)
+    if least > GRID_LIMIT:
+        return least
+    values = {name: grid_values(space[name], points) or () for name in deciding}
+    free = [name for name in space if name not in names]
+    return sum(
+        math.prod(sizes[name] for name in free if is_active(space[name], point))
+        for point in _combinations(space, deciding, values)
+    )
 
 
 def grid_values(param: Param, points: int | None = None) -> tuple[ParamValue, ...] | None:
@@ -43,17 +82,17 @@ def grid_values(param: Param, points: int | None = None) -> tuple[ParamValue, ..
         return None
     match param:
         case Categorical(choices=choices):
-            return choices
+            return tuple(choices)
         case Int(low=low, high=high, step=step):
             return tuple(range(low, high + 1, step))
-        case Uniform(low=low, step=step) if step is not None:
+        case Float(low=low, step=step) if step is not None:
             return tuple(float(exact(low) + i * exact(step)) for i in range(size))
-        case Uniform(low=low, high=high):
-            return _spaced(low, high, size, lambda share: low + (high - low) * share)
-        case LogUniform(low=low, high=high):
+        case Float(low=low, high=high, log=True):
             return _spaced(
                 low, high, size, lambda share: math.exp(math.log(low) * (1 - share) + math.log(high) * share)
             )
+        case Float(low=low, high=high):
+            return _spaced(low, high, size, lambda share: low + (high - low) * share)
 
 
 def _size(param: Param, points: int | None) -> int | None:
@@ -62,9 +101,9 @@ def _size(param: Param, points: int | None) -> int | None:
             return len(choices)
         case Int(low=low, high=high, step=step):
             return (high - low) // step + 1
-        case Uniform(low=low, high=high, step=step) if step is not None:
+        case Float(low=low, high=high, step=step) if step is not None:
             return int((exact(high) - exact(low)) // exact(step)) + 1
-        case Uniform(low=low, high=high) | LogUniform(low=low, high=high):
+        case Float(low=low, high=high):
             return 1 if low == high else points
 
 

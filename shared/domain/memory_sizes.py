@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from highnoon.shared.domain.errors import Problem
+
+LEAST_MEMORY_BYTES = 16 << 20
+"""A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
+MOST_MEMORY_BYTES = 1 << 60
+
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _NEARLY = re.compile(r"\D*(\d+(?:[.,]\d+)?)\s*([kmgt]?)", re.IGNORECASE)
@@ -19,6 +25,19 @@ def bytes_of(written: object) -> int | None:
         return None
     number, prefix, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
+
+
+def memory_limit(written: object) -> int | None:
+    """The bytes of a limit for one trial; None for what is no size, or one in which no trial could run."""
+    size = bytes_of(written)
+    return size if size is not None and LEAST_MEMORY_BYTES <= size <= MOST_MEMORY_BYTES else None
+
+
+def memory_limit_problem(written: object) -> Problem:
+    """What is wrong with what `memory_limit` refuses."""
+    hint = f'Write for example "{nearest_size(written, least_bytes=LEAST_MEMORY_BYTES)}".'
+    message = 'must be a size of memory like "2 GB" or a number of bytes, at least 16 MiB'
+    return Problem(key="trial_memory_limit", message=message, value=written, hint=hint)
 
 
 def nearest_size(written: object, *, least_bytes: int) -> str:

@@ -29,7 +29,7 @@ class ObjectiveRef:
         """Raises InvalidInput for anything but `path/file.py:function` and `package.module:function`."""
         where, _, function = text.rpartition(":")
         ref = cls(where=where, function=function)
-        named = "/" not in where and all(part.isidentifier() for part in where.split("."))
+        named = "/" not in where and all(part.isidentifier() for part in where.split(".")) and ".ipynb" not in where
         if not function.isidentifier() or not (ref.is_file or named) or not text.isprintable():
             raise InvalidInput(
                 "objective", [Problem(key="objective", message=_GRAMMAR, value=text, hint=_probably_meant(text))]
@@ -39,8 +39,15 @@ class ObjectiveRef:
 
 def _probably_meant(text: str) -> str:
     where, colon, function = text.rpartition(":")
+    if ".ipynb" in text:
+        return f"A notebook cannot be imported: save the function in a .py file and write {_script(text)}."
     if text.endswith(".py"):
         return f"Write {text}:objective, with the name of the function."
     if not colon and text.rpartition(".")[0].replace(".", "_").isidentifier():
         return f"Did you mean {':'.join(text.rsplit('.', 1))}?"
     return f"Did you mean {where}.py:{function}?" if "/" in where and function.isidentifier() else ""
+
+
+def _script(notebook: str) -> str:
+    where, _, function = notebook.partition(".ipynb")
+    return f"{where}.py:{function.lstrip(':') or 'objective'}"

@@ -12,6 +12,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeVar
 
+from highnoon.shared.domain.errors import ABSENT
 from highnoon.shared.domain.trial import ParamValue
 
 EXACT = 2**53
@@ -23,9 +24,9 @@ Number = TypeVar("Number", int, float)
 class Mistake(Exception):
     """What is wrong with one parameter and what would be right; its caller adds the name and makes a Problem."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", value: object = ABSENT) -> None:
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message, self.hint, self.value = message, hint, value
 
 
 def number(what: str, value: object) -> float:
@@ -50,8 +51,27 @@ def whole(what: str, value: object) -> int:
     return int(value)
 
 
+def plain(value: object) -> object:
+    """NumPy's scalars as Python's; everything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def listed(value: object) -> object:
+    """Arrays and sets as lists, a set in an order that is the same in every process; everything else as it is."""
+    if isinstance(value, set | frozenset):
+        try:
+            return sorted(value)
+        except TypeError:  # values of several types
+            return sorted(value, key=repr)
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
 def choice(value: object) -> ParamValue:
     """A plain value that JSON and PostgreSQL can hold. Raises Mistake."""
+    value = plain(value)
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, Integral):

@@ -1,60 +1,36 @@
 """The search space: named domains, and the grammar in which people write them.
 
-Owns the kinds of parameters and the guide's tuples for them. Single values are checked in `scalars`; `grid` counts
-and combines; `samplers` makes Optuna's distributions. Bounds are inclusive. As in Optuna, a high that no step reaches
-is lowered to the last value in reach.
+Owns the guide's tuples, and the tables that also hold a condition or a default. The kinds of parameters are in `param`,
+single values are checked in `scalars`, conditions between parameters in `conditions`; `grid` counts and combines;
+`samplers` makes Optuna's distributions. Bounds are inclusive. As in Optuna, a high that no step reaches is lowered to
+the last value in reach.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from highnoon.shared.domain import scalars
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.conditions import condition_problems
+from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
+from highnoon.shared.domain.param import UNSET as UNSET
+from highnoon.shared.domain.param import Bool as Bool
+from highnoon.shared.domain.param import Categorical as Categorical
+from highnoon.shared.domain.param import Float as Float
+from highnoon.shared.domain.param import Int as Int
+from highnoon.shared.domain.param import Param as Param
+from highnoon.shared.domain.param import SearchSpace as SearchSpace
+from highnoon.shared.domain.param import listed_form as listed_form
+from highnoon.shared.domain.param import value_in as value_in
+from highnoon.shared.domain.param import written_form as written_form
 from highnoon.shared.domain.scalars import Mistake
+from highnoon.shared.domain.suggestions import domain_for
 from highnoon.shared.domain.trial import ParamValue
 
 NAME_LIMIT = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uniform:
-    """A real number on a linear scale."""
-
-    low: float
-    high: float
-    step: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogUniform:
-    """A real number on a logarithmic scale."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Int:
-    """A whole number; on a logarithmic scale it has no step."""
-
-    low: int
-    high: int
-    step: int = 1
-    log: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Categorical:
-    """One of some plain values without an order."""
-
-    choices: tuple[ParamValue, ...]
-
-
-Param = Uniform | LogUniform | Int | Categorical
-SearchSpace = dict[str, Param]
 
 
 def parse_space(written: Mapping[str, object], source: str = "search_space") -> SearchSpace:
@@ -70,7 +46,7 @@ def read_space(written: object) -> tuple[SearchSpace, list[Problem]]:
     if not isinstance(written, Mapping):
         return {}, [Problem(key="search_space", message="must be a table of parameters", value=written)]
     if not written:
-        hint = 'Write for example learning_rate = ["log_uniform", 1e-5, 1e-3].'
+        hint = 'Write for example learning_rate = ["log_uniform", 1e-5, 1e-3], or name the objective\'s argument trial.'
         return {}, [Problem(key="search_space", message="needs at least one parameter", hint=hint)]
     space: SearchSpace = {}
     problems: list[Problem] = []
@@ -83,41 +59,30 @@ def read_space(written: object) -> tuple[SearchSpace, list[Problem]]:
             space[name] = parse_param(name, domain)
         except InvalidInput as invalid:
             problems += invalid.problems
-    return space, problems
+    return space, problems + condition_problems(space, known=written)
 
 
 def parse_param(name: str, written: object) -> Param:
-    """The domain that a tuple, a list or a Param describes. Raises InvalidInput with one Problem."""
-    try:
-        return _parsed(_as_list(written))
-    except Mistake as mistake:
-        shown = _as_list(written)
-        problem = Problem(key=f"search_space.{name}", message=mistake.message, value=shown, hint=mistake.hint)
-        raise InvalidInput("search_space", [problem]) from None
+    """The domain that a tuple, a list, a table or a Param describes. Raises InvalidInput with what is wrong with it."""
+    shown = written_form(written, as_given=True) if isinstance(written, Float | Int | Categorical) else written
+    mistakes: list[Mistake] = []
+    param = _from_table(shown, mistakes) if isinstance(shown, Mapping) else _tried(lambda: _from_list(shown), mistakes)
+    if param is not None and not mistakes:
+        return param
+    meant = "" if isinstance(shown, Mapping) and "type" in shown else domain_for(name, shown)
+    problems = [
+        Problem(
+            key=f"search_space.{name}",
+            message=mistake.message,
+            value=shown if mistake.value is ABSENT else mistake.value,
+            hint=meant or mistake.hint,
+        )
+        for mistake in mistakes
+    ]
+    raise InvalidInput("search_space", problems)
 
 
-def written_form(param: Param) -> list[ParamValue | list[ParamValue]]:
-    """The list that `parse_param` reads back as `param`; plain JSON values only."""
-    match param:
-        case Uniform(low=low, high=high, step=step):
-            return ["uniform", low, high] if step is None else ["uniform", low, high, step]
-        case LogUniform(low=low, high=high):
-            return ["log_uniform", low, high]
-        case Int(low=low, high=high, step=step, log=log):
-            scale = "int_log" if log else "int"
-            return [scale, low, high] if step == 1 else [scale, low, high, step]
-        case Categorical(choices=choices):
-            return ["categorical", list(choices)]
-
-
-def _as_list(written: object) -> object:
-    """A Param may have been built by hand from anything, so it passes the same checks as a written one."""
-    if isinstance(written, Categorical):
-        return ["categorical", written.choices]
-    return written_form(written) if isinstance(written, Uniform | LogUniform | Int) else written
-
-
-def _parsed(written: object) -> Param:
+def _from_list(written: object) -> Param:
     if not isinstance(written, list | tuple) or not written or not isinstance(written[0], str):
         raise Mistake("is not a parameter", 'Write its kind and bounds, such as ["uniform", 0.0, 0.5].')
     kind, *arguments = written
@@ -129,16 +94,92 @@ def _parsed(written: object) -> Param:
     return parse(*arguments)
 
 
-def _uniform(written_low: object, written_high: object, written_step: object = None) -> Uniform:
+def _from_table(written: Mapping[Any, Any], mistakes: list[Mistake]) -> Param | None:
+    """The parameter, or None; adds everything that is wrong with the table to `mistakes`."""
+    kind = written.get("type")
+    if kind not in TYPES:
+        hint = 'Write for example {type = "float", low = 0.0, high = 0.5}.'
+        if kind is None:
+            mistakes.append(Mistake("is not a parameter: its table has no type", f"Write its kind and bounds. {hint}"))
+        else:
+            mistakes.append(Mistake(f"unknown type {kind!r}", nearest(str(kind), TYPES), value=kind))
+        return None
+    required, optional = TYPES[kind]
+    known = [*required, *optional, "type", "when", "default"]
+    for key in written.keys() - {*known}:
+        mistakes.append(Mistake(f"{key} is not a key of a {kind}", nearest(str(key), known), value=written[key]))
+    for key in required:
+        if key not in written:
+            mistakes.append(Mistake(f"a {kind} needs {key}", f"Write it as {key} = ..., beside type."))
+    when = _tried(lambda: _when(written.get("when", {})), mistakes)
+    log = _tried(lambda: _flag("log", written.get("log", False)), mistakes)
+    if log is None or any(key not in written for key in required):
+        return None
+    param = _tried(lambda: _of_table(kind, log, written), mistakes)
+    if param is None or when is None:
+        return None
+    param = replace(param, when=when)
+    if "default" not in written:
+        return param
+    default = _tried(lambda: value_in(param, written["default"], "default"), mistakes)
+    return replace(param, default=default)
+
+
+def _of_table(kind: str, log: bool, written: Mapping[str, Any]) -> Param:
+    if kind == "bool":
+        return Categorical((True, False))
+    if kind == "categorical":
+        return _categorical(written["choices"])
+    bounds = written["low"], written["high"]
+    step = [] if written.get("step") is None else [written["step"]]
+    if log or kind in ("log_uniform", "int_log"):
+        if step:
+            raise Mistake("a log scale has no step", "Leave step out, or log.", value=step[0])
+        return _int_log(*bounds) if kind in ("int", "int_log") else _log_uniform(*bounds)
+    return _int(*bounds, *step) if kind == "int" else _uniform(*bounds, *step)
+
+
+def _when(written: object) -> dict[str, tuple[ParamValue, ...]]:
+    """Names of other parameters, each with the values at which this one is used."""
+    if not isinstance(written, Mapping) or not all(isinstance(name, str) for name in written):
+        hint = 'Write for example when = {optimizer = "sgd"}, or a list of values.'
+        raise Mistake("when must be a table of parameters and values", hint, value=written)
+    read: dict[str, tuple[ParamValue, ...]] = {}
+    for name, values in written.items():
+        listed = values if isinstance(values, list | tuple) else [values]
+        if not listed:
+            raise Mistake(f"when names no value of {name}", "Write at least one.", value=written)
+        read[name] = tuple(scalars.choice(value) for value in listed)
+    return read
+
+
+def _flag(what: str, written: object) -> bool:
+    if not isinstance(written, bool):
+        raise Mistake(f"{what} must be true or false", value=written)
+    return written
+
+
+T = TypeVar("T")
+
+
+def _tried(read: Callable[[], T], mistakes: list[Mistake]) -> T | None:
+    try:
+        return read()
+    except Mistake as mistake:
+        mistakes.append(mistake)
+        return None
+
+
+def _uniform(written_low: object, written_high: object, written_step: object = None) -> Float:
     low, high = scalars.ordered(scalars.number("low", written_low), scalars.number("high", written_high))
     if not math.isfinite(high - low):
         raise Mistake("the range from low to high is too wide for floating point")
     if written_step is None:
-        return Uniform(low=low, high=high)
+        return Float(low, high)
     step = scalars.positive_step(scalars.number("step", written_step))
     if (high - low) / step > scalars.EXACT:
         raise Mistake("step is too small for the range from low to high")
-    return Uniform(low=low, high=_reached(low, high, step), step=step)
+    return Float(low, _reached(low, high, step), step=step)
 
 
 def _reached(low: float, high: float, step: float) -> float:
@@ -149,23 +190,24 @@ def _reached(low: float, high: float, step: float) -> float:
     return rounded if scalars.exact(rounded) >= reached else math.nextafter(rounded, math.inf)
 
 
-def _log_uniform(written_low: object, written_high: object) -> LogUniform:
+def _log_uniform(written_low: object, written_high: object) -> Float:
     low, high = scalars.ordered(scalars.number("low", written_low), scalars.number("high", written_high))
-    return LogUniform(low=scalars.above_zero(low, instead="uniform"), high=high)
+    return Float(scalars.above_zero(low, instead="uniform"), high, log=True)
 
 
-def _int(written_low: object, written_high: object, written_step: object = 1) -> Int:
+def _int(written_low: object, written_high: object, written_step: object = None) -> Int:
     low, high = scalars.ordered(scalars.whole("low", written_low), scalars.whole("high", written_high))
-    step = scalars.positive_step(scalars.whole("step", written_step))
-    return Int(low=low, high=low + (high - low) // step * step, step=step)
+    step = 1 if written_step is None else scalars.positive_step(scalars.whole("step", written_step))
+    return Int(low, low + (high - low) // step * step, step=step)
 
 
 def _int_log(written_low: object, written_high: object) -> Int:
     low, high = scalars.ordered(scalars.whole("low", written_low), scalars.whole("high", written_high))
-    return Int(low=scalars.above_zero(low, instead="int"), high=high, log=True)
+    return Int(scalars.above_zero(low, instead="int"), high, log=True)
 
 
 def _categorical(written_choices: object) -> Categorical:
+    written_choices = scalars.listed(written_choices)
     if not isinstance(written_choices, Sequence) or isinstance(written_choices, str | bytes) or not written_choices:
         raise Mistake("needs a list with at least one choice", f"Write for example {KINDS['categorical'][-1]}.")
     choices = tuple(scalars.choice(written) for written in written_choices)
@@ -191,6 +233,20 @@ KINDS: dict[str, tuple[Callable[..., Param], int, int, str, str]] = {
     "categorical": (_categorical, 1, 1, "one list of choices", '["categorical", ["adam", "sgd"]]'),
 }
 """For each kind: its parser, how many arguments it takes at least and at most, and both said for people."""
+
+
+_BOUNDS, _STEPPED = ("low", "high"), ("step",)
+
+TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "float": (_BOUNDS, ("step", "log")),
+    "int": (_BOUNDS, ("step", "log")),
+    "categorical": (("choices",), ()),
+    "bool": ((), ()),
+    "uniform": (_BOUNDS, _STEPPED),
+    "log_uniform": (_BOUNDS, ()),
+    "int_log": (_BOUNDS, ()),
+}
+"""For each type of a table: the keys that it needs, and those that it may have besides `when` and `default`."""
 
 
 def _misnamed(name: object) -> Problem | None:

@@ -10,6 +10,10 @@ else:
     from backports.strenum import StrEnum as StrEnum
 
 
+RESERVED = "highnoon:"
+"""The prefix of attributes of trials that are ours."""
+
+
 class StudyState(StrEnum):
     """running <-> paused; both -> cancelling -> cancelled; running -> finished (-> running by more trials)."""
 

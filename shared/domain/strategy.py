@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.validation import refusal
 
 Count = Annotated[int, Field(ge=1)]
@@ -34,6 +35,11 @@ class Strict(BaseModel):
     """What comes from outside: no unknown keys, no "5" for 5, no true for 1; frozen once it is accepted."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numpy_scalars_are_numbers(cls, written: object) -> object:
+        return {key: plain(value) for key, value in written.items()} if isinstance(written, Mapping) else written
 
 
 class AutoOptions(Strict):
@@ -256,6 +262,11 @@ class SamplerSpec(_Strategy):
     def is_exhaustive(self) -> bool:
         """Whether it tries each point of a finite space once, and then has no further one."""
         return self.name in ("grid", "brute_force")
+
+    @property
+    def needs_space(self) -> bool:
+        """Whether it must know the space before the first trial, which a trial that defines it as it runs has not."""
+        return self.is_exhaustive or self.name == "qmc"
 
 
 class PrunerSpec(_Strategy):

@@ -14,26 +14,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean, nearest
 from highnoon.shared.domain.grid import grid_problems
-from highnoon.shared.domain.memory_sizes import MemoryWishes, bytes_of, nearest_size
+from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import KINDS, SearchSpace, read_space, written_form
+from highnoon.shared.domain.space import KINDS, TYPES, SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
+from highnoon.shared.domain.suggestions import key_for
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
-LEAST_MEMORY_BYTES = 16 << 20
-"""A Python process that has imported nothing holds about this much: a smaller size was meant in another unit."""
-MOST_MEMORY_BYTES = 1 << 60
-
-QUESTION = ("direction", "objective", "search_space", "param_budget", "lambda_efficiency")
-"""What makes a study another study; everything else may differ between two that share a name.
+QUESTION = ("direction", "objective", "param_budget", "lambda_efficiency")
+"""What makes a study another study; everything else may differ between two that share a name. For the search space
+there is a rule of its own: `space_change`.
 
 The last two set the scale of its scores: on another scale they cannot be compared.
 """
@@ -60,7 +59,9 @@ class StudySpec(Strict):
     objective: str
     sampler: SamplerSpec = SamplerSpec(name="tpe")
     pruner: PrunerSpec = PrunerSpec(name="median")
-    search_space: SearchSpace
+    search_space: SearchSpace = Field(default=None, validate_default=True)
+    """Empty: the objective takes a trial and defines its space as it runs."""
+    param_constraints: Sequence[str] = ()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     resources: Literal["cpu", "gpu"] = "cpu"
     isolation: Literal["fork", "spawn", "none"] = "fork"
@@ -91,10 +92,11 @@ class StudySpec(Strict):
     @field_validator("name")
     @classmethod
     def _name_fits_into_paths_and_addresses(cls, name: str) -> str:
-        fits = len(name) <= NAME_LIMIT and name.isprintable() and "/" not in name and name == name.strip()
-        if not fits or not name.strip("."):
-            message = f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
-            raise refusal([Problem(key="name", message=message, value=name)])
+        wrong = _misnamed(name)
+        if wrong:
+            meant = name.replace("/", "-").strip().lstrip("-")
+            hint = "" if _misnamed(meant) else f'Write for example "{meant}".'
+            raise refusal([Problem(key="name", message=wrong, value=name, hint=hint)])
         return name
 
     @field_validator("objective")
@@ -108,13 +110,26 @@ class StudySpec(Strict):
     @field_validator("search_space", mode="plain")
     @classmethod
     def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
-        space, problems = read_space(written)
         sampler = info.data.get("sampler")
+        if written is None:
+            if sampler is not None and sampler.needs_space:
+                raise refusal([Problem(key="search_space", message=f"the sampler {sampler.name} needs one")])
+            return {}
+        space, problems = read_space(written)
         if sampler is not None and sampler.is_exhaustive:
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
             raise refusal(map(_moved_up, problems))
         return space
+
+    @field_validator("param_constraints", mode="plain")
+    @classmethod
+    def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
+        # Without a space that could be read, every name in a constraint would seem wrong.
+        constraints, problems = read_constraints(written, info.data.get("search_space"))
+        if problems:
+            raise refusal(problems)
+        return tuple(map(str, constraints))
 
     @field_validator("early_stop", mode="before")
     @classmethod
@@ -144,12 +159,10 @@ class StudySpec(Strict):
     @field_validator("trial_memory_limit", mode="before")
     @classmethod
     def _trial_memory_limit_is_a_size(cls, written: object) -> int | None:
-        size = None if written is None else bytes_of(written)
-        if written is None or (size is not None and LEAST_MEMORY_BYTES <= size <= MOST_MEMORY_BYTES):
-            return size
-        hint = f'Write for example "{nearest_size(written, least_bytes=LEAST_MEMORY_BYTES)}".'
-        message = 'must be a size of memory like "2 GB" or a number of bytes, at least 16 MiB'
-        raise refusal([Problem(key="trial_memory_limit", message=message, value=written, hint=hint)])
+        size = None if written is None else memory_limit(written)
+        if written is not None and size is None:
+            raise refusal([memory_limit_problem(written)])
+        return size
 
     @field_validator("code_dir")
     @classmethod
@@ -159,8 +172,18 @@ class StudySpec(Strict):
         raise refusal([Problem(key="code_dir", message="must be an absolute path in UTF-8", value=code_dir)])
 
     @field_serializer("search_space")
-    def _written_space(self, space: SearchSpace) -> dict[str, Any]:
-        return {name: written_form(param) for name, param in space.items()}
+    def _written_space(self, space: SearchSpace) -> dict[str, Any] | None:
+        return {name: written_form(param) for name, param in space.items()} or None
+
+    @property
+    def defines_by_run(self) -> bool:
+        """Whether its objective takes a trial, as Optuna's do, and suggests parameters as it runs."""
+        return not self.search_space
+
+    @property
+    def constraints(self) -> tuple[ParamConstraint, ...]:
+        """What its points must keep."""
+        return parsed_constraints(self.param_constraints)
 
     @property
     def objective_ref(self) -> ObjectiveRef:
@@ -207,12 +230,16 @@ class StudySpec(Strict):
         both_unscored = self.scoring.terms is None and other.scoring.terms is None
         return [key for key in different if key != "lambda_efficiency" or not both_unscored]
 
+    def has_space_of(self, other: StudySpec) -> bool:
+        """Whether both have the same points, as far as their spaces decide."""
+        mine, theirs = self.to_json(), other.to_json()
+        return all(_canonical(mine[key]) == _canonical(theirs[key]) for key in ("search_space", "param_constraints"))
+
 
 _EXAMPLES = {
     ("name",): 'Write for example name = "digits".',
     ("objective",): 'Write for example objective = "train.py:objective".',
     ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
-    ("search_space",): 'Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}.',
     ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
     ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
 }
@@ -233,7 +260,9 @@ def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
         return ""
     *tables, name = key
     if not tables:
-        return _belongs_into_space(written[name]) or nearest(name, StudySpec.model_fields)
+        fields = StudySpec.model_fields
+        meant = _belongs_elsewhere(name, written[name]) or key_for(name) or did_you_mean(name, fields)
+        return meant or _constant(name, written[name]) or nearest(name, fields)
     if name in StudySpec.model_fields:
         return _move_up(name, tables[0])
     return nearest(name, _options(tables, written))
@@ -250,15 +279,46 @@ def _options(tables: Sequence[str], written: Mapping[str, Any]) -> list[str]:
     return list(kinds[written["name"]].model_fields)
 
 
-def _belongs_into_space(value: object) -> str:
-    is_domain = isinstance(value, list | tuple) and value and isinstance(value[0], str) and value[0] in KINDS
-    return "A parameter stands under [search_space]." if is_domain else ""
+def _belongs_elsewhere(name: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        if any(map(_is_domain, value.values())):
+            key, domain = next((key, domain) for key, domain in value.items() if _is_domain(domain))
+            line = f'"{name}.{key}" = {json.dumps(domain, default=str)}'
+            return f"A parameter stands under [search_space], a name with a dot in quotes: {line}."
+        if value.keys() & StudySpec.model_fields.keys():
+            return f"The keys of a study stand at the top, without [{name}]."
+    return "A parameter stands under [search_space]." if _is_domain(value) else ""
+
+
+def _constant(name: str, value: object) -> str:
+    """A number that no key of a study is near to, such as batch_size, is for the objective."""
+    if isinstance(value, bool | int | float):
+        line = f'{name} = ["categorical", [{json.dumps(value)}]]'
+        return f"A value that the objective gets stands under [search_space]: {line}."
+    return ""
+
+
+def _is_domain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return isinstance(value.get("type"), str) and value["type"] in TYPES
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str) and value[0] in KINDS
+
+
+def _misnamed(name: str) -> str:
+    """Why a study cannot have this name; empty when it can. It becomes a file's name, an address and an argument."""
+    if not name.strip("."):
+        return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} printable characters"
+    if name.startswith("-"):
+        return "must not begin with -, or command lines would take it for an option"
+    if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():
+        return f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
+    return ""
 
 
 def _moved_up(problem: Problem) -> Problem:
     """TOML takes every key below [search_space] for a parameter, also one that was meant for the study."""
     _, _, name = problem.key.partition(".")
-    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple):
+    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple | Mapping):
         return problem
     return replace(problem, hint=_move_up(name, "search_space"))
 

@@ -5,6 +5,7 @@ Pure text, no I/O. What the error means for the trial is decided by `execution`.
 
 from __future__ import annotations
 
+import importlib
 import os
 import traceback
 from pathlib import Path
@@ -12,15 +13,20 @@ from pathlib import Path
 TRACEBACK_LIMIT = 8_192
 """Longest traceback that is kept, in characters: it goes into a database row and onto a page."""
 
-_OUR_FRAMES = f"{Path(__file__).parents[1]}{os.sep}"
+_NOT_THE_USERS = (
+    f"{Path(__file__).parents[1]}{os.sep}",
+    f"{Path(importlib.__file__).parent}{os.sep}",
+    "<frozen importlib",
+)
+"""Files of frames that say nothing about the user's code: ours, and what every import goes through."""
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback as the user needs it: without our frames; too long a one loses its middle."""
+    """The traceback as the user needs it: without our frames and imports' own; too long a one loses its middle."""
     formatted = traceback.TracebackException.from_exception(error, compact=True)
     part: traceback.TracebackException | None = formatted
     while part is not None:
-        part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OUR_FRAMES)]
+        part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_NOT_THE_USERS)]
         part = part.__cause__ or part.__context__
     return shortened(storable("".join(formatted.format())), TRACEBACK_LIMIT)
 

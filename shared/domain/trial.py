@@ -110,12 +110,14 @@ class Trial:
     """One point of a study, read from Optuna. `number` is Optuna's; `value` is the score, as the sampler has it.
 
     `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
+    `values` are those of a study with several objectives, made by another program: then there is no `value`.
     """
 
     number: int
     state: TrialState
     params: Params
     value: float | None = None
+    values: tuple[float, ...] = ()
     loss: float | None = None
     params_count: int | None = None
     active_params: int | None = None

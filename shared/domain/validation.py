@@ -12,19 +12,24 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from highnoon.shared.domain.errors import Problem, did_you_mean
+from highnoon.shared.domain.errors import ABSENT, Problem
 from highnoon.shared.domain.scalars import rewritten
+from highnoon.shared.domain.suggestions import seconds_for, word_for
 
 Key = tuple[str, ...]
 
 _SENTENCES = {
+    "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
     "extra_forbidden": "is not a known key",
     "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
     "float_type": "must be a number",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "invalid_key": "a key must be text",
     "less_than": "must be below {lt}",
@@ -58,22 +63,30 @@ def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, s
     key = _written_key(detail["loc"], written)
     return Problem(
         key=".".join(key),
-        message=_sentence(kind, context) or detail["msg"],
-        value=None if kind == "missing" else detail["input"],
-        hint=_hint(kind, detail["input"], context) or hint_for(key, kind),
+        message=sentence_for(kind, context) or detail["msg"],
+        value=ABSENT if kind == "missing" else detail["input"],
+        hint=hint_for(key, kind) or _hint(kind, key, detail["input"], context),
     )
 
 
-def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+def sentence_for(kind: str, context: Mapping[str, Any]) -> str:
+    """What pydantic's error of this kind says in our words; nothing for a kind that none was written for."""
     said = {name: _said(limit) for name, limit in context.items()}
     return _SENTENCES.get(kind, "").format(**said)
 
 
-def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
+def _hint(kind: str, key: Key, value: object, context: Mapping[str, Any]) -> str:
+    if kind == "missing":
+        return ""
+    if value is None:
+        return (
+            'Write "none" for no pruning, or leave it out.' if key == ("pruner",) else "Leave it out for the default."
+        )
     if kind == "literal_error":
-        return did_you_mean(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        return word_for(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("int_type", "float_type"):
-        return rewritten(value, int if kind == "int_type" else float)
+        in_seconds = seconds_for(value) if key and key[-1].endswith("timeout") else ""
+        return in_seconds or rewritten(value, int if kind == "int_type" else float)
     return ""
 
 

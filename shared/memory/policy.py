@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem
 from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.memory.poller import MemorySample
 
@@ -133,11 +134,12 @@ def check_settings(
     counts = {
         "memory_grace_steps": (memory_grace_steps, "must be a whole number, at least 1"),
         "prefetch_buffer_size": (prefetch_buffer_size, "must be a whole number, at least 1"),
-        "trial_memory_limit": (trial_memory_limit, "must be a whole number of bytes, at least 1"),
     }
     for key, (count, message) in counts.items():
         if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
             problems.append(Problem(key=key, message=message, value=count))
+    if trial_memory_limit is not None and memory_limit(trial_memory_limit) is None:
+        problems.append(memory_limit_problem(trial_memory_limit))
     if problems:
         raise InvalidInput(source, problems)
 

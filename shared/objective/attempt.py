@@ -12,6 +12,7 @@ records that.
 
 from __future__ import annotations
 
+import logging
 import math
 import reprlib
 import sys
@@ -42,6 +43,10 @@ inf is legal and ranks last.
 """
 
 UNSCORED = Scoring()
+
+_log = logging.getLogger("highnoon")
+_warned: set[str] = set()
+"""Kinds of warnings that this process has logged."""
 
 _LONGEST_CAUSE = 40
 """As the ledger keeps it; a reason of the user's own may be any text."""
@@ -80,6 +85,7 @@ class _Trial:
         self._channel = channel
         self._scoring = scoring
         self._scored_with: int | None = None
+        self._steps: set[int] = set()
         self.count: ParamCount | None = None
         self.last: Report | None = None
         self.loss: float | None = None
@@ -87,11 +93,19 @@ class _Trial:
     def report(self, value: object, step: object) -> None:
         """Raises InvalidInput for what is no report, MissingParamCount, and InvalidObjectiveResult for no score."""
         given = readings.report(value, step)
+        self._warn_of(given)
         self._refuse_beyond_a_hard_budget()
         scored = replace(given, value=self._score(given.value))
         if self.last is None or given.step > self.last.step:
             self.last, self.loss = scored, given.value
         self._channel.report(scored.value, scored.step)
+
+    def _warn_of(self, given: Report) -> None:
+        if given.step in self._steps:
+            _warn_once(f"step {given.step} was reported before in this trial: the first value of a step stays")
+        elif math.isnan(given.value):
+            _warn_once(f"the value reported at step {given.step} is NaN, which pruners take for the worst")
+        self._steps.add(given.step)
 
     def should_prune(self) -> bool:
         """The decision of the study's pruner."""
@@ -135,6 +149,14 @@ class _Trial:
                 f"param_budget: {self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
                 constraint=excess,
             )
+
+
+def _warn_once(sentence: str) -> None:
+    """Of each kind one line per process: in a study of a thousand trials a thousand lines help less."""
+    kind = sentence.partition(" ")[0]
+    if kind not in _warned:
+        _warned.add(kind)
+        _log.warning("report(): %s", sentence)
 
 
 def _ending_of(objective: Objective, params: Params, trial: _Trial) -> Outcome:

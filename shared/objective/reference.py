@@ -19,7 +19,8 @@ from types import ModuleType
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, did_you_mean, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.trial import Params
-from highnoon.shared.objective.source import flaw_in
+from highnoon.shared.objective.defined_trial import is_trial
+from highnoon.shared.objective.source import first_argument, flaw_in
 
 
 def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
@@ -28,8 +29,18 @@ def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
         path = _file(ref, code_dir) if ref.is_file else _source(_found(ref, _roots(code_dir)), ref)
     except InvalidInput as invalid:
         return invalid.problems[0]
-    flaw = flaw_in(path, ref.function) if path else None
+    flaw = flaw_in(path, ref.function, as_script=ref.is_file) if path else None
     return _problem(str(ref), flaw.message, flaw.hint) if flaw else None
+
+
+def takes_no_trial(ref: ObjectiveRef, code_dir: Path | None) -> bool:
+    """Whether its source shows that the objective takes parameters, not a trial; runs no user code."""
+    try:
+        path = _file(ref, code_dir) if ref.is_file else _source(_found(ref, _roots(code_dir)), ref)
+    except InvalidInput:
+        return False
+    seen = first_argument(path, ref.function) if path else None
+    return seen is not None and not is_trial(*seen)
 
 
 def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]:
@@ -38,7 +49,12 @@ def load(ref: ObjectiveRef, code_dir: Path | None) -> Callable[[Params], object]
         module = _import_file(_file(ref, code_dir)) if ref.is_file else _import_module(ref, code_dir)
     except InvalidInput as invalid:
         raise ObjectiveError(str(invalid.problems[0])) from None
-    except (Exception, SystemExit) as error:  # user code: whatever the import raises
+    except SystemExit as error:
+        raise ObjectiveError(
+            f"importing {ref.where} ended the program (sys.exit, code {error.code}). What it does as a script, such as "
+            'parsing arguments, belongs below if __name__ == "__main__":'
+        ) from error
+    except Exception as error:  # user code: whatever the import raises
         raise ObjectiveError(f"importing {ref.where} failed: {type(error).__name__}: {error}") from error
     function = getattr(module, ref.function, None)
     if function is None:
@@ -130,15 +146,29 @@ def _found(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = True) -> Mo
         spec = _spec(package, searched, elsewhere=elsewhere and depth == 0)
         name = ".".join(packages[: depth + 1])
         if spec is None:
-            raise _refused(ref, f"there is no package {name}", did_you_mean(package, _names(searched)))
+            raise _refused(ref, f"there is no package {name}", _elsewhere(packages[0], package, searched))
         if spec.submodule_search_locations is None:
             raise _refused(ref, f"{name} is a module, not a package")
         searched = list(spec.submodule_search_locations)
         _look_again(*searched)
     spec = _spec(last, searched, elsewhere=elsewhere and not packages)
     if spec is None:
-        raise _refused(ref, f"there is no module {ref.where}", did_you_mean(last, _names(searched)))
+        raise _refused(ref, f"there is no module {ref.where}", _elsewhere(ref.where.split(".")[0], last, searched))
     return spec
+
+
+def _elsewhere(top: str, missing: str, searched: list[str]) -> str:
+    """The hint for a module that is not there: the folder below which it is, or the nearest one beside it.
+
+    Only of the first folder: that is the study's or the package's, and what else is installed was hardly meant.
+    """
+    folder = Path(searched[0]) if searched else Path()
+    for below in ("src", "lib", "python"):
+        if missing == top and ((folder / below / top).is_dir() or (folder / below / f"{top}.py").is_file()):
+            return f'It is below {below}: write code_dir = "{below}" in the study, or install the project.'
+    if (folder / f"{missing}.ipynb").is_file():
+        return f"There is only {missing}.ipynb: save the function in a .py file."
+    return did_you_mean(missing, _names([str(folder)]))
 
 
 def _spec(name: str, searched: list[str], *, elsewhere: bool) -> ModuleSpec | None:

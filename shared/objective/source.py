@@ -29,14 +29,21 @@ class _Binding(NamedTuple):
     node: ast.AST | None
 
 
-def flaw_in(path: Path, function: str) -> Flaw | None:
-    """What keeps `function` in this file from being called with one argument, or None; never raises."""
+def flaw_in(path: Path, function: str, *, as_script: bool = False) -> Flaw | None:
+    """What keeps `function` in this file from being called with one argument, or None; never raises.
+
+    `as_script`: the file is imported by its path, so that it belongs to no package.
+    """
     try:
-        bindings = list(_bindings(_tree(path).body))
+        tree = _tree(path)
+        bindings = list(_bindings(tree.body))
     except SyntaxError as error:
         return Flaw(message=f"{path.name} has a syntax error in line {error.lineno}: {error.msg}")
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         return Flaw(message=f"{path.name} cannot be read ({error})")
+    if as_script and (line := _relative_import(tree)):
+        hint = f"Name the module instead, such as {path.parent.name}.{path.stem}:{function}, from the folder above it."
+        return Flaw(message=f"{path.name} has a relative import in line {line}, but a file has no package", hint=hint)
     flaws = [_flaw_of(binding, path) for binding in bindings if binding.name == function]
     if not flaws:
         return None if _may_define_more(bindings) else _not_defined(path, function, bindings)
@@ -44,10 +51,29 @@ def flaw_in(path: Path, function: str) -> Flaw | None:
     return None if None in flaws else flaws[-1]
 
 
+def first_argument(path: Path, function: str) -> tuple[str, str] | None:
+    """Name and annotation of the function's first argument, as they are written; None where they cannot be seen."""
+    try:
+        found = [binding.node for binding in _bindings(_tree(path).body) if binding.name == function]
+    except (SyntaxError, OSError, ValueError, RecursionError, MemoryError):
+        return None
+    match found:
+        case [ast.FunctionDef(decorator_list=[], args=arguments) | ast.Lambda(args=arguments)]:
+            for argument in (*arguments.posonlyargs, *arguments.args):
+                return argument.arg, "" if argument.annotation is None else ast.unparse(argument.annotation)
+    return None
+
+
 def _tree(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as invalid escapes in the user's strings
         return ast.parse(path.read_bytes(), filename=str(path))
+
+
+def _relative_import(tree: ast.Module) -> int | None:
+    """The line of the first one that the import of this file surely executes."""
+    lines = [node.lineno for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    return lines[0] if lines else None
 
 
 def _bindings(statements: Iterable[ast.AST]) -> Iterator[_Binding]:

@@ -6,6 +6,7 @@ Owns the formats. `study` judges the keys; the objective is looked for before an
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -14,15 +15,18 @@ from typing import Any
 
 import yaml
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec, validate
-from highnoon.shared.objective.reference import check
+from highnoon.shared.domain.suggestions import cut_short
+from highnoon.shared.objective.reference import check, takes_no_trial
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_log = logging.getLogger("highnoon")
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 class _Unreadable(Exception):
-    def __init__(self, message: str, *, key: str = "file", value: object = None, hint: str = "") -> None:
+    def __init__(self, message: str, *, key: str = "file", value: object = ABSENT, hint: str = "") -> None:
         super().__init__(message)
         self.problem = Problem(key=key, message=message, value=value, hint=hint)
 
@@ -92,15 +96,36 @@ def _toml(text: str) -> object:
         message, _, place = str(error).partition(" (at ")
         numbers = [int(number) for number in re.findall(r"\d+", place)]
         line, column = numbers if len(numbers) == 2 else _place(text, len(text))
-        hint = "Text needs quotes, a list square brackets." if message == "Invalid value" else ""
+        written = text.split("\n")[line - 1]
+        if message in ("Cannot overwrite a value", "Cannot mutate immutable namespace") or message.endswith("twice"):
+            raise _syntax(f"{_key_in(written)} is there twice", text, line, column, "Leave one of them out.") from None
+        hint = _right_value(written[column - 1 :]) if message == "Invalid value" else ""
         raise _syntax(message, text, line, column, hint) from None
+
+
+def _key_in(line: str) -> str:
+    return line.strip() if line.lstrip().startswith("[") else line.partition("=")[0].strip()
+
+
+def _right_value(written: str) -> str:
+    """What to write in TOML where no value of TOML begins."""
+    word = re.split(r"[^A-Za-z]", written.strip(), maxsplit=1)[0]
+    if word.lower() in ("none", "null", "nil"):
+        return 'TOML has no null: leave the key out, use a text such as "none", or write the study in YAML or JSON.'
+    if word in ("True", "False"):
+        return f"Write {word.lower()}."
+    return "Text needs quotes, a list square brackets."
 
 
 def _json(text: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        raise _syntax(error.msg, text, error.lineno, error.colno) from None
+        before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+        hint = "JSON wants double quotes." if after.startswith("'") else ""
+        if before.endswith(",") and after[:1] in ("}", "]"):
+            hint = "Leave out the last comma."
+        raise _syntax(error.msg, text, error.lineno, error.colno, hint) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,7 +133,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _Unreadable("is there twice", key=next(name for name in names if names.count(name) > 1))
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Unreadable("is there twice", key=twice, hint="Leave one of them out.")
     return table
 
 
@@ -118,7 +144,10 @@ def _yaml(text: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise _syntax(error.problem or error.context or "cannot be read", text, *place) from None
+        problem = error.problem or error.context or "cannot be read"
+        if "another document" in problem:
+            raise _syntax("a second document begins here", text, *place, "A file holds one study.") from None
+        raise _syntax(problem, text, *place) from None
     except yaml.reader.ReaderError as error:
         raise _syntax(error.reason, text, *_place(text, error.position)) from None
 
@@ -156,7 +185,7 @@ def _place(text: str, position: int) -> tuple[int, int]:
 
 
 def _syntax(message: str, text: str, line: int, column: int, hint: str = "") -> _Unreadable:
-    shown = text.split("\n")[line - 1].strip() or None
+    shown = text.split("\n")[line - 1].strip() or ABSENT
     return _Unreadable(message[:1].lower() + message[1:], key=f"line {line}, column {column}", value=shown, hint=hint)
 
 
@@ -175,6 +204,8 @@ def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = Non
     problems += _objective_problems(written)
     if spec is None or problems:
         raise InvalidInput(source, problems)
+    for line in cut_short(data.get("search_space") or {}, spec.search_space):
+        _log.warning("%s: %s", source, line)
     return spec
 
 
@@ -189,11 +220,23 @@ def _with_code_dir(data: Mapping[str, Any], code_dir: Path | None) -> Mapping[st
 def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
     """Checked also where other keys are wrong, so that all problems are reported at once."""
     objective, code_dir = written.get("objective"), written.get("code_dir")
+    missing = [] if written.get("search_space") is not None else [_MISSING_SPACE]
     if not isinstance(objective, str) or not isinstance(code_dir, str | None):
-        return []
+        return missing
     try:
         ref = ObjectiveRef.parse(objective)
     except InvalidInput:
-        return []  # validation has said so
-    problem = check(ref, Path(code_dir) if code_dir else None)
-    return [problem] if problem else []
+        return missing  # validation has said what is wrong with the objective
+    folder = Path(code_dir) if code_dir else None
+    problem = check(ref, folder)
+    if problem:
+        return [problem, *missing]
+    return missing if takes_no_trial(ref, folder) else []
+
+
+_MISSING_SPACE = Problem(
+    key="search_space",
+    message="is missing",
+    hint='Write for example search_space = {learning_rate = ["log_uniform", 1e-5, 1e-3]}, or name the objective\'s '
+    "argument trial and suggest parameters as in Optuna.",
+)

@@ -26,6 +26,8 @@ from pydantic_settings import (
 )
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.suggestions import seconds_for
+from highnoon.shared.domain.validation import sentence_for
 from highnoon.shared.runtime.secret_files import SECRET_FILES, SHORTEST_TOKEN, with_secret_files
 from highnoon.shared.runtime.urls import is_loopback, masked, normalise
 
@@ -279,14 +281,15 @@ def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     return Problem(
         key=_variable(name) if sources.get(name) == "environment" else name,
-        message=detail["msg"].removeprefix("Value error, "),
+        message=sentence_for(detail["type"], detail.get("ctx", {})) or detail["msg"].removeprefix("Value error, "),
         value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
-        hint=nearest(str(detail["input"]), get_args(LogLevel)) if name == "log_level" else _hint(detail),
+        hint=nearest(str(detail["input"]), get_args(LogLevel)) if name == "log_level" else _hint(name, detail),
     )
 
 
-def _hint(detail: dict[str, Any]) -> str:
-    return str(detail.get("ctx", {}).get("hint", ""))
+def _hint(name: str, detail: dict[str, Any]) -> str:
+    in_seconds = seconds_for(detail["input"]) if name.endswith("_s") else ""
+    return in_seconds or str(detail.get("ctx", {}).get("hint", ""))
 
 
 def _is_read_elsewhere(name: str) -> bool:

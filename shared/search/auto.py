@@ -7,7 +7,7 @@
 3. Then TPE, whose cost does not grow with the cube of the trials.
 
 No point is proposed again while there are others. What was pruned counts as bad, what did not fit or failed as the
-worst; `feasibility` learns the border of what fits. Conditional spaces are left to TPE by groups.
+worst, and `presampling` says how likely a point fits. Conditional spaces are left to TPE by groups.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
 from highnoon.shared.search.encoding import Cube, Points, keys_of
-from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.gaussian_process import GaussianProcess, Shape, Vector, log_expected_improvement
 
 _N_STARTUP = 8
@@ -46,6 +45,9 @@ _CENTRES, _NEIGHBOURS, _ROUNDS = 8, 40, 4
 
 _LEAST_CHANCE, _DRAWS = 0.9, 12
 """Of TPE: it draws again what is known already or will hardly fit, so often at most."""
+
+Worth = Callable[[Mapping[str, Any]], float]
+"""Of a point, from 0 to 1."""
 
 _NORMAL = NormalDist()
 
@@ -66,6 +68,8 @@ class AutoSampler(BaseSampler):
         self._fitted: tuple[tuple[bytes, bytes], Shape] | None = None
         self.ordinal: int | None = None
         """The place in the sequence of the start; without one it is the trial's number."""
+        self.worth: Worth | None = None
+        """How likely a point fits, 0 for one that must not be run; improvement counts by that share."""
 
     def reseed_rng(self) -> None:
         """As BaseSampler describes it."""
@@ -95,11 +99,10 @@ class AutoSampler(BaseSampler):
         history = _history(cube, trials, minimizes=study.direction is StudyDirection.MINIMIZE, pending=trial)
         if len(history.values) < self._n_startup or not history.differs:
             return cube.decode(self._start(cube, history, trial.number if self.ordinal is None else self.ordinal))
-        chance = chance_to_fit(trials, search_space)
         if len(history.values) > _MOST_MODELLED or len(cube.axes) > _MOST_PARAMETERS:
-            return self._by_tpe(study, trial, cube, history, chance)
+            return self._by_tpe(study, trial, cube, history)
         with _one_thread():
-            return cube.decode(_most_promising(cube, history, self._shape(cube, history), chance, self._rng.rng))
+            return cube.decode(_most_promising(cube, history, self._shape(cube, history), self.worth, self._rng.rng))
 
     def _shape(self, cube: Cube, history: _History) -> Shape:
         """Fitted again when there are a tenth more trials: the oldest ones decide, so that every node gets the same."""
@@ -123,15 +126,13 @@ class AutoSampler(BaseSampler):
         point: Points = _unseen(cube, cube.spread(shares[None, :]), history.keys, self._rng.rng)[0]
         return point
 
-    def _by_tpe(
-        self, study: Study, trial: FrozenTrial, cube: Cube, history: _History, chance: Chance | None
-    ) -> dict[str, Any]:
+    def _by_tpe(self, study: Study, trial: FrozenTrial, cube: Cube, history: _History) -> dict[str, Any]:
         space = {name: axis.domain for name, axis in zip(cube.names, cube.axes, strict=True)}
         best: tuple[float, dict[str, Any]] = (-math.inf, {})
         for _ in range(_DRAWS):
             drawn = self._tpe.sample_relative(study, trial, space)
             is_new = keys_of(cube.encode([drawn]))[0] not in history.keys
-            fits = 1.0 if chance is None else min(chance(drawn), _LEAST_CHANCE) / _LEAST_CHANCE
+            fits = 1.0 if self.worth is None else min(self.worth(drawn), _LEAST_CHANCE) / _LEAST_CHANCE
             best = max(best, (is_new + fits, drawn), key=lambda one: one[0])
             if best[0] >= 2:
                 return best[1]
@@ -207,14 +208,14 @@ def _warped(values: Vector) -> Vector:
 
 
 def _most_promising(
-    cube: Cube, history: _History, shape: Shape, chance: Chance | None, rng: np.random.RandomState
+    cube: Cube, history: _History, shape: Shape, worth: Worth | None, rng: np.random.RandomState
 ) -> Points:
     """The largest expected improvement among random points and, round by round, neighbours of the best ones."""
     values = _warped(history.values)
     model = GaussianProcess(cube, history.points, values, shape)
     model.believe(history.pending)
     best = float(model.predict(np.vstack([history.points, history.pending]))[0].min())
-    score = _scorer(cube, model, best, chance)
+    score = _scorer(cube, model, best, worth)
     order = np.argsort(values, kind="stable")
     centres = history.points[order[:_CENTRES]]
     found = cube.spread(rng.random_sample((_RANDOM_CANDIDATES, len(cube.axes))))
@@ -230,12 +231,12 @@ def _most_promising(
     return point
 
 
-def _scorer(cube: Cube, model: GaussianProcess, best: float, chance: Chance | None) -> Callable[[Points], Vector]:
+def _scorer(cube: Cube, model: GaussianProcess, best: float, worth: Worth | None) -> Callable[[Points], Vector]:
     def score(points: Points) -> Vector:
         improvement = log_expected_improvement(*model.predict(points), best)
-        if chance is None:
+        if worth is None:
             return improvement
-        return improvement + np.log([max(chance(cube.decode(point)), 1e-12) for point in points])
+        return improvement + np.log([max(worth(cube.decode(point)), 1e-300) for point in points])
 
     return score
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-Distributions = dict[str, BaseDistribution]
+from highnoon.shared.search.sampling_space import SamplingSpace
 
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""
@@ -37,17 +37,18 @@ _STEPS = 15
 _CLOSE_ENOUGH = 1e-4
 
 
-def chance_to_fit(trials: Sequence[FrozenTrial], space: Distributions) -> Chance | None:
+def chance_to_fit(trials: Sequence[FrozenTrial], space: SamplingSpace) -> Chance | None:
     """Learnt from `trials`; None while they are few, or all of one kind."""
     missed = [trial for trial in trials if _has_missed(trial)][-_NEWEST:]
     if not missed:
         return None
     fitted = [trial for trial in trials if _has_fitted(trial)][-_NEWEST:]
-    if not fitted or len(missed) + len(fitted) < _LEAST_TRIALS:
+    whole = [trial for trial in (*missed, *fitted) if space.is_covered_by(trial.params)]
+    seen = [trial.params for trial in whole]
+    did_fit = [not _has_missed(trial) for trial in whole]
+    if not any(did_fit) or all(did_fit) or len(seen) < _LEAST_TRIALS:
         return None
-    seen = [trial.params for trial in (*missed, *fitted) if space.keys() <= trial.params.keys()]
-    did_fit = [not _has_missed(trial) for trial in (*missed, *fitted) if space.keys() <= trial.params.keys()]
-    axes = {name: _axis(domain) for name, domain in space.items()}
+    axes = {name: _axis(domain) for name, domain in space.domains.items()}
     weights = _regression(np.array([_features(axes, params) for params in seen]), np.array(did_fit, dtype=float))
 
     def chance(params: Mapping[str, Any]) -> float:
@@ -65,8 +66,8 @@ def _has_fitted(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _has_missed(trial)
 
 
-_Axis = Callable[[Any], list[float]]
-"""A parameter's value as features, each within -1 and 1."""
+_Axis = tuple[int, Callable[[Any], list[float]]]
+"""A parameter's value as so many features, each within -1 and 1."""
 
 
 def _axis(domain: BaseDistribution) -> _Axis:
@@ -83,17 +84,21 @@ def _axis_of_choices(domain: CategoricalDistribution) -> _Axis:
     if all(isinstance(choice, int | float) and not isinstance(choice, bool) and choice > 0 for choice in choices):
         sizes = [float(choice) for choice in choices if choice is not None]
         return _scaled(min(sizes), max(sizes), in_log=True)
-    return lambda value: [1.0 if index == domain.to_internal_repr(value) else 0.0 for index in range(len(choices))]
+    return len(choices), lambda value: [float(index == domain.to_internal_repr(value)) for index in range(len(choices))]
 
 
 def _scaled(low: float, high: float, *, in_log: bool) -> _Axis:
     form: Callable[[float], float] = math.log if in_log else float
     start, length = form(low), form(high) - form(low)
-    return lambda value: [2 * (form(value) - start) / length - 1 if length else 0.0]
+    return 1, lambda value: [2 * (form(value) - start) / length - 1 if length else 0.0]
 
 
 def _features(axes: Mapping[str, _Axis], params: Mapping[str, Any]) -> list[float]:
-    return [1.0, *_joined(axis(params[name]) for name, axis in axes.items())]
+    """Those of an inactive parameter are 0: it adds nothing."""
+    return [
+        1.0,
+        *_joined(axis(params[name]) if name in params else [0.0] * count for name, (count, axis) in axes.items()),
+    ]
 
 
 def _joined(parts: Iterable[list[float]]) -> Iterable[float]:

@@ -17,26 +17,29 @@ import copy
 import hashlib
 import math
 import secrets
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from highnoon.shared.domain.conditions import is_conditional
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
-from highnoon.shared.domain.grid import grid_problems, grid_values
+from highnoon.shared.domain.grid import grid, grid_problems, grid_values
+from highnoon.shared.domain.param_constraints import ParamConstraint
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
-from highnoon.shared.search.samplers import Distributions
+from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
 PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
@@ -46,6 +49,14 @@ _LEAST_CHANCE = 0.9
 
 _MOST_RETRIES = 16
 """Then the likeliest proposal is taken, and its trial may show that the estimate was wrong."""
+
+_MOST_DRAWS = 5_000
+"""Random points, before a space is given up in which the sampler found none that keeps the constraints."""
+
+Seen = dict[int, FrozenTrial | None]
+"""Ended trials by id, as a space has them; None for those that it cannot have."""
+
+Translate = Callable[[FrozenTrial], FrozenTrial | None]
 
 _RELATIVE_PARAMS = ("tpe:relative_params", "gp:relative_params")
 """Written for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
@@ -66,53 +77,47 @@ def seed_of(study_seed: int | None, ordinal: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{study_seed}/{ordinal}".encode(), digest_size=4).digest(), "big")
 
 
-def as_stored(space: Distributions, values: Mapping[str, Any]) -> Params:
-    """The values that belong to the space, in the type that their domain stores, in or out of its bounds.
-
-    Raises ValueError for what a domain can not hold: text for a number, a choice that there is not.
-    """
-    return {
-        name: domain.to_external_repr(domain.to_internal_repr(values[name]))
-        for name, domain in space.items()
-        if name in values
-    }
-
-
 def sample(
-    study: Study,
-    space: Distributions,
-    *,
-    seed: int,
-    fixed: Params,
-    ordinal: int = 0,
-    usable: set[int] | None = None,
+    study: Study, space: SamplingSpace, *, seed: int, fixed: Params, ordinal: int = 0, seen: Seen | None = None
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
     A sequence gives its point `ordinal`, what else is random follows from `seed`.
-
-    `usable` remembers ids of ended trials of which the sampler can use all values; give the same set again.
+    Raises SpaceExhausted when no point that keeps the space's constraints was found.
+    `seen` remembers ended trials as this space has them; give the same again.
     """
-    known = {name: _only_value(domain) for name, domain in space.items() if domain.single()} | fixed
-    if known.keys() == space.keys():
-        return Sampled(params={name: known[name] for name in space})
+    complete = space.completed(fixed)
+    if complete is not None:
+        return Sampled(params=complete)
     reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
-    history = snapshot_of(study, keep=_Usable(space, set() if usable is None else usable))
+    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
     chance = _chance_to_fit(history, space)
-    proposed = _propose(history, space, known)
-    if chance is None:
-        return proposed
-    retries = (_propose(history, space, known) for _ in range(_MOST_RETRIES))
-    return _likely_to_fit(proposed, retries, chance)
+    if isinstance(study.sampler, AutoSampler):
+        study.sampler.worth, chance = _worth(space, chance), None
+    proposals = _proposals(history, space, fixed)
+    proposed = next(proposals, None) or _any_allowed(history, space, fixed, seed)
+    return proposed if chance is None else _likely_to_fit(proposed, proposals, chance)
 
 
-def _chance_to_fit(history: Study, space: Distributions) -> Chance | None:
-    """Not for random draws and sequences, which are wanted as they fall; `auto` estimates it by itself."""
-    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler | AutoSampler):
+def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
+    """Not for random draws and sequences, which are wanted as they fall."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space)
+
+
+def _worth(space: SamplingSpace, chance: Chance | None) -> Chance | None:
+    """For a sampler that compares points by itself: how likely one fits, nothing where it breaks a constraint."""
+    if chance is None and not space.constraints:
+        return None
+
+    def worth(params: Mapping[str, Any]) -> float:
+        point = space.completed(params) or params
+        return 0.0 if space.broken_by(point) else 1.0 if chance is None else chance(point)
+
+    return worth
 
 
 def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance) -> Sampled:
@@ -126,54 +131,74 @@ def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance
     return best
 
 
-def _propose(history: Study, space: Distributions, known: Params) -> Sampled:
-    """One point by the study's sampler, in which what is `known` stays as it is."""
-    pending = _pending()
+def _proposals(history: Study, space: SamplingSpace, fixed: Params) -> Iterator[Sampled]:
+    """Points by the study's sampler that keep the constraints; none when it finds none."""
+    for _ in range(_MOST_RETRIES + 1):
+        proposed = _propose(history, space, fixed)
+        if not space.broken_by(proposed.params):
+            yield proposed
+
+
+def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int) -> Sampled:
+    """A point that keeps the constraints, drawn at random: the sampler has found none."""
+    random = RandomSampler(seed=seed)
+    for _ in range(_MOST_DRAWS):
+        pending = pending_trial()
+        _fill(pending, space, fixed, partial(random.sample_independent, history, pending))
+        if not space.broken_by(pending.params):
+            return Sampled(params=pending.params)
+    constraints = " and ".join(map(str, space.constraints))
+    raise SpaceExhausted(f"no point was found that keeps {constraints}, in {_MOST_DRAWS:,} draws")
+
+
+def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
+    """One point by the study's sampler, in which what is `fixed` stays as it is; of active parameters only."""
+    pending = pending_trial()
     ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
     sampler.before_trial(ahead, pending)
     relative = sampler.sample_relative(ahead, pending, sampler.infer_relative_search_space(ahead, pending))
-    for name, domain in space.items():
-        if name in known:
-            value = known[name]
-        elif name in relative and domain._contains(domain.to_internal_repr(relative[name])):
-            value = relative[name]
-        else:
-            value = sampler.sample_independent(ahead, pending, name, domain)
-        # One by one: a sampler may read what the trial has so far.
+
+    def choose(name: str, domain: BaseDistribution) -> Any:
+        if name in relative and domain._contains(domain.to_internal_repr(relative[name])):
+            return relative[name]
+        return sampler.sample_independent(ahead, pending, name, domain)
+
+    _fill(pending, space, fixed, choose)
+    return Sampled(params=pending.params, system_attrs=only_what_lasts(pending.system_attrs))
+
+
+def _fill(
+    pending: FrozenTrial, space: SamplingSpace, fixed: Params, choose: Callable[[str, BaseDistribution], Any]
+) -> None:
+    """One by one: a sampler may read what the trial has so far, and conditions do."""
+    for name, domain in space.domains.items():
+        if not space.is_active(name, pending.params):
+            continue
+        value = fixed[name] if name in fixed else only_value(domain) if domain.single() else choose(name, domain)
         pending.params[name], pending.distributions[name] = value, domain
-    return Sampled(params=pending.params, system_attrs=_worth_keeping(pending.system_attrs))
 
 
-class _Usable:
-    """Whether a sampler can use a trial: another program may have joined the study with domains of its own.
+class _Translation:
+    """Trials as a space has them; ended ones are translated once."""
 
-    A text where we have a number, or a choice that we do not have, would end every later proposal with an error.
-    """
-
-    def __init__(self, space: Distributions, known: set[int]) -> None:
+    def __init__(self, space: SamplingSpace, seen: Seen) -> None:
         self._space = space
-        self._known = known
+        self._seen = seen
 
-    def __call__(self, trial: FrozenTrial) -> bool:
-        if trial._trial_id in self._known:
-            return True
-        try:
-            for name in self._space.keys() & trial.params.keys():
-                self._space[name].to_internal_repr(trial.params[name])
-        except (ValueError, TypeError):
-            return False
+    def __call__(self, trial: FrozenTrial) -> FrozenTrial | None:
+        if trial._trial_id in self._seen:
+            return self._seen[trial._trial_id]
+        translated = self._space.translated(trial)
         if trial.state.is_finished():
-            self._known.add(trial._trial_id)
-        return True
+            self._seen[trial._trial_id] = translated
+        return translated
 
 
-def snapshot_of(
-    study: Study, pending: FrozenTrial | None = None, keep: Callable[[FrozenTrial], bool] | None = None
-) -> Study:
+def snapshot_of(study: Study, pending: FrozenTrial | None = None, translate: Translate | None = None) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, pending, keep))
+    view._storage = cast(BaseStorage, Snapshot(study, pending, translate))
     return view
 
 
@@ -183,11 +208,9 @@ class Snapshot:
     Everything else goes to the real storage: pruners, for example, write the rungs that a running trial has reached.
     """
 
-    def __init__(
-        self, study: Study, pending: FrozenTrial | None, keep: Callable[[FrozenTrial], bool] | None = None
-    ) -> None:
+    def __init__(self, study: Study, pending: FrozenTrial | None, translate: Translate | None = None) -> None:
         self._storage = study._storage
-        self._keep = keep
+        self._translate = translate
         self._study_id = study._study_id
         self._pending = pending
         self._trials: list[FrozenTrial] | None = None
@@ -201,7 +224,9 @@ class Snapshot:
         """As the storage gave it the first time."""
         if self._trials is None:
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
-            self._trials = trials if self._keep is None else [trial for trial in trials if self._keep(trial)]
+            if self._translate is not None:
+                trials = [seen for seen in map(self._translate, trials) if seen is not None]
+            self._trials = trials
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
@@ -233,12 +258,8 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
             reseed(getattr(sampler, name), seed)
 
 
-def _only_value(domain: BaseDistribution) -> ParamValue:
-    value: ParamValue = domain.choices[0] if isinstance(domain, CategoricalDistribution) else domain.low  # type: ignore[attr-defined]
-    return value
-
-
-def _pending() -> FrozenTrial:
+def pending_trial() -> FrozenTrial:
+    """A trial that no storage has, for a sampler to fill."""
     return FrozenTrial(
         number=PENDING,
         trial_id=PENDING,
@@ -254,7 +275,8 @@ def _pending() -> FrozenTrial:
     )
 
 
-def _worth_keeping(attrs: Mapping[str, Any]) -> dict[str, Any]:
+def only_what_lasts(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be stored of the attributes that a sampler wrote to a pending trial."""
     return {key: value for key, value in attrs.items() if not key.startswith(_RELATIVE_PARAMS)}
 
 
@@ -265,7 +287,13 @@ class Grid:
     of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited.
     """
 
-    def __init__(self, space: SearchSpace, points: int | None = None, shuffled_by: int | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        points: int | None = None,
+        shuffled_by: int | None = None,
+        constraints: Sequence[ParamConstraint] = (),
+    ) -> None:
         """Raises InvalidInput when the space spans no finite grid. `shuffled_by` is the seed of another order."""
         problems = grid_problems(space, points)
         if problems:
@@ -274,6 +302,10 @@ class Grid:
         self._values = {name: list(grid_values(space[name], points) or ()) for name in sorted(space)}
         self._size = math.prod(map(len, self._values.values()))
         self._optuna_ids: list[int] = []
+        # Where some combinations are none, the others are counted by building them; Optuna's sampler has no such grid.
+        self._listed = grid(space, points, constraints) if constraints or is_conditional(space) else None
+        if self._listed is not None:
+            self._size = len(self._listed)
         self._order = None if shuffled_by is None else np.random.RandomState(shuffled_by).permutation(self._size)
 
     @classmethod
@@ -282,17 +314,23 @@ class Grid:
         if not spec.sampler.is_exhaustive:
             return None
         shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
-        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by)
+        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by, spec.constraints)
 
     def __len__(self) -> int:
         return self._size
 
     def point(self, ordinal: int) -> Sampled:
-        """That of `grid(space, points)` where not shuffled. Raises SpaceExhausted beyond the last one."""
+        """That of `grid(...)` where not shuffled. Raises SpaceExhausted beyond the last one."""
         if not 0 <= ordinal < self._size:
-            raise SpaceExhausted(f"the grid has {self._size} points, and all of them are taken")
+            raise SpaceExhausted(
+                f"the grid has {self._size} points, and all of them are taken"
+                if self._size
+                else "no point of the grid keeps the constraints"
+            )
         if self._order is not None:
             ordinal = int(self._order[ordinal])
+        if self._listed is not None:
+            return Sampled(params=dict(self._listed[ordinal]))
         params: Params = {}
         rest = ordinal
         for name, values in reversed(self._values.items()):

@@ -32,13 +32,13 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
 from highnoon.shared.search.auto import AutoSampler
-from highnoon.shared.search.feasibility import Distributions as Distributions
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 
+Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")
 
 
@@ -123,10 +123,8 @@ def _built(makers: Mapping[str, Callable[..., T]], name: str, options: Mapping[s
 
 def _distribution(param: Param) -> BaseDistribution:
     match param:
-        case Uniform(low=low, high=high, step=step):
-            return FloatDistribution(low, high, step=step)
-        case LogUniform(low=low, high=high):
-            return FloatDistribution(low, high, log=True)
+        case Float(low=low, high=high, step=step, log=log):
+            return FloatDistribution(low, high, step=step, log=log)
         case Int(low=low, high=high, step=step, log=log):
             return IntDistribution(low, high, step=step, log=log)
         case Categorical(choices=choices):

@@ -63,8 +63,6 @@ class Attempts:
         code: str | None = None,
     ) -> Lease | StartRefusal:
         """Starts the attempt after `candidate.attempt` at the point `new`. `log_path` may contain `NUMBER`."""
-        from highnoon.shared.store.optuna_trials import param_rows
-
         answer = self._db.call(
             _START,
             ticket=candidate.ticket_id,
@@ -75,16 +73,7 @@ class Attempts:
             pid=holder.pid,
             ttl=ttl_s,
             params=json_text(dict(new.params)),
-            trial=json_text(
-                {
-                    "waiting": new.waiting_trial_id,
-                    "params": [
-                        [row["param_name"], row["param_value"], row["distribution_json"]] for row in param_rows(new)
-                    ],
-                    "user_attrs": attr_texts(new.user_attrs),
-                    "system_attrs": attr_texts(new.system_attrs),
-                }
-            ),
+            trial=_trial_json(new),
             log_path=log_path,
             code=code,
         )
@@ -120,6 +109,16 @@ class Attempts:
             reports=_reports(reports),
         )
         return Wish.CANCEL if is_cancelled else Wish.CARRY_ON
+
+    def add(self, lease: Lease, new: NewTrial) -> None:
+        """Adds parameters and attributes to the running trial; the ticket keeps the parameters for a later attempt."""
+        self._db.call(
+            _ADD,
+            ticket=lease.ticket_id,
+            attempt=lease.attempt,
+            params=json_text({**lease.params, **new.params}),
+            trial=_trial_json(new),
+        )
 
     def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
         """Adds reports at once, for a pruner's decision; the first report of a step stays."""
@@ -223,6 +222,7 @@ _RENEW = text(
     "select hn_renew_1(:ticket, :attempt, :ttl, cast(:step as bigint), cast(:rss_bytes as bigint),"
     " cast(:reports as json))"
 )
+_ADD = text("select hn_add_to_trial_1(:ticket, :attempt, cast(:params as json), cast(:trial as json))")
 _ADD_REPORTS = text("select hn_add_reports_1(:ticket, :attempt, cast(:reports as json))")
 _FINISH = text(
     "select hn_finish_attempt_1(:ticket, :attempt, :token, :disposition, :delay, cast(:outcome as json),"
@@ -259,6 +259,20 @@ def _candidate(row: RowMapping) -> Candidate:
         before=before,
         waiting=waiting,
         must_be_alone=row["must_be_alone"],
+    )
+
+
+def _trial_json(new: NewTrial) -> str:
+    """As `hn_start_attempt_1` and `hn_add_to_trial_1` in functions.sql take it."""
+    from highnoon.shared.store.optuna_trials import param_rows
+
+    return json_text(
+        {
+            "waiting": new.waiting_trial_id,
+            "params": [[row["param_name"], row["param_value"], row["distribution_json"]] for row in param_rows(new)],
+            "user_attrs": attr_texts(new.user_attrs),
+            "system_attrs": attr_texts(new.system_attrs),
+        }
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from optuna import Study as Study
 from optuna.trial import FrozenTrial as FrozenTrial
 
+from highnoon.shared.runtime.logs import logfmt
 from highnoon.shared.store.optuna_study import OptunaStudy
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,12 @@ def call_back(study: Study, callbacks: Iterable[Callback], trial: FrozenTrial) -
         for callback in callbacks:
             try:
                 callback(study, copy.deepcopy(trial))
-            except Exception:
+            except Exception as error:
                 # A report that cannot be printed (the value of a failed trial is None) must not end a night's study.
-                logger.exception("action=callback_failed study=%s trial=%d", study.study_name, trial.number)
+                has_value = trial.values is not None
+                why = f"{type(error).__name__}: {error}" + ("" if has_value else "; the trial has no value")
+                fields = {"study": study.study_name, "trial": trial.number, "reason": why}
+                logger.warning("%s", logfmt("callback_failed", fields), exc_info=has_value)
         return study._stop_flag
     finally:
         study._thread_local.in_optimize_loop = False

@@ -221,6 +221,30 @@ begin
     perform hn_write_reports_1(v_trial, p_reports);
 end $$;
 
+-- Adds parameters [[name, value, domain], ...] and attributes to the trial of an attempt that holds its lease; the
+-- ticket keeps the parameters p_params for the attempt after it. HN001.
+create or replace function hn_add_to_trial_1(p_ticket bigint, p_attempt integer, p_params json, p_trial json)
+returns void language plpgsql as $$
+declare
+    v_trial bigint;
+begin
+    update hn_tickets set params = p_params where id = p_ticket and attempt = p_attempt and state = 'running'
+        returning trial_id into v_trial;
+    if not found then
+        raise exception 'add to trial: the lease is lost' using errcode = 'HN001';
+    end if;
+    -- The lock keeps the trial from ending meanwhile: who reads an ended trial caches it for ever.
+    perform 1 from trials where trial_id = v_trial and state = 'RUNNING' for share;
+    if not found then
+        return;
+    end if;
+    insert into trial_params (trial_id, param_name, param_value, distribution_json)
+        select v_trial, row ->> 0, (row ->> 1)::double precision, row ->> 2
+        from json_array_elements(p_trial -> 'params') with ordinality as params (row, position) order by position
+        on conflict (trial_id, param_name) do nothing;
+    perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
+end $$;
+
 -- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);
 -- the Optuna trial and the attempt end with it. HN001. Answers how somebody else had ended the Optuna trial, if they did
 -- and it differs. Repeated with the same token it finds its own first try.

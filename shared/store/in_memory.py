@@ -50,6 +50,12 @@ class MemoryTrials:
         number = self._storage.get_trial_number_from_id(trial_id)
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """As Trials describes it."""
+        trial = self._storage.get_trial(trial_id)
+        if trial.state is TrialState.RUNNING:
+            self._complete(trial, new)
+
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """As Trials describes it."""
         trial = self._storage.get_trial(trial_id)
@@ -95,8 +101,8 @@ class MemoryTrials:
             value=None,
             datetime_start=datetime.now(),
             datetime_complete=None,
-            params=dict(new.params),
-            distributions=dict(new.distributions),
+            params={name: value for name, value in new.params.items() if name in new.distributions},
+            distributions={name: domain for name, domain in new.distributions.items() if name in new.params},
             user_attrs=dict(new.user_attrs),
             system_attrs=dict(new.system_attrs),
             intermediate_values={},
@@ -120,7 +126,7 @@ class MemoryTrials:
             return False
 
     def _complete(self, trial: FrozenTrial, new: NewTrial) -> None:
-        for name in new.params.keys() - trial.params.keys():
+        for name in (new.params.keys() & new.distributions.keys()) - trial.params.keys():
             domain = new.distributions[name]
             inner = domain.to_internal_repr(new.params[name])
             self._storage.set_trial_param(trial._trial_id, name, inner, domain)

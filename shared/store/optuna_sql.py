@@ -117,19 +117,14 @@ STUDY_ATTR = select(study_attrs.c.value_json).where(
     study_attrs.c.study_id == _STUDY, study_attrs.c.key == bindparam("attr")
 )
 
-_HAS_ONE_OBJECTIVE = (
-    select(directions.c.study_id).group_by(directions.c.study_id).having(func.count() == 1).scalar_subquery()
-)
-
 CATALOGUE = (
-    select(studies.c.study_name, directions.c.direction, trials.c.state, func.count())
+    select(studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state, func.count())
     .join(directions, directions.c.study_id == studies.c.study_id)
     .outerjoin(trials, trials.c.study_id == studies.c.study_id)
-    .where(studies.c.study_id.in_(_HAS_ONE_OBJECTIVE))
-    .group_by(studies.c.study_id, studies.c.study_name, directions.c.direction, trials.c.state)
+    .group_by(studies.c.study_id, studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state)
     .order_by(studies.c.study_id)
 )
-"""Studies with one objective and how many trials each has in each state; one row without a state when it has none."""
+"""Studies and how many trials each has in each state, for each of its objectives; without a state when it has none."""
 
 
 class SqlTrials:
@@ -168,6 +163,13 @@ class SqlTrials:
             _insert(connection, self._insert_new_params, rows)
             self._write_attrs(connection, trial_id, new)
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
+
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """As Trials describes it."""
+        with self._transaction() as connection:
+            if connection.scalar(IS_RUNNING, {"trial": trial_id}) is not None:
+                _insert(connection, self._insert_new_params, [{"trial_id": trial_id, **row} for row in param_rows(new)])
+                self._write_attrs(connection, trial_id, new)
 
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """As Trials describes it."""
@@ -227,15 +229,19 @@ class SqlTrials:
 
 
 def sql_catalogue(engine: Engine) -> list[StudyEntry]:
-    """Every study with one objective, oldest first, its trials counted in one statement."""
+    """Every study, oldest first, its trials counted in one statement."""
     with autocommit(engine) as connection:
         rows = connection.execute(CATALOGUE).all()
-    found: dict[str, tuple[str, dict[States, int]]] = {}
-    for name, direction, state, count in rows:
-        by_state = found.setdefault(name, (direction.name.lower(), {}))[1]
+    found: dict[str, tuple[dict[int, str], dict[States, int]]] = {}
+    for name, objective, direction, state, count in rows:
+        ways, by_state = found.setdefault(name, ({}, {}))
+        ways[objective] = direction.name.lower()
         if state is not None:
             by_state[States[state.name]] = count
-    return [StudyEntry(name=name, direction=way, by_state=by_state) for name, (way, by_state) in found.items()]
+    return [
+        StudyEntry(name=name, directions=tuple(ways[place] for place in sorted(ways)), by_state=by_state)
+        for name, (ways, by_state) in found.items()
+    ]
 
 
 def insert_new(engine: Engine, table: Table) -> Insert:

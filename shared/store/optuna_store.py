@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import optuna
-from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
@@ -27,19 +26,21 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
-    InvariantBroken,
     Problem,
     SchemaMismatch,
     ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
+    UserInputError,
 )
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import SearchSpace
+from highnoon.shared.domain.space import SearchSpace, read_space, written_form
+from highnoon.shared.domain.space_change import REMEDY, refused_changes
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.search.samplers import Distributions, build_pruner, build_sampler, distributions
+from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
+from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
 from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
@@ -49,10 +50,13 @@ from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_tables import studies as optuna_studies
 from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import service_error
-from highnoon.shared.store.study_view import StudyEntry, StudyView
+from highnoon.shared.store.study_view import StudyEntry, StudyView, param_of
 
 SCORING = "highnoon:scoring"
 """Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
+
+SPACE = "highnoon:search_space"
+"""Study attribute: the search space of the last process that created or joined the study, as a study file has it."""
 
 UNSCORED = Scoring()
 
@@ -83,8 +87,8 @@ class OptunaStore:
     ) -> int:
         """Makes the study unless it is there; returns Optuna's id of it.
 
-        Raises StudyConflict when it is there and scores in another way, or its own trials have other domains than
-        `space`. Trials of other programs decide nothing.
+        Raises StudyConflict when it is there and scores in another way, or has trials and may not change its space to
+        `space` (`space_change`). Trials of other programs decide nothing.
         """
         wanted = StudyDirection[direction.upper()]
         with self._error_boundary(), _silently():
@@ -94,8 +98,8 @@ class OptunaStore:
                 self._check_direction(name, wanted)
             self._agree_on_scoring(name, scoring)
             study_id = self._id_of(name)
-            if space is not None:
-                _check_domains(name, space, self._trials_of(study_id).own_domains())
+            if space:
+                self._agree_on_space(name, study_id, space)
             return study_id
 
     def open(self, spec: StudySpec) -> OptunaStudy:
@@ -107,7 +111,9 @@ class OptunaStore:
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
-                sampler=build_sampler(spec.sampler, distributions(spec.search_space), spec.seed),
+                sampler=build_sampler(
+                    suited(spec.sampler, spec.search_space), distributions(spec.search_space), spec.seed
+                ),
                 pruner=build_pruner(spec.pruner) or NopPruner(),
             )
         return OptunaStudy(spec, study, trials, self._error_boundary)
@@ -128,7 +134,7 @@ class OptunaStore:
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
 
     def catalogue(self) -> list[StudyEntry]:
-        """All studies with one objective, oldest first, their trials counted but not loaded."""
+        """All studies, oldest first, their trials counted but not loaded."""
         with self._error_boundary():
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
@@ -163,7 +169,10 @@ class OptunaStore:
     def _error_boundary(self) -> Iterator[None]:
         """All access to the storage: raises our own errors only, and refuses a forked copy."""
         if os.getpid() != self._pid:
-            raise InvariantBroken("an OptunaStore was used after a fork; each process builds its own")
+            raise UserInputError(
+                "this study was opened before a fork, and its connections belong to the other process: open it again "
+                "in each process, by an HPOTrialManager of its own"
+            )
         with _reported(self.url or "in memory"):
             yield
 
@@ -181,9 +190,31 @@ class OptunaStore:
 
     def _check_direction(self, name: str, wanted: StudyDirection) -> None:
         directions = self._storage.get_study_directions(self._id_of(name))
+        if len(directions) > 1:
+            goals = " and ".join(direction.name.lower() for direction in directions)
+            raise StudyConflict(
+                f"study {name!r} has {len(directions)} objectives ({goals}), and this one has a single one. Give it "
+                "another name; `coordinator trials` and `best` with --storage read that study"
+            )
         if directions != [wanted]:
             found = ", ".join(direction.name.lower() for direction in directions)
             raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")
+
+    def _agree_on_space(self, name: str, study_id: int, space: SearchSpace) -> None:
+        """Optuna would refuse other choices, and takes every other change; we write past its check."""
+        kept = self._storage.get_study_user_attrs(study_id).get(SPACE)
+        own = {key: param_of(domain) for key, domain in self._trials_of(study_id).own_domains().items()}
+        # The newest trial has the domains that count, of parameters that were active in it.
+        before = read_space(kept or {})[0] | {key: param for key, param in own.items() if param is not None}
+        refused = refused_changes(before, space) if self._storage.get_n_trials(study_id) else []
+        if refused:
+            lines = "\n".join(f"  {line}" for line in refused)
+            raise StudyConflict(
+                f"study {name!r} exists and has another search_space, which may not become this one:\n{lines}\n{REMEDY}"
+            )
+        written = {key: written_form(param) for key, param in space.items()}
+        if written != kept:
+            self._storage.set_study_user_attr(study_id, SPACE, written)
 
     def _agree_on_scoring(self, name: str, scoring: Scoring) -> None:
         """The study keeps the scale of its scores; a study without trials takes the first one that it is given."""
@@ -202,7 +233,8 @@ class OptunaStore:
 
 def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
     states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
-    return StudyEntry(name=study.study_name, direction=study.directions[0].name.lower(), by_state=states)
+    directions = tuple(direction.name.lower() for direction in study.directions)
+    return StudyEntry(name=study.study_name, directions=directions, by_state=states)
 
 
 def quiet() -> None:
@@ -223,18 +255,6 @@ def _silently() -> Iterator[None]:
 
 def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
     return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
-
-
-def _check_domains(study: str, space: SearchSpace, stored: Distributions) -> None:
-    """Optuna refuses a parameter of another kind or with other choices, ranges may change. We write past its check."""
-    for name, domain in distributions(space).items():
-        try:
-            if name in stored:
-                check_distribution_compatibility(stored[name], domain)
-        except ValueError:
-            raise StudyConflict(
-                f"study {study!r} exists and has parameter {name!r} as {stored[name]}, not as {domain}"
-            ) from None
 
 
 @contextmanager
@@ -283,6 +303,8 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
     storage = HistoryStorage(
         address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
     )
+    if storage.engine.dialect.name == "sqlite" and trusting:
+        return storage  # somebody else's file, to read
     if storage.engine.dialect.name == "sqlite":
         with storage.engine.connect() as connection:
             # Lasts with the file: readers and the one writer no longer wait for each other.

@@ -7,23 +7,34 @@ ServiceUnavailable and may be called again: reports and endings are idempotent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, Problem, UserInputError, nearest
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    InvariantBroken,
+    Problem,
+    SpaceExhausted,
+    UserInputError,
+    nearest,
+)
 from highnoon.shared.domain.lease import LostAttempt, Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid, Sampled, as_stored, sample, seed_of, snapshot_of
-from highnoon.shared.search.samplers import Distributions, build_pruner, depends_on_steps, distributions
+from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
+from highnoon.shared.search.samplers import build_pruner, depends_on_steps
+from highnoon.shared.search.sampling_space import SamplingSpace
+from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import (
     NewTrial,
     StartedTrial,
@@ -31,6 +42,8 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
+from highnoon.shared.store.study_view import importances
+from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
 logger = logging.getLogger(__name__)
@@ -65,8 +78,8 @@ class OptunaStudy:
         self._study = study
         self._trials = trials
         self._error_boundary = error_boundary
-        self._space = distributions(spec.search_space)
-        self._usable: set[int] = set()
+        self._space = SamplingSpace(spec.search_space, spec.constraints)
+        self._seen: Seen = {}
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
@@ -82,20 +95,35 @@ class OptunaStudy:
         That of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it leaves
         open); else the sampler's. A grid's own ordinals keep their points; enqueued trials are served by those added
         beyond them. An enqueued trial that cannot be run is failed, with the reason, and the next one taken.
+
+        A study without a search space has no point yet, only what is fixed: see `definition`.
         """
+        if self._spec.defines_by_run:
+            return self._undefined(waiting, before)
         if before is not None:
             return self._repeated(ordinal, before)
         if self._grid is not None and ordinal < len(self._grid):
             waiting = None
         while waiting is not None:
             try:
-                fixed = as_stored(self._space, waiting.fixed)
-            except ValueError as error:
+                return self._new(self._around(ordinal, waiting.fixed), waiting_trial_id=waiting.trial_id)
+            except (ValueError, SpaceExhausted) as error:
                 self._fail_waiting(waiting, error)
                 waiting = self._trials.waiting()
-                continue
-            return self._new(self._sampled(ordinal, fixed), waiting_trial_id=waiting.trial_id)
         return self._new(self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {}))
+
+    @_acting
+    def definition(
+        self, *, trial_id: int, number: int, ordinal: int, fixed: Params, write: Write | None = None
+    ) -> TrialDefinition:
+        """What answers a started trial that defines its space as it runs; `fixed` are the parameters of its start.
+
+        `write` adds to the trial, by default without a lease.
+        """
+        suggester = Suggester(
+            self._study, trial_id=trial_id, number=number, seed=seed_of(self._spec.seed, ordinal), fixed=fixed
+        )
+        return TrialDefinition(suggester, write or (lambda new: self._add(trial_id, new)))
 
     @_acting
     def start_trial(self, *, ordinal: int, before: LostAttempt | None = None) -> StartedTrial:
@@ -104,18 +132,25 @@ class OptunaStudy:
             new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
             started = self._trials.start(new)
             if started is not None:
-                return started
+                return replace(started, ordinal=ordinal)
 
     @_acting
     def enqueue(self, params: Params) -> None:
         """A point that the next trial starts with; the sampler chooses what it leaves open.
 
-        Raises InvalidInput for names and values that the search space does not have.
+        Values of parameters that the others make inactive are left out. Raises InvalidInput for names and values that
+        the search space does not have, and for a point that breaks a constraint.
         """
-        problems = [*_misfits(self._space, params)]
+        if self._spec.defines_by_run:
+            self._study.enqueue_trial(params)
+            return
+        problems = [*_misfits(self._space.domains, params)]
+        fixed = {} if problems else self._space.as_stored(params)
+        for constraint in self._space.broken_by(fixed):
+            problems.append(Problem(key="params", message=f"the point does not keep {constraint}", value=params))
         if problems:
             raise InvalidInput("params", problems)
-        self._study.enqueue_trial(as_stored(self._space, params))
+        self._study.enqueue_trial(fixed)
 
     @_acting
     def report(self, trial_id: int, report: Report) -> None:
@@ -201,8 +236,17 @@ class OptunaStudy:
 
     @_acting
     def param_importance(self) -> dict[str, float]:
-        """Shares that add up to 1, largest first (PED-ANOVA). Optuna warns below 2 COMPLETE trials; without any, {}."""
-        return optuna.importance.get_param_importances(self._study)
+        """Shares that add up to 1, largest first (PED-ANOVA); {} without COMPLETE trials.
+
+        Logs one warning where they say nothing, since all are equal.
+        """
+        shares, are_equal = importances(self._study)
+        if are_equal:
+            logger.warning(
+                "study %s: too few different values to say which parameter mattered: all shares are equal",
+                self._spec.name,
+            )
+        return shares
 
     def _with_steps(self, now: optuna.Study) -> BasePruner:
         """The study's pruner, once one trial has shown how many steps a whole one has: the same for every node."""
@@ -215,24 +259,45 @@ class OptunaStudy:
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
-        point = self._sampled(ordinal, as_stored(self._space, before.params))
+        point = self._sampled(ordinal, self._space.as_stored(before.params))
         failed = self._found(before.trial_number)
         attrs = {} if failed is None else inherited_by_retry(failed)
         return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
 
+    def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:
+        if before is not None:
+            failed = self._found(before.trial_number)
+            attrs = {} if failed is None else inherited_by_retry(failed)
+            return NewTrial(params=before.params, distributions={}, system_attrs=attrs)
+        if waiting is not None:
+            return NewTrial(params=dict(waiting.fixed), distributions={}, waiting_trial_id=waiting.trial_id)
+        return NewTrial(params={}, distributions={})
+
+    @_acting
+    def _add(self, trial_id: int, new: NewTrial) -> None:
+        self._trials.add(trial_id, new)
+
+    def _around(self, ordinal: int, wanted: Mapping[str, Any]) -> Sampled:
+        """What a person enqueued, completed by the sampler. Raises ValueError, SpaceExhausted: it cannot be run."""
+        fixed = self._space.as_stored(wanted)
+        broken = self._space.broken_by(fixed)
+        if broken:
+            raise ValueError(f"the point does not keep {' and '.join(broken)}")
+        return self._sampled(ordinal, fixed)
+
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, usable=self._usable)
+        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(
             params=point.params,
-            distributions=self._space,
+            distributions=self._space.domains,
             system_attrs=point.system_attrs,
             waiting_trial_id=waiting_trial_id,
         )
 
-    def _fail_waiting(self, waiting: Waiting, reason: ValueError) -> None:
+    def _fail_waiting(self, waiting: Waiting, reason: Exception) -> None:
         self._trials.finish(waiting.trial_id, failure(str(reason)))
         event(
             logger,
@@ -251,7 +316,7 @@ class OptunaStudy:
             return None
 
 
-def _misfits(space: Distributions, params: Params) -> Iterator[Problem]:
+def _misfits(space: Mapping[str, BaseDistribution], params: Params) -> Iterator[Problem]:
     """Names that the space does not have, and values outside their domain."""
     for name, value in params.items():
         domain = space.get(name)

@@ -27,7 +27,10 @@ _OF_ONE_RUN = ("completed_rung_", "constraints")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTrial:
-    """All that is written when a trial starts. `waiting_trial_id`: an enqueued trial becomes it."""
+    """All that is written when a trial starts. `waiting_trial_id`: an enqueued trial becomes it.
+
+    Parameters without a distribution are fixed, but not asked for yet: a trial that defines its space may never do so.
+    """
 
     params: Params
     distributions: Distributions
@@ -43,6 +46,8 @@ class StartedTrial:
     trial_id: int
     number: int
     params: Params
+    ordinal: int = 0
+    """Of its ticket; without one, what its seed follows from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,9 @@ class Trials(Protocol):
     def start(self, new: NewTrial) -> StartedTrial | None:
         """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy."""
 
+    def add(self, trial_id: int, new: NewTrial) -> None:
+        """Adds parameters and attributes. Does nothing to a trial that is not RUNNING; the first value stays."""
+
     def add_reports(self, trial_id: int, reports: Sequence[Report]) -> None:
         """The first report of a step stays. Does nothing to a trial that is not RUNNING."""
 
@@ -90,6 +98,7 @@ def param_rows(new: NewTrial) -> list[dict[str, Any]]:
             "distribution_json": distribution_to_json(new.distributions[name]),
         }
         for name, value in new.params.items()
+        if name in new.distributions
     ]
 
 
@@ -111,12 +120,15 @@ def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
 
 def trial_of(frozen: FrozenTrial) -> Trial:
     """The trial as the rest of the system sees it; shares nothing that the study's cache holds."""
+    values = tuple(frozen.values or ())
+    value = values[0] if len(values) == 1 else None
     return Trial(
         number=frozen.number,
         state=TrialState[frozen.state.name],
         params=dict(frozen.params),
-        value=frozen.value,
-        loss=_number(frozen.user_attrs.get(LOSS, frozen.value)),
+        value=value,
+        values=values if len(values) > 1 else (),
+        loss=_number(frozen.user_attrs.get(LOSS, value)),
         params_count=frozen.user_attrs.get(PARAMS),
         active_params=frozen.user_attrs.get(ACTIVE_PARAMS),
         reports=tuple(Report(step=step, value=value) for step, value in sorted(frozen.intermediate_values.items())),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Executable, Select, and_, cast, func, inspect, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, Executable, Select, and_, cast, func, inspect, or_, select, text, true
 from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
@@ -134,6 +134,12 @@ class LedgerQueries:
         """Whether a coordinator has ever used this database."""
         with self._db.transaction() as connection:
             return inspect(connection).has_table(meta.name)
+
+    def has_others(self) -> bool:
+        """Whether Optuna has studies in this database that no coordinator runs."""
+        statement = text("select exists(select 1 from studies where study_name not in (select name from hn_studies))")
+        ((found,),) = self._rows(statement)
+        return bool(found)
 
     def studies_by_state(self) -> dict[StudyState, int]:
         """How many studies are in each state."""

@@ -5,6 +5,7 @@ For dashboards. A trial that has ended never changes, so that each is translated
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from threading import Lock
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace, Uniform
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.optuna_trials import trial_of
@@ -24,8 +25,13 @@ class StudyEntry:
     """One line of the catalogue of a database: a study with its trials counted by state."""
 
     name: str
-    direction: str
+    directions: tuple[str, ...]
     by_state: Mapping[TrialState, int]
+
+    @property
+    def direction(self) -> str:
+        """`minimize` or `maximize`; several of them where the study has several objectives."""
+        return ", ".join(self.directions)
 
     @property
     def total(self) -> int:
@@ -45,9 +51,18 @@ class StudyView:
 
     @property
     def direction(self) -> str:
-        """`minimize` or `maximize`."""
+        """`minimize` or `maximize`; several of them where the study has several objectives."""
         with self._border():
-            return self._study.direction.name.lower()
+            return ", ".join(direction.name.lower() for direction in self._study.directions)
+
+    def best(self) -> list[Trial]:
+        """The best feasible COMPLETE trial; of several objectives every one that none beats in all; [] without any."""
+        with self._lock, self._border():
+            try:
+                is_single = len(self._study.directions) == 1
+                return list(map(trial_of, [self._study.best_trial] if is_single else self._study.best_trials))
+            except ValueError:
+                return []
 
     def trials(self) -> list[Trial]:
         """All trials by number. Raises ServiceUnavailable."""
@@ -62,12 +77,13 @@ class StudyView:
         return dict(self._space)
 
     def param_importance(self) -> dict[str, float]:
-        """Shares that add up to 1, largest first (PED-ANOVA); {} below two COMPLETE trials."""
+        """Shares that add up to 1, largest first (PED-ANOVA); {} below two COMPLETE trials.
+
+        Of several objectives those for the first one.
+        """
         with self._lock, self._border():
             complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-            if len(complete) < 2:
-                return {}
-            return optuna.importance.get_param_importances(self._study)
+            return {} if len(complete) < 2 else importances(self._study)[0]
 
     def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
         known = self._ended.get(frozen.number)
@@ -80,20 +96,28 @@ class StudyView:
 
     def _note_domains(self, frozen: optuna.trial.FrozenTrial) -> None:
         for name, domain in frozen.distributions.items():
-            param = _param(domain)
+            param = param_of(domain)
             if param is not None:
                 self._space[name] = param
 
 
-def _param(domain: optuna.distributions.BaseDistribution) -> Param | None:
+def importances(study: optuna.Study) -> tuple[dict[str, float], bool]:
+    """The shares, and whether Optuna warned that they say nothing; its warnings name files of its own."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        first = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
+        shares = optuna.importance.get_param_importances(study, target=first)
+    return shares, bool(warned) and len(shares) > 1
+
+
+def param_of(domain: optuna.distributions.BaseDistribution) -> Param | None:
+    """Our own of Optuna's domain; None for a kind that we do not have."""
     match domain:
-        case FloatDistribution(log=True):
-            return LogUniform(low=domain.low, high=domain.high)
         case FloatDistribution():
-            return Uniform(low=domain.low, high=domain.high, step=domain.step)
+            return Float(domain.low, domain.high, step=domain.step, log=domain.log)
         case IntDistribution():
-            return Int(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+            return Int(domain.low, domain.high, step=domain.step, log=domain.log)
         case CategoricalDistribution():
-            return Categorical(choices=tuple(domain.choices))
+            return Categorical(tuple(domain.choices))
         case _:
             return None

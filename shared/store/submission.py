@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.errors import MissingExtra, StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, Problem, StudyConflict
 from highnoon.shared.domain.grid import grid
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.strategy import modules_of
@@ -71,6 +71,12 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
     if not access.store.exists(spec.name):
         raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
+    if spec.sampler.is_exhaustive and spec.sampler.name == before.sampler.name and not spec.has_space_of(before):
+        raise StudyConflict(
+            f"study {spec.name!r} exists and has another search_space, whose grid its trials go through by number: "
+            "give this one another name, or undo the change"
+        )
+    access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
     spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
     trials, note = trials_of(spec)
     note = _with_extras(note, spec)
@@ -115,7 +121,10 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
     if not spec.sampler.is_exhaustive:
         return spec.n_trials, ""
-    size = len(grid(spec.search_space, spec.sampler.options.get("points")))
+    size = len(grid(spec.search_space, spec.sampler.options.get("points"), spec.constraints))
+    if not size:
+        message = "no point of the grid keeps them"
+        raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])
     if spec.n_trials <= size:
         return spec.n_trials, ""
     return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

@@ -25,7 +25,7 @@ PARAMS = "highnoon:params"
 ACTIVE_PARAMS = "highnoon:active_params"
 SCORE = "highnoon:score"
 
-_CONSTRAINT = "constraints:"
+CONSTRAINT = "constraints:"
 """Optuna's prefix of a constraint's name; above 0 is infeasible, so that samplers leave the region."""
 
 _NAMED = {"param_budget": "param_budget"}
@@ -94,7 +94,7 @@ def _constraints(outcome: Outcome) -> dict[str, float]:
     if outcome.ending is not Ending.STOPPED:
         return {}
     missed_by = 1.0 if outcome.constraint is None else max(outcome.constraint, _LEAST_MISS)
-    return {_CONSTRAINT + _NAMED.get(outcome.cause or "", "memory"): missed_by}
+    return {CONSTRAINT + _NAMED.get(outcome.cause or "", "memory"): missed_by}
 
 
 def _measured(outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import yaml
 
 from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.views.formats import finite
+from highnoon.shared.views.formats import finite, json_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Format:
 
 def as_json(study: str, best: Trial) -> str:
     """One object."""
-    about = {"study": study, "trial": best.number, "value": best.value, "params": best.params}
+    about = {"study": study, "trial": best.number, "value": json_number(best.value), "params": best.params}
     return json.dumps(finite(about), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -43,15 +44,38 @@ def as_toml(study: str, best: Trial) -> str:
     return "\n".join(lines) + "\n"
 
 
+MODEL_OPTIONS = frozenset(
+    {
+        "aux_loss_weight", "block_pattern", "dropout_rate", "embedding_dim", "mamba_d_conv", "mamba_d_state",
+        "mamba_expand", "max_seq_length", "num_blocks", "num_experts", "num_heads", "num_moe_experts",
+        "num_reasoning_blocks", "tie_embeddings", "top_k_experts", "vocab_size",
+    }
+)  # fmt: skip
+TRAINER_OPTIONS = frozenset(
+    {
+        "adam_beta1", "adam_beta2", "adam_epsilon", "batch_size", "epochs", "gradient_clip", "learning_rate",
+        "max_grad_norm", "warmup_steps", "weight_decay",
+    }
+)  # fmt: skip
+"""Options of the language model and of its training, which this layer does not import; a test compares them."""
+
+
 def as_python(study: str, best: Trial) -> str:
-    """A snippet to go on with: a dict, and a model made from what the model accepts of it."""
+    """A snippet to go on with: a dict; and a model made from it where all of its names are the model's options."""
     params = "".join(f"    {name!r}: {value!r},\n" for name, value in best.params.items())
     title = " ".join(study.split())
+    value = f'float("{best.value}")' if best.value is not None and not math.isfinite(best.value) else repr(best.value)
+    head = f"# The best of study {title}: trial {best.number}, value {value}\n"
+    chosen = f"best_params = {{\n{params}}}\n"
+    model = [name for name in best.params if name in MODEL_OPTIONS]
+    if not model or not best.params.keys() <= MODEL_OPTIONS | TRAINER_OPTIONS:
+        return head + chosen
+    options = (
+        "**best_params" if len(model) == len(best.params) else f"**{{name: best_params[name] for name in {model}}}"
+    )
     return (
-        f"# The best of study {title}: trial {best.number}, value {best.value!r}\n"
-        "import highnoon as hn\n\n"
-        f"best_params = {{\n{params}}}\n\n"
-        'model = hn.create_model("highnoon-small", **best_params)\n'
+        f"{head}import highnoon as hn\n\n{chosen}\n"
+        f'model = hn.create_model("highnoon-small", {options})\n'
         "trainer = hn.Trainer(model, **best_params)\n"
     )
 

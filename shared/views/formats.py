@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
 from highnoon.shared.domain.trial import ParamValue
 
 NOTHING = "–"
+
+_LIKE_ANOTHER_VALUE = re.compile(
+    r"|\s.*|.*\s|[-+]?\d[\d_]*(?:\.\d*)?(?:e[-+]?\d+)?|[-+]?\.\d+|none|null|true|false|[-+]?inf|nan|-|–",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def number(value: float | None, digits: int = 5, *, unknown: str = NOTHING) -> str:
@@ -25,11 +31,13 @@ def number(value: float | None, digits: int = 5, *, unknown: str = NOTHING) -> s
 
 
 def param(value: ParamValue, digits: int = 4) -> str:
-    """A parameter's value as a person would write it."""
+    """A parameter's value as a person would write it; text that reads like another value, such as "2", is quoted."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
         return "none"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False) if _LIKE_ANOTHER_VALUE.fullmatch(value) else value
     return number(value, digits) if isinstance(value, float) else str(value)
 
 
@@ -76,6 +84,11 @@ def clock_time(seconds: float | None, *, unknown: str = NOTHING) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def json_number(value: float | None) -> float | str | None:
+    """A result for programs: JSON has no infinity, so that becomes the text "inf" or "-inf"; null is no result."""
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 def finite(value: object) -> object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
+from highnoon.shared.views.formats import json_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,6 +98,11 @@ class StudySummary:
         return self.complete + self.pruned + self.failed
 
     @property
+    def asked(self) -> int:
+        """Trials that were asked for, with those that a limit or a person has dropped."""
+        return self.total + self.tickets.get(TicketState.CANCELLED, 0)
+
+    @property
     def is_live(self) -> bool:
         """Whether something about it may change by itself."""
         return self.running > 0 or (self.record is not None and not self.is_over)
@@ -131,7 +137,7 @@ def study_object(study: StudySummary) -> dict[str, Any]:
         **{name: getattr(study, name) for name in counted},
         "tickets": dict(study.tickets),
         "endings": dict(study.endings),
-        "best_value": study.best,
+        "best_value": json_number(study.best),
         "submitted_at": record.submitted_at if record else None,
         "started_at": record.started_at if record else None,
         "ended_at": record.ended_at if record else None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.views.formats import json_number
 
 if TYPE_CHECKING:
     from highnoon.shared.store.attempt_records import AttemptRecord
@@ -66,8 +67,9 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "state": str(trial.state),
         "ending": ending_of(trial),
         "cause": cause_of(trial) or None,
-        "value": trial.value,
-        "loss": trial.loss,
+        "value": json_number(trial.value),
+        **({"values": list(map(json_number, trial.values))} if trial.values else {}),
+        "loss": json_number(trial.loss),
         "params_count": trial.params_count,
         "active_params": trial.active_params,
         "params": trial.params,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from highnoon.shared.domain.lease import LostAttempt
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params
 
 SPACE: SearchSpace = {
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "width": Int(low=32, high=512, step=32),
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
@@ -57,6 +58,21 @@ def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None
 
     assert (empty.name, empty.direction, empty.total) == ("empty", "maximize", 0)
     assert dict(digits.by_state) == {TrialState.COMPLETE: 1, TrialState.RUNNING: 1}
+
+
+def test_a_study_of_several_objectives_is_read_with_all_its_values(optuna_store: OptunaStore) -> None:
+    goals = optuna.create_study(storage=optuna_store._storage, study_name="goals", directions=["minimize", "maximize"])
+    goals.optimize(lambda trial: (trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)), n_trials=12)
+
+    (entry,) = optuna_store.catalogue()
+    assert (entry.direction, entry.total) == ("minimize, maximize", 12)
+    view = optuna_store.view("goals")
+    assert view.direction == "minimize, maximize"
+    assert [(trial.value, trial.values) for trial in view.trials()] == [
+        (None, (trial.params["x"], trial.params["y"])) for trial in view.trials()
+    ]
+    assert {trial.number for trial in view.best()} == {trial.number for trial in goals.best_trials}
+    assert max(view.param_importance(), key=view.param_importance().__getitem__) == "x"
 
 
 def test_a_view_needs_no_spec_and_follows_the_study(optuna_store: OptunaStore) -> None:

@@ -17,25 +17,26 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted
 from highnoon.shared.domain.grid import grid
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
-from highnoon.shared.search.presampling import Grid, as_stored, sample, seed_of, snapshot_of
+from highnoon.shared.search.presampling import Grid, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
+from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
 from highnoon.shared.store.optuna_study import STEPS, OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 
 MIXED: SearchSpace = {
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "width": Int(low=32, high=512, step=32),
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
     "always": Int(low=3, high=3),
 }
-NUMERIC: SearchSpace = {"x": Uniform(low=-1.0, high=1.0), "y": Uniform(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
+NUMERIC: SearchSpace = {"x": Float(low=-1.0, high=1.0), "y": Float(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
 
 NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra gp")
 
@@ -112,7 +113,7 @@ def test_every_sampler_presamples_on_every_storage(
 def test_proposes_what_optunas_own_ask_proposes(ours: SamplerSpec, theirs: Any, trials: int) -> None:
     expected = plain_study(theirs(seed=99), trials).ask(distributions(MIXED)).params
     sampled = sample(
-        plain_study(build_sampler(ours, distributions(MIXED)), trials), distributions(MIXED), seed=99, fixed={}
+        plain_study(build_sampler(ours, distributions(MIXED)), trials), SamplingSpace(MIXED), seed=99, fixed={}
     )
     assert sampled.params == expected
 
@@ -129,7 +130,7 @@ def test_writes_nothing_and_reads_the_history_once() -> None:
 
     study._storage.get_all_trials = counted  # type: ignore[method-assign]
 
-    sample(study, distributions(MIXED), seed=1, fixed={})
+    sample(study, SamplingSpace(MIXED), seed=1, fixed={})
 
     assert len(reads) == 1
     assert read_all(study._study_id) == before
@@ -138,13 +139,13 @@ def test_writes_nothing_and_reads_the_history_once() -> None:
 def test_random_sampling_reads_nothing() -> None:
     study = plain_study(RandomSampler(), trials=3)
     study._storage.get_all_trials = lambda *args, **kwargs: pytest.fail("read the history")  # type: ignore[method-assign]
-    assert sample(study, distributions(MIXED), seed=1, fixed={}).params.keys() == MIXED.keys()
+    assert sample(study, SamplingSpace(MIXED), seed=1, fixed={}).params.keys() == MIXED.keys()
 
 
 def test_what_is_fixed_stays_and_the_rest_is_sampled() -> None:
     study = plain_study(build_sampler(SamplerSpec(name="tpe"), distributions(MIXED)), trials=20)
-    fixed = as_stored(distributions(MIXED), {"width": 64.0, "optimizer": "sgd", "no such parameter": 1})
-    sampled = sample(study, distributions(MIXED), seed=1, fixed=fixed)
+    fixed = SamplingSpace(MIXED).as_stored({"width": 64.0, "optimizer": "sgd", "no such parameter": 1})
+    sampled = sample(study, SamplingSpace(MIXED), seed=1, fixed=fixed)
     assert sampled.params["width"] == 64 and isinstance(sampled.params["width"], int)
     assert sampled.params["optimizer"] == "sgd"
     assert list(sampled.params) == list(MIXED)
@@ -153,14 +154,14 @@ def test_what_is_fixed_stays_and_the_rest_is_sampled() -> None:
 @pytest.mark.parametrize("unfit", [{"optimizer": "no such choice"}, {"rate": "fast"}, {"width": float("nan")}])
 def test_a_value_that_a_domain_cannot_hold_is_refused(unfit: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        as_stored(distributions(MIXED), unfit)
+        SamplingSpace(MIXED).as_stored(unfit)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
     study = plain_study(build_sampler(sampler, distributions(NUMERIC), 11), trials=20)
     proposed = [
-        sample(study, distributions(NUMERIC), seed=seed_of(11, ordinal), ordinal=ordinal, fixed={}).params
+        sample(study, SamplingSpace(NUMERIC), seed=seed_of(11, ordinal), ordinal=ordinal, fixed={}).params
         for ordinal in (4, 5, 4)
     ]
     assert proposed[0] == proposed[2]
@@ -171,12 +172,12 @@ def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
 def test_without_a_seed_forked_processes_propose_different_points() -> None:
     # Given a sampler whose random state was used before the fork
     study = plain_study(build_sampler(SamplerSpec(name="random"), distributions(MIXED)), trials=1)
-    sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={})
+    sample(study, SamplingSpace(NUMERIC), seed=seed_of(None, 0), fixed={})
     context = multiprocessing.get_context("fork")
     proposals = context.SimpleQueue()
 
     def propose() -> None:
-        proposals.put(sample(study, distributions(NUMERIC), seed=seed_of(None, 0), fixed={}).params["x"])
+        proposals.put(sample(study, SamplingSpace(NUMERIC), seed=seed_of(None, 0), fixed={}).params["x"])
 
     children = [context.Process(target=propose) for _ in range(3)]
     for child in children:
@@ -252,7 +253,7 @@ def test_a_grids_ordinal_is_its_point() -> None:
     space: SearchSpace = {
         "b": Int(low=1, high=3),
         "a": Categorical(choices=("x", True)),
-        "c": Uniform(low=0.0, high=1.0),
+        "c": Float(low=0.0, high=1.0),
     }
     points = Grid(space, points=4)
     assert len(points) == 3 * 2 * 4
@@ -397,7 +398,7 @@ def test_tpe_leaves_what_does_not_fit_also_where_the_loss_lures_it_there(seed: i
         "width": Int(low=64, high=512, step=64),
         "layers": Int(low=1, high=12),
         "batch": Categorical(choices=(8, 16, 32)),
-        "rate": LogUniform(low=1e-5, high=1e-1),
+        "rate": Float(low=1e-5, high=1e-1, log=True),
     }
     store = OptunaStore(None)
     store.create_study("digits", "minimize")

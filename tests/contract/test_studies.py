@@ -12,7 +12,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Int, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -59,10 +59,16 @@ def test_another_direction_is_a_conflict(store: OptunaStore) -> None:
         store.open(spec_of(direction="maximize"))
 
 
+def test_a_study_with_several_objectives_is_called_so(optuna_store: OptunaStore) -> None:
+    optuna.create_study(storage=optuna_store._storage, study_name="goals", directions=["minimize", "maximize"])
+    with pytest.raises(StudyConflict, match=r"study 'goals' has 2 objectives \(minimize and maximize\)"):
+        optuna_store.create_study("goals", "minimize")
+
+
 OTHER_DOMAINS: dict[str, SearchSpace] = {
     "choices": {"optimizer": Categorical(choices=("adam", "sgd"))},
-    "kind": {"width": Uniform(low=0.0, high=1.0)},
-    "scale": {"rate": Uniform(low=1e-5, high=1e-1)},
+    "kind": {"width": Float(low=0.0, high=1.0)},
+    "scale": {"rate": Float(low=1e-5, high=1e-1)},
 }
 
 
@@ -107,7 +113,7 @@ def test_trials_of_another_program_with_other_domains_stop_nothing(store: Optuna
 
 def test_another_range_or_parameter_is_none(study: OptunaStudy, store: OptunaStore) -> None:
     study.start_trial(ordinal=0)
-    wider: SearchSpace = {**SPACE, "dropout": Uniform(low=0.0, high=0.9), "momentum": Uniform(low=0.0, high=1.0)}
+    wider: SearchSpace = {**SPACE, "dropout": Float(low=0.0, high=0.9), "momentum": Float(low=0.0, high=1.0)}
     asked = store.open(spec_of(search_space=wider)).start_trial(ordinal=1)
     assert asked.params.keys() == wider.keys()
 
@@ -463,8 +469,8 @@ def test_the_best_trial(store: OptunaStore, direction: str, best: int) -> None:
     assert found is not None and found.number == best
 
 
-@pytest.mark.filterwarnings("ignore:The number of trials is too small")
-def test_importance_needs_trials(store: OptunaStore) -> None:
+@pytest.mark.filterwarnings("error")
+def test_importance_needs_trials(store: OptunaStore, caplog: pytest.LogCaptureFixture) -> None:
     study = store.open(spec_of(seed=1))
     assert study.param_importance() == {}
     for ordinal in range(40):
@@ -472,6 +478,8 @@ def test_importance_needs_trials(store: OptunaStore) -> None:
         study.finish_trial(asked.trial_id, completed(float(asked.params["dropout"])))  # type: ignore[arg-type]
         if ordinal == 0:
             assert study.param_importance() == pytest.approx(dict.fromkeys(SPACE, 0.25))
+            (line,) = caplog.messages
+            assert line.endswith("too few different values to say which parameter mattered: all shares are equal")
     importance = study.param_importance()
     assert next(iter(importance)) == "dropout"
     assert sum(importance.values()) == pytest.approx(1.0)

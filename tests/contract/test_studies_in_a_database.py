@@ -20,7 +20,13 @@ import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import ClauseElement, create_engine, event
 
-from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    InvariantBroken,
+    SchemaMismatch,
+    ServiceUnavailable,
+    UserInputError,
+)
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -255,14 +261,14 @@ def test_a_forked_copy_is_refused(url: str) -> None:
     def ask() -> None:
         try:
             study.start_trial(ordinal=0)
-        except InvariantBroken as error:
+        except UserInputError as error:
             messages.put(str(error))
         os._exit(0)
 
     child = context.Process(target=ask)
     child.start()
     child.join()
-    assert "fork" in messages.get()
+    assert "open it again in each process" in messages.get()
     assert study.start_trial(ordinal=0).number == 0, "and the parent's connection lives"
     store.close()
 

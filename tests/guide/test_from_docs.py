@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import highnoon as hn
+from highnoon.shared.domain.space import parse_param
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.objective.study_file import load_study_file
 from tests.guide.blocks import run
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -64,3 +71,20 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
 
     assert set(best) == set(spec.search_space)
     assert len(hpo.trials) == 12
+
+
+def test_search_spaces_run_as_they_are_written(tmp_path: Path) -> None:
+    page = (DOCS / "search-spaces.md").read_text()
+    run("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+    (written,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "study.toml").write_text(written)
+    (tmp_path / "train.py").write_text("def objective(params):\n    return 0.0\n")
+    spec = load_study_file(tmp_path / "study.toml", {})
+    assert spec.search_space["momentum"].when == {"optimizer": ("sgd",)}
+    # And each row of the table reads as the same parameter, however it is written.
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `hn.")]
+    assert len(rows) == 7
+    for row in rows:
+        python, listed, table = (cell.strip().strip("`") for cell in row)
+        forms = [run(f"x = {python}", hn=hn)["x"], *(tomllib.loads(f"x = {text}")["x"] for text in (listed, table))]
+        assert len({repr(parse_param("x", form)) for form in forms}) == 1

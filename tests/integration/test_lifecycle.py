@@ -182,13 +182,28 @@ def test_other_search_space_under_the_same_name_is_refused_and_changes_nothing(
     books.wait_until_over(name)
     before, trials = books.studies.get(name), books.trials(name)
 
-    space = {"x": ["uniform", -5.0, 6.0]}
+    space = {"x": ["int", -5, 6], "y": ["uniform", 0, 1]}
     done = cluster.cli("submit", str(cluster.write("noop", 5, name=name, search_space=space)))
 
     assert done.returncode == 2
     assert f"study {name!r} exists and has another search_space" in done.stderr and "Traceback" not in done.stderr
+    assert "x was ['uniform', -5.0, 5.0] and is now ['int', -5, 6]: its type may not change" in done.stderr
+    assert "y is new and has no default" in done.stderr
     assert books.studies.get(name) == before and books.trials(name) == trials
     books.assert_balanced(name, 2)
+
+    # But it may go on with other bounds, a condition, a constraint, and a new parameter that has a default
+    space = {
+        "x": ["uniform", -5.0, 6.0],
+        "y": {"type": "int", "low": 1, "high": 4, "default": 1},
+        "z": {"type": "bool", "when": {"y": [2, 3]}, "default": False},
+    }
+    cluster.submit_here("noop", 8, name=name, search_space=space, param_constraints=["x >= y"])
+    books.wait_until_over(name)
+    books.assert_balanced(name, 8)
+    for trial in books.trials(name)[2:]:
+        assert trial.params.keys() == {"x", "y"} | ({"z"} if trial.params["y"] in (2, 3) else set())
+        assert trial.params["x"] >= trial.params["y"]
 
 
 def test_what_may_change_between_two_submissions_holds_for_running_nodes(

@@ -19,6 +19,7 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective import attempt as attempting
 from highnoon.shared.objective import trial_context as current
 from highnoon.shared.objective.attempt import Objective, run_attempt
 
@@ -55,6 +56,23 @@ def raising(error: BaseException) -> Objective:
         raise error
 
     return objective
+
+
+def test_warns_once_of_steps_reported_twice_and_of_reports_that_are_no_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        for value, step in ((1.0, 0), (2.0, 0), (3.0, 0), (math.nan, 1), (math.nan, 2)):
+            current.channel().report(value, step)
+        return 1.0
+
+    monkeypatch.setattr(attempting, "_warned", set())
+    for _ in range(3):
+        assert attempt(objective).ending is Ending.COMPLETED
+    assert caplog.messages == [
+        "report(): step 0 was reported before in this trial: the first value of a step stays",
+        "report(): the value reported at step 1 is NaN, which pruners take for the worst",
+    ]
 
 
 class Hostile:

@@ -9,20 +9,22 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, SearchSpace, Uniform
+from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.search.feasibility import chance_to_fit
 from highnoon.shared.search.samplers import distributions
+from highnoon.shared.search.sampling_space import SamplingSpace
 
 SPACE: SearchSpace = {
     "width": Int(low=64, high=512, step=64),
     "layers": Int(low=1, high=12),
     "batch": Categorical(choices=(8, 16, 32)),
     "kind": Categorical(choices=("plain", "gated", None)),
-    "rate": LogUniform(low=1e-5, high=1e-1),
-    "dropout": Uniform(low=0.0, high=0.5),
+    "rate": Float(low=1e-5, high=1e-1, log=True),
+    "dropout": Float(low=0.0, high=0.5),
     "always": Int(low=3, high=3),
 }
 DOMAINS = distributions(SPACE)
+SAMPLED = SamplingSpace(SPACE)
 LIMIT = 256 * 6 * 16
 
 
@@ -61,7 +63,7 @@ def history(count: int, seed: int = 1) -> list[FrozenTrial]:
 
 
 def test_it_knows_most_of_what_it_has_not_seen() -> None:
-    chance = chance_to_fit(history(40), DOMAINS)
+    chance = chance_to_fit(history(40), SAMPLED)
     assert chance is not None
     rng = random.Random(2)
     unseen = [drawn(rng) for _ in range(500)]
@@ -73,7 +75,7 @@ def test_it_knows_most_of_what_it_has_not_seen() -> None:
 
 
 def test_larger_is_never_likelier() -> None:
-    chance = chance_to_fit(history(40), DOMAINS)
+    chance = chance_to_fit(history(40), SAMPLED)
     assert chance is not None
     point = drawn(random.Random(3))
     by_layers = [chance({**point, "layers": layers}) for layers in range(1, 13)]
@@ -82,25 +84,25 @@ def test_larger_is_never_likelier() -> None:
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_a_few_trials_say_nothing(count: int) -> None:
-    assert chance_to_fit(history(count), DOMAINS) is None
+    assert chance_to_fit(history(count), SAMPLED) is None
 
 
 def test_without_a_miss_nothing_is_screened_and_without_a_fit_nothing_can_be() -> None:
     trials = history(60)
-    assert chance_to_fit([trial for trial in trials if not trial.constraints], DOMAINS) is None
-    assert chance_to_fit([trial for trial in trials if trial.constraints], DOMAINS) is None
+    assert chance_to_fit([trial for trial in trials if not trial.constraints], SAMPLED) is None
+    assert chance_to_fit([trial for trial in trials if trial.constraints], SAMPLED) is None
 
 
 def test_what_failed_or_runs_says_nothing_and_what_was_pruned_did_fit() -> None:
     small = {**drawn(random.Random(4)), "width": 64, "layers": 1, "batch": 8}
     missed = [trial for trial in history(60) if trial.constraints]
     failed = [create_trial(state=TrialState.FAIL, params=small, distributions=DOMAINS) for _ in range(9)]
-    assert chance_to_fit(missed + failed, DOMAINS) is None
-    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], DOMAINS) is not None
+    assert chance_to_fit(missed + failed, SAMPLED) is None
+    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], SAMPLED) is not None
 
 
 def test_a_long_study_costs_no_more_than_a_short_one() -> None:
     trials = history(60) * 100
     began = time.thread_time()
-    assert chance_to_fit(trials, DOMAINS) is not None
+    assert chance_to_fit(trials, SAMPLED) is not None
     assert time.thread_time() - began < 1.0

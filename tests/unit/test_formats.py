@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import datetime, timezone
 
@@ -24,6 +25,30 @@ def test_sizes_and_numbers() -> None:
     assert [size(value) for value in (None, 0, 312e6, 3.94e9, 999)] == ["–", "0 B", "312 MB", "3.94 GB", "999 B"]
     assert [number(value) for value in (None, 0.123456789, float("inf"), 1e-7)] == ["–", "0.12346", "diverged", "1e-07"]
     assert [param(value) for value in (True, None, 64, 0.1, "a")] == ["true", "none", "64", "0.1", "a"]
+
+
+def test_text_that_reads_like_another_value_is_quoted() -> None:
+    for text in (
+        "2",
+        "-2",
+        "1e5",
+        "2.",
+        ".5",
+        "None",
+        "none",
+        "true",
+        "False",
+        "nan",
+        "-inf",
+        "",
+        " a",
+        "a\n",
+        "-",
+        "1_000",
+    ):
+        assert param(text) == json.dumps(text), text
+    for text in ("adam", "a b", "resnet50", "v2", "1x1", "größe", "nano", "relu-6"):
+        assert param(text) == text
 
 
 def test_clock_times_and_plurals() -> None:

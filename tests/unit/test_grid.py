@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.grid import GRID_LIMIT, grid, grid_problems, grid_values
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, Uniform, parse_space
+from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_space
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, Un
         (Categorical(choices=("a", None, True)), None, ("a", None, True)),
         (Int(low=2, high=8, step=3), None, (2, 5, 8)),
         (Int(low=1, high=4, log=True), 2, (1, 2, 3, 4)),
-        (Uniform(low=0.1, high=0.5, step=0.1), None, (0.1, 0.2, 0.3, 0.4, 0.5)),
-        (Uniform(low=0.0, high=1.0), 5, (0.0, 0.25, 0.5, 0.75, 1.0)),
-        (Uniform(low=0.0, high=1.0), 2, (0.0, 1.0)),
-        (Uniform(low=0.5, high=0.5), 5, (0.5,)),
-        (Uniform(low=0.5, high=0.5), None, (0.5,)),
-        (Uniform(low=0.0, high=1.0), None, None),
-        (LogUniform(low=1e-5, high=1e-3), None, None),
+        (Float(low=0.1, high=0.5, step=0.1), None, (0.1, 0.2, 0.3, 0.4, 0.5)),
+        (Float(low=0.0, high=1.0), 5, (0.0, 0.25, 0.5, 0.75, 1.0)),
+        (Float(low=0.0, high=1.0), 2, (0.0, 1.0)),
+        (Float(low=0.5, high=0.5), 5, (0.5,)),
+        (Float(low=0.5, high=0.5), None, (0.5,)),
+        (Float(low=0.0, high=1.0), None, None),
+        (Float(low=1e-5, high=1e-3, log=True), None, None),
     ],
 )
 def test_values_of_one_parameter(param: Param, points: int | None, values: tuple[object, ...] | None) -> None:
@@ -35,7 +35,7 @@ def test_values_of_one_parameter(param: Param, points: int | None, values: tuple
 
 @given(st.floats(1e-300, 1e300), st.floats(1, 1e6), st.integers(2, 50))
 def test_a_log_range_is_spaced_evenly_and_includes_its_ends(low: float, ratio: float, points: int) -> None:
-    values = grid_values(LogUniform(low=low, high=low * ratio), points)
+    values = grid_values(Float(low=low, high=low * ratio, log=True), points)
     assert values is not None
     reals = [value for value in values if isinstance(value, float)]
     assert (reals[0], reals[-1]) == (low, low * ratio)

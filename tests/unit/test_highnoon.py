@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 import highnoon as hn
-from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialPruned, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialPruned, TrialStopped, UserInputError
 from highnoon.shared.domain.space import read_space
 
 HEAVY = ("optuna", "sqlalchemy", "pydantic", "tensorflow", "keras", "numpy", "celery")
@@ -45,7 +46,7 @@ def test_every_public_name_is_there() -> None:
     assert set(hn.__all__) <= set(dir(hn))
     for name in hn.__all__:
         assert getattr(hn, name) is not None
-    assert hn.TrialPruned is TrialPruned
+    assert hn.TrialPruned is TrialPruned and hn.TrialStopped is TrialStopped
     assert hn.__version__.count(".") == 2
 
 
@@ -123,6 +124,44 @@ def test_all_mistakes_of_optimize_are_reported_at_once() -> None:
     assert caught.value.source == "optimize()"
     keys = {problem.key for problem in caught.value.problems}
     assert keys == {"search_space.lr", "search_space.units", "n_trials", "objective", "callbacks"}
+
+
+def test_takes_numpys_numbers_and_a_single_callback() -> None:
+    numbers: list[int] = []
+    hpo = hn.HPOTrialManager("digits", n_trials=numpy.int64(9), seed=numpy.int32(1))  # type: ignore[arg-type]
+
+    def stop(study: Any, trial: Any) -> None:
+        numbers.append(trial.number)
+        study.stop()
+
+    hpo.optimize(lambda params: params["x"], {"x": ("uniform", 0, 1)}, callbacks=stop)
+    assert numbers == [0]
+    with pytest.raises(InvalidInput, match=r"callbacks: must be functions of \(study, trial\) \(got 5\)"):
+        hpo.optimize(lambda params: 0.0, {"x": ("uniform", 0, 1)}, callbacks=5)  # type: ignore[arg-type]
+
+
+def test_warns_of_a_range_whose_end_no_step_reaches(caplog: pytest.LogCaptureFixture) -> None:
+    hn.HPOTrialManager("digits", n_trials=1).optimize(lambda params: 0.0, {"units": ("int", 256, 1024, 100)})
+    assert "search_space.units: in steps of 100 from 256 the last value tried is 956, not 1024" in caplog.text
+
+
+def test_a_callback_that_prints_a_failed_trials_value_costs_a_line_and_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def report(study: Any, trial: Any) -> None:
+        print(f"{trial.value:.4f}")
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0:
+            raise ValueError
+        return 1.0
+
+    hn.HPOTrialManager("digits", n_trials=2, sampler="grid").optimize(
+        objective, {"x": ("int", 0, 1)}, callbacks=[report]
+    )
+    failed = [record for record in caplog.records if "callback_failed" in record.message]
+    assert len(failed) == 1 and not failed[0].exc_info
+    assert "the trial has no value" in failed[0].message
 
 
 def test_an_empty_space_is_refused() -> None:

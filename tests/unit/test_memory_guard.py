@@ -17,7 +17,7 @@ from highnoon.memory import EnterpriseMemoryManager, StopCooldown, lines_of, sta
 from highnoon.shared.domain.errors import InvalidInput, TrialStopped
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
-from highnoon.shared.memory.policy import MemoryPolicy, Trend, slope, trend_of
+from highnoon.shared.memory.policy import MemoryPolicy, Trend, check_settings, slope, trend_of
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.store.trial_results import trial_result
@@ -290,6 +290,13 @@ class TestTwelveWeaknesses:
         found = {problem.key: str(problem) for problem in caught.value.problems}
         assert "Write 0.95." in found["memory_warning_pct"]
         assert set(found) == {"memory_warning_pct", "memory_grace_steps", "prefetch_buffer_size", "trial_memory_limit"}
+
+    def test_12_a_limit_is_a_size_as_people_write_it_and_no_trial_runs_in_five_bytes(self) -> None:
+        check_settings("manager", trial_memory_limit="1500 MB")
+        for written, hint in ((5, "5 GB"), ("1500 Megs", "1500 MB"), (True, "2 GB")):
+            with pytest.raises(InvalidInput, match="trial_memory_limit: must be a size of memory") as caught:
+                check_settings("manager", trial_memory_limit=written)
+            assert caught.value.problems[0].hint == f'Write for example "{hint}".'
 
     def test_12_the_peak_between_two_checks_is_the_kernels(self, tmp_path: Path) -> None:
         kernel = KernelTree(tmp_path).with_host(16 * GIB, available=8 * GIB)

@@ -54,6 +54,27 @@ def test_the_pace_counts_from_the_first_trial_that_runs_and_only_what_this_watch
     assert pace.per_minute(counts(closed=15, running=2), now=60.0) == pytest.approx(10.0)
 
 
+def test_a_pause_does_not_count_and_the_last_trials_make_the_pace() -> None:
+    pace, slow, fast = Pace(done_before=0), 60.0, 6.0
+    now = 0.0
+    for closed in range(11):
+        pace.per_minute(counts(closed=closed, running=1), now)
+        now += slow
+    assert pace.per_minute(counts(closed=11, running=0), now) == pytest.approx(1.0)
+    now += 10_000.0
+    assert pace.per_minute(counts(closed=11, running=1), now) == pytest.approx(1.0)
+    for closed in range(12, 80):
+        now += fast
+        rate = pace.per_minute(counts(closed=closed, running=1), now)
+    assert rate == pytest.approx(10.0)
+
+
+def test_there_is_no_time_to_go_while_nothing_runs() -> None:
+    paused = counts(closed=15, waiting=5)
+    assert watched(paused, per_minute=10.0).eta_s is None
+    assert "ETA" not in progress_line(watched(paused, per_minute=10.0))
+
+
 def test_the_time_to_go_leaves_out_what_was_cancelled() -> None:
     assert watched(counts(closed=15, running=2, waiting=3, cancelled=80), per_minute=10.0).eta_s == pytest.approx(30.0)
     assert watched(counts(closed=15, waiting=5)).eta_s is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from highnoon.config import ModelConfig, TrainingConfig
 from highnoon.coordinator.cli.failures import account, by_cause, failed, notes
 from highnoon.coordinator.cli.tables import (
     aligned,
@@ -21,11 +23,12 @@ from highnoon.coordinator.cli.tables import (
 )
 from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
-from highnoon.shared.domain.trial import Params, Report, Trial
+from highnoon.shared.domain.trial import Params, ParamValue, Report, Trial
 from highnoon.shared.runtime.terminal import Exit, say, show
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.views.best_config import MODEL_OPTIONS, TRAINER_OPTIONS, as_json, as_python
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 from highnoon.shared.views.trials import trial_object
@@ -138,9 +141,44 @@ def test_a_study_is_one_line_with_its_reason() -> None:
     )
     study = StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=0.25))
     headings, line = studies_table([study])
-    assert line.split() == ["[bold]:x:", "finished", "(timeout)", "6/6", "0", "2", "3", "0.25"]
+    assert line.split() == ["[bold]:x:", "finished", "(timeout)", "6/10", "0", "2", "3", "0.25"]
     assert headings.split() == ["study", "state", "trials", "running", "pruned", "failed", "best"]
     assert study_object(study)["endings"]["lost"] == 2
+
+
+def test_a_cancelled_study_shows_the_trials_that_it_was_asked_for() -> None:
+    spec = {"name": "digits", "direction": "minimize"}
+    record = StudyRecord(
+        id=1, name="digits", state=StudyState.CANCELLED, stop_reason="cancelled", queue="cpu", spec=spec,
+        submitted_at=0.0, started_at=0.0, ended_at=1.0,
+    )  # fmt: skip
+    counts = StudyCounts(
+        by_state={TicketState.CLOSED: 3, TicketState.CANCELLED: 9}, by_ending={Ending.COMPLETED: 3}, attempts=3
+    )
+    study = StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=0.5))
+    assert studies_table([study])[1].split()[:3] == ["digits", "cancelled", "3/12"]
+    assert study_object(study)["trials"] == 3, "which programs rely on"
+
+
+@pytest.mark.parametrize(("value", "text"), [(math.inf, "inf"), (-math.inf, "-inf"), (None, None), (0.5, 0.5)])
+def test_programs_can_tell_an_infinite_result_from_none(value: float | None, text: object) -> None:
+    best = Trial(number=0, state=TrialState.COMPLETE, params={}, value=value)
+    assert json.loads(as_json("digits", best))["value"] == text
+    assert json.loads(dumps(trial_object(best)))["value"] == text
+
+
+def test_the_python_snippet_makes_a_model_only_of_a_models_options() -> None:
+    def snippet(**params: ParamValue) -> str:
+        text = as_python("digits", Trial(number=3, state=TrialState.COMPLETE, params=params, value=-math.inf))
+        exec(compile(text.partition("import")[0], "best.py", "exec"), {})
+        assert 'value float("-inf")' in text
+        return text
+
+    assert "highnoon" not in snippet(units=32, optimizer="adam") and "highnoon" not in snippet(learning_rate=0.1)
+    assert 'hn.create_model("highnoon-small", **best_params)' in snippet(embedding_dim=512)
+    both = snippet(embedding_dim=512, learning_rate=1e-4)
+    assert "**{name: best_params[name] for name in ['embedding_dim']}" in both
+    assert {*ModelConfig.names()} == MODEL_OPTIONS and {*TrainingConfig.names()} == TRAINER_OPTIONS
 
 
 def test_json_is_strict_where_numbers_are_not() -> None:
@@ -149,7 +187,7 @@ def test_json_is_strict_where_numbers_are_not() -> None:
         reports=(Report(step=0, value=float("nan")), Report(step=1, value=0.5)),
     )  # fmt: skip
     read = json.loads(dumps([trial_object(trial)], indent=2), parse_constant=pytest.fail)
-    assert read[0]["value"] is None
+    assert read[0]["value"] == "inf"
     assert read[0]["reports"] == [{"step": 0, "value": None}, {"step": 1, "value": 0.5}]
 
 

@@ -12,24 +12,15 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.scalars import EXACT
-from highnoon.shared.domain.space import (
-    Categorical,
-    Int,
-    LogUniform,
-    Param,
-    Uniform,
-    parse_param,
-    parse_space,
-    written_form,
-)
+from highnoon.shared.domain.space import Bool, Categorical, Float, Int, Param, parse_param, parse_space, written_form
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (("log_uniform", 1e-5, 1e-3), LogUniform(low=1e-5, high=1e-3)),
-        (("uniform", 0.0, 0.5), Uniform(low=0.0, high=0.5)),
-        (["uniform", 0, 1, 0.25], Uniform(low=0.0, high=1.0, step=0.25)),
+        (("log_uniform", 1e-5, 1e-3), Float(low=1e-5, high=1e-3, log=True)),
+        (("uniform", 0.0, 0.5), Float(low=0.0, high=0.5)),
+        (["uniform", 0, 1, 0.25], Float(low=0.0, high=1.0, step=0.25)),
         (("int", 2, 12), Int(low=2, high=12)),
         (["int", 128, 1024, 64], Int(low=128, high=1024, step=64)),
         (["int_log", 1, 1024], Int(low=1, high=1024, log=True)),
@@ -37,7 +28,7 @@ from highnoon.shared.domain.space import (
         (("categorical", (True, False)), Categorical(choices=(True, False))),
         (("categorical", range(3)), Categorical(choices=(0, 1, 2))),
         (["categorical", [None, "l2", 0.5]], Categorical(choices=(None, "l2", 0.5))),
-        (("uniform", 0.5, 0.5), Uniform(low=0.5, high=0.5)),
+        (("uniform", 0.5, 0.5), Float(low=0.5, high=0.5)),
         (Int(low=1, high=4), Int(low=1, high=4)),
         (Categorical(choices=("a",)), Categorical(choices=("a",))),
     ],
@@ -48,9 +39,18 @@ def test_reads_the_guides_grammar(written: object, expected: Param) -> None:
 
 def test_booleans_stay_booleans_and_whole_bounds_become_reals() -> None:
     flags, share = parse_param("x", ("categorical", [True, False])), parse_param("x", ("uniform", 0, 1))
-    assert isinstance(flags, Categorical) and isinstance(share, Uniform)
+    assert isinstance(flags, Categorical) and isinstance(share, Float)
     assert [type(choice) for choice in flags.choices] == [bool, bool]
     assert type(share.low) is float
+
+
+def test_takes_arrays_and_sets_as_choices_always_in_the_same_order() -> None:
+    for written in (numpy.array([32, 16]), [numpy.int64(32), numpy.int64(16)]):
+        assert parse_param("x", ("categorical", written)) == Categorical(choices=(32, 16))
+    assert parse_param("x", ("categorical", {"sgd", "adam"})) == Categorical(choices=("adam", "sgd"))
+    flags = parse_param("x", ("categorical", [numpy.True_, numpy.False_]))
+    assert isinstance(flags, Categorical) and [type(choice) for choice in flags.choices] == [bool, bool]
+    assert parse_param("x", ("int", 1, 9, None)) == Int(low=1, high=9)
 
 
 def test_takes_numpys_numbers_as_plain_ones() -> None:
@@ -75,7 +75,7 @@ def test_takes_numpys_numbers_as_plain_ones() -> None:
 )
 def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached: float) -> None:
     param = parse_param("x", written)
-    assert isinstance(param, Int | Uniform) and param.high == reached
+    assert isinstance(param, Int | Float) and param.high == reached
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,8 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["uniform", 0.0, 1.0, 0.0], "step must be above 0, not 0.0", "Leave it out"),
         (["uniform", 0.0, 1.0, 1e-300], "step is too small", ""),
         (["categorical", []], "at least one choice", '["categorical", ["adam", "sgd"]]'),
-        (["categorical", "adam"], "needs a list", '["categorical", ["adam", "sgd"]]'),
-        (["categorical", {"adam", "sgd"}], "needs a list", ""),
-        (["categorical", "adam", "sgd"], "takes one list of choices", '["categorical", ["adam", "sgd"]]'),
+        (["categorical", "adam"], "needs a list", 'Write ["categorical", ["adam"]].'),
+        (["categorical", "adam", "sgd"], "takes one list of choices", 'Write ["categorical", ["adam", "sgd"]].'),
         (["categorical", ["adam", "sgd", "adam"]], "'adam' is there twice", "Leave one of them out."),
         (["categorical", [1, True]], "1 equals True", "Leave one of them out."),
         (["categorical", [1, 1.0]], "1 equals 1.0", "Leave one of them out."),
@@ -117,19 +116,35 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["uniform", 0.0, math.inf], "high must be a finite number", ""),
         (["uniform", 0, 10**400], "high must be a finite number", ""),
         (["uniform", -1.7e308, 1.7e308], "too wide", ""),
-        (["loguniform", 1e-5, 1e-3], "unknown kind 'loguniform'", "Did you mean log_uniform?"),
-        (["INT", 1, 2], "unknown kind 'INT'", "Did you mean int?"),
+        (["loguniform", 1e-5, 1e-3], "unknown kind 'loguniform'", 'Write ["log_uniform", 1e-05, 0.001].'),
+        (["INT", 1, 2], "unknown kind 'INT'", 'Write ["int", 1, 2].'),
+        (["choice", ["a", "b"]], "unknown kind 'choice'", 'Write ["categorical", ["a", "b"]].'),
+        (["choice", numpy.array([1, 2])], "unknown kind 'choice'", 'Write ["categorical", [1, 2]].'),
+        (["float", 0, 1], "unknown kind 'float'", 'Write ["uniform", 0, 1].'),
+        (["boolean"], "unknown kind 'boolean'", 'Write ["categorical", [true, false]].'),
+        (["adam", "sgd"], "unknown kind 'adam'", 'Write ["categorical", ["adam", "sgd"]].'),
+        ({"adam", "sgd"}, "is not a parameter", 'Write ["categorical", ["adam", "sgd"]].'),
+        (
+            [16, 32],
+            "is not a parameter",
+            'Write ["int", 16, 32] for a range, ["categorical", [16, 32]] for two choices.',
+        ),
+        ([16, 32, 64], "is not a parameter", 'Write ["categorical", [16, 32, 64]].'),
+        (["int", 1, 1024, "log"], "step must be a whole number", 'Write ["int_log", 1, 1024].'),
+        (["uniform", 1e-5, 1, "log"], "step must be a number", 'Write ["log_uniform", 1e-05, 1].'),
+        ({"lr": ["uniform", 0, 1]}, "is not a parameter", '"x.lr" = ["uniform", 0, 1]'),
+        (None, "is not a parameter", "Write its kind and bounds"),
         (["gauss", 0, 1], "unknown kind 'gauss'", "Valid: uniform, log_uniform, int, int_log, categorical."),
         (["uniform", 0.0], "uniform takes low, high", 'Write for example ["uniform", 0.0, 0.5].'),
         (["log_uniform", 1, 2, 3], "log_uniform takes low and high", 'Write for example ["log_uniform", 1e-5, 1e-3].'),
         (["int", 1, 2, 3, 4], "int takes low, high", 'Write for example ["int", 128, 1024, 64].'),
         (["uniform"], "uniform takes low, high", ""),
         ([], "is not a parameter", 'such as ["uniform", 0.0, 0.5]'),
-        ([0.0, 1.0], "is not a parameter", "Write its kind and bounds"),
-        (0.5, "is not a parameter", "Write its kind and bounds"),
+        ([0.0, 1.0], "is not a parameter", 'Write ["uniform", 0.0, 1.0] for a range'),
+        (0.5, "is not a parameter", 'Write ["categorical", [0.5]] for a constant.'),
         ("uniform", "is not a parameter", "Write its kind and bounds"),
         ({"low": 0, "high": 1}, "is not a parameter", "Write its kind and bounds"),
-        (Uniform(low=2.0, high=1.0), "low 2.0 is above high 1.0", "Swap"),
+        (Float(low=2.0, high=1.0), "low 2.0 is above high 1.0", "Swap"),
         (Int(low=1, high=8, step=2, log=True), "int_log takes low and high", "Write for example"),
         (Categorical(choices=()), "at least one choice", ""),
         (Categorical(choices=5), "needs a list", ""),  # type: ignore[arg-type]
@@ -173,11 +188,11 @@ scalars = (
 )
 
 params: st.SearchStrategy[Param] = st.one_of(
-    st.tuples(reals, reals).map(lambda pair: Uniform(low=min(pair), high=max(pair))),
+    st.tuples(reals, reals).map(lambda pair: Float(low=min(pair), high=max(pair))),
     st.tuples(reals, st.floats(0, 1e6), st.floats(1e-6, 1e6)).map(
         lambda drawn: parse_param("x", ("uniform", drawn[0], drawn[0] + drawn[1], drawn[2]))
     ),
-    st.tuples(positives, positives).map(lambda pair: LogUniform(low=min(pair), high=max(pair))),
+    st.tuples(positives, positives).map(lambda pair: Float(low=min(pair), high=max(pair), log=True)),
     st.tuples(wholes, wholes).map(lambda pair: Int(low=min(pair), high=max(pair))),
     st.tuples(wholes, st.integers(0, 50), st.integers(1, 99))
     .filter(lambda drawn: drawn[0] + drawn[1] * drawn[2] <= EXACT)
@@ -187,6 +202,60 @@ params: st.SearchStrategy[Param] = st.one_of(
     ),
     st.lists(scalars, min_size=1, unique=True).map(lambda choices: Categorical(choices=tuple(choices))),
 )
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"type": "float", "low": 0, "high": 0.5}, Float(0.0, 0.5)),
+        ({"type": "float", "low": 0, "high": 1, "step": 0.25}, Float(0.0, 1.0, step=0.25)),
+        ({"type": "float", "low": 1e-5, "high": 1e-1, "log": True}, Float(1e-5, 1e-1, log=True)),
+        ({"type": "uniform", "low": 0, "high": 1, "step": 0.5}, Float(0.0, 1.0, step=0.5)),
+        ({"type": "log_uniform", "low": 1, "high": 10}, Float(1.0, 10.0, log=True)),
+        ({"type": "int", "low": 1, "high": 9, "step": 4}, Int(1, 9, step=4)),
+        ({"type": "int", "low": 1, "high": 9, "log": True}, Int(1, 9, log=True)),
+        ({"type": "int_log", "low": 1, "high": 9}, Int(1, 9, log=True)),
+        ({"type": "categorical", "choices": ["a", "b"]}, Categorical(("a", "b"))),
+        ({"type": "bool"}, Categorical((True, False))),
+        (
+            {"type": "float", "low": 0, "high": 1, "when": {"optimizer": "sgd", "depth": [1, 2]}, "default": 0},
+            Float(0.0, 1.0, when={"optimizer": ("sgd",), "depth": (1, 2)}, default=0.0),
+        ),
+        (Float(0, 1, when={"optimizer": "sgd"}), Float(0.0, 1.0, when={"optimizer": ("sgd",)})),
+        (Categorical(["a", "b"], default="a"), Categorical(("a", "b"), default="a")),
+        (Bool(when={"deep": True}), Categorical((True, False), when={"deep": (True,)})),
+    ],
+)
+def test_reads_tables_and_what_is_built_by_hand(written: object, expected: Param) -> None:
+    read = parse_param("x", written)
+    assert repr(read) == repr(expected)
+    assert repr(parse_param("x", json.loads(json.dumps(written_form(read))))) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("written", "messages"),
+    [
+        ({"type": "floot", "low": 0, "high": 1}, ["unknown type 'floot' (got 'floot'). Did you mean float?"]),
+        ({"type": "float", "low": 0}, ["a float needs high"]),
+        (
+            {"type": "float", "lo": 0, "high": 1, "log": 1, "when": 3},
+            ["lo is not a key of a float (got 0). Did you mean low?", "a float needs low", "when must", "log must be"],
+        ),
+        ({"type": "float", "low": 1, "high": 2, "log": True, "step": 1}, ["a log scale has no step (got 1)"]),
+        ({"type": "bool", "low": 0}, ["low is not a key of a bool"]),
+        ({"type": "int", "low": 1, "high": 4, "default": 7}, ["default is outside of ['int', 1, 4] (got 7)"]),
+        ({"type": "categorical", "choices": ["adam"], "default": "adm"}, ["default is none", "Did you mean adam?"]),
+        ({"type": "float", "low": 0, "high": 1, "when": {"a": []}}, ["when names no value of a"]),
+        ({"type": "float", "low": 0, "high": 1, "when": {"a": [[1]]}}, ["the choice [1] is not text"]),
+        (Float(0, 1, when="sgd"), ["when must be a table"]),  # type: ignore[arg-type]
+        (Float("0", 1, default=0), ["low must be a number, not text"]),  # type: ignore[arg-type]
+    ],
+)
+def test_reports_every_mistake_of_a_table_at_once(written: object, messages: list[str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_param("x", written)
+    for message in messages:
+        assert message in str(caught.value)
 
 
 @given(params)
@@ -200,7 +269,7 @@ def test_what_is_written_is_read_back_through_json(param: Param) -> None:
 def test_a_stepped_range_stays_inside_its_bounds_and_is_stable(low: float, width: float, step: float) -> None:
     assume(low <= low + width)
     param = parse_param("x", ("uniform", low, low + width, step))
-    assert isinstance(param, Uniform)
+    assert isinstance(param, Float)
     assert low <= param.high <= low + width
     assert low + width - param.high < step * 1.000001 + 1e-9
     assert parse_param("x", param) == param

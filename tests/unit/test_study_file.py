@@ -88,7 +88,8 @@ def test_yaml_scalars_are_those_of_yaml_1_2(tmp_path: Path, scalar: str, value: 
     [
         ("s.toml", 'a = 1\nb "x"', "line 2, column 3", "expected '='"),
         ("s.toml", 'name = "digits', "line 1, column 15", ""),
-        ("s.toml", "a = 1\na = 2", "line 2, column 6", "overwrite"),
+        ("s.toml", "a = 1\na = 2", "line 2, column 6", "a is there twice"),
+        ("s.toml", "[b]\na = 1\n[b]\nc = 2", "line 3, column 3", "[b] is there twice"),
         ("s.json", '{"a": 1,,}', "line 1, column 9", "expecting property name"),
         ("s.json", '{"a":', "line 1, column 6", "expecting value"),
         ("s.json", '{"a": 1, "a": 2}', "a", "is there twice"),
@@ -96,7 +97,7 @@ def test_yaml_scalars_are_those_of_yaml_1_2(tmp_path: Path, scalar: str, value: 
         ("s.yaml", "a: [1, 2", "line 1, column 9", ""),
         ("s.yaml", "a: 1\nb: 2\na: 3", "line 3, column 1", "a is there twice"),
         ("s.yaml", "a: *unknown", "line 1, column 4", "undefined alias"),
-        ("s.yaml", "a: 1\n---\nb: 2", "line 2, column 1", ""),
+        ("s.yaml", "a: 1\n---\nb: 2", "line 2, column 1", "a second document begins here"),
         ("s.yaml", "a: 1\nb: \x00", "line 2, column 4", "special characters"),
         ("s.yaml", "a: !!python/object/apply:os.getcwd []", "line 1, column 4", "could not determine"),
         ("s.yaml", "a: !!int text", "file", "cannot be read"),
@@ -127,6 +128,30 @@ def test_shows_the_line_and_reminds_of_quotes(tmp_path: Path) -> None:
     problem = problem_with(write(tmp_path / "s.toml", "n_trials = 5\n  name = digits"))
     assert problem.value == "name = digits"
     assert problem.hint == "Text needs quotes, a list square brackets."
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("s.toml", "pruner = None", "TOML has no null: leave the key out"),
+        ("s.toml", 'x = ["categorical", ["a", null]]', "TOML has no null: leave the key out"),
+        ("s.toml", "param_budget_hard = True", "Write true."),
+        ("s.json", '{"a": 1,}', "Leave out the last comma."),
+        ("s.json", "{'a': 1}", "JSON wants double quotes."),
+    ],
+)
+def test_says_what_to_write_instead(tmp_path: Path, name: str, text: str, hint: str) -> None:
+    assert hint in problem_with(write(tmp_path / name, text)).hint
+
+
+def test_warns_of_a_range_whose_end_no_step_reaches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "train.py", "def objective(params): ...")
+    space = '[search_space]\na = ["int", 256, 1024, 100]\nb = ["int", 1, 10, 20]\nc = ["int", 0, 10, 5]'
+    load_study_file(write(tmp_path / "s.toml", f'name = "s"\nobjective = "train.py:objective"\n{space}'))
+    assert [message.partition("search_space.")[2] for message in caplog.messages] == [
+        "a: in steps of 100 from 256 the last value tried is 956, not 1024",
+        "b: in steps of 20 from 1 the last value tried is 1, not 10",
+    ]
 
 
 def test_names_the_nearest_study_file(tmp_path: Path) -> None:

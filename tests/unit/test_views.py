@@ -53,7 +53,7 @@ def side(name: str, value: float | None, params: Params, **spec: Any) -> Side:
     best = None if value is None else Trial(number=3, state=TrialState.COMPLETE, params=params, value=value)
     found = record(name, **spec)
     summary = StudySummary.of_ledger(StudyProgress(record=found, counts=COUNTS, best_value=value))
-    return Side(record=found, summary=summary, best=best, trials=[best] if best else [], now=165.0)
+    return Side(summary=summary, space={}, best=best, trials=[best] if best else [], now=165.0)
 
 
 def screen(watched: WatchedStudy, slots: Slots, *, rows: int = 20) -> list[str]:
@@ -146,12 +146,14 @@ def test_what_cannot_be_compared_is_not() -> None:
     one = side("digits", 0.5, {})
     for other, why in (
         (side("up", 0.5, {}, direction="maximize"), "one is minimised"),
+        (side("else", 0.7, {}, objective="other.py:objective"), "they have different objectives"),
+        (side("small", 0.7, {}, param_budget=1000), "they have different parameter budgets"),
         (side("new", None, {}), "not both have"),
         (side("same", 0.5, {}), "equally good"),
     ):
         assert better(one, other) is None and why in comparison_table(one, other)[-1]
     assert better(side("a", 1.0, {}, direction="maximize"), side("b", 2.0, {}, direction="maximize")) == "b"
-    assert list(differences(one.record.spec, one.record.spec)) == []
+    assert list(differences(one.spec, one.spec)) == []
 
 
 def test_importances_have_bars() -> None:

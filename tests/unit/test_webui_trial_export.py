@@ -55,13 +55,11 @@ def test_json_yaml_and_toml_say_the_same() -> None:
 
 
 def test_python_runs_and_gives_the_parameters() -> None:
-    lines = text("python").split("\n\n")
     scope: dict[str, Any] = {}
-    exec(compile(lines[1], "best.py", "exec"), scope)
+    exec(compile(text("python"), "best.py", "exec"), scope)
 
     assert scope["best_params"] == PARAMS
-    assert lines[0].count("\n") == 1, "a study's name stays inside its comment"
-    compile(text("python"), "best.py", "exec")
+    assert text("python").index("best_params") == text("python").index("\n") + 1, "a name stays inside its comment"
 
 
 def test_a_shell_reads_the_variables_and_runs_nothing() -> None:
@@ -85,7 +83,7 @@ def test_csv_runs_no_formula() -> None:
 
 def test_json_lines_are_strict_and_one_per_trial() -> None:
     lines = json_lines([best(math.inf), best()], {}).splitlines()
-    assert [json.loads(line)["value"] for line in lines] == [None, 0.25]
+    assert [json.loads(line)["value"] for line in lines] == ["inf", 0.25]
 
 
 def test_parquet_has_types_and_takes_choices_of_several_kinds() -> None:

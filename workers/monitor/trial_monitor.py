@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
@@ -21,7 +21,16 @@ from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.pipe import PIPE_VERSION, WRONG_EVENT, Event, count_of, outcome_of, report_of
+from highnoon.workers.trial.pipe import (
+    PIPE_VERSION,
+    WRONG_EVENT,
+    Event,
+    count_of,
+    outcome_of,
+    question_of,
+    report_of,
+    setting_of,
+)
 
 _FOLLOWS_OUR_REQUEST = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
 """Results that a trial may send because it was asked to end, also only by SIGTERM."""
@@ -41,12 +50,33 @@ _REST_CHUNKS = 16
 """More than a pipe holds. A child of the trial that is left may write for ever."""
 
 
+Answer = dict[str, Any]
+"""{"value": ...}, or {"error": ...} for a question that Optuna would refuse with a ValueError."""
+
+
+class Suggestions(Protocol):
+    """What a trial suggests and sets. No method waits."""
+
+    def ask(self, question: Event) -> None:
+        """Asks the sampler."""
+
+    def answer(self) -> Answer | None:
+        """The answer to `ask`; None while there is none. Raises LeaseLost."""
+
+    def take(self, setting: Event) -> None:
+        """Keeps an attribute or a constraint."""
+
+
 class Services(Protocol):
     """What the supervisor does for a running trial. No method waits."""
 
     @property
     def wakeup_fd(self) -> int:
         """Readable when an answer may be there."""
+
+    @property
+    def suggestions(self) -> Suggestions:
+        """For a trial that defines its space as it runs."""
 
     def take_report(self, report: Report) -> bool:
         """Keeps one intermediate value; False when there are so many that others are left out."""
@@ -96,6 +126,7 @@ class TrialMonitor:
         self._was_thinned = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
+        self._asks_sampler = False
         # Set once the supervisor wants the trial to end: the Outcome if the trial has none of its own.
         self._verdict: Outcome | None = None
         self._verdict_at = 0.0
@@ -152,8 +183,13 @@ class TrialMonitor:
             case "params":
                 self._count = count_of(event)
             case "ask":
-                self._question = event["id"]
-                self._services.ask_should_prune()
+                self._question, self._asks_sampler = event["id"], event["question"] != "should_prune"
+                if self._asks_sampler:
+                    self._services.suggestions.ask(question_of(event))
+                else:
+                    self._services.ask_should_prune()
+            case "set":
+                self._services.suggestions.take(setting_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event), bool(event["interrupted"])
             case "hello" if event["version"] != PIPE_VERSION:
@@ -207,7 +243,9 @@ class TrialMonitor:
             return
         # A trial that must end is not kept waiting: it reads the request with its answer.
         must_end = self._verdict is not None or self._asked is not None
-        answer = False if must_end else self._services.prune_answer()
+        answer: Answer | bool | None = False
+        if not must_end:
+            answer = self._services.suggestions.answer() if self._asks_sampler else self._services.prune_answer()
         if answer is not None:
             self._trial.pipe.send_nowait({"event": "answer", "id": self._question, "answer": answer})
             self._question = None

@@ -4,9 +4,12 @@
                           {"event": "params", "total": 1200, "active": null}
                           {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
                           {"event": "ask", "id": 1, "question": "should_prune"}
+                          {"event": "ask", "id": 2, "question": "suggest", "name": "rate", "domain": "{...}"}
+                          {"event": "ask", "id": 3, "question": "relative_params"}
+                          {"event": "set", "kind": "user_attr" or "constraint", "key": "size", "value": 3}
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (the first line, except with isolation "none")
-                          {"event": "answer", "id": 1, "answer": true}
+                          {"event": "answer", "id": 1, "answer": true}     (2, 3: {"value": ...} or {"error": ...})
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
                           {"event": "cancel"}                   (raises TrialCancelled)
 
@@ -26,9 +29,9 @@ from typing import Any
 
 from highnoon.shared.domain import result_parsing as readings
 from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
-from highnoon.shared.domain.trial import Outcome, ParamCount, Report
+from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report
 
 PIPE_VERSION = 1
 
@@ -128,12 +131,25 @@ class PipeChannel:
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
-        with self._lock:
-            self._questions += 1
-            self._pipe.send({"event": "ask", "id": self._questions, "question": "should_prune"})
-            answer = self._await_answer(self._questions)
-        self._raise_interruption()
-        return answer
+        return bool(self._ask("should_prune"))
+
+    def suggest(self, name: str, domain: str) -> float | int:
+        """As `defined_trial.SuggestionChannel` describes it; waits for the supervisor, and that for the database."""
+        value: float | int = self._value("suggest", name=name, domain=domain)
+        return value
+
+    def relative_params(self) -> Params:
+        """What the sampler chose jointly."""
+        params: Params = self._value("relative_params")
+        return params
+
+    def set_attr(self, key: str, value: Any) -> None:
+        """Sends and does not wait."""
+        self._send({"event": "set", "kind": "user_attr", "key": key, "value": value})
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """Sends and does not wait."""
+        self._send({"event": "set", "kind": "constraint", "key": key, "value": value})
 
     def result(self, outcome: Outcome) -> None:
         """The last line."""
@@ -146,14 +162,30 @@ class PipeChannel:
             self._keep_interruption(self._pipe.receive(0.0))
         self._raise_interruption()
 
-    def _await_answer(self, question: int) -> bool:
+    def _ask(self, question: str, **more: str) -> Any:
+        with self._lock:
+            self._questions += 1
+            self._pipe.send({"event": "ask", "id": self._questions, "question": question, **more})
+            answer = self._await_answer(self._questions)
+        self._raise_interruption()
+        return answer
+
+    def _value(self, question: str, **more: str) -> Any:
+        answer = self._ask(question, **more)
+        if not answer:
+            raise TrialStopped("the supervisor of this trial is gone")
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["value"]
+
+    def _await_answer(self, question: int) -> Any:
         while not self._pipe.closed:
             events = self._pipe.receive(None)
             self._keep_interruption(events)
             for event in events:
                 if event["event"] == "answer" and event["id"] == question:
-                    return bool(event["answer"])
-        return False
+                    return event["answer"]
+        return None
 
     def _keep_interruption(self, events: list[Event]) -> None:
         for event in events:
@@ -172,6 +204,23 @@ class PipeChannel:
 def report_of(event: Event) -> Report:
     """The Report in a `report` event. Raises WRONG_EVENT."""
     return readings.report(event["value"], event["step"])
+
+
+def setting_of(event: Event) -> Event:
+    """The attribute or constraint in a `set` event. Raises WRONG_EVENT."""
+    key, kind, value = event["key"], event["kind"], event["value"]
+    if not isinstance(key, str) or not storable(key) == key or key.startswith(RESERVED):
+        raise ValueError(f"an attribute named {key!r}")
+    if kind == "constraint" and (isinstance(value, bool) or math.isnan(float(value))):
+        raise ValueError(f"a constraint of {value!r}")
+    return {"kind": kind, "key": key, "value": value}
+
+
+def question_of(event: Event) -> Event:
+    """What an `ask` event asks of the sampler. Raises WRONG_EVENT."""
+    if event["question"] == "suggest" and not (isinstance(event["name"], str) and isinstance(event["domain"], str)):
+        raise ValueError("a parameter without name or domain")
+    return {key: event[key] for key in ("question", "name", "domain") if key in event}
 
 
 def count_of(event: Event) -> ParamCount:

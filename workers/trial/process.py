@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +39,11 @@ from highnoon.workers.trial.pipe import Pipe, PipeChannel
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
+
+NO_SPACE = (
+    "the study has no search_space, and its objective takes no trial: write a search_space, or name the objective's "
+    "argument trial to suggest parameters as in Optuna"
+)
 _FAULT = 70
 """Of ours, before or after the objective."""
 
@@ -60,12 +65,14 @@ class Assignment:
     objective: str
     code_dir: str | None
     params: Params
+    """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
     seed: int
     work_dir: str
     checkpoint_dir: str
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
     cgroup: str | None = None
+    defines_by_run: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -150,6 +157,8 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             else:
                 become_script(ref, folder)
             objective = load(ref, folder)
+            if assignment.defines_by_run:
+                objective = _defining(objective, channel, assignment)
         except ObjectiveError as error:
             return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
         if not in_thread:
@@ -163,6 +172,17 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             memory=assignment.memory,
             checkpoints=Path(assignment.checkpoint_dir),
         )
+
+
+def _defining(
+    objective: Callable[[Params], object], channel: PipeChannel, assignment: Assignment
+) -> Callable[[Params], object]:
+    """The objective with a trial in the place of parameters. Raises ObjectiveError for one that takes none."""
+    from highnoon.shared.objective.defined_trial import given_trial, takes_trial  # few trials need it
+
+    if not takes_trial(objective):
+        raise ObjectiveError(NO_SPACE)
+    return given_trial(objective, channel, assignment.trial_number)
 
 
 def _detach(parent: int) -> None:

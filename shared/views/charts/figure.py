@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from highnoon.shared.domain.space import Categorical, Int, LogUniform, Param, SearchSpace
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import ParamValue, Trial
 
@@ -167,7 +167,7 @@ class Scale:
         match self._param:
             case Categorical(choices=choices):
                 return (choices.index(value) + 0.5) / len(choices) if value in choices else 0.0
-            case LogUniform(low=low, high=high) | Int(low=low, high=high, log=True):
+            case Float(low=low, high=high, log=True) | Int(low=low, high=high, log=True):
                 return _share(math.log(max(float(value or low), 1e-300)), math.log(low), math.log(high))
             case _:
                 return _share(float(value or 0), self._param.low, self._param.high)
@@ -177,7 +177,7 @@ class Scale:
         match self._param:
             case Categorical(choices=choices):
                 return [((index + 0.5) / len(choices), _word(choice)) for index, choice in enumerate(choices)]
-            case LogUniform(low=low, high=high) | Int(low=low, high=high, log=True):
+            case Float(low=low, high=high, log=True) | Int(low=low, high=high, log=True):
                 return [(0.0, f"{low:.3g}"), (0.5, f"{math.sqrt(low) * math.sqrt(high):.2g}"), (1.0, f"{high:.3g}")]
             case _:
                 low, high = self._param.low, self._param.high
@@ -186,11 +186,9 @@ class Scale:
 
 def axis_of(param: Param) -> Json:
     """An axis in the parameter's own values."""
-    if isinstance(param, LogUniform) or (isinstance(param, Int) and param.log):
-        return {"type": "log"}
-    if isinstance(param, Categorical):
-        return {"type": "category", "categoryorder": "array", "categoryarray": list(map(_word, param.choices))}
-    return {}
+    if not isinstance(param, Categorical):
+        return {"type": "log"} if param.log else {}
+    return {"type": "category", "categoryorder": "array", "categoryarray": list(map(_word, param.choices))}
 
 
 def coordinate(param: Param, value: ParamValue) -> Any:

@@ -75,8 +75,12 @@ def parallel(asked: FigureInput) -> Figure:
     rank = {trial.number: place for place, trial in enumerate(ranked)}
     data = []
     for (label, color, width, opacity), low, high in reversed(list(zip(bands, (0, *cuts), cuts, strict=False))):
-        whole = [trial for trial in shown if low <= rank[trial.number] < high and trial.params.keys() >= {*names}]
-        lines = [enumerate(scales[name].place(trial.params[name]) for name in names) for trial in whole]
+        # A line passes over the axes of parameters that its trial does not have.
+        lines = [
+            [(axis, scales[name].place(trial.params[name])) for axis, name in enumerate(names) if name in trial.params]
+            for trial in shown
+            if low <= rank[trial.number] < high
+        ]
         line = {"color": color, "width": width}
         data.append(curves(label, lines, line=line, opacity=opacity, hoverinfo="skip"))
     titles = [shortened(name, 24) for name in names]

@@ -1,0 +1,112 @@
+"""Where the commands that read find studies: the ledger and Optuna's side of it, or any database of Optuna's.
+
+`--storage` names a database as Optuna and HPOTrialManager do. Nothing is written to it, not even missing tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from highnoon.coordinator.cli.command_io import ledger, mistake
+from highnoon.shared.domain.errors import UnknownStudy, nearest
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.access import Access
+    from highnoon.shared.store.attempt_records import AttemptRecord
+    from highnoon.shared.store.optuna_store import OptunaStore
+    from highnoon.shared.store.study_view import StudyView
+    from highnoon.shared.views.studies import StudySummary
+
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Read any database of Optuna studies instead, such as sqlite:///hpo.db.", metavar="URL"),
+]
+
+_SQLITE = "sqlite:///"
+
+
+class Reader:
+    """Studies of one database. `access` is None where no coordinator has ever used it."""
+
+    def __init__(self, access: Access | None, store: OptunaStore | None = None) -> None:
+        self.access = access
+        self._store = store
+
+    @property
+    def store(self) -> OptunaStore:
+        """Optuna's side."""
+        if self._store is None:
+            assert self.access is not None
+            self._store = self.access.store
+        return self._store
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, oldest first; those that no coordinator runs last."""
+        from highnoon.shared.store.queries import LedgerQueries
+        from highnoon.shared.views.studies import StudySummary
+
+        queries = None if self.access is None else LedgerQueries(self.access.database)
+        ours = [] if queries is None else [StudySummary.of_ledger(one) for one in queries.progress()]
+        if queries is not None and not queries.has_others():
+            return ours  # without Optuna, whose import takes longer than all the rest
+        known = {study.name for study in ours}
+        others = (entry for entry in self.store.catalogue() if entry.name not in known)
+        return [*ours, *(StudySummary.of_optuna(entry, self._best_value(entry.name)) for entry in others)]
+
+    def study(self, name: str) -> StudySummary:
+        """The study of that name. Raises UnknownStudy with the nearest one."""
+        from highnoon.coordinator.cli.progress import summary_of
+
+        record = None if self.access is None else self.access.studies.find(name)
+        if record is not None and self.access is not None:
+            return summary_of(record, self.access.studies)
+        studies = self.studies()
+        found = next((study for study in studies if study.name == name), None)
+        if found is None:
+            names = [study.name for study in studies]
+            raise UnknownStudy(f"no study named {name!r}. {nearest(name, names) or 'There is none yet.'}")
+        return found
+
+    def view(self, name: str) -> StudyView:
+        """Its trials, as Optuna has them. Raises UnknownStudy."""
+        return self.store.view(name)
+
+    def attempts(self, study: StudySummary) -> Sequence[AttemptRecord]:
+        """The history of attempts; none where no coordinator runs the study."""
+        return [] if self.access is None or study.id is None else self.access.studies.attempts(study.id)
+
+    def _best_value(self, name: str) -> float | None:
+        best = self.view(name).best()
+        return best[0].value if len(best) == 1 else None
+
+
+@contextmanager
+def reading(storage: str | None) -> Iterator[Reader]:
+    """The ledger of this process's settings, or the database that `--storage` names. Raises what opening them does."""
+    if storage is None:
+        with ledger() as access:
+            yield Reader(access)
+        return
+    from highnoon.shared.runtime.urls import normalise
+    from highnoon.shared.store.optuna_store import OptunaStore, quiet
+
+    url = normalise(storage, key="--storage")
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE).partition("?")[0]).is_file():
+        raise mistake("--storage", "there is no such file", storage)
+    quiet()
+    if url.startswith("postgresql"):
+        from highnoon.shared.store.access import opened
+        from highnoon.shared.store.queries import LedgerQueries
+
+        with opened(url) as access:
+            if LedgerQueries(access.database).has_ledger():
+                access.database.check_schema()
+                yield Reader(access)
+                return
+    with OptunaStore(url, create_schema=False) as store:
+        yield Reader(None, store)

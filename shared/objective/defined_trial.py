@@ -1,0 +1,175 @@
+"""Define-by-run: the object that an objective with Optuna's interface gets, `objective(trial)`.
+
+Holds no study and imports no Optuna: every question goes through the trial's channel to whoever runs it, which
+answers as Optuna would. What the objective says with it (reports, attributes) is what Optuna would have kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from highnoon.shared.domain.scalars import Mistake, choice
+from highnoon.shared.domain.states import RESERVED
+from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective import trial_context
+
+_TRIAL = "trial"
+_MOST_TEXT = 500_000
+_ANNOTATIONS = ("Trial", "optuna.Trial", "optuna.trial.Trial")
+
+
+class SuggestionChannel(Protocol):
+    """What answers a defining trial. Each call may raise TrialStopped or TrialCancelled."""
+
+    def suggest(self, name: str, domain: str) -> float | int:
+        """The value of this parameter in Optuna's JSON of its domain; of choices the index. Raises ValueError."""
+
+    def relative_params(self) -> Params:
+        """What the sampler chose jointly."""
+
+    def set_attr(self, key: str, value: Any) -> None:
+        """Records an attribute of the user's: it is in the database with the next report, at the latest at the end."""
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """Records a constraint of the user's: above 0 is infeasible."""
+
+
+class DefinedTrial:
+    """Optuna's Trial, as far as an objective uses it."""
+
+    def __init__(self, channel: SuggestionChannel, number: int) -> None:
+        self._channel = channel
+        self._number = number
+        self._asked: dict[str, str] = {}
+        self._answers: dict[str, float | int] = {}
+        self._params: dict[str, Any] = {}
+        self._user_attrs: dict[str, Any] = {}
+        self._constraints: dict[str, float] = {}
+        self._started_at = datetime.now()
+
+    @property
+    def number(self) -> int:
+        """Of this trial in its study."""
+        return self._number
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every value that was suggested so far."""
+        return dict(self._params)
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """What `set_user_attr` recorded."""
+        return dict(self._user_attrs)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """What `set_constraint` recorded."""
+        return dict(self._constraints)
+
+    @property
+    def datetime_start(self) -> datetime:
+        """When this attempt began, in local time."""
+        return self._started_at
+
+    @property
+    def relative_params(self) -> Params:
+        """What the sampler chose jointly for parameters that all earlier trials have."""
+        return self._channel.relative_params()
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A real number from low to high."""
+        bounds = {"low": float(low), "high": float(high), "step": None if step is None else float(step), "log": log}
+        return float(self._suggest(name, "FloatDistribution", bounds))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number from low to high."""
+        bounds = {"low": int(low), "high": int(high), "step": int(step), "log": log}
+        return int(self._suggest(name, "IntDistribution", bounds))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices. What is no plain value is stored as its text, and returned as it is."""
+        index = int(self._suggest(name, "CategoricalDistribution", {"choices": list(map(_stored, choices))}))
+        self._params[name] = choices[index]
+        return choices[index]
+
+    def report(self, value: float, step: int) -> None:
+        """An intermediate value."""
+        trial_context.channel().report(value, step)
+
+    def should_prune(self) -> bool:
+        """Whether the study's pruner would end this trial now."""
+        return trial_context.channel().should_prune()
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Anything that JSON can hold. Raises TypeError for all else, ValueError for a name of ours or too much."""
+        if str(key).startswith(RESERVED):
+            raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
+        if len(json.dumps(value)) > _MOST_TEXT:
+            raise ValueError(f"the attribute {key!r} is longer than {_MOST_TEXT:,} characters: write it to a file")
+        self._channel.set_attr(str(key), value)
+        self._user_attrs[str(key)] = value
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """The first value of a constraint stays; above 0 is infeasible. Raises TypeError, ValueError for no number."""
+        number = float(value)
+        if math.isnan(number):
+            raise ValueError(f"the constraint {key!r} may not be NaN")
+        if key not in self._constraints:
+            self._channel.set_constraint(str(key), number)
+            self._constraints[str(key)] = number
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a trial on HighNoon has no {name!r}: it holds no study and no database. "
+            f"It has {', '.join(entry for entry in dir(type(self)) if not entry.startswith('_'))}."
+        )
+
+    def _suggest(self, name: str, kind: str, attributes: Mapping[str, Any]) -> float | int:
+        domain = json.dumps({"name": kind, "attributes": attributes})
+        if self._asked.get(name) == domain:
+            return self._answers[name]
+        answer = self._channel.suggest(name, domain)
+        self._asked[name], self._answers[name] = domain, answer
+        self._params[name] = answer
+        return answer
+
+
+def takes_trial(objective: Callable[..., object]) -> bool:
+    """Whether an objective wants Optuna's interface: its argument is called `trial`, or annotated as one."""
+    try:
+        parameters = list(inspect.signature(objective).parameters.values())
+    except (TypeError, ValueError):  # no signature, as some built-in functions have none
+        return False
+    if not parameters:
+        return False
+    return is_trial(parameters[0].name, parameters[0].annotation)
+
+
+def is_trial(name: str, annotation: object) -> bool:
+    """Whether an argument of this name and annotation, as an object or as it is written, is a trial."""
+    written = annotation if isinstance(annotation, str) else _full_name(annotation)
+    return name == _TRIAL or written.strip("\"'") in _ANNOTATIONS or written == "optuna.trial._trial.Trial"
+
+
+def given_trial(objective: Callable[[Any], object], channel: SuggestionChannel, number: int) -> Callable[[Any], object]:
+    """The objective as `attempt.run_attempt` calls it, with parameters that are not known yet."""
+    return lambda _params: objective(DefinedTrial(channel, number))
+
+
+def _full_name(annotation: object) -> str:
+    return f"{getattr(annotation, '__module__', '')}.{getattr(annotation, '__qualname__', '')}"
+
+
+def _stored(value: Any) -> Any:
+    try:
+        return choice(value)
+    except Mistake:
+        return repr(value)

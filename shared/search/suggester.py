@@ -1,0 +1,87 @@
+"""Define-by-run: the parameters of one running trial, one after the other, as Optuna's own Trial would choose them.
+
+Optuna's order: what a person or an earlier attempt fixed; the only value of a domain; what the sampler chose jointly
+for the parameters that all earlier trials have; else each by itself. The history is that of the first question, and the
+sampler a copy, so that nothing else that this process samples meanwhile changes an answer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.search.presampling import only_what_lasts, pending_trial, reseed, snapshot_of
+from highnoon.shared.search.sampling_space import only_value
+
+
+class Suggester:
+    """Of one trial. `params` and `distributions` hold every answer so far, `system_attrs` what its sampler keeps."""
+
+    def __init__(self, study: Study, *, trial_id: int, number: int, seed: int, fixed: Mapping[str, Any]) -> None:
+        self._fixed = fixed
+        self._pending = pending_trial()
+        self._pending.number = number
+        others = snapshot_of(study, translate=lambda trial: None if trial._trial_id == trial_id else trial)
+        self._study = snapshot_of(others, self._pending)
+        self._study.sampler = copy.deepcopy(study.sampler)
+        reseed(self._study.sampler, seed)
+        self._relative: Params | None = None
+        self._study.sampler.before_trial(self._study, self._pending)
+
+    @property
+    def params(self) -> Params:
+        """Every answer so far."""
+        return self._pending.params
+
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """The domains that were asked for."""
+        return self._pending.distributions
+
+    @property
+    def system_attrs(self) -> dict[str, Any]:
+        """What the sampler wants remembered with the trial."""
+        return only_what_lasts(self._pending.system_attrs)
+
+    @property
+    def relative_params(self) -> Params:
+        """What the sampler chose jointly, of the parameters that all earlier trials have."""
+        if self._relative is None:
+            sampler = self._study.sampler
+            space = sampler.infer_relative_search_space(self._study, self._pending)
+            self._relative = dict(sampler.sample_relative(self._study, self._pending, space))
+        return self._relative
+
+    def suggest(self, name: str, domain: BaseDistribution) -> ParamValue:
+        """The trial's value of this parameter. Raises ValueError for another kind of domain than before."""
+        trial = self._pending
+        if name in trial.distributions:
+            check_distribution_compatibility(trial.distributions[name], domain)
+            return trial.params[name]  # type: ignore[no-any-return]
+        value = self._chosen(name, domain, trial)
+        suggested: ParamValue = domain.to_external_repr(domain.to_internal_repr(value))
+        trial.params[name], trial.distributions[name] = suggested, domain
+        return suggested
+
+    def _chosen(self, name: str, domain: BaseDistribution, trial: FrozenTrial) -> Any:
+        if name in self._fixed:
+            return self._fixed[name]
+        if domain.single():
+            return only_value(domain)
+        relative = self.relative_params
+        if name in relative and _has(domain, relative[name]):
+            return relative[name]
+        return self._study.sampler.sample_independent(self._study, trial, name, domain)
+
+
+def _has(domain: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(domain._contains(domain.to_internal_repr(value)))
+    except ValueError:
+        return False

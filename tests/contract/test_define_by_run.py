@@ -1,0 +1,239 @@
+"""Define-by-run: an unchanged Optuna objective gets what Optuna's own Trial would give it, and all of it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+import highnoon as hn
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import LostAttempt
+from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.strategy import SamplerSpec
+from highnoon.shared.domain.study import StudySpec, validate
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.objective.defined_trial import DefinedTrial, takes_trial
+from highnoon.shared.search.presampling import reseed, seed_of
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import StartedTrial
+
+
+def objective(trial: optuna.Trial) -> float:
+    """Branches, a loop, a helper, a name that is suggested twice, reports, attributes and a constraint."""
+    kind = trial.suggest_categorical("kind", ["linear", "deep", (1, 2)])
+    loss = trial.suggest_float("rate", 1e-4, 1e-1, log=True) + trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    if kind == "deep":
+        loss += widths(trial)
+    elif kind == (1, 2):
+        loss += trial.suggest_float("share", 0.0, 1.0, step=0.25)
+    trial.suggest_int("always", 3, 3)
+    trial.set_user_attr("kinds", {"kind": str(kind)})
+    trial.set_constraint("size", float(trial.suggest_int("size", 1, 64, log=True)) - 48)
+    for step in range(4):
+        trial.report(loss / (step + 1), step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    assert trial.params["rate"] == trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    return loss
+
+
+def widths(trial: optuna.Trial) -> float:
+    layers = trial.suggest_int("layers", 1, 4)
+    return sum(trial.suggest_int(f"units_{layer}", 8, 64, step=8) for layer in range(layers)) / 100
+
+
+def by_optuna(sampler: type[BaseSampler], seed: int, count: int, **options: Any) -> list[optuna.trial.FrozenTrial]:
+    """`study.optimize` with the sampler seeded for each trial, as ours are: by the study's seed and its number."""
+
+    class Seeded(sampler):  # type: ignore[valid-type,misc]
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            reseed(self, seed_of(seed, trial.number))
+            super().before_trial(study, trial)
+
+    study = optuna.create_study(sampler=Seeded(**options), pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=count)
+    return study.get_trials()
+
+
+@pytest.mark.parametrize(("name", "sampler"), [("random", RandomSampler), ("tpe", TPESampler)])
+def test_the_same_parameters_as_optunas_optimize_trial_by_trial(name: str, sampler: type[BaseSampler]) -> None:
+    expected = by_optuna(sampler, 5, 40)
+    hpo = hn.HPOTrialManager("same", n_trials=40, sampler=name, pruner="none", seed=5)
+    hpo.optimize(objective)
+    found = hpo._results().optuna_study.get_trials()
+
+    assert [trial.params for trial in found] == [
+        {name: repr(value) if isinstance(value, tuple) else value for name, value in trial.params.items()}
+        for trial in expected
+    ]
+    assert len({str(trial.params) for trial in found}) == 40
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.distributions.keys() == theirs.distributions.keys()
+        assert ours.distributions["rate"] == theirs.distributions["rate"]
+        assert (ours.values, ours.constraints, ours.intermediate_values, ours.user_attrs["kinds"]) == (
+            theirs.values,
+            theirs.constraints,
+            theirs.intermediate_values,
+            theirs.user_attrs["kinds"],
+        )
+
+
+def spec_of(sampler: str = "tpe", **more: Any) -> StudySpec:
+    return StudySpec(name="d", objective="a:b", sampler=SamplerSpec(name=sampler), seed=3, **more)
+
+
+def opened(store: OptunaStore, sampler: str = "tpe") -> OptunaStudy:
+    spec = StudySpec.from_json(spec_of(sampler).to_json())
+    assert spec.defines_by_run
+    store.create_study("d", "minimize", space=spec.search_space)
+    return store.open(spec)
+
+
+def started(
+    study: OptunaStudy, ordinal: int, before: LostAttempt | None = None
+) -> tuple[StartedTrial, DefinedTrial, Callable[[], None]]:
+    new = study.start_trial(ordinal=ordinal, before=before)
+    definition = study.definition(trial_id=new.trial_id, number=new.number, ordinal=new.ordinal, fixed=new.params)
+    return new, DefinedTrial(definition, new.number), definition.flush
+
+
+def suggest_all(trial: DefinedTrial) -> Params:
+    trial.suggest_float("x", 0, 1)
+    if trial.suggest_categorical("deep", [True, False]):
+        for layer in range(trial.suggest_int("layers", 1, 3)):
+            trial.suggest_int(f"units_{layer}", 1, 100)
+    return trial.params
+
+
+def finished(study: OptunaStudy, new: StartedTrial, ending: Ending = Ending.COMPLETED) -> None:
+    value = 1.0 if ending is Ending.COMPLETED else None
+    study.finish_trial(new.trial_id, Outcome(ending=ending, value=value, loss=value, cause=str(ending)))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_answers_are_in_the_running_trial_and_a_retry_gets_them_again(optuna_store: OptunaStore, sampler: str) -> None:
+    study = opened(optuna_store, sampler)
+    for ordinal in range(15):
+        new, trial, _ = started(study, ordinal)
+        params = suggest_all(trial)
+        (running,) = study.trials([TrialState.RUNNING])
+        assert running.params == params
+        if ordinal % 3:
+            finished(study, new)
+            continue
+        # Its process dies, and other trials end before it is tried again.
+        finished(study, new, Ending.LOST)
+        finished(study, started(study, 100 + ordinal)[0])
+        again, retried, _ = started(study, ordinal, LostAttempt(params=params, trial_number=new.number))
+        assert suggest_all(retried) == params
+        finished(study, again)
+        assert study.trial(again.number).params == params
+
+
+def test_a_restarted_process_gives_the_same_answers_from_the_same_history(optuna_store: OptunaStore) -> None:
+    study = opened(optuna_store)
+    for ordinal in range(12):
+        new, trial, _ = started(study, ordinal)
+        suggest_all(trial)
+        finished(study, new)
+    lost, trial, _ = started(study, 12)
+    expected = suggest_all(trial)
+    finished(study, lost, Ending.LOST)
+    # Nothing is known of the answers: another process has the study, and only the seed and the history decide.
+    other = opened(optuna_store)
+    new, retried, _ = started(other, 12)
+    assert suggest_all(retried) == expected
+
+
+def test_enqueued_values_are_suggested_where_they_are_asked_for(optuna_store: OptunaStore) -> None:
+    study = opened(optuna_store)
+    study.enqueue({"x": 0.125, "deep": True, "layers": 2, "never asked for": 3})
+    new, trial, _ = started(study, 0)
+    params = suggest_all(trial)
+    assert params.keys() == {"x", "deep", "layers", "units_0", "units_1"}
+    assert (params["x"], params["layers"]) == (0.125, 2)
+    finished(study, new)
+    assert study.trial(new.number).params == params
+
+
+def test_attributes_and_constraints_are_written_with_the_next_answer_or_at_the_end(optuna_store: OptunaStore) -> None:
+    study = opened(optuna_store)
+    new, trial, flush = started(study, 0)
+    trial.set_user_attr("before", [1, "a"])
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("after", None)
+    trial.set_constraint("size", 2)
+    trial.set_constraint("size", 7)
+    flush()
+    finished(study, new)
+    (kept,) = study.optuna_study.get_trials()
+    assert kept.user_attrs["before"] == [1, "a"] and kept.user_attrs["after"] is None
+    assert kept.constraints == {"size": 2.0} == trial.constraints
+    assert study.best_trial() is None, "it is infeasible"
+
+
+def test_what_optuna_refuses_is_refused() -> None:
+    study = opened(OptunaStore(None))
+    _, trial, _ = started(study, 0)
+    with pytest.raises(ValueError, match="low"):
+        trial.suggest_float("x", 2, 1)
+    with pytest.raises(ValueError, match=r"\S"):
+        trial.suggest_float("x", 0, 1, log=True)
+    with pytest.raises(ValueError, match=r"\S"):
+        trial.suggest_categorical("c", [])
+    trial.suggest_float("x", 0, 1)
+    with pytest.raises(ValueError, match="different"):
+        trial.suggest_int("x", 0, 1)
+    with pytest.raises(TypeError):
+        trial.set_user_attr("a", object())
+    with pytest.raises(ValueError, match="highnoon:"):
+        trial.set_user_attr("highnoon:loss", 3)
+    with pytest.raises(ValueError, match="NaN"):
+        trial.set_constraint("c", float("nan"))
+    with pytest.raises(AttributeError, match=r"has no 'study': it holds no study(.|\n)*suggest_float"):
+        trial.study  # noqa: B018
+    assert trial.number == 0 and trial.datetime_start is not None and trial.relative_params == {}
+
+
+def test_relative_parameters_come_from_the_intersection_of_what_was_seen() -> None:
+    study = opened(OptunaStore(None))
+    for ordinal in range(14):
+        new, trial, _ = started(study, ordinal)
+        suggest_all(trial)
+        finished(study, new)
+    _, trial, _ = started(study, 14)
+    assert trial.relative_params.keys() == {"x", "deep"}
+    assert trial.suggest_float("x", 0, 1) == trial.relative_params["x"]
+
+
+class Machine:
+    """As Optuna's users write an objective with data."""
+
+    def __call__(self, trial: Any) -> float:
+        return float(trial.suggest_float("x", 0, 1))
+
+
+def test_an_objective_wants_a_trial_by_name_or_annotation() -> None:
+    def by_annotation(t: optuna.Trial) -> float: ...  # type: ignore[empty-body]
+    def by_text(t: optuna.trial.Trial, more: int = 3) -> float: ...  # type: ignore[empty-body]
+    def of_params(params: dict[str, Any]) -> float: ...  # type: ignore[empty-body]
+
+    assert takes_trial(objective) and takes_trial(by_annotation) and takes_trial(by_text) and takes_trial(Machine())
+    assert not takes_trial(of_params) and not takes_trial(lambda: 0) and not takes_trial(dict)
+    hpo = hn.HPOTrialManager("machine", n_trials=3)
+    assert hpo.optimize(Machine()).keys() == {"x"}
+    with pytest.raises(InvalidInput, match=r"search_space: needs at least one parameter.*argument trial"):
+        hpo.optimize(of_params)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "brute_force", "qmc"])
+def test_samplers_that_must_know_the_space_are_refused(sampler: str) -> None:
+    spec, problems = validate({"name": "a", "objective": "a:b", "sampler": sampler})
+    assert spec is None and problems[0].key == "search_space" and sampler in problems[0].message
+    assert json.loads(json.dumps(spec_of().to_json()))["search_space"] is None

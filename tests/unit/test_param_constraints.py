@@ -1,0 +1,87 @@
+"""Constraints between parameters: a small grammar, of which nothing is executed."""
+
+from __future__ import annotations
+
+import pytest
+
+from highnoon.shared.domain.param_constraints import TEXT_LIMIT, broken, parsed_constraints, read_constraints
+from highnoon.shared.domain.space import Bool, Categorical, Float, Int, parse_space
+from highnoon.shared.domain.study import validate
+
+SPACE = parse_space(
+    {
+        "a": Float(0, 1),
+        "b": Float(0, 1),
+        "width": Int(1, 512),
+        "heads": Categorical([1, 2, 4]),
+        "optimizer": Categorical(["adam", "sgd"]),
+        "deep": Bool(),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "point", "holds"),
+    [
+        ("a <= b", {"a": 0.5, "b": 0.5}, True),
+        ("a < b", {"a": 0.5, "b": 0.5}, False),
+        ("a + b <= 1", {"a": 0.5, "b": 0.6}, False),
+        ("0.1 < a < b", {"a": 0.2, "b": 0.3}, True),
+        ("0.1 < a < b", {"a": 0.05, "b": 0.3}, False),
+        ("width % heads == 0", {"width": 96, "heads": 4}, True),
+        ("width % heads == 0", {"width": 97, "heads": 4}, False),
+        ("width * heads != 12", {"width": 3, "heads": 4}, False),
+        ("-a >= -(b - 1) / 2", {"a": 0.1, "b": 0.0}, False),
+        ("a / b <= 1", {"a": 0.1, "b": 0.0}, False),
+        ("a <= b", {"a": 0.5}, True),
+    ],
+)
+def test_decides_on_points_also_without_an_inactive_parameter(text: str, point: dict[str, float], holds: bool) -> None:
+    assert broken(parsed_constraints([text]), point) == ([] if holds else [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a <= c", "names c, which is no parameter (got 'a <= c'). Valid: a, b, width, heads."),
+        ("widht <= 3", "Did you mean width?"),
+        ("optimizer <= 1", "names optimizer, which is not numeric"),
+        ("deep <= 1", "names deep, which is not numeric"),
+        ("a + b", "must compare"),
+        ("a in b", "must compare with"),
+        ("a <= 'x'", "numbers, parameters and + - * / %, not \"'x'\""),
+        ("a ** 99 <= 1", "not 'a ** 99'"),
+        ("a <= __import__('os').getpid()", "not \"__import__('os').getpid()\""),
+        ("a.real <= 1", "not 'a.real'"),
+        ("a <= True", "not 'True'"),
+        ("(lambda: a)() <= 1", "not '(lambda: a)()'"),
+        ("1 <= 2", "names no parameter"),
+        ("a <= ", "cannot be read"),
+        ("a <= b\0", "cannot be read"),
+        ("(" * 200 + "a" + ")" * 90 + " <= 1", "cannot be read"),
+        ("", "a text of 1 to"),
+        ("a <= 1" + " + 0" * TEXT_LIMIT, "a text of 1 to"),
+        (3, "a text of 1 to"),
+    ],
+)
+def test_refuses_everything_else(text: object, message: str) -> None:
+    constraints, problems = read_constraints([text], SPACE)
+    assert not constraints and message in str(problems[0])
+    assert problems[0].hint
+
+
+@pytest.mark.parametrize("written", ["a <= b", 3, None, {"a": "b"}])
+def test_a_study_wants_a_list_of_them(written: object) -> None:
+    _, problems = read_constraints(written, SPACE)
+    assert "must be a list of constraints" in str(problems[0])
+
+
+def test_a_study_reports_them_with_all_its_other_mistakes() -> None:
+    study = {"name": "x", "objective": "a:b", "search_space": {"a": ["uniform", 0, 1]}, "n_trials": 0}
+    spec, problems = validate({**study, "param_constraints": ["a <= c", "d >="]})
+    assert spec is None
+    assert [problem.key for problem in problems] == ["n_trials", "param_constraints", "param_constraints"]
+    spec, problems = validate({**study, "n_trials": 3, "param_constraints": ["a <= 0.5"]})
+    assert not problems and spec is not None
+    assert type(spec).from_json(spec.to_json()) == spec
+    assert [constraint.holds({"a": 0.6}) for constraint in spec.constraints] == [False]

@@ -1,0 +1,101 @@
+"""Define-by-run on a node: what a running trial suggests and sets, asked over the pipe and answered in the I/O thread.
+
+An answer is written before it is given. While the database is away the trial waits: without history there is no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from functools import cached_property
+
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.lease import Lease
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.attempts import Attempts
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.trial_definition import TrialDefinition
+from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.trial_monitor import Answer
+from highnoon.workers.trial.launch import now_s
+from highnoon.workers.trial.pipe import Event
+
+_log = logging.getLogger("highnoon.workers.suggestions")
+
+_AGAIN_S = 0.5
+"""How long a question waits after an outage."""
+
+
+class Suggestions:
+    """Of one attempt. `ask`, `answer` and `take` are the monitor's and do not wait; `flush` runs in the I/O thread."""
+
+    def __init__(self, io: IoThread, attempts: Attempts, lease: Lease, study: OptunaStudy) -> None:
+        self._io = io
+        self._attempts = attempts
+        self._lease = lease
+        self._study = study
+        self._question: Event = {}
+        self._answer: Future[Answer] | None = None
+        self._again_at: float | None = None
+        # The monitor appends, the I/O thread removes.
+        self._set: list[Event] = []
+
+    def ask(self, question: Event) -> None:
+        """Submits one question."""
+        self._question, self._again_at = question, None
+        self._answer = self._io.submit(lambda: self._answered(question))
+
+    def answer(self) -> Answer | None:
+        """The answer to `ask`; None while there is none, as during an outage. Raises LeaseLost."""
+        if self._again_at is not None and now_s() >= self._again_at:
+            # Not a persistent step: renewals must go on where only one row is locked.
+            self.ask(self._question)
+        if self._answer is None or not self._answer.done():
+            return None
+        answer, self._answer = self._answer, None
+        try:
+            return answer.result()
+        except ServiceUnavailable as error:
+            fields = {"ticket": self._lease.ticket_id, "attempt": self._lease.attempt}
+            event(_log, "outage", level=logging.WARNING, during="suggest", **fields, error=error)
+            self._again_at = now_s() + _AGAIN_S
+            return None
+
+    def take(self, setting: Event) -> None:
+        """Keeps an attribute or a constraint until something is written."""
+        self._set.append(setting)
+
+    def flush(self) -> None:
+        """Writes what was set and is not in the database yet. Raises ServiceUnavailable, LeaseLost."""
+        if self._set or "_definition" in self.__dict__:
+            self._keep()
+            self._definition.flush()
+
+    @cached_property
+    def _definition(self) -> TrialDefinition:
+        lease = self._lease
+        return self._study.definition(
+            trial_id=lease.trial_id,
+            number=lease.trial_number,
+            ordinal=lease.ordinal,
+            fixed=lease.params,
+            write=lambda new: self._attempts.add(lease, new),
+        )
+
+    def _answered(self, question: Event) -> Answer:
+        self._keep()
+        try:
+            if question["question"] == "relative_params":
+                return {"value": self._definition.relative_params()}
+            return {"value": self._definition.suggest(question["name"], question["domain"])}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": str(error)}
+
+    def _keep(self) -> None:
+        while self._set:
+            setting = self._set[0]
+            if setting["kind"] == "constraint":
+                self._definition.set_constraint(setting["key"], float(setting["value"]))
+            else:
+                self._definition.set_attr(setting["key"], setting["value"])
+            del self._set[0]

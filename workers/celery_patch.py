@@ -1,6 +1,7 @@
-"""Two changes to Celery's prefork pool: ended children are replaced at once, and a drained node exits at once.
+"""Changes to Celery's prefork pool: ended children are replaced at once, a drained node exits at once, and the events
+for Flower are sent together.
 
-Both run in the Celery parent of a node and use internals of Celery 5; tests/integration/test_worker_node.py fails when
+All run in the Celery parent of a node and use internals of Celery 5; tests/integration/test_worker_node.py fails when
 they no longer work.
 """
 
@@ -13,12 +14,14 @@ from typing import Any
 import psutil
 from celery import Celery, bootsteps
 from celery.concurrency import asynpool
+from celery.worker.consumer import Consumer
 
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 
 _MAINTAIN_AGAIN_S = 0.01
 _LOOK_S = 0.02
+_EVENTS_EVERY_S = 0.5
 
 
 def replace_ended_children_at_once() -> None:
@@ -41,6 +44,25 @@ def _maintain_until_gone(pool: Any, hub: Any, proc: Any) -> None:
     pool.maintain_pool()
     if proc in pool._pool:
         hub.call_later(_MAINTAIN_AGAIN_S, _maintain_until_gone, pool, hub, proc)
+
+
+def send_events_together() -> None:
+    """Patches the consumer class of this process. Call once in the Celery parent, before the worker starts.
+
+    Celery publishes each event of a task at once, three for each trial; Flower reads many in one message as well.
+    """
+
+    def on_send_event_buffered(self: Any) -> None:
+        if self.hub is not None and not getattr(self, "flush_is_due", False):
+            self.flush_is_due = True
+            self.hub.call_later(_EVENTS_EVERY_S, _flush_events, self)
+
+    Consumer.on_send_event_buffered = on_send_event_buffered
+
+
+def _flush_events(consumer: Any) -> None:
+    consumer.flush_is_due = False
+    consumer._flush_events()
 
 
 def exit_when_drained(app: Celery, node: Node) -> None:

@@ -31,7 +31,7 @@ from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
-from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once
+from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once, send_events_together
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
 from highnoon.workers.message_filter import install_message_filter
@@ -58,6 +58,7 @@ def run_pool(node: Node) -> int:
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     replace_ended_children_at_once()
+    send_events_together()
     install_message_filter(node.folder)
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
     register_task(app, node)

@@ -18,7 +18,7 @@ from highnoon.coordinator.cli.command_io import (
     print_table,
     study_names,
 )
-from highnoon.coordinator.cli.reading import Reader, Storage, reading
+from highnoon.coordinator.cli.reading import Reader, Storage, next_step, reading
 from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.space import written_form
 
@@ -88,7 +88,7 @@ def importance(study: StudyName, storage: Storage = None, json: AsJson = False) 
     elif shares:
         print_table(importance_table(shares))
     else:
-        raise _nothing_yet(study, "fewer than two trials have completed")
+        raise _nothing_yet(study, "fewer than two trials have completed", storage)
 
 
 def plot(
@@ -118,7 +118,7 @@ def plot(
         summary = reader.study(study)
         figure = _figure(summary, kind, param or (), reader)
     if not figure.data:
-        raise _nothing_yet(study, figure.note)
+        raise _nothing_yet(study, figure.note, storage)
     drawn = plotly_figure(figure, f"{study}: {TITLES[_OTHER_NAMES.get(kind, kind)]}")
     if json:
         typer.echo(drawn.to_json())
@@ -157,7 +157,7 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
             raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, names))
     importance = view.param_importance() if name in ("importance", "contour") else {}
     if name == "contour" and len(names) < 2:
-        raise _nothing_yet(study.name, "it has one parameter, and a contour needs two")
+        raise no_result(f"study {study.name} has one parameter, and a contour needs two")
     record, access = study.record, reader.access
     queries = LedgerQueries(access.database) if access and record and name in NEEDS_ATTEMPTS else None
     return FIGURES[name](
@@ -187,9 +187,8 @@ def _side(name: str, reader: Reader) -> Side:
     )
 
 
-def _nothing_yet(study: str, why: str) -> typer.Exit:
-    next_step = f"python -m coordinator status {study} shows how far it is"
-    return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step)
+def _nothing_yet(study: str, why: str, storage: str | None) -> typer.Exit:
+    return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step(study, storage))
 
 
 def check_suffix(path: Path) -> None:

@@ -82,7 +82,7 @@ def comparison_object(one: Side, other: Side) -> dict[str, Any]:
 def comparison_table(one: Side, other: Side) -> list[str]:
     """Lines for people: results, best parameters, and differences of the specifications."""
     first, second = one.facts, other.facts
-    rows: list[tuple[str, str, str]] = [("", _cell(one.summary.name), _cell(other.summary.name))]
+    rows: list[tuple[str, str, str]] = [("", _short(one.summary.name), _short(other.summary.name))]
     for name in ("state", "direction", "best_value", "best_trial", "completed", "pruned", "failed", "attempts"):
         if name == "completed":
             rows.append(("trials", f"{first['trials']}/{first['of']}", f"{second['trials']}/{second['of']}"))
@@ -126,6 +126,8 @@ def _conclusion(one: Side, other: Side) -> str:
 
 def _asks_otherwise(one: Side, other: Side) -> str:
     """Why their values measure different things; empty where they measure the same."""
+    if "," in one.summary.direction + other.summary.direction:
+        return "they cannot be compared: a study has several objectives"
     if one.summary.direction != other.summary.direction:
         return "they cannot be compared: one is minimised, the other maximised"
     for key, what in _SCALE.items():
@@ -147,7 +149,10 @@ def _section(heading: str, rows: Iterator[tuple[str, Any, Any]]) -> list[tuple[s
 
 
 def _cell(value: object) -> str:
-    text = json.dumps(value) if isinstance(value, list | dict) else value_cell(value)  # type: ignore[arg-type]
+    return _short(json.dumps(value) if isinstance(value, list | dict) else value_cell(value))  # type: ignore[arg-type]
+
+
+def _short(text: str) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 

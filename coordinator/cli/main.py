@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, nodes, read, run, trials
+from highnoon.coordinator.cli import analyse, export, nodes, read, run, steer, trials
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import show
@@ -33,6 +33,7 @@ Examples:
   python -m coordinator trials digits --sort score --limit 5
   python -m coordinator best digits --format toml > best.toml
   python -m coordinator plot digits --kind parallel -o digits.html
+  python -m coordinator list --storage sqlite:///hpo.db
 
 COMMAND --help explains more; docs/cli.md has settings and exit codes.
 """
@@ -47,8 +48,21 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "trials": trials.trials,
         "logs": trials.logs,
     },
-    "Analyse": {"importance": analyse.importance, "plot": analyse.plot, "compare": analyse.compare},
-    "Steer": {"pause": run.pause, "resume": run.resume, "cancel": run.cancel, "retry": run.retry},
+    "Analyse": {
+        "importance": analyse.importance,
+        "plot": analyse.plot,
+        "compare": analyse.compare,
+        "export": export.export,
+    },
+    "Steer": {
+        "pause": steer.pause,
+        "resume": steer.resume,
+        "cancel": steer.cancel,
+        "retry": steer.retry,
+        "enqueue": steer.enqueue,
+        "stop-trial": steer.stop_trial,
+        "delete": steer.delete,
+    },
     "Service": {
         "workers": nodes.workers,
         "drain": nodes.drain,
@@ -100,7 +114,24 @@ def _assembled() -> typer.Typer:
             settings = _FOREIGN if name == "exec" else None
             app.command(name, rich_help_panel=section, context_settings=settings)(command)
     app.command(hidden=True)(nodes.flower)
+    app.callback()(_options)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"highnoon-hpo {version('highnoon-hpo')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 app = _assembled()

@@ -18,7 +18,7 @@ from highnoon.coordinator.cli.command_io import (
     study_names,
     why_no_coordinator,
 )
-from highnoon.coordinator.cli.reading import Reader, Storage, reading
+from highnoon.coordinator.cli.reading import Reader, Storage, next_step, reading
 from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
@@ -131,16 +131,15 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
     from highnoon.coordinator.cli.tables import params_table, result_of
     from highnoon.shared.domain.errors import nearest
     from highnoon.shared.views.best_config import BEST
+    from highnoon.shared.views.formats import plural
     from highnoon.shared.views.trials import trial_object
 
     if format is not None and format not in _FORMATS:
         raise mistake("--format", "is no format of a best configuration", format, nearest(format, _FORMATS))
     with reading(storage) as reader:
-        reader.study(study)
-        found = reader.view(study).best()
+        summary, found = reader.study(study), reader.view(study).best()
     if not found:
-        next_step = f"python -m coordinator status {study} shows how far it is"
-        raise no_result(f"study {study} has no completed trial yet", next_step=next_step)
+        raise no_result(f"study {study} has no completed trial yet", next_step=next_step(study, storage))
     is_front = bool(found[0].values)
     if format is not None and is_front:
         raise mistake("--format", "is for one best trial, and this study has several objectives", format, "Use --json.")
@@ -151,6 +150,8 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
         objects = [{name: trial_object(trial)[name] for name in kept} for trial in found]
         print_json(objects if is_front else objects[0])
     else:
+        if is_front:
+            print_sentence(f"{plural(len(found), 'trial')} that none beats in all of: {summary.direction}")
         for trial in found:
             print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
 

@@ -85,6 +85,11 @@ class Reader:
         return best[0].value if len(best) == 1 else None
 
 
+def next_step(study: str, storage: str | None) -> str:
+    """What to do about a study that has no result yet; nothing of one in another database."""
+    return "" if storage else f"python -m coordinator watch {study} shows how far it is"
+
+
 @contextmanager
 def reading(storage: str | None) -> Iterator[Reader]:
     """The ledger of this process's settings, or the database that `--storage` names. Raises what opening them does."""

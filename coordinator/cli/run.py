@@ -1,4 +1,4 @@
-"""Commands that run and steer studies: start, submit, pause, resume, cancel, retry; and exec and init-deploy."""
+"""Commands that run studies: start, submit; and exec and init-deploy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import typer
 from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyFile,
-    StudyName,
     TrialsInAll,
     is_embedded,
     ledger,
@@ -26,7 +25,6 @@ from highnoon.shared.runtime.terminal import open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
-    from highnoon.shared.store.studies import StudyRecord
 
 
 MaybeStudyFile = Annotated[
@@ -46,9 +44,6 @@ Callbacks = Annotated[
     ),
 ]
 DeployFolder = Annotated[Path, typer.Argument(help="The folder with compose.yaml.", metavar="DIR")]
-TrialNumbers = Annotated[
-    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
-]
 ShellCommand = Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")]
 
 
@@ -109,7 +104,7 @@ def submit(
             print_json({"name": name, "trials": submission.trials, "added": submission.added})
         else:
             say(console, f"study {name}: {submit_options.trials_in_words(submission, n_trials)}")
-        if missing:
+        if missing and not submission.record.is_over:
             say(console, f"it waits: {missing}", style="yellow")
         if wait:
             callbacks = submit_options.CallbackRunner(submission.record, called, access)
@@ -145,62 +140,6 @@ def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
 
     for line in prepare(folder):
         typer.echo(line)
-
-
-def pause(study: StudyName) -> None:
-    """Start nothing new; running trials end by themselves.
-
-    Example: python -m coordinator pause digits
-    """
-    with ledger() as access:
-        record = access.study(study)
-        _require(access.studies.pause(record.id), record, "only a running study can be paused")
-    typer.echo(f"study {study} is paused")
-
-
-def resume(study: StudyName) -> None:
-    """Go on with a paused study.
-
-    Example: python -m coordinator resume digits
-    """
-    with ledger() as access:
-        record = access.study(study)
-        _require(access.studies.resume(record.id), record, "only a paused study can be resumed")
-    typer.echo(f"study {study} goes on")
-
-
-def cancel(study: StudyName) -> None:
-    """Give a study up: what waits is dropped, what runs is stopped.
-
-    Example: python -m coordinator cancel digits
-    """
-    with ledger() as access:
-        record = access.study(study)
-        _require(access.studies.cancel(record.id), record, "it is over already")
-    typer.echo(f"study {study} is being cancelled")
-
-
-def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
-    """Run failed trials again, with the same parameters.
-
-    Example: python -m coordinator retry digits 3 7
-    """
-    from highnoon.coordinator.cli.failures import WRONG
-    from highnoon.coordinator.cli.tables import trials_wait
-
-    with ledger() as access:
-        record = access.study(study)
-        count = access.studies.retry(record.id, endings=tuple(WRONG), numbers=tuple(numbers or ()))
-        _require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
-    typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
-
-
-def _require(done: bool, record: StudyRecord, why_not: str) -> None:
-    """Raises StudyConflict unless the study's state allowed it."""
-    from highnoon.shared.domain.errors import StudyConflict
-
-    if not done:
-        raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")
 
 
 def _overrides(n_trials: int | None) -> dict[str, object]:

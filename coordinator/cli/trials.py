@@ -26,7 +26,7 @@ from highnoon.coordinator.cli.command_io import (
     print_sentence,
     print_table,
 )
-from highnoon.coordinator.cli.reading import Storage, reading
+from highnoon.coordinator.cli.reading import Storage, next_step, reading
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.terminal import Exit, open_console
@@ -98,7 +98,7 @@ def trials(
     if not shown:
         of_state = "" if state is None else f" in state {state.upper()}"
         print_sentence(
-            f"study {study} has no trial{of_state} yet; python -m coordinator status {study} shows how far it is"
+            "; ".join(filter(None, [f"study {study} has no trial{of_state} yet", next_step(study, storage)]))
         )
         return
     print_table(trials_table(shown, notes(attempts), open_console()))

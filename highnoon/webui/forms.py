@@ -90,7 +90,9 @@ def written(form: StudyForm) -> dict[str, Any]:
     for strategy, options in _OPTIONS.items():
         if form.value(options):
             table[strategy] = {"name": form.value(strategy), "options": _table(form.value(options))}
-    table["search_space"] = {row["name"]: _domain(row) for row in form.rows}
+    rows = [row for row in form.rows if any(row.get(part) for part in PARTS if part != "kind")]
+    if rows:  # without any the objective defines its space as it runs, if it takes a trial
+        table["search_space"] = {row["name"]: _domain(row) for row in rows}
     constraints = [line.strip() for line in form.value("param_constraints").splitlines() if line.strip()]
     return table | ({"param_constraints": constraints} if constraints else {})
 

@@ -7,32 +7,25 @@ change, so that a second download of ten thousand costs no more than its transfe
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from threading import Lock
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.queries import AttemptPlace
 from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import has_ended, trial_object
+from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
+from highnoon.shared.views.trials import has_ended
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
 _SPANS = 1500
 _CHUNK = 1000
-_COLUMNS = (
-    "number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host",
-    "peak_rss_bytes",
-)  # fmt: skip
 
-Places = Mapping[int, AttemptPlace]
 Rows = Callable[[Sequence[Trial], Places], str]
 
 
@@ -112,38 +105,6 @@ def _places(repository: StudyRepository, study: StudySummary, since: int) -> Pla
     return {} if study.record is None else repository.queries().places(study.record.id, since=since)
 
 
-def csv_head(names: Sequence[str]) -> str:
-    """The names of the columns."""
-    return _csv([[*_COLUMNS, *(_harmless(f"params.{name}") for name in names)]])
-
-
-def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Places) -> str:
-    """A row per trial; text that a spreadsheet would run as a formula is quoted."""
-    return _csv([list(map(_harmless, _row(trial, names, places))) for trial in trials])
-
-
-def json_lines(trials: Sequence[Trial], places: Places) -> str:
-    """An object per line."""
-    return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
-
-
-def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places) -> bytes:
-    """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        hint = "Install pyarrow where the dashboard runs: pip install 'highnoon-hpo[parquet]'."
-        problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
-        raise InvalidInput("request", [problem]) from None
-    rows = [_row(trial, names, places) for trial in trials]
-    titles = [*_COLUMNS, *(f"params.{name}" for name in names)]
-    columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
-    return file.getvalue()
-
-
 def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Rows) -> Iterator[str]:
     for number, start in enumerate(range(0, len(trials), _CHUNK)):
         if number < len(kept):
@@ -155,26 +116,3 @@ def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Ro
         if number == len(kept) and len(chunk) == _CHUNK and all(map(has_ended, chunk)):
             kept.append(text)
         yield text
-
-
-def _row(trial: Trial, names: Sequence[str], places: Places) -> list[object]:
-    shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
-    return [*(shown[column] for column in _COLUMNS), *map(trial.params.get, names)]
-
-
-def _column(values: list[object]) -> list[object]:
-    """Parquet's columns have one type: choices of several kinds become text."""
-    kinds = {float if type(value) is int else type(value) for value in values if value is not None}
-    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    if isinstance(cell, bool):
-        return str(cell).lower()
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from highnoon.shared.search.sampling_space import SamplingSpace
+from highnoon.shared.search.samplers import Distributions
 
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""
@@ -37,18 +37,24 @@ _STEPS = 15
 _CLOSE_ENOUGH = 1e-4
 
 
-def chance_to_fit(trials: Sequence[FrozenTrial], space: SamplingSpace) -> Chance | None:
-    """Learnt from `trials`; None while they are few, or all of one kind."""
+def chance_to_fit(
+    trials: Sequence[FrozenTrial], space: Distributions, is_whole: Callable[[Mapping[str, Any]], bool] | None = None
+) -> Chance | None:
+    """Learnt from `trials`; None while they are few, or all of one kind.
+
+    `is_whole` judges whether parameters are all that a point has; without it a point has all of the space's.
+    """
     missed = [trial for trial in trials if _has_missed(trial)][-_NEWEST:]
     if not missed:
         return None
     fitted = [trial for trial in trials if _has_fitted(trial)][-_NEWEST:]
-    whole = [trial for trial in (*missed, *fitted) if space.is_covered_by(trial.params)]
+    has_all = is_whole or (lambda params: space.keys() <= params.keys())
+    whole = [trial for trial in (*missed, *fitted) if has_all(trial.params)]
     seen = [trial.params for trial in whole]
     did_fit = [not _has_missed(trial) for trial in whole]
     if not any(did_fit) or all(did_fit) or len(seen) < _LEAST_TRIALS:
         return None
-    axes = {name: _axis(domain) for name, domain in space.domains.items()}
+    axes = {name: _axis(domain) for name, domain in space.items()}
     weights = _regression(np.array([_features(axes, params) for params in seen]), np.array(did_fit, dtype=float))
 
     def chance(params: Mapping[str, Any]) -> float:

@@ -105,7 +105,7 @@ def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
     """Not for random draws and sequences, which are wanted as they fall."""
     if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
-    return chance_to_fit(history.get_trials(deepcopy=False), space)
+    return chance_to_fit(history.get_trials(deepcopy=False), space.domains, space.is_covered_by)
 
 
 def _worth(space: SamplingSpace, chance: Chance | None) -> Chance | None:

@@ -101,10 +101,14 @@ class SamplingSpace:
 
 
 def suited(sampler: SamplerSpec, space: SearchSpace) -> SamplerSpec:
-    """The sampler for conditions: TPE, which learns each group of parameters from the trials that have it."""
-    if sampler.name == "auto" and is_conditional(space):
-        return SamplerSpec(name="tpe", options={"group": True, **sampler.options})
-    if sampler.name != "tpe" or not is_conditional(space) or sampler.options.get("multivariate") is False:
+    """The sampler for this space. With conditions TPE learns each group of parameters from the trials that have it.
+
+    `auto` leaves such spaces, and those that only the objective knows, to TPE.
+    """
+    is_grouped = is_conditional(space)
+    if sampler.name == "auto" and (is_grouped or not space):
+        sampler = SamplerSpec(name="tpe", options=sampler.options)
+    if sampler.name != "tpe" or not is_grouped or sampler.options.get("multivariate") is False:
         return sampler
     return SamplerSpec(name="tpe", options={"group": True, **sampler.options})
 

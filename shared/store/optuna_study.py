@@ -6,6 +6,7 @@ ServiceUnavailable and may be called again: reports and endings are idempotent.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from highnoon.shared.domain.errors import (
     nearest,
 )
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
@@ -144,7 +146,7 @@ class OptunaStudy:
         if self._spec.defines_by_run:
             self._study.enqueue_trial(params)
             return
-        problems = [*_misfits(self._space.domains, params)]
+        problems = [*_misfits(self._space.domains, params, self._spec.search_space)]
         fixed = {} if problems else self._space.as_stored(params)
         for constraint in self._space.broken_by(fixed):
             problems.append(Problem(key="params", message=f"the point does not keep {constraint}", value=params))
@@ -316,7 +318,7 @@ class OptunaStudy:
             return None
 
 
-def _misfits(space: Mapping[str, BaseDistribution], params: Params) -> Iterator[Problem]:
+def _misfits(space: Mapping[str, BaseDistribution], params: Params, written: SearchSpace) -> Iterator[Problem]:
     """Names that the space does not have, and values outside their domain."""
     for name, value in params.items():
         domain = space.get(name)
@@ -328,4 +330,5 @@ def _misfits(space: Mapping[str, BaseDistribution], params: Params) -> Iterator[
         except (ValueError, TypeError):
             inside = False
         if not inside:
-            yield Problem(key=name, message=f"is outside of {domain}", value=value)
+            shown = json.dumps(written_form(written[name]), ensure_ascii=False)
+            yield Problem(key=name, message=f"is outside of {shown}", value=value)

@@ -178,6 +178,12 @@ class Studies:
                 _revive_study(connection, study_id, spec)
         return count
 
+    def stop_trial(self, study_id: int, trial_number: int) -> bool:
+        """Asks the holder of one trial to stop it, which its next renewal says. False when it does not run."""
+        runs = and_(tickets.c.study_id == study_id, tickets.c.state == TicketState.RUNNING)
+        statement = update(tickets).where(runs, tickets.c.trial_number == trial_number).values(cancel_requested=True)
+        return self._db.changed(statement) == 1
+
     def delete(self, study_id: int) -> None:
         """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
         self._db.changed(delete(studies).where(studies.c.id == study_id))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
@@ -213,3 +216,46 @@ def test_without_a_ledger_a_shell_completes_nothing(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path / "home"))
     assert study_names("") == []
     assert not (tmp_path / "home").exists()
+
+
+def test_a_point_is_enqueued_in_the_words_that_tables_show(call: Call) -> None:
+    assert call("enqueue", "new", "learning_rate=0.01", "optimizer=adam").out.startswith("study new: one more trial")
+    assert call("status", "new").out.splitlines()[1].split()[2] == "0/6"
+    wrong = call("enqueue", "new", "learning_rat=0.01", "optimizer", "units=32")
+    assert wrong.code == Exit.USER_INPUT
+    assert "learning_rat: is no parameter of this study. Did you mean learning_rate?" in wrong.err
+    assert "optimizer: is not of the form NAME=VALUE." in wrong.err
+    assert "learning_rate: is outside of [" in call("enqueue", "new", "learning_rate=1000").err
+
+
+def test_a_running_trial_is_stopped_alone(call: Call) -> None:
+    running = [line.split()[0] for line in call("trials", "digits", "--state", "running").out.splitlines()[1:]]
+    assert call("stop-trial", "digits", running[0]).out == f"trial {running[0]} of study digits is being stopped\n"
+    refused = call("stop-trial", "digits", "0")
+    assert refused.code == Exit.USER_INPUT and f"These run: {', '.join(running)}." in refused.err
+
+
+def test_a_study_is_deleted_only_when_it_is_over_and_after_a_question(
+    call: Call, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(url) as access:
+        submit(spec_of("old", n_trials=2), access)
+    assert "only one that is over can be deleted: cancel it first" in call("delete", "old", "--yes").err
+    with opened(url) as access:
+        access.studies.cancel(access.study("old").id)
+        access.database.changed(text("update hn_studies set state = 'cancelled' where name = 'old'"))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert call("delete", "old").code == Exit.NO_RESULT and call("status", "old").code == Exit.OK
+    assert call("delete", "old", "--yes").out == "study old is deleted\n"
+    assert call("status", "old").code == Exit.USER_INPUT
+
+
+def test_says_that_no_coordinator_runs_and_lists_what_other_programs_made(call: Call, url: str) -> None:
+    assert "no coordinator runs, so nothing of study new starts" in call("status", "new").out
+    optuna.create_study(storage=url, study_name="foreign")
+    assert "external" in call("list").out and call("status", "foreign").code == Exit.OK
+    optuna.delete_study(storage=url, study_name="foreign")
+
+
+def test_the_version_is_that_of_the_package(call: Call) -> None:
+    assert call("--version").out.startswith("highnoon-hpo ")

@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.search.feasibility import chance_to_fit
 from highnoon.shared.search.samplers import distributions
-from highnoon.shared.search.sampling_space import SamplingSpace
 
 SPACE: SearchSpace = {
     "width": Int(low=64, high=512, step=64),
@@ -24,7 +23,6 @@ SPACE: SearchSpace = {
     "always": Int(low=3, high=3),
 }
 DOMAINS = distributions(SPACE)
-SAMPLED = SamplingSpace(SPACE)
 LIMIT = 256 * 6 * 16
 
 
@@ -63,7 +61,7 @@ def history(count: int, seed: int = 1) -> list[FrozenTrial]:
 
 
 def test_it_knows_most_of_what_it_has_not_seen() -> None:
-    chance = chance_to_fit(history(40), SAMPLED)
+    chance = chance_to_fit(history(40), DOMAINS)
     assert chance is not None
     rng = random.Random(2)
     unseen = [drawn(rng) for _ in range(500)]
@@ -75,7 +73,7 @@ def test_it_knows_most_of_what_it_has_not_seen() -> None:
 
 
 def test_larger_is_never_likelier() -> None:
-    chance = chance_to_fit(history(40), SAMPLED)
+    chance = chance_to_fit(history(40), DOMAINS)
     assert chance is not None
     point = drawn(random.Random(3))
     by_layers = [chance({**point, "layers": layers}) for layers in range(1, 13)]
@@ -84,25 +82,25 @@ def test_larger_is_never_likelier() -> None:
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_a_few_trials_say_nothing(count: int) -> None:
-    assert chance_to_fit(history(count), SAMPLED) is None
+    assert chance_to_fit(history(count), DOMAINS) is None
 
 
 def test_without_a_miss_nothing_is_screened_and_without_a_fit_nothing_can_be() -> None:
     trials = history(60)
-    assert chance_to_fit([trial for trial in trials if not trial.constraints], SAMPLED) is None
-    assert chance_to_fit([trial for trial in trials if trial.constraints], SAMPLED) is None
+    assert chance_to_fit([trial for trial in trials if not trial.constraints], DOMAINS) is None
+    assert chance_to_fit([trial for trial in trials if trial.constraints], DOMAINS) is None
 
 
 def test_what_failed_or_runs_says_nothing_and_what_was_pruned_did_fit() -> None:
     small = {**drawn(random.Random(4)), "width": 64, "layers": 1, "batch": 8}
     missed = [trial for trial in history(60) if trial.constraints]
     failed = [create_trial(state=TrialState.FAIL, params=small, distributions=DOMAINS) for _ in range(9)]
-    assert chance_to_fit(missed + failed, SAMPLED) is None
-    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], SAMPLED) is not None
+    assert chance_to_fit(missed + failed, DOMAINS) is None
+    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], DOMAINS) is not None
 
 
 def test_a_long_study_costs_no_more_than_a_short_one() -> None:
     trials = history(60) * 100
     began = time.thread_time()
-    assert chance_to_fit(trials, SAMPLED) is not None
+    assert chance_to_fit(trials, DOMAINS) is not None
     assert time.thread_time() - began < 1.0

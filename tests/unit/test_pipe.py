@@ -24,7 +24,9 @@ from highnoon.workers.trial.pipe import (
     PipeChannel,
     count_of,
     outcome_of,
+    question_of,
     report_of,
+    setting_of,
 )
 
 
@@ -64,6 +66,55 @@ def test_a_question_waits_for_its_own_answer(ends: tuple[Pipe, Pipe]) -> None:
     supervisor.send({"event": "answer", "id": question["id"], "answer": True})
     asking.join(5.0)
     assert answers == [True]
+
+
+def test_a_suggestion_is_answered_refused_or_interrupted(ends: tuple[Pipe, Pipe]) -> None:
+    ours, theirs = ends
+    channel = PipeChannel(theirs)
+
+    def answered(*lines: Event) -> None:
+        (question,) = ours.receive(5.0)
+        assert question_of(question) == {"question": "suggest", "name": "x", "domain": "{}"}
+        for line in lines:
+            ours.send({"id": question["id"], **line})
+
+    for lines, result in (
+        ([{"event": "answer", "answer": {"value": 0.5}}], 0.5),
+        ([{"event": "answer", "answer": {"error": "no such domain"}}], ValueError),
+        ([{"event": "stop", "reason": "drain"}, {"event": "answer", "answer": False}], TrialStopped),
+    ):
+        supervisor = threading.Thread(target=answered, args=lines)
+        supervisor.start()
+        if isinstance(result, float):
+            assert channel.suggest("x", "{}") == result
+        else:
+            with pytest.raises(result):
+                channel.suggest("x", "{}")
+        supervisor.join()
+    ours.close()
+    with pytest.raises(TrialStopped):
+        PipeChannel(theirs).suggest("x", "{}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key": "highnoon:loss", "kind": "user_attr", "value": 1},
+        {"key": "a\0", "kind": "user_attr", "value": 1},
+        {"key": 3, "kind": "user_attr", "value": 1},
+        {"key": "a", "kind": "constraint", "value": "much"},
+        {"key": "a", "kind": "constraint", "value": True},
+        {"key": "a", "kind": "constraint", "value": None},
+        {"key": "a", "kind": "constraint"},
+        {"key": "a", "kind": "system", "value": 1},
+    ],
+)
+def test_a_setting_that_cannot_be_stored_is_refused(wrong: Event) -> None:
+    with pytest.raises(WRONG_EVENT):
+        setting_of(wrong)
+    for question in ({"question": "suggest", "name": 1, "domain": "{}"}, {"question": "suggest"}, {}):
+        with pytest.raises(WRONG_EVENT):
+            question_of(question)
 
 
 @pytest.mark.parametrize(

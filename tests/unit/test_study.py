@@ -419,7 +419,7 @@ pruners = st.sampled_from(["none", "percentile", {"name": "hyperband", "max_reso
 @given(
     st.fixed_dictionaries(
         {
-            "name": names.filter(lambda name: name.strip(".")),
+            "name": names.filter(lambda name: name.strip(".") and not name.startswith("-")),
             "objective": st.sampled_from(["train.py:objective", "package.module:train"]),
             "search_space": st.dictionaries(names, domains, min_size=1, max_size=5),
         },

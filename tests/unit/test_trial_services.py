@@ -20,6 +20,7 @@ from highnoon.workers import trial_services
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import DrainOrder
 from highnoon.workers.report_buffer import MOST_WAITING, MOST_WRITTEN, ReportBuffer
+from highnoon.workers.suggestions import Suggestions
 from highnoon.workers.trial_services import TrialServices
 from tests.support import eventually
 
@@ -212,3 +213,54 @@ def test_reports_that_come_while_others_are_written_stay() -> None:
     buffer.add(Report(step=2, value=2.0))
     buffer.remove(writing)
     assert buffer.waiting() == (Report(step=2, value=2.0),)
+
+
+@pytest.fixture
+def io() -> Iterator[IoThread]:
+    thread = IoThread()
+    yield thread
+    assert thread.stop(5.0)
+
+
+class Sampler:
+    """A definition that is away for some questions."""
+
+    def __init__(self, outages: int) -> None:
+        self.outages = outages
+        self.set: dict[str, Any] = {}
+        self.flushed = 0
+        self.set_attr = self.set_constraint = self.set.__setitem__
+
+    def suggest(self, name: str, domain: str) -> float:
+        if self.outages:
+            self.outages -= 1
+            raise ServiceUnavailable("away")
+        if name == "wrong":
+            raise ValueError("no such domain")
+        return 0.5
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+def test_a_suggestion_waits_for_the_database_and_what_optuna_refuses_is_an_answer(io: IoThread) -> None:
+    sampler = Sampler(outages=2)
+    study = SimpleNamespace(definition=lambda **_: sampler)
+    suggestions = Suggestions(io, cast(Any, None), LEASE, cast(Any, study))
+
+    def answer_to(name: str) -> object:
+        suggestions.ask({"question": "suggest", "name": name, "domain": "{}"})
+        return eventually(suggestions.answer, 20)
+
+    suggestions.take({"kind": "user_attr", "key": "size", "value": 3})
+    assert answer_to("x") == {"value": 0.5} and sampler.outages == 0
+    assert sampler.set == {"size": 3}
+    assert answer_to("wrong") == {"error": "no such domain"}
+    suggestions.take({"kind": "constraint", "key": "memory", "value": 1})
+    suggestions.flush()
+    assert sampler.set["memory"] == 1.0 and sampler.flushed == 1
+
+
+def test_a_trial_that_sets_nothing_costs_no_definition(io: IoThread) -> None:
+    study = SimpleNamespace(definition=lambda **_: pytest.fail("a definition was made"))
+    Suggestions(io, cast(Any, None), LEASE, cast(Any, study)).flush()

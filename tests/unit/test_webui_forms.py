@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.study_file import build_spec
 from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
 from tests.made_up import spec_of
 
@@ -99,10 +102,11 @@ def test_what_names_no_field_stands_above() -> None:
     assert shown.has_errors and shown.general == ["isolation: must be 'fork' (got 'x')."]
 
 
-def test_a_space_without_a_parameter_is_reported_at_its_only_row() -> None:
+def test_a_space_without_a_parameter_is_reported_at_its_only_row(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("def objective(params): ...")
     form = read_form({key: word for key, word in SENT.items() if not key.startswith("space")})
     with pytest.raises(InvalidInput) as refused:
-        StudySpec.from_json(written(form))
+        build_spec(written(form), "form", tmp_path)
     assert set(with_problems(form, refused.value.problems).errors) == {"space-0"}
 
 
@@ -130,3 +134,41 @@ def test_a_point_takes_the_types_of_its_space() -> None:
 
     assert point(sent, space) == {"rate": 1.0, "units": 4, "flag": True}
     assert point({"param-rate": " ", "param-flag": "none", "param-new": "x"}, space) == {"flag": None, "new": "x"}
+
+
+def test_conditions_defaults_and_constraints_go_there_and_back() -> None:
+    sent = {
+        **SENT,
+        "space-12-name": "momentum",
+        "space-12-kind": "uniform",
+        "space-12-low": "0",
+        "space-12-high": "1",
+        "space-12-when": "optimizer = sgd, 3; units = 64",
+        "space-12-default": "0.5",
+        "param_constraints": "momentum <= units\n\n rate < 0.1 \n",
+    }
+    table = written(read_form(sent))
+    assert table["search_space"]["momentum"] == {
+        "type": "uniform",
+        "low": 0.0,
+        "high": 1.0,
+        "when": {"optimizer": ["sgd", 3], "units": [64]},
+        "default": 0.5,
+    }
+    assert table["param_constraints"] == ["momentum <= units", "rate < 0.1"]
+    spec = StudySpec.from_json(table)
+    again = StudySpec.from_json(written(form_of(spec.to_json(), name="digits")))
+    assert again.has_space_of(spec)
+
+    form = read_form({**sent, "space-12-when": "sgd", "param_constraints": "a <="})
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(form))
+    shown = with_problems(form, refused.value.problems)
+    assert "when must be a table" in shown.errors["space-3"] and "cannot be read" in shown.errors["param_constraints"]
+
+
+def test_without_rows_the_objective_defines_the_space() -> None:
+    table = written(read_form({key: value for key, value in SENT.items() if not key.startswith("space-")}))
+    assert "search_space" not in table
+    spec = StudySpec.from_json(table)
+    assert spec.defines_by_run and "search_space" not in written(form_of(spec.to_json(), name="digits"))

@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.queries import AttemptPlace
 from highnoon.shared.views.best_config import BEST
-from highnoon.webui.results import csv_head, csv_rows, json_lines, parquet
+from highnoon.shared.views.trial_export import csv_head, csv_rows, json_lines, parquet
 
 if sys.version_info >= (3, 11):
     import tomllib

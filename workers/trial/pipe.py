@@ -211,6 +211,8 @@ def setting_of(event: Event) -> Event:
     key, kind, value = event["key"], event["kind"], event["value"]
     if not isinstance(key, str) or not storable(key) == key or key.startswith(RESERVED):
         raise ValueError(f"an attribute named {key!r}")
+    if kind not in ("user_attr", "constraint"):
+        raise ValueError(f"a setting of the kind {kind!r}")
     if kind == "constraint" and (isinstance(value, bool) or math.isnan(float(value))):
         raise ValueError(f"a constraint of {value!r}")
     return {"kind": kind, "key": key, "value": value}

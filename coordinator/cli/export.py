@@ -1,0 +1,60 @@
+"""The command export: all trials of a study into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from highnoon.coordinator.cli.command_io import StudyName, mistake
+from highnoon.coordinator.cli.reading import Storage, reading
+from highnoon.shared.domain.errors import nearest
+
+_FORMATS = ("csv", "jsonl", "parquet")
+
+AsFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="csv, jsonl or parquet. Default: by the file's ending, else csv.",
+        metavar="FORMAT",
+        autocompletion=lambda: list(_FORMATS),
+    ),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Default: print it.", metavar="FILE")]
+
+
+def export(study: StudyName, format: AsFormat = None, output: Output = None, storage: Storage = None) -> None:
+    """Write all trials of a study as CSV, JSON lines or Parquet.
+
+    Example: python -m coordinator export digits -o digits.csv
+    """
+    from highnoon.coordinator.cli.tables import near
+    from highnoon.shared.views.formats import plural
+    from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
+
+    kind = format or (output.suffix[1:].lower() if output and output.suffix else "csv")
+    if kind not in _FORMATS:
+        key = "--output" if format is None else "--format"
+        raise mistake(key, "is no format of trials", format or str(output), nearest(kind, _FORMATS))
+    if output is None and kind == "parquet":
+        raise mistake("--output", "is needed for parquet, which is no text")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise mistake("--output", "lies in a folder that does not exist", str(output))
+    with reading(storage) as reader:
+        summary, view = reader.study(study), reader.view(study)
+        trials = view.trials()
+        names = list(view.space())
+        places: Places = {one.trial_number: one for one in reader.attempts(summary) if one.trial_number is not None}
+    goals = len(summary.direction.split(",")) if "," in summary.direction else 0
+    if kind == "parquet":
+        content = parquet(trials, names, places, goals)
+    else:
+        text = csv_head(names, goals) + csv_rows(trials, names, places, goals) if kind == "csv" else ""
+        content = (text or json_lines(trials, places)).encode()
+    if output is None:
+        typer.echo(content, nl=False)
+    else:
+        output.write_bytes(content)
+        typer.echo(f"wrote {plural(len(trials), 'trial')} to {near(output)}")

@@ -1,0 +1,170 @@
+"""Commands that change a study or one of its trials: pause, resume, cancel, retry, enqueue, stop-trial, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger, mistake
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+
+if TYPE_CHECKING:
+    from highnoon.shared.domain.space import SearchSpace
+    from highnoon.shared.domain.trial import Params, ParamValue
+    from highnoon.shared.store.access import Access
+
+TrialNumbers = Annotated[
+    list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
+]
+Point = Annotated[
+    list[str], typer.Argument(help="Values of the point; what it leaves open is sampled.", metavar="NAME=VALUE")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def pause(study: StudyName) -> None:
+    """Start nothing new; running trials end by themselves.
+
+    Example: python -m coordinator pause digits
+    """
+    from highnoon.shared.store.steering import require
+
+    with ledger() as access:
+        record = access.study(study)
+        require(access.studies.pause(record.id), record, "only a running study can be paused")
+    typer.echo(f"study {study} is paused")
+
+
+def resume(study: StudyName) -> None:
+    """Go on with a paused study.
+
+    Example: python -m coordinator resume digits
+    """
+    from highnoon.shared.store.steering import require
+
+    with ledger() as access:
+        record = access.study(study)
+        require(access.studies.resume(record.id), record, "only a paused study can be resumed")
+    typer.echo(f"study {study} goes on")
+
+
+def cancel(study: StudyName) -> None:
+    """Give a study up: what waits is dropped, what runs is stopped.
+
+    Example: python -m coordinator cancel digits
+    """
+    from highnoon.shared.store.steering import require
+
+    with ledger() as access:
+        record = access.study(study)
+        require(access.studies.cancel(record.id), record, "it is over already")
+    typer.echo(f"study {study} is being cancelled")
+
+
+def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
+    """Run failed trials again, with the same parameters.
+
+    Example: python -m coordinator retry digits 3 7
+    """
+    from highnoon.coordinator.cli.failures import WRONG
+    from highnoon.coordinator.cli.tables import trials_wait
+    from highnoon.shared.store.steering import require
+
+    with ledger() as access:
+        record = access.study(study)
+        count = access.studies.retry(record.id, endings=tuple(WRONG), numbers=tuple(numbers or ()))
+        require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
+    typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
+
+
+def enqueue(study: StudyName, point: Point) -> None:
+    """Add a trial at a point of your choice.
+
+    Text may stand in quotes, for a choice such as "2" beside the number 2.
+
+    Example: python -m coordinator enqueue digits learning_rate=0.01 optimizer=adam
+    """
+    from highnoon.shared.domain.space import parse_space
+    from highnoon.shared.store import steering
+
+    with ledger() as access:
+        record = access.study(study)
+        params = point_of(point, parse_space(record.spec["search_space"]))
+        steering.enqueue(access, record, params)
+    typer.echo(f"study {study}: one more trial, at {' '.join(point)}")
+
+
+def stop_trial(study: StudyName, trial: TrialNumber) -> None:
+    """End one running trial, and leave the others alone.
+
+    It ends as cancelled, with the next renewal of its lease, and is not tried again.
+
+    Example: python -m coordinator stop-trial digits 12
+    """
+    with ledger() as access:
+        record = access.study(study)
+        if not access.studies.stop_trial(record.id, trial):
+            raise mistake("TRIAL", f"does not run now in study {study}", trial, _running(access, record.id))
+    typer.echo(f"trial {trial} of study {study} is being stopped")
+
+
+def delete(study: StudyName, yes: Yes = False) -> None:
+    """Delete a study that is over, with all its trials, also in Optuna.
+
+    Logs stay where they are.
+
+    Example: python -m coordinator delete digits --yes
+    """
+    from highnoon.shared.store import steering
+
+    with ledger() as access:
+        record = access.study(study)
+        steering.require(record.is_over, record, "only one that is over can be deleted: cancel it first")
+        count = access.studies.counts(record.id).total
+        if not yes and not typer.confirm(f"Delete study {study} with its {count:,} trials?"):
+            raise typer.Exit(1)
+        steering.delete_study(access, record)
+    typer.echo(f"study {study} is deleted")
+
+
+def _running(access: Access, study_id: int) -> str:
+    from highnoon.shared.store.queries import LedgerQueries
+
+    numbers = sorted(str(run.trial_number) for run in LedgerQueries(access.database).running(study_id))
+    return f"These run: {', '.join(numbers[:20])}." if numbers else "None runs."
+
+
+def point_of(written: list[str], space: SearchSpace) -> Params:
+    """The parameters that NAME=VALUE arguments give. Raises InvalidInput with every mistake."""
+    params: Params = {}
+    problems: list[Problem] = []
+    for argument in written:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            problems.append(Problem(key=argument, message="is not of the form NAME=VALUE"))
+        elif name not in space:
+            problems.append(Problem(key=name, message="is no parameter of this study", hint=nearest(name, space)))
+        else:
+            params[name] = _value(text, getattr(space[name], "choices", None))
+    if problems:
+        raise InvalidInput("command line", problems)
+    return params
+
+
+def _value(text: str, choices: tuple[ParamValue, ...] | None) -> ParamValue:
+    """A choice by how tables show it or by its text; else a number where it is one."""
+    from highnoon.shared.views.formats import param
+
+    for choice in choices or ():
+        if text == param(choice, 17) or text == param(choice):
+            return choice
+    for choice in choices or ():
+        if text == str(choice):
+            return choice
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

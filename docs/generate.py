@@ -1,0 +1,343 @@
+"""Writes the pages of docs/ that are made from the code: study-file.md, settings.md and python-api.md.
+
+`make docs` runs it; a test compares the pages with what it would write, so that a key without a meaning, a new default or
+a changed signature cannot be forgotten. What a key means for people is written here, everything else is in the models.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+import highnoon as hn
+from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
+from highnoon.shared.runtime.secret_files import PASSWORD_OF, WHOLE_VALUE_OF
+from highnoon.shared.runtime.settings import SECRETS, Settings, load_settings
+
+DOCS = Path(__file__).parent
+
+STUDY_KEYS: Mapping[str, str] = {
+    "name": "What the study is called, in paths, addresses and commands. A name that exists is joined.",
+    "direction": "Which values are better.",
+    "n_trials": "Trials in all, also when the study is joined: 30 on a study of 20 adds 10.",
+    "objective": '`"path/file.py:function"` or `"package.module:function"`; see [where code comes from](code.md).',
+    "sampler": "How points are proposed: a name, or a table of a name and [options](#samplers).",
+    "pruner": "What ends bad trials early: a name, or a table of a name and [options](#pruners).",
+    "search_space": "The parameters; see [below](#search-space).",
+    "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
+    "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
+    "resources": "Which workers take its trials.",
+    "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
+    "timeout": "The study ends after so many seconds; running trials end by themselves.",
+    "trial_timeout": "A trial that runs longer is ended, as failed.",
+    "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",
+    "target_value": "The study ends once a trial has reached this value.",
+    "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another.",
+    "early_stop": "The study ends after `patience` trials without a better value.",
+    "max_attempts": "How often a trial is tried when its process or node is lost.",
+    "retry_errors": "How often a trial is tried again whose objective raised.",
+    "param_budget": "The model size that counts as 1 in the [efficiency score](efficiency.md). Without it only the loss counts.",
+    "lambda_efficiency": "How much size weighs in that score.",
+    "param_budget_hard": "Larger models end before they train.",
+    "memory_warning_pct": "The share of the memory limit at which the [guard](memory.md) begins to warn, as a fraction.",
+    "memory_grace_steps": "Checks above that share before the guard ends a trial.",
+    "prefetch_buffer_size": "For `dataset.prefetch` of trials that use the guard.",
+    "trial_memory_limit": 'What a trial may hold: bytes, or `"2 GB"`, `"512MB"`, `"1.5 GiB"`. Without it, its slot\'s share.',
+    "admission": "Whether a node starts a trial for every free slot, or only when its predicted memory fits.",
+    "code_dir": "Where relative paths and imports start from, relative to the study file.",
+}
+_WRITTEN_BY_SUBMIT = {"bundle", "code"}
+
+SETTINGS: Mapping[str, str] = {
+    "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
+    "redis_url": "Address of the cluster's Redis.",
+    "home": "Where services, logs and working folders of this machine are.",
+    "log_level": "`debug`, `info`, `warning` or `error`.",
+    "lease_s": "How long a worker may be silent before its trial is given to another one.",
+    "renew_s": "How often a running trial's lease is renewed; less than half of a lease.",
+    "reap_s": "How often the coordinator compares the failures of the nodes.",
+    "presence_s": "How often a node reports that it is there. After four silences its slots do not count.",
+    "tick_s": "How often the coordinator looks at the ledger when no notification arrives.",
+    "leader_ttl_s": "How long a silent coordinator leads before another one takes over; more than a tick.",
+    "redispatch_s": "After how long a message that no worker took is sent again.",
+    "drain_s": "How long running trials may go on after the first signal.",
+    "kill_grace_s": "How long a trial process has to end by itself before each stronger signal.",
+    "max_tasks_per_child": "After how many trials a slot's supervisor is replaced by a fresh one.",
+    "preload": "Modules that a worker imports once, for all its trials; by default those of the two that are installed.",
+    "objectives": "Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.",
+    "cluster_key": "What signs bundles and proves them to workers: 16 characters or more, the same everywhere.",
+    "bundle_limit_bytes": "How large a bundle may be.",
+    "dispatch_buffer": "Messages per slot that wait in Redis beyond the free slots.",
+    "quarantine_after": "Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.",
+    "log_limit_bytes": "How much of what a trial prints is kept in its file.",
+    "log_tail_bytes": "How much of its end is kept in the ledger, for `logs`.",
+    "metrics_port": "Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere.",
+    "worker_metrics_port": "The same for a worker node. Two nodes on one machine need two ports.",
+    "metrics_host": "The address that both listen on. Beyond loopback they need a token.",
+    "metrics_token": "What Prometheus must send as bearer token, 16 characters or more.",
+}
+
+_UNITS = {"_s": "seconds", "_bytes": "bytes"}
+
+
+def main() -> None:
+    """Writes the pages that have changed."""
+    for name, text in pages().items():
+        path = DOCS / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"wrote docs/{name}")
+
+
+def pages() -> dict[str, str]:
+    """Each page by its file's name."""
+    return {"study-file.md": study_file(), "settings.md": settings(), "python-api.md": python_api()}
+
+
+def study_file() -> str:
+    """Every key of a study, with type, limits and default."""
+    keys = [name for name in StudySpec.model_fields if name not in _WRITTEN_BY_SUBMIT]
+    rows = [[f"`{key}`", *_cells(StudySpec.model_fields[key]), STUDY_KEYS[key]] for key in keys]
+    return _STUDY_FILE.format(
+        keys=_table(["Key", "Is", "Default", "Means"], rows),
+        samplers="\n\n".join(_strategies(SamplerSpec)),
+        pruners="\n\n".join(_strategies(PrunerSpec)),
+    )
+
+
+def settings() -> str:
+    """Every setting, with type, limits and default."""
+    defaults = {row.name: row.value.removesuffix(".0") for row in load_settings({}).describe()}
+    defaults |= {"home": ".highnoon", "preload": "tensorflow,keras"}
+    rows = []
+    for name, field in Settings.model_fields.items():
+        kind = _cells(field, name)[0] + (", secret" if name in SECRETS else "")
+        shown = defaults[name] if defaults[name] == "not set" else f"`{defaults[name]}`"
+        rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, SETTINGS[name]])
+    files = [[f"`{variable}`", stands_for] for variable, stands_for in _secret_files()]
+    return _SETTINGS.format(
+        settings=_table(["Variable", "Is", "Default", "Means"], rows),
+        files=_table(["Variable", "Stands for"], files),
+    )
+
+
+def python_api() -> str:
+    """Every public name of `highnoon`, with its signature and docstring."""
+    parts = [_PYTHON_API]
+    for name in sorted(hn.__all__, key=str.lower):
+        if name in ("__version__", "callbacks", "PRESETS", "hsmn_search_space"):
+            continue
+        parts += _documented(name, getattr(hn, name), 2)
+    parts.append("## highnoon.callbacks\n")
+    for name in sorted(hn.callbacks.__all__, key=str.lower):
+        parts += _documented(name, getattr(hn.callbacks, name), 3)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _documented(name: str, value: Any, level: int) -> Iterator[str]:
+    yield f"{'#' * level} {name}\n"
+    if not callable(value):
+        yield f"`{value!r}`\n"
+        return
+    yield f"```text\n{name}{_signature(value)}\n```\n"
+    yield f"{_prose(inspect.getdoc(value) or '')}\n"
+    if inspect.isclass(value) and not issubclass(value, BaseException):
+        for member, found in sorted(vars(value).items()):
+            text = inspect.getdoc(found) or ""
+            if member.startswith("_") or not text or member in ("model_config",):
+                continue
+            if isinstance(found, property):
+                yield f"- **`{member}`**: {_one_line(text)}"
+            elif inspect.isfunction(found) or isinstance(found, (classmethod, staticmethod)):
+                function = found if inspect.isfunction(found) else found.__func__
+                yield f"- **`{member}{_signature(function, without_self=True)}`**: {_one_line(text)}"
+        yield ""
+
+
+def _signature(value: Any, *, without_self: bool = False) -> str:
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return "(...)"
+    parameters = list(signature.parameters.values())
+    if without_self and parameters and parameters[0].name in ("self", "cls"):
+        parameters = parameters[1:]
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    shown = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    return re.sub(r"<.*? at 0x[0-9a-f]+>", "...", str(shown))
+
+
+def _prose(text: str) -> str:
+    """Literal blocks of a docstring stay literal."""
+    return re.sub(
+        r"\n\n((?:    .*\n?|\n(?=    ))+)", lambda found: f"\n\n```text\n{inspect.cleandoc(found[1])}\n```\n", text
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _strategies(spec: type[SamplerSpec] | type[PrunerSpec]) -> Iterator[str]:
+    for name, options in spec.kinds.items():
+        about = _one_line(options.__doc__ or "")
+        rows = [[f"`{key}`", *_cells(field)] for key, field in options.model_fields.items()]
+        table = "\n\n" + _table(["Option", "Is", "Default"], rows) if rows else ""
+        yield f"**`{name}`**: {about}{table}"
+
+
+def _cells(field: FieldInfo, name: str = "") -> list[str]:
+    """Type with limits, and default."""
+    kind = _kind(field.annotation, field.metadata)
+    unit = next((word for suffix, word in _UNITS.items() if name.endswith(suffix)), "")
+    return [f"{kind}, {unit}" if unit else kind, _default(field)]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=False)
+    if default in (None, PydanticUndefined, ()):
+        return "none"
+    if isinstance(default, (SamplerSpec, PrunerSpec)):
+        default = default.name
+    return f"`{json.dumps(default) if isinstance(default, (bool, str)) else default}`"
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0], [*metadata, *_flat(arguments[1:])])
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(one, metadata) for one in arguments if one is not type(None))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "folder"}
+    word = words.get(annotation, "")
+    if not word:
+        known = {"SamplerSpec": "name or table", "PrunerSpec": "name or table", "EarlyStop": "table"}
+        word = known.get(getattr(annotation, "__name__", ""), "list" if origin in (tuple, list) else "table")
+        if "Sequence" in str(annotation):
+            word = "list of texts"
+    return word + _limits(metadata)
+
+
+def _flat(metadata: Any) -> list[Any]:
+    return [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
+
+
+def _limits(metadata: list[Any]) -> str:
+    words = []
+    for one in metadata:
+        match one:
+            case annotated_types.Ge(ge=limit):
+                words.append(f"≥ {limit:,}")
+            case annotated_types.Gt(gt=limit):
+                words.append(f"> {limit:,}")
+            case annotated_types.Le(le=limit):
+                words.append(f"≤ {limit:,.0f}")
+    return f" {', '.join(words)}" if words else ""
+
+
+def _secret_files() -> Iterator[tuple[str, str]]:
+    for variable, address in PASSWORD_OF.items():
+        yield variable, f"the password in `{address}`"
+    for variable, name in WHOLE_VALUE_OF.items():
+        yield variable, f"`{name}`"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_STUDY_FILE = """\
+<!-- Made by docs/generate.py from the models: `make docs` writes it again. -->
+# The study file
+
+A study is a file in TOML, JSON or YAML beside the code of its objective. The same keys go into `POST /api/hpo/studies`
+and, by and large, into `HPOTrialManager` (there `name` is `study_name`). Every mistake is reported at once, with its key,
+its value and the nearest valid choice. TOML has no null: a key that is to have its default is left out.
+
+```toml
+name = "digits"
+objective = "train.py:objective"
+n_trials = 50
+sampler = {{name = "tpe", n_startup_trials = 20}}
+trial_timeout = 3600
+
+[search_space]
+learning_rate = ["log_uniform", 1e-5, 1e-1]
+layers = ["int", 2, 12]
+units = ["int", 32, 512, 32]
+dropout = ["uniform", 0.0, 0.5]
+optimizer = ["categorical", ["adam", "sgd"]]
+"model.heads" = ["categorical", [4, 8]]
+```
+
+## Keys
+
+{keys}
+
+## Search space
+
+| Line | Draws |
+| --- | --- |
+| `["uniform", low, high]` | a number, evenly; with a fourth value in steps of it |
+| `["log_uniform", low, high]` | a number, evenly on a logarithmic scale; low is above 0 |
+| `["int", low, high]` | a whole number; with a fourth value in steps of it |
+| `["int_log", low, high]` | a whole number on a logarithmic scale |
+| `["categorical", [a, b, c]]` | one of these: texts, numbers, true, false or (not in TOML) null |
+
+Both bounds are possible values. A high that no step reaches is never tried, and a warning names the last value that is.
+A name with a dot needs quotes in TOML. A constant is a categorical with one choice.
+
+## Samplers
+
+{samplers}
+
+## Pruners
+
+{pruners}
+"""
+
+_SETTINGS = """\
+<!-- Made by docs/generate.py from the models: `make docs` writes it again. -->
+# Settings
+
+Environment variables, read once when a process starts. An empty variable is an unset one, but for
+`HIGHNOON_PRELOAD`, where it means that nothing is imported. `HIGHNOON_DB_URL` is another name of
+`HIGHNOON_DATABASE_URL`. `python -m coordinator doctor` shows what is in force and where it comes from, with secrets
+masked. `HIGHNOON_TELL_GRACE_S` has no effect any more, and is accepted where it is still set. The dashboard has
+[variables of its own](dashboard.md#who-is-let-in).
+
+{settings}
+
+## Secrets in files
+
+Each names a file that holds a secret, for Compose, Kubernetes and systemd. The first two hold the password of an address
+that is written without one. A file that cannot be read or is empty is a mistake like any other.
+
+{files}
+"""
+
+_PYTHON_API = """\
+<!-- Made by docs/generate.py from the docstrings: `make docs` writes it again. -->
+# Python API
+
+`import highnoon as hn`. Everything that a study in Python needs; importing it costs next to nothing, since each name is
+loaded when it is first used. Errors are told apart in `highnoon.shared.domain.errors`; all of them are `HighNoonError`.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""All trials of a study as a file: CSV, JSON lines or Parquet. Pure: trials and the places they ran at in, text out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.views.formats import dumps
+from highnoon.shared.views.trials import Located, trial_object
+
+FORMATS = ("csv", "jsonl", "parquet")
+
+Places = Mapping[int, Located]
+"""Where each trial ran, by its number; of those that a coordinator ran."""
+
+_COLUMNS = (
+    "number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host",
+    "peak_rss_bytes",
+)  # fmt: skip
+
+
+def csv_head(names: Sequence[str], goals: int = 0) -> str:
+    """The names of the columns; with `goals` a study's several objectives have columns of their own."""
+    return _csv([list(map(_harmless, _titles(names, goals)))])
+
+
+def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0) -> str:
+    """A row per trial; text that a spreadsheet would run as a formula is quoted."""
+    return _csv([list(map(_harmless, _row(trial, names, places, goals))) for trial in trials])
+
+
+def json_lines(trials: Sequence[Trial], places: Places) -> str:
+    """An object per line."""
+    return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
+
+
+def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0) -> bytes:
+    """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        hint = "Install it: pip install 'highnoon-hpo[parquet]'. Or take CSV, which needs none."
+        problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
+        raise InvalidInput("request", [problem]) from None
+    rows = [_row(trial, names, places, goals) for trial in trials]
+    titles = _titles(names, goals)
+    columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def _titles(names: Sequence[str], goals: int) -> list[str]:
+    return [*_COLUMNS, *(f"values.{goal}" for goal in range(goals)), *(f"params.{name}" for name in names)]
+
+
+def _row(trial: Trial, names: Sequence[str], places: Places, goals: int) -> list[object]:
+    shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
+    values = trial.values or (None,) * goals
+    return [*(shown[column] for column in _COLUMNS), *values[:goals], *map(trial.params.get, names)]
+
+
+def _column(values: list[object]) -> list[object]:
+    """Parquet's columns have one type: choices of several kinds become text."""
+    kinds = {float if type(value) is int else type(value) for value in values if value is not None}
+    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

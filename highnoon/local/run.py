@@ -31,6 +31,7 @@ from highnoon.local.trial import (
 from highnoon.progress import ProgressView, progress_view
 from highnoon.shared.domain.errors import (
     EveryTrialFailed,
+    HighNoonError,
     SpaceExhausted,
 )
 from highnoon.shared.domain.limits import RunLimits, failure_limit

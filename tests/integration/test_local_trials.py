@@ -124,6 +124,23 @@ class TestProcesses:
 
         assert Counter(str(trial.state) for trial in hpo.trials).keys() == {"COMPLETE", "PRUNED"}
 
+    @pytest.mark.parametrize("isolation", ["none", "fork", "spawn"])
+    def test_an_objective_that_defines_its_space_runs_in_every_isolation(self, url: str, isolation: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=3, storage=url, isolation=isolation, seed=1)
+
+        def objective(trial: optuna.Trial) -> float:
+            kind = trial.suggest_categorical("kind", ["a", "b"])
+            trial.set_user_attr("seen", kind)
+            with pytest.raises(ValueError):
+                trial.suggest_float("y", 2.0, 1.0)
+            return trial.suggest_float("x", 0.0, 1.0)
+
+        hpo.optimize(objective)
+
+        assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 3
+        assert all(set(trial.params) == {"x", "kind"} for trial in hpo.trials)
+        assert all(trial.attrs["seen"] == trial.params["kind"] for trial in hpo.trials)
+
     def test_results_are_read_where_optimize_was_called(self, url: str) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=1, storage=url, isolation="fork")
         with pytest.raises(EveryTrialFailed, match="Read them where optimize"):

@@ -168,8 +168,7 @@ class WorkerActions:
     def drain(self, worker_id: str) -> None:
         """It takes nothing new, ends what runs within its drain time, and leaves."""
         worker = self._worker(worker_id)
-        running = attach(self.home)
-        if running is not None and running.database_url == self.repository.access().database.url:
+        if self.belong_to_start():
             raise WorkerConflict(
                 f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
                 "pause its studies instead"
@@ -178,6 +177,11 @@ class WorkerActions:
             raise WorkerConflict(
                 f"the worker on {worker.host} is {worker.state}, and only one that is active or in quarantine can drain"
             )
+
+    def belong_to_start(self) -> bool:
+        """Whether the workers are those of a `coordinator start` here, which starts them again."""
+        running = attach(self.home)
+        return running is not None and running.database_url == self.repository.access().database.url
 
     def reinstate(self, worker_id: str) -> None:
         """One in quarantine gets trials again. One that drains is about to end: it is started again on its machine."""

@@ -210,14 +210,17 @@ def test_a_failed_trial_runs_again_and_a_good_one_does_not(visitor: Visitor, boo
 
 def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: str) -> None:
     fields = {"param-units": "64", "param-optimizer": "sgd", "param-dropout": "0.25", "param-l2": ""}
-    assert visitor.post(f"/hpo/studies/{mine}/enqueue", **fields).status_code == 303
+    assert visitor.post(f"/hpo/studies/{mine}/trials/0/enqueue", **fields).status_code == 303
 
     assert books.studies.counts(record(books, mine).id).total == 61
     params = books.optuna(record(books, mine)).start_trial(ordinal=99).params
     assert (params["units"], params["optimizer"], params["dropout"]) == (64, "sgd", 0.25) and len(params) == 6
 
-    refused = visitor.post(f"/hpo/studies/{mine}/enqueue", **{"param-units": "65000", "param-optimizer": "lion"})
-    assert refused.status_code == 422 and "65000" in refused.text and "lion" in refused.text
+    refused = visitor.post(
+        f"/hpo/studies/{mine}/trials/0/enqueue", **{"param-units": "65000", "param-optimizer": "lion"}
+    )
+    assert refused.status_code == 422 and "lion" in refused.text
+    assert 'value="65000"' in refused.text and "is outside of [" in refused.text, "the form keeps what was written"
     assert books.studies.counts(record(books, mine).id).total == 61
 
 

@@ -21,12 +21,12 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.bundle import pack, unpack
 from highnoon.shared.objective.study_file import build_spec, load_study_file
+from highnoon.shared.objective.trial_pipe import WRONG_EVENT, Pipe, count_of, outcome_of, report_of
 from highnoon.shared.store.backup_file import BackupWriter, Header, decoded, rows, verified
 from highnoon.shared.store.schema import attempts, studies, tickets
 from highnoon.webui.sessions import Authenticator
 from highnoon.webui.settings import Role, TokenHolder, Tokens, web_settings
 from highnoon.workers.kernel import socket_pair
-from highnoon.workers.trial.pipe import WRONG_EVENT, Pipe, count_of, outcome_of, report_of
 from tests.fuzz import bounded, damaged_bytes, damaged_table, json_values
 
 STUDY: dict[str, Any] = {

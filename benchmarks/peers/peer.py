@@ -1,0 +1,59 @@
+"""The same study by other means: Optuna's `optimize` with its heartbeat, and Optuna's ask and tell in Celery tasks.
+
+A process of it is started by `benchmarks.peers.reliability`, with the addresses in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import optuna
+from celery import Celery
+from optuna.storages import RDBStorage, RetryFailedTrialCallback
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
+
+NAME = "peers"
+HEARTBEAT_S = 2
+STEPS, STEP_S = 5, 0.3
+
+app = Celery("peers", broker=os.environ.get("PEERS_REDIS_URL", "memory://"))
+app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True, task_default_queue="peers")
+
+
+def train(trial: Any) -> float:
+    """A second and a half, five reports; the process that works on it is written down, so that it can be killed."""
+    trial.set_user_attr("pid", os.getpid())
+    x: float = trial.suggest_float("x", 0.0, 1.0)
+    for step in range(STEPS):
+        time.sleep(STEP_S)
+        trial.report(x, step)
+    return x
+
+
+def optimize(n_trials: int) -> None:
+    """One worker of Optuna's own way: it goes on until so many trials are complete."""
+    retry = RetryFailedTrialCallback(max_retry=3)
+    storage = RDBStorage(
+        os.environ["PEERS_DATABASE_URL"],
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=2 * HEARTBEAT_S,
+        failed_trial_callback=retry,
+    )
+    study = optuna.load_study(study_name=NAME, storage=storage)
+    study.optimize(train, callbacks=[MaxTrialsCallback(n_trials, states=(TrialState.COMPLETE,))])
+
+
+@app.task
+def ask_and_tell() -> None:
+    """One trial, as tutorials of ask and tell have it."""
+    study = optuna.load_study(study_name=NAME, storage=os.environ["PEERS_DATABASE_URL"])
+    trial = study.ask()
+    study.tell(trial, train(trial))
+
+
+if __name__ == "__main__":
+    optimize(int(sys.argv[1]))

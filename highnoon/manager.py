@@ -51,6 +51,7 @@ class HPOTrialManager:
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
+    `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
     """
@@ -78,6 +79,7 @@ class HPOTrialManager:
         prefetch_buffer_size: int | None = None,
         trial_memory_limit: int | str | None = None,
         early_stop: Mapping[str, Any] | None = None,
+        warm_start: Sequence[str] = (),
     ) -> None:
         self._written = {
             "name": study_name,
@@ -94,6 +96,7 @@ class HPOTrialManager:
             "prefetch_buffer_size": prefetch_buffer_size,
             "trial_memory_limit": trial_memory_limit,
             "early_stop": early_stop,
+            "warm_start": warm_start,
         }
         self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
         self._url = storage
@@ -213,6 +216,7 @@ class HPOTrialManager:
                 f"study {spec.name!r} exists already, and load_if_exists=False asks for a new one. "
                 "Choose another study_name, or leave load_if_exists out to add trials to it."
             )
+        store.check_warm_start(spec)
         store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
         self._must_be_new = False
         self._study = store.open(spec)

@@ -78,13 +78,20 @@ def seed_of(study_seed: int | None, ordinal: int) -> int:
 
 
 def sample(
-    study: Study, space: SamplingSpace, *, seed: int, fixed: Params, ordinal: int = 0, seen: Seen | None = None
+    study: Study,
+    space: SamplingSpace,
+    *,
+    seed: int,
+    fixed: Params,
+    ordinal: int = 0,
+    seen: Seen | None = None,
+    earlier: Sequence[FrozenTrial] = (),
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
     A sequence gives its point `ordinal`, what else is random follows from `seed`.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
-    `seen` remembers ended trials as this space has them; give the same again.
+    `seen` remembers ended trials as this space has them; give the same again. `earlier` are trials of other studies.
     """
     complete = space.completed(fixed)
     if complete is not None:
@@ -92,7 +99,7 @@ def sample(
     reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
-    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
+    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen), earlier=earlier)
     chance = _chance_to_fit(history, space)
     if isinstance(study.sampler, AutoSampler):
         study.sampler.worth, chance = _worth(space, chance), None
@@ -195,10 +202,33 @@ class _Translation:
         return translated
 
 
-def snapshot_of(study: Study, pending: FrozenTrial | None = None, translate: Translate | None = None) -> Study:
+def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Ended trials of other studies as this space has them, with ids of their own; failed ones are left out.
+
+    Their numbers count from 0: Optuna's search for common parameters stops at one below those that it has seen.
+    """
+    found: list[FrozenTrial] = []
+    for trial in trials:
+        translated = space.translated(trial) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
+        if translated is not None and translated.params:
+            one = copy.copy(translated)
+            # What a sampler remembered there (a generation, an optimizer) means nothing here; what did not fit does.
+            kept = {key: value for key, value in trial.system_attrs.items() if key.startswith("constraints")}
+            one.number, one._trial_id = len(found), PENDING - 1 - len(found)
+            one.system_attrs = kept
+            found.append(one)
+    return found
+
+
+def snapshot_of(
+    study: Study,
+    pending: FrozenTrial | None = None,
+    translate: Translate | None = None,
+    earlier: Sequence[FrozenTrial] = (),
+) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, pending, translate))
+    view._storage = cast(BaseStorage, Snapshot(study, pending, translate, earlier))
     return view
 
 
@@ -208,7 +238,14 @@ class Snapshot:
     Everything else goes to the real storage: pruners, for example, write the rungs that a running trial has reached.
     """
 
-    def __init__(self, study: Study, pending: FrozenTrial | None, translate: Translate | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        pending: FrozenTrial | None,
+        translate: Translate | None = None,
+        earlier: Sequence[FrozenTrial] = (),
+    ) -> None:
+        self._earlier = earlier
         self._storage = study._storage
         self._translate = translate
         self._study_id = study._study_id
@@ -226,7 +263,7 @@ class Snapshot:
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
             if self._translate is not None:
                 trials = [seen for seen in map(self._translate, trials) if seen is not None]
-            self._trials = trials
+            self._trials = [*self._earlier, *trials]
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 

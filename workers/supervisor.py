@@ -11,7 +11,7 @@ import logging
 import os
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -20,14 +20,16 @@ from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispos
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
-from highnoon.workers.disk import FULL, is_full
+from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.exit_endings import NOT_BEGUN
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
@@ -37,7 +39,7 @@ from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import launch, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial_services import TrialServices
 
 T = TypeVar("T")
@@ -47,10 +49,18 @@ _log = logging.getLogger("highnoon.workers.supervisor")
 _EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
-_LOOK_S = 0.1
-_DISK_FULL_S = 1.0
+_LOOK_S, _DISK_FULL_S = 0.1, 1.0
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    """What became of a message, for people who watch the queue."""
+
+    study: str
+    trial: int
+    outcome: Outcome
 
 
 class Supervisor:
@@ -74,8 +84,9 @@ class Supervisor:
         self._must_be_replaced = False
         self._disk_is_full = False
 
-    def run(self, message: RunTrial) -> None:
+    def run(self, message: RunTrial) -> EndedAttempt | None:
         """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
+        ended = None
         if not self._forks.is_alive():
             # Before there is a lease to lose: another supervisor, or the next one here, takes the ticket.
             self.decline(message, delay_s=0.0)
@@ -85,15 +96,16 @@ class Supervisor:
                 work.enter_context(self._slots.at_work(message.study, message.ticket))
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
-                self._report_disk(error)
+                self._handed_back(error)
                 self.decline(message, delay_s=_DISK_FULL_S)
-                return
+                return None
             work.enter_context(self._telemetry.attempt())
             started = self._start(message)
             if started is not None:
-                self._attempt(started)
+                ended = self._attempt(started)
         self._io.submit(self._broker.notify)
         self._leave_if_worn_out()
+        return ended
 
     def decline(self, message: RunTrial, *, delay_s: float) -> None:
         """The ticket waits again for `delay_s`, for this node or another one."""
@@ -114,10 +126,12 @@ class Supervisor:
             self._event("start", started.lease, trial=started.lease.trial_number)
         return started
 
-    def _attempt(self, started: StartedAttempt) -> None:
+    def _attempt(self, started: StartedAttempt) -> EndedAttempt | None:
         services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
         try:
-            self._finish(started, services, started.code.refusal or self._tried(started, services))
+            outcome = started.code.refusal or self._tried(started, services)
+            self._finish(started, services, outcome)
+            return EndedAttempt(study=started.study.spec.name, trial=started.lease.trial_number, outcome=outcome)
         except LeaseLost as error:
             self._event("lease_lost", started.lease, level=logging.WARNING, reason=error)
         except Exception as error:
@@ -125,27 +139,29 @@ class Supervisor:
             lease = started.lease
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._release(lease, error)
+        return None
 
     def _tried(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """The outcome of the trial; where the node's disk is full, the ticket is handed back, which needs no disk."""
         lease = started.lease
         try:
-            work_dir = self._node.work_dir(started.study.spec.name, lease.trial_number)
-            self._slots.add_attempt(lease.attempt, str(work_dir))
+            self._slots.add_attempt(lease.attempt, str(self._node.work_dir(lease.spec["name"], lease.trial_number)))
             outcome = self._run_trial(started, services)
         except OSError as error:
             if not is_full(error):
                 raise
-            self._report_disk(error)
-            return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {error}")
+            return self._handed_back(error)
+        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(self._node.folder)):
+            return self._handed_back(trouble)
         self._disk_is_full = False
         return outcome
 
-    def _report_disk(self, error: OSError) -> None:
-        """Once until a trial could run again."""
+    def _handed_back(self, trouble: object) -> Outcome:
+        """Logs the trouble once until a trial could run again."""
         if not self._disk_is_full:
             self._disk_is_full = True
-            event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=error)
+            event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=trouble)
+        return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {trouble}")
 
     def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """Launches the trial and monitors it to its end."""
@@ -163,9 +179,8 @@ class Supervisor:
         with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
             if resources.refusal is not None:
                 return resources.refusal
-            trial = launch(
-                self._isolation(spec.isolation), resources.marked(self._assignment(started)), output, self._forks
-            )
+            isolation = "spawn" if spec.isolation == "fork" and not self._node.fork_works else spec.isolation
+            trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
@@ -173,9 +188,6 @@ class Supervisor:
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)
-
-    def _isolation(self, wanted: str) -> str:
-        return "spawn" if wanted == "fork" and not self._node.fork_works else wanted
 
     def _judged(self, outcome: Outcome, pid: int | None, lease: Lease) -> Outcome:
         """The outcome with what only the supervisor knows: a drain, and a trial that SIGKILL does not end."""

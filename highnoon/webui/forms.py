@@ -28,7 +28,7 @@ _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_ef
 _TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner")
 _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}
 """Fields for the options of a sampler and a pruner, written as in a study file: n_startup_trials = 20, group = true."""
-FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints")
+FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start")
 PARTS = ("name", "kind", "low", "high", "step", "choices", "when", "default")
 """The inputs of one row of the search space: `space-<row>-<part>`."""
 
@@ -128,7 +128,7 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
         values[options] = _inline(chosen)[1:-1].strip()
-    values["warm_start"] = ", ".join(spec.get("warm_start") or ())
+    values["warm_start"] = ", ".join(spec.get("warm_start", ()))
     if spec.get("early_stop"):
         values["early_stop"] = str(spec["early_stop"]["patience"])
     values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))

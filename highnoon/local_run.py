@@ -19,7 +19,7 @@ from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.presampling import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
@@ -85,7 +85,8 @@ def _run_trial(study: OptunaStudy, started: StartedTrial, objective: Objective, 
             ),
             logger,
         )
-        objective = given_trial(objective, channel.definition, started.number)
+        facts = StudyFacts(study_name=spec.name, direction_name=spec.direction)
+        objective = given_trial(objective, channel.definition, started.number, facts)
     try:
         outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     except BaseException:  # Ctrl-C: the trial must not stay RUNNING

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,10 +50,9 @@ class StudyFacts:
 
     @property
     def direction(self) -> Any:
-        """Optuna's StudyDirection."""
-        from optuna.study import StudyDirection  # only for those who ask: their code has it imported
-
-        return StudyDirection[self.direction_name.upper()]
+        """Optuna's StudyDirection, where the user's code has Optuna imported; else its name."""
+        directions = getattr(sys.modules.get("optuna.study"), "StudyDirection", None)
+        return self.direction_name if directions is None else directions[self.direction_name.upper()]
 
     @property
     def directions(self) -> list[Any]:

@@ -16,7 +16,7 @@ from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.trial_definition import TrialDefinition
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.monitor.trial_monitor import Answer
+from highnoon.workers.monitor.services import Answer
 from highnoon.workers.trial.launch import now_s
 from highnoon.workers.trial.pipe import Event
 

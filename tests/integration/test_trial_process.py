@@ -208,6 +208,13 @@ def test_hard_exit_is_reported_with_its_status(tmp_path: Path) -> None:
     assert "leaving" in outcome.log_tail
 
 
+def test_end_before_the_users_code_is_no_failure_of_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "tmp").write_text("where its scratch folder should be")
+    outcome = outcome_of(tmp_path, "good")
+    assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.KILLED, "not_begun", 70)
+
+
 def test_a_segfault_is_the_objectives_own_fault(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "segfaults")
     assert (outcome.ending, outcome.cause, outcome.signal) == (Ending.FAILED, "crashed", "SIGSEGV")

@@ -268,6 +268,16 @@ def test_a_study_that_a_timeout_has_ended_goes_on_with_a_longer_one(cluster: Clu
     books.assert_balanced(name, 12)
 
 
+def test_a_study_that_does_not_get_better_ends_early(cluster: Cluster, books: Books, name: str) -> None:
+    """By `auto`, whose evenly spread start is not repeated by nodes that sample at the same time."""
+    space = {"x": ["categorical", [1, 2, 4, 8, 16]], "y": ["int", 1, 400]}
+    cluster.submit_here("noop", 2000, name=name, search_space=space, sampler="auto", early_stop={"patience": 12})
+    record = books.wait_until_over(name)
+    assert (record.state, record.stop_reason) == (StudyState.FINISHED, "early_stop")
+    points = [tuple(trial.params.values()) for trial in books.trials(name)]
+    assert 13 <= len(points) < 2000 and len(set(points)) >= len(points) - 4, "but for those of the same moment"
+
+
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])
 def test_target_value_ends_a_study(cluster: Cluster, books: Books, name: str, direction: str, target: float) -> None:
     cluster.submit_here("good", 2000, name=name, direction=direction, target_value=target)

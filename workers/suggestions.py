@@ -11,6 +11,7 @@ from functools import cached_property
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
+from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
@@ -18,7 +19,6 @@ from highnoon.shared.store.trial_definition import TrialDefinition
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.services import Answer
 from highnoon.workers.trial.launch import now_s
-from highnoon.workers.trial.pipe import Event
 
 _log = logging.getLogger("highnoon.workers.suggestions")
 

@@ -20,6 +20,7 @@ from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispos
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
@@ -38,7 +39,7 @@ from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import launch, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial_services import TrialServices
 
 T = TypeVar("T")

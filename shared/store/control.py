@@ -60,9 +60,9 @@ class StudyLoad:
     direction: str | None = None
     """As Optuna has it."""
     best_value: float | None = None
-    """Read only for a study with a `target_value`."""
+    """Read only for a study with a `target_value`, or whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()
-    """Newest first; read only for a study with `max_failures_in_a_row`."""
+    """Newest first, as many as may end the study."""
     since_best: int = 0
     """How many trials have ended since the best one; read only for a study with `early_stop`."""
     fault: str | None = None

@@ -237,7 +237,7 @@ def test_a_grid_that_a_limit_has_stopped_goes_on_with_the_points_that_are_left(
     assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
     assert states_of(books, name)[TicketState.CANCELLED] > 0
 
-    cluster.submit_here("fails_for_half", 41, name=name, **keys)
+    cluster.submit_here("fails_for_half", 41, name=name, max_failures_in_a_row=0, **keys)
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 41)
     assert {trial.params["x"] for trial in books.trials(name)} == set(range(-20, 21))
@@ -293,6 +293,12 @@ def test_failures_in_a_row_end_a_study(cluster: Cluster, books: Books, name: str
     closed = states_of(books, name)[TicketState.CLOSED]
     assert 3 <= closed < 2000
     assert Counter(attempt.ending for attempt in books.attempts(name)) == {Ending.FAILED: closed}
+
+
+def test_failures_before_the_first_success_end_a_study_by_default(cluster: Cluster, books: Books, name: str) -> None:
+    cluster.submit_here("raises", 2000, name=name)
+    assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
+    assert 5 <= states_of(books, name)[TicketState.CLOSED] < 2000
 
 
 def test_trial_timeout_ends_trials_and_the_study_goes_on(cluster: Cluster, books: Books, name: str) -> None:

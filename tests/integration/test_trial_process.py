@@ -19,6 +19,7 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
@@ -26,7 +27,7 @@ from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import TrialHandle, launch
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial.process import Assignment
 from tests.support import eventually
 
 HERE = Path(__file__).parent.parent

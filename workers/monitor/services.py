@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from highnoon.shared.domain.trial import Outcome, Report
-from highnoon.workers.trial.pipe import Event
+from highnoon.shared.objective.trial_pipe import Event
 
 Answer = dict[str, Any]
 """{"value": ...}, or {"error": ...} for a question that Optuna would refuse with a ValueError."""

@@ -14,14 +14,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
-from highnoon.shared.runtime.processes import signal_name
-from highnoon.workers.monitor.exit_endings import ending_of
-from highnoon.workers.monitor.memory_policy import stopped
-from highnoon.workers.monitor.services import Answer, Services
-from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
-from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.pipe import (
+from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
     Event,
@@ -31,6 +24,13 @@ from highnoon.workers.trial.pipe import (
     report_of,
     setting_of,
 )
+from highnoon.shared.runtime.processes import signal_name
+from highnoon.workers.monitor.exit_endings import ending_of
+from highnoon.workers.monitor.memory_policy import stopped
+from highnoon.workers.monitor.services import Answer, Services
+from highnoon.workers.monitor.trial_memory import TrialMemory
+from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
+from highnoon.workers.trial.output import Output
 
 _FOLLOWS_OUR_REQUEST = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
 """Results that a trial may send because it was asked to end, also only by SIGTERM."""

@@ -1,4 +1,4 @@
-"""The private pipe between a trial process and its supervisor: one JSON object per line, versioned.
+"""The private pipe between a trial process and the process that started it: one JSON object per line, versioned.
 
     trial -> supervisor   {"event": "hello", "version": 1}
                           {"event": "params", "total": 1200, "active": null}

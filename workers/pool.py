@@ -27,6 +27,8 @@ from celery.signals import worker_before_create_process, worker_process_init, wo
 
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
+from highnoon.shared.domain.tracebacks import shortened
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.shared.runtime.processes import die_with_parent, tensorflow_has_run
@@ -36,13 +38,18 @@ from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
 from highnoon.workers.message_filter import install_message_filter
 from highnoon.workers.node import Node
-from highnoon.workers.supervisor import Supervisor
+from highnoon.workers.supervisor import EndedAttempt, Supervisor
 from highnoon.workers.trial import huge_pages
 from highnoon.workers.trial.fork_server import ForkServer
 
 _log = logging.getLogger("highnoon.workers.pool")
 
 _DECLINED_S = 10.0
+_WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS}) - {Ending.RELEASED}
+
+
+class TrialFailed(Exception):
+    """A trial went wrong. Raised at the end of its task alone, when everything is written, for Flower to show."""
 
 
 class PreloadError(HighNoonError):
@@ -127,16 +134,16 @@ def register_task(app: Celery, node: Node) -> None:
             supervisors.append(Supervisor(node, ForkServer()))
         return supervisors[0]
 
-    @app.task(name=RUN_TRIAL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run_trial(**kwargs: Any) -> None:
+    @app.task(name=RUN_TRIAL_TASK, ignore_result=True, throws=(TrialFailed,))  # type: ignore[untyped-decorator]
+    def run_trial(**kwargs: Any) -> str:
         message = RunTrial.from_kwargs(kwargs)
         if message.is_newer:
             if not refused:
                 refused.append(message.version)
                 event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
             supervisor().decline(message, delay_s=_DECLINED_S)
-            return
-        supervisor().run(message)
+            return "declined: a newer version wrote the message"
+        return shown_in_flower(supervisor().run(message))
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
@@ -153,6 +160,16 @@ def register_task(app: Celery, node: Node) -> None:
             ended.close()
         # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def shown_in_flower(ended: EndedAttempt | None) -> str:
+    """What Flower shows of a task. Raises TrialFailed for a trial that went wrong: by that it is shown as failed."""
+    if ended is None:
+        return "no attempt: the ticket was taken, or waits"
+    text = f"study {ended.study}, trial {ended.trial}: {ended.outcome.ending}"
+    if ended.outcome.ending in _WRONG:
+        raise TrialFailed(f"{text}: {shortened(ended.outcome.message, 200)}")
+    return text if ended.outcome.value is None else f"{text} {ended.outcome.value:g}"
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:

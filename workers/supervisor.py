@@ -11,7 +11,7 @@ import logging
 import os
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -54,6 +54,15 @@ _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    """What became of a message, for people who watch the queue."""
+
+    study: str
+    trial: int
+    outcome: Outcome
+
+
 class Supervisor:
     """Owns a slot's connections. Built in the Celery child, never before the fork that made it."""
 
@@ -75,8 +84,9 @@ class Supervisor:
         self._must_be_replaced = False
         self._disk_is_full = False
 
-    def run(self, message: RunTrial) -> None:
+    def run(self, message: RunTrial) -> EndedAttempt | None:
         """One attempt, from its message to its end. Never raises for what a trial, a study's data or an outage does."""
+        ended = None
         if not self._forks.is_alive():
             # Before there is a lease to lose: another supervisor, or the next one here, takes the ticket.
             self.decline(message, delay_s=0.0)
@@ -88,13 +98,14 @@ class Supervisor:
                 # Its disk is full, for instance. Other nodes may do better.
                 self._handed_back(error)
                 self.decline(message, delay_s=_DISK_FULL_S)
-                return
+                return None
             work.enter_context(self._telemetry.attempt())
             started = self._start(message)
             if started is not None:
-                self._attempt(started)
+                ended = self._attempt(started)
         self._io.submit(self._broker.notify)
         self._leave_if_worn_out()
+        return ended
 
     def decline(self, message: RunTrial, *, delay_s: float) -> None:
         """The ticket waits again for `delay_s`, for this node or another one."""
@@ -115,10 +126,12 @@ class Supervisor:
             self._event("start", started.lease, trial=started.lease.trial_number)
         return started
 
-    def _attempt(self, started: StartedAttempt) -> None:
+    def _attempt(self, started: StartedAttempt) -> EndedAttempt | None:
         services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
         try:
-            self._finish(started, services, started.code.refusal or self._tried(started, services))
+            outcome = started.code.refusal or self._tried(started, services)
+            self._finish(started, services, outcome)
+            return EndedAttempt(study=started.study.spec.name, trial=started.lease.trial_number, outcome=outcome)
         except LeaseLost as error:
             self._event("lease_lost", started.lease, level=logging.WARNING, reason=error)
         except Exception as error:
@@ -126,6 +139,7 @@ class Supervisor:
             lease = started.lease
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._release(lease, error)
+        return None
 
     def _tried(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """The outcome of the trial; where the node's disk is full, the ticket is handed back, which needs no disk."""

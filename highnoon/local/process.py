@@ -125,8 +125,8 @@ def run_spawned(descriptor: int, payload: int, parent: int) -> NoReturn:
     """The main function of a new interpreter."""
     with os.fdopen(payload, "rb") as file:
         file.seek(0)
-        task, pickled = pickle.loads(file.read())
-    _run_to_end(socket.socket(fileno=descriptor), parent, lambda: pickle.loads(pickled), task)
+        task, pickled = pickle.loads(file.read())  # noqa: S301 - from its parent, in a file without a name
+    _run_to_end(socket.socket(fileno=descriptor), parent, lambda: pickle.loads(pickled), task)  # noqa: S301
 
 
 def _cannot_be_forked() -> bool:

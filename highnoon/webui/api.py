@@ -161,9 +161,10 @@ def get_figure(
     x: str = "",
     y: str = "",
     raw: bool = False,
+    whole: Annotated[bool, Query(description="All parameters, not only the ten that matter most.")] = False,
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
-    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw)
+    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole)
     return compressed_response(request, compressed, media_type="application/json")
 
 

@@ -6,6 +6,7 @@ Decides nothing about values: StudySpec does. What cannot be read as a number st
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,12 +104,19 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
     general: list[str] = []
     for problem in [*problems, *duplicates(form)]:
         key = _field_of(problem.key, form)
-        text = f"{problem.message}. {problem.hint}".strip()
+        text = f"{problem.message}. {_for_a_form(problem.hint)}".strip()
         if key is None:
             general.append(str(problem))
         else:
             errors[key] = f"{errors[key]} {text}" if key in errors else text
     return replace(form, errors=errors, general=general)
+
+
+def _for_a_form(hint: str) -> str:
+    """The hint without what only a file has: tables, and the name of a key before its value."""
+    return re.sub(r"(Write (?:for example )?)\w+ = ", r"\1", hint).replace(
+        " under [sampler]", " as an option of the sampler"
+    )
 
 
 def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.views.formats import param
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import cause_of, ending_of, in_order
 
@@ -57,6 +58,8 @@ class TrialQuery(_Query):
 
     state: Annotated[str, Field(description="WAITING, RUNNING, COMPLETE, PRUNED or FAIL.")] = ""
     cause: Annotated[str, Field(description="A cause or an ending, such as exception or timed_out.")] = ""
+    param: Annotated[str, Field(description="A parameter; `value` says which of its values.")] = ""
+    value: Annotated[str, Field(description="A value as the table shows it, or a range: 0.001..0.1, 8.., ..0.5.")] = ""
     sort: Annotated[str, Field(description="number, value, state, cause, duration, started, params.NAME.")] = "-number"
 
 
@@ -69,8 +72,10 @@ class StudyQuery(_Query):
 
 
 def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[str]) -> Page[Trial]:
-    """One page of trials. Raises InvalidInput for an unknown state or sort key."""
+    """One page of trials. Raises InvalidInput for an unknown state, parameter or sort key."""
     state = query.state.upper()
+    if query.param and query.param not in names:
+        raise _unknown("param", query.param, list(names))
     if state and state not in TrialState.__members__:
         raise _unknown("state", query.state, [str(known) for known in TrialState])
     chosen = [
@@ -78,8 +83,29 @@ def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[st
         for trial in trials
         if (not state or trial.state == state)
         and (not query.cause or query.cause in (cause_of(trial), ending_of(trial)))
+        and _has_value(trial, query)
     ]
     return paged(_sorted(chosen, query.sort, _trial_keys(names)), query)
+
+
+def _has_value(trial: Trial, query: TrialQuery) -> bool:
+    """Whether the trial has the parameter, with this value or one within the range."""
+    if not query.param:
+        return True
+    if query.param not in trial.params:
+        return False
+    found, wanted = trial.params[query.param], query.value.strip()
+    low, dots, high = wanted.partition("..")
+    if not dots or not all(map(_is_bound, (low, high))) or isinstance(found, str | bool) or found is None:
+        return not wanted or wanted in (param(found), param(found, 17), str(found))
+    return (not low.strip() or found >= float(low)) and (not high.strip() or found <= float(high))
+
+
+def _is_bound(text: str) -> bool:
+    try:
+        return not text.strip() or not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def choose_studies(studies: Sequence[StudySummary], query: StudyQuery) -> Page[StudySummary]:

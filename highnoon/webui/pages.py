@@ -5,7 +5,7 @@ Each handler gathers what its template shows, or executes one action and redirec
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,19 +14,23 @@ from fastapi.responses import RedirectResponse
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
 from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.studies import STATES, StudySummary
-from highnoon.shared.views.trials import MESSAGE, TRACEBACK, cause_of, ending_of
+from highnoon.shared.views.trials import MESSAGE, TRACEBACK, cause_of, ending_of, has_ended
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.rendering import authentication_of, form_fields, segment, shown, sparkline
+from highnoon.webui.results import MOST_PARAMS
 
 router = APIRouter(include_in_schema=False)
 
 Sent = Annotated[dict[str, str], Depends(form_fields)]
 
 _NEWEST = 9
+_PACE_OF = 30
+"""By how many of the last trials the time to go is estimated."""
 
 
 @router.get("/")
@@ -55,7 +59,12 @@ def browse(request: Request, app: State, query: Annotated[StudyQuery, Query()]) 
 def cluster(request: Request, app: State) -> Response:
     """Workers, queues and leases."""
     found = app.cluster() if app.repository.has_ledger() else None
-    return shown(request, "cluster.html", {"cluster": found, "flower_url": app.settings.flower_url})
+    context = {
+        "cluster": found,
+        "flower_url": app.settings.flower_url,
+        "may_drain": found is not None and not app.worker_actions.belong_to_start(),
+    }
+    return shown(request, "cluster.html", context)
 
 
 @router.post("/hpo/workers/{worker}/{act}")
@@ -99,6 +108,19 @@ def create_study(request: Request, app: State, sent: Sent) -> Response:
 @router.get("/hpo/studies/{study:path}/trials/{number:int}")
 def show_trial(request: Request, app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """One trial: its parameters, its results, where it ran, what it printed."""
+    return _trial_page(request, app, study, trial)
+
+
+def _trial_page(
+    request: Request,
+    app: AppState,
+    study: StudySummary,
+    trial: Trial,
+    *,
+    variation: Mapping[str, str] | None = None,
+    problems: Sequence[Problem] = (),
+) -> Response:
+    """`variation` are the fields of a point that was refused for these problems."""
     attempts = app.attempts(study, trial)
     found = app.repository.trials(study.name)
     context = {
@@ -110,8 +132,10 @@ def show_trial(request: Request, app: State, study: KnownStudy, trial: KnownTria
         "message": str(trial.attrs.get(MESSAGE) or ""),
         "traceback": str(trial.attrs.get(TRACEBACK) or ""),
         "count": len(found.trials),
+        "variation": variation or {},
+        "problems": {problem.key: str(problem).partition(": ")[2] for problem in problems},
     }
-    return shown(request, "trial.html", context)
+    return shown(request, "trial.html", context, status=422 if problems else 200)
 
 
 @router.get("/hpo/studies/{study:path}/trials")
@@ -139,10 +163,14 @@ def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
-@router.post("/hpo/studies/{study:path}/enqueue")
-def enqueue_trial(app: State, sent: Sent, study: FreshStudy) -> Response:
-    """One more trial with parameters that a person wrote."""
-    app.actions.enqueue(study, forms.point(sent, app.repository.trials(study.name).space))
+@router.post("/hpo/studies/{study:path}/trials/{number:int}/enqueue")
+def enqueue_trial(request: Request, app: State, sent: Sent, study: FreshStudy, number: int) -> Response:
+    """One more trial like this one; a point that cannot be is shown again, with a message beside each value."""
+    trial = app.trial(study, number)
+    try:
+        app.actions.enqueue(study, forms.point(sent, app.repository.trials(study.name).space))
+    except InvalidInput as invalid:
+        return _trial_page(request, app, study, trial, variation=sent, problems=invalid.problems)
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
@@ -170,18 +198,23 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     """One study: its progress, its best trial, and its figures."""
     found = app.repository.trials(study.name)
     asked = read_space(study.spec.get("search_space", {}))[0]
+    running = app.repository.queries().running(study.id) if study.record is not None else []
+    steps = {trial.number: trial.reports[-1].step for trial in found.trials if trial.reports and not has_ended(trial)}
     context = {
         "study": study,
         "best": found.best,
-        "running": app.repository.queries().running(study.id) if study.record is not None else [],
+        "running": running,
+        # A lease brings the step every few seconds; a report is there at once.
+        "steps": {run.trial_number: max(run.step or 0, steps.get(run.trial_number or -1, 0)) for run in running},
         "recent": list(reversed(found.trials[-_NEWEST:])),
         "names": list(found.space),
         "space": {name: listed_form(param) for name, param in {**asked, **found.space}.items()},
         "conditions": {name: forms.conditions(param) for name, param in asked.items() if param.when},
         "constraints": study.spec.get("param_constraints", ()),
         "has_loss": any(trial.params_count is not None for trial in found.trials),
-        "eta_s": _eta_s(study),
+        "eta_s": eta_s(study, found.trials),
         "formats": BEST,
+        "most": MOST_PARAMS,
     }
     return shown(request, "study.html", context)
 
@@ -204,12 +237,12 @@ def login_page(request: Request) -> Response:
 def login(request: Request, sent: Sent) -> Response:
     """Starts a session for a right token. Too many wrong ones are refused for a while."""
     authentication = authentication_of(request)
-    role = authentication.check_token(request, sent.get("token", "").strip())
+    holder = authentication.check_token(request, sent.get("token", "").strip())
     there = _local(sent.get("next", ""))
-    if role is None:
+    if holder is None:
         return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = _redirect(there)
-    session = authentication.authenticator.new_session(role)
+    session = authentication.authenticator.new_session(holder)
     answer.headers["set-cookie"] = authentication.cookie(session, secure=request.url.scheme == "https")
     return answer
 
@@ -250,13 +283,13 @@ def _spark(app: AppState, study: StudySummary) -> str:
     return sparkline(app.values(study), maximize=study.maximize)
 
 
-def _eta_s(study: StudySummary) -> float | None:
-    """By the pace so far; None where there is none, or nothing is left."""
-    record = study.record
-    if record is None or record.started_at is None or not study.is_live or study.over < 3 or study.over >= study.total:
+def eta_s(study: StudySummary, trials: Sequence[Trial]) -> float | None:
+    """By the time that the last trials took and how many run at a time; None while none runs, or nothing is left."""
+    left = study.total - study.over
+    took = [trial.duration_s for trial in trials if has_ended(trial) and trial.duration_s is not None][-_PACE_OF:]
+    if study.record is None or not study.running or left <= 0 or len(took) < 3:
         return None
-    passed = time.time() - record.started_at
-    return passed / study.over * (study.total - study.over) if passed > 0 else None
+    return sum(took) / len(took) * left / study.running
 
 
 def _local(address: str) -> str:

@@ -25,6 +25,8 @@ from highnoon.webui.study_repository import StudyRepository
 _MOST_BYTES = 48_000_000
 _SPANS = 1500
 _CHUNK = 1000
+MOST_PARAMS = 10
+"""How many parameters a figure shows at first."""
 
 Rows = Callable[[Sequence[Trial], Places], str]
 
@@ -38,15 +40,17 @@ class FigureCache:
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
         self._bytes = 0
 
-    def figure(self, study: StudySummary, kind: str, *, x: str = "", y: str = "", raw: bool = False) -> bytes:
-        """The figure as gzipped JSON. Raises InvalidInput for an unknown kind."""
+    def figure(
+        self, study: StudySummary, kind: str, *, x: str = "", y: str = "", raw: bool = False, whole: bool = False
+    ) -> bytes:
+        """The figure as gzipped JSON; `whole` with all parameters. Raises InvalidInput for an unknown kind."""
         if kind not in FIGURES:
             problem = Problem(key="kind", message="is no figure", value=kind, hint=nearest(kind, FIGURES))
             raise InvalidInput("request", [problem])
         found = self._repository.trials(study.name)
         record = study.record if kind in NEEDS_ATTEMPTS else None
         progress = None if record is None else (study.running, study.over, study.state)
-        key = (study.name, study.id, kind, x, y, raw, found.version, progress)
+        key = (study.name, study.id, kind, x, y, raw, whole, found.version, progress)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -56,16 +60,28 @@ class FigureCache:
                 trials=found.trials,
                 space=found.space,
                 maximize=found.maximize,
-                params=(x, y) if kind == "contour" else (),
+                params=self._pair(study.name, x, y) if kind == "contour" else (),
+                most_params=None if whole else MOST_PARAMS,
                 raw=raw,
                 spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),
                 causes=() if record is None else self._repository.queries().causes(record.id),
-                importance=self._repository.importance(study.name) if kind == "importance" else {},
+                importance=self._repository.importance(study.name) if self._ranks(kind, len(found.space)) else {},
             )
         )
         compressed = gzip.compress(dumps(figure.to_json()).encode(), 4)
         self._keep(key, compressed)
         return compressed
+
+    def _ranks(self, kind: str, params: int) -> bool:
+        """Whether a figure needs to know which parameters matter: to rank them takes a while at first."""
+        return kind == "importance" or (kind in ("slice", "parallel") and params > MOST_PARAMS)
+
+    def _pair(self, name: str, x: str, y: str) -> tuple[str, str]:
+        """Two parameters; those that matter most where none is named."""
+        ranked = [one for one in self._repository.importance(name) if one not in (x, y)] if not (x and y) else []
+        ranked += [one for one in self._repository.trials(name).space if one not in (x, y, *ranked)]
+        missing = iter([*ranked, "", ""])
+        return x or next(missing), y or next(missing)
 
     def _keep(self, key: tuple[object, ...], compressed: bytes) -> None:
         with self._lock:

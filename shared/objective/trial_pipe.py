@@ -37,6 +37,9 @@ PIPE_VERSION = 1
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
+_LARGEST_VALUE_BYTES = 1 << 16
+"""Of an attribute that a trial sets."""
+
 _ENDINGS = {Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED, Ending.FAILED, Ending.CANCELLED}
 """What a trial may say of itself."""
 
@@ -211,6 +214,8 @@ def setting_of(event: Event) -> Event:
     key, kind, value = event["key"], event["kind"], event["value"]
     if not isinstance(key, str) or storable(key) != key or key.startswith(RESERVED) or len(key) > LONGEST_KEY:
         raise ValueError(f"an attribute named {key!r}")
+    if len(json.dumps(value)) > _LARGEST_VALUE_BYTES:
+        raise ValueError(f"a value of {key!r} of more than {_LARGEST_VALUE_BYTES:,} bytes")
     if kind not in ("user_attr", "constraint"):
         raise ValueError(f"a setting of the kind {kind!r}")
     if kind == "constraint" and (isinstance(value, bool) or math.isnan(float(value))):

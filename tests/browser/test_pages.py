@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import optuna
 import pytest
+from sqlalchemy import text
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import StudyState
@@ -20,6 +22,7 @@ from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.submission import submit
 from tests.browser.chromium import Page, browser, installed
 from tests.conftest import empty_database
+from tests.ledger import FAILED, Ledger
 from tests.made_up import SPACE, make_study, spec_of
 from tests.support import eventually
 from tests.web import TOKEN, dashboard
@@ -32,6 +35,9 @@ PAGES = {
     "study": "/hpo/studies/digits",
     "fresh": "/hpo/studies/fresh",
     "external": "/hpo/studies/plain%20optuna",
+    "wide": "/hpo/studies/wide",
+    "wide-trials": "/hpo/studies/wide/trials",
+    "failed": "/hpo/studies/broken",
     "trials": "/hpo/studies/digits/trials",
     "trial": "/hpo/studies/digits/trials/7",
     "new": "/hpo/new?like=digits",
@@ -76,7 +82,9 @@ def url(stack: Stack) -> Iterator[str]:
         make_study(url, "digits", n_trials=80, done=60, running=4)
         with opened(url) as books:
             submit(spec_of("fresh"), books)
+            _make_failed_study(books)
         _make_plain_study(url)
+        _make_wide_study(url)
         yield url
 
 
@@ -88,6 +96,30 @@ def _make_plain_study(url: str) -> None:
         return trial.suggest_float("learning_rate_of_the_second_optimizer_group", 1e-5, 1, log=True)
 
     optuna.create_study(study_name="plain optuna", storage=url, direction="maximize").optimize(objective, n_trials=8)
+
+
+def _make_wide_study(url: str) -> None:
+    """Sixty parameters, one of them with three thousand choices."""
+    words = [f"choice-{number:04}" for number in range(3000)]
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("word", words)
+        return sum(trial.suggest_float(f"parameter_{number:02}", 0.0, 1.0) for number in range(59))
+
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    optuna.create_study(study_name="wide", storage=url, sampler=sampler).optimize(objective, n_trials=12)
+
+
+def _make_failed_study(books: Access) -> None:
+    ledger = Ledger(books.url, create=False)
+    record = submit(spec_of("broken", n_trials=3), books).record
+    for ticket in ledger.tickets(record):
+        ledger.run(ticket, replace(FAILED, message="ValueError: no data"))
+    with books.database.transaction() as connection:
+        connection.execute(
+            text("update hn_studies set state = 'finished', ended_at = hn_now_1() where name = 'broken'")
+        )
+    ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +181,35 @@ def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None
         found = page.eval(_AXE)
 
         assert found == [], name
+
+
+def test_a_study_of_sixty_parameters_is_a_page_and_not_a_scroll(page: Page, address: str) -> None:
+    page.look(1400, height=3000)
+    page.goto(f"{address}/hpo/studies/wide")
+    page.until(_DRAWN)
+
+    assert page.eval("document.documentElement.scrollHeight") < 3600
+    assert page.eval("document.documentElement.outerHTML.length") < 1_000_000
+    assert page.eval("document.body.innerText.includes('The 10 of 60 parameters that matter most.')")
+    page.goto(f"{address}/hpo/studies/wide/trials")
+    shown = "[...document.querySelectorAll('thead th')].filter((head) => head.offsetParent).length"
+    assert page.eval(shown) < 22
+
+
+def test_a_study_in_which_all_failed_does_not_look_like_a_success(page: Page, address: str) -> None:
+    page.goto(f"{address}/hpo/studies/broken")
+    assert page.eval("document.querySelector('h1 .state').textContent") == "finished, all failed"
+    assert page.eval("getComputedStyle(document.querySelector('h1 .state')).color") == page.eval(
+        "getComputedStyle(document.querySelector('.bar .fail')).fill"
+    )
+
+
+def test_a_logarithmic_axis_is_one_click_away(page: Page, address: str) -> None:
+    page.look(1400, height=3000)
+    page.goto(f"{address}/hpo/studies/digits")
+    page.until(_DRAWN)
+    page.eval("document.querySelector('[data-name=history] [data-log]').click()")
+    page.until("document.querySelector('[data-name=history] .plot').layout.yaxis.type === 'log'")
 
 
 def test_every_figure_is_drawn(page: Page, address: str) -> None:

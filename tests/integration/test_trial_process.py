@@ -42,6 +42,7 @@ class Diary:
     lost: bool = False
     answers: bool = True
     keeps: int | None = None
+    suggestions: Any = None
     reports: list[Report] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
     wakeup_fd: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK))

@@ -21,6 +21,7 @@ from highnoon import HPOTrialManager
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import StudyRecord
@@ -209,14 +210,17 @@ def test_a_failed_trial_runs_again_and_a_good_one_does_not(visitor: Visitor, boo
 
 def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: str) -> None:
     fields = {"param-units": "64", "param-optimizer": "sgd", "param-dropout": "0.25", "param-l2": ""}
-    assert visitor.post(f"/hpo/studies/{mine}/enqueue", **fields).status_code == 303
+    assert visitor.post(f"/hpo/studies/{mine}/trials/0/enqueue", **fields).status_code == 303
 
     assert books.studies.counts(record(books, mine).id).total == 61
     params = books.optuna(record(books, mine)).start_trial(ordinal=99).params
     assert (params["units"], params["optimizer"], params["dropout"]) == (64, "sgd", 0.25) and len(params) == 6
 
-    refused = visitor.post(f"/hpo/studies/{mine}/enqueue", **{"param-units": "65000", "param-optimizer": "lion"})
-    assert refused.status_code == 422 and "65000" in refused.text and "lion" in refused.text
+    refused = visitor.post(
+        f"/hpo/studies/{mine}/trials/0/enqueue", **{"param-units": "65000", "param-optimizer": "lion"}
+    )
+    assert refused.status_code == 422 and "lion" in refused.text
+    assert 'value="65000"' in refused.text and "is outside of [" in refused.text, "the form keeps what was written"
     assert books.studies.counts(record(books, mine).id).total == 61
 
 
@@ -577,15 +581,41 @@ def test_a_program_needs_its_token_and_nothing_else(closed: str, books: Access, 
     assert answer.status_code == 200 and record(books, mine).state is StudyState.PAUSED
 
 
-def test_guessing_is_slow(url: str, tmp_path: Path) -> None:
+def test_guesses_have_to_wait_and_lock_nobody_out(url: str, tmp_path: Path) -> None:
     with (
         dashboard(url, tmp_path, host="0.0.0.0", environ={"HIGHNOON_TOKEN": TOKEN}) as address,
         Visitor(address) as mallory,
+        Visitor(address) as anna,
     ):
+        anna.post("/login", token=TOKEN)
         statuses = [mallory.post("/login", token=f"guess {number}").status_code for number in range(7)]
         assert statuses == [401] * 5 + [429] * 2
-        late = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
-        assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 61
+        guess = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": "Bearer guess"})
+        assert guess.status_code == 429 and 0 < int(guess.headers["retry-after"]) <= 61
+
+        # Behind a proxy everybody has one address: sessions, tokens of programs and logins go on
+        assert anna.get("/hpo").status_code == 200
+        program = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
+        assert program.status_code == 200
+        assert anna.post("/login", token=TOKEN).status_code == 303
+
+
+def test_the_audit_has_the_names_of_tokens(url: str, books: Access, mine: str, tmp_path: Path) -> None:
+    tokens = {"HIGHNOON_WEBUI_TOKENS": f"anna:operator:{TOKEN}-a, ben:viewer:{TOKEN}-b, robot:operator:{TOKEN}-r"}
+    with dashboard(url, tmp_path, host="0.0.0.0", environ=tokens) as address, Visitor(address) as anna:
+        anna.post("/login", token=f"{TOKEN}-a")
+        anna.get("/hpo")
+        anna.post(f"/hpo/studies/{mine}/pause")
+        for name, status in (("b", 403), ("r", 200)):
+            bearer = {"authorization": f"Bearer {TOKEN}-{name}"}
+            answer = httpx.patch(f"{address}/api/hpo/studies/{mine}", headers=bearer, json={"state": "running"})
+            assert answer.status_code == status
+
+    entries = AuditLog(books.database).entries(study=mine, limit=9)
+    assert [(entry.action, entry.actor, entry.via) for entry in entries[-2:]] == [
+        ("pause", "anna@127.0.0.1", "dashboard (session)"),
+        ("resume", "robot@127.0.0.1", "dashboard (token)"),
+    ]
 
 
 def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:

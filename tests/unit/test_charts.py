@@ -177,6 +177,33 @@ def test_a_figure_of_chosen_parameters_shows_these_alone() -> None:
     assert drawn("parallel", asked(*trials, params=["drop", "opt"])).layout["xaxis"]["ticktext"] == ["drop", "opt"]
 
 
+@pytest.mark.parametrize("kind", ["slice", "parallel", "importance"])
+def test_of_sixty_parameters_those_are_drawn_that_matter_most(kind: str) -> None:
+    names = [f"p{number}" for number in range(60)]
+    space = parse_space({name: ["uniform", 0.0, 1.0] for name in names})
+    trials = [trial(number) for number in range(30)]
+    many = [
+        replace(one, params={name: (one.number + index) % 7 / 7 for index, name in enumerate(names)}) for one in trials
+    ]
+    shares = {name: float(index) for index, name in enumerate(names)}
+    few = FIGURES[kind](FigureInput(trials=many, space=space, maximize=False, importance=shares, most_params=10))
+    whole = FIGURES[kind](FigureInput(trials=many, space=space, maximize=False, importance=shares))
+    assert "The 10 of 60 parameters that matter most." in few.note and "of 60" not in whole.note
+    text = dumps(few.to_json())
+    assert "p59" in text and "p50" in text and "p49" not in text
+    assert len(text) < len(dumps(whole.to_json())) / 3
+
+
+def test_thousands_of_choices_are_no_axis() -> None:
+    space = parse_space(
+        {"word": ["categorical", [f"choice-{number:04}" for number in range(3000)]], "x": ["uniform", 0, 1]}
+    )
+    trials = [replace(trial(number), params={"word": f"choice-{number:04}", "x": 0.5}) for number in range(40)]
+    for kind in ("slice", "parallel", "contour"):
+        asked = FigureInput(trials=trials, space=space, maximize=False, params=("word", "x"))
+        assert len(dumps(FIGURES[kind](asked).to_json())) < 20_000, kind
+
+
 def test_a_contour_has_a_panel_for_each_pair_of_parameters() -> None:
     trials = [trial(number) for number in range(5)]
     one = drawn("contour", asked(*trials, params=["rate", "units"]))

@@ -97,6 +97,18 @@ def test_messages_stand_beside_their_fields() -> None:
     assert shown.value("n_trials") == "many" and not shown.general
 
 
+def test_advice_is_for_a_form_and_not_for_a_file() -> None:
+    wrong = with_problems(
+        read_form({}),
+        [
+            Problem(key="name", message="is missing", hint='Write for example name = "digits".'),
+            Problem(key="sampler", message="is endless", hint="Set points under [sampler], or give it a step."),
+        ],
+    )
+    assert wrong.error("name") == 'is missing. Write for example "digits".'
+    assert wrong.error("sampler") == "is endless. Set points as an option of the sampler, or give it a step."
+
+
 def test_what_names_no_field_stands_above() -> None:
     shown = with_problems(read_form(SENT), [Problem(key="isolation", message="must be 'fork'", value="x")])
     assert shown.has_errors and shown.general == ["isolation: must be 'fork' (got 'x')."]

@@ -36,13 +36,24 @@ def test_the_default_is_newest_first() -> None:
         ({"state": "complete"}, [3, 0]),
         ({"cause": "timeout"}, [1]),
         ({"state": "COMPLETE", "cause": "timeout"}, []),
+        ({"param": "opt"}, [3, 2, 0]),
+        ({"param": "opt", "value": "a"}, [2]),
+        ({"param": "opt", "value": "none"}, [3]),
+        ({"param": "x", "value": "3"}, [0]),
+        ({"param": "x", "value": "1..2"}, [2, 1]),
+        ({"param": "x", "value": "2.."}, [2, 0]),
+        ({"param": "x", "value": "..1.5"}, [1]),
+        ({"param": "x", "value": "a..b"}, []),
+        ({"param": "opt", "value": "b", "state": "fail"}, []),
     ],
 )
 def test_sorted_and_chosen_with_the_missing_last(query: dict[str, str], expected: list[int]) -> None:
     assert numbers(**query) == expected
 
 
-@pytest.mark.parametrize(("query", "near"), [({"sort": "valu"}, "value"), ({"state": "FAILED"}, "FAIL")])
+@pytest.mark.parametrize(
+    ("query", "near"), [({"sort": "valu"}, "value"), ({"state": "FAILED"}, "FAIL"), ({"param": "op"}, "opt")]
+)
 def test_an_unknown_key_is_answered_with_the_nearest_known_one(query: dict[str, str], near: str) -> None:
     with pytest.raises(InvalidInput, match=f"Did you mean {near}"):
         numbers(**query)

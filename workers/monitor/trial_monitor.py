@@ -141,6 +141,8 @@ class TrialMonitor:
                     self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
             case "params":
                 self._count = count_of(event)
+            case "ask" if self._question is not None:
+                raise ValueError("a second question before the answer to the first one")
             case "ask":
                 self._question, self._asks_sampler = event["id"], event["question"] != "should_prune"
                 if self._asks_sampler:

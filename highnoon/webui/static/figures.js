@@ -87,13 +87,17 @@ class Figure {
     this.data = null;
     // Not plotly's own way to follow the window: it forgets the height, and the figure collapses.
     new ResizeObserver(() => this.fit()).observe(this.plot);
-    element.addEventListener("change", () => { this.stale = true; this.load(); });
+    element.addEventListener("change", (event) => {
+      if (event.target.matches("[data-log]")) { this.draw(); return; }
+      this.stale = true;
+      this.load();
+    });
   }
 
   get address() {
     const url = new URL(this.element.dataset.figure, location.href);
     const chosen = (name) => this.element.querySelector(`[data-${name}]`);
-    if (chosen("raw")?.checked) url.searchParams.set("raw", "true");
+    for (const flag of ["raw", "whole"]) if (chosen(flag)?.checked) url.searchParams.set(flag, "true");
     for (const axis of ["x", "y"]) if (chosen(axis)) url.searchParams.set(axis, chosen(axis).value);
     return url;
   }
@@ -131,7 +135,13 @@ class Figure {
     this.note.textContent = this.data.note;
     this.element.classList.toggle("blank", !this.data.data.length);
     if (!this.data.data.length) { Plotly.purge(this.plot); this.plot.replaceChildren(); return; }
-    Plotly.react(this.plot, coloured(this.data.data), layoutOf(this.data, this.plot), configOf(this.element.dataset.name));
+    const layout = layoutOf(this.data, this.plot);
+    if (this.element.querySelector("[data-log]")?.checked) {
+      for (const key of Object.keys(layout)) if (/^yaxis/.test(key)) { layout[key].type = "log"; delete layout[key].range; }
+      const below = this.data.data.some((trace) => trace.y?.some((value) => value !== null && value <= 0));
+      if (below) this.note.textContent = `${this.data.note} Values of 0 and below have no place on a logarithmic axis.`.trim();
+    }
+    Plotly.react(this.plot, coloured(this.data.data), layout, configOf(this.element.dataset.name));
   }
 
   follow() {

@@ -21,7 +21,8 @@ function showColumns() {
   const menu = document.querySelector("[data-columns]");
   if (!menu) return;
   const key = `columns:${menu.dataset.columns}`;
-  const hidden = new Set(JSON.parse(localStorage.getItem(key) || "[]"));
+  const stored = localStorage.getItem(key);
+  const hidden = new Set(stored ? JSON.parse(stored) : (menu.dataset.hidden || "").split(" ").filter(Boolean));
   for (const box of menu.querySelectorAll("[data-column]")) {
     box.checked = !hidden.has(box.dataset.column);
     for (const cell of document.querySelectorAll(`.c-${box.dataset.column}`)) cell.hidden = !box.checked;

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import ParamValue, Trial
+from highnoon.shared.views import formats
 
 if TYPE_CHECKING:
     from highnoon.shared.store.queries import AttemptSpan
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 MOST_POINTS = 2000
+_MOST_TICKS = 20
+_MOST_CATEGORIES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,24 @@ class FigureInput:
     spans: Sequence[AttemptSpan] = ()
     causes: Sequence[tuple[str, str | None, int]] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
+    most_params: int | None = None
+    """Of more parameters than that, show those that matter most."""
 
     @property
     def shown_params(self) -> list[str]:
         """The parameters of the search space that are to be shown."""
-        return [name for name in self.space if not self.params or name in self.params]
+        names = [name for name in self.space if not self.params or name in self.params]
+        if self.most_params is None or len(names) <= self.most_params:
+            return names
+        chosen = sorted(names, key=lambda name: -self.importance.get(name, 0.0))[: self.most_params]
+        return [name for name in names if name in chosen]
+
+    @property
+    def hidden_params(self) -> str:
+        """The note about parameters that are not shown."""
+        total = sum(not self.params or name in self.params for name in self.space)
+        shown = len(self.shown_params)
+        return "" if shown == total else f"The {shown} of {total} parameters that matter most."
 
     def completed(self) -> list[Trial]:
         """Completed trials with a finite value."""
@@ -176,7 +192,8 @@ class Scale:
         """A few places and their labels."""
         match self._param:
             case Categorical(choices=choices):
-                return [((index + 0.5) / len(choices), _word(choice)) for index, choice in enumerate(choices)]
+                ticks = [((index + 0.5) / len(choices), _word(choice)) for index, choice in enumerate(choices)]
+                return every(ticks, _MOST_TICKS)
             case Float(low=low, high=high, log=True) | Int(low=low, high=high, log=True):
                 return [(0.0, f"{low:.3g}"), (0.5, f"{math.sqrt(low) * math.sqrt(high):.2g}"), (1.0, f"{high:.3g}")]
             case _:
@@ -188,6 +205,8 @@ def axis_of(param: Param) -> Json:
     """An axis in the parameter's own values."""
     if not isinstance(param, Categorical):
         return {"type": "log"} if param.log else {}
+    if len(param.choices) > _MOST_CATEGORIES:
+        return {"type": "category"}  # those that were drawn, in the order of trials
     return {"type": "category", "categoryorder": "array", "categoryarray": list(map(_word, param.choices))}
 
 
@@ -213,7 +232,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _word(value: ParamValue) -> str:
-    return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)
+    return formats.param(value, 12)
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -57,7 +57,8 @@ def slices(asked: FigureInput) -> Figure:
         layout[x] = {**axis_of(domain), "title": {"text": shortened(name, 36)}}
         layout[y] = {}
         clip(layout[y], values, maximize=asked.maximize)
-    note = notes("The stronger the colour, the later the trial.", left_out(len(shown), len(trials)))
+    dropped = left_out(len(shown), len(trials))
+    note = notes("The stronger the colour, the later the trial.", dropped, asked.hidden_params)
     return Figure(data=data, layout=layout, note=note)
 
 
@@ -93,7 +94,7 @@ def parallel(asked: FigureInput) -> Figure:
         "annotations": labels,
         "hovermode": False,
     }
-    return Figure(data=data, layout=layout, note=left_out(len(shown), len(ranked)))
+    return Figure(data=data, layout=layout, note=notes(left_out(len(shown), len(ranked)), asked.hidden_params))
 
 
 def contour(asked: FigureInput) -> Figure:
@@ -131,11 +132,11 @@ def importance(asked: FigureInput) -> Figure:
     if not chosen:
         return nothing("Not enough trials: at least two have to complete.")
     total = sum(chosen.values()) or 1.0
-    ranked = [(name, share / total) for name, share in chosen.items()][::-1]
+    ranked = [(name, share / total) for name, share in chosen.items() if name in asked.shown_params][::-1]
     shares = [share for _, share in ranked]
     bar = horizontal_bars([name for name, _ in ranked], shares, [f"{share:.0%}" for share in shares], "$accent")
     layout = {"xaxis": {"tickformat": ".0%", "rangemode": "tozero"}, "yaxis": {"automargin": True}}
-    return Figure(data=[bar], layout={**layout, "height": max(320, 60 + 30 * len(ranked))})
+    return Figure(data=[bar], layout={**layout, "height": max(320, 60 + 30 * len(ranked))}, note=asked.hidden_params)
 
 
 def _panel(

@@ -188,6 +188,7 @@ class _Run:
         task = Task(
             number=started.number,
             defines_by_run=self._spec.defines_by_run,
+            study_name=self._spec.name,
             params=started.params,
             scoring=self._spec.scoring,
             memory=self._spec.memory,

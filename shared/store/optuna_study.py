@@ -30,6 +30,7 @@ from highnoon.shared.domain.errors import (
     nearest,
 )
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -151,7 +152,7 @@ class OptunaStudy:
         the search space does not have, and for a point that breaks a constraint.
         """
         if self._spec.defines_by_run:
-            self._study.enqueue_trial(params)
+            self._study.enqueue_trial(_plain_point(params))
             return
         problems = [*_misfits(self._space.domains, params, self._spec.search_space)]
         fixed = {} if problems else self._space.as_stored(params)
@@ -339,6 +340,20 @@ class OptunaStudy:
             return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
         except KeyError:
             return None
+
+
+def _plain_point(params: Params) -> Params:
+    """For an objective that suggests as it runs: any names. Raises InvalidInput for what no domain holds."""
+    point: Params = {}
+    problems = []
+    for name, value in params.items():
+        try:
+            point[name] = choice(value)
+        except Mistake as mistake:
+            problems.append(Problem(key=name, message=mistake.message, value=value, hint=mistake.hint))
+    if problems:
+        raise InvalidInput("params", problems)
+    return point
 
 
 def _misfits(space: Mapping[str, BaseDistribution], params: Params, written: SearchSpace) -> Iterator[Problem]:

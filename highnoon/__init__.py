@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from highnoon.config import ModelConfig as ModelConfig
     from highnoon.config import TrainingConfig as TrainingConfig
     from highnoon.current_trial import checkpoint_dir as checkpoint_dir
+    from highnoon.current_trial import log as log
     from highnoon.current_trial import report as report
     from highnoon.current_trial import report_params as report_params
     from highnoon.current_trial import should_prune as should_prune
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "config": ("Config", "ModelConfig", "TrainingConfig"),
-    "current_trial": ("checkpoint_dir", "report", "report_params", "should_prune"),
+    "current_trial": ("checkpoint_dir", "log", "report", "report_params", "should_prune"),
     "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),

@@ -1,4 +1,4 @@
-"""What an objective calls about its trial: `report`, `should_prune`, `report_params`, `checkpoint_dir`.
+"""What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `checkpoint_dir`.
 
 The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
 channel that the runner of the attempt has bound.
@@ -17,6 +17,14 @@ def report(value: float, step: int) -> None:
     Raises NoTrialRunning outside an objective, InvalidInput for what is not a number or not a step.
     """
     channel().report(value, step)
+
+
+def log(step: int | None = None, **metrics: float) -> None:
+    """Keeps numbers beside the value: the last of each, by its step where there is one, is stored with the trial.
+
+    Raises NoTrialRunning outside an objective, InvalidInput for what is not a number or not a step.
+    """
+    channel().log(metrics, step)
 
 
 def should_prune() -> bool:

@@ -33,6 +33,7 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
     from highnoon.coordinator.cli.tables import near
     from highnoon.shared.views.formats import plural
     from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
+    from highnoon.shared.views.trials import metric_names
 
     kind = format or (output.suffix[1:].lower() if output and output.suffix else "csv")
     if kind not in _FORMATS:
@@ -51,7 +52,9 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
     if kind == "parquet":
         content = parquet(trials, names, places, goals)
     else:
-        text = csv_head(names, goals) + csv_rows(trials, names, places, goals) if kind == "csv" else ""
+        metrics = metric_names(trials)
+        head, rows = csv_head(names, goals, metrics), csv_rows(trials, names, places, goals, metrics)
+        text = head + rows if kind == "csv" else ""
         content = (text or json_lines(trials, places)).encode()
     if output is None:
         typer.echo(content, nl=False)

@@ -14,7 +14,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
 from highnoon.shared.views import formats
-from highnoon.shared.views.trials import in_order
+from highnoon.shared.views.trials import in_order, metric_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,10 +78,12 @@ def studies_table(studies: Sequence[StudySummary]) -> list[str]:
 
 def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Console) -> list[str]:
     """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
-    heads = [("trial", "state", "value", "took")]
+    metrics = metric_names(trials)
+    heads = [("trial", "state", "value", "took", *metrics)]
     for trial in trials:
-        heads.append((str(trial.number), str(trial.state), _value_of(trial), time_cell(trial.duration_s)))
-    first, *lines = aligned(heads, right={2, 3})
+        row = (str(trial.number), str(trial.state), _value_of(trial), time_cell(trial.duration_s))
+        heads.append((*row, *(value_cell(trial.metrics.get(name)) for name in metrics)))
+    first, *lines = aligned(heads, right=set(range(2, 4 + len(metrics))))
     table = [f"{first}  parameters"]
     for trial, head in zip(trials, lines, strict=True):
         # With few digits: `best` and `--json` give more.
@@ -102,11 +104,12 @@ def ordered(
 
     Raises InvalidInput for an unknown key.
     """
-    if key not in _KEYS and key not in names:
-        hint = nearest(key, [*_KEYS, *names])
+    known = [*_KEYS, *names, *metric_names(trials)]
+    if key not in known:
+        hint = nearest(key, known)
         problem = Problem(key="--sort", message="is neither a column nor a parameter", value=key, hint=hint)
         raise InvalidInput("command line", [problem])
-    value = _KEYS.get(key) or (lambda trial: trial.params.get(key))
+    value = _KEYS.get(key) or (lambda trial: trial.params.get(key, trial.metrics.get(key)))
     return in_order(trials, value, descending=reverse != (maximize and key in _BEST_FIRST))
 
 

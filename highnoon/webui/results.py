@@ -19,7 +19,7 @@ from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
-from highnoon.shared.views.trials import has_ended
+from highnoon.shared.views.trials import has_ended, metric_names
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
@@ -94,14 +94,16 @@ class FigureCache:
 
 def csv_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
     """A head, then a row per trial."""
-    names = list(repository.trials(study.name).space)
-    rows = _rows(repository, study, "csv", lambda trials, places: csv_rows(trials, names, places))
-    return chain([csv_head(names)], rows)
+    found = repository.trials(study.name)
+    names, metrics = list(found.space), metric_names(found.trials)
+    kind = ("csv", *metrics)
+    rows = _rows(repository, study, kind, lambda trials, places: csv_rows(trials, names, places, metrics=metrics))
+    return chain([csv_head(names, metrics=metrics)], rows)
 
 
 def json_lines_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
     """An object per line."""
-    return _rows(repository, study, "jsonl", json_lines)
+    return _rows(repository, study, ("jsonl",), json_lines)
 
 
 def parquet_file(repository: StudyRepository, study: StudySummary) -> bytes:
@@ -110,10 +112,10 @@ def parquet_file(repository: StudyRepository, study: StudySummary) -> bytes:
     return parquet(found.trials, list(found.space), _places(repository, study, 0))
 
 
-def _rows(repository: StudyRepository, study: StudySummary, kind: str, write: Rows) -> Iterator[str]:
+def _rows(repository: StudyRepository, study: StudySummary, kind: tuple[str, ...], write: Rows) -> Iterator[str]:
     """What can fail is done before the first part is asked for."""
     found = repository.trials(study.name)
-    kept = repository.kept_texts(study.name, (kind, study.id, *found.space)) if study.record is not None else []
+    kept = repository.kept_texts(study.name, (*kind, study.id, *found.space)) if study.record is not None else []
     return _written(found.trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
-from highnoon.shared.domain.errors import InvalidInput, InvalidObjectiveResult, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, InvalidObjectiveResult, Problem, did_you_mean
+from highnoon.shared.domain.states import RESERVED
 from highnoon.shared.domain.trial import ParamCount, Report
 
 T = TypeVar("T")
 
 RESULT_KEYS = ("loss", "params", "active_params")
 MOST_PARAMS = 2**63 - 1
+LONGEST_NAME = 100
+"""Of a metric."""
 LARGEST_STEP = 2**31 - 1
 """Optuna's column holds no larger one."""
 
@@ -28,11 +31,10 @@ _shown.maxother = _shown.maxstring = 80
 
 def result(returned: object) -> tuple[float, ParamCount | None]:
     """The loss that an objective owes, and the count if it gave one. Raises InvalidObjectiveResult with what it was."""
-    if not isinstance(returned, dict):
+    if not isinstance(returned, Mapping):
         return _loss(returned, ""), None
-    unknown = [key for key in returned if key not in RESULT_KEYS]
-    if unknown or "loss" not in returned:
-        raise InvalidObjectiveResult(_wrong_keys(returned, unknown))
+    if "loss" not in returned:
+        raise InvalidObjectiveResult(_without_loss(returned))
     loss = _loss(returned["loss"], " as loss")
     total, active = returned.get("params"), returned.get("active_params")
     if total is None and active is None:
@@ -60,6 +62,44 @@ def report(value: object, step: object) -> Report:
     if number is None or index is None or problems:
         raise InvalidInput("report(value, step)", problems)
     return Report(step=index, value=number)
+
+
+def further_numbers(returned: object) -> tuple[dict[str, float], list[str]]:
+    """What a returned mapping holds beside loss and count: the numbers, and the names of what can be none."""
+    numbers, others = {}, []
+    for name, value in returned.items() if isinstance(returned, Mapping) else ():
+        if name not in RESULT_KEYS:
+            number = _or_none(_real, value)
+            if number is None or not _can_name(name):
+                others.append(_shown.repr(name))
+            else:
+                numbers[name] = number
+    return numbers, others
+
+
+def metrics(given: Mapping[str, object], step: object = None) -> tuple[dict[str, float], int | None]:
+    """Numbers by their names, and a step. Raises InvalidInput with every mistake."""
+    index = None if step is None else _or_none(_index, step)
+    problems = []
+    if step is not None and (index is None or not 0 <= index <= LARGEST_STEP):
+        message = f"must be an integer from 0 to {LARGEST_STEP}, not {described(step)}"
+        problems.append(Problem(key="step", message=message))
+    numbers = {name: _or_none(_real, value) for name, value in given.items()}
+    for name, number in numbers.items():
+        if not _can_name(name):
+            message = f"must be 1 to {LONGEST_NAME} printable characters, and not begin with {RESERVED}"
+            problems.append(Problem(key="name", message=message, value=name))
+        elif number is None:
+            problems.append(Problem(key=name, message=f"must be one number, not {described(given[name])}"))
+    if problems:
+        raise InvalidInput("log(step, **metrics)", problems)
+    return {name: number for name, number in numbers.items() if number is not None}, index
+
+
+def _can_name(name: object) -> bool:
+    return (
+        isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and not name.startswith(RESERVED)
+    )
 
 
 def param_count(total: object, active: object = None) -> ParamCount:
@@ -98,11 +138,11 @@ def _loss(value: object, where: str) -> float:
     return loss
 
 
-def _wrong_keys(returned: dict[object, object], unknown: list[object]) -> str:
-    wrong = f"an unknown key {_shown.repr(unknown[0])}" if unknown else "no loss"
-    hint = nearest(unknown[0], RESULT_KEYS) if unknown and isinstance(unknown[0], str) else ""
-    expected = 'expected one number, or {"loss": ..., "params": ..., "active_params": ...}'
-    return f"the objective returned a dict with {wrong}; {expected}. {hint}".rstrip()
+def _without_loss(returned: Mapping[object, object]) -> str:
+    texts = [key for key in returned if isinstance(key, str)]
+    hint = next((found for key in texts if (found := did_you_mean(key, ["loss"]))), "")
+    expected = 'expected one number, or {"loss": ..., "params": ..., "active_params": ...} with further numbers'
+    return f"the objective returned a dict with no loss; {expected}. {hint}".rstrip()
 
 
 def _or_none(convert: Callable[[object], T], value: object) -> T | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from highnoon.shared.domain.states import Ending, TrialState
+from highnoon.shared.domain.states import RESERVED, Ending, TrialState
 
 ParamValue = bool | int | float | str | None
 """What a search space can propose: everything that JSON and Optuna's categorical distribution can hold."""
@@ -82,10 +82,12 @@ class Outcome:
     duration_s: float | None = None
     log_tail: str = ""
     memory: MemoryTrace | None = None
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    """The last value of each, as JSON has it: text for what is not finite."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
-        numbers = {key: _json_number(getattr(self, key)) for key in _NUMBERS}
+        numbers = {key: json_number(getattr(self, key)) for key in _NUMBERS}
         return {**asdict(self), "ending": str(self.ending), **numbers}
 
     @classmethod
@@ -101,7 +103,17 @@ class Outcome:
 _NUMBERS = ("value", "loss", "constraint")
 
 
-def _json_number(number: float | None) -> float | str | None:
+def _number(value: object) -> float | None:
+    if value in _NOT_FINITE and isinstance(value, str):
+        return float(value)
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+_NOT_FINITE = ("inf", "-inf", "nan")
+
+
+def json_number(number: float | None) -> float | str | None:
+    """JSON has no infinity and no NaN: they become text."""
     return number if number is None or math.isfinite(number) else str(number)
 
 
@@ -125,6 +137,12 @@ class Trial:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its attributes that are numbers: what it logged or returned beside the loss, or a person has set."""
+        found = {name: _number(value) for name, value in self.attrs.items() if not name.startswith(RESERVED)}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def duration_s(self) -> float | None:

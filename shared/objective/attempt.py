@@ -33,7 +33,7 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
-from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report
+from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
 from highnoon.shared.objective.trial_context import Channel, bound
 
 Objective = Callable[[Params], object]
@@ -75,6 +75,7 @@ def run_attempt(
         duration_s=time.monotonic() - started,
         params_count=trial.count.total if trial.count else None,
         active_params=trial.count.active if trial.count else None,
+        metrics=dict(trial.metrics),
     )
 
 
@@ -87,6 +88,8 @@ class _Trial:
         self._scored_with: int | None = None
         self._steps: set[int] = set()
         self.count: ParamCount | None = None
+        self.metrics: dict[str, float | str] = {}
+        self._logged_at: dict[str, int | None] = {}
         self.last: Report | None = None
         self.loss: float | None = None
 
@@ -118,9 +121,22 @@ class _Trial:
         self._channel.report_params(count.total, count.active)
         self._refuse_beyond_a_hard_budget()
 
+    def log(self, metrics: Mapping[str, object], step: object = None) -> None:
+        """Keeps the newest value of each, by its step where there is one. Raises InvalidInput with every mistake."""
+        numbers, index = readings.metrics(metrics, step)
+        for name, number in numbers.items():
+            last = self._logged_at.get(name)
+            if index is None or last is None or index >= last:
+                self.metrics[name] = json_number(number) or 0.0
+                self._logged_at[name] = last if index is None else index
+
     def completed(self, returned: object) -> Outcome:
         """The outcome of what the objective returned. Raises what `report` and `report_params` raise."""
         self.loss, count = readings.result(returned)
+        numbers, others = readings.further_numbers(returned)
+        self.log(numbers)
+        if others:
+            _warn_once(f"{', '.join(others)} of the returned dict: no number, and not kept", "the result")
         if count is not None:
             self._take(count)
         self._refuse_beyond_a_hard_budget()
@@ -151,12 +167,12 @@ class _Trial:
             )
 
 
-def _warn_once(sentence: str) -> None:
+def _warn_once(sentence: str, of: str = "report()") -> None:
     """Of each kind one line per process: in a study of a thousand trials a thousand lines help less."""
-    kind = sentence.partition(" ")[0]
+    kind = sentence.partition(" ")[0] if of == "report()" else of
     if kind not in _warned:
         _warned.add(kind)
-        _log.warning("report(): %s", sentence)
+        _log.warning("%s: %s", of, sentence)
 
 
 def _ending_of(objective: Objective, params: Params, trial: _Trial) -> Outcome:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,6 +34,13 @@ class Channel(Protocol):
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Reports how large the model of this trial is; the last count before the first report counts."""
+
+
+class TrialChannel(Channel, Protocol):
+    """The channel as an objective meets it."""
+
+    def log(self, metrics: Mapping[str, object], step: object = None) -> None:
+        """Keeps numbers beside the value: the last of each is stored when the trial ends. Raises InvalidInput."""
 
 
 class CheckpointFolder:
@@ -70,7 +77,7 @@ class CheckpointFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _RunningTrial:
-    channel: Channel
+    channel: TrialChannel
     memory: MemoryWishes
     checkpoints: CheckpointFolder
 
@@ -83,7 +90,9 @@ _bound: list[_RunningTrial] = []
 
 
 @contextmanager
-def bound(channel: Channel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None) -> Iterator[None]:
+def bound(
+    channel: TrialChannel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None
+) -> Iterator[None]:
     """Makes `channel` the one that the trial running here uses.
 
     `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
@@ -103,7 +112,7 @@ def is_trial_running() -> bool:
     return bool(_bound)
 
 
-def channel() -> Channel:
+def channel() -> TrialChannel:
     """The running trial's channel. Raises NoTrialRunning outside an objective."""
     return _required().channel
 
@@ -123,8 +132,8 @@ def _required() -> _RunningTrial:
     found = _here()
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report(), should_prune(), report_params() and checkpoint_dir() may only be "
-            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
+            "no trial is running here: report(), should_prune(), log(), report_params() and checkpoint_dir() may only "
+            "be called inside an objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found
 

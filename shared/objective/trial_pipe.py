@@ -31,7 +31,7 @@ from highnoon.shared.domain import result_parsing as readings
 from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
-from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report
+from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report, json_number
 
 PIPE_VERSION = 1
 
@@ -244,6 +244,7 @@ def outcome_of(event: Event) -> Outcome:
         raise ValueError(f"a trial that is {given.ending} with {numbers}")
     if given.ending is Ending.COMPLETED and given.value is None:
         raise ValueError("a completed trial without a value")
+    logged = {name: float(value) for name, value in given.metrics.items()}
     return Outcome(
         ending=given.ending,
         value=given.value,
@@ -254,6 +255,7 @@ def outcome_of(event: Event) -> Outcome:
         cause=None if given.cause is None else storable(given.cause)[:40],
         message=shortened(storable(given.message), TRACEBACK_LIMIT),
         traceback=shortened(storable(given.traceback), TRACEBACK_LIMIT),
+        metrics={name: json_number(value) or 0.0 for name, value in readings.metrics(logged)[0].items()},
     )
 
 

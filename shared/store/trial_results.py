@@ -51,7 +51,7 @@ def trial_result(outcome: Outcome) -> TrialResult:
     return TrialResult(
         state=state,
         value=_value(outcome) if state is not TrialState.FAIL else None,
-        user_attrs={**_described(outcome), **_measured(outcome)},
+        user_attrs={**outcome.metrics, **_described(outcome), **_measured(outcome)},
         system_attrs=_constraints(outcome),
     )
 

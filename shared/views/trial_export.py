@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
-from highnoon.shared.views.trials import Located, trial_object
+from highnoon.shared.views.trials import Located, metric_names, trial_object
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -22,14 +22,16 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def csv_head(names: Sequence[str], goals: int = 0) -> str:
+def csv_head(names: Sequence[str], goals: int = 0, metrics: Sequence[str] = ()) -> str:
     """The names of the columns; with `goals` a study's several objectives have columns of their own."""
-    return _csv([list(map(_harmless, _titles(names, goals)))])
+    return _csv([list(map(_harmless, _titles(names, goals, metrics)))])
 
 
-def csv_rows(trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0) -> str:
+def csv_rows(
+    trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0, metrics: Sequence[str] = ()
+) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
-    return _csv([list(map(_harmless, _row(trial, names, places, goals))) for trial in trials])
+    return _csv([list(map(_harmless, _row(trial, names, places, goals, metrics))) for trial in trials])
 
 
 def json_lines(trials: Sequence[Trial], places: Places) -> str:
@@ -46,22 +48,33 @@ def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places, goals
         hint = "Install it: pip install 'highnoon-hpo[parquet]'. Or take CSV, which needs none."
         problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
         raise InvalidInput("request", [problem]) from None
-    rows = [_row(trial, names, places, goals) for trial in trials]
-    titles = _titles(names, goals)
+    metrics = metric_names(trials)
+    rows = [_row(trial, names, places, goals, metrics) for trial in trials]
+    titles = _titles(names, goals, metrics)
     columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
     return file.getvalue()
 
 
-def _titles(names: Sequence[str], goals: int) -> list[str]:
-    return [*_COLUMNS, *(f"values.{goal}" for goal in range(goals)), *(f"params.{name}" for name in names)]
+def _titles(names: Sequence[str], goals: int, metrics: Sequence[str]) -> list[str]:
+    return [
+        *_COLUMNS,
+        *(f"values.{goal}" for goal in range(goals)),
+        *(f"params.{name}" for name in names),
+        *(f"metrics.{name}" for name in metrics),
+    ]
 
 
-def _row(trial: Trial, names: Sequence[str], places: Places, goals: int) -> list[object]:
+def _row(trial: Trial, names: Sequence[str], places: Places, goals: int, metrics: Sequence[str]) -> list[object]:
     shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
     values = trial.values or (None,) * goals
-    return [*(shown[column] for column in _COLUMNS), *values[:goals], *map(trial.params.get, names)]
+    return [
+        *(shown[column] for column in _COLUMNS),
+        *values[:goals],
+        *map(trial.params.get, names),
+        *map(trial.metrics.get, metrics),
+    ]
 
 
 def _column(values: list[object]) -> list[object]:

@@ -70,6 +70,11 @@ def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[
     return [(one.number, one.loss, one.params) for one in pareto_front(candidates, maximize=maximize)]
 
 
+def metric_names(trials: Iterable[Trial]) -> list[str]:
+    """The metrics that any of the trials has, by name."""
+    return sorted({name for trial in trials for name in trial.metrics})
+
+
 def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:
     """Numbers before words; rows without a value come last in both directions."""
     valued = [item for item in items if key(item) is not None]
@@ -90,6 +95,7 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "params_count": trial.params_count,
         "active_params": trial.active_params,
         "params": trial.params,
+        "metrics": {name: trial.attrs[name] for name in trial.metrics},
         "reports": [{"step": report.step, "value": report.value} for report in trial.reports],
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
         "ended_at": trial.ended_at.isoformat() if trial.ended_at else None,

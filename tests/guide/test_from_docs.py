@@ -79,10 +79,9 @@ def test_the_examples_of_local_trials_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "python.md").read_text().partition("## On a cluster")[0]
     code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    for block in code:
-        names = run(block)
-        if "hpo" in names:
-            assert names["best"] == {"x": 0.0, "decay": 1e-3} and len(names["hpo"].trials) == 12
+    first, metrics, *_ = [run(block, hn=hn) for block in code]
+    assert first["best"] == {"x": 0.0, "decay": 1e-3} and len(first["hpo"].trials) == 12
+    assert metrics["hpo"].best_trial.metrics == {"accuracy": 0.92, "f1": 0.8}
 
 
 def test_search_spaces_run_as_they_are_written(tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ import optuna
 import pytest
 
 import highnoon as hn
+from highnoon.coordinator.cli import tables
 from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, MissingExtra
+from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.views.trial_export import csv_head, csv_rows
+from highnoon.shared.views.trials import metric_names
 from tests.support import eventually
 
 SPACE = {"x": ("uniform", -1.0, 1.0)}
@@ -354,6 +358,26 @@ class TestTheManager:
         hpo = hn.HPOTrialManager("digits", 3)
         hpo.optimize(lambda params: 0.5, SPACE)
         assert repr(hpo) == "HPOTrialManager('digits', minimize, in memory, 3 complete, best 0.5 of trial 0)"
+
+    @pytest.mark.parametrize("isolation", ["none", "fork"])
+    def test_metrics_are_attributes_of_optunas_trials_and_columns(self, url: str, isolation: str) -> None:
+        hpo = hn.HPOTrialManager("digits", 2, storage=url, isolation=isolation)
+
+        def objective(params: dict[str, Any]) -> dict[str, float]:
+            hn.log(accuracy=0.5)
+            return {"loss": 1.0, "f1": 0.25}
+
+        hpo.optimize(objective, SPACE)
+
+        assert hpo.trials[0].metrics == {"accuracy": 0.5, "f1": 0.25}
+        (attrs, _) = [trial.user_attrs for trial in study_of(url).trials]
+        assert (attrs["accuracy"], attrs["f1"]) == (0.5, 0.25)
+        head = csv_head(["x"], metrics=metric_names(hpo.trials))
+        assert head.strip().endswith("params.x,metrics.accuracy,metrics.f1")
+        assert csv_rows(hpo.trials[:1], ["x"], {}, metrics=["accuracy", "f1"]).strip().endswith(",0.5,0.25")
+        assert tables.trials_table(hpo.trials, {}, open_console())[0].split() == [
+            *("trial", "state", "value", "took", "accuracy", "f1", "parameters")
+        ]
 
     def test_study_is_optunas_own(self, url: str) -> None:
         hpo = hn.HPOTrialManager("digits", 3, storage=url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import highnoon as hn
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialCancelled, TrialPruned, TrialStopped
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
@@ -133,7 +135,7 @@ def test_one_finite_number_completes(returned: object, value: float) -> None:
         ([0.5], "type list: [0.5]"),
         ({}, "a dict with no loss"),
         ({"params": 5}, "a dict with no loss"),
-        ({"los": 0.5}, "unknown key 'los'"),
+        ({"los": 0.5}, "Did you mean loss?"),
         ({"loss": None}, "returned None as loss"),
         ({"loss": math.nan, "params": 5}, "returned nan as loss"),
         (True, "type bool: True"),
@@ -614,3 +616,49 @@ def test_a_stop_for_any_reason_of_the_users_own_has_a_cause_that_the_ledger_can_
     reason = "the validation set turned out to be the training set after all"
     outcome = attempt(raising(TrialStopped(reason)))
     assert (outcome.ending, outcome.cause, outcome.message) == (Ending.STOPPED, reason[:40], reason)
+
+
+def test_logged_and_returned_numbers_are_kept_with_the_outcome(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempting, "_warned", set())
+
+    def objective(params: dict[str, Any]) -> object:
+        hn.log(accuracy=0.5, step=1)
+        hn.log(2, accuracy=np.float32(0.75), worst=math.inf)
+        hn.log(1, accuracy=0.1)
+        return {"loss": 0.25, "f1": 0.5, "curve": [1, 2], 7: 3, "params": 12}
+
+    outcome = attempt(objective)
+
+    assert outcome.ending is Ending.COMPLETED and outcome.value == 0.25 and outcome.params_count == 12
+    assert outcome.metrics == {"accuracy": 0.75, "worst": "inf", "f1": 0.5}
+    assert "the result: 'curve', 7 of the returned dict: no number, and not kept" in caplog.text
+    assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+def test_a_trial_that_fails_keeps_what_it_logged() -> None:
+    def objective(params: dict[str, Any]) -> object:
+        hn.log(accuracy=0.5)
+        raise ValueError
+
+    assert attempt(objective).metrics == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step", "words"),
+    [
+        ({"accuracy": "0.5"}, None, "accuracy: must be one number, not a value of type str: '0.5'"),
+        ({"accuracy": None}, None, "accuracy: must be one number, not None"),
+        ({"highnoon:loss": 1.0}, None, "name: must be 1 to 100 printable characters"),
+        ({"accuracy": 1.0}, -1, "step: must be an integer from 0 to 2147483647, not -1"),
+        ({"accuracy": 1.0}, 2**31, "step: must be an integer"),
+    ],
+)
+def test_what_is_no_metric_is_refused(arguments: dict[str, Any], step: Any, words: str) -> None:
+    def objective(params: dict[str, Any]) -> object:
+        hn.log(step, **arguments)
+        return 1.0
+
+    outcome = attempt(objective)
+    assert outcome.ending is Ending.FAILED and words in outcome.message

@@ -42,7 +42,7 @@ from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid
+from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial

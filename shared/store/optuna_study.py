@@ -36,7 +36,8 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
+from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
@@ -78,6 +79,7 @@ class OptunaStudy:
         study: optuna.Study,
         trials: Trials,
         error_boundary: Callable[[], AbstractContextManager[None]],
+        warm_start: Sequence[FrozenTrial] = (),
     ) -> None:
         self._spec = spec
         self._study = study
@@ -85,6 +87,7 @@ class OptunaStudy:
         self._error_boundary = error_boundary
         self._space = SamplingSpace(spec.search_space, spec.constraints)
         self._seen: Seen = {}
+        self._earlier = earlier_trials(self._space, warm_start)
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
@@ -308,7 +311,9 @@ class OptunaStudy:
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen)
+        return sample(
+            self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen, earlier=self._earlier
+        )
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(

@@ -42,6 +42,10 @@ class SamplingSpace:
         }
         return active_part(self._params, stored)
 
+    def as_repeated(self, values: Mapping[str, Any]) -> Params:
+        """The same of an earlier trial: parameters that came later have their default."""
+        return self.as_stored({**self._defaults, **values})
+
     def is_active(self, name: str, point: Mapping[str, Any]) -> bool:
         """Whether a point with these values of the parameters before it has this one."""
         return is_active(self._params[name], point)
@@ -89,6 +93,8 @@ class SamplingSpace:
             elif name in self._defaults and trial.state.is_finished() and self.is_active(name, params):
                 params[name] = self._defaults[name]
         seen = copy.copy(trial)
+        # CMA-ES would go on with an optimizer of other dimensions, or give up.
+        seen.system_attrs = {key: value for key, value in trial.system_attrs.items() if "cma:" not in key}
         seen.params = params
         seen.distributions = {name: self.domains[name] for name in params}
         return seen

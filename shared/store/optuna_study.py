@@ -283,7 +283,7 @@ class OptunaStudy:
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
-        point = self._sampled(ordinal, self._space.as_stored(before.params))
+        point = self._sampled(ordinal, self._space.as_repeated(before.params))
         failed = self._found(before.trial_number)
         attrs = {} if failed is None else inherited_by_retry(failed)
         return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))

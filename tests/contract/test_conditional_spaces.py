@@ -172,6 +172,35 @@ def test_a_study_goes_on_in_a_changed_space_and_learns_from_what_it_had(
         opened(optuna_store, spec_of(sampler))
 
 
+def test_a_retry_after_a_change_has_what_was_the_same_before() -> None:
+    store = OptunaStore(None)
+    study = opened(store, spec_of())
+    run(study, 12)
+    lost = study.start_trial(ordinal=12)
+    study.finish_trial(lost.trial_id, Outcome(ending=Ending.LOST, cause="lost"))
+    wider = parse_space({**{k: v for k, v in SPACE.items() if k != "rate"}, "decay": Float(0, 1, default=0.25)})
+    again = opened(store, spec_of(space=wider))
+    before = LostAttempt(params=lost.params, trial_number=lost.number)
+    repeated = again.start_trial(ordinal=12, before=before).params
+    assert repeated == {**{k: v for k, v in lost.params.items() if k != "rate"}, "decay": 0.25}
+
+
+def test_cmaes_begins_anew_in_a_space_of_other_dimensions(recwarn: pytest.WarningsRecorder) -> None:
+    def run_in(space: dict[str, Any], first: int) -> list[optuna.trial.FrozenTrial]:
+        study = opened(store, spec_of("cmaes", parse_space(space)))
+        for ordinal in range(first, first + 14):
+            started = study.start_trial(ordinal=ordinal)
+            loss = sum(float(str(value)) ** 2 for value in started.params.values())
+            study.finish_trial(started.trial_id, Outcome(ending=Ending.COMPLETED, value=loss, loss=loss))
+        return study.optuna_study.get_trials()[first:]
+
+    store = OptunaStore(None)
+    first = {"x": Float(-1, 1), "y": Float(-1, 1)}
+    assert any("cma" in key for trial in run_in(first, 0) for key in trial.system_attrs)
+    later = run_in({**first, "z": Float(-1, 1, default=0.0)}, 14)
+    assert sum(any("cma" in key for key in trial.system_attrs) for trial in later) >= 10
+
+
 def test_defaults_stand_for_what_earlier_trials_had() -> None:
     store = OptunaStore(None)
     run(opened(store, spec_of("tpe")), 20)

@@ -30,6 +30,9 @@ _log = logging.getLogger("highnoon.coordinator.executor")
 
 T = TypeVar("T")
 
+_Unsent = dict[str, list[list[RunTrial]]]
+"""By resource, for each study."""
+
 _NAMES: Mapping[type[Action], str] = {
     Reap: "reap",
     Stop: "stop",
@@ -57,17 +60,20 @@ class ActionExecutor:
 
     def execute(self, actions: Sequence[Action]) -> None:
         """All of them, in order. Raises ServiceUnavailable when the database goes away; Redis may be away."""
-        unsent: dict[str, list[list[RunTrial]]] = {}
+        unsent: _Unsent = {}
+        urgent: _Unsent = {}
         try:
             for action in actions:
                 name = _NAMES[type(action)]
                 study_id, study = (None, None) if isinstance(action, Quarantine) else (action.study_id, action.name)
-                self._faults.isolate(name, study_id, study, partial(self._execute, action, unsent))
+                self._faults.isolate(name, study_id, study, partial(self._execute, action, unsent, urgent))
         finally:
             for resource, by_study in unsent.items():
                 self._queues.publish(in_turns(by_study), resource=resource)
+            for resource, by_study in urgent.items():
+                self._queues.publish(in_turns(by_study), resource=resource, first=True)
 
-    def _execute(self, action: Action, unsent: dict[str, list[list[RunTrial]]]) -> None:
+    def _execute(self, action: Action, unsent: _Unsent, urgent: _Unsent) -> None:
         match action:
             case Reap():
                 self._reap(action)
@@ -86,7 +92,10 @@ class ActionExecutor:
                 event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(ticket_ids))
                 _add(unsent, action, ticket_ids)
             case Dispatch():
-                _add(unsent, action, self._control.dispatch(action.study_id, action.count))
+                tries = self._control.dispatch(action.study_id, action.count)
+                # What was lost must not wait behind the whole buffer again: of long trials that is hours.
+                _add(urgent, action, [ticket_id for ticket_id, tried in tries.items() if tried])
+                _add(unsent, action, [ticket_id for ticket_id, tried in tries.items() if not tried])
                 self._turn += 1
                 self.last_dispatch[action.study_id] = self._turn
             case _:
@@ -110,6 +119,7 @@ def in_turns(by_study: Iterable[Sequence[T]]) -> list[T]:
     return [item for item in chain(*zip_longest(*by_study)) if item is not None]
 
 
-def _add(unsent: dict[str, list[list[RunTrial]]], action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
+def _add(unsent: _Unsent, action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
     messages = [RunTrial(study=action.name, ticket=ticket_id) for ticket_id in ticket_ids]
-    unsent.setdefault(action.resource, []).append(messages)
+    if messages:
+        unsent.setdefault(action.resource, []).append(messages)

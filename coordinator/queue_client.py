@@ -54,9 +54,12 @@ class QueueClient:
                 return None
             return self._depths
 
-    def publish(self, messages: Sequence[RunTrial], *, resource: str) -> None:
-        """Sends messages soon. What is lost in an outage is found by a later tick: queued tickets without a message."""
-        self._submit(partial(self._broker.publish, messages, resource=resource))
+    def publish(self, messages: Sequence[RunTrial], *, resource: str, first: bool = False) -> None:
+        """Sends messages soon, with `first` before those that wait.
+
+        What is lost in an outage is found by a later tick: queued tickets without a message.
+        """
+        self._submit(partial(self._broker.publish, messages, resource=resource, first=first))
 
     def wait(self, timeout_s: float) -> None:
         """Returns at a notification, at `wake`, or after the timeout."""

@@ -20,6 +20,7 @@ from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
@@ -32,7 +33,7 @@ _MIN_TICK_INTERVAL_S = 0.1
 """At the busiest: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what is
 claimed meanwhile: with four messages a slot, 40 trials a second and slot."""
 
-_REMOVE_NODES_EVERY_S = 3600.0
+_REMOVE_OLD_EVERY_S = 3600.0
 _KEEP_NODES_S = 7 * 86_400.0
 
 _SHORTEST_SLEEP_S = 1.0
@@ -48,6 +49,7 @@ class Service:
         self._settings = settings
         self._counters = counters or Counters()
         self._nodes = Nodes(database)
+        self._audit = AuditLog(database)
         self._queues = QueueClient(broker)
         self._faults = StudyFaults(Control(database), self._counters)
         self._reader = SnapshotReader(settings, database=database, queues=self._queues, faults=self._faults)
@@ -58,7 +60,7 @@ class Service:
         self._term = 0
         self._steady_since: float | None = None
         self._read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._remove_nodes_at = 0.0
+        self._remove_old_at = 0.0
 
     def serve(self, stopping: threading.Event) -> None:
         """Ticks until `stopping` is set; `wake` starts the next tick at once. Survives outages of both services."""
@@ -93,7 +95,7 @@ class Service:
         snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
         self._executor.execute(plan(snapshot, self._settings))
         self._faults.keep(snapshot.loads)
-        self._remove_old_nodes()
+        self._remove_old_rows()
         self._counters.tick_s.observe(time.perf_counter() - began)
         return True
 
@@ -115,13 +117,14 @@ class Service:
             self._steady_since = now
         return now - self._steady_since
 
-    def _remove_old_nodes(self) -> None:
-        if time.monotonic() < self._remove_nodes_at:
+    def _remove_old_rows(self) -> None:
+        if time.monotonic() < self._remove_old_at:
             return
-        self._remove_nodes_at = time.monotonic() + _REMOVE_NODES_EVERY_S
+        self._remove_old_at = time.monotonic() + _REMOVE_OLD_EVERY_S
         removed = self._nodes.remove_silent(for_s=_KEEP_NODES_S)
         if removed:
             event(_log, "remove_nodes", nodes=removed)
+        self._audit.remove_old()
 
     def _touch_health_file(self) -> None:
         """A health check looks at its age: whether the loop runs, whatever the services do."""

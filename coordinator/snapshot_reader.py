@@ -17,6 +17,7 @@ from highnoon.coordinator.planner import QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.limits import FIRST_FAILURES, OWN_FAILURES, failure_limit
 from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.domain.states import Ending, StudyState, WorkerState
 from highnoon.shared.domain.study import StudySpec
@@ -84,9 +85,13 @@ class SnapshotReader:
         return load
 
     def _with_limits(self, loads: Sequence[StudyLoad]) -> list[StudyLoad]:
-        """Adds what the limits of the specifications depend on, for the studies that have any."""
-        aimed = [load for load in loads if _has(load, "target_value")]
-        counted = {load.study.id: load for load in loads if _has(load, "max_failures_in_a_row")}
+        """Adds what the limits of the specifications depend on."""
+        counted = {load.study.id: load for load in loads if load.fault is None and failure_limit(load.study.spec)}
+        recent: dict[int, list[str]] = {}
+        if counted:
+            most = max(failure_limit(load.study.spec) for load in counted.values())
+            recent = self._control.recent_endings(list(counted), most)
+        aimed = [load for load in loads if _has(load, "target_value") or _begins_badly(load, recent)]
         best: dict[int, float | None] = {}
         if aimed:
             best = self._control.best_values(
@@ -99,10 +104,6 @@ class SnapshotReader:
             most = max(load.study.spec["early_stop"]["patience"] for load in patient.values())
             maximized = [study_id for study_id, load in patient.items() if load.maximizes]
             since_best = self._control.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
-        recent: dict[int, list[str]] = {}
-        if counted:
-            most = max(load.study.spec["max_failures_in_a_row"] for load in counted.values())
-            recent = self._control.recent_endings(list(counted), most)
         return [
             self._with_endings(
                 replace(load, best_value=best.get(load.study.id), since_best=since_best.get(load.study.id, 0)),
@@ -167,6 +168,12 @@ def _mistake_in(spec: object) -> StudyConflict | None:
 
 def _has(load: StudyLoad, limit: str) -> bool:
     return load.fault is None and load.study.spec.get(limit) is not None
+
+
+def _begins_badly(load: StudyLoad, recent: Mapping[int, Sequence[str]]) -> bool:
+    """Whether it matters that the study had a success: its last trials have all failed."""
+    newest = recent.get(load.study.id, [])
+    return len(newest) >= FIRST_FAILURES and not set(newest) - OWN_FAILURES
 
 
 class LostMessages:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from highnoon.current_trial import report as report
     from highnoon.current_trial import report_params as report_params
     from highnoon.current_trial import should_prune as should_prune
+    from highnoon.handle import StudyHandle as StudyHandle
     from highnoon.lm import hsmn_search_space as hsmn_search_space
     from highnoon.lm.data import TextDataset as TextDataset
     from highnoon.lm.data import register_dataset as register_dataset
@@ -41,12 +42,16 @@ if TYPE_CHECKING:
     from highnoon.shared.domain.param import Categorical as Categorical
     from highnoon.shared.domain.param import Float as Float
     from highnoon.shared.domain.param import Int as Int
+    from highnoon.submission import studies as studies
+    from highnoon.submission import study as study
+    from highnoon.submission import submit as submit
 
     __version__: str
 
 _NAMES = {
     "config": ("Config", "ModelConfig", "TrainingConfig"),
     "current_trial": ("checkpoint_dir", "report", "report_params", "should_prune"),
+    "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),
     "lm.models.creation": ("PRESETS", "create_model", "load_model"),
@@ -57,6 +62,7 @@ _NAMES = {
     "memory": ("EnterpriseMemoryManager",),
     "shared.domain.errors": ("TrialPruned", "TrialStopped"),
     "shared.domain.param": ("Bool", "Categorical", "Float", "Int"),
+    "submission": ("studies", "study", "submit"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

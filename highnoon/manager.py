@@ -1,7 +1,7 @@
 """HPOTrialManager: a study in this process, kept in memory or in any database that Optuna can use.
 
 Owns the guide's signature and its checks. Creating one connects to nothing, so that an objective file may do it at
-module level: a worker's trial process has neither database nor credentials. `local_run` runs the trials.
+module level: a worker's trial process has neither database nor credentials. `highnoon.local` runs the trials.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from highnoon import current_trial
-from highnoon.config import REHEARSAL_TRIALS, limited_in_rehearsal
+from highnoon.arguments import (
+    NOT_KNOWN_YET,
+    callback_problems,
+    checked,
+    jobs_problems,
+    refuse_in_a_workers_trial,
+    storage_problems,
+)
+from highnoon.config import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.errors import (
     InvalidInput,
@@ -23,26 +30,19 @@ from highnoon.shared.domain.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.objective.defined_trial import takes_trial
-from highnoon.shared.runtime.urls import normalise
+from highnoon.shared.objective.reference import objective_problems
+from highnoon.shared.runtime.urls import masked
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
     from highnoon.shared.store.optuna_store import OptunaStore
     from highnoon.shared.store.optuna_study import OptunaStudy
 
-_NOT_KNOWN_YET: dict[str, Any] = {
-    "objective": "in.process:objective",
-    "search_space": {"unknown": ["categorical", [None]]},
-}
-"""Replaces what only `optimize` knows, so that everything else can be checked before."""
-
-_IN_A_WORKERS_TRIAL = "HIGHNOON_TICKET"
-"""Set by workers in the environment of a trial process."""
+logger = logging.getLogger("highnoon")
 
 
 class HPOTrialManager:
@@ -53,6 +53,12 @@ class HPOTrialManager:
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
+
+    `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
+    process of its own gives back all memory, and survives what kills it. Left out, it is "none" for one job and "fork"
+    for several. A "fork" becomes a "spawn" once TensorFlow or CUDA has run in this process.
+
+    `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """
 
     TrialPruned = errors.TrialPruned
@@ -77,6 +83,8 @@ class HPOTrialManager:
         memory_grace_steps: int | None = None,
         prefetch_buffer_size: int | None = None,
         trial_memory_limit: int | str | None = None,
+        max_failures_in_a_row: int | None = None,
+        isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
     ) -> None:
         self._written = {
@@ -93,10 +101,16 @@ class HPOTrialManager:
             "memory_grace_steps": memory_grace_steps,
             "prefetch_buffer_size": prefetch_buffer_size,
             "trial_memory_limit": trial_memory_limit,
+            "max_failures_in_a_row": max_failures_in_a_row,
+            "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
         }
-        self._spec = _checked("HPOTrialManager", {**self._written, **_NOT_KNOWN_YET}, _storage_problems(storage))
+        self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage
+        self._isolation = isolation
+        self._enqueued: list[Params] = []
+        self._space_is_known = False
+        self._pid = os.getpid()
         self._must_be_new = not load_if_exists
         self._store: OptunaStore | None = None
         self._study: OptunaStudy | None = None
@@ -107,14 +121,19 @@ class HPOTrialManager:
         search_space: Mapping[str, Any] | None = None,
         n_trials: int | None = None,
         callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object] | None = None,
+        n_jobs: int = 1,
+        timeout: float | None = None,
+        show_progress: bool = True,
         *,
         param_constraints: Sequence[str] = (),
     ) -> Params:
-        """Adds trials to the study, one after another; returns the best parameters that the study has then.
+        """Adds trials to the study; returns the best parameters that the study has then.
 
-        `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal). After each trial every
-        callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what a
-        callback raises is logged. A point that breaks one of `param_constraints` ("a <= b") is never run.
+        `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal); `n_jobs` how many run at
+        a time, -1 for one per core. `timeout` seconds after the call began none is started any more. After each trial
+        every callback is called as f(study, trial), with Optuna's own objects; `study.stop()` ends this call, and what
+        a callback raises is logged. `show_progress` draws a bar in a terminal, and logs a line for each trial
+        elsewhere. A point that breaks one of `param_constraints` ("a <= b") is never run.
 
         Without a `search_space` the objective takes a `trial`, as Optuna's do, and suggests parameters as it runs.
 
@@ -122,29 +141,77 @@ class HPOTrialManager:
         that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
-        _refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
+        refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         if search_space is None and callable(objective) and not takes_trial(objective):
             search_space = {}  # is refused, with what to write
         called = [callbacks] if callable(callbacks) else callbacks or ()
         asked = {
             **self._written,
-            **_NOT_KNOWN_YET,
+            **NOT_KNOWN_YET,
             "search_space": search_space,
             "param_constraints": param_constraints,
+            "timeout": timeout,
         }
-        spec = _checked(
+        spec = checked(
             "optimize()",
             asked if n_trials is None else {**asked, "n_trials": n_trials},
-            [*_callable_problems("objective", [objective]), *_callback_problems(called)],
+            [*objective_problems(objective), *callback_problems(called), *jobs_problems(n_jobs, self._isolation)],
         )
         for line in cut_short(search_space or {}, spec.search_space):
             logging.getLogger("highnoon").warning("optimize(): %s", line)
         spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
         study = self._joined(spec)
-        from highnoon.local_run import run_trials
+        from highnoon.local.run import RunOptions, run_trials
 
-        run_trials(study, spec, objective, list(called))
+        for params in self._enqueued:
+            study.enqueue(params)
+        self._enqueued.clear()
+        jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
+        isolation = self._isolation or ("none" if jobs == 1 else "fork")
+        options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
+        run_trials(study, spec, objective, list(called), options)
         return self.best_params
+
+    def enqueue(self, params: Mapping[str, Any]) -> None:
+        """A point that the next trial of `optimize` starts with; the sampler chooses what it leaves open.
+
+        Raises InvalidInput for names and values that the search space does not have: at once where `optimize` was
+        called before, else when it is called.
+        """
+        if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+            message, hint = "must be a dict of parameters", 'Write for example {"learning_rate": 1e-4}.'
+            raise InvalidInput("enqueue()", [Problem(key="params", message=message, value=params, hint=hint)])
+        if self._study is None or not self._space_is_known:
+            self._enqueued.append(dict(params))
+        else:
+            self._study.enqueue(dict(params))
+
+    @property
+    def study(self) -> Any:
+        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
+        return self._results().optuna_study
+
+    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
+        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
+        return self._results().dataframe(*args, **options)
+
+    def __repr__(self) -> str:
+        """What it is, and how far it was when it was last looked at; reads nothing."""
+        where = "memory" if self._url is None else masked(self._url)
+        known = f"HPOTrialManager({self._spec.name!r}, {self._spec.direction}, in {where}"
+        if self._study is None or os.getpid() != self._pid:
+            return f"{known}, {self._spec.n_trials} trials asked for)"
+        try:
+            states = Counter(str(trial.state).lower() for trial in self.trials)
+            best = self._study.best_trial()
+        except errors.HighNoonError as error:
+            return f"{known}, cannot be read: {error})"
+        counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "no trials"
+        return f"{known}, {counts}{'' if best is None else f', best {best.value:.6g} of trial {best.number}'})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For an objective that refers to its manager and goes to another process: without connections."""
+        return {**self.__dict__, "_store": None, "_study": None}
 
     @property
     def best_trial(self) -> Trial:
@@ -182,18 +249,9 @@ class HPOTrialManager:
         completed = self._results().trials([TrialState.COMPLETE])
         if not completed:
             raise self._nothing_completed()
-        candidates = [
-            ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
-            for trial in completed
-            if trial.loss is not None and trial.params_count is not None
-        ]
-        if not candidates:
-            raise UserInputError(
-                f"study {self._spec.name!r} has no trial with a known size. Build the model with hn.create_model, call "
-                'hpo.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
-            )
-        front = pareto_front(candidates, maximize=self._spec.direction == "maximize")
-        return [(one.number, one.loss, one.params) for one in front]
+        from highnoon.shared.views.trials import front_of
+
+        return front_of(self._spec.name, completed, maximize=self._spec.direction == "maximize")
 
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
@@ -216,14 +274,20 @@ class HPOTrialManager:
         store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
         self._must_be_new = False
         self._study = store.open(spec)
+        self._space_is_known = True
         return self._study
 
     def _results(self) -> OptunaStudy:
         """The study, to read it. Raises UnknownStudy when it does not exist yet."""
+        if os.getpid() != self._pid:
+            raise UserInputError(
+                "results: this trial runs in a process of its own, without any database. Read them where optimize() "
+                "was called."
+            )
         if self._study is None:
-            _refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
+            refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
             store = self._connected()
-            if self._url is None:
+            if store.url is None:
                 store.create_study(self._spec.name, self._spec.direction, self._spec.scoring)
             self._study = store.open(self._spec)
         return self._study
@@ -232,7 +296,12 @@ class HPOTrialManager:
         if self._store is None:
             from highnoon.shared.store.optuna_store import OptunaStore
 
-            self._store = OptunaStore(self._url)
+            if is_rehearsal() and self._url is not None:
+                logger.warning(
+                    "REHEARSAL: study %s is kept in memory, with %d trials and smaller models; %s is not touched",
+                    *(self._spec.name, REHEARSAL_TRIALS, masked(self._url)),
+                )
+            self._store = OptunaStore(None if is_rehearsal() else self._url)
         return self._store
 
     def _nothing_completed(self) -> NoCompletedTrial:
@@ -245,41 +314,3 @@ def _present(number: float | None, what: str, spec: StudySpec) -> float:
     if number is None:
         raise errors.InvariantBroken(f"the best trial of study {spec.name} completed without a {what}")
     return number
-
-
-def _checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) -> StudySpec:
-    try:
-        spec = StudySpec.from_json(written)
-    except InvalidInput as invalid:
-        own = [replace(problem, key="study_name") if problem.key == "name" else problem for problem in invalid.problems]
-        raise InvalidInput(source, [*own, *found]) from None
-    if found:
-        raise InvalidInput(source, found)
-    return spec
-
-
-def _storage_problems(storage: object) -> Sequence[Problem]:
-    if storage is None:
-        return ()
-    if not isinstance(storage, str):
-        return [Problem(key="storage", message="must be the address of a database, or None", value=storage)]
-    try:
-        normalise(storage, key="storage")
-    except InvalidInput as invalid:
-        return invalid.problems
-    return ()
-
-
-def _callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
-    return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
-
-
-def _callback_problems(called: object) -> list[Problem]:
-    if isinstance(called, Iterable):
-        return _callable_problems("callbacks", called)
-    return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
-
-
-def _refuse_in_a_workers_trial(what: str, remedy: str) -> None:
-    if _IN_A_WORKERS_TRIAL in os.environ:
-        raise UserInputError(f"{what}: a worker's trial runs in this process, without any database. {remedy}")

@@ -159,7 +159,8 @@ class StopCooldown:
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        folder = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+        shared = Path("/dev/shm")  # noqa: S108 - opened without following links; it holds a time
+        folder = shared if shared.is_dir() else Path(tempfile.gettempdir())
         self._path = path or folder / f"highnoon-memory-{os.getuid()}.turn"
         self._clock = clock
 

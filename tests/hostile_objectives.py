@@ -72,6 +72,17 @@ def sends_a_result_of_wrong_types(params: dict[str, Any]) -> float:
     return _wait()
 
 
+def asks_without_waiting(params: dict[str, Any]) -> float:
+    question = b'{"event": "ask", "id": 1, "question": "suggest", "name": "x", "domain": "{}"}\n'
+    _pipe().sendall(question * 100_000)
+    return _wait()
+
+
+def sets_a_huge_attribute(params: dict[str, Any]) -> float:
+    _pipe().sendall(b'{"event": "set", "kind": "user_attr", "key": "k", "value": "' + b"x" * 100_000 + b'"}\n')
+    return _wait()
+
+
 def reports_a_huge_step(params: dict[str, Any]) -> float:
     hn.report(1.0, time.time_ns())
     return 1.0

@@ -73,6 +73,8 @@ class Agent:
         # Before any thread starts: a signal must reach `_wait_for_signals`, not one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         adopt_orphans()
+        # For its owner alone: logs, checkpoints and code are in it.
+        self._node.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
             self._node.drain.prepare()

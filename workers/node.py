@@ -17,21 +17,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.runtime.secret_files import SECRET_FILES
+from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
 
 SECRET_VARIABLES = (
-    "HIGHNOON_DATABASE_URL",
-    "HIGHNOON_DB_URL",
-    "HIGHNOON_REDIS_URL",
-    "HIGHNOON_CLUSTER_KEY",
-    "HIGHNOON_TOKEN",
-    "HIGHNOON_WEBUI_VIEWER_TOKEN",
-    "HIGHNOON_METRICS_TOKEN",
-    "OPTUNA_STORAGE",
-    "HIGHNOON_FLOWER_PASSWORD",
-    "PGPASSWORD",
+    *PASSWORD_OF.values(),
+    *WHOLE_VALUE_OF.values(),
     *SECRET_FILES,
+    "HIGHNOON_DB_URL",
+    "OPTUNA_STORAGE",
+    "PGPASSWORD",
 )
 
 

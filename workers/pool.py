@@ -31,7 +31,7 @@ from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.tracebacks import shortened
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.logs import configure, event
-from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.shared.runtime.processes import die_with_parent, tensorflow_has_run
 from highnoon.workers import kernel
 from highnoon.workers.celery_patch import exit_when_drained, replace_ended_children_at_once, send_events_together
 from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
@@ -40,7 +40,7 @@ from highnoon.workers.message_filter import install_message_filter
 from highnoon.workers.node import Node
 from highnoon.workers.supervisor import EndedAttempt, Supervisor
 from highnoon.workers.trial import huge_pages
-from highnoon.workers.trial.fork_server import ForkServer, tensorflow_has_run
+from highnoon.workers.trial.fork_server import ForkServer
 
 _log = logging.getLogger("highnoon.workers.pool")
 

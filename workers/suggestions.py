@@ -6,24 +6,28 @@ An answer is written before it is given. While the database is away the trial wa
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future
 from functools import cached_property
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
+from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.trial_definition import TrialDefinition
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.monitor.trial_monitor import Answer
+from highnoon.workers.monitor.services import Answer
 from highnoon.workers.trial.launch import now_s
-from highnoon.workers.trial.pipe import Event
 
 _log = logging.getLogger("highnoon.workers.suggestions")
 
 _AGAIN_S = 0.5
 """How long a question waits after an outage."""
+
+_MOST_SET = 1_000
+"""A trial that sets more before it writes any of them works against its supervisor."""
 
 
 class Suggestions:
@@ -37,8 +41,9 @@ class Suggestions:
         self._question: Event = {}
         self._answer: Future[Answer] | None = None
         self._again_at: float | None = None
-        # The monitor appends, the I/O thread removes.
-        self._set: list[Event] = []
+        # The monitor adds, the I/O thread removes; of one key the newest counts.
+        self._set: dict[tuple[str, str], Event] = {}
+        self._lock = threading.Lock()
 
     def ask(self, question: Event) -> None:
         """Submits one question."""
@@ -62,8 +67,11 @@ class Suggestions:
             return None
 
     def take(self, setting: Event) -> None:
-        """Keeps an attribute or a constraint until something is written."""
-        self._set.append(setting)
+        """Keeps an attribute or a constraint until something is written. Raises ValueError for too many."""
+        with self._lock:
+            self._set[setting["kind"], setting["key"]] = setting
+            if len(self._set) > _MOST_SET:
+                raise ValueError(f"more than {_MOST_SET:,} attributes at once")
 
     def flush(self) -> None:
         """Writes what was set and is not in the database yet. Raises ServiceUnavailable, LeaseLost."""
@@ -93,9 +101,12 @@ class Suggestions:
 
     def _keep(self) -> None:
         while self._set:
-            setting = self._set[0]
+            with self._lock:
+                key, setting = next(iter(self._set.items()))
             if setting["kind"] == "constraint":
                 self._definition.set_constraint(setting["key"], float(setting["value"]))
             else:
                 self._definition.set_attr(setting["key"], setting["value"])
-            del self._set[0]
+            with self._lock:
+                if self._set[key] is setting:
+                    del self._set[key]

@@ -20,14 +20,16 @@ from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispos
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
-from highnoon.workers.disk import FULL, is_full
+from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.exit_endings import NOT_BEGUN
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
@@ -37,7 +39,7 @@ from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import launch, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial_services import TrialServices
 
 T = TypeVar("T")
@@ -47,8 +49,7 @@ _log = logging.getLogger("highnoon.workers.supervisor")
 _EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
-_LOOK_S = 0.1
-_DISK_FULL_S = 1.0
+_LOOK_S, _DISK_FULL_S = 0.1, 1.0
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
 
@@ -95,7 +96,7 @@ class Supervisor:
                 work.enter_context(self._slots.at_work(message.study, message.ticket))
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
-                self._report_disk(error)
+                self._handed_back(error)
                 self.decline(message, delay_s=_DISK_FULL_S)
                 return None
             work.enter_context(self._telemetry.attempt())
@@ -144,22 +145,23 @@ class Supervisor:
         """The outcome of the trial; where the node's disk is full, the ticket is handed back, which needs no disk."""
         lease = started.lease
         try:
-            work_dir = self._node.work_dir(started.study.spec.name, lease.trial_number)
-            self._slots.add_attempt(lease.attempt, str(work_dir))
+            self._slots.add_attempt(lease.attempt, str(self._node.work_dir(lease.spec["name"], lease.trial_number)))
             outcome = self._run_trial(started, services)
         except OSError as error:
             if not is_full(error):
                 raise
-            self._report_disk(error)
-            return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {error}")
+            return self._handed_back(error)
+        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(self._node.folder)):
+            return self._handed_back(trouble)
         self._disk_is_full = False
         return outcome
 
-    def _report_disk(self, error: OSError) -> None:
-        """Once until a trial could run again."""
+    def _handed_back(self, trouble: object) -> Outcome:
+        """Logs the trouble once until a trial could run again."""
         if not self._disk_is_full:
             self._disk_is_full = True
-            event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=error)
+            event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=trouble)
+        return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {trouble}")
 
     def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """Launches the trial and monitors it to its end."""
@@ -177,9 +179,8 @@ class Supervisor:
         with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
             if resources.refusal is not None:
                 return resources.refusal
-            trial = launch(
-                self._isolation(spec.isolation), resources.marked(self._assignment(started)), output, self._forks
-            )
+            isolation = "spawn" if spec.isolation == "fork" and not self._node.fork_works else spec.isolation
+            trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
@@ -187,9 +188,6 @@ class Supervisor:
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)
-
-    def _isolation(self, wanted: str) -> str:
-        return "spawn" if wanted == "fork" and not self._node.fork_works else wanted
 
     def _judged(self, outcome: Outcome, pid: int | None, lease: Lease) -> Outcome:
         """The outcome with what only the supervisor knows: a drain, and a trial that SIGKILL does not end."""

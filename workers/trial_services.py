@@ -41,7 +41,7 @@ _RENEW_AGAIN_S = 1.0
 
 
 class TrialServices:
-    """Implements `trial_monitor.Services` for one attempt."""
+    """Implements `monitor.services.Services` for one attempt."""
 
     def __init__(self, node: Node, io: IoThread, attempts: Attempts, lease: Lease, study: OptunaStudy) -> None:
         self._node = node

@@ -51,8 +51,8 @@ def why_no_coordinator(settings: Settings) -> str:
 
 
 @contextmanager
-def ledger(settings: Settings | None = None) -> Iterator[Access]:
-    """The ledger as it is now, by the settings of this process.
+def ledger(settings: Settings | None = None, *, create: bool = False) -> Iterator[Access]:
+    """The ledger as it is now, by the settings of this process; `create` makes what is missing of it.
 
     Raises UnknownStudy when nothing was ever run here, ServiceUnavailable when the database is away. Reading needs no
     Redis, so that the database's address alone is enough.
@@ -63,12 +63,12 @@ def ledger(settings: Settings | None = None) -> Iterator[Access]:
 
     settings = load_settings() if settings is None else settings
     if settings.database_url is not None:
-        with opened(settings.database_url) as access:
+        with opened(settings.database_url, create=create) as access:
             access.database.check_schema()
             yield access
         return
     is_embedded(settings)  # refuses when only Redis is named: then another ledger than this home's is meant
-    with serving_database(settings.home) as url, opened(url) as access:
+    with serving_database(settings.home, create=create) as url, opened(url) as access:
         try:
             access.database.check_schema()
         except ServiceUnavailable:  # a start that was ended too early has left it empty, or an older version

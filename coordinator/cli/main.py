@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, export, nodes, read, run, steer, trials
+from highnoon.coordinator.cli import analyse, audit, backup, export, nodes, read, run, steer, trials
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import show
@@ -68,6 +68,9 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "drain": nodes.drain,
         "reinstate": nodes.reinstate,
         "doctor": nodes.doctor,
+        "audit": audit.audit,
+        "backup": backup.backup,
+        "restore": backup.restore,
         "exec": run.execute,
         "init-deploy": run.init_deploy,
     },

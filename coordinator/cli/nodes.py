@@ -63,7 +63,6 @@ def drain(worker: WorkerName) -> None:
 
     Example: python -m coordinator drain node-a
     """
-    from highnoon.shared.domain.states import WorkerState
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.store.nodes import Nodes
     from highnoon.shared.store.queries import LedgerQueries
@@ -75,7 +74,7 @@ def drain(worker: WorkerName) -> None:
         if settings.database_url is None and is_embedded(settings):
             hint = "Pause its studies: python -m coordinator pause STUDY."
             raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
-        Nodes(access.database).mark(chosen.id, WorkerState.DRAINING)
+        Nodes(access.database).drain(chosen.id, "a person drained it by the command line")
         count = sum(attempt.worker_id == chosen.id for attempt in LedgerQueries(access.database).running())
     runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")

@@ -124,7 +124,10 @@ def execute(command: ShellCommand) -> None:
     program = shutil.which(command[0]) or shutil.which(command[0], path=str(Path(sys.executable).parent))
     if program is None:
         raise mistake("COMMAND", "is not on PATH", command[0])
+    from highnoon.shared.store.audit import AuditLog
+
     with ledger() as access:
+        AuditLog(access.database).add("exec", program=Path(program).name)
         environ = {**os.environ, "OPTUNA_STORAGE": access.url, "HIGHNOON_DATABASE_URL": access.url}
         raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
 

@@ -1,9 +1,6 @@
 """Options of `submit`: the study's code (--bundle), and callbacks while a person waits (--callback).
 
-With `--bundle DIR` the code is packed, signed and kept in the ledger; a process that dies in between leaves a bundle
-that no study names, and the next try finds it there, or a later one removes it. On one machine the workers get the
-permission of its person. In a cluster without a bundle the code is there already, and each worker's own list decides
-whether it runs.
+With `--bundle DIR` the code is packed, signed and kept in the ledger, see `shared.store.code_upload`.
 
 Callbacks are user code, in the process of the person who named them. Workers and the coordinator's service never
 import them.
@@ -20,15 +17,13 @@ from highnoon.coordinator.cli.command_io import is_embedded, mistake
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.objective.allow_list import allow_study
-from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
+from highnoon.shared.objective.bundle import Bundle
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.study_file import load_study_file
-from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.callbacks import Announcer, Callback
+from highnoon.shared.store.code_upload import packed, upload_code
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import Submission
@@ -47,21 +42,12 @@ def read_study(
         raise mistake("--bundle", "is no folder", str(folder))
     root = folder.resolve()
     spec = load_study_file(study_file, {**overrides, "code_dir": str(root)})
-    where = (root / spec.objective_ref.where).resolve()
-    if spec.objective_ref.is_file and not where.is_relative_to(root):
-        raise mistake("--bundle", f"does not hold the objective {where}", str(folder))
-    bundle = pack(root, limit_bytes=settings.bundle_limit_bytes)
-    return spec.model_copy(update={"bundle": bundle.digest, "objective": _inside(spec, where, root)}), bundle
+    return packed(spec, root, settings, key="--bundle")
 
 
 def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
     """The code of a study that is about to be submitted. Raises InvalidInput for a bundle without a key to sign it."""
-    if bundle is not None:
-        bundles = Bundles(access.database)
-        bundles.put(bundle.digest, bundle.archive, _key(settings).sign(bundle.digest))
-        event(_log, "bundle", digest=bundle.digest[:12], size_bytes=len(bundle.archive), dropped=bundles.drop_unused())
-    elif is_embedded(settings):
-        allow_study(settings, spec)
+    upload_code(spec, bundle, access, settings, is_embedded=is_embedded(settings))
 
 
 def trials_in_words(submission: Submission, asked: int | None) -> str:
@@ -114,17 +100,3 @@ class CallbackRunner:
     def finish(self) -> None:
         """Calls back for the trials that ended since the last call, once the study is over."""
         retry_until_available(self._announcer.look, _log)
-
-
-def _inside(spec: StudySpec, where: Path, root: Path) -> str:
-    """Relative to the bundle: an absolute path would name a file of this machine."""
-    ref = spec.objective_ref
-    return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
-
-
-def _key(settings: Settings) -> ClusterKey:
-    key = kept_key(settings) if is_embedded(settings) else key_of(settings)
-    if key is None:
-        hint = "A bundle is signed with it, and the workers verify it: set the same one here and there."
-        raise InvalidInput("environment", [Problem(key="HIGHNOON_CLUSTER_KEY", message="is not set", hint=hint)])
-    return key

@@ -54,7 +54,7 @@ _CONSUMER = (
 
 _RULES = {
     "coordinator": f"{_QUEUES} {_KOMBU} &{NOTIFICATION_CHANNEL}"
-    " +multi +exec +llen +hlen +lpush +del +sadd +smembers +scard +publish +subscribe +unsubscribe",
+    " +multi +exec +llen +hlen +lpush +lpop +rpush +del +sadd +smembers +scard +publish +subscribe +unsubscribe",
     "worker": f"{_QUEUES} {_KOMBU} {_REPLIES} &{NOTIFICATION_CHANNEL} {_EVENTS} {_CONSUMER}",
     # It looks at the queues' lengths. Redis 6 cannot give a key for reading only; a message that it took would be
     # missed and sent again.

@@ -23,7 +23,7 @@ from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Exit
 
 USER = "highnoon"
-PASSWORD = "HIGHNOON_FLOWER_PASSWORD"
+PASSWORD = "HIGHNOON_FLOWER_PASSWORD"  # noqa: S105 - the variable's name
 _FILE = "flower-password"
 
 

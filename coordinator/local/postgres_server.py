@@ -35,7 +35,7 @@ from highnoon.shared.runtime.data_dir import DATABASE, LOOPBACK, POSTGRES, ROLE,
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
 
-_ELSEWHERE = ("/var/lib", "/var/tmp")
+_ELSEWHERE = ("/var/lib", "/var/tmp")  # noqa: S108 - a folder of another user is not taken
 """Where root's PostgreSQL keeps its data when its account may not enter the data folder: what outlives a restart of
 the machine first."""
 
@@ -118,6 +118,9 @@ class Postgres(Service):
             if folder.is_dir() and account.reaches(folder) and os.access(folder, os.W_OK):
                 place = folder / name
                 place.mkdir(mode=0o711, exist_ok=True)
+                found = place.lstat()
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                    continue  # another user was there first: a password is written into this folder
                 place.chmod(0o711)
                 if not self.home.postgres.is_symlink():
                     self.home.postgres.symlink_to(place / "postgres")

@@ -123,13 +123,14 @@ class Stack:
 
 
 @contextmanager
-def serving_database(home: Path) -> Iterator[str]:
+def serving_database(home: Path, *, create: bool = False) -> Iterator[str]:
     """The address of the home's database: of the running stack, else PostgreSQL runs inside this context only.
 
-    Raises UnknownStudy when nothing was ever run in this home, EmbeddedServiceError when it cannot be started.
+    Raises UnknownStudy when nothing was ever run in this home, unless `create` makes its database;
+    EmbeddedServiceError when it cannot be started.
     """
     place = Home(home)
-    if not place.has_database:
+    if not create and not place.has_database:
         raise UnknownStudy(f"{place.root} holds no studies: nothing was started there yet, or HIGHNOON_HOME is another")
     lock = HomeLock(place)
     running = wait_until(lambda: attach(home) or lock.try_acquire(COMMAND), _PATIENCE_S)

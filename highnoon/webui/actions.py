@@ -12,7 +12,7 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending, WorkerState
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
@@ -66,7 +66,7 @@ class ObjectiveFilter:
 
     def suggestions(self, studies: Iterable[StudySummary]) -> list[str]:
         """Objectives that were used before, newest first."""
-        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec))
+        return list(dict.fromkeys(str(study.spec["objective"]) for study in studies if study.spec.get("objective")))
 
     def folders(self, studies: Iterable[StudySummary]) -> list[str]:
         """Folders that objectives came from, newest first."""
@@ -75,7 +75,7 @@ class ObjectiveFilter:
     def _patterns(self, studies: Sequence[StudySummary]) -> Iterable[str]:
         if self.patterns:
             return self.patterns
-        specs = [study.spec for study in studies if study.spec]
+        specs = [study.spec for study in studies if study.spec.get("objective")]
         exact = [exactly(resolved(ObjectiveRef.parse(spec["objective"]), spec.get("code_dir"))) for spec in specs]
         folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]
@@ -173,12 +173,9 @@ class WorkerActions:
                 f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
                 "pause its studies instead"
             )
-        before = (WorkerState.ACTIVE, WorkerState.QUARANTINED)
-        reason = "a person drained it from the dashboard"
-        if not self.repository.nodes().move(worker.id, before, WorkerState.DRAINING, reason):
+        if not self.repository.nodes().drain(worker.id, "a person drained it from the dashboard"):
             raise WorkerConflict(
-                f"the worker on {worker.host} is {worker.state}, and only one that is {' or '.join(before)} "
-                "can be draining"
+                f"the worker on {worker.host} is {worker.state}, and only one that is active or in quarantine can drain"
             )
 
     def belong_to_start(self) -> bool:

@@ -8,18 +8,24 @@ header needs neither: no other site can make a browser send one.
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.audit import Actor, acting_as
 from highnoon.webui.responses import problem_response
-from highnoon.webui.sessions import SESSION_S, Authenticator, LoginLimiter, Principal, Role
+from highnoon.webui.sessions import SESSION_S, Authenticator, LoginLimiter, Principal
+from highnoon.webui.settings import TokenHolder
+
+_log = logging.getLogger("highnoon.webui.authentication")
 
 ANONYMOUS_PATHS = frozenset(
     {"/health", "/login", "/static/app.css", "/static/icon.svg", "/static/login.js", "/static/page.js"}
@@ -86,22 +92,26 @@ class Authentication:
 
         try:
             scope["authentication"] = self
-            receive = await self._admit(Request(scope, receive), receive, cookies)
+            request = Request(scope, receive)
+            receive, actor = await self._admit(request, receive, cookies)
         except Refused as refused:
             await refused.response(scope, receive, secured)
             return
-        await self._app(scope, receive, secured)
+        with acting_as(actor):
+            await self._app(scope, receive, secured)
 
-    async def _admit(self, request: Request, receive: Receive, cookies: list[str]) -> Receive:
-        """Sets the principal; returns how the handler receives the body. Raises Refused."""
+    async def _admit(self, request: Request, receive: Receive, cookies: list[str]) -> tuple[Receive, Actor]:
+        """Sets the principal; returns how the handler receives the body, and who acts. Raises Refused."""
         self._check_host(request)
+        if not request.scope["query_string"].isascii():
+            raise Refused(problem_response(400, "The address has bytes that are no text."))
         is_change = request.method not in _SAFE
         body, receive = await _body(request, receive) if is_change else (b"", receive)
         if request.url.path in ANONYMOUS_PATHS:
             request.state.principal = None
             if is_change:
                 _check_origin(request)
-            return receive
+            return receive, Actor(name=f"anonymous@{_client(request)}", via="dashboard")
         principal, by_cookie = self._authenticate(request, cookies)
         if is_change and not principal.may_steer:
             raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
@@ -109,7 +119,8 @@ class Authentication:
             _check_origin(request)
             _check_csrf(request, body, principal)
         request.state.principal = principal
-        return receive
+        via = "dashboard (session)" if by_cookie else "dashboard (token)"
+        return receive, Actor(name=f"{principal.name}@{_client(request)}", via=via)
 
     def _check_host(self, request: Request) -> None:
         name = _host_name(request.headers.get("host", ""))
@@ -121,33 +132,35 @@ class Authentication:
         """The sender, and whether a cookie names them. Raises Refused without a credential where one is needed."""
         token = _bearer(request.headers)
         if token is not None and not self.authenticator.is_open:
-            role = self.check_token(request, token)
-            if role is not None:
-                return Principal(role=role), False
+            holder = self.check_token(request, token)
+            if holder is not None:
+                return Principal(name=holder.name, role=holder.role), False
             raise _refusal(request, 401, "The token is wrong.")
         principal = self.authenticator.principal(request.cookies.get(self._cookie, ""))
         if principal is not None:
             return principal, True
         if not self.authenticator.is_open:
             raise _refusal(request, 401, "A token is needed: log in, or send it as Authorization: Bearer TOKEN.")
-        session = self.authenticator.new_session(Role.OPERATOR)
+        session = self.authenticator.new_session()
         fresh = self.authenticator.principal(session)
         assert fresh is not None, "a session made just now is valid"
         cookies.append(self.cookie(session, secure=request.url.scheme == "https"))
         return fresh, True
 
-    def check_token(self, request: Request, token: str) -> Role | None:
-        """The role of a token; None for a wrong one. Raises Refused (429) after too many wrong ones."""
-        client = request.client.host if request.client else ""
+    def check_token(self, request: Request, token: str) -> TokenHolder | None:
+        """Whose token it is; None for a wrong one. Raises Refused (429) instead, once a client sent too many."""
+        holder = self.authenticator.holder_of(token)
+        if holder is not None:
+            return holder
+        client = _client(request)
         wait_s = self._limiter.wait_s(client)
         if wait_s > 0:
             response = _refusal(request, 429, f"Too many wrong tokens. Try again in {wait_s:.0f} s.").response
             response.headers["retry-after"] = str(int(wait_s) + 1)
             raise Refused(response)
-        role = self.authenticator.role_of(token)
-        if role is None:
-            self._limiter.note_wrong(client)
-        return role
+        self._limiter.note_wrong(client)
+        event(_log, "wrong_token", level=logging.WARNING, client=client)
+        return None
 
     def cookie(self, session: str, *, secure: bool, max_age_s: int = SESSION_S) -> str:
         """A Set-Cookie header; with `max_age_s` 0 it logs out."""
@@ -171,6 +184,10 @@ async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
     return bytes(body), again
 
 
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
 _FROM_ELSEWHERE = (
     "A change by a program needs a token: set HIGHNOON_TOKEN where the dashboard runs, and send the header "
     "Authorization: Bearer TOKEN. Without it changes are accepted from this dashboard's own pages only (Origin)."
@@ -183,8 +200,8 @@ def _check_origin(request: Request) -> None:
     if origin is None:
         allowed = request.headers.get("sec-fetch-site") == "same-origin"
     else:
-        parts = urlsplit(origin)
-        allowed = parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")
+        scheme, _, host = origin.partition("://")
+        allowed = scheme in ("http", "https") and host == request.headers.get("host")
     if not allowed:
         raise _refusal(request, 403, _FROM_ELSEWHERE)
 
@@ -193,7 +210,7 @@ def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:
     given = request.headers.get(CSRF_HEADER, "")
     if not given and request.headers.get("content-type", "").startswith(_FORMS):
         given = parse_qs(body.decode("utf-8", "replace")).get(CSRF_FIELD, [""])[0]
-    if not hmac.compare_digest(given.encode(), principal.csrf.encode()):
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), principal.csrf.encode()):
         raise _refusal(request, 403, "This page is older than its session: reload it and try again.")
 
 

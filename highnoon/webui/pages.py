@@ -237,12 +237,12 @@ def login_page(request: Request) -> Response:
 def login(request: Request, sent: Sent) -> Response:
     """Starts a session for a right token. Too many wrong ones are refused for a while."""
     authentication = authentication_of(request)
-    role = authentication.check_token(request, sent.get("token", "").strip())
+    holder = authentication.check_token(request, sent.get("token", "").strip())
     there = _local(sent.get("next", ""))
-    if role is None:
+    if holder is None:
         return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = _redirect(there)
-    session = authentication.authenticator.new_session(role)
+    session = authentication.authenticator.new_session(holder)
     answer.headers["set-cookie"] = authentication.cookie(session, secure=request.url.scheme == "https")
     return answer
 

@@ -76,12 +76,13 @@ def database_of(settings: WebSettings) -> Callable[[], str]:
 
 def _announce(settings: WebSettings, host: str, port: int) -> None:
     console = open_console(stderr=True)
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+    everywhere = ("0.0.0.0", "::")  # noqa: S104 - how a person writes it
+    shown = "localhost" if host in everywhere else f"[{host}]" if ":" in host else host
     say(console, f"dashboard  http://{shown}:{port}/hpo")
     tokens = settings.tokens
     if tokens is None:
         return
-    if tokens.fresh:
+    if tokens.fresh is not None:
         # Behind the #, so that the token reaches no server's log and no Referer.
-        console.print(f"login      http://{shown}:{port}/login#{tokens.operator}", soft_wrap=True)
-    console.print(f"token      in {tokens.kept_in or 'HIGHNOON_TOKEN'}", soft_wrap=True)
+        console.print(f"login      http://{shown}:{port}/login#{tokens.fresh}", soft_wrap=True)
+    console.print(f"token      in {tokens.kept_in or 'the environment'}", soft_wrap=True)

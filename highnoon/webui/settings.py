@@ -6,28 +6,49 @@ Read once at the start, beside the settings that every process has (`shared.runt
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.urls import is_loopback, normalise
 
-TOKEN_FILE = "webui-token"
+TOKEN_FILE = "webui-token"  # noqa: S105 - the file's name
+NAMED_TOKENS = "HIGHNOON_WEBUI_TOKENS"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+class Role(StrEnum):
+    """What the holder of a token may do."""
+
+    VIEWER = "viewer"
+    """Read everything."""
+    OPERATOR = "operator"
+    """Start, steer and delete studies as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenHolder:
+    """A token, what it allows, and the name that the audit has for who used it."""
+
+    name: str
+    role: Role
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """The operator's token, and one that only allows reading."""
+    """All tokens that open the dashboard; one of them at least is an operator's."""
 
-    operator: str
-    viewer: str | None = None
+    holders: tuple[TokenHolder, ...]
     kept_in: Path | None = None
-    """Where a token that we made is kept; None for one that a person set."""
-    fresh: bool = False
-    """Created now: to be shown once."""
+    """Where a token that we made is kept; None where a person set them all."""
+    fresh: str | None = field(default=None, repr=False)
+    """A token that was created now: to be shown once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +67,9 @@ class WebSettings:
     """Where a browser finds Flower; None where it is not set."""
 
 
+_UNNAMED = {Role.OPERATOR: "operator", Role.VIEWER: "viewer"}
+"""What the audit calls those who use the tokens without a name."""
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -56,7 +80,8 @@ def web_settings(
     environ = os.environ if environ is None else environ
     general = load_settings(environ) if settings is None else settings
     environ, problems = with_secret_files(environ)
-    problems += [*_token_problems(environ), *_flower_problems(environ)]
+    holders, token_problems = _given_holders(environ)
+    problems += [*token_problems, *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
     named = frozenset(filter(None, map(str.strip, environ.get("HIGHNOON_WEBUI_HOSTS", "").split(","))))
@@ -64,7 +89,7 @@ def web_settings(
     return WebSettings(
         home=general.home,
         database_url=normalise(storage) if storage is not None else general.database_url,
-        tokens=_tokens(environ, general.home, needed=not alone),
+        tokens=_tokens(holders, general.home, needed=not alone),
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
         objectives=general.objectives or (),
         silent_s=general.presence_s * 12,
@@ -72,32 +97,48 @@ def web_settings(
     )
 
 
-def _tokens(environ: Mapping[str, str], home: Path, *, needed: bool) -> Tokens | None:
-    """A token that a person set is required everywhere; else one is created where it is needed, and kept."""
-    viewer = environ.get("HIGHNOON_WEBUI_VIEWER_TOKEN") or None
-    given = environ.get("HIGHNOON_TOKEN")
-    if given:
-        return Tokens(operator=given, viewer=viewer)
-    if not needed and viewer is None:
+def _tokens(holders: tuple[TokenHolder, ...], home: Path, *, needed: bool) -> Tokens | None:
+    """Tokens that a person set are required everywhere; an operator's is created where none is set, and kept."""
+    if any(holder.role is Role.OPERATOR for holder in holders):
+        return Tokens(holders=holders)
+    if not needed and not holders:
         return None
     path = home / TOKEN_FILE
-    token, fresh = kept_token(path, remedy="Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written.")
-    return Tokens(operator=token, viewer=viewer, kept_in=path, fresh=fresh)
+    token, is_fresh = kept_token(path, remedy="Set HIGHNOON_TOKEN, or HIGHNOON_HOME to a folder that can be written.")
+    operator = TokenHolder(name=_UNNAMED[Role.OPERATOR], role=Role.OPERATOR, token=token)
+    return Tokens(holders=(operator, *holders), kept_in=path, fresh=token if is_fresh else None)
 
 
-def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
+def _given_holders(environ: Mapping[str, str]) -> tuple[tuple[TokenHolder, ...], list[Problem]]:
     """The tokens themselves are never shown."""
-    names = ("HIGHNOON_TOKEN", "HIGHNOON_WEBUI_VIEWER_TOKEN")
-    given = {name: environ[name] for name in names if environ.get(name)}
-    hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
-    problems = [
-        Problem(key=name, message=f"must be {SHORTEST_TOKEN} or more printable ASCII characters", hint=hint)
-        for name, token in given.items()
-        if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token
+    single = ((Role.OPERATOR, "HIGHNOON_TOKEN"), (Role.VIEWER, "HIGHNOON_WEBUI_VIEWER_TOKEN"))
+    given = [
+        (variable, TokenHolder(name=_UNNAMED[role], role=role, token=environ[variable]))
+        for role, variable in single
+        if environ.get(variable)
     ]
-    if len(given) == len(set(given.values())):
-        return problems
-    return [*problems, Problem(key=names[1], message="equals HIGHNOON_TOKEN", hint="A viewer needs another token.")]
+    problems: list[Problem] = []
+    entries = [entry.strip() for entry in re.split(r"[,\n]", environ.get(NAMED_TOKENS, "")) if entry.strip()]
+    for number, entry in enumerate(entries, 1):
+        name, role, token = (*entry.split(":", 2), "", "")[:3]
+        if not _NAME.fullmatch(name) or role not in tuple(Role) or not token:
+            hint = "Write NAME:operator:TOKEN or NAME:viewer:TOKEN; a name has letters, digits, - and _."
+            problems.append(Problem(key=NAMED_TOKENS, message=f"entry {number} cannot be read", hint=hint))
+            continue
+        given.append((f"{NAMED_TOKENS} ({name})", TokenHolder(name=name, role=Role(role), token=token)))
+    hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
+    problems += [
+        Problem(key=key, message=f"must be {SHORTEST_TOKEN} or more printable ASCII characters", hint=hint)
+        for key, holder in given
+        if len(holder.token) < SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", holder.token)
+    ]
+    for number, (key, holder) in enumerate(given):
+        for other, earlier in given[:number]:
+            if holder.token == earlier.token:
+                problems.append(Problem(key=key, message=f"equals {other}", hint="Each needs a token of its own."))
+            elif holder.name == earlier.name:
+                problems.append(Problem(key=key, message="has the name of another token", value=holder.name))
+    return tuple(holder for _, holder in given), problems
 
 
 def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:

@@ -8,6 +8,18 @@ from typing import Any
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
 
+FIRST_FAILURES = 5
+"""So many failed trials in a row before the first success end a study that names no number of its own."""
+
+OWN_FAILURES = frozenset({Ending.FAILED, Ending.TIMED_OUT})
+"""Failures that count then: those of the study's own code, not of a node."""
+
+
+def failure_limit(spec: Mapping[str, Any]) -> int:
+    """How many failures in a row end the study that this describes; 0 where none do."""
+    most = spec.get("max_failures_in_a_row")
+    return FIRST_FAILURES if most is None else int(most)
+
 
 def limit_met(
     spec: Mapping[str, Any],
@@ -19,7 +31,7 @@ def limit_met(
 ) -> str | None:
     """The limit of the written study that is met, by its key; None while none is.
 
-    `recent_endings` are newest first, at least as many as `max_failures_in_a_row`; `since_best` counts the trials that
+    `recent_endings` are newest first, at least as many as `failure_limit`; `since_best` counts the trials that
     have ended since the best one.
     """
     timeout_s = spec.get("timeout")
@@ -30,10 +42,12 @@ def limit_met(
         maximizes = spec.get("direction") == "maximize"
         if best_value >= target if maximizes else best_value <= target:
             return "target_value"
-    most = spec.get("max_failures_in_a_row")
+    most = failure_limit(spec)
     recent = recent_endings[:most]
     if most and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
-        return "failures_in_a_row"
+        is_own = spec.get("max_failures_in_a_row") is not None
+        if is_own or (best_value is None and not set(recent) - OWN_FAILURES):
+            return "failures_in_a_row"
     early_stop = spec.get("early_stop")
     if early_stop is not None and since_best >= early_stop["patience"]:
         return "early_stop"

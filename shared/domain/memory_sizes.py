@@ -12,8 +12,8 @@ LEAST_MEMORY_BYTES = 16 << 20
 MOST_MEMORY_BYTES = 1 << 60
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-_NEARLY = re.compile(r"\D*(\d+(?:[.,]\d+)?)\s*([kmgt]?)", re.IGNORECASE)
+_WRITTEN = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_NEARLY = re.compile(r"\D*(\d{1,20}(?:[.,]\d{1,20})?)\s*([kmgt]?)", re.IGNORECASE)
 
 
 def bytes_of(written: object) -> int | None:

@@ -70,7 +70,8 @@ class StudySpec(Strict):
     trial_timeout: Seconds | None = None
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures_in_a_row: Count | None = None
+    max_failures_in_a_row: Natural | None = None
+    """0 is never; left out, 5 end a study that had no success yet."""
     early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0

@@ -26,6 +26,8 @@ from highnoon.shared.runtime.secret_files import kept_token
 from highnoon.shared.runtime.settings import Settings
 
 MOST_FILES = 2_000
+_MOST_PATH_BYTES = 2_000
+"""Below the folder of a worker's bundles; the kernel takes 4,095 in all, and 255 for each part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,9 @@ def unpack(archive: bytes, folder: Path, *, limit_bytes: int) -> None:
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as packed:
             members = list(_judged(packed, limit_bytes))
+            folders = {str(parent) for member in members for parent in PurePosixPath(member.name).parents}
+            if both := folders & {member.name for member in members}:
+                raise BundleRefused(f"the bundle holds {min(both)[:200]!r} as a file and as a folder")
             for member in members:
                 _copy(packed, member, folder / member.name)
     except (tarfile.TarError, ValueError, EOFError) as error:
@@ -128,6 +133,8 @@ def _flaw_in(member: tarfile.TarInfo) -> str:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or str(path) != member.name or not path.parts or "\0" in member.name:
         return "a path that leads out of it"
+    if len(os.fsencode(member.name)) > _MOST_PATH_BYTES or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        return "a path that is too long"
     return ""
 
 

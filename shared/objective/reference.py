@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -31,6 +32,23 @@ def check(ref: ObjectiveRef, code_dir: Path | None) -> Problem | None:
         return invalid.problems[0]
     flaw = flaw_in(path, ref.function, as_script=ref.is_file) if path else None
     return _problem(str(ref), flaw.message, flaw.hint) if flaw else None
+
+
+def objective_problems(objective: object) -> list[Problem]:
+    """Why this value cannot be called as objective(params); what has no signature counts as right. Calls nothing."""
+    if not callable(objective):
+        return [_problem(objective, "must be callable")]
+    name = getattr(objective, "__name__", type(objective).__name__)
+    if inspect.iscoroutinefunction(objective):
+        return [_problem(objective, "is an async function", f"Write def {name}(params) without async.")]
+    try:
+        inspect.signature(objective).bind({})
+    except TypeError as error:
+        hint = f"It is called as {name}(params), with the dict of parameters."
+        return [_problem(objective, f"cannot be called with one argument ({error})", hint)]
+    except ValueError:  # a function of an extension module
+        return []
+    return []
 
 
 def takes_no_trial(ref: ObjectiveRef, code_dir: Path | None) -> bool:
@@ -102,7 +120,7 @@ def _found_or_none(ref: ObjectiveRef, roots: list[str], *, elsewhere: bool = Tru
         return None
 
 
-def _problem(written: str, message: str, hint: str = "") -> Problem:
+def _problem(written: object, message: str, hint: str = "") -> Problem:
     return Problem(key="objective", message=message, value=written, hint=hint)
 
 

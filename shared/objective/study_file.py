@@ -138,9 +138,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
+_MOST_ALIASES = 20
+
+
 def _yaml(text: str) -> object:
     try:
-        return yaml.load(text, Loader=_Yaml)
+        return yaml.load(text, Loader=_Yaml)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -154,6 +157,17 @@ def _yaml(text: str) -> object:
 
 class _Yaml(yaml.SafeLoader):
     """The scalars of YAML 1.2: PyYAML would read 1e-5 as text, `off` as false and 1:30 as 90."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Each alias of a list of aliases multiplies what a message would show: a kilobyte is a billion values."""
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > _MOST_ALIASES:
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.composer.ComposerError(None, None, f"has more than {_MOST_ALIASES} aliases", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()

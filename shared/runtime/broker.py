@@ -96,8 +96,11 @@ class Broker:
         self._subscription: Any = None
         self._producer: Producer | None = None
 
-    def publish(self, messages: Iterable[RunTrial], *, resource: str) -> None:
-        """Sends RunTrial messages; on failure some may have been sent, and duplicates are harmless."""
+    def publish(self, messages: Iterable[RunTrial], *, resource: str, first: bool = False) -> None:
+        """Sends RunTrial messages; on failure some may have been sent, and duplicates are harmless.
+
+        With `first` they go before what waits already.
+        """
         with self._call():
             try:
                 # Kept, since kombu's greeting costs more than ten messages.
@@ -112,10 +115,20 @@ class Broker:
                         producer=self._producer,
                         retry=False,
                     )
+                    if first:
+                        self._move_to_head(queue_name(resource))
             except Exception:
                 # Whatever it was: the next one gets a connection of its own.
                 self._close_producer()
                 raise
+
+    def _move_to_head(self, queue: str) -> None:
+        """The newest message, or whatever is there when a worker has taken that already. Kombu adds on the left."""
+        # An account of an older deployment may not do this: then the message waits for its turn.
+        with suppress(redis.ResponseError):
+            message = self._redis.lpop(queue)
+            if message is not None:
+                self._redis.rpush(queue, message)
 
     def depth(self, resource: str) -> int:
         """Messages that wait in Redis for this resource, or were taken by a worker and not yet begun."""

@@ -93,3 +93,10 @@ def adopt_orphans() -> None:
 def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def tensorflow_has_run() -> bool:
+    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(eager, "_context", None)
+    return context is not None and getattr(context, "_context_handle", None) is not None

@@ -7,31 +7,32 @@
 3. Then TPE, whose cost does not grow with the cube of the trials.
 
 No point is proposed again while there are others. What was pruned counts as bad, what did not fit or failed as the
-worst; `feasibility` learns the border of what fits. Conditional spaces are left to TPE by groups.
+worst, and `presampling` says how likely a point fits. Conditional spaces are left to TPE by groups.
 """
 
 from __future__ import annotations
 
+import copy
+import heapq
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.search_space import IntersectionSearchSpace
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
 from highnoon.shared.search.encoding import Cube, Points, keys_of
-from highnoon.shared.search.feasibility import Chance, chance_to_fit
+from highnoon.shared.search.evidence import Evidence, evidence_of, warped
 from highnoon.shared.search.gaussian_process import GaussianProcess, Shape, Vector, log_expected_improvement
 
 _N_STARTUP = 8
@@ -44,10 +45,14 @@ _MOST_FITTED = 120
 _RANDOM_CANDIDATES = 512
 _CENTRES, _NEIGHBOURS, _ROUNDS = 8, 40, 4
 
+_BEST_KEPT, _NEWEST_KEPT = 100, 700
+"""Trials that TPE sees of a large study."""
+
 _LEAST_CHANCE, _DRAWS = 0.9, 12
 """Of TPE: it draws again what is known already or will hardly fit, so often at most."""
 
-_NORMAL = NormalDist()
+Worth = Callable[[Mapping[str, Any]], float]
+"""Of a point, from 0 to 1."""
 
 
 class AutoSampler(BaseSampler):
@@ -66,6 +71,8 @@ class AutoSampler(BaseSampler):
         self._fitted: tuple[tuple[bytes, bytes], Shape] | None = None
         self.ordinal: int | None = None
         """The place in the sequence of the start; without one it is the trial's number."""
+        self.worth: Worth | None = None
+        """How likely a point fits, 0 for one that must not be run; improvement counts by that share."""
 
     def reseed_rng(self) -> None:
         """As BaseSampler describes it."""
@@ -92,16 +99,17 @@ class AutoSampler(BaseSampler):
             return {}
         cube = Cube(search_space)
         trials = study._get_trials(deepcopy=False, use_cache=True)
-        history = _history(cube, trials, minimizes=study.direction is StudyDirection.MINIMIZE, pending=trial)
+        minimizes = study.direction is StudyDirection.MINIMIZE
+        ended = sum(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in trials)
+        if ended > _MOST_MODELLED or (ended >= self._n_startup and len(cube.axes) > _MOST_PARAMETERS):
+            return self._by_tpe(_thinned(study, trials, minimizes=minimizes), trial, cube, trials)
+        history = evidence_of(cube, trials, minimizes=minimizes, pending=trial)
         if len(history.values) < self._n_startup or not history.differs:
             return cube.decode(self._start(cube, history, trial.number if self.ordinal is None else self.ordinal))
-        chance = chance_to_fit(trials, search_space)
-        if len(history.values) > _MOST_MODELLED or len(cube.axes) > _MOST_PARAMETERS:
-            return self._by_tpe(study, trial, cube, history, chance)
         with _one_thread():
-            return cube.decode(_most_promising(cube, history, self._shape(cube, history), chance, self._rng.rng))
+            return cube.decode(_most_promising(cube, history, self._shape(cube, history), self.worth, self._rng.rng))
 
-    def _shape(self, cube: Cube, history: _History) -> Shape:
+    def _shape(self, cube: Cube, history: Evidence) -> Shape:
         """Fitted again when there are a tenth more trials: the oldest ones decide, so that every node gets the same."""
         count = 1
         while (more := count + max(1, count // 10)) <= len(history.values):
@@ -109,10 +117,10 @@ class AutoSampler(BaseSampler):
         points, values = history.points[:count], history.values[:count]
         known = (points.tobytes(), values.tobytes())
         if self._fitted is None or self._fitted[0] != known:
-            self._fitted = known, Shape.fitted(cube, points[-_MOST_FITTED:], _warped(values)[-_MOST_FITTED:])
+            self._fitted = known, Shape.fitted(cube, points[-_MOST_FITTED:], warped(values)[-_MOST_FITTED:])
         return self._fitted[1]
 
-    def _start(self, cube: Cube, history: _History, place: int) -> Points:
+    def _start(self, cube: Cube, history: Evidence, place: int) -> Points:
         """A point of the additive recurrence whose irrational steps fill a cube most evenly (Roberts, 2018)."""
         width = len(cube.axes)
         base = 2.0
@@ -123,19 +131,51 @@ class AutoSampler(BaseSampler):
         point: Points = _unseen(cube, cube.spread(shares[None, :]), history.keys, self._rng.rng)[0]
         return point
 
-    def _by_tpe(
-        self, study: Study, trial: FrozenTrial, cube: Cube, history: _History, chance: Chance | None
-    ) -> dict[str, Any]:
+    def _by_tpe(self, study: Study, trial: FrozenTrial, cube: Cube, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         space = {name: axis.domain for name, axis in zip(cube.names, cube.axes, strict=True)}
+        # In a continuous space nothing comes twice.
+        seen = set() if cube.size is None else {tuple(map(one.params.get, cube.names)) for one in trials}
         best: tuple[float, dict[str, Any]] = (-math.inf, {})
         for _ in range(_DRAWS):
             drawn = self._tpe.sample_relative(study, trial, space)
-            is_new = keys_of(cube.encode([drawn]))[0] not in history.keys
-            fits = 1.0 if chance is None else min(chance(drawn), _LEAST_CHANCE) / _LEAST_CHANCE
+            is_new = tuple(map(drawn.get, cube.names)) not in seen
+            fits = 1.0 if self.worth is None else min(self.worth(drawn), _LEAST_CHANCE) / _LEAST_CHANCE
             best = max(best, (is_new + fits, drawn), key=lambda one: one[0])
             if best[0] >= 2:
                 return best[1]
-        return cube.decode(_unseen(cube, cube.encode([best[1]]), history.keys, self._rng.rng)[0])
+        known = keys_of(cube.encode(one.params for one in trials if one.params.keys() >= space.keys()))
+        return cube.decode(_unseen(cube, cube.encode([best[1]]), frozenset(known), self._rng.rng)[0])
+
+
+class _Thinned:
+    """A study's storage with a part of its trials."""
+
+    def __init__(self, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
+        self._storage = storage
+        self._trials = trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Never copied: TPE changes none."""
+        return [one for one in self._trials if states is None or one.state in states]
+
+
+def _thinned(study: Study, trials: Sequence[FrozenTrial], *, minimizes: bool) -> Study:
+    """The best and the newest trials. TPE takes 25 at most for good ones, and its cost grows with the others."""
+    if len(trials) <= _BEST_KEPT + _NEWEST_KEPT:
+        return study
+    sign = 1.0 if minimizes else -1.0
+    older, newest = trials[:-_NEWEST_KEPT], trials[-_NEWEST_KEPT:]
+    running = [one for one in older if one.state is TrialState.RUNNING]
+    complete = [one for one in older if one.state is TrialState.COMPLETE]
+    best = heapq.nsmallest(_BEST_KEPT, complete, key=lambda one: sign * one.values[0])
+    view = copy.copy(study)
+    view._storage = cast(BaseStorage, _Thinned(study._storage, [*running, *best, *newest]))
+    return view
 
 
 def _one_thread() -> AbstractContextManager[Any]:
@@ -149,72 +189,15 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _History:
-    """What is known: points with values to minimize, points under way, and which points are known at all."""
-
-    points: Points
-    values: Vector
-    pending: Points
-    keys: frozenset[bytes]
-
-    @property
-    def differs(self) -> bool:
-        """Whether there is anything to learn from."""
-        return len(self.values) > 1 and bool(np.ptp(self.values) > 0)
-
-
-def _history(cube: Cube, trials: Sequence[FrozenTrial], *, minimizes: bool, pending: FrozenTrial) -> _History:
-    usable = [one for one in trials if one.params.keys() >= set(cube.names) and one._trial_id != pending._trial_id]
-    encoded = cube.encode(one.params for one in usable)
-    keys = keys_of(encoded)
-    sign = 1.0 if minimizes else -1.0
-    values = np.array([_value(one, sign) for one in usable], dtype=float).reshape(-1)
-    is_running = np.array([one.state is TrialState.RUNNING for one in usable], dtype=bool)
-    is_known = np.isfinite(values)
-    # The same parameters are tried again after an attempt that was lost: it is no evidence.
-    elsewhere = {key for key, known, running in zip(keys, is_known, is_running, strict=True) if known or running}
-    failed = [one.state is TrialState.FAIL and key not in elsewhere for one, key in zip(usable, keys, strict=True)]
-    bad = ~is_known & (np.array(failed, dtype=bool) | np.isinf(values))
-    bad |= np.array([any(limit > 0 for limit in one.constraints.values()) for one in usable], dtype=bool) & ~is_running
-    good = is_known & ~bad
-    pruned = good & np.array([one.state is TrialState.PRUNED for one in usable], dtype=bool)
-    whole = values[good & ~pruned]
-    if whole.size:
-        values[pruned] = np.maximum(values[pruned], np.quantile(whole, 0.75))
-        values[bad] = max(whole.max(), values[good].max())
-    known = good | bad if whole.size else good
-    return _History(points=encoded[known], values=values[known], pending=encoded[is_running], keys=frozenset(keys))
-
-
-def _value(trial: FrozenTrial, sign: float) -> float:
-    """To be minimized; NaN for a trial without one."""
-    if trial.state is TrialState.COMPLETE and trial.values:
-        return sign * float(trial.values[0])
-    if trial.state is TrialState.PRUNED and trial.last_step is not None:
-        return sign * float(trial.intermediate_values[trial.last_step])
-    return math.nan
-
-
-def _warped(values: Vector) -> Vector:
-    """Mean 0 and deviation 1; what is worse than the median lies as far from it as its rank says."""
-    median = float(np.median(values))
-    spread = math.sqrt(float(np.mean((median - values[values <= median]) ** 2))) or 1.0
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    by_rank = np.array([_NORMAL.inv_cdf((rank + 0.5) / len(values)) for rank in ranks])
-    warped = np.where(values <= median, values, median + spread * np.maximum(by_rank, 0.0))
-    return np.asarray((warped - warped.mean()) / (warped.std() or 1.0))
-
-
 def _most_promising(
-    cube: Cube, history: _History, shape: Shape, chance: Chance | None, rng: np.random.RandomState
+    cube: Cube, history: Evidence, shape: Shape, worth: Worth | None, rng: np.random.RandomState
 ) -> Points:
     """The largest expected improvement among random points and, round by round, neighbours of the best ones."""
-    values = _warped(history.values)
+    values = warped(history.values)
     model = GaussianProcess(cube, history.points, values, shape)
     model.believe(history.pending)
     best = float(model.predict(np.vstack([history.points, history.pending]))[0].min())
-    score = _scorer(cube, model, best, chance)
+    score = _scorer(cube, model, best, worth)
     order = np.argsort(values, kind="stable")
     centres = history.points[order[:_CENTRES]]
     found = cube.spread(rng.random_sample((_RANDOM_CANDIDATES, len(cube.axes))))
@@ -230,12 +213,12 @@ def _most_promising(
     return point
 
 
-def _scorer(cube: Cube, model: GaussianProcess, best: float, chance: Chance | None) -> Callable[[Points], Vector]:
+def _scorer(cube: Cube, model: GaussianProcess, best: float, worth: Worth | None) -> Callable[[Points], Vector]:
     def score(points: Points) -> Vector:
         improvement = log_expected_improvement(*model.predict(points), best)
-        if chance is None:
+        if worth is None:
             return improvement
-        return improvement + np.log([max(chance(cube.decode(point)), 1e-12) for point in points])
+        return improvement + np.log([max(worth(cube.decode(point)), 1e-300) for point in points])
 
     return score
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-Distributions = dict[str, BaseDistribution]
+from highnoon.shared.search.samplers import Distributions
 
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""

@@ -94,16 +94,30 @@ def sample(
         study.sampler.ordinal = ordinal
     history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
     chance = _chance_to_fit(history, space)
+    if isinstance(study.sampler, AutoSampler):
+        study.sampler.worth, chance = _worth(space, chance), None
     proposals = _proposals(history, space, fixed)
     proposed = next(proposals, None) or _any_allowed(history, space, fixed, seed)
     return proposed if chance is None else _likely_to_fit(proposed, proposals, chance)
 
 
 def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
-    """Not for random draws and sequences, which are wanted as they fall; `auto` estimates it by itself."""
-    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler | AutoSampler):
+    """Not for random draws and sequences, which are wanted as they fall."""
+    if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
     return chance_to_fit(history.get_trials(deepcopy=False), space.domains, space.is_covered_by)
+
+
+def _worth(space: SamplingSpace, chance: Chance | None) -> Chance | None:
+    """For a sampler that compares points by itself: how likely one fits, nothing where it breaks a constraint."""
+    if chance is None and not space.constraints:
+        return None
+
+    def worth(params: Mapping[str, Any]) -> float:
+        point = space.completed(params) or params
+        return 0.0 if space.broken_by(point) else 1.0 if chance is None else chance(point)
+
+    return worth
 
 
 def _likely_to_fit(proposed: Sampled, retries: Iterable[Sampled], chance: Chance) -> Sampled:

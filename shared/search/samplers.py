@@ -36,9 +36,9 @@ from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchS
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
 from highnoon.shared.search.auto import AutoSampler
-from highnoon.shared.search.feasibility import Distributions as Distributions
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 
+Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")
 
 

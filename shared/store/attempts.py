@@ -28,6 +28,7 @@ from highnoon.shared.domain.lease import (
     Waiting,
     Wish,
 )
+from highnoon.shared.domain.result_parsing import LARGEST_STEP
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.database import Database
@@ -277,7 +278,8 @@ def _trial_json(new: NewTrial) -> str:
 
 
 def _reports(reports: Sequence[Report]) -> str:
-    return json.dumps([_report_row(report) for report in reports])
+    rows = [_report_row(report) for report in reports if abs(report.step) <= LARGEST_STEP]
+    return json.dumps(rows)
 
 
 def _report_row(report: Report) -> list[Any]:

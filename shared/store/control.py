@@ -60,9 +60,9 @@ class StudyLoad:
     direction: str | None = None
     """As Optuna has it."""
     best_value: float | None = None
-    """Read only for a study with a `target_value`."""
+    """Read only for a study with a `target_value`, or whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()
-    """Newest first; read only for a study with `max_failures_in_a_row`."""
+    """Newest first, as many as may end the study."""
     since_best: int = 0
     """How many trials have ended since the best one; read only for a study with `early_stop`."""
     fault: str | None = None
@@ -212,8 +212,10 @@ class Control:
         )
         return [QueuedTicket(**row._mapping) for row in self._db.rows(statement)]
 
-    def dispatch(self, study_id: int, count: int) -> list[int]:
+    def dispatch(self, study_id: int, count: int) -> dict[int, int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
+
+        Returns how often each has been tried already.
 
         The first dispatch starts the study's own clock (its `timeout`).
         """
@@ -238,11 +240,11 @@ class Control:
             update(tickets)
             .where(tickets.c.id.in_(select(ready.c.id)), tickets.c.state == TicketState.WAITING)
             .values(state=TicketState.QUEUED, queued_at=db_now())
-            .returning(tickets.c.id)
+            .returning(tickets.c.id, tickets.c.attempt)
         )
         not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
         self._db.changed(update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()))
-        return sorted(row.id for row in self._db.rows(statement))
+        return {row.id: row.attempt for row in sorted(self._db.rows(statement), key=lambda row: int(row.id))}
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
         """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""

@@ -358,3 +358,28 @@ begin
         update hn_tickets set state = 'cancelled' where study_id = p_study and state in ('waiting', 'queued');
     end if;
 end $$;
+
+-- The audit is append-only: what was written stays as it is, for a year at least. Workers do not write to it.
+create or replace function hn_guard_audit_1() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'DELETE' then
+        if old.at < hn_now_1() - 365 * 86400.0 then
+            return old;
+        end if;
+    end if;
+    raise exception 'hn_audit is append-only: rows are deleted after a year, and never changed';
+end $$;
+
+do $$
+begin
+    if not exists (select 1 from pg_trigger where tgrelid = 'hn_audit'::regclass and tgname = 'hn_audit_rows') then
+        create trigger hn_audit_rows before update or delete on hn_audit
+            for each row execute function hn_guard_audit_1();
+        create trigger hn_audit_table before truncate on hn_audit
+            for each statement execute function hn_guard_audit_1();
+    end if;
+    -- The account of workers in deploy/ gets rights on every new table.
+    if exists (select 1 from pg_roles where rolname = 'highnoon_worker') then
+        revoke insert, update on hn_audit from highnoon_worker;
+    end if;
+end $$;

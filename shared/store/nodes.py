@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Integer, cast, delete, exists, insert, or_, select, update
 
 from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database, IntegrityError
 from highnoon.shared.store.schema import attempts, db_now, leader, workers
 
@@ -85,12 +86,22 @@ class Nodes:
 
     def reinstate(self, worker_id: str) -> bool:
         """Ends a quarantine; attempts from before do not count any more. False when it is not in quarantine."""
-        statement = (
-            update(workers)
-            .where(workers.c.id == worker_id, workers.c.state == WorkerState.QUARANTINED)
-            .values(state=WorkerState.ACTIVE, state_reason=None, reinstated_at=db_now())
-        )
-        return self._db.changed(statement) == 1
+        active = {"state": WorkerState.ACTIVE, "state_reason": None, "reinstated_at": db_now()}
+        return self._steer("reinstate", worker_id, (WorkerState.QUARANTINED,), active)
+
+    def drain(self, worker_id: str, reason: str) -> bool:
+        """It takes nothing new, and leaves. False when it was neither active nor in quarantine."""
+        draining = {"state": WorkerState.DRAINING, "state_reason": reason}
+        return self._steer("drain", worker_id, (WorkerState.ACTIVE, WorkerState.QUARANTINED), draining)
+
+    def _steer(self, action: str, worker_id: str, before: Collection[WorkerState], after: Mapping[str, Any]) -> bool:
+        """What a person does to a node."""
+        of_worker = workers.c.id == worker_id, workers.c.state.in_(before)
+        with self._db.transaction() as connection:
+            host = connection.scalar(update(workers).where(*of_worker).values(**after).returning(workers.c.host))
+            if host is not None:
+                record(connection, action, worker=worker_id, host=host)
+        return host is not None
 
     def workers(self, *, silent_for_s: float) -> list[Worker]:
         """The workers that have not left and were seen within `silent_for_s` seconds."""

@@ -28,6 +28,7 @@ from highnoon.shared.domain.errors import (
     InvalidInput,
     Problem,
     SchemaMismatch,
+    ServiceRefused,
     ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
@@ -49,7 +50,7 @@ from highnoon.shared.store.optuna_sql import SqlTrials, sql_catalogue
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_tables import studies as optuna_studies
 from highnoon.shared.store.optuna_trials import Trials
-from highnoon.shared.store.outages import service_error
+from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.study_view import StudyEntry, StudyView, param_of
 
 SCORING = "highnoon:scoring"
@@ -259,11 +260,17 @@ def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
 
 @contextmanager
 def _reported(url: str) -> Iterator[None]:
-    """Raises ServiceUnavailable for a lost connection, a lock not granted in time, a deadlock: try again later."""
+    """Raises ServiceUnavailable for a lost connection, a lock not granted in time, a deadlock: try again later.
+
+    ServiceRefused for what the database does not take, with the driver's words and without the statement.
+    """
     try:
         yield
     except (DBAPIError, PoolTimeout, StorageInternalError) as error:
-        known = service_error(url, error.__cause__ if isinstance(error, StorageInternalError) else error)
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        known = service_error(url, cause)
+        if known is None and isinstance(cause, DBAPIError):
+            known = ServiceRefused(f"database {masked(url)}: {first_line(cause)}")
         if known is None:
             raise
         raise known from None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -22,6 +23,7 @@ from optuna.trial import FrozenTrial
 from highnoon.shared.domain.errors import (
     InvalidInput,
     InvariantBroken,
+    MissingExtra,
     Problem,
     SpaceExhausted,
     UserInputError,
@@ -128,11 +130,13 @@ class OptunaStudy:
         return TrialDefinition(suggester, write or (lambda new: self._add(trial_id, new)))
 
     @_acting
-    def start_trial(self, *, ordinal: int, before: LostAttempt | None = None) -> StartedTrial:
+    def start_trial(
+        self, *, ordinal: int, before: LostAttempt | None = None, system_attrs: Mapping[str, Any] | None = None
+    ) -> StartedTrial:
         """A RUNNING trial without a ticket, at the point that `choose` gives."""
         while True:
             new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
-            started = self._trials.start(new)
+            started = self._trials.start(replace(new, system_attrs={**new.system_attrs, **(system_attrs or {})}))
             if started is not None:
                 return replace(started, ordinal=ordinal)
 
@@ -224,6 +228,13 @@ class OptunaStudy:
         return trial_of(found)
 
     @_acting
+    def running_with(self, attribute: str) -> list[tuple[int, int, Mapping[str, Any]]]:
+        """The RUNNING trials that have this system attribute: id, number, and its value."""
+        running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        found = [(trial, trial.system_attrs.get(attribute)) for trial in running]
+        return [(trial._trial_id, trial.number, value) for trial, value in found if isinstance(value, Mapping)]
+
+    @_acting
     def ended(self) -> list[FrozenTrial]:
         """Optuna's own trials that have ended, by number, for callbacks: not to be changed."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -235,6 +246,13 @@ class OptunaStudy:
             return trial_of(self._study.best_trial)
         except ValueError:
             return None
+
+    @_acting
+    def dataframe(self, *args: Any, **options: Any) -> Any:
+        """The trials as Optuna's pandas.DataFrame, with Optuna's arguments. Raises MissingExtra."""
+        if find_spec("pandas") is None:
+            raise MissingExtra("a data frame needs pandas, which is not installed: pip install pandas", name="pandas")
+        return self._study.trials_dataframe(*args, **options)
 
     @_acting
     def param_importance(self) -> dict[str, float]:

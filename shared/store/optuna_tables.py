@@ -9,6 +9,7 @@ from sqlalchemy import Table
 
 studies = cast(Table, models.StudyModel.__table__)
 study_attrs = cast(Table, models.StudyUserAttributeModel.__table__)
+study_system_attrs = cast(Table, models.StudySystemAttributeModel.__table__)
 directions = cast(Table, models.StudyDirectionModel.__table__)
 trials = cast(Table, models.TrialModel.__table__)
 params = cast(Table, models.TrialParamModel.__table__)
@@ -16,3 +17,4 @@ values = cast(Table, models.TrialValueModel.__table__)
 reports = cast(Table, models.TrialIntermediateValueModel.__table__)
 user_attrs = cast(Table, models.TrialUserAttributeModel.__table__)
 system_attrs = cast(Table, models.TrialSystemAttributeModel.__table__)
+heartbeats = cast(Table, models.TrialHeartbeatModel.__table__)

@@ -33,7 +33,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from highnoon.shared.domain.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 
@@ -194,6 +194,24 @@ leader = Table(
     Column("term", Integer, nullable=False),
     Column("expires_at", Double, nullable=False),
     CheckConstraint("id = 1", name="one_leader_row"),
+)
+
+# Who changed what. Rows are only added: a trigger in functions.sql refuses anything else within their first year.
+audit = Table(
+    "hn_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    # As the process that made the change names its user: anna@node-a, or a token of the dashboard.
+    Column("actor", String(200), nullable=False),
+    Column("via", String(40), nullable=False),
+    # Whom PostgreSQL let in: no process can write another one here by mistake.
+    Column("account", String(100), nullable=False, server_default=text("session_user")),
+    Column("action", String(40), nullable=False),
+    # No foreign key: it outlives the study.
+    Column("study", String(100)),
+    Column("details", _Json),
+    Index("hn_audit_of_study", "study", "id"),
 )
 
 

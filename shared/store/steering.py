@@ -10,6 +10,7 @@ from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import trials_of
@@ -40,6 +41,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
     access.optuna(record).enqueue(params)
+    AuditLog(access.database).add("enqueue", study=record.name, params=dict(params))
     add_trials(access, record, 1)
 
 

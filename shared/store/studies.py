@@ -17,6 +17,7 @@ from sqlalchemy.engine import RowMapping
 from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
+from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
 
@@ -81,10 +82,10 @@ class Studies:
 
     def get(self, name: str) -> StudyRecord:
         """The study of that name. Raises UnknownStudy."""
-        record = self.find(name)
-        if record is None:
+        found = self.find(name)
+        if found is None:
             raise UnknownStudy(f"no study named {name!r} in this ledger")
-        return record
+        return found
 
     def all(self) -> list[StudyRecord]:
         """All studies, oldest first."""
@@ -100,9 +101,10 @@ class Studies:
         with self._db.transaction() as connection:
             new = {"name": name, "spec": dict(spec), "queue": queue, "optuna_study_id": optuna_study_id}
             row = connection.execute(insert(studies).values(**new, submitted_at=db_now()).returning(studies))
-            record = record_of(row.mappings().one())
-            _add_tickets(connection, record.id, n_trials)
-        return record
+            created = record_of(row.mappings().one())
+            _add_tickets(connection, created.id, n_trials)
+            record(connection, "create", study=name, trials=n_trials, objective=spec.get("objective"))
+        return created
 
     def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int) -> int:
         """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
@@ -117,6 +119,7 @@ class Studies:
             missing = max(0, n_trials - _count(connection, study_id))
             _add_tickets(connection, study_id, missing)
             _revive_study(connection, study_id, spec)
+            record(connection, "extend", study_id=study_id, trials=n_trials, added=missing)
         return missing
 
     def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
@@ -131,15 +134,16 @@ class Studies:
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})
+                record(connection, "add trials", study_id=study_id, added=added)
         return added
 
     def pause(self, study_id: int) -> bool:
         """No new attempts; running ones end by themselves. False unless it was running."""
-        return self._change(study_id, (StudyState.RUNNING,), StudyState.PAUSED)
+        return self._change(study_id, "pause", (StudyState.RUNNING,), StudyState.PAUSED)
 
     def resume(self, study_id: int) -> bool:
         """Running again. False unless it was paused."""
-        return self._change(study_id, (StudyState.PAUSED,), StudyState.RUNNING)
+        return self._change(study_id, "resume", (StudyState.PAUSED,), StudyState.RUNNING)
 
     def cancel(self, study_id: int) -> bool:
         """Gives up what has not begun and asks holders to stop. False when it is over already.
@@ -154,6 +158,7 @@ class Studies:
             connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **_NEXT_VERSION))
             request_cancel(connection, study_id)
             connection.execute(_FAIL_ENQUEUED, {"study": study_id})
+            record(connection, "cancel", study_id=study_id)
         return True
 
     def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
@@ -176,17 +181,24 @@ class Studies:
             ).rowcount
             if count:
                 _revive_study(connection, study_id, spec)
+                record(connection, "retry", study_id=study_id, trials=list(numbers) or "all that failed", tickets=count)
         return count
 
     def stop_trial(self, study_id: int, trial_number: int) -> bool:
         """Asks the holder of one trial to stop it, which its next renewal says. False when it does not run."""
         runs = and_(tickets.c.study_id == study_id, tickets.c.state == TicketState.RUNNING)
         statement = update(tickets).where(runs, tickets.c.trial_number == trial_number).values(cancel_requested=True)
-        return self._db.changed(statement) == 1
+        with self._db.transaction() as connection:
+            is_asked = connection.execute(statement).rowcount == 1
+            if is_asked:
+                record(connection, "stop trial", study_id=study_id, trial=trial_number)
+        return is_asked
 
     def delete(self, study_id: int) -> None:
         """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
-        self._db.changed(delete(studies).where(studies.c.id == study_id))
+        with self._db.transaction() as connection:
+            record(connection, "delete", study_id=study_id)
+            connection.execute(delete(studies).where(studies.c.id == study_id))
 
     def counts(self, study_id: int) -> StudyCounts:
         """Its progress, read by one statement."""
@@ -238,9 +250,13 @@ class Studies:
         ((now,),) = self._db.rows(select(db_now()))
         return float(now)
 
-    def _change(self, study_id: int, before: tuple[StudyState, ...], after: StudyState) -> bool:
+    def _change(self, study_id: int, action: str, before: tuple[StudyState, ...], after: StudyState) -> bool:
         statement = update(studies).where(studies.c.id == study_id, studies.c.state.in_(before)).values(state=after)
-        return self._db.changed(statement) == 1
+        with self._db.transaction() as connection:
+            is_changed = connection.execute(statement).rowcount == 1
+            if is_changed:
+                record(connection, action, study_id=study_id)
+        return is_changed
 
 
 def request_cancel(connection: Connection, study_id: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
@@ -115,11 +116,19 @@ class StudySummary:
     @property
     def spec(self) -> Mapping[str, Any]:
         """What a person decided; empty for a study without a coordinator."""
-        return {} if self.record is None else self.record.spec
+        return {} if self.record is None else {**_where_not_written(), **self.record.spec}
 
     @property
     def maximize(self) -> bool:
         return self.direction == "maximize"
+
+
+@cache
+def _where_not_written() -> Mapping[str, Any]:
+    """What a specification does not say: one of an older version, or one with broken data, is shown all the same."""
+    from highnoon.shared.domain.study import StudySpec
+
+    return StudySpec.model_construct(name="", objective="", search_space={}).to_json()
 
 
 def study_object(study: StudySummary) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import json_number
@@ -51,6 +53,21 @@ def best_of(trials: Iterable[Trial], *, maximize: bool) -> Trial | None:
     if not valued:
         return None
     return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
+
+
+def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[tuple[int, float, int]]:
+    """(number, loss, parameter count) of those that none beats in both, smallest first. Raises UserInputError."""
+    candidates = [
+        ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
+        for trial in completed
+        if trial.loss is not None and trial.params_count is not None
+    ]
+    if not candidates:
+        raise UserInputError(
+            f"study {study!r} has no trial with a known size. Build the model with hn.create_model, call "
+            'hn.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
+        )
+    return [(one.number, one.loss, one.params) for one in pareto_front(candidates, maximize=maximize)]
 
 
 def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:

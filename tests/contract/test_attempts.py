@@ -125,7 +125,7 @@ def test_a_message_for_a_paused_study_puts_the_ticket_back_to_waiting(ledger: Le
     assert ledger.try_start(ticket) is StartRefusal.PAUSED
     assert ledger.state(ticket) == TicketState.WAITING
     assert ledger.studies.resume(study.id) is True
-    assert ledger.control.dispatch(study.id, 1) == [ticket]
+    assert ledger.control.dispatch(study.id, 1) == {ticket: 0}, "not tried yet"
 
 
 def test_a_point_for_an_older_specification_is_not_started(ledger: Ledger) -> None:
@@ -358,7 +358,7 @@ def test_a_retry_waits_its_delay(ledger: Ledger) -> None:
     (ticket,) = ledger.tickets(study)
     ledger.finish(ledger.start(ticket), KILLED, Disposition.RETRY, delay_s=60.0)
     assert ledger.attempts.look(ticket) is None
-    assert ledger.control.dispatch(study.id, 5) == []
+    assert ledger.control.dispatch(study.id, 5) == {}
     ledger.skip_delay(ticket)
     assert ledger.start(ticket).attempt == 2
 

@@ -34,9 +34,9 @@ def close_study(ledger: Ledger, study: StudyRecord) -> bool:
 def test_dispatch_takes_the_lowest_ordinals_and_never_twice(ledger: Ledger) -> None:
     study = ledger.study(5)
     all_tickets = ledger.tickets(study)
-    assert ledger.control.dispatch(study.id, 2) == all_tickets[:2]
-    assert ledger.control.dispatch(study.id, 9) == all_tickets[2:]
-    assert ledger.control.dispatch(study.id, 9) == []
+    assert [*ledger.control.dispatch(study.id, 2)] == all_tickets[:2]
+    assert [*ledger.control.dispatch(study.id, 9)] == all_tickets[2:]
+    assert ledger.control.dispatch(study.id, 9) == {}
     assert [queued.ticket_id for queued in ledger.control.queued()] == all_tickets
 
 
@@ -46,7 +46,7 @@ def test_two_coordinators_that_dispatch_at_once_share_the_tickets(ledger: Ledger
 
     def dispatch(_: int) -> list[int]:
         start.wait()
-        return ledger.control.dispatch(study.id, 20)
+        return [*ledger.control.dispatch(study.id, 20)]
 
     with ThreadPoolExecutor(4) as pool:
         taken = [ticket for share in pool.map(dispatch, range(4)) for ticket in share]
@@ -69,7 +69,7 @@ def test_more_trials_get_further_ordinals_and_reopen_the_study(ledger: Ledger) -
 
 def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: Ledger) -> None:
     study = ledger.study(4)
-    first = ledger.control.dispatch(study.id, 1)[0]
+    (first,) = ledger.control.dispatch(study.id, 1)
     ledger.run(first, FAILED)
     assert ledger.control.recent_endings([study.id], 5) == {study.id: [Ending.FAILED]}
     version = ledger.studies.get("digits").spec_version

@@ -8,15 +8,17 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.param import Categorical, Float, Int, Param
 from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.search.presampling import sample
 from highnoon.shared.search.samplers import build_sampler
+from highnoon.shared.search.sampling_space import SamplingSpace
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -49,7 +51,20 @@ class Presampled(BaseSampler):
             return {}
         self._seed += 1
         ours = optuna.Study(study_name=study.study_name, storage=study._storage, sampler=self._sampler)
-        return dict(sample(ours, space, seed=self._seed, ordinal=self._seed, fixed={}).params)
+        params = {name: _param(domain) for name, domain in space.items()}
+        return dict(sample(ours, SamplingSpace(params), seed=self._seed, ordinal=self._seed, fixed={}).params)
+
+
+def _param(domain: BaseDistribution) -> Param:
+    """Ours for Optuna's."""
+    match domain:
+        case FloatDistribution():
+            return Float(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+        case IntDistribution():
+            return Int(low=domain.low, high=domain.high, step=domain.step, log=domain.log)
+        case _:
+            assert isinstance(domain, CategoricalDistribution)
+            return Categorical(choices=tuple(domain.choices))
 
 
 SPECS = [

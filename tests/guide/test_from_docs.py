@@ -75,6 +75,16 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
     assert len(hpo.trials) == 12
 
 
+def test_the_examples_of_local_trials_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "python.md").read_text().partition("## On a cluster")[0]
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for block in code:
+        names = run(block)
+        if "hpo" in names:
+            assert names["best"] == {"x": 0.0, "decay": 1e-3} and len(names["hpo"].trials) == 12
+
+
 def test_search_spaces_run_as_they_are_written(tmp_path: Path) -> None:
     page = (DOCS / "search-spaces.md").read_text()
     run("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))

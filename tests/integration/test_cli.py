@@ -35,7 +35,7 @@ MISTAKES = {
     "step_zero.toml": "search_space.x: step must be above 0, not 0 (got ['int', 1, 9, 0]). Leave it out",
     "studdy.toml": "file: does not exist. Did you mean study.toml?",
     "unknown_key.toml": "n_trails: is not a known key (got 20). Did you mean n_trials?",
-    "unknown_sampler.toml": "sampler: must be 'tpe', 'cmaes', 'random' or 'grid' (got 'tpee'). Did you mean tpe?",
+    "unknown_sampler.toml": "(got 'tpee'). Did you mean tpe?",
     "wrong_type.json": "n_trials: must be a whole number (got '20'). Write 20 without quotes.",
 }
 UNREACHABLE = {
@@ -214,7 +214,7 @@ def test_an_unknown_study_is_answered_with_the_nearest(
     with opened(postgres_url, create=True):
         assert coordinator("list", **cluster).out.startswith("no studies yet; begin one: ")
         assert "There is none yet." in coordinator("status", "parabola").err
-        assert coordinator("submit", str(BAD / "study.toml")).out == "study parabola: 20 trials, 20 added\n"
+        assert coordinator("submit", str(BAD / "study.toml")).out == "study parabola: 20 trials\n"
         answer = coordinator("pause", "paraobla")
         assert answer.code == Exit.USER_INPUT and answer.err.endswith("Did you mean parabola?\n")
         answer = coordinator("logs", "parabola", "3")

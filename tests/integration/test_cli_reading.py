@@ -79,7 +79,7 @@ def numbers(answer: Answer) -> list[int]:
 
 
 def test_commands_that_read_the_ledger_alone_import_no_optuna(call: Call, tmp_path: Path) -> None:
-    commands = ["list", "status digits", "workers", "logs digits 0", "pause new", "resume new"]
+    commands = ["list", "status digits", "workers", "logs digits 0", "pause new", "resume new", "audit"]
     code = (
         "import sys; from highnoon.coordinator.cli.main import app; from typer.testing import CliRunner;"
         f"answers = [CliRunner().invoke(app, words.split()) for words in {commands}];"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.coordinator.queue_client import QueueClient
@@ -90,6 +92,15 @@ def test_frozen_redis_counts_as_away_until_it_answers_again(own_stack: Stack) ->
         queues.publish([RunTrial(study="digits", ticket=2)], resource="cpu")
         eventually(lambda: (queues.depths() or {"cpu": 0})["cpu"] > 0, 5.0, what="messages are sent again")
         queues.close()
+
+
+def test_ticket_that_is_tried_again_goes_before_those_that_wait(own_stack: Stack) -> None:
+    with Broker(own_stack.redis_url) as broker, redis.Redis.from_url(own_stack.redis_url) as client:
+        broker.purge("cpu")
+        broker.publish([RunTrial(study="digits", ticket=number) for number in (1, 2, 3)], resource="cpu")
+        broker.publish([RunTrial(study="digits", ticket=4)], resource="cpu", first=True)
+        messages = [json.loads(client.rpop("highnoon.cpu"))["headers"]["kwargsrepr"] for _ in range(4)]
+        assert messages == [f"digits, ticket {number}" for number in (4, 1, 2, 3)]
 
 
 SPEC = {

@@ -6,6 +6,7 @@ import re
 import resource
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,10 @@ def outcome_of(
     tmp_path: Path, objective: str, diary: Diary | None = None, *, x: float = 1.0, isolation: str = "fork"
 ) -> Outcome:
     attempt = begin(tmp_path, f"hostile_objectives.py:{objective}", x=x, isolation=isolation)
-    return attempt.watch(diary or Diary(), trial_timeout_s=40.0)
+    diary = diary or Diary()
+    # A sampler that never answers.
+    diary.suggestions = SimpleNamespace(ask=lambda _: None, take=lambda _: None, answer=lambda: None)
+    return attempt.watch(diary, trial_timeout_s=40.0)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,8 @@ def outcome_of(
         ("sends_a_huge_step", "2147483648"),
         ("sends_a_wrong_result", "released"),
         ("sends_a_result_of_wrong_types", "many"),
+        ("asks_without_waiting", "a second question"),
+        ("sets_a_huge_attribute", "more than 65,536 bytes"),
     ],
 )
 def test_what_is_no_event_is_the_trials_own_failure(tmp_path: Path, objective: str, said: str) -> None:

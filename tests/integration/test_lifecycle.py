@@ -237,7 +237,7 @@ def test_a_grid_that_a_limit_has_stopped_goes_on_with_the_points_that_are_left(
     assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
     assert states_of(books, name)[TicketState.CANCELLED] > 0
 
-    cluster.submit_here("fails_for_half", 41, name=name, **keys)
+    cluster.submit_here("fails_for_half", 41, name=name, max_failures_in_a_row=0, **keys)
     assert books.wait_until_over(name).stop_reason == "n_trials"
     books.assert_balanced(name, 41)
     assert {trial.params["x"] for trial in books.trials(name)} == set(range(-20, 21))
@@ -268,6 +268,16 @@ def test_a_study_that_a_timeout_has_ended_goes_on_with_a_longer_one(cluster: Clu
     books.assert_balanced(name, 12)
 
 
+def test_a_study_that_does_not_get_better_ends_early(cluster: Cluster, books: Books, name: str) -> None:
+    """By `auto`, whose evenly spread start is not repeated by nodes that sample at the same time."""
+    space = {"x": ["categorical", [1, 2, 4, 8, 16]], "y": ["int", 1, 400]}
+    cluster.submit_here("noop", 2000, name=name, search_space=space, sampler="auto", early_stop={"patience": 12})
+    record = books.wait_until_over(name)
+    assert (record.state, record.stop_reason) == (StudyState.FINISHED, "early_stop")
+    points = [tuple(trial.params.values()) for trial in books.trials(name)]
+    assert 13 <= len(points) < 2000 and len(set(points)) >= len(points) - 4, "but for those of the same moment"
+
+
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])
 def test_target_value_ends_a_study(cluster: Cluster, books: Books, name: str, direction: str, target: float) -> None:
     cluster.submit_here("good", 2000, name=name, direction=direction, target_value=target)
@@ -283,6 +293,12 @@ def test_failures_in_a_row_end_a_study(cluster: Cluster, books: Books, name: str
     closed = states_of(books, name)[TicketState.CLOSED]
     assert 3 <= closed < 2000
     assert Counter(attempt.ending for attempt in books.attempts(name)) == {Ending.FAILED: closed}
+
+
+def test_failures_before_the_first_success_end_a_study_by_default(cluster: Cluster, books: Books, name: str) -> None:
+    cluster.submit_here("raises", 2000, name=name)
+    assert books.wait_until_over(name).stop_reason == "failures_in_a_row"
+    assert 5 <= states_of(books, name)[TicketState.CLOSED] < 2000
 
 
 def test_trial_timeout_ends_trials_and_the_study_goes_on(cluster: Cluster, books: Books, name: str) -> None:

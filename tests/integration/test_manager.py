@@ -318,7 +318,7 @@ class TestCallbacks:
 
         assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 3
         logged = [record for record in caplog.records if "callback_failed" in record.getMessage()]
-        assert [record.getMessage().rpartition(" ")[2] for record in logged] == ["trial=0", "trial=1", "trial=2"]
+        assert [record.getMessage().split()[2] for record in logged] == ["trial=0", "trial=1", "trial=2"]
         assert all(record.exc_info and record.exc_info[0] is LookupError for record in logged)
 
     def test_stopping_the_study_ends_this_call_only(self) -> None:
@@ -351,7 +351,8 @@ class TestJoining:
             import highnoon as hn
 
             hpo = hn.HPOTrialManager(study_name="digits", storage=sys.argv[1])
-            hpo.optimize(lambda params: params["x"] ** 2, {"x": ("uniform", -1.0, 1.0)}, n_trials=15)
+            space = {"x": ("uniform", -1.0, 1.0)}
+            hpo.optimize(lambda params: params["x"] ** 2, space, n_trials=15, show_progress=False)
         """
 
         workers = [in_a_process(program, database_url) for _ in range(2)]
@@ -393,7 +394,9 @@ class TestJoining:
         hn.HPOTrialManager("digits", n_trials=3, storage=sqlite_url).optimize(parabola, SPACE)
         hpo = hn.HPOTrialManager("digits", n_trials=12, storage=sqlite_url)
 
-        hpo.optimize(parabola, {"x": ("uniform", -0.1, 0.1), "new": ("int", 1, 3)})
+        with pytest.raises(StudyConflict, match=r"new is new and has no default for earlier trials"):
+            hpo.optimize(parabola, {"x": ("uniform", -0.1, 0.1), "new": ("int", 1, 3)})
+        hpo.optimize(parabola, {"x": ("uniform", -0.1, 0.1), "new": hn.Int(1, 3, default=1)})
 
         assert len(hpo.trials) == 15
         assert all(abs(trial.params["x"]) <= 0.1 and "kind" not in trial.params for trial in hpo.trials[3:])
@@ -445,7 +448,7 @@ class TestGrid:
                 return float(params["x"])
 
             hpo = hn.HPOTrialManager(study_name="digits", sampler="grid", storage=sys.argv[1])
-            hpo.optimize(objective, {"x": ("int", 0, 29)})
+            hpo.optimize(objective, {"x": ("int", 0, 29)}, show_progress=False)
         """
 
         workers = [in_a_process(program, sqlite_url) for _ in range(2)]
@@ -496,15 +499,18 @@ class TestOutage:
         assert "secret" not in str(caught.value)
 
 
-def test_progress_is_silent_unless_asked_for(tmp_path: Path) -> None:
-    program = """
+@pytest.mark.parametrize(("arguments", "lines"), [("show_progress=False", 0), ("", 2)])
+def test_a_line_for_each_trial_unless_it_is_not_wanted(tmp_path: Path, arguments: str, lines: int) -> None:
+    program = f"""
         import highnoon as hn
 
-        hn.HPOTrialManager("digits", n_trials=2).optimize(lambda params: 0.0, {"x": ("uniform", 0.0, 1.0)})
+        hpo = hn.HPOTrialManager("digits", n_trials=2)
+        hpo.optimize(lambda params: 0.0, {{"x": ("uniform", 0.0, 1.0)}}, {arguments})
     """
 
     done = in_a_process(program, cwd=tmp_path, env={**os.environ})
     output, errors = done.communicate(timeout=60)
 
-    assert (output, errors, done.returncode) == ("", "", 0)
+    assert (output, done.returncode) == ("", 0)
+    assert [line.startswith("action=trial study=digits trial=") for line in errors.splitlines()] == [True] * lines
     assert eventually(lambda: list(tmp_path.iterdir()) == [], what="nothing was written")

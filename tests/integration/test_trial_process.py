@@ -19,6 +19,7 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
@@ -26,7 +27,7 @@ from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import TrialHandle, launch
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment, trial_seed
+from highnoon.workers.trial.process import Assignment
 from tests.support import eventually
 
 HERE = Path(__file__).parent.parent
@@ -41,6 +42,7 @@ class Diary:
     lost: bool = False
     answers: bool = True
     keeps: int | None = None
+    suggestions: Any = None
     reports: list[Report] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
     wakeup_fd: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK))
@@ -206,6 +208,13 @@ def test_hard_exit_is_reported_with_its_status(tmp_path: Path) -> None:
     assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.FAILED, "exited", 3)
     assert "status 3" in outcome.message
     assert "leaving" in outcome.log_tail
+
+
+def test_end_before_the_users_code_is_no_failure_of_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "tmp").write_text("where its scratch folder should be")
+    outcome = outcome_of(tmp_path, "good")
+    assert (outcome.ending, outcome.cause, outcome.exit_status) == (Ending.KILLED, "not_begun", 70)
 
 
 def test_a_segfault_is_the_objectives_own_fault(tmp_path: Path) -> None:

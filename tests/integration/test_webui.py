@@ -21,6 +21,7 @@ from highnoon import HPOTrialManager
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import StudyRecord
@@ -580,15 +581,41 @@ def test_a_program_needs_its_token_and_nothing_else(closed: str, books: Access, 
     assert answer.status_code == 200 and record(books, mine).state is StudyState.PAUSED
 
 
-def test_guessing_is_slow(url: str, tmp_path: Path) -> None:
+def test_guesses_have_to_wait_and_lock_nobody_out(url: str, tmp_path: Path) -> None:
     with (
         dashboard(url, tmp_path, host="0.0.0.0", environ={"HIGHNOON_TOKEN": TOKEN}) as address,
         Visitor(address) as mallory,
+        Visitor(address) as anna,
     ):
+        anna.post("/login", token=TOKEN)
         statuses = [mallory.post("/login", token=f"guess {number}").status_code for number in range(7)]
         assert statuses == [401] * 5 + [429] * 2
-        late = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
-        assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= 61
+        guess = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": "Bearer guess"})
+        assert guess.status_code == 429 and 0 < int(guess.headers["retry-after"]) <= 61
+
+        # Behind a proxy everybody has one address: sessions, tokens of programs and logins go on
+        assert anna.get("/hpo").status_code == 200
+        program = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
+        assert program.status_code == 200
+        assert anna.post("/login", token=TOKEN).status_code == 303
+
+
+def test_the_audit_has_the_names_of_tokens(url: str, books: Access, mine: str, tmp_path: Path) -> None:
+    tokens = {"HIGHNOON_WEBUI_TOKENS": f"anna:operator:{TOKEN}-a, ben:viewer:{TOKEN}-b, robot:operator:{TOKEN}-r"}
+    with dashboard(url, tmp_path, host="0.0.0.0", environ=tokens) as address, Visitor(address) as anna:
+        anna.post("/login", token=f"{TOKEN}-a")
+        anna.get("/hpo")
+        anna.post(f"/hpo/studies/{mine}/pause")
+        for name, status in (("b", 403), ("r", 200)):
+            bearer = {"authorization": f"Bearer {TOKEN}-{name}"}
+            answer = httpx.patch(f"{address}/api/hpo/studies/{mine}", headers=bearer, json={"state": "running"})
+            assert answer.status_code == status
+
+    entries = AuditLog(books.database).entries(study=mine, limit=9)
+    assert [(entry.action, entry.actor, entry.via) for entry in entries[-2:]] == [
+        ("pause", "anna@127.0.0.1", "dashboard (session)"),
+        ("resume", "robot@127.0.0.1", "dashboard (token)"),
+    ]
 
 
 def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:

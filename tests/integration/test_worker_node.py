@@ -244,7 +244,7 @@ def test_a_preload_that_is_missing_ends_the_node_with_a_clear_message(cluster: C
 def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
     """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
     looks = (
-        "from highnoon.workers.trial.fork_server import tensorflow_has_run as has_run\n"
+        "from highnoon.shared.runtime.processes import tensorflow_has_run as has_run\n"
         "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
         "print(before, imported, has_run())\n"
     )
@@ -328,7 +328,7 @@ def test_node_that_fails_where_others_do_not_is_quarantined_until_it_is_reinstat
     cluster.start_worker(slots=1, TEST_BROKEN=str(broken))
     cluster.start_worker()
     eventually(lambda: len(present(books)) == 2, 60, what="both nodes are there")
-    cluster.submit_here("fails_where_broken", 60, name=name)
+    cluster.submit_here("fails_where_broken", 60, name=name, max_failures_in_a_row=0)
 
     def in_quarantine() -> list[Worker]:
         return [worker for worker in present(books) if worker.state is WorkerState.QUARANTINED]
@@ -349,7 +349,7 @@ def test_node_that_fails_where_others_do_not_is_quarantined_until_it_is_reinstat
     back = cluster.cli("reinstate", worker.id[:8])
     assert (back.returncode, back.stdout) == (0, f"worker {worker.id[:8]} on {worker.host} gets trials again\n")
     assert cluster.cli("reinstate", worker.id[:8]).returncode == Exit.USER_INPUT
-    cluster.submit_here("fails_where_broken", 1000, name=f"{name}_again")
+    cluster.submit_here("fails_where_broken", 1000, name=f"{name}_again", max_failures_in_a_row=0)
 
     def works_again() -> bool:
         return any(

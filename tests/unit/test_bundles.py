@@ -93,6 +93,11 @@ def test_what_is_larger_than_it_may_be_is_not_unpacked(tmp_path: Path, monkeypat
         unpack(archived(member("a", b"x" * 60), member("b", b"x" * 60)), tmp_path / "new", limit_bytes=100)
     with pytest.raises(BundleRefused, match="twice"):
         unpack(archived(member("a"), member("a")), tmp_path / "new", limit_bytes=100)
+    with pytest.raises(BundleRefused, match="as a file and as a folder"):
+        unpack(archived(member("a/b/c"), member("a/b")), tmp_path / "new", limit_bytes=100)
+    for name in ("x" * 256, "y/" * 1000 + "y"):
+        with pytest.raises(BundleRefused, match="a path that is too long"):
+            unpack(archived(member(name)), tmp_path / "new", limit_bytes=100)
     monkeypatch.setattr(archive, "MOST_FILES", 1)
     with pytest.raises(BundleRefused, match="more than 1 files"):
         unpack(archived(member("a"), member("b")), tmp_path / "new", limit_bytes=100)

@@ -236,6 +236,15 @@ def test_both_mistakes_of_a_report_are_told_at_once() -> None:
     )
 
 
+def test_step_that_optuna_cannot_store_is_the_trials_own_mistake() -> None:
+    outcome = attempt(lambda params: current.channel().report(1.0, 2**31))  # type: ignore[func-returns-value]
+
+    assert outcome.ending is Ending.FAILED
+    assert (
+        "step: must be at most 2147483647, not 2147483648. Report the number of the epoch or batch." in outcome.message
+    )
+
+
 def test_the_channel_is_bound_only_while_the_objective_runs() -> None:
     attempt(raising(ValueError("x")))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.shared.runtime.settings import Settings
+from highnoon.shared.runtime.settings import SECRETS, Settings
 from highnoon.workers import pool_keeper
-from highnoon.workers.node import Node, dead_nodes, node_lock
+from highnoon.workers.node import Node, dead_nodes, node_lock, without_secrets
 from highnoon.workers.pool_keeper import PoolKeeper
 
 
@@ -27,6 +27,12 @@ def test_only_the_folder_of_a_dead_agent_counts_as_deserted(tmp_path: Path) -> N
         # When a third agent looks
         assert dead_nodes(tmp_path) == [tmp_path / "dead"]
     assert {folder.name for folder in dead_nodes(tmp_path)} == {"dead", "running"}
+
+
+def test_no_variable_that_holds_a_secret_reaches_a_trial() -> None:
+    secrets = {*SECRETS, "webui_tokens", "webui_viewer_token", "token", "flower_password", "webui_tokens_file"}
+    environ = {f"HIGHNOON_{name.upper()}": "secret" for name in secrets} | {"PGPASSWORD": "secret", "PATH": "/bin"}
+    assert without_secrets(environ) == {"PATH": "/bin"}
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:

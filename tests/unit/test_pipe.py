@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
-from highnoon.workers.kernel import socket_pair
-from highnoon.workers.trial.pipe import (
+from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
     Event,
@@ -28,6 +27,7 @@ from highnoon.workers.trial.pipe import (
     report_of,
     setting_of,
 )
+from highnoon.workers.kernel import socket_pair
 
 
 @pytest.fixture

@@ -230,6 +230,21 @@ def test_failures_in_a_row_stop_unless_a_success_is_among_them() -> None:
         assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), recent
 
 
+def test_five_failures_before_the_first_success_stop_unless_that_is_turned_off() -> None:
+    failed, lost = Ending.FAILED, Ending.LOST
+    for spec, recent, best, stops in (
+        ({}, (failed,) * 5, None, True),
+        ({}, (failed,) * 4, None, False),
+        ({}, (failed,) * 5, 0.5, False),
+        ({}, (failed, lost, failed, failed, failed), None, False),
+        ({"max_failures_in_a_row": 0}, (failed,) * 9, None, False),
+        ({"max_failures_in_a_row": 7}, (failed,) * 6, None, False),
+        ({"max_failures_in_a_row": None}, (Ending.TIMED_OUT,) * 5, None, True),
+    ):
+        limited = load(spec=spec, waiting=True, recent_endings=recent, best_value=best)
+        assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), (spec, recent)
+
+
 @pytest.mark.parametrize(("since_best", "stops"), [(29, False), (30, True), (31, True)])
 def test_early_stop_ends_a_study_that_does_not_get_better(since_best: int, stops: bool) -> None:
     limited = load(spec={"early_stop": {"patience": 30}}, waiting=True, since_best=since_best)

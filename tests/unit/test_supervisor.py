@@ -20,6 +20,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers import kernel, supervisor
 from highnoon.workers.claim import OpenStudy, StartedAttempt
@@ -28,7 +29,6 @@ from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial.launch import ExitStatus
-from highnoon.workers.trial.pipe import Pipe
 from tests.unit.test_claim import LEASE, MESSAGE, Stub
 
 PID = 999_999_999

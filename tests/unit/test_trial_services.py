@@ -261,6 +261,19 @@ def test_a_suggestion_waits_for_the_database_and_what_optuna_refuses_is_an_answe
     assert sampler.set["memory"] == 1.0 and sampler.flushed == 1
 
 
+def test_what_a_trial_sets_is_kept_once_for_each_key_and_bounded(io: IoThread) -> None:
+    sampler = Sampler(outages=0)
+    study = SimpleNamespace(definition=lambda **_: sampler)
+    suggestions = Suggestions(io, cast(Any, None), LEASE, cast(Any, study))
+    for step in range(5_000):
+        suggestions.take({"kind": "user_attr", "key": "step", "value": step})
+    with pytest.raises(ValueError, match="more than 1,000 attributes"):
+        for step in range(5_000):
+            suggestions.take({"kind": "user_attr", "key": f"step {step}", "value": step})
+    suggestions.flush()
+    assert sampler.set["step"] == 4_999 and len(sampler.set) == 1_001
+
+
 def test_a_trial_that_sets_nothing_costs_no_definition(io: IoThread) -> None:
     study = SimpleNamespace(definition=lambda **_: pytest.fail("a definition was made"))
     Suggestions(io, cast(Any, None), LEASE, cast(Any, study)).flush()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.webui.settings import LOOPBACK_HOSTS, TOKEN_FILE, WebSettings, is_loopback, web_settings
+from highnoon.webui.settings import LOOPBACK_HOSTS, TOKEN_FILE, Role, WebSettings, is_loopback, web_settings
 
 LONG = "a-token-that-is-long-enough"
 
@@ -30,8 +30,8 @@ def test_everything_else_asks_for_a_token_that_is_kept(host: str, tmp_path: Path
     first, second = settings(tmp_path, host).tokens, settings(tmp_path, host).tokens
 
     assert not is_loopback(host)
-    assert first is not None and second is not None and first.operator == second.operator
-    assert first.fresh and not second.fresh and len(first.operator) >= 32
+    assert first is not None and second is not None and first.holders == second.holders
+    assert first.fresh == first.holders[0].token and second.fresh is None and len(first.holders[0].token) >= 32
     assert stat.S_IMODE((tmp_path / TOKEN_FILE).stat().st_mode) == 0o600
 
 
@@ -44,7 +44,11 @@ def test_a_proxy_in_front_of_loopback_asks_for_a_token_too(tmp_path: Path) -> No
 def test_a_token_that_a_person_set_is_asked_for_everywhere_and_kept_nowhere(tmp_path: Path) -> None:
     result = settings(tmp_path, HIGHNOON_TOKEN=LONG)
 
-    assert result.tokens is not None and result.tokens.operator == LONG and result.tokens.kept_in is None
+    assert (
+        result.tokens is not None
+        and [held.token for held in result.tokens.holders] == [LONG]
+        and result.tokens.kept_in is None
+    )
     assert not (tmp_path / TOKEN_FILE).exists()
 
 
@@ -59,6 +63,40 @@ def test_bad_tokens_are_refused_together_and_never_shown(tmp_path: Path) -> None
 def test_a_viewer_needs_another_token(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="equals HIGHNOON_TOKEN"):
         settings(tmp_path, HIGHNOON_TOKEN=LONG, HIGHNOON_WEBUI_VIEWER_TOKEN=LONG)
+
+
+def test_named_tokens_are_read_from_a_file_of_lines(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"anna:operator:{LONG}-1\nben:viewer:{LONG}:2\n\n")
+
+    tokens = settings(tmp_path, HIGHNOON_WEBUI_TOKENS_FILE=str(file)).tokens
+
+    assert tokens is not None and tokens.kept_in is None
+    assert [(held.name, held.role, held.token) for held in tokens.holders] == [
+        ("anna", Role.OPERATOR, f"{LONG}-1"), ("ben", Role.VIEWER, f"{LONG}:2"),
+    ]  # fmt: skip
+
+
+def test_viewers_alone_get_an_operator_token_beside_theirs(tmp_path: Path) -> None:
+    tokens = settings(tmp_path, HIGHNOON_WEBUI_TOKENS=f"ben:viewer:{LONG}").tokens
+    assert tokens is not None and [held.name for held in tokens.holders] == ["operator", "ben"]
+    assert tokens.kept_in == tmp_path / TOKEN_FILE
+
+
+def test_mistakes_in_named_tokens_are_refused_together(tmp_path: Path) -> None:
+    entries = (
+        f"anna:operator:{LONG},anna:viewer:{LONG}-2,ben:admin:{LONG}-3,c d:viewer:{LONG}-4,eve:viewer:{LONG},x:viewer"
+    )
+    with pytest.raises(InvalidInput) as refused:
+        settings(
+            tmp_path, HIGHNOON_WEBUI_TOKENS=f"{entries},kim:viewer:short,operator:viewer:{LONG}-5", HIGHNOON_TOKEN=LONG
+        )
+
+    text = str(refused.value)
+    assert len(refused.value.problems) == 9, text
+    for part in ("entry 3", "entry 4", "entry 6", "equals HIGHNOON_TOKEN", "name of another token", "(kim)"):
+        assert part in text
+    assert LONG not in text and "short" not in text
 
 
 def test_a_storage_wins_over_the_environment(tmp_path: Path) -> None:

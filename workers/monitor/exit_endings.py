@@ -15,8 +15,14 @@ _OWN_FAULT = frozenset(
 """Signals that a process brings upon itself. The others came from outside."""
 
 
-def ending_of(exit_: ExitStatus) -> Outcome:
-    """A crash is the objective's failure; a signal from outside is infrastructure."""
+NOT_BEGUN = "not_begun"
+
+
+def ending_of(exit_: ExitStatus, *, has_begun: bool) -> Outcome:
+    """A crash is the objective's failure; a signal from outside, or an end before the user's code, infrastructure."""
+    if exit_.signum is None and not has_begun:
+        message = f"the trial process exited with status {exit_.status} before it had loaded the objective"
+        return Outcome(ending=Ending.KILLED, cause=NOT_BEGUN, message=message)
     if exit_.signum is None:
         message = f"the trial process exited with status {exit_.status} before the objective returned"
         return Outcome(ending=Ending.FAILED, cause="exited", message=message)

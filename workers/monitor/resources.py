@@ -20,9 +20,9 @@ from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.workers.monitor.admission import MEASURED
 from highnoon.workers.monitor.kill_selection import KillRecords
 from highnoon.workers.monitor.memory_policy import NodeLimits, TrialLimits
+from highnoon.workers.monitor.services import Services
 from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.monitor.trial_monitor import Services
 from highnoon.workers.node import Node
 from highnoon.workers.trial.process import Assignment
 

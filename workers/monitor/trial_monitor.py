@@ -9,19 +9,12 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
-from highnoon.shared.domain.trial import Outcome, ParamCount, Report
+from highnoon.shared.domain.trial import Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
-from highnoon.shared.runtime.processes import signal_name
-from highnoon.workers.monitor.exit_endings import ending_of
-from highnoon.workers.monitor.memory_policy import stopped
-from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
-from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.pipe import (
+from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
     Event,
@@ -31,6 +24,13 @@ from highnoon.workers.trial.pipe import (
     report_of,
     setting_of,
 )
+from highnoon.shared.runtime.processes import signal_name
+from highnoon.workers.monitor.exit_endings import ending_of
+from highnoon.workers.monitor.memory_policy import stopped
+from highnoon.workers.monitor.services import Answer, Services
+from highnoon.workers.monitor.trial_memory import TrialMemory
+from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
+from highnoon.workers.trial.output import Output
 
 _FOLLOWS_OUR_REQUEST = frozenset({Ending.STOPPED, Ending.CANCELLED, Ending.FAILED})
 """Results that a trial may send because it was asked to end, also only by SIGTERM."""
@@ -48,47 +48,6 @@ _FAST_PER_S, _FAST_PAUSE_S = 1000, 0.005
 
 _REST_CHUNKS = 16
 """More than a pipe holds. A child of the trial that is left may write for ever."""
-
-
-Answer = dict[str, Any]
-"""{"value": ...}, or {"error": ...} for a question that Optuna would refuse with a ValueError."""
-
-
-class Suggestions(Protocol):
-    """What a trial suggests and sets. No method waits."""
-
-    def ask(self, question: Event) -> None:
-        """Asks the sampler."""
-
-    def answer(self) -> Answer | None:
-        """The answer to `ask`; None while there is none. Raises LeaseLost."""
-
-    def take(self, setting: Event) -> None:
-        """Keeps an attribute or a constraint."""
-
-
-class Services(Protocol):
-    """What the supervisor does for a running trial. No method waits."""
-
-    @property
-    def wakeup_fd(self) -> int:
-        """Readable when an answer may be there."""
-
-    @property
-    def suggestions(self) -> Suggestions:
-        """For a trial that defines its space as it runs."""
-
-    def take_report(self, report: Report) -> bool:
-        """Keeps one intermediate value; False when there are so many that others are left out."""
-
-    def ask_should_prune(self) -> None:
-        """Asks for the pruner's decision on the reports so far."""
-
-    def prune_answer(self) -> bool | None:
-        """The answer to `ask_should_prune`; None while it is worth waiting for."""
-
-    def interruption(self) -> Outcome | None:
-        """Why study or node want the trial to end; None when it may go on. Raises LeaseLost: the trial is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +82,7 @@ class TrialMonitor:
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
         self._second, self._events_in_it = 0, 0
-        self._was_thinned = False
+        self._was_thinned = self._has_begun = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
         self._asks_sampler = False
@@ -182,6 +141,8 @@ class TrialMonitor:
                     self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
             case "params":
                 self._count = count_of(event)
+            case "ask" if self._question is not None:
+                raise ValueError("a second question before the answer to the first one")
             case "ask":
                 self._question, self._asks_sampler = event["id"], event["question"] != "should_prune"
                 if self._asks_sampler:
@@ -192,7 +153,9 @@ class TrialMonitor:
                 self._services.suggestions.take(setting_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event), bool(event["interrupted"])
-            case "hello" if event["version"] != PIPE_VERSION:
+            case "hello" if event["version"] == PIPE_VERSION:
+                self._has_begun = True
+            case "hello":
                 message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
                 self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
             case "fault":
@@ -317,7 +280,7 @@ class TrialMonitor:
             # The trial has the last report, also where it took our request for an error of its own.
             asked = self._stopped(self._asked, self._memory)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
-        return result or ending_of(exit_)
+        return result or ending_of(exit_, has_begun=self._has_begun)
 
     def _with_memory(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
         """With the memory that was seen; decides the ending when memory ended the trial without our asking."""

@@ -20,7 +20,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import time
 from dataclasses import dataclass
 from typing import NoReturn
@@ -108,13 +107,6 @@ class ForkServer:
             except TimeoutError:
                 if not self.is_alive() or time.monotonic() > give_up_at:
                     raise
-
-
-def tensorflow_has_run() -> bool:
-    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
-    eager = sys.modules.get("tensorflow.python.eager.context")
-    context = getattr(eager, "_context", None)
-    return context is not None and getattr(context, "_context_handle", None) is not None
 
 
 def _serve(orders: socket.socket, supervisor: int) -> NoReturn:

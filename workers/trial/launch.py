@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.pipe import Pipe, PipeChannel
 from highnoon.workers.trial.process import SHORT_PATH, Assignment, perform
 
 

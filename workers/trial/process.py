@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import multiprocessing.process
 import os
-import random
 import signal
 import socket
 import sys
@@ -32,10 +30,11 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import UNSCORED, run_attempt
 from highnoon.shared.objective.reference import load
+from highnoon.shared.objective.seeds import seed_libraries, seed_python
+from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent
 from highnoon.workers import kernel
-from highnoon.workers.trial.pipe import Pipe, PipeChannel
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
@@ -82,12 +81,6 @@ class Assignment:
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
         return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
-
-
-def trial_seed(study_seed: int, ordinal: int) -> int:
-    """The 32-bit seed of a ticket: the same for every attempt at it, so that a retry repeats the randomness."""
-    digest = hashlib.blake2b(f"{study_seed}:{ordinal}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
 
 
 def run_forked(orders: socket.socket, parent: int) -> NoReturn:
@@ -149,7 +142,7 @@ def _run(end: socket.socket) -> int:
 def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
     """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
     ref, folder = ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
-    _seed_python(assignment.seed)
+    seed_python(assignment.seed)
     with ExitStack() as script:
         try:
             if in_thread:
@@ -163,7 +156,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
         if not in_thread:
             loggers_as_configured()
-        _seed_libraries(assignment.seed)
+        seed_libraries(assignment.seed)
         return run_attempt(
             objective,
             assignment.params,
@@ -242,21 +235,6 @@ def _lift_limits_of_billiard() -> None:
 def _system_exit(status: object = None, /) -> NoReturn:
     """Python's own `sys.exit`, which billiard replaces in its children."""
     raise SystemExit(status)
-
-
-def _seed_python(seed: int) -> None:
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed)
-
-
-def _seed_libraries(seed: int) -> None:
-    """After the objective's imports, for the libraries that it brought. By name: workers never import TensorFlow."""
-    _seed_python(seed)
-    keras = sys.modules.get("keras")
-    if keras is not None:
-        keras.utils.set_random_seed(seed)
 
 
 def _cause_of(error: BaseException) -> str:

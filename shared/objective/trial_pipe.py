@@ -1,4 +1,4 @@
-"""The private pipe between a trial process and its supervisor: one JSON object per line, versioned.
+"""The private pipe between a trial process and the process that started it: one JSON object per line, versioned.
 
     trial -> supervisor   {"event": "hello", "version": 1}
                           {"event": "params", "total": 1200, "active": null}
@@ -37,6 +37,9 @@ PIPE_VERSION = 1
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
+_LARGEST_VALUE_BYTES = 1 << 16
+"""Of an attribute that a trial sets."""
+
 _ENDINGS = {Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED, Ending.FAILED, Ending.CANCELLED}
 """What a trial may say of itself."""
 
@@ -211,6 +214,8 @@ def setting_of(event: Event) -> Event:
     key, kind, value = event["key"], event["kind"], event["value"]
     if not isinstance(key, str) or not storable(key) == key or key.startswith(RESERVED):
         raise ValueError(f"an attribute named {key!r}")
+    if len(json.dumps(value)) > _LARGEST_VALUE_BYTES:
+        raise ValueError(f"a value of {key!r} of more than {_LARGEST_VALUE_BYTES:,} bytes")
     if kind not in ("user_attr", "constraint"):
         raise ValueError(f"a setting of the kind {kind!r}")
     if kind == "constraint" and (isinstance(value, bool) or math.isnan(float(value))):

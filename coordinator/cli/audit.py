@@ -1,0 +1,47 @@
+"""The command that shows the audit: who changed what, and when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from highnoon.coordinator.cli.command_io import AsJson, ledger, print_json, print_sentence, print_table, study_names
+from highnoon.coordinator.cli.tables import aligned
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.audit import AuditEntry
+
+MaybeStudyName = Annotated[
+    str | None, typer.Argument(help="Of this study only.", metavar="STUDY", autocompletion=study_names)
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, the newest.", min=1, metavar="N")]
+
+
+def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False) -> None:
+    """Show who changed what: studies, nodes, and programs run by exec.
+
+    Studies that were deleted are in it, too.
+
+    Example: python -m coordinator audit digits
+    """
+    from dataclasses import asdict
+
+    from highnoon.shared.store.audit import AuditLog
+
+    with ledger() as access:
+        entries = AuditLog(access.database).entries(study=study, limit=limit)
+    if json:
+        print_json([asdict(entry) for entry in entries])
+    elif entries:
+        headings = ("when", "who", "by", "did", "study", "details")
+        print_table(aligned([headings, *map(_cells, entries)]))
+    else:
+        print_sentence("no change was made yet" if study is None else f"no change was made to a study named {study}")
+
+
+def _cells(entry: AuditEntry) -> tuple[str, ...]:
+    details = (f"{key}={value}" for key, value in (entry.details or {}).items() if value is not None)
+    when = datetime.fromtimestamp(entry.at).astimezone().isoformat(sep=" ", timespec="seconds")
+    return (when, entry.actor, entry.via, entry.action, entry.study or "", " ".join(details))

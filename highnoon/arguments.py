@@ -1,0 +1,69 @@
+"""Checks of what `HPOTrialManager` and `submit` are given: every mistake at once, by the name of its argument."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.runtime.urls import normalise
+
+NOT_KNOWN_YET: dict[str, Any] = {
+    "objective": "in.process:objective",
+    "search_space": {"unknown": ["categorical", [None]]},
+}
+"""Replaces what only `optimize` knows, so that everything else can be checked before."""
+
+_IN_A_WORKERS_TRIAL = "HIGHNOON_TICKET"
+"""Set by workers in the environment of a trial process."""
+
+
+def checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) -> StudySpec:
+    try:
+        spec = StudySpec.from_json(written)
+    except InvalidInput as invalid:
+        own = [replace(problem, key="study_name") if problem.key == "name" else problem for problem in invalid.problems]
+        raise InvalidInput(source, [*own, *found]) from None
+    if found:
+        raise InvalidInput(source, found)
+    return spec
+
+
+def storage_problems(storage: object) -> Sequence[Problem]:
+    if storage is None:
+        return ()
+    if not isinstance(storage, str):
+        return [Problem(key="storage", message="must be the address of a database, or None", value=storage)]
+    try:
+        normalise(storage, key="storage")
+    except InvalidInput as invalid:
+        return invalid.problems
+    return ()
+
+
+def callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
+    return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
+
+
+def callback_problems(called: object) -> list[Problem]:
+    if isinstance(called, Iterable):
+        return callable_problems("callbacks", called)
+    return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
+
+
+def jobs_problems(n_jobs: object, isolation: str | None) -> list[Problem]:
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+        hint = "Write -1 for one per core."
+        return [Problem(key="n_jobs", message="must be an integer of at least 1, or -1", value=n_jobs, hint=hint)]
+    if n_jobs != 1 and isolation == "none":
+        message, hint = 'needs processes, and isolation is "none"', 'Leave isolation out, or write "fork".'
+        return [Problem(key="n_jobs", message=message, value=n_jobs, hint=hint)]
+    return []
+
+
+def refuse_in_a_workers_trial(what: str, remedy: str) -> None:
+    if _IN_A_WORKERS_TRIAL in os.environ:
+        raise UserInputError(f"{what}: a worker's trial runs in this process, without any database. {remedy}")

@@ -1,0 +1,272 @@
+"""A study on a cluster, as Python sees it: watch, read, steer. On the stores and views that the command line uses.
+
+Connects when it is first asked, anew in a forked process, and to the new address when a `start` was started again.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from highnoon.cluster import Cluster
+from highnoon.progress import progress_view
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, Problem, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.study import MOST_TRIALS
+from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store import steering
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.steering import require
+from highnoon.shared.views.trials import front_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from highnoon.shared.store.optuna_study import OptunaStudy
+    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.views.studies import StudySummary
+
+logger = logging.getLogger("highnoon")
+
+_LOOK_S = 0.5
+_GONE_S = 15.0
+"""So long a `start` may be away while it is waited for: it is started again, perhaps."""
+
+
+class StudyHandle:
+    """A study of a cluster, by its name. All of it raises ServiceUnavailable while the database is away."""
+
+    def __init__(self, name: str, cluster: Cluster) -> None:
+        self.name = name
+        self._cluster = cluster
+        self._access: Access | None = None
+        self._opened: tuple[tuple[int, int], OptunaStudy] | None = None
+        self._pid = os.getpid()
+
+    @property
+    def access(self) -> Access:
+        """The connections, in this process and to the cluster's address of now."""
+        url = self._cluster.url
+        if self._access is not None and self._pid == os.getpid() and self._access.url != url:
+            self._access.close()
+            self._access = None
+        if self._access is None or self._pid != os.getpid():
+            access = Access(url)
+            access.database.check_schema()
+            self._access, self._pid = access, os.getpid()
+        return self._access
+
+    @property
+    def status(self) -> str:
+        """running, paused, finished, cancelling or cancelled."""
+        return str(self._record.state)
+
+    @property
+    def summary(self) -> StudySummary:
+        """Its trials, counted: total, complete, pruned, failed, running, waiting; and its best value."""
+        from highnoon.shared.store.queries import StudyProgress
+        from highnoon.shared.views.studies import StudySummary
+
+        record, studies = self._record, self.access.studies
+        best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
+        progress = StudyProgress(record=record, counts=studies.counts(record.id), best_value=best)
+        return StudySummary.of_ledger(progress)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials by number, also the running and the failed ones."""
+        return self._study.trials()
+
+    @property
+    def best_trial(self) -> Trial:
+        """The best completed trial. Raises NoCompletedTrial."""
+        best = self._study.best_trial()
+        if best is None:
+            raise NoCompletedTrial(f"study {self.name!r} has no completed trial yet: {self._counts(self.summary)}")
+        return best
+
+    @property
+    def best_params(self) -> Params:
+        """The parameters of the best trial. Raises NoCompletedTrial."""
+        return dict(self.best_trial.params)
+
+    @property
+    def best_value(self) -> float | None:
+        """The value of the best trial. Raises NoCompletedTrial."""
+        return self.best_trial.value
+
+    def pareto_front(self) -> list[tuple[int, float, int]]:
+        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first."""
+        completed = self._study.trials([TrialState.COMPLETE])
+        return front_of(self.name, completed, maximize=self._record.spec.get("direction") == "maximize")
+
+    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
+        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
+        return self._study.dataframe(*args, **options)
+
+    def optuna_study(self) -> Any:
+        """Optuna's own study, for its plots and its other functions."""
+        return self._study.optuna_study
+
+    def logs(self, trial: int) -> str:
+        """What the last attempt of a trial printed: its file where it ran on this host, else the end of it.
+
+        Raises UserInputError for a number that no trial has.
+        """
+        attempts = self.access.studies.attempts(self._record.id, trial_number=trial)
+        if not attempts:
+            raise UserInputError(f"no attempt of study {self.name} has the trial number {trial!r}")
+        last = attempts[-1]
+        if last.log_path is not None and last.host == platform.node():
+            try:
+                return Path(last.log_path).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                pass
+        return last.log_tail or ""
+
+    def pause(self) -> None:
+        """Starts nothing new; running trials end by themselves. Raises StudyConflict."""
+        record = self._record
+        require(self.access.studies.pause(record.id), record, "only a running study can be paused")
+
+    def resume(self) -> None:
+        """Goes on with a paused study. Raises StudyConflict."""
+        record = self._record
+        require(self.access.studies.resume(record.id), record, "only a paused study can be resumed")
+
+    def stop(self) -> None:
+        """Gives the study up: what waits is dropped, what runs is stopped. Raises StudyConflict when it is over."""
+        record = self._record
+        require(self.access.studies.cancel(record.id), record, "it is over already")
+
+    def add_trials(self, count: int) -> int:
+        """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TRIALS:
+            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS:,}", value=count)
+            raise InvalidInput("add_trials()", [problem])
+        return steering.add_trials(self.access, self._record, count)
+
+    def enqueue(self, params: Mapping[str, Any]) -> None:
+        """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
+        steering.enqueue(self.access, self._record, dict(params))
+
+    def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
+        """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.
+
+        `progress` draws a bar in a terminal, and logs a line for each trial elsewhere. An outage of the database ends
+        nothing. Raises TimeoutError after `timeout` seconds, ServiceUnavailable when its `start` has ended.
+        """
+        self._watch(lambda trial: None, progress=progress, timeout=timeout)
+        return self
+
+    def follow(self, *callbacks: Callable[[Any, Any], object]) -> Self:
+        """As `wait`, and calls each f(study, trial) with Optuna's own objects for every trial that has ended.
+
+        `study.stop()` in one of them pauses the study and ends the wait; what they raise is logged.
+        """
+        from highnoon.shared.store.callbacks import call_back
+
+        def called(trial: Any) -> bool | None:
+            return call_back(self.optuna_study(), callbacks, trial)
+
+        if self._watch(called, progress=False, timeout=None):
+            self.pause()
+        return self
+
+    def _watch(self, on_end: Callable[[Any], bool | None], *, progress: bool, timeout: float | None) -> bool:
+        """Looks until the study is over; True when `on_end` asked to stop."""
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        seen: set[int] = set()
+        away_since: float | None = None
+        with progress_view(shown=progress) as view:
+            while True:
+                try:
+                    summary = self.summary
+                    for trial in self._study.ended():
+                        if trial.number not in seen:
+                            seen.add(trial.number)
+                            if progress and not view.is_bar:
+                                _log(self.name, trial)
+                            if on_end(trial):
+                                return True
+                    view.show(self.name, summary.over, summary.total, self._counts(summary))
+                    away_since = None
+                    if summary.is_over:
+                        return False
+                except ServiceUnavailable as error:
+                    if away_since is None:
+                        away_since = time.monotonic()
+                        event(logger, "database_away", level=logging.WARNING, study=self.name, error=error)
+                    if self._cluster.is_embedded and time.monotonic() - away_since > _GONE_S:
+                        raise
+                if ends_at is not None and time.monotonic() >= ends_at:
+                    raise TimeoutError(f"study {self.name!r} is not over after {timeout:g} seconds; it goes on")
+                time.sleep(_LOOK_S)
+
+    @property
+    def _record(self) -> StudyRecord:
+        return self.access.study(self.name)
+
+    @property
+    def _study(self) -> OptunaStudy:
+        record = self._record
+        key = (id(self._access), record.spec_version)
+        if self._opened is None or self._opened[0] != key:
+            self._opened = (key, self.access.optuna(record))
+        return self._opened[1]
+
+    def _counts(self, summary: StudySummary) -> str:
+        best = None if summary.best is None else f"best {summary.best:.6g}"
+        counts = {name: getattr(summary, name) for name in ("complete", "pruned", "failed", "running", "waiting")}
+        return "  ".join(filter(None, [best, *(f"{count} {name}" for name, count in counts.items() if count)]))
+
+    def __repr__(self) -> str:
+        """Name, state and counts now; never raises."""
+        try:
+            summary = self.summary
+        except Exception as error:
+            return f"StudyHandle({self.name!r}, cannot be read: {error})"
+        return (
+            f"StudyHandle({self.name!r}, {summary.state}, {summary.over} of {summary.total}  {self._counts(summary)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how far it is, and the best trials."""
+        from highnoon.shared.views.trials import in_order
+
+        summary = self.summary
+        complete = self._study.trials([TrialState.COMPLETE])
+        best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
+        names = list(best[0].params) if best else []
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", "value", *names))
+        rows = "".join(
+            f"<tr><td>{trial.number}</td><td>{trial.value:.6g}</td>"
+            + "".join(f"<td>{html.escape(str(trial.params.get(name)))}</td>" for name in names)
+            + "</tr>"
+            for trial in best
+        )
+        line = f"{summary.state}, {summary.over} of {summary.total} trials, {self._counts(summary)}"
+        return f"<b>{html.escape(self.name)}</b>: {html.escape(line)}<table><tr>{head}</tr>{rows}</table>"
+
+
+def _log(study: str, trial: Any) -> None:
+    """The line of a trial, as `HPOTrialManager` logs it."""
+    failed = trial.state.name == "FAIL"
+    event(
+        logger,
+        "trial",
+        level=logging.WARNING if failed else logging.INFO,
+        study=study,
+        trial=trial.number,
+        state=trial.state.name,
+        value=None if failed else trial.value,
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        reason=trial.user_attrs.get("highnoon:message"),
+    )

@@ -1,0 +1,61 @@
+"""Which process runs a trial of `HPOTrialManager`, so that the next one on its host can end what a killed one left.
+
+A pid alone is reused: its start time and the machine's boot go with it. What cannot be judged from here (another host,
+another container) is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from highnoon.shared.runtime.processes import identify
+
+OWNER = "highnoon:owner"
+"""The trial's system attribute that holds what `this_process` gives."""
+
+
+def this_process() -> dict[str, Any]:
+    """Host and process, as JSON."""
+    me = identify(os.getpid())
+    return {**_machine(), "pid": os.getpid(), "started_ticks": me.started_ticks if me else None}
+
+
+def is_gone(owner: Mapping[str, Any]) -> bool:
+    """True when the process was on this machine and has ended, also by a restart of the machine."""
+    here = _machine()
+    if any(owner.get(key) != here[key] for key in ("host", "machine")):
+        return False
+    if owner.get("boot") != here["boot"]:
+        return True
+    if owner.get("namespace") != here["namespace"]:
+        return False
+    alive = identify(int(owner.get("pid", 0)))
+    return alive is None or alive.started_ticks != owner.get("started_ticks")
+
+
+def _machine() -> dict[str, str]:
+    """`machine` tells apart hosts that have the same name, `namespace` containers whose pids overlap."""
+    return {
+        "host": platform.node(),
+        "machine": _text("/etc/machine-id"),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),
+        "namespace": _link("/proc/self/ns/pid"),
+    }
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,229 @@
+"""A trial of `HPOTrialManager` in a process of its own: its memory, and all that it starts, ends with it.
+
+    fork    a copy of this process: whatever the objective refers to is there
+    spawn   a new interpreter, which gets the objective by cloudpickle over a private file: after TensorFlow or CUDA has
+            run in this process, whose threads and devices no copy would have
+
+Pickles never leave this machine and never come back: what a trial says is JSON on the pipe. Decides nothing about
+endings except what an exit status means: `highnoon.local.trial` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.memory_sizes import MemoryWishes
+from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.seeds import seed_libraries
+from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.runtime.processes import die_with_parent, signal_name, tensorflow_has_run
+
+_RESULT_SENT = 0
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that a process does not bring upon itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """All that a trial process gets beside the objective. Without a `seed` it has one of its own."""
+
+    number: int
+    params: Params
+    defines_by_run: bool
+    scoring: Scoring
+    memory: MemoryWishes
+    seed: int | None
+
+
+class TrialProcess:
+    """One trial that was started."""
+
+    def __init__(self, end: socket.socket, pid: int, wait: Callable[[int], int | None]) -> None:
+        self.pipe = Pipe(end)
+        self.pid = pid
+        self._wait = wait
+
+    def poll(self) -> int | None:
+        """Its exit status as `subprocess` has it, if it has ended; below 0 the signal that ended it."""
+        return self._wait(os.WNOHANG)
+
+    def kill(self) -> None:
+        """Kills it, and what it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # before it has a group of its own
+
+    def end(self) -> int | None:
+        """Kills what is left; returns its exit status."""
+        self.kill()
+        status = self._wait(0)
+        self.pipe.close()
+        return status
+
+
+class Launcher:
+    """Starts trials of one objective. Raises InvalidInput for one that must be sent to a new interpreter and cannot."""
+
+    def __init__(self, objective: Objective, *, spawn: bool) -> None:
+        self._objective = objective
+        self._spawn = spawn
+        self._pickled: bytes | None = None
+        if self.spawns:
+            self._pickled = _pickled(objective)
+
+    @property
+    def spawns(self) -> bool:
+        """True when the next trial gets a new interpreter."""
+        return self._spawn or _cannot_be_forked()
+
+    def start(self, task: Task) -> TrialProcess:
+        """Raises OSError when there can be no further process."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                if not self.spawns:
+                    return _forked(ours, theirs, self._objective, task)
+                self._pickled = self._pickled or _pickled(self._objective)
+                return _spawned(ours, theirs, pickle.dumps((task, self._pickled)))
+        except BaseException:
+            ours.close()
+            raise
+
+
+def outcome_of_exit(status: int | None) -> Outcome:
+    """The outcome of a trial process that ended without a result."""
+    if status is not None and status < 0:
+        name = signal_name(-status)
+        hint = ": the kernel does that when memory runs out" if name == "SIGKILL" else ""
+        ending = Ending.KILLED if -status in _FROM_OUTSIDE else Ending.FAILED
+        message = f"the trial's process was ended by {name}{hint}"
+        return Outcome(ending=ending, cause="killed", message=message, signal=name)
+    message = f"the trial's process ended without a result, with exit status {status}"
+    return Outcome(ending=Ending.FAILED, cause="exited", message=message, exit_status=status)
+
+
+def run_spawned(descriptor: int, payload: int, parent: int) -> NoReturn:
+    """The main function of a new interpreter."""
+    with os.fdopen(payload, "rb") as file:
+        file.seek(0)
+        task, pickled = pickle.loads(file.read())  # noqa: S301 - from its parent, in a file without a name
+    _run_to_end(socket.socket(fileno=descriptor), parent, lambda: pickle.loads(pickled), task)  # noqa: S301
+
+
+def _cannot_be_forked() -> bool:
+    """True once a library has started threads or devices here that it needs, and that no fork inherits."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return tensorflow_has_run() or (cuda is not None and bool(cuda.is_initialized()))
+
+
+def _pickled(objective: Objective) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(objective))
+    except Exception as error:  # user code: whatever their objects raise
+        problem = Problem(
+            key="objective",
+            message=f"cannot be sent to a process of its own ({type(error).__name__}: {error})",
+            hint="Create what it uses (models, locks, open files) inside of it, or run one trial at a time "
+            'with isolation="none".',
+        )
+        raise InvalidInput("optimize()", [problem]) from None
+
+
+def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, task: Task) -> TrialProcess:
+    for stream in (sys.stdout, sys.stderr):  # or the copy would print it a second time
+        with contextlib.suppress(Exception):
+            stream.flush()
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # Python warns of threads: those of notebooks are of no use to a trial, others are refused above.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _run_to_end(theirs, parent, lambda: objective, task)
+
+    def wait(options: int) -> int | None:
+        try:
+            waited, status = os.waitpid(pid, options)
+        except ChildProcessError:  # the program reaps children itself
+            return -signal.SIGKILL
+        return os.waitstatus_to_exitcode(status) if waited else None
+
+    return TrialProcess(ours, pid, wait)
+
+
+def _spawned(ours: socket.socket, theirs: socket.socket, payload: bytes) -> TrialProcess:
+    sent = os.memfd_create("highnoon-objective")
+    try:
+        with open(sent, "wb", closefd=False) as file:
+            file.write(payload)
+        program = (
+            f"import sys; sys.path[:] = {sys.path!r}; from highnoon.local.process import run_spawned; "
+            f"run_spawned({theirs.fileno()}, {sent}, {os.getpid()})"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], pass_fds=(theirs.fileno(), sent), start_new_session=True
+        )
+    finally:
+        os.close(sent)
+    return TrialProcess(ours, process.pid, lambda options: process.poll() if options else process.wait())
+
+
+def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], task: Task) -> NoReturn:
+    """The trial process, to its end. Never returns: unwinding would run its parent's stack a second time."""
+    exit_status = 70
+    try:
+        _detach(parent)
+        channel = PipeChannel(Pipe(end))
+        channel.result(_outcome(load, task, channel))
+        exit_status = _RESULT_SENT
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(exit_status)
+
+
+def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) -> Outcome:
+    try:
+        objective = load()
+    except Exception as error:  # user code: whatever the import of its modules raises
+        message = f"the objective could not be loaded in a new process: {type(error).__name__}: {error}"
+        return Outcome(ending=Ending.FAILED, cause="objective", message=message, traceback=traceback.format_exc())
+    # A copy has its parent's generators, and all trials would draw the same numbers.
+    seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
+    if task.defines_by_run:
+        objective = given_trial(objective, channel, task.number)
+    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
+
+
+def _detach(parent: int) -> None:
+    """A session of its own, so that Ctrl-C reaches the parent alone; the kernel ends it with its parent."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(_RESULT_SENT)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,279 @@
+"""Runs trials on this machine for `HPOTrialManager`: sample, attempt, record, call back.
+
+The same core as a worker's (`shared.objective.attempt`, `shared.store`), without a lease: a trial carries its owner
+instead, and the next call on this host ends what a killed process has left RUNNING. An outage of the database ends
+nothing: the training goes on, and its result is recorded once the database is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from highnoon.local.owner import OWNER, is_gone, this_process
+from highnoon.local.process import Launcher, Task
+from highnoon.local.trial import (
+    INTERRUPTED,
+    RunningTrial,
+    attempt_here,
+    channel_of,
+    ended_by_sigterm,
+    final_outcome,
+    interrupted,
+    recorded,
+    wait_for_ended,
+)
+from highnoon.progress import ProgressView, progress_view
+from highnoon.shared.domain.errors import (
+    EveryTrialFailed,
+    HighNoonError,
+    SpaceExhausted,
+)
+from highnoon.shared.domain.limits import RunLimits, failure_limit
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.tracebacks import failure_groups
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.objective.attempt import Objective
+from highnoon.shared.objective.seeds import trial_seed
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.search.presampling import Grid
+from highnoon.shared.store.callbacks import Callback, call_back
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import StartedTrial
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_results import CAUSE, ENDING
+
+logger = logging.getLogger("highnoon")
+
+_random = random.SystemRandom()
+"""Not the module's own generator: an objective that seeds it would make two processes choose the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How one call runs its trials. `isolation` is none, fork or spawn; more than one job needs one of the last two."""
+
+    isolation: str = "none"
+    n_jobs: int = 1
+    show_progress: bool = True
+
+
+def run_trials(
+    study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback], options: RunOptions
+) -> None:
+    """Runs `spec.n_trials` more trials, fewer if a limit is met, a grid is exhausted or a callback stops the study.
+
+    Raises KeyboardInterrupt after the running trials were recorded, SystemExit for SIGTERM; InvalidInput for an
+    objective that cannot be sent to a process of its own; EveryTrialFailed when there were some and all of them failed.
+    """
+    launcher = None if options.isolation == "none" else Launcher(objective, spawn=options.isolation == "spawn")
+    event(logger, "efficiency", study=spec.name, says=spec.scoring)
+    with progress_view(shown=options.show_progress) as view, ended_by_sigterm():
+        fail_abandoned(study, spec)
+        run = _Run(study, spec, callbacks, options, view)
+        try:
+            if launcher is None:
+                run.in_this_process(objective)
+            else:
+                run.in_processes(launcher)
+        except BaseException as error:
+            run.interrupt(error)
+            raise
+    run.raise_if_every_trial_failed()
+
+
+def fail_abandoned(study: OptunaStudy, spec: StudySpec) -> None:
+    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed."""
+    for trial_id, number, owner in retry_until_available(lambda: study.running_with(OWNER), logger):
+        if is_gone(owner):
+            reason = f"its process {owner.get('pid')} on {owner.get('host')} ended without recording it"
+            lost = Outcome(ending=Ending.LOST, cause="lost", message=reason)
+            retry_until_available(partial(study.finish_trial, trial_id, lost), logger)
+            event(logger, "abandoned", level=logging.WARNING, study=spec.name, trial=number, reason=reason)
+
+
+class _Run:
+    """One call: which trial is next, and what becomes of those that end."""
+
+    def __init__(
+        self,
+        study: OptunaStudy,
+        spec: StudySpec,
+        callbacks: Sequence[Callback],
+        options: RunOptions,
+        view: ProgressView,
+    ) -> None:
+        self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
+        self._next_ordinal = _ordinal_source(study, spec)
+        self._began_s = time.monotonic()
+        self._owner = {OWNER: {**this_process(), "call": secrets.token_hex(4)}}
+        self._running: list[RunningTrial] = []
+        self._begun = 0
+        self._outcomes: list[Outcome] = []
+        self._over = ""
+        best = retry_until_available(study.best_trial, logger)
+        self._best = None if best is None else best.value
+        self._limits = RunLimits(spec.to_json(), self._best)
+
+    def in_this_process(self, objective: Objective) -> None:
+        """One trial after the other."""
+        while (started := self._next()) is not None:
+            self._record(started, attempt_here(self._study, started, objective, self._spec))
+
+    def in_processes(self, launcher: Launcher) -> None:
+        """Up to `n_jobs` at a time."""
+        running = self._running
+        while True:
+            while len(running) < self._options.n_jobs and (started := self._next()) is not None:
+                running.append(self._launched(launcher, started))
+            if not running:
+                return
+            for trial in wait_for_ended(running):
+                outcome = recorded(self._study, trial.channel, trial.started, final_outcome(trial))
+                running.remove(trial)
+                self._record(trial.started, outcome)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Ends every trial that this call has started and not recorded: none must stay RUNNING."""
+        for trial in self._running:
+            trial.process.end()
+        try:
+            for trial_id, _, owner in self._study.running_with(OWNER):
+                if owner == self._owner[OWNER]:
+                    self._study.finish_trial(trial_id, interrupted(error))
+        except HighNoonError as fault:  # the next call ends them
+            event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
+
+    def raise_if_every_trial_failed(self) -> None:
+        """Raises EveryTrialFailed with the failures by their message."""
+        outcomes = self._outcomes
+        if not outcomes or not all(_has_failed(outcome) for outcome in outcomes):
+            return
+        count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
+        why = f"; {self._over}" if self._over else ""
+        if self._over == "failures_in_a_row":
+            most = failure_limit(self._spec.to_json())
+            why = f"; {most} failures in a row end it (max_failures_in_a_row; 0 = never)"
+        groups = failure_groups([(outcome.message, outcome.traceback) for outcome in outcomes])
+        raise EveryTrialFailed(f"{count} failed{why}\n" + "\n".join(groups))
+
+    def _next(self) -> StartedTrial | None:
+        """The next trial, RUNNING; None when this call starts no more."""
+        if self._begun >= self._spec.n_trials or self._over:
+            return None
+        limit = self._limits.met(time.monotonic() - self._began_s)
+        if limit is not None:
+            self._stop(limit)
+            return None
+        try:
+            started = retry_until_available(
+                lambda: self._study.start_trial(ordinal=self._next_ordinal(), system_attrs=self._owner), logger
+            )
+        except SpaceExhausted as exhausted:
+            self._over = str(exhausted)
+            event(logger, "exhausted", study=self._spec.name, reason=exhausted)
+            return None
+        self._begun += 1
+        self._show()
+        return started
+
+    def _launched(self, launcher: Launcher, started: StartedTrial) -> RunningTrial:
+        seed = None if self._spec.seed is None else trial_seed(self._spec.seed, started.number)
+        task = Task(
+            number=started.number,
+            defines_by_run=self._spec.defines_by_run,
+            params=started.params,
+            scoring=self._spec.scoring,
+            memory=self._spec.memory,
+            seed=seed,
+        )
+        process = launcher.start(task)
+        return RunningTrial(started, process, channel_of(self._study, started, self._spec))
+
+    def _record(self, started: StartedTrial, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._limits.add(outcome)
+        self._note_best(outcome)
+        _log_trial(self._spec, started, outcome)
+        self._show()
+        if self._callbacks and _call_back(self._study, self._callbacks, started):
+            self._stop("a callback called study.stop()")
+
+    def _stop(self, reason: str) -> None:
+        if not self._over:
+            self._over = reason
+            event(logger, "stopped", study=self._spec.name, reason=reason)
+
+    def _note_best(self, outcome: Outcome) -> None:
+        if outcome.ending is Ending.COMPLETED and outcome.value is not None:
+            better = max if self._spec.direction == "maximize" else min
+            self._best = outcome.value if self._best is None else better(self._best, outcome.value)
+
+    def _show(self) -> None:
+        failed = sum(map(_has_failed, self._outcomes))
+        words = [f"best {self._best:.6g}" if self._best is not None else "", f"{failed} failed" if failed else ""]
+        self._view.show(self._spec.name, len(self._outcomes), self._spec.n_trials, "  ".join(filter(None, words)))
+
+
+def _has_failed(outcome: Outcome) -> bool:
+    return OPTUNA_STATE[outcome.ending] is TrialState.FAIL
+
+
+def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: StartedTrial) -> bool:
+    ended = retry_until_available(study.ended, logger)
+    trial = next(trial for trial in reversed(ended) if trial.number == started.number)
+    return call_back(study.optuna_study, callbacks, trial)
+
+
+def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None:
+    event(
+        logger,
+        "trial",
+        level=logging.WARNING if outcome.ending is Ending.FAILED else logging.INFO,
+        study=spec.name,
+        trial=started.number,
+        state=OPTUNA_STATE[outcome.ending],
+        value=outcome.value,
+        loss=outcome.loss if outcome.loss != outcome.value else None,
+        size=outcome.params_count,
+        seconds=outcome.duration_s,
+        cause=outcome.cause,
+        reason=outcome.message or None,
+    )
+
+
+def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
+    """A function that gives the ordinal of the next trial, as a ticket has one in a cluster.
+
+    For a sampler it only varies the seed. For a grid it is a point that no trial has visited; beyond the last point it
+    is the ordinal at which the study is exhausted. Other processes may add to the same study at the same time, without
+    a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
+    They choose at random so that this stays rare.
+    """
+    grid = Grid.of(spec)
+    if grid is None:
+        return lambda: len(study.optuna_study.get_trials(deepcopy=False))
+    points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
+
+    def unvisited() -> int:
+        trials = study.optuna_study.get_trials(deepcopy=False)
+        visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
+        free = [ordinal for point, ordinal in points.items() if point not in visited]
+        return _random.choice(free) if free else len(points)
+
+    return unvisited
+
+
+def _is_to_be_repeated(attrs: dict[str, object]) -> bool:
+    """A trial that ended by no fault of its own: interrupted, or lost with its process."""
+    return attrs.get(CAUSE) == INTERRUPTED or attrs.get(ENDING) == Ending.LOST
+
+
+def _point_key(params: Params) -> tuple[object, ...]:
+    return tuple(sorted(params.items()))

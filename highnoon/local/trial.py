@@ -1,0 +1,257 @@
+"""One local trial at its time: what it says reaches the study, and its outcome is recorded, whatever ends it.
+
+An outage of the database ends nothing. What the database refuses ends the trial as FAIL, with the driver's words.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+from highnoon.local.process import TrialProcess, outcome_of_exit
+from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.trial_pipe import (
+    WRONG_EVENT,
+    Event,
+    count_of,
+    outcome_of,
+    question_of,
+    report_of,
+    setting_of,
+)
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import StartedTrial
+from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.trial_definition import PatientDefinition
+
+logger = logging.getLogger("highnoon")
+
+INTERRUPTED = "interrupted"
+"""The cause of a trial that a person interrupted with Ctrl-C or SIGTERM: a grid visits its point again."""
+
+_LOOK_S = 0.5
+"""How often a trial process is looked at that ended while others hold its pipe."""
+_EXIT_S = 5.0
+"""How long a trial process may take to end after its result: what it printed is written then."""
+
+
+class StudyChannel:
+    """Sends what a trial in this process reports to the study, or keeps it while the database is away."""
+
+    def __init__(self, study: OptunaStudy, trial_id: int) -> None:
+        self._study = study
+        self._trial_id = trial_id
+        self._unsent: list[Report] = []
+        self.definition: PatientDefinition | None = None
+
+    def report(self, value: float, step: int) -> None:
+        """Never fails for an outage. Raises ServiceRefused for what the database does not take."""
+        self._unsent.append(Report(step=step, value=value))
+        with _outage_tolerated():
+            self.send()
+
+    def should_prune(self) -> bool:
+        """False while the database is away."""
+        is_hopeless = False
+        with _outage_tolerated():
+            is_hopeless = self._study.should_prune(self._trial_id)
+        return is_hopeless
+
+    def report_params(self, total: int, active: int | None = None) -> None:
+        """Nothing to send: the outcome has it."""
+
+    def send(self) -> None:
+        """Everything reported so far. Raises ServiceUnavailable, and may then be called again, and ServiceRefused."""
+        if self._unsent:
+            try:
+                self._study.report_many(self._trial_id, self._unsent)
+            except ServiceRefused:
+                self._unsent.clear()
+                raise
+            self._unsent.clear()
+        if self.definition is not None:
+            self.definition.flush()
+
+
+@contextmanager
+def _outage_tolerated() -> Iterator[None]:
+    try:
+        yield
+    except ServiceUnavailable as error:
+        event(logger, "database_away", level=logging.WARNING, error=error)
+
+
+@dataclass(slots=True)
+class RunningTrial:
+    """A trial in a process of its own."""
+
+    started: StartedTrial
+    process: TrialProcess
+    channel: StudyChannel
+    began: float = field(default_factory=time.monotonic)
+    params_count: int | None = None
+    outcome: Outcome | None = None
+
+
+def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> StudyChannel:
+    """The channel of a started trial; without a search space it answers what the trial suggests."""
+    channel = StudyChannel(study, started.trial_id)
+    if spec.defines_by_run:
+        definition = study.definition(
+            trial_id=started.trial_id, number=started.number, ordinal=started.ordinal, fixed=started.params
+        )
+        channel.definition = PatientDefinition(definition, logger)
+    return channel
+
+
+def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
+    channel = channel_of(study, started, spec)
+    if channel.definition is not None:
+        objective = given_trial(objective, channel.definition, started.number)
+    outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
+    return recorded(study, channel, started, outcome)
+
+
+def recorded(study: OptunaStudy, channel: StudyChannel, started: StartedTrial, outcome: Outcome) -> Outcome:
+    """Writes the outcome; where the database refuses what was reported or returned, FAIL with its words instead."""
+    try:
+        retry_until_available(channel.send, logger)
+        retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger)
+    except ServiceRefused as error:
+        refused = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
+        retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger)
+        return refused
+    return outcome
+
+
+def interrupted(error: BaseException) -> Outcome:
+    words = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"interrupted: {error!r}"
+    return Outcome(
+        ending=Ending.FAILED,
+        cause=INTERRUPTED,
+        message="interrupted by SIGTERM" if isinstance(error, Terminated) else words,
+    )
+
+
+def wait_for_ended(running: Sequence[RunningTrial]) -> list[RunningTrial]:
+    """Waits for what the trials say, answers them, and returns those that have ended or given a result."""
+    select.select([trial.process.pipe for trial in running], [], [], _LOOK_S)
+    return [trial for trial in running if _haswait_for_ended(trial)]
+
+
+def _haswait_for_ended(trial: RunningTrial) -> bool:
+    while events := trial.process.pipe.receive(0.0):
+        for said in events:
+            _attend(trial, said)
+    return trial.outcome is not None or trial.process.pipe.closed or trial.process.poll() is not None
+
+
+def _attend(trial: RunningTrial, said: Event) -> None:
+    pipe = trial.process.pipe
+    if trial.outcome is not None:  # it was refused, and does not know yet
+        return
+    try:
+        match said["event"]:
+            case "report":
+                report = report_of(said)
+                trial.channel.report(report.value, report.step)
+            case "params":
+                trial.params_count = count_of(said).total
+            case "ask":
+                pipe.send({"event": "answer", "id": said["id"], "answer": _answer(trial.channel, said)})
+            case "set":
+                _set(trial.channel, said)
+            case "result":
+                trial.outcome = outcome_of(said)
+            case "fault":
+                raise InvariantBroken(f"something else than the trial wrote to its pipe: {said['reason']}")
+    except (
+        HighNoonError,
+        *WRONG_EVENT,
+    ) as error:  # the database, or what the user wrote to the pipe
+        trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
+        trial.process.kill()
+
+
+def _answer(channel: StudyChannel, said: Event) -> bool | Event:
+    question = question_of(said)
+    if channel.definition is None or question["question"] == "should_prune":
+        return channel.should_prune()
+    try:
+        if question["question"] == "relative_params":
+            return {"value": channel.definition.relative_params()}
+        return {"value": channel.definition.suggest(question["name"], question["domain"])}
+    except (KeyError, TypeError, ValueError) as error:  # as Optuna refuses it
+        return {"error": str(error)}
+
+
+def _set(channel: StudyChannel, said: Event) -> None:
+    setting = setting_of(said)
+    if channel.definition is None:
+        return
+    if setting["kind"] == "constraint":
+        channel.definition.set_constraint(setting["key"], float(setting["value"]))
+    else:
+        channel.definition.set_attr(setting["key"], setting["value"])
+
+
+def final_outcome(trial: RunningTrial) -> Outcome:
+    """Ends the process; its outcome, or what its exit status says."""
+    status = None
+    give_up_at = time.monotonic() + _EXIT_S
+    while trial.outcome is not None and status is None and time.monotonic() < give_up_at:
+        # The pipe closes when the process ends.
+        select.select([trial.process.pipe], [], [], 0.05)
+        status = trial.process.poll()
+    status = trial.process.end() if status is None else (trial.process.end(), status)[1]
+    if trial.outcome is not None:
+        return trial.outcome
+    lost = outcome_of_exit(status)
+    duration_s = time.monotonic() - trial.began
+    return Outcome(
+        ending=lost.ending,
+        cause=lost.cause,
+        message=lost.message,
+        exit_status=lost.exit_status,
+        signal=lost.signal,
+        params_count=trial.params_count,
+        duration_s=duration_s,
+    )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the call as Ctrl-C does, then the program with status 143. A handler of the program's own stays."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,74 @@
+"""How far a study is, for a person who waits: a bar in a terminal, a line for each trial elsewhere.
+
+The lines are records of the logger `highnoon` with level INFO, in the format that the program has chosen. A program
+that has configured no logging gets them on stderr while it waits, as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LOGGER = logging.getLogger("highnoon")
+
+
+class ProgressView:
+    """Where the number of trials that are over, and a few words, are shown."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("", total=None, words="")
+
+    @property
+    def is_bar(self) -> bool:
+        """False where lines are all that is shown."""
+        return self._bar is not None
+
+    def show(self, name: str, over: int, total: int, words: str) -> None:
+        """Draws the bar anew; does nothing where there is none."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=name, completed=over, total=total, words=words)
+
+
+@contextmanager
+def progress_view(*, shown: bool = True) -> Iterator[ProgressView]:
+    """Shows progress meanwhile; nothing with `shown` off."""
+    if not shown:
+        yield ProgressView(None)
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _bar() as bar, _lines(logging.WARNING):
+            yield ProgressView(bar)
+    else:
+        with _lines(logging.INFO):
+            yield ProgressView(None)
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    return Progress(*columns, TextColumn("{task.fields[words]}"), console=console)
+
+
+@contextmanager
+def _lines(level: int) -> Iterator[None]:
+    """Only where the program has not configured logging: what it has configured decides."""
+    if _LOGGER.handlers or logging.getLogger().handlers or _LOGGER.level != logging.NOTSET:
+        yield
+        return
+    handler = logging.StreamHandler()
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(level)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(logging.NOTSET)

@@ -1,0 +1,170 @@
+"""The part of a module's source that one function of it needs: the statements that bind what it uses, and theirs.
+
+For functions of notebooks and scripts, which workers cannot import: their source travels, never a pickle. Text in, text
+out; runs nothing. Left out is what binds nothing (calls for their effect, magics), what stands below
+`if __name__ == "__main__":`, and earlier bindings that a later one replaces. Settings stay: `os.environ[...] = ...`.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import symtable
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Statement:
+    """One statement of the top level: the names that it binds, changes and uses."""
+
+    node: ast.stmt
+    text: str
+    binds: frozenset[str]
+    changes: frozenset[str]
+    uses: frozenset[str]
+
+    @property
+    def has_star(self) -> bool:
+        """`from module import *`, which may bind any name."""
+        return isinstance(self.node, ast.ImportFrom) and self.node.names[0].name == "*"
+
+    def replaces(self, name: str) -> bool:
+        """True when no earlier binding of the name matters any more."""
+        plain = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
+        return isinstance(self.node, plain) and name in self.binds and name not in self.uses
+
+
+def source_needed_by(function: str, source: str, *, where: str) -> str:
+    """A module with the function `function` of `source`, and all that it uses of it.
+
+    Raises InvalidInput with every name that it uses and that no statement of the top level binds.
+    """
+    statements = list(_statements(source, where))
+    chosen: set[int] = set()
+    problems: list[Problem] = []
+    wanted, seen = [function], {function}
+    wanted += [name for index in _settings(statements) for name in _chosen(index, statements, chosen)]
+    while wanted:
+        name = wanted.pop()
+        seen.add(name)
+        found = list(_binding(name, statements))
+        if not found and not hasattr(builtins, name) and not name.startswith("__"):
+            found = [index for index, statement in enumerate(statements) if statement.has_star]
+            if not found:
+                problems.append(_not_bound(name, function, statements, where))
+        for index in found:
+            wanted += [used for used in _chosen(index, statements, chosen) if used not in seen]
+    if problems:
+        raise InvalidInput("submit()", problems)
+    return "\n\n".join(statements[index].text for index in sorted(chosen)) + "\n"
+
+
+def _statements(source: str, where: str) -> Iterator[_Statement]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        problem = Problem(key="objective", message=f"{where} has a syntax error in line {error.lineno}: {error.msg}")
+        raise InvalidInput("submit()", [problem]) from None
+    for node in tree.body:
+        if not _is_main_block(node):
+            with suppress(SyntaxError):  # what only a notebook takes, such as await at the top level
+                yield _statement(node, source)
+
+
+def _is_main_block(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__name__" in {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
+
+
+def _statement(node: ast.stmt, source: str) -> _Statement:
+    text = _text(node, source)
+    table = symtable.symtable(text, "source", "exec")
+    binds: set[str] = set()
+    uses: set[str] = set()
+    for symbol in table.get_symbols():
+        if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
+            binds.add(symbol.get_name())
+        if symbol.is_referenced():
+            uses.add(symbol.get_name())
+    for inner in _inner(table):
+        for symbol in inner.get_symbols():
+            if symbol.is_global():
+                uses.add(symbol.get_name())
+    changes = {root for target in _targets(node) if (root := _root(target)) is not None}
+    return _Statement(
+        node=node, text=text, binds=frozenset(binds), changes=frozenset(changes), uses=frozenset(uses - {"*"})
+    )
+
+
+def _text(node: ast.stmt, source: str) -> str:
+    """As it was written, with its decorators; from the syntax tree where lines are shared with another statement."""
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    lines = source.splitlines()[first - 1 : node.end_lineno]
+    text = "\n".join(lines)
+    try:
+        alone = ast.parse(text).body
+    except SyntaxError:
+        return ast.unparse(node)
+    return text if len(alone) == 1 else ast.unparse(node)
+
+
+def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    for child in table.get_children():
+        yield child
+        yield from _inner(child)
+
+
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    match node:
+        case ast.Assign(targets=targets):
+            return targets
+        case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
+            return [target]
+        case _:
+            return []
+
+
+def _root(target: ast.expr) -> str | None:
+    """`table` in `table["a"].b = 1`; None for a plain name, which is bound and not changed."""
+    inner = target
+    while isinstance(inner, ast.Subscript | ast.Attribute):
+        inner = inner.value
+    return inner.id if isinstance(inner, ast.Name) and inner is not target else None
+
+
+def _settings(statements: list[_Statement]) -> list[int]:
+    """Assignments to the environment, which libraries read when they are imported."""
+    found = []
+    for index, statement in enumerate(statements):
+        texts = [ast.unparse(target) for target in _targets(statement.node)]
+        if any(text.startswith(("os.environ[", "environ[")) for text in texts):
+            found.append(index)
+    return found
+
+
+def _chosen(index: int, statements: list[_Statement], chosen: set[int]) -> list[str]:
+    """Takes a statement; the names that it needs in turn."""
+    if index in chosen:
+        return []
+    chosen.add(index)
+    return sorted(statements[index].uses)
+
+
+def _binding(name: str, statements: list[_Statement]) -> Iterator[int]:
+    """The statements that decide a name's value: back from the last one to one that replaces all before it."""
+    for index in range(len(statements) - 1, -1, -1):
+        statement = statements[index]
+        if name in statement.binds or name in statement.changes:
+            yield index
+        if statement.replaces(name):
+            return
+
+
+def _not_bound(name: str, function: str, statements: list[_Statement], where: str) -> Problem:
+    known = {bound for statement in statements for bound in statement.binds}
+    message = f"{function} needs {name}, which no statement of {where} binds"
+    hint = "Define it at the top level, outside of `if __name__ == '__main__':`, or inside of the function."
+    return Problem(key="objective", message=message, hint=did_you_mean(name, known) or hint)

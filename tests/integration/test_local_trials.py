@@ -1,0 +1,399 @@
+"""What `HPOTrialManager` owes to trials on one machine: processes of their own, and no trial left behind by any end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import highnoon as hn
+from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, MissingExtra
+from tests.support import eventually
+
+SPACE = {"x": ("uniform", -1.0, 1.0)}
+GRID = {"x": ("int", 0, 5)}
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/hpo.db"
+
+
+def study_of(url: str) -> optuna.Study:
+    return optuna.load_study(study_name="digits", storage=url)
+
+
+def program(text: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("storage", ["memory", "sqlite"])
+    def test_closures_run_in_processes_of_their_own_side_by_side(self, storage: str, tmp_path: Path, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=4, storage=url if storage == "sqlite" else None, sampler="grid")
+        lock = threading.Lock()  # what no pickle can hold
+
+        def objective(params: dict[str, Any]) -> float:
+            with lock:
+                (tmp_path / f"{os.getpid()}").touch()
+            others = eventually(lambda: len(list(tmp_path.glob("[0-9]*"))) >= 2, what="another trial runs meanwhile")
+            assert others
+            hn.report(0.5, 0)
+            return float(params["x"])
+
+        best = hpo.optimize(objective, {"x": ("int", 1, 4)}, n_jobs=2)
+
+        assert best == {"x": 1}
+        assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 4
+        assert all(trial.reports[0].value == 0.5 and trial.duration_s for trial in hpo.trials)
+        assert len(list(tmp_path.glob("[0-9]*"))) == 4
+        assert not (tmp_path / str(os.getpid())).exists()
+
+    def test_a_new_interpreter_gets_closures_and_the_manager_itself(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2, storage=url, isolation="spawn", seed=1)
+        parent = os.getpid()
+
+        def objective(params: dict[str, Any]) -> float:
+            import random
+
+            hpo.report(0.5, 0)
+            assert os.getpid() != parent
+            assert not hpo.should_prune()
+            return random.random()
+
+        hpo.optimize(objective, SPACE)
+
+        values = [trial.value for trial in hpo.trials]
+        assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 2
+        assert len(set(values)) == 2
+
+    def test_what_cannot_be_sent_is_refused_before_any_trial(self, url: str) -> None:
+        lock = threading.Lock()
+        hpo = hn.HPOTrialManager("digits", storage=url, isolation="spawn")
+        with pytest.raises(InvalidInput, match=r"objective: cannot be sent to a process of its own .*Create what it"):
+            hpo.optimize(lambda params: float(lock.locked()), SPACE)
+        assert hpo.trials == []
+
+    def test_a_process_that_dies_is_a_failed_trial_and_the_next_ones_run(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=3, storage=url, isolation="fork", sampler="grid")
+
+        def objective(params: dict[str, Any]) -> float:
+            if params["x"] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if params["x"] == 1:
+                os._exit(7)
+            # A child that holds the pipe open and outlives its parent
+            subprocess.Popen(["sleep", "3617"], close_fds=False)
+            return 1.0
+
+        hpo.optimize(objective, {"x": ("int", 0, 2)})
+
+        ended = {trial.params["x"]: (trial.state, trial.attrs.get("highnoon:message", "")) for trial in hpo.trials}
+        assert ended[0][0] == ended[1][0] == "FAIL" and ended[2][0] == "COMPLETE"
+        assert "ended by SIGKILL" in ended[0][1] and "memory runs out" in ended[0][1]
+        assert "exit status 7" in ended[1][1]
+        assert subprocess.run(["pgrep", "-f", "sleep 3617"], check=False).returncode == 1
+
+    def test_pruners_decide_for_processes_too(self) -> None:
+        hpo = hn.HPOTrialManager(
+            "digits", n_trials=12, sampler="random", seed=2, pruner={"name": "median", "n_startup_trials": 2}
+        )
+
+        def objective(params: dict[str, Any]) -> float:
+            for epoch in range(5):
+                hn.report(params["x"], epoch)
+                if hn.should_prune():
+                    raise hn.TrialPruned
+            return float(params["x"])
+
+        hpo.optimize(objective, SPACE, n_jobs=2)
+
+        assert Counter(str(trial.state) for trial in hpo.trials).keys() == {"COMPLETE", "PRUNED"}
+
+    @pytest.mark.parametrize("isolation", ["none", "fork", "spawn"])
+    def test_an_objective_that_defines_its_space_runs_in_every_isolation(self, url: str, isolation: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=3, storage=url, isolation=isolation, seed=1)
+
+        def objective(trial: optuna.Trial) -> float:
+            kind = trial.suggest_categorical("kind", ["a", "b"])
+            trial.set_user_attr("seen", kind)
+            with pytest.raises(ValueError):
+                trial.suggest_float("y", 2.0, 1.0)
+            return trial.suggest_float("x", 0.0, 1.0)
+
+        hpo.optimize(objective)
+
+        assert [trial.state for trial in hpo.trials] == ["COMPLETE"] * 3
+        assert all(set(trial.params) == {"x", "kind"} for trial in hpo.trials)
+        assert all(trial.attrs["seen"] == trial.params["kind"] for trial in hpo.trials)
+
+    def test_results_are_read_where_optimize_was_called(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=1, storage=url, isolation="fork")
+        with pytest.raises(EveryTrialFailed, match="Read them where optimize"):
+            hpo.optimize(lambda params: float(len(hpo.trials)), SPACE)
+
+    def test_after_tensorflow_has_run_here_trials_get_new_interpreters(self) -> None:
+        text = """
+            import os, sys
+            import highnoon as hn
+            from highnoon.local import process
+            process.tensorflow_has_run = lambda: True
+
+            def objective(params):
+                assert sys.argv == ["-c"], sys.argv
+                assert os.getppid() == parent
+                return params["x"]
+
+            if __name__ == "__main__":
+                parent = os.getpid()
+                hpo = hn.HPOTrialManager("digits", n_trials=2)
+                hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)}, n_jobs=2)
+                print([str(trial.state) for trial in hpo.trials])
+        """
+        output, errors = program(text).communicate(timeout=90)
+        assert output == "['COMPLETE', 'COMPLETE']\n", errors
+
+
+class TestEnds:
+    FOREVER = """
+        import sys, time
+        import highnoon as hn
+
+        def objective(params):
+            if params["x"] < 2:
+                return 1.0
+            print("training", flush=True)
+            time.sleep(60)
+
+        hpo = hn.HPOTrialManager("digits", storage=sys.argv[1], sampler="grid", isolation=sys.argv[2])
+        hpo.optimize(objective, {"x": ("int", 0, 5)})
+    """
+
+    @pytest.mark.parametrize("isolation", ["none", "fork"])
+    def test_the_next_call_ends_what_a_killed_one_left_and_runs_what_is_missing(
+        self, url: str, isolation: str, caplog: Any
+    ) -> None:
+        killed = program(self.FOREVER, url, isolation)
+        assert killed.stdout is not None and killed.stdout.readline() == "training\n"
+        # Then one that lives is left alone
+        hpo = hn.HPOTrialManager("digits", storage=url, sampler="grid")
+        hpo.optimize(lambda params: 0.0, GRID, n_trials=1)
+        assert [trial.state.name for trial in study_of(url).trials].count("RUNNING") == 1
+        killed.kill()
+        killed.communicate()
+
+        hpo.optimize(lambda params: 1.0, GRID)
+
+        trials = study_of(url).trials
+        states = Counter(trial.state.name for trial in trials)
+        (failed,) = [trial for trial in trials if trial.state.name == "FAIL"]
+        assert states == {"COMPLETE": 6, "FAIL": 1}
+        assert f"its process {killed.pid} on" in failed.user_attrs["highnoon:message"]
+        assert sorted(trial.params["x"] for trial in trials if trial.state.name == "COMPLETE") == list(range(6))
+        assert f"action=abandoned study=digits trial={failed.number}" in caplog.text
+
+    @pytest.mark.parametrize("isolation", ["none", "fork"])
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+    def test_sigterm_and_ctrl_c_end_the_trial_and_the_program(self, url: str, isolation: str, signum: int) -> None:
+        ended = program(self.FOREVER, url, isolation)
+        assert ended.stdout is not None and ended.stdout.readline() == "training\n"
+        ended.send_signal(signum)
+        _, errors = ended.communicate(timeout=30)
+
+        assert ended.returncode == (143 if signum == signal.SIGTERM else -signal.SIGINT), errors
+        trials = study_of(url).trials
+        assert [trial.state.name for trial in trials if trial.state.name != "COMPLETE"] == ["FAIL"]
+        words = {trial.user_attrs.get("highnoon:message") for trial in trials}
+        assert ("interrupted by SIGTERM" if signum == signal.SIGTERM else "interrupted by Ctrl-C") in words
+
+    def test_timeout_starts_no_further_trial(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=1000, storage=url)
+
+        def objective(params: dict[str, Any]) -> float:
+            threading.Event().wait(0.3)
+            return 1.0
+
+        hpo.optimize(objective, SPACE, timeout=0.5)
+        assert 1 <= len(hpo.trials) <= 3
+
+
+class TestFaultsOfTheObjective:
+    @pytest.mark.parametrize("storage", ["sqlite", "postgres"])
+    @pytest.mark.parametrize("isolation", ["none", "fork"])
+    def test_a_step_beyond_the_tables_fails_its_trial_in_plain_words(
+        self, request: pytest.FixtureRequest, url: str, storage: str, isolation: str
+    ) -> None:
+        where = url if storage == "sqlite" else str(request.getfixturevalue("postgres_url"))
+        hpo = hn.HPOTrialManager("digits", storage=where, sampler="grid", isolation=isolation)
+        steps = [2_000_000_000, 3_000_000_000, 2**40, 2**70]
+
+        def objective(params: dict[str, Any]) -> float:
+            hn.report(1.0, params["step"] if params["step"] < 3 else steps[params["step"]])
+            return float(hn.should_prune())
+
+        hpo.optimize(objective, {"step": ("int", 0, 3)})
+
+        assert Counter(str(trial.state) for trial in hpo.trials) == {"COMPLETE": 3, "FAIL": 1}
+        (failed,) = [trial for trial in hpo.trials if trial.state == "FAIL"]
+        message = failed.attrs["highnoon:message"]
+        assert "step: must be at most 2147483647, not 1180591620717411303424" in message
+        assert "sqlalchemy" not in failed.attrs["highnoon:traceback"].lower()
+
+    @pytest.mark.parametrize("isolation", ["none", "fork"])
+    def test_what_the_database_refuses_fails_the_trial_without_its_statement(self, url: str, isolation: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2, storage=url, isolation=isolation)
+
+        def objective(params: dict[str, Any]) -> float:
+            hn.report(1.0, 0)
+            return 1.0
+
+        def drop(study: optuna.Study, trial: Any) -> None:
+            if trial.number:
+                return
+            with hpo._connected()._database.engine.begin() as connection:  # type: ignore[union-attr]
+                connection.exec_driver_sql(
+                    "CREATE TRIGGER no BEFORE INSERT ON trial_intermediate_values BEGIN "
+                    "SELECT RAISE(ABORT, 'no report is taken'); END"
+                )
+
+        hpo.optimize(objective, SPACE, callbacks=[drop])
+
+        assert [trial.state for trial in hpo.trials] == ["COMPLETE", "FAIL"]
+        attrs = hpo.trials[1].attrs
+        assert "no report is taken" in attrs["highnoon:message"]
+        assert "INSERT" not in attrs["highnoon:message"] + attrs.get("highnoon:traceback", "")
+
+    def test_five_failures_before_the_first_success_end_the_call(self) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=100)
+
+        def objective(params: dict[str, Any]) -> float:
+            raise ValueError("no data" if params["x"] < 2 else "no labels")
+
+        with pytest.raises(EveryTrialFailed) as caught:
+            hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+
+        assert len(hpo.trials) == 5
+        lines = str(caught.value).splitlines()
+        assert lines[0] == "all 5 trials failed; 5 failures in a row end it (max_failures_in_a_row; 0 = never)"
+        assert lines[1] == "  5 x ValueError: no data"
+        assert lines[2].strip().startswith(f"{__file__}:") and lines[2].endswith("in objective")
+        assert lines[3].strip() == 'raise ValueError("no data" if params["x"] < 2 else "no labels")'
+        assert len(lines) == 4
+
+    @pytest.mark.parametrize(("most", "trials"), [(0, 8), (3, 4), (None, 8)])
+    def test_max_failures_in_a_row(self, most: int | None, trials: int) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=8, max_failures_in_a_row=most)
+
+        def objective(params: dict[str, Any]) -> float:
+            if len(hpo.trials) > 1:
+                raise ValueError("after the first")
+            return 1.0
+
+        hpo.optimize(objective, SPACE)
+        assert len(hpo.trials) == trials
+
+    @pytest.mark.parametrize(
+        ("objective", "words"),
+        [
+            (lambda: 1.0, "cannot be called with one argument"),
+            (lambda a, b: 1.0, "missing a required argument: 'b'"),
+            (lambda params, *, key: 1.0, "missing a required"),
+            ("train.py:objective", "must be callable"),
+        ],
+    )
+    def test_wrong_arity_is_refused_before_any_trial(self, objective: Any, words: str) -> None:
+        hpo = hn.HPOTrialManager("digits")
+        with pytest.raises(InvalidInput, match=words):
+            hpo.optimize(objective, SPACE)
+        assert hpo.trials == []
+
+    def test_an_async_objective_is_refused(self) -> None:
+        async def objective(params: dict[str, Any]) -> float:
+            return 1.0
+
+        with pytest.raises(InvalidInput, match=r"is an async function .*Write def objective\(params\) without async"):
+            hn.HPOTrialManager("digits").optimize(objective, SPACE)
+
+
+class TestTheManager:
+    def test_enqueued_points_are_first_and_are_checked(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2, storage=url)
+        hpo.enqueue({"x": 0.25})
+        hpo.optimize(lambda params: params["x"], SPACE)
+        assert hpo.trials[0].params == {"x": 0.25}
+
+        hpo.enqueue({"x": 0.5})
+        with pytest.raises(InvalidInput, match="is outside of"):
+            hpo.enqueue({"x": 7.0})
+        with pytest.raises(InvalidInput, match=r"y: is no parameter of this study\. Valid: x"):
+            hpo.enqueue({"y": 7.0})
+        with pytest.raises(InvalidInput, match="must be a dict"):
+            hpo.enqueue([7.0])  # type: ignore[arg-type]
+        hpo.optimize(lambda params: params["x"], SPACE, n_trials=1)
+        assert hpo.trials[2].params == {"x": 0.5}
+
+    def test_repr_says_what_and_how_far(self, tmp_path: Path) -> None:
+        hpo = hn.HPOTrialManager("digits", 3, storage="postgresql://me:secret@nowhere/db")
+        assert repr(hpo) == (
+            "HPOTrialManager('digits', minimize, in postgresql://me:***@nowhere/db, 3 trials asked for)"
+        )
+        hpo = hn.HPOTrialManager("digits", 3)
+        hpo.optimize(lambda params: 0.5, SPACE)
+        assert repr(hpo) == "HPOTrialManager('digits', minimize, in memory, 3 complete, best 0.5 of trial 0)"
+
+    def test_study_is_optunas_own(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", 3, storage=url)
+        hpo.optimize(lambda params: 0.5, SPACE)
+        assert isinstance(hpo.study, optuna.Study) and len(hpo.study.trials) == 3
+
+    def test_trials_dataframe_needs_pandas(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hpo = hn.HPOTrialManager("digits", 3)
+        hpo.optimize(lambda params: 0.5, SPACE)
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        monkeypatch.setattr("highnoon.shared.store.optuna_study.find_spec", lambda name: None)
+        with pytest.raises(MissingExtra, match="pip install pandas"):
+            hpo.trials_dataframe()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"n_jobs": 0}, r"n_jobs: must be an integer of at least 1, or -1 \(got 0\)"),
+            ({"n_jobs": True}, "n_jobs"),
+            ({"timeout": -1}, "timeout: must be above 0"),
+        ],
+    )
+    def test_bad_arguments(self, arguments: dict[str, Any], words: str) -> None:
+        with pytest.raises(InvalidInput, match=words):
+            hn.HPOTrialManager("digits").optimize(lambda params: 0.5, SPACE, **arguments)
+
+    def test_several_jobs_need_processes(self) -> None:
+        with pytest.raises(InvalidInput, match='needs processes, and isolation is "none"'):
+            hn.HPOTrialManager("digits", isolation="none").optimize(lambda params: 0.5, SPACE, n_jobs=2)
+        with pytest.raises(InvalidInput, match=r"isolation.*got 'thread'"):
+            hn.HPOTrialManager("digits", isolation="thread")
+
+
+def test_a_rehearsal_never_touches_the_study(url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    hn.HPOTrialManager("digits", 3, storage=url).optimize(lambda params: 0.5, SPACE)
+    monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
+
+    hpo = hn.HPOTrialManager("digits", 9, direction="maximize", storage=url, load_if_exists=False)
+    hpo.optimize(lambda params: 0.25, SPACE)
+
+    assert len(hpo.trials) == 2 and hpo.best_value == 0.25
+    assert "REHEARSAL: study digits is kept in memory" in caplog.text
+    assert [trial.value for trial in study_of(url).trials] == [0.5] * 3

@@ -1,0 +1,45 @@
+"""Root's PostgreSQL keeps its data where its account may go, and never in a folder that another user made first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from highnoon.coordinator.local import postgres_server
+from highnoon.coordinator.local.owned_process import Account
+from highnoon.coordinator.local.postgres_server import Postgres
+from highnoon.shared.runtime.data_dir import Home
+
+
+@pytest.mark.parametrize("trap", ["link", "folder of another user"])
+def test_a_folder_that_another_user_made_first_is_not_used(
+    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("home", "first", "second", "trap"):
+        (tmp_path / name).mkdir(mode=0o755)
+    home = Home(tmp_path / "home")
+    monkeypatch.setattr(Account, "reaches", lambda _self, folder: folder.name in ("first", "second"))
+    monkeypatch.setattr(postgres_server, "_ELSEWHERE", (tmp_path / "first", tmp_path / "second"))
+    postgres = Postgres(home)
+    account = Account(uid=65534, gid=65534)
+    postgres._place_data(account)
+    (used,) = (tmp_path / "first").iterdir()
+    home.postgres.unlink()
+    if trap == "link":
+        used.rmdir()
+        used.symlink_to(tmp_path / "trap")
+    else:
+        ours = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: ours + 1)
+
+    if trap == "link":
+        postgres._place_data(account)
+        assert home.postgres.readlink().parent.parent == tmp_path / "second"
+        assert not any((tmp_path / "trap").iterdir())
+    else:
+        with pytest.raises(Exception, match="may not enter"):
+            monkeypatch.setattr(postgres_server.tempfile, "gettempdir", lambda: str(tmp_path / "first"))
+            postgres._place_data(account)
+        assert not home.postgres.is_symlink()

@@ -1,0 +1,101 @@
+"""The part of a notebook or script that travels with its objective."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.objective.source_slice import source_needed_by
+
+
+def needed(source: str, function: str = "objective") -> str:
+    return source_needed_by(function, dedent(source), where="notebook.py")
+
+
+def test_only_what_it_uses_travels_in_order_and_as_written() -> None:
+    taken = needed("""
+        import os
+        import numpy as np
+        import matplotlib.pyplot as plt
+        from math import sqrt as root
+
+        WIDTH = 3  # of a layer
+        unused = np.zeros(10)
+
+        @staticmethod
+        def helper(value, scale=WIDTH):
+            return root(value) * scale
+
+        class Model:
+            width = WIDTH
+            def size(self):
+                return np.prod([self.width])
+
+        def objective(params):
+            unused = 1
+            return helper(params["x"]) + Model().size() + unused
+
+        plt.plot(unused)
+        print(objective({"x": 1}))
+    """)
+    assert taken.split("\n")[:3] == ["import numpy as np", "", "from math import sqrt as root"]
+    assert "WIDTH = 3  # of a layer" in taken and "@staticmethod\ndef helper" in taken
+    assert "plt" not in taken and "zeros" not in taken and "print" not in taken and "import os" not in taken
+    names: dict[str, object] = {}
+    exec(taken, names)
+    assert names["objective"]({"x": 4}) == 2 * 3 + 3 + 1  # type: ignore[operator]
+
+
+def test_a_cell_that_was_run_again_counts_once_and_changes_are_kept() -> None:
+    taken = needed("""
+        def objective(params): return 0
+        table = {"a": 1}
+        table = {"a": 2}
+        table["b"] = 3
+        count = 1
+        count += 1
+        def objective(params): return table["a"] + table["b"] + count
+        objective({})
+    """)
+    assert taken.count("def objective") == 1 and '{"a": 1}' not in taken
+    names: dict[str, object] = {}
+    exec(taken, names)
+    assert names["objective"]({}) == 7  # type: ignore[operator]
+
+
+def test_settings_of_the_environment_and_star_imports_travel() -> None:
+    taken = needed("""
+        import os
+        os.environ["KERAS_BACKEND"] = "numpy"
+        from math import *
+        def objective(params): return floor(params["x"])
+    """)
+    assert taken.startswith('import os\n\nos.environ["KERAS_BACKEND"] = "numpy"\n\nfrom math import *')
+
+
+def test_statements_that_share_a_line_and_lambdas() -> None:
+    names: dict[str, object] = {}
+    exec(needed("a = 1; b = 2; objective = lambda params: a + b"), names)
+    assert names["objective"]({}) == 3  # type: ignore[operator]
+
+
+def test_what_stands_below_the_main_guard_does_not_travel() -> None:
+    source = """
+        def objective(params):
+            return scale * params["x"] + missing(1)
+
+        if __name__ == "__main__":
+            scale = 3
+    """
+    with pytest.raises(InvalidInput) as caught:
+        needed(source)
+    messages = sorted(str(problem) for problem in caught.value.problems)
+    assert messages[0].startswith("objective: objective needs missing, which no statement of notebook.py binds.")
+    assert "outside of `if __name__ == '__main__':`" in messages[1]
+
+
+def test_a_syntax_error_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"notebook\.py has a syntax error in line 2"):
+        source_needed_by("objective", "x = 1\ndef objective(:\n", where="notebook.py")

@@ -1,0 +1,48 @@
+"""What the monitor of a trial needs of its supervisor. No method waits: the monitor never waits for a database."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.trial_pipe import Event
+
+Answer = dict[str, Any]
+"""{"value": ...}, or {"error": ...} for a question that Optuna would refuse with a ValueError."""
+
+
+class Suggestions(Protocol):
+    """What a trial suggests and sets. No method waits."""
+
+    def ask(self, question: Event) -> None:
+        """Asks the sampler."""
+
+    def answer(self) -> Answer | None:
+        """The answer to `ask`; None while there is none. Raises LeaseLost."""
+
+    def take(self, setting: Event) -> None:
+        """Keeps an attribute or a constraint."""
+
+
+class Services(Protocol):
+    """What the supervisor does for a running trial. No method waits."""
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Readable when an answer may be there."""
+
+    @property
+    def suggestions(self) -> Suggestions:
+        """For a trial that defines its space as it runs."""
+
+    def take_report(self, report: Report) -> bool:
+        """Keeps one intermediate value; False when there are so many that others are left out."""
+
+    def ask_should_prune(self) -> None:
+        """Asks for the pruner's decision on the reports so far."""
+
+    def prune_answer(self) -> bool | None:
+        """The answer to `ask_should_prune`; None while it is worth waiting for."""
+
+    def interruption(self) -> Outcome | None:
+        """Why study or node want the trial to end; None when it may go on. Raises LeaseLost: the trial is killed."""

@@ -30,6 +30,14 @@ MARK = "TEST_CHAOS_RUN"
 RESTART_S = 0.3
 """A service manager starts again what has ended, after a moment."""
 
+WRONG_CLOCK = {
+    "TEST_CLOCK_OFF_S": "86400",
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent / "clock"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ),
+}
+"""One node is always a day ahead."""
+
 Role = str
 
 
@@ -60,7 +68,10 @@ class World:
 
     def start(self, role: Role) -> None:
         cluster = self.cluster
-        self.running[role] = cluster.start_coordinator() if role == "coordinator" else cluster.start_worker()
+        if role == "coordinator":
+            self.running[role] = cluster.start_coordinator()
+        else:
+            self.running[role] = cluster.start_worker(**(WRONG_CLOCK if role == "node-1" else {}))
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), action))

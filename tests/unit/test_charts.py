@@ -174,7 +174,8 @@ def test_a_figure_of_chosen_parameters_shows_these_alone() -> None:
     shares = {"rate": 0.5, "units": 0.3, "drop": 0.2}
     (bar,) = drawn("importance", asked(*trials, params=["units", "drop"], importance=shares)).data
     assert (bar["y"], bar["x"]) == (["drop", "units"], pytest.approx([0.4, 0.6]))
-    assert drawn("parallel", asked(*trials, params=["drop", "opt"])).layout["xaxis"]["ticktext"] == ["drop", "opt"]
+    parallel = drawn("parallel", asked(*trials, params=["drop", "opt"]))
+    assert parallel.layout["xaxis"]["ticktext"] == ["drop", "opt", "value"]
 
 
 @pytest.mark.parametrize("kind", ["slice", "parallel", "importance"])
@@ -192,6 +193,13 @@ def test_of_sixty_parameters_those_are_drawn_that_matter_most(kind: str) -> None
     text = dumps(few.to_json())
     assert "p59" in text and "p50" in text and "p49" not in text
     assert len(text) < len(dumps(whole.to_json())) / 3
+
+
+def test_parallel_coordinates_end_at_the_value() -> None:
+    figure = FIGURES["parallel"](asked(trial(0, value=0.25), trial(1, value=0.75)))
+    assert figure.layout["xaxis"]["ticktext"][-1] == "value"
+    ends = [y for trace in figure.data for x, y in zip(trace["x"], trace["y"], strict=True) if x == len(SPACE)]
+    assert sorted(ends) == [0.0, 1.0]
 
 
 def test_thousands_of_choices_are_no_axis() -> None:

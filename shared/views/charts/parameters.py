@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
+from highnoon.shared.domain.param import Float
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.figure import (
     Figure,
@@ -63,7 +64,7 @@ def slices(asked: FigureInput) -> Figure:
 
 
 def parallel(asked: FigureInput) -> Figure:
-    """One line per trial across all parameters, the better ones on top."""
+    """One line per trial across all parameters to its value, the better ones on top."""
     names = asked.shown_params
     ranked = sorted(asked.completed(), key=lambda trial: trial.value or 0.0, reverse=asked.maximize)
     if not ranked or not names:
@@ -71,6 +72,8 @@ def parallel(asked: FigureInput) -> Figure:
     top = ranked[: _MOST_LINES // 4]
     shown = [*top, *every(ranked[len(top) :], _MOST_LINES - len(top))]
     scales = {name: Scale(asked.space[name]) for name in names}
+    values = [trial.value for trial in shown if trial.value is not None]
+    value = Scale(Float(min(values), max(values)))
     bands = [("best tenth", "$best", 1.4, 0.5), ("upper half", "$accent", 1.0, 0.45), ("others", "$muted", 0.8, 0.3)]
     cuts = (max(1, len(ranked) // 10), max(1, len(ranked) // 2), len(ranked))
     rank = {trial.number: place for place, trial in enumerate(ranked)}
@@ -78,16 +81,24 @@ def parallel(asked: FigureInput) -> Figure:
     for (label, color, width, opacity), low, high in reversed(list(zip(bands, (0, *cuts), cuts, strict=False))):
         # A line passes over the axes of parameters that its trial does not have.
         lines = [
-            [(axis, scales[name].place(trial.params[name])) for axis, name in enumerate(names) if name in trial.params]
+            [
+                *(
+                    (axis, scales[name].place(trial.params[name]))
+                    for axis, name in enumerate(names)
+                    if name in trial.params
+                ),
+                (len(names), value.place(trial.value)),
+            ]
             for trial in shown
             if low <= rank[trial.number] < high
         ]
         line = {"color": color, "width": width}
         data.append(curves(label, lines, line=line, opacity=opacity, hoverinfo="skip"))
-    titles = [shortened(name, 24) for name in names]
-    labels = [_label(index, tick, text) for index, name in enumerate(names) for tick, text in scales[name].ticks()]
+    titles = [*(shortened(name, 24) for name in names), "value"]
+    axes = [*(scales[name] for name in names), value]
+    labels = [_label(index, tick, text) for index, scale in enumerate(axes) for tick, text in scale.ticks()]
     layout = {
-        "xaxis": {"tickvals": list(range(len(names))), "ticktext": titles, "showgrid": True, "zeroline": False},
+        "xaxis": {"tickvals": list(range(len(axes))), "ticktext": titles, "showgrid": True, "zeroline": False},
         # Half a title stands beside the outermost axes; plotly leaves out what does not fit.
         "margin": {"l": max(50, 4 * len(titles[0])), "r": max(14, 4 * len(titles[-1]))},
         "yaxis": {"visible": False, "range": [-0.06, 1.06]},

@@ -51,6 +51,7 @@ class HPOTrialManager:
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
     `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
+    `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
     With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
 
@@ -86,6 +87,7 @@ class HPOTrialManager:
         max_failures_in_a_row: int | None = None,
         isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
+        warm_start: Sequence[str] = (),
     ) -> None:
         self._written = {
             "name": study_name,
@@ -104,6 +106,7 @@ class HPOTrialManager:
             "max_failures_in_a_row": max_failures_in_a_row,
             "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
+            "warm_start": warm_start,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage
@@ -271,6 +274,7 @@ class HPOTrialManager:
                 f"study {spec.name!r} exists already, and load_if_exists=False asks for a new one. "
                 "Choose another study_name, or leave load_if_exists out to add trials to it."
             )
+        store.check_warm_start(spec)
         store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
         self._must_be_new = False
         self._study = store.open(spec)

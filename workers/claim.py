@@ -142,7 +142,8 @@ class Claims:
             raise
         except UnknownStudy:
             return StartRefusal.STUDY_DELETED
-        except SpaceExhausted:
+        except SpaceExhausted as exhausted:
+            self._event("exhausted", candidate, reason=exhausted)
             self._attempts.exhaust(candidate)
             return StartRefusal.NOT_AVAILABLE
         except Exception as error:  # a fault in one study's data must not end its supervisor

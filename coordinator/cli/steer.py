@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from highnoon.shared.domain.space import SearchSpace
     from highnoon.shared.domain.trial import Params, ParamValue
     from highnoon.shared.store.access import Access
+    from highnoon.shared.store.studies import StudyRecord
 
 TrialNumbers = Annotated[
     list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")
@@ -85,12 +86,11 @@ def enqueue(study: StudyName, point: Point) -> None:
 
     Example: python -m coordinator enqueue digits learning_rate=0.01 optimizer=adam
     """
-    from highnoon.shared.domain.space import parse_space
     from highnoon.shared.store import steering
 
     with ledger() as access:
         record = access.study(study)
-        params = point_of(point, parse_space(record.spec["search_space"]))
+        params = point_of(point, _space_of(record))
         steering.enqueue(access, record, params)
     typer.echo(f"study {study}: one more trial, at {' '.join(point)}")
 
@@ -135,14 +135,24 @@ def _running(access: Access, study_id: int) -> str:
     return f"These run: {', '.join(numbers[:20])}." if numbers else "None runs."
 
 
-def point_of(written: list[str], space: SearchSpace) -> Params:
-    """The parameters that NAME=VALUE arguments give. Raises InvalidInput with every mistake."""
+def _space_of(record: StudyRecord) -> SearchSpace | None:
+    """The space that the study names; None where its objective defines it as it runs."""
+    from highnoon.shared.domain.space import parse_space
+
+    written = record.spec.get("search_space")
+    return None if written is None else parse_space(written)
+
+
+def point_of(written: list[str], space: SearchSpace | None) -> Params:
+    """The parameters that NAME=VALUE arguments give; any name without a space. Raises InvalidInput: every mistake."""
     params: Params = {}
     problems: list[Problem] = []
     for argument in written:
         name, equals, text = argument.partition("=")
         if not equals:
             problems.append(Problem(key=argument, message="is not of the form NAME=VALUE"))
+        elif space is None:
+            params[name] = _value(text, None)
         elif name not in space:
             problems.append(Problem(key=name, message="is no parameter of this study", hint=nearest(name, space)))
         else:

@@ -30,7 +30,7 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import die_with_parent, signal_name, tensorflow_has_run
@@ -47,6 +47,7 @@ class Task:
     number: int
     params: Params
     defines_by_run: bool
+    study_name: str
     scoring: Scoring
     memory: MemoryWishes
     seed: int | None
@@ -214,7 +215,8 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
     # A copy has its parent's generators, and all trials would draw the same numbers.
     seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
     if task.defines_by_run:
-        objective = given_trial(objective, channel, task.number)
+        facts = StudyFacts(study_name=task.study_name, direction_name=task.scoring.direction)
+        objective = given_trial(objective, channel, task.number, facts)
     return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
 
 

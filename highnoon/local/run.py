@@ -42,7 +42,7 @@ from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid
+from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
@@ -188,6 +188,7 @@ class _Run:
         task = Task(
             number=started.number,
             defines_by_run=self._spec.defines_by_run,
+            study_name=self._spec.name,
             params=started.params,
             scoring=self._spec.scoring,
             memory=self._spec.memory,

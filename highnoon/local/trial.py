@@ -21,7 +21,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.defined_trial import given_trial
+from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
@@ -120,7 +120,8 @@ def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> St
 def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
     channel = channel_of(study, started, spec)
     if channel.definition is not None:
-        objective = given_trial(objective, channel.definition, started.number)
+        facts = StudyFacts(study_name=spec.name, direction_name=spec.direction)
+        objective = given_trial(objective, channel.definition, started.number, facts)
     outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
     return recorded(study, channel, started, outcome)
 

@@ -28,7 +28,7 @@ _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_ef
 _TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner")
 _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}
 """Fields for the options of a sampler and a pruner, written as in a study file: n_startup_trials = 20, group = true."""
-FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints")
+FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start")
 PARTS = ("name", "kind", "low", "high", "step", "choices", "when", "default")
 """The inputs of one row of the search space: `space-<row>-<part>`."""
 
@@ -64,7 +64,7 @@ class StudyForm:
     @property
     def more_is_used(self) -> bool:
         """Whether one of the less common fields is filled or wrong, so that they must be seen."""
-        rare = (*_REAL, *(name for name in _WHOLE if name != "n_trials"))
+        rare = (*_REAL, "warm_start", *(name for name in _WHOLE if name != "n_trials"))
         return any(self.value(name) or self.error(name) for name in rare)
 
 
@@ -88,6 +88,8 @@ def written(form: StudyForm) -> dict[str, Any]:
     table |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
     if "early_stop" in table:
         table["early_stop"] = {"patience": table["early_stop"]}
+    if form.value("warm_start"):
+        table["warm_start"] = [name.strip() for name in form.value("warm_start").split(",")]
     for strategy, options in _OPTIONS.items():
         if form.value(options):
             table[strategy] = {"name": form.value(strategy), "options": _table(form.value(options))}
@@ -126,6 +128,7 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
         values[options] = _inline(chosen)[1:-1].strip()
+    values["warm_start"] = ", ".join(spec.get("warm_start", ()))
     if spec.get("early_stop"):
         values["early_stop"] = str(spec["early_stop"]["patience"])
     values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))

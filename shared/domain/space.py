@@ -51,7 +51,7 @@ def read_space(written: object) -> tuple[SearchSpace, list[Problem]]:
     space: SearchSpace = {}
     problems: list[Problem] = []
     for name, domain in written.items():
-        misnamed = _misnamed(name)
+        misnamed = misnamed_param(name)
         if misnamed:
             problems.append(misnamed)
             continue
@@ -249,7 +249,8 @@ TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """For each type of a table: the keys that it needs, and those that it may have besides `when` and `default`."""
 
 
-def _misnamed(name: object) -> Problem | None:
+def misnamed_param(name: object) -> Problem | None:
+    """Why a parameter cannot have this name; None when it can."""
     if isinstance(name, str) and name.strip() and len(name) <= NAME_LIMIT and name.isprintable():
         return None
     message = f"a parameter's name must be text of 1 to {NAME_LIMIT} printable characters"

@@ -13,6 +13,9 @@ else:
 RESERVED = "highnoon:"
 """The prefix of attributes of trials that are ours."""
 
+LONGEST_KEY = 200
+"""Of an attribute's name. Optuna's columns hold 512 characters, with a prefix for constraints."""
+
 
 class StudyState(StrEnum):
     """running <-> paused; both -> cancelling -> cancelled; running -> finished (-> running by more trials)."""

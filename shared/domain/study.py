@@ -63,6 +63,8 @@ class StudySpec(Strict):
     """Empty: the objective takes a trial and defines its space as it runs."""
     param_constraints: Sequence[str] = ()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    warm_start: Sequence[str] = ()
+    """Studies of the same database whose trials the sampler knows too. They are not counted."""
     resources: Literal["cpu", "gpu"] = "cpu"
     isolation: Literal["fork", "spawn", "none"] = "fork"
 
@@ -131,6 +133,17 @@ class StudySpec(Strict):
         if problems:
             raise refusal(problems)
         return tuple(map(str, constraints))
+
+    @field_validator("warm_start", mode="plain")
+    @classmethod
+    def _warm_start_names_other_studies(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
+        hint = 'Write for example warm_start = ["first-study"].'
+        if not isinstance(written, list | tuple) or not all(isinstance(name, str) and name for name in written):
+            raise refusal([Problem(key="warm_start", message="must be a list of names", value=written, hint=hint)])
+        if info.data.get("name") in written:
+            message = "names the study itself, whose trials its sampler knows anyway"
+            raise refusal([Problem(key="warm_start", message=message, value=written)])
+        return tuple(written)
 
     @field_validator("early_stop", mode="before")
     @classmethod

@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from highnoon.shared.domain.scalars import Mistake, choice
-from highnoon.shared.domain.states import RESERVED
+from highnoon.shared.domain.states import LONGEST_KEY, RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
 
@@ -39,10 +41,31 @@ class SuggestionChannel(Protocol):
         """Records a constraint of the user's: above 0 is infeasible."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFacts:
+    """What pruning callbacks read of a trial's study."""
+
+    study_name: str
+    direction_name: str
+
+    @property
+    def direction(self) -> Any:
+        """Optuna's StudyDirection, where the user's code has Optuna imported; else its name."""
+        directions = getattr(sys.modules.get("optuna.study"), "StudyDirection", None)
+        return self.direction_name if directions is None else directions[self.direction_name.upper()]
+
+    @property
+    def directions(self) -> list[Any]:
+        """The same, as for several objectives."""
+        return [self.direction]
+
+
 class DefinedTrial:
     """Optuna's Trial, as far as an objective uses it."""
 
-    def __init__(self, channel: SuggestionChannel, number: int) -> None:
+    def __init__(self, channel: SuggestionChannel, number: int, study: StudyFacts | None = None) -> None:
+        if study is not None:
+            self.study = study
         self._channel = channel
         self._number = number
         self._asked: dict[str, str] = {}
@@ -96,9 +119,10 @@ class DefinedTrial:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices. What is no plain value is stored as its text, and returned as it is."""
-        index = int(self._suggest(name, "CategoricalDistribution", {"choices": list(map(_stored, choices))}))
-        self._params[name] = choices[index]
-        return choices[index]
+        options = list(choices)
+        index = int(self._suggest(name, "CategoricalDistribution", {"choices": list(map(_stored, options))}))
+        self._params[name] = options[index]
+        return options[index]
 
     def report(self, value: float, step: int) -> None:
         """An intermediate value."""
@@ -110,21 +134,21 @@ class DefinedTrial:
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Anything that JSON can hold. Raises TypeError for all else, ValueError for a name of ours or too much."""
-        if str(key).startswith(RESERVED):
-            raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
+        _check_key(key)
         if len(json.dumps(value)) > _MOST_TEXT:
             raise ValueError(f"the attribute {key!r} is longer than {_MOST_TEXT:,} characters: write it to a file")
-        self._channel.set_attr(str(key), value)
-        self._user_attrs[str(key)] = value
+        self._channel.set_attr(key, value)
+        self._user_attrs[key] = value
 
     def set_constraint(self, key: str, value: float) -> None:
         """The first value of a constraint stays; above 0 is infeasible. Raises TypeError, ValueError for no number."""
+        _check_key(key)
         number = float(value)
         if math.isnan(number):
             raise ValueError(f"the constraint {key!r} may not be NaN")
         if key not in self._constraints:
-            self._channel.set_constraint(str(key), number)
-            self._constraints[str(key)] = number
+            self._channel.set_constraint(key, number)
+            self._constraints[key] = number
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -140,6 +164,13 @@ class DefinedTrial:
         self._asked[name], self._answers[name] = domain, answer
         self._params[name] = answer
         return answer
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise ValueError(f"a name must be text of 1 to {LONGEST_KEY} printable characters (got {key!r})")
+    if key.startswith(RESERVED):
+        raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
 
 
 def takes_trial(objective: Callable[..., object]) -> bool:
@@ -159,9 +190,11 @@ def is_trial(name: str, annotation: object) -> bool:
     return name == _TRIAL or written.strip("\"'") in _ANNOTATIONS or written == "optuna.trial._trial.Trial"
 
 
-def given_trial(objective: Callable[[Any], object], channel: SuggestionChannel, number: int) -> Callable[[Any], object]:
+def given_trial(
+    objective: Callable[[Any], object], channel: SuggestionChannel, number: int, study: StudyFacts | None = None
+) -> Callable[[Any], object]:
     """The objective as `attempt.run_attempt` calls it, with parameters that are not known yet."""
-    return lambda _params: objective(DefinedTrial(channel, number))
+    return lambda _params: objective(DefinedTrial(channel, number, study))
 
 
 def _full_name(annotation: object) -> str:

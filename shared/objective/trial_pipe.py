@@ -29,7 +29,7 @@ from typing import Any
 
 from highnoon.shared.domain import result_parsing as readings
 from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
-from highnoon.shared.domain.states import RESERVED, Ending
+from highnoon.shared.domain.states import LONGEST_KEY, RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report
 
@@ -212,7 +212,7 @@ def report_of(event: Event) -> Report:
 def setting_of(event: Event) -> Event:
     """The attribute or constraint in a `set` event. Raises WRONG_EVENT."""
     key, kind, value = event["key"], event["kind"], event["value"]
-    if not isinstance(key, str) or not storable(key) == key or key.startswith(RESERVED):
+    if not isinstance(key, str) or storable(key) != key or key.startswith(RESERVED) or len(key) > LONGEST_KEY:
         raise ValueError(f"an attribute named {key!r}")
     if len(json.dumps(value)) > _LARGEST_VALUE_BYTES:
         raise ValueError(f"a value of {key!r} of more than {_LARGEST_VALUE_BYTES:,} bytes")

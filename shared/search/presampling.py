@@ -15,26 +15,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import secrets
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from highnoon.shared.domain.conditions import is_conditional
-from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
-from highnoon.shared.domain.grid import grid, grid_problems, grid_values
-from highnoon.shared.domain.param_constraints import ParamConstraint
-from highnoon.shared.domain.space import SearchSpace
-from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.errors import SpaceExhausted
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
@@ -78,13 +71,20 @@ def seed_of(study_seed: int | None, ordinal: int) -> int:
 
 
 def sample(
-    study: Study, space: SamplingSpace, *, seed: int, fixed: Params, ordinal: int = 0, seen: Seen | None = None
+    study: Study,
+    space: SamplingSpace,
+    *,
+    seed: int,
+    fixed: Params,
+    ordinal: int = 0,
+    seen: Seen | None = None,
+    earlier: Sequence[FrozenTrial] = (),
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
     A sequence gives its point `ordinal`, what else is random follows from `seed`.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
-    `seen` remembers ended trials as this space has them; give the same again.
+    `seen` remembers ended trials as this space has them; give the same again. `earlier` are trials of other studies.
     """
     complete = space.completed(fixed)
     if complete is not None:
@@ -92,7 +92,7 @@ def sample(
     reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
-    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen))
+    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen), earlier=earlier)
     chance = _chance_to_fit(history, space)
     if isinstance(study.sampler, AutoSampler):
         study.sampler.worth, chance = _worth(space, chance), None
@@ -195,10 +195,33 @@ class _Translation:
         return translated
 
 
-def snapshot_of(study: Study, pending: FrozenTrial | None = None, translate: Translate | None = None) -> Study:
+def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Ended trials of other studies as this space has them, with ids of their own; failed ones are left out.
+
+    Their numbers count from 0: Optuna's search for common parameters stops at one below those that it has seen.
+    """
+    found: list[FrozenTrial] = []
+    for trial in trials:
+        translated = space.translated(trial) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
+        if translated is not None and translated.params:
+            one = copy.copy(translated)
+            # What a sampler remembered there (a generation, an optimizer) means nothing here; what did not fit does.
+            kept = {key: value for key, value in trial.system_attrs.items() if key.startswith("constraints")}
+            one.number, one._trial_id = len(found), PENDING - 1 - len(found)
+            one.system_attrs = kept
+            found.append(one)
+    return found
+
+
+def snapshot_of(
+    study: Study,
+    pending: FrozenTrial | None = None,
+    translate: Translate | None = None,
+    earlier: Sequence[FrozenTrial] = (),
+) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, pending, translate))
+    view._storage = cast(BaseStorage, Snapshot(study, pending, translate, earlier))
     return view
 
 
@@ -208,7 +231,14 @@ class Snapshot:
     Everything else goes to the real storage: pruners, for example, write the rungs that a running trial has reached.
     """
 
-    def __init__(self, study: Study, pending: FrozenTrial | None, translate: Translate | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        pending: FrozenTrial | None,
+        translate: Translate | None = None,
+        earlier: Sequence[FrozenTrial] = (),
+    ) -> None:
+        self._earlier = earlier
         self._storage = study._storage
         self._translate = translate
         self._study_id = study._study_id
@@ -226,7 +256,7 @@ class Snapshot:
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
             if self._translate is not None:
                 trials = [seen for seen in map(self._translate, trials) if seen is not None]
-            self._trials = trials
+            self._trials = [*self._earlier, *trials]
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
@@ -278,75 +308,3 @@ def pending_trial() -> FrozenTrial:
 def only_what_lasts(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be stored of the attributes that a sampler wrote to a pending trial."""
     return {key: value for key, value in attrs.items() if not key.startswith(_RELATIVE_PARAMS)}
-
-
-class Grid:
-    """A grid's points by ordinal, in the order of `shared.domain.grid.grid`.
-
-    Not sampled: the ticket's ordinal is the point, so none comes twice or is left out. The trials carry the attributes
-    of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        points: int | None = None,
-        shuffled_by: int | None = None,
-        constraints: Sequence[ParamConstraint] = (),
-    ) -> None:
-        """Raises InvalidInput when the space spans no finite grid. `shuffled_by` is the seed of another order."""
-        problems = grid_problems(space, points)
-        if problems:
-            raise InvalidInput("search_space", problems)
-        self._names = list(space)
-        self._values = {name: list(grid_values(space[name], points) or ()) for name in sorted(space)}
-        self._size = math.prod(map(len, self._values.values()))
-        self._optuna_ids: list[int] = []
-        # Where some combinations are none, the others are counted by building them; Optuna's sampler has no such grid.
-        self._listed = grid(space, points, constraints) if constraints or is_conditional(space) else None
-        if self._listed is not None:
-            self._size = len(self._listed)
-        self._order = None if shuffled_by is None else np.random.RandomState(shuffled_by).permutation(self._size)
-
-    @classmethod
-    def of(cls, spec: StudySpec) -> Grid | None:
-        """That of a study whose sampler is exhaustive."""
-        if not spec.sampler.is_exhaustive:
-            return None
-        shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
-        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by, spec.constraints)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def point(self, ordinal: int) -> Sampled:
-        """That of `grid(...)` where not shuffled. Raises SpaceExhausted beyond the last one."""
-        if not 0 <= ordinal < self._size:
-            raise SpaceExhausted(
-                f"the grid has {self._size} points, and all of them are taken"
-                if self._size
-                else "no point of the grid keeps the constraints"
-            )
-        if self._order is not None:
-            ordinal = int(self._order[ordinal])
-        if self._listed is not None:
-            return Sampled(params=dict(self._listed[ordinal]))
-        params: Params = {}
-        rest = ordinal
-        for name, values in reversed(self._values.items()):
-            rest, index = divmod(rest, len(values))
-            params[name] = values[index]
-        return Sampled(
-            params={name: params[name] for name in self._names},
-            system_attrs={"grid_id": self._optuna_id(ordinal), "search_space": self._values},
-        )
-
-    def _optuna_id(self, ordinal: int) -> int:
-        """GridSampler shuffles the same product by seed 0 and counts in that order; a list shuffles by its length."""
-        if not self._optuna_ids:
-            shuffled = list(range(self._size))
-            np.random.RandomState(0).shuffle(shuffled)
-            self._optuna_ids = [0] * self._size
-            for optuna_id, original in enumerate(shuffled):
-                self._optuna_ids[original] = optuna_id
-        return self._optuna_ids[ordinal]

@@ -18,6 +18,7 @@ from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial
 from sqlalchemy import URL, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -117,7 +118,20 @@ class OptunaStore:
                 ),
                 pruner=build_pruner(spec.pruner) or NopPruner(),
             )
-        return OptunaStudy(spec, study, trials, self._error_boundary)
+            earlier = [trial for name in spec.warm_start for trial in self._ended_of(name)]
+        return OptunaStudy(spec, study, trials, self._error_boundary, earlier)
+
+    def check_warm_start(self, spec: StudySpec) -> None:
+        """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with those of this one."""
+        with self._error_boundary():
+            for name in spec.warm_start:
+                self._check_direction(name, StudyDirection[spec.direction.upper()])
+                kept = self._storage.get_study_user_attrs(self._id_of(name)).get(SCORING)
+                if kept != spec.scoring.terms:
+                    raise StudyConflict(
+                        f"warm_start: study {name!r} has {_terms_in_words(kept)}, and this one "
+                        f"{_terms_in_words(spec.scoring.terms)}: their scores cannot be compared"
+                    )
 
     def exists(self, name: str) -> bool:
         """Whether there is a study of that name."""
@@ -176,6 +190,15 @@ class OptunaStore:
             )
         with _reported(self.url or "in memory"):
             yield
+
+    def _ended_of(self, name: str) -> list[FrozenTrial]:
+        """None of a study that was deleted since: what it taught is lost, and this study goes on."""
+        try:
+            study_id = self._storage.get_study_id_from_name(name)
+        except KeyError:
+            return []
+        ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        return self._storage.get_all_trials(study_id, deepcopy=False, states=ended)
 
     def _trials_of(self, study_id: int) -> Trials:
         if self._database is not None:

@@ -30,12 +30,14 @@ from highnoon.shared.domain.errors import (
     nearest,
 )
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.presampling import Grid, Sampled, Seen, sample, seed_of, snapshot_of
+from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
@@ -77,6 +79,7 @@ class OptunaStudy:
         study: optuna.Study,
         trials: Trials,
         error_boundary: Callable[[], AbstractContextManager[None]],
+        warm_start: Sequence[FrozenTrial] = (),
     ) -> None:
         self._spec = spec
         self._study = study
@@ -84,6 +87,7 @@ class OptunaStudy:
         self._error_boundary = error_boundary
         self._space = SamplingSpace(spec.search_space, spec.constraints)
         self._seen: Seen = {}
+        self._earlier = earlier_trials(self._space, warm_start)
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
@@ -148,7 +152,7 @@ class OptunaStudy:
         the search space does not have, and for a point that breaks a constraint.
         """
         if self._spec.defines_by_run:
-            self._study.enqueue_trial(params)
+            self._study.enqueue_trial(_plain_point(params))
             return
         problems = [*_misfits(self._space.domains, params, self._spec.search_space)]
         fixed = {} if problems else self._space.as_stored(params)
@@ -307,7 +311,9 @@ class OptunaStudy:
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen)
+        return sample(
+            self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen, earlier=self._earlier
+        )
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(
@@ -334,6 +340,20 @@ class OptunaStudy:
             return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
         except KeyError:
             return None
+
+
+def _plain_point(params: Params) -> Params:
+    """For an objective that suggests as it runs: any names. Raises InvalidInput for what no domain holds."""
+    point: Params = {}
+    problems = []
+    for name, value in params.items():
+        try:
+            point[name] = choice(value)
+        except Mistake as mistake:
+            problems.append(Problem(key=name, message=mistake.message, value=value, hint=mistake.hint))
+    if problems:
+        raise InvalidInput("params", problems)
+    return point
 
 
 def _misfits(space: Mapping[str, BaseDistribution], params: Params, written: SearchSpace) -> Iterator[Problem]:

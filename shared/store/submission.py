@@ -42,6 +42,7 @@ class Submission:
 def submit(spec: StudySpec, access: Access) -> Submission:
     """Submits, joins, or extends to more trials. Raises StudyConflict when the name asks another question."""
     spec = _with_code(spec)
+    access.store.check_warm_start(spec)
     known = access.studies.find(spec.name)
     if known is not None:
         return _join(known, spec, access)

@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, json_to_distribution
 
+from highnoon.shared.domain.space import misnamed_param
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import NewTrial
@@ -34,6 +35,9 @@ class TrialDefinition:
 
     def suggest(self, name: str, domain: str) -> float | int:
         """The parameter's value; of choices the index. Raises ValueError for what is no domain, or another one."""
+        misnamed = misnamed_param(name)
+        if misnamed:
+            raise ValueError(f"{misnamed.message} (got {name!r})")
         asked = json_to_distribution(domain)
         value = self._suggester.suggest(name, asked)
         self.flush()

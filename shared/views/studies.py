@@ -116,7 +116,12 @@ class StudySummary:
     @property
     def spec(self) -> Mapping[str, Any]:
         """What a person decided; empty for a study without a coordinator."""
-        return {} if self.record is None else {**_where_not_written(), **self.record.spec}
+        return {} if self.record is None else self.record.spec
+
+    @property
+    def full_spec(self) -> Mapping[str, Any]:
+        """The same with all keys: one of an older version, or one with broken data, is shown all the same."""
+        return {**_defaults(), **self.spec}
 
     @property
     def maximize(self) -> bool:
@@ -124,8 +129,7 @@ class StudySummary:
 
 
 @cache
-def _where_not_written() -> Mapping[str, Any]:
-    """What a specification does not say: one of an older version, or one with broken data, is shown all the same."""
+def _defaults() -> Mapping[str, Any]:
     from highnoon.shared.domain.study import StudySpec
 
     return StudySpec.model_construct(name="", objective="", search_space={}).to_json()

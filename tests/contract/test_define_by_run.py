@@ -160,6 +160,8 @@ def test_enqueued_values_are_suggested_where_they_are_asked_for(optuna_store: Op
     assert (params["x"], params["layers"]) == (0.125, 2)
     finished(study, new)
     assert study.trial(new.number).params == params
+    with pytest.raises(InvalidInput, match=r"x: the choice \[1\] is not text"):
+        study.enqueue({"x": [1]})  # type: ignore[dict-item]
 
 
 def test_attributes_and_constraints_are_written_with_the_next_answer_or_at_the_end(optuna_store: OptunaStore) -> None:
@@ -194,6 +196,16 @@ def test_what_optuna_refuses_is_refused() -> None:
         trial.set_user_attr("a", object())
     with pytest.raises(ValueError, match="highnoon:"):
         trial.set_user_attr("highnoon:loss", 3)
+    for name in ("", "a\0", "x" * 201):
+        with pytest.raises(ValueError, match=r"printable characters"):
+            trial.suggest_float(name, 0, 1)
+        with pytest.raises(ValueError, match=r"printable characters"):
+            trial.set_user_attr(name, 1)
+        with pytest.raises(ValueError, match=r"printable characters"):
+            trial.set_constraint(name, 1)
+    with pytest.raises(ValueError, match="longer than"):
+        trial.set_user_attr("a", "x" * 600_000)
+    assert trial.suggest_categorical("keys", {"a": 1}.keys()) == "a"  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="NaN"):
         trial.set_constraint("c", float("nan"))
     with pytest.raises(AttributeError, match=r"has no 'study': it holds no study(.|\n)*suggest_float"):
@@ -217,6 +229,17 @@ class Machine:
 
     def __call__(self, trial: Any) -> float:
         return float(trial.suggest_float("x", 0, 1))
+
+
+def test_callbacks_may_read_the_studys_name_and_direction() -> None:
+    seen: list[Any] = []
+
+    def of_trial(trial: Any) -> float:
+        seen.append((trial.study.study_name, trial.study.direction, trial.study.directions))
+        return 0.0
+
+    hn.HPOTrialManager("named", n_trials=1, direction="maximize").optimize(of_trial)
+    assert seen == [("named", optuna.study.StudyDirection.MAXIMIZE, [optuna.study.StudyDirection.MAXIMIZE])]
 
 
 def test_an_objective_wants_a_trial_by_name_or_annotation() -> None:

@@ -6,6 +6,7 @@ These tests cover what `shared.search` uses of Optuna's private parts.
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -15,14 +16,16 @@ import pytest
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted, StudyConflict, UnknownStudy
 from highnoon.shared.domain.grid import grid
+from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
-from highnoon.shared.search.presampling import Grid, sample, seed_of, snapshot_of
+from highnoon.shared.search.grid_points import Grid
+from highnoon.shared.search.presampling import sample, seed_of, snapshot_of
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
@@ -363,6 +366,50 @@ def test_the_range_of_steps_is_fixed_in_the_study_by_the_first_trial_that_shows_
     assert nodes[0].optuna_study.user_attrs[STEPS] == 301
     if rungs is not None:
         assert worse[0][:1] == worse[1][:1] == rungs[:1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "auto", "cmaes", "nsga2"])
+def test_a_warm_start_informs_the_sampler_and_counts_for_nothing(optuna_store: OptunaStore, sampler: str) -> None:
+    # Given a study that has found where a loss is small, by a parameter that is gone now
+    old: SearchSpace = {**NUMERIC, "gone": Int(1, 9)}
+    optuna_store.create_study("first", "minimize")
+    first = optuna_store.open(spec_of(SamplerSpec(name="auto"), old, seed=5).model_copy(update={"name": "first"}))
+    for ordinal in range(24):
+        asked = first.start_trial(ordinal=ordinal)
+        x, y = (float(str(asked.params[name])) for name in "xy")
+        first.finish_trial(asked.trial_id, completed((x - 0.5) ** 2 + (y + 0.25) ** 2))
+
+    # When another one begins with its trials
+    optuna_store.create_study("digits", "minimize")
+    spec = spec_of(SamplerSpec(name=sampler), NUMERIC, seed=1, warm_start=["first"])
+    optuna_store.check_warm_start(spec)
+    study = optuna_store.open(spec)
+    losses = []
+    for ordinal in range(12):
+        asked = study.start_trial(ordinal=ordinal)
+        x, y = (float(str(asked.params[name])) for name in "xy")
+        losses.append((x - 0.5) ** 2 + (y + 0.25) ** 2)
+        study.finish_trial(asked.trial_id, completed(losses[-1]))
+
+    # Then it has no start at random, and none of the earlier trials
+    assert len(study.trials()) == 12
+    if sampler in ("tpe", "auto"):
+        assert statistics.median(losses[:8]) < 0.5, "without it 0.6 to 1.1"
+
+    # And it goes on when they were deleted
+    optuna_store.delete_study("first")
+    optuna_store.open(spec).start_trial(ordinal=12)
+
+
+def test_a_warm_start_needs_a_study_whose_values_mean_the_same(optuna_store: OptunaStore) -> None:
+    optuna_store.create_study("first", "maximize")
+    with pytest.raises(StudyConflict, match="'first' exists with direction maximize, not minimize"):
+        optuna_store.check_warm_start(spec_of(SamplerSpec(name="tpe"), warm_start=["first"]))
+    with pytest.raises(UnknownStudy, match="no study 'frist'"):
+        optuna_store.check_warm_start(spec_of(SamplerSpec(name="tpe"), warm_start=["frist"]))
+    optuna_store.create_study("sized", "minimize", Scoring(param_budget=1000))
+    with pytest.raises(StudyConflict, match="'sized' has param_budget 1000"):
+        optuna_store.check_warm_start(spec_of(SamplerSpec(name="tpe"), warm_start=["sized"]))
 
 
 def _ask_many(url: str, first: int, count: int) -> None:

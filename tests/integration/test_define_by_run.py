@@ -67,6 +67,15 @@ def test_it_is_read_like_any_other(cluster: Cluster, name: str) -> None:
     assert {"x", "layers", "units_0", "optimizer", "after the report"} <= best["params"].keys()
 
 
+def test_a_point_is_enqueued_and_the_sampler_chooses_the_rest(cluster: Cluster, books: Books, name: str) -> None:
+    enqueued = cluster.cli("enqueue", name, "x=0.125", "layers=2", "optimizer=sgd")
+    assert enqueued.returncode == 0, enqueued.stderr
+    books.wait_until_over(name)
+    newest = books.trials(name)[-1]
+    assert (newest.params["x"], newest.params["layers"], newest.params["optimizer"]) == (0.125, 2, "sgd")
+    assert "momentum" in newest.params
+
+
 def test_an_objective_that_takes_parameters_needs_a_search_space(cluster: Cluster) -> None:
     refused = cluster.cli("submit", str(cluster.write("noop", 3, name="without", search_space=None)))
     assert refused.returncode == 2

@@ -206,12 +206,15 @@ def test_fault_in_the_data_of_one_study_declines_its_ticket_only(claims: Claims,
     assert claims.start(MESSAGE) is not None
 
 
-def test_study_without_further_points_ends_as_exhausted(claims: Claims, world: World) -> None:
+def test_study_without_further_points_ends_as_exhausted(
+    claims: Claims, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     def exhausted() -> object:
         raise SpaceExhausted("6 points")
 
     world.choose = exhausted
     assert claims.start(MESSAGE) is None and world.calls == ["look", "exhaust"]
+    assert "action=exhausted" in caplog.text and "6 points" in caplog.text
 
 
 def test_optuna_study_that_was_deleted_is_left_to_the_coordinator(claims: Claims, world: World) -> None:

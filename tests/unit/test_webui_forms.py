@@ -62,7 +62,12 @@ def test_a_study_is_shown_in_fields_that_give_the_same_study() -> None:
 
 
 def test_options_of_a_sampler_and_a_pruner_are_written_as_in_a_study_file() -> None:
-    sent = {**SENT, "sampler_options": "n_startup_trials = 20, multivariate = false", "early_stop": "30"}
+    sent = {
+        **SENT,
+        "sampler_options": "n_startup_trials = 20, multivariate = false",
+        "early_stop": "30",
+        "warm_start": "first, second",
+    }
     sent |= {"pruner": "patient", "pruner_options": 'patience = 3, wrapped = {name = "percentile", percentile = 50.0}'}
     table = written(read_form(sent))
     spec = StudySpec.from_json(table)
@@ -70,6 +75,7 @@ def test_options_of_a_sampler_and_a_pruner_are_written_as_in_a_study_file() -> N
     assert spec.sampler.options == {"n_startup_trials": 20, "multivariate": False}
     assert spec.pruner.options == {"patience": 3, "wrapped": {"name": "percentile", "percentile": 50.0}}
     assert spec.early_stop is not None and spec.early_stop.patience == 30
+    assert spec.warm_start == ("first", "second")
 
     # And a study like it has them again
     assert StudySpec.from_json({**written(form_of(spec.to_json(), name="digits")), "seed": spec.seed}) == spec

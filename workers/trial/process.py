@@ -171,11 +171,12 @@ def _defining(
     objective: Callable[[Params], object], channel: PipeChannel, assignment: Assignment
 ) -> Callable[[Params], object]:
     """The objective with a trial in the place of parameters. Raises ObjectiveError for one that takes none."""
-    from highnoon.shared.objective.defined_trial import given_trial, takes_trial  # few trials need it
+    from highnoon.shared.objective.defined_trial import StudyFacts, given_trial, takes_trial  # few trials need it
 
     if not takes_trial(objective):
         raise ObjectiveError(NO_SPACE)
-    return given_trial(objective, channel, assignment.trial_number)
+    study = StudyFacts(study_name=assignment.study, direction_name=assignment.scoring.direction)
+    return given_trial(objective, channel, assignment.trial_number, study)
 
 
 def _detach(parent: int) -> None:

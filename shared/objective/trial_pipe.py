@@ -75,9 +75,9 @@ class Pipe:
             self._socket.send(line, socket.MSG_DONTWAIT)
 
     def receive(self, timeout_s: float | None) -> list[Event]:
-        """The whole lines that have come, after waiting at most `timeout_s` (None: until there is one).
+        """The whole lines that have come, after waiting at most `timeout_s` (None: for ever) for the first.
 
-        Takes one chunk where a time is given, so that no flood holds its reader.
+        Takes no more than the longest line and a chunk, so that no flood holds its reader.
         """
         while not self.closed:
             if not select.select([self._socket], [], [], timeout_s)[0]:
@@ -90,7 +90,7 @@ class Pipe:
                 self.closed = True
                 break
             *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-            if lines or timeout_s is not None or len(self._buffer) > _LONGEST_LINE_BYTES:
+            if lines or len(self._buffer) > _LONGEST_LINE_BYTES:
                 return self._events(lines)
         return []
 

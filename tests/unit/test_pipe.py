@@ -168,6 +168,13 @@ def test_line_that_is_no_event_is_the_last_that_is_read(ends: tuple[Pipe, Pipe],
     assert supervisor.receive(0.0) == []
 
 
+def test_line_in_several_portions_is_read_whole_without_waiting(ends: tuple[Pipe, Pipe]) -> None:
+    supervisor, trial = ends
+    trial.send({"event": "set", "value": "x" * 100_000})
+    (event,) = supervisor.receive(0.0)
+    assert len(event["value"]) == 100_000
+
+
 def test_line_without_end_is_bounded(ends: tuple[Pipe, Pipe]) -> None:
     supervisor, trial = ends
     sending = threading.Thread(target=lambda: trial.send({"event": "report", "text": "x" * 10_000_000}), daemon=True)

@@ -16,7 +16,7 @@ FAULTS     ?= 40
 LEASE      ?= short
 
 .DEFAULT_GOAL := help
-.PHONY: help start test chaos lint screenshots bench lock audit clean
+.PHONY: help start test chaos lint screenshots docs bench lock audit clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -41,6 +41,18 @@ screenshots: $(READY) ## Every page of the dashboard at 400 and 1600 pixels, lig
 	@mkdir -p screenshots
 	@SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
 
+DOCS_ENV := build/docs-env
+
+docs: $(READY) $(DOCS_ENV)/ready ## Write the generated pages again and build the site into site/, links checked
+	@$(PY) docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/python -m mkdocs --quiet build --strict --site-dir site
+	@echo "site/index.html"
+
+$(DOCS_ENV)/ready: docs/requirements.txt
+	@$(PY) -m venv --clear $(DOCS_ENV)
+	@$(DOCS_ENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r docs/requirements.txt
+	@touch $@
+
 bench: $(READY) ## Measure what a trial costs beyond its training
 	@$(PY) -m benchmarks.overhead $(ARGS)
 	@$(PY) -m benchmarks.webui
@@ -57,11 +69,12 @@ lock: $(READY) ## Resolve the dependencies again into requirements.lock and thos
 	@$(RESOLVE) pyproject.toml $(IMAGES)/gpu.in -c requirements.lock --extra worker --extra tensorflow --extra scipy \
 		--extra gpu -o $(IMAGES)/gpu.txt
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
+	@$(RESOLVE) docs/requirements.in -o docs/requirements.txt
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
 
 audit: $(READY) ## Ask the advisories of PyPI about every locked package (takes network)
 	@$(PIP) install uv
-	@for list in requirements.lock $(IMAGES)/*.txt examples/*/requirements.txt; do echo "== $$list"; \
+	@for list in requirements.lock $(IMAGES)/*.txt docs/requirements.txt examples/*/requirements.txt; do echo "== $$list"; \
 		$(PY) -m uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --requirement $$list || failed=1; \
 	done; test -z "$$failed"
 

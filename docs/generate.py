@@ -43,6 +43,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "target_value": "The study ends once a trial has reached this value.",
     "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another.",
     "early_stop": "The study ends after `patience` trials without a better value.",
+    "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
     "max_attempts": "How often a trial is tried when its process or node is lost.",
     "retry_errors": "How often a trial is tried again whose objective raised.",
     "param_budget": "The model size that counts as 1 in the [efficiency score](efficiency.md). Without it only the loss counts.",

@@ -19,6 +19,8 @@ from typer.main import get_command
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.terminal import Exit
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.nodes import Nodes
 from tests.command import Answer, Terminal, caller, plain
 from tests.conftest import empty_database
 from tests.made_up import make_study
@@ -45,6 +47,8 @@ def url(stack: Stack) -> Iterator[str]:
     with empty_database(stack) as url:
         make_study(url, "digits", n_trials=60, done=50, running=3)
         make_study(url, "digits-wide", n_trials=40, sampler="random")
+        with opened(url) as access:
+            Nodes(access.database).lead("a coordinator", ttl_s=3600.0)
         yield url
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,33 @@ def test_search_spaces_run_as_they_are_written(tmp_path: Path) -> None:
         python, listed, table = (cell.strip().strip("`") for cell in row)
         forms = [run(f"x = {python}", hn=hn)["x"], *(tomllib.loads(f"x = {text}")["x"] for text in (listed, table))]
         assert len({repr(parse_param("x", form)) for form in forms}) == 1
+
+
+def test_the_readmes_study_runs_in_python_and_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS.parent / "README.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    names = run(code)
+    assert len(names["hpo"].trials) == 12 and set(names["best"]) == {"learning_rate", "dropout"}
+
+    (tmp_path / "train.py").write_text(code.partition("\nhpo = ")[0])
+    (tmp_path / "study.toml").write_text(re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0])
+    spec = load_study_file(tmp_path / "study.toml")
+    assert set(spec.search_space) == set(names["best"])
+
+
+def test_the_example_of_the_study_file_page_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", (DOCS / "study-file.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.py").write_text("def objective(params): ...")
+    (tmp_path / "study.toml").write_text(text)
+    assert "model.heads" in load_study_file(tmp_path / "study.toml").search_space
+
+
+def test_the_python_reference_is_what_the_docstrings_say() -> None:
+    spec = spec_from_file_location("generate_docs", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = (DOCS / "python-api.md").read_text()
+    assert written == generate.python_api(), "python docs/generate.py writes it again"
+    assert all(f"## {name}\n" in written for name in ("HPOTrialManager", "Trainer", "report", "TrialPruned"))

@@ -179,7 +179,8 @@ class Supervisor:
         with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
             if resources.refusal is not None:
                 return resources.refusal
-            isolation = "spawn" if spec.isolation == "fork" and not self._node.fork_works else spec.isolation
+            needs_spawn = not self._node.fork_works or started.code.import_settings
+            isolation = "spawn" if spec.isolation == "fork" and needs_spawn else spec.isolation
             trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)

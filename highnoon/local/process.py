@@ -33,7 +33,13 @@ from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
-from highnoon.shared.runtime.processes import die_with_parent, signal_name, tensorflow_has_run
+from highnoon.shared.runtime.processes import (
+    die_with_parent,
+    forget_exit_functions,
+    run_exit_functions,
+    signal_name,
+    tensorflow_has_run,
+)
 
 _RESULT_SENT = 0
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -194,12 +200,15 @@ def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], 
     exit_status = 70
     try:
         _detach(parent)
+        forget_exit_functions()
         channel = PipeChannel(Pipe(end))
         channel.result(_outcome(load, task, channel))
         exit_status = _RESULT_SENT
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
+        if exit_status == _RESULT_SENT:
+            run_exit_functions()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()

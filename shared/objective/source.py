@@ -64,6 +64,52 @@ def first_argument(path: Path, function: str) -> tuple[str, str] | None:
     return None
 
 
+def import_settings_in(path: Path) -> tuple[str, ...]:
+    """The variables that the file's top level puts into `os.environ` and that libraries read when they are imported.
+
+    A forked trial has inherited these libraries, and would ignore them. Never raises.
+    """
+    try:
+        statements = _tree(path).body
+    except (SyntaxError, OSError, ValueError, RecursionError, MemoryError):
+        return ()
+    names = (name for statement in statements for name in _environment_set_by(statement))
+    return tuple(dict.fromkeys(name for name in names if _is_read_at_import(name)))
+
+
+def _environment_set_by(statement: ast.stmt) -> Iterator[str]:
+    """Of `os.environ["X"] = ...`, `os.environ.setdefault("X", ...)`, `os.environ.update({"X": ...}, Y=...)`."""
+    match statement:
+        case ast.Assign(targets=[ast.Subscript(value=where, slice=ast.Constant(value=str(name)))]):
+            if _is_environment(where):
+                yield name
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=where, attr=method), args=args, keywords=keywords)):
+            if _is_environment(where) and method == "setdefault":
+                yield from _texts(args[:1])
+            elif _is_environment(where) and method == "update":
+                yield from _texts(key for arg in args if isinstance(arg, ast.Dict) for key in arg.keys)
+                yield from (keyword.arg for keyword in keywords if keyword.arg)
+        case _:
+            return
+
+
+def _texts(nodes: Iterable[ast.expr | None]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _is_environment(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("os.environ", "environ")
+
+
+def _is_read_at_import(name: str) -> bool:
+    """Not those of the log level, which a slow start of each trial would be too much for, nor those read later."""
+    if name.startswith(("TF_CPP_", "TF_FORCE_GPU_", "TF_GPU_")):
+        return False
+    return name.startswith(("KERAS_", "TF_", "XLA_", "JAX_")) or name.endswith("_NUM_THREADS")
+
+
 def _tree(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as invalid escapes in the user's strings

@@ -5,7 +5,11 @@ Needs prctl and /proc. Does not decide which process is ended when.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
+import gc
+import io
 import os
 import signal
 import sys
@@ -93,6 +97,22 @@ def adopt_orphans() -> None:
 def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def forget_exit_functions() -> None:
+    """In a forked child: what its parent has registered for its end, and the files it has open, are not the child's."""
+    atexit._clear()
+    gc.freeze()
+
+
+def run_exit_functions() -> None:
+    """What an interpreter does at its end, for a process that ends by `os._exit`: `atexit`, and files left open."""
+    with contextlib.suppress(BaseException):  # they are user code
+        atexit._run_exitfuncs()
+    for value in gc.get_objects():
+        if type(value) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            with contextlib.suppress(Exception):
+                value.flush()
 
 
 def tensorflow_has_run() -> bool:

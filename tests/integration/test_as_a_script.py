@@ -184,3 +184,58 @@ def test_the_objective_decides_the_format_and_the_level_of_its_log(
     for tail in tails:
         assert tail.startswith("MINE INFO from a logger of mine\nMINE WARNING from the root logger\n/")
         assert "UserWarning: printed as in a script\n" in tail and tail.count("MINE") == 2
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_exit_functions_run_and_files_that_were_left_open_are_flushed(
+    cluster: Cluster, tmp_path: Path, isolation: str
+) -> None:
+    folder = project(
+        tmp_path,
+        train="""
+            import atexit, csv
+            out = open("left_open.csv", "w")
+            atexit.register(lambda: print("at exit", flush=True))
+
+            def objective(params):
+                csv.writer(out).writerow(["epoch", 1])
+                return params["x"]
+        """,
+    )
+    (printed,) = completed(attempts_of(cluster, folder, name=f"exit-{isolation}", isolation=isolation))
+    assert printed == "at exit\n"
+    assert (tmp_path / "left_open.csv").read_text().strip() == "epoch,1"
+
+
+def test_a_file_that_makes_settings_for_its_imports_gets_a_new_interpreter(cluster: Cluster, tmp_path: Path) -> None:
+    source = """
+        import os
+        os.environ["{name}"] = "1"
+        import sys
+
+        def objective(params):
+            print("forked" if "celery" in sys.modules else "new", os.environ.get("{name}"))
+            return params["x"]
+    """
+    for name, printed in (("KERAS_BACKEND", "new 1\n"), ("TF_CPP_MIN_LOG_LEVEL", "forked 1\n")):
+        folder = project(tmp_path / name, train=dedent(source).format(name=name))
+        assert completed(attempts_of(cluster, folder, name=name)) == [printed]
+    assert "action=isolation study=KERAS_BACKEND" in cluster.logs() and "sets KERAS_BACKEND for" in cluster.logs()
+
+
+def test_steps_beyond_the_tables_fail_their_trials_alone(cluster: Cluster, tmp_path: Path) -> None:
+    steps = {"ok": 2_000_000_000, "tokens": 3_000_000_000, "huge": 2**70}
+    folder = project(
+        tmp_path,
+        train=f"""
+            import highnoon as hn
+
+            def objective(params):
+                hn.report(1.0, {steps}[params["step"]])
+                return float(hn.should_prune())
+        """,
+    )
+    space = {"step": ["categorical", list(steps)]}
+    attempts = attempts_of(cluster, folder, name="steps", n_trials=3, sampler="grid", search_space=space)
+    assert [attempt.ending for attempt in attempts] == [Ending.COMPLETED, Ending.FAILED, Ending.FAILED]
+    assert all("step: must be at most 2147483647" in (attempt.message or "") for attempt in attempts[1:])

@@ -14,6 +14,7 @@ from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.tracebacks import user_traceback
 from highnoon.shared.objective.reference import check, load, script_of
+from highnoon.shared.objective.source import import_settings_in
 
 
 @pytest.fixture
@@ -371,3 +372,18 @@ def test_the_import_path_begins_with_the_studys_folder_where_the_objective_comes
     # Then a study cannot put a folder of its own before the modules of an objective that it does not bring
     assert folders(f"{file}:objective", folder / "elsewhere") == [file.parent]
     assert folders("json.decoder:JSONDecoder", folder / "elsewhere") == []
+
+
+def test_settings_that_imports_read_are_seen_in_the_source(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import os\n"
+        'os.environ["KERAS_BACKEND"] = "numpy"\n'
+        'os.environ.setdefault("OMP_NUM_THREADS", "1")\n'
+        'os.environ.update({"TF_ENABLE_ONEDNN_OPTS": "0"}, XLA_FLAGS="x", HOME="/")\n'
+        'os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"\n'
+        'os.environ["CUDA_VISIBLE_DEVICES"] = ""\n'
+        'def objective(params):\n    os.environ["JAX_PLATFORMS"] = "cpu"\n'
+    )
+    found = import_settings_in(tmp_path / "train.py")
+    assert found == ("KERAS_BACKEND", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+    assert import_settings_in(tmp_path / "nowhere.py") == ()

@@ -16,6 +16,8 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.allow_list import AllowList, exactly, patterns_here
+from highnoon.shared.objective.reference import script_of
+from highnoon.shared.objective.source import import_settings_in
 from highnoon.shared.objective.source_tree import CodeDigests, root_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
@@ -35,6 +37,8 @@ class Code:
     folder: str | None
     digest: str | None = None
     refusal: Outcome | None = None
+    import_settings: tuple[str, ...] = ()
+    """Variables that its file sets for libraries which a forked trial has inherited: it gets a new interpreter."""
 
 
 class CodeGate:
@@ -45,6 +49,7 @@ class CodeGate:
         self._shelf = BundleShelf(settings, bundles)
         self._digests = CodeDigests()
         self._answers: dict[tuple[str, str | None, str | None], tuple[Code, float]] = {}
+        self._noted: set[str] = set()
         self._compared: set[tuple[str, str | None, str | None]] = set()
 
     def pass_or_refuse(self, spec: StudySpec) -> Code:
@@ -69,7 +74,10 @@ class CodeGate:
             return self._refused(spec, "objective_refused", reason)
         root = root_of(spec.objective_ref, folder)
         digest = None if root is None else self._digests.of(root)
-        return Code(folder=None if folder is None else str(folder), digest=digest)
+        file = script_of(spec.objective_ref, folder)[0]
+        settings = () if file is None else import_settings_in(file)
+        self._note(spec, settings)
+        return Code(folder=None if folder is None else str(folder), digest=digest, import_settings=settings)
 
     def _folder(self, spec: StudySpec) -> Path | None:
         if spec.bundle is not None:
@@ -86,6 +94,18 @@ class CodeGate:
     def _refused(self, spec: StudySpec, cause: str, message: str) -> Code:
         event(_log, cause, level=logging.WARNING, study=spec.name, objective=spec.objective, reason=message)
         return Code(folder=None, refusal=Outcome(ending=Ending.FAILED, cause=cause, message=message))
+
+    def _note(self, spec: StudySpec, settings: tuple[str, ...]) -> None:
+        """Logs once what becomes of the settings that the study's file makes for its imports."""
+        if not settings or spec.isolation == "spawn" or spec.name in self._noted:
+            return
+        self._noted.add(spec.name)
+        names = f"{spec.objective} sets {', '.join(settings)} for its imports"
+        if spec.isolation == "fork":
+            event(_log, "isolation", study=spec.name, isolation="spawn", reason=names)
+        else:
+            reason = f"{names}: without effect on what the worker has imported; write isolation = spawn"
+            event(_log, "import_settings", level=logging.WARNING, study=spec.name, reason=reason)
 
     def _compare(self, spec: StudySpec, code: Code) -> None:
         """Says once for each study and each pair of digests that other code runs here than was submitted."""

@@ -33,7 +33,7 @@ from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
-from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
 from highnoon.workers import kernel
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
@@ -94,6 +94,7 @@ def run_forked(orders: socket.socket, parent: int) -> NoReturn:
         os.setsid()
         kernel.release_inherited(keep=(orders.fileno(),))
         _lift_limits_of_billiard()
+        forget_exit_functions()
         end, output = _awaited(orders)
         _redirect(output)
         exit_code = _run(socket.socket(fileno=end))
@@ -217,7 +218,10 @@ def _enter_work_dir(assignment: Assignment) -> None:
 
 def _shorter(scratch: Path) -> str:
     """The same folder by a path that leaves room for the names of unix sockets, which multiprocessing puts there."""
-    link = Path(tempfile.mkdtemp(prefix="highnoon-"), "tmp")
+    above = tempfile.gettempdir()
+    if len(os.fsencode(above)) > _LONGEST_SCRATCH // 2:  # the node's own folder, which may be as long
+        above = "/tmp"  # noqa: S108 (a folder of its own is made there)
+    link = Path(tempfile.mkdtemp(prefix="highnoon-", dir=above), "tmp")
     link.symlink_to(scratch)
     (scratch / SHORT_PATH).symlink_to(link.parent)
     return str(link)
@@ -243,6 +247,9 @@ def _cause_of(error: BaseException) -> str:
 
 
 def _leave(exit_code: int) -> NoReturn:
+    """Its supervisor has the result by now, and gives it HIGHNOON_KILL_GRACE_S to end."""
+    if exit_code == _RESULT_SENT:
+        run_exit_functions()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -22,6 +22,7 @@ from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, S
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.store import connections
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
@@ -619,7 +620,9 @@ def test_a_specification_that_cannot_be_read_fails_its_own_reaping_alone(ledger:
 
 
 @pytest.fixture
-def busy(ledger: Ledger) -> Iterator[Any]:
+def busy(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    # On a slow machine the connection would count as idle, and be checked, between two statements.
+    monkeypatch.setattr(connections, "_IDLE_S", 60.0)
     with counted(ledger.database.url) as wire:
         access = Access(wire.url)
         yield access, wire

@@ -336,7 +336,7 @@ _PYTHON_API = """\
 # Python API
 
 `import highnoon as hn`. Everything that a study in Python needs; importing it costs next to nothing, since each name is
-loaded when it is first used. Errors are told apart in `highnoon.shared.domain.errors`; all of them are `HighNoonError`.
+loaded when it is first used. Error classes are defined in `highnoon.shared.domain.errors`; all of them are `HighNoonError`.
 """
 
 

@@ -1,6 +1,6 @@
 """A study on a cluster, as Python sees it: watch, read, steer. On the stores and views that the command line uses.
 
-Connects when it is first asked, anew in a forked process, and to the new address when a `start` was started again.
+Connects at the first call, again in a forked process, and to the new address after `start` was restarted.
 """
 
 from __future__ import annotations

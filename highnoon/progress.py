@@ -31,7 +31,7 @@ class ProgressView:
         return self._bar is not None
 
     def show(self, name: str, over: int, total: int, words: str) -> None:
-        """Draws the bar anew; does nothing where there is none."""
+        """Redraws the bar; does nothing without one."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=name, completed=over, total=total, words=words)
 

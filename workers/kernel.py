@@ -33,7 +33,7 @@ def thread_count() -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """True for a process that SIGSTOP has stopped: it goes on only when somebody continues it."""
+    """True for a process that SIGSTOP has stopped: it continues only after SIGCONT."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):

@@ -4,7 +4,7 @@
     spawn   a new interpreter, which gets the objective by cloudpickle over a private file: after TensorFlow or CUDA has
             run in this process, whose threads and devices no copy would have
 
-Pickles never leave this machine and never come back: what a trial says is JSON on the pipe. Decides nothing about
+Pickles never leave this machine and never come back: a trial's answers are JSON on the pipe. Decides nothing about
 endings except what an exit status means: `highnoon.local.trial` does.
 """
 

@@ -1,4 +1,4 @@
-"""One local trial at its time: what it says reaches the study, and its outcome is recorded, whatever ends it.
+"""Runs one local trial: sends its reports to the study and records its outcome, whatever ends it.
 
 An outage of the database ends nothing. What the database refuses ends the trial as FAIL, with the driver's words.
 """

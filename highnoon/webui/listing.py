@@ -58,7 +58,7 @@ class TrialQuery(_Query):
 
     state: Annotated[str, Field(description="WAITING, RUNNING, COMPLETE, PRUNED or FAIL.")] = ""
     cause: Annotated[str, Field(description="A cause or an ending, such as exception or timed_out.")] = ""
-    param: Annotated[str, Field(description="A parameter; `value` says which of its values.")] = ""
+    param: Annotated[str, Field(description="A parameter; `value` selects one of its values.")] = ""
     value: Annotated[str, Field(description="A value as the table shows it, or a range: 0.001..0.1, 8.., ..0.5.")] = ""
     sort: Annotated[str, Field(description="number, value, state, cause, duration, started, params.NAME.")] = "-number"
 

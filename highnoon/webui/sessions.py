@@ -42,7 +42,7 @@ class Authenticator:
         self.is_open = tokens is None
         """Whether no token is needed."""
         self._local = TokenHolder(name="local", role=Role.OPERATOR, token=secrets.token_hex(32))
-        """Whoever reaches an open dashboard."""
+        """Any client of an open dashboard."""
         self._holders = (self._local,) if tokens is None else tokens.holders
 
     def holder_of(self, token: str) -> TokenHolder | None:

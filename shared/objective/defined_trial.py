@@ -1,7 +1,7 @@
 """Define-by-run: the object that an objective with Optuna's interface gets, `objective(trial)`.
 
-Holds no study and imports no Optuna: every question goes through the trial's channel to whoever runs it, which
-answers as Optuna would. What the objective says with it (reports, attributes) is what Optuna would have kept.
+Holds no study and imports no Optuna: every question goes through the trial's channel to the process that runs it, which
+answers as Optuna would. Reports and attributes are stored as Optuna would store them.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _value(trial: FrozenTrial, sign: float) -> float:
 
 
 def warped(values: Vector) -> Vector:
-    """Mean 0 and deviation 1; what is worse than the median lies as far from it as its rank says."""
+    """Mean 0 and deviation 1; what is worse than the median lies as far from it as its rank gives."""
     median = float(np.median(values))
     spread = math.sqrt(float(np.mean((median - values[values <= median]) ** 2))) or 1.0
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")

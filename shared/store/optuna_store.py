@@ -192,7 +192,7 @@ class OptunaStore:
             yield
 
     def _ended_of(self, name: str) -> list[FrozenTrial]:
-        """None of a study that was deleted since: what it taught is lost, and this study goes on."""
+        """Empty for a study that was deleted since."""
         try:
             study_id = self._storage.get_study_id_from_name(name)
         except KeyError:
@@ -334,7 +334,7 @@ def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStor
         address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
     )
     if storage.engine.dialect.name == "sqlite" and trusting:
-        return storage  # somebody else's file, to read
+        return storage  # another program's file, read only
     if storage.engine.dialect.name == "sqlite":
         with storage.engine.connect() as connection:
             # Lasts with the file: readers and the one writer no longer wait for each other.

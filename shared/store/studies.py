@@ -185,7 +185,7 @@ class Studies:
         return count
 
     def stop_trial(self, study_id: int, trial_number: int) -> bool:
-        """Asks the holder of one trial to stop it, which its next renewal says. False when it does not run."""
+        """Requests that the holder stops one trial; its next renewal returns the request. False if it does not run."""
         runs = and_(tickets.c.study_id == study_id, tickets.c.state == TicketState.RUNNING)
         statement = update(tickets).where(runs, tickets.c.trial_number == trial_number).values(cancel_requested=True)
         with self._db.transaction() as connection:

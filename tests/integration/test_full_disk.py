@@ -66,7 +66,7 @@ def test_node_with_a_full_disk_leaves_the_rotation_and_drains_in_order(cluster: 
         filler.unlink()
         eventually(lambda: nodes(WorkerState.ACTIVE), 20, what="the node is back")
 
-        # And when it is told to end on a full disk, it hands its trials back
+        # And when it gets SIGTERM on a full disk, it releases its trials
         fill(home)
         worker = cluster.latest("workers")
         worker.send_signal(signal.SIGTERM)

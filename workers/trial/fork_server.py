@@ -138,7 +138,7 @@ class _Spare:
 
 
 class _Server:
-    """Runs in the copy: hands out trial processes, and tells how they ended."""
+    """Runs in the copy: starts trial processes and reports how they ended."""
 
     def __init__(self, orders: socket.socket) -> None:
         self._orders = orders

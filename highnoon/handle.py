@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from highnoon.cluster import Cluster
 from highnoon.progress import progress_view
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, Problem, ServiceUnavailable, UserInputError
-from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import MOST_TRIALS
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.steering import require
 from highnoon.shared.views.trials import front_of
 
 if TYPE_CHECKING:
@@ -74,10 +73,7 @@ class StudyHandle:
         from highnoon.shared.store.queries import StudyProgress
         from highnoon.shared.views.studies import StudySummary
 
-        record, studies = self._record, self.access.studies
-        best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
-        progress = StudyProgress(record=record, counts=studies.counts(record.id), best_value=best)
-        return StudySummary.of_ledger(progress)
+        return StudySummary.of_ledger(StudyProgress.of(self._record, self.access.studies))
 
     @property
     def trials(self) -> list[Trial]:
@@ -133,18 +129,15 @@ class StudyHandle:
 
     def pause(self) -> None:
         """Starts nothing new; running trials end by themselves. Raises StudyConflict."""
-        record = self._record
-        require(self.access.studies.pause(record.id), record, "only a running study can be paused")
+        steering.pause(self.access, self._record)
 
     def resume(self) -> None:
         """Goes on with a paused study. Raises StudyConflict."""
-        record = self._record
-        require(self.access.studies.resume(record.id), record, "only a paused study can be resumed")
+        steering.resume(self.access, self._record)
 
     def stop(self) -> None:
         """Gives the study up: what waits is dropped, what runs is stopped. Raises StudyConflict when it is over."""
-        record = self._record
-        require(self.access.studies.cancel(record.id), record, "it is over already")
+        steering.cancel(self.access, self._record)
 
     def add_trials(self, count: int) -> int:
         """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
@@ -268,5 +261,5 @@ def _log(study: str, trial: Any) -> None:
         state=trial.state.name,
         value=None if failed else trial.value,
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
-        reason=trial.user_attrs.get("highnoon:message"),
+        reason=trial.user_attrs.get(MESSAGE),
     )

@@ -17,7 +17,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import FromClause, bindparam, func, insert, select, update
 
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TicketState
+from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.search.samplers import distributions
 from highnoon.shared.store import optuna_tables as tables
@@ -26,7 +26,6 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, tickets
 from highnoon.shared.store.schema import studies as ledger_studies
 from highnoon.shared.store.submission import submit
-from highnoon.shared.store.trial_results import CAUSE, ENDING, MESSAGE, TRACEBACK
 
 SPACE = {
     "learning_rate": ["log_uniform", 1e-5, 1e-1],

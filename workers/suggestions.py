@@ -16,7 +16,7 @@ from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.trial_definition import TrialDefinition
+from highnoon.shared.store.trial_definition import TrialDefinition, answer_to, apply_setting
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.services import Answer
 from highnoon.workers.trial.launch import now_s
@@ -92,21 +92,13 @@ class Suggestions:
 
     def _answered(self, question: Event) -> Answer:
         self._keep()
-        try:
-            if question["question"] == "relative_params":
-                return {"value": self._definition.relative_params()}
-            return {"value": self._definition.suggest(question["name"], question["domain"])}
-        except (KeyError, TypeError, ValueError) as error:
-            return {"error": str(error)}
+        return answer_to(question, self._definition)
 
     def _keep(self) -> None:
         while self._set:
             with self._lock:
                 key, setting = next(iter(self._set.items()))
-            if setting["kind"] == "constraint":
-                self._definition.set_constraint(setting["key"], float(setting["value"]))
-            else:
-                self._definition.set_attr(setting["key"], setting["value"])
+            apply_setting(setting, self._definition)
             with self._lock:
                 if self._set[key] is setting:
                     del self._set[key]

@@ -26,7 +26,7 @@ from highnoon.shared.runtime.terminal import Say, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
 from highnoon.shared.store.queries import LedgerQueries, RunningAttempt, StudyProgress
-from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.studies import Studies
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 
@@ -105,7 +105,7 @@ def watch(
         while True:
             began = time.monotonic()
             try:
-                study = summary_of(studies.get(name), studies)
+                study = StudySummary.of_ledger(StudyProgress.of(studies.get(name), studies))
                 watched = WatchedStudy(study=study, per_minute=pace.per_minute(study, time.monotonic()))
                 display.show(watched)
                 away = False
@@ -120,13 +120,6 @@ def watch(
             time.sleep(max(_LOOK_S, _PAUSE_PER_LOOK * (time.monotonic() - began)))
     finally:
         display.close()
-
-
-def summary_of(record: StudyRecord, studies: Studies) -> StudySummary:
-    """How far a study is now."""
-    best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
-    counts = studies.counts(record.id)
-    return StudySummary.of_ledger(StudyProgress(record=record, counts=counts, best_value=best))
 
 
 def progress_line(watched: WatchedStudy) -> str:

@@ -60,11 +60,12 @@ class Reader:
 
     def study(self, name: str) -> StudySummary:
         """The study of that name. Raises UnknownStudy with the nearest one."""
-        from highnoon.coordinator.cli.progress import summary_of
+        from highnoon.shared.store.queries import StudyProgress
+        from highnoon.shared.views.studies import StudySummary
 
         record = None if self.access is None else self.access.studies.find(name)
         if record is not None and self.access is not None:
-            return summary_of(record, self.access.studies)
+            return StudySummary.of_ledger(StudyProgress.of(record, self.access.studies))
         studies = self.studies()
         found = next((study for study in studies if study.name == name), None)
         if found is None:

@@ -85,6 +85,7 @@ def submit(
     from highnoon.shared.domain.errors import ServiceUnavailable
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.runtime.terminal import Exit
+    from highnoon.shared.store.code_upload import upload_code
     from highnoon.shared.store.submission import submit as submit_study
 
     if callback and not wait:
@@ -97,7 +98,7 @@ def submit(
         raise ServiceUnavailable(missing)
     console = open_console(stderr=json)
     with ledger(settings) as access:
-        submit_options.hand_over(spec, code, access, settings)
+        upload_code(spec, code, access, settings, is_embedded=is_embedded(settings))
         submission = submit_study(spec, access)
         name = submission.record.name
         if json:

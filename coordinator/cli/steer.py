@@ -29,11 +29,10 @@ def pause(study: StudyName) -> None:
 
     Example: python -m coordinator pause digits
     """
-    from highnoon.shared.store.steering import require
+    from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
-        require(access.studies.pause(record.id), record, "only a running study can be paused")
+        steering.pause(access, access.study(study))
     typer.echo(f"study {study} is paused")
 
 
@@ -42,11 +41,10 @@ def resume(study: StudyName) -> None:
 
     Example: python -m coordinator resume digits
     """
-    from highnoon.shared.store.steering import require
+    from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
-        require(access.studies.resume(record.id), record, "only a paused study can be resumed")
+        steering.resume(access, access.study(study))
     typer.echo(f"study {study} goes on")
 
 
@@ -55,11 +53,10 @@ def cancel(study: StudyName) -> None:
 
     Example: python -m coordinator cancel digits
     """
-    from highnoon.shared.store.steering import require
+    from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
-        require(access.studies.cancel(record.id), record, "it is over already")
+        steering.cancel(access, access.study(study))
     typer.echo(f"study {study} is being cancelled")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from highnoon.coordinator.cli.command_io import is_embedded, mistake
+from highnoon.coordinator.cli.command_io import mistake
 from highnoon.shared.domain.errors import InvalidInput, ObjectiveError, Problem, ServiceUnavailable
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec
@@ -23,7 +23,7 @@ from highnoon.shared.objective.study_file import load_study_file
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.callbacks import Announcer, Callback
-from highnoon.shared.store.code_upload import packed, upload_code
+from highnoon.shared.store.code_upload import packed
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import Submission
@@ -43,11 +43,6 @@ def read_study(
     root = folder.resolve()
     spec = load_study_file(study_file, {**overrides, "code_dir": str(root)})
     return packed(spec, root, settings, key="--bundle")
-
-
-def hand_over(spec: StudySpec, bundle: Bundle | None, access: Access, settings: Settings) -> None:
-    """The code of a study that is about to be submitted. Raises InvalidInput for a bundle without a key to sign it."""
-    upload_code(spec, bundle, access, settings, is_embedded=is_embedded(settings))
 
 
 def trials_in_words(submission: Submission, asked: int | None) -> str:

@@ -74,8 +74,8 @@ def require(module: str, *, extra: str) -> None:
 
 
 def _finished(study: Study, frozen: FrozenTrial) -> FinishedTrial:
+    from highnoon.shared.domain.states import CAUSE, MESSAGE
     from highnoon.shared.store.optuna_trials import trial_of
-    from highnoon.shared.store.trial_results import CAUSE, MESSAGE
 
     trial = trial_of(frozen)
     return FinishedTrial(

@@ -35,7 +35,7 @@ from highnoon.shared.domain.errors import (
     SpaceExhausted,
 )
 from highnoon.shared.domain.limits import RunLimits, failure_limit
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.states import CAUSE, ENDING, OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
 from highnoon.shared.domain.trial import Outcome, Params
@@ -47,7 +47,6 @@ from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
-from highnoon.shared.store.trial_results import CAUSE, ENDING
 
 logger = logging.getLogger("highnoon")
 
@@ -73,7 +72,7 @@ def run_trials(
     objective that cannot be sent to a process of its own; EveryTrialFailed when there were some and all of them failed.
     """
     launcher = None if options.isolation == "none" else Launcher(objective, spawn=options.isolation == "spawn")
-    event(logger, "efficiency", study=spec.name, says=spec.scoring)
+    event(logger, "efficiency", study=spec.name, scoring=spec.scoring)
     with progress_view(shown=options.show_progress) as view, ended_by_sigterm():
         fail_abandoned(study, spec)
         run = _Run(study, spec, callbacks, options, view)

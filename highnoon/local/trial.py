@@ -35,7 +35,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
-from highnoon.shared.store.trial_definition import PatientDefinition
+from highnoon.shared.store.trial_definition import PatientDefinition, answer_to, apply_setting
 
 logger = logging.getLogger("highnoon")
 
@@ -191,22 +191,13 @@ def _answer(channel: StudyChannel, said: Event) -> bool | Event:
     question = question_of(said)
     if channel.definition is None or question["question"] == "should_prune":
         return channel.should_prune()
-    try:
-        if question["question"] == "relative_params":
-            return {"value": channel.definition.relative_params()}
-        return {"value": channel.definition.suggest(question["name"], question["domain"])}
-    except (KeyError, TypeError, ValueError) as error:  # as Optuna refuses it
-        return {"error": str(error)}
+    return answer_to(question, channel.definition)
 
 
 def _set(channel: StudyChannel, said: Event) -> None:
     setting = setting_of(said)
-    if channel.definition is None:
-        return
-    if setting["kind"] == "constraint":
-        channel.definition.set_constraint(setting["key"], float(setting["value"]))
-    else:
-        channel.definition.set_attr(setting["key"], setting["value"])
+    if channel.definition is not None:
+        apply_setting(setting, channel.definition)
 
 
 def final_outcome(trial: RunningTrial) -> Outcome:

@@ -20,7 +20,7 @@ from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store import steering
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
@@ -99,15 +99,18 @@ class StudyActions:
 
     def pause(self, study: StudySummary) -> None:
         """Nothing new starts; what runs ends by itself."""
-        self._require(self._studies.pause(_known(study).id), study, "only a running study can be paused")
+        steering.pause(self.repository.access(), _known(study))
+        self.repository.invalidate(study.name)
 
     def resume(self, study: StudySummary) -> None:
         """Goes on with a paused study."""
-        self._require(self._studies.resume(_known(study).id), study, "only a paused study can be resumed")
+        steering.resume(self.repository.access(), _known(study))
+        self.repository.invalidate(study.name)
 
     def cancel(self, study: StudySummary) -> None:
         """What waits is dropped, what runs is stopped."""
-        self._require(self._studies.cancel(_known(study).id), study, "it is over already")
+        steering.cancel(self.repository.access(), _known(study))
+        self.repository.invalidate(study.name)
 
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
@@ -122,8 +125,9 @@ class StudyActions:
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""
         record = _known(study)
-        done = self._studies.retry(record.id, endings=_RETRIED, numbers=(number,))
-        self._require(done > 0, study, f"trial {number} is not one that failed and may be tried again")
+        done = self.repository.access().studies.retry(record.id, endings=_RETRIED, numbers=(number,))
+        steering.require(done > 0, record, f"trial {number} is not one that failed and may be tried again")
+        self.repository.invalidate(study.name)
 
     def enqueue(self, study: StudySummary, params: Params) -> None:
         """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
@@ -146,15 +150,6 @@ class StudyActions:
             others = [problem for problem in invalid.problems if problem.key != "objective"]
             raise InvalidInput("study", [*others, refusal]) from None
         raise InvalidInput("study", [refusal])
-
-    @property
-    def _studies(self) -> Studies:
-        return self.repository.access().studies
-
-    def _require(self, done: bool, study: StudySummary, why_not: str) -> None:
-        if not done:
-            raise StudyConflict(f"study {study.name!r} is {study.state}: {why_not}")
-        self.repository.invalidate(study.name)
 
 
 @dataclass(frozen=True, slots=True)

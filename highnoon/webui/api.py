@@ -10,10 +10,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
-from highnoon.shared.views.trials import MESSAGE, attempt_object, trial_object
+from highnoon.shared.views.trials import attempt_object, trial_object
 from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
-from highnoon.shared.views.trials import TICKET
 from highnoon.webui.actions import ObjectiveFilter, StudyActions, WorkerActions
 from highnoon.webui.event_stream import EventStream
 from highnoon.webui.results import FigureCache

@@ -13,11 +13,11 @@ from fastapi.responses import RedirectResponse
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownStudy
 from highnoon.shared.domain.space import listed_form, read_space
-from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.studies import STATES, StudySummary
-from highnoon.shared.views.trials import MESSAGE, TRACEBACK, cause_of, ending_of, has_ended
+from highnoon.shared.views.trials import cause_of, ending_of, has_ended
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import StudyQuery, TrialQuery, choose_studies, choose_trials

@@ -13,6 +13,13 @@ else:
 RESERVED = "highnoon:"
 """The prefix of attributes of trials that are ours."""
 
+TICKET = "highnoon:ticket"
+ENDING = "highnoon:ending"
+CAUSE = "highnoon:cause"
+MESSAGE = "highnoon:message"
+TRACEBACK = "highnoon:traceback"
+"""Attributes of a trial: whose it is and how it ended."""
+
 LONGEST_KEY = 200
 """Of an attribute's name. Optuna's columns hold 512 characters, with a prefix for constraints."""
 
@@ -30,6 +37,10 @@ class StudyState(StrEnum):
     """All tickets are closed or cancelled; the reason is the limit that ended it."""
     CANCELLED = "cancelled"
     """Was cancelling, and its last attempt is over."""
+
+
+GIVEN_UP = frozenset({StudyState.CANCELLING, StudyState.CANCELLED})
+"""Nothing more is run of such a study."""
 
 
 class TicketState(StrEnum):

@@ -113,7 +113,7 @@ _NOT_FINITE = ("inf", "-inf", "nan")
 
 
 def json_number(number: float | None) -> float | str | None:
-    """JSON has no infinity and no NaN: they become text."""
+    """JSON has no infinity and no NaN: they become the text "inf", "-inf" or "nan". None stays None."""
     return number if number is None or math.isfinite(number) else str(number)
 
 

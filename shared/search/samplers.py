@@ -74,7 +74,7 @@ def build_pruner(spec: PrunerSpec, steps: int | None = None) -> BasePruner | Non
         case "patient":
             wrapped = options.pop("wrapped", None)
             inner = None if wrapped is None else build_pruner(PrunerSpec.model_validate(wrapped), steps)
-            return _built(_PRUNERS, spec.name, {"patience": 0, **options, "wrapped_pruner": inner})
+            return _built(_PRUNERS, spec.name, {**options, "wrapped_pruner": inner})
         case "asha":
             options["min_resource"] = options.pop("grace_period", None) or max((steps or 1) // 100, 1)
         case "hyperband":

@@ -59,7 +59,7 @@ class Access:
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""
-        from highnoon.shared.store.trial_results import TRACEBACK
+        from highnoon.shared.domain.states import TRACEBACK
 
         return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
 

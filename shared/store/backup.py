@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.exc import DataError, IntegrityError
 
 from highnoon.shared.domain.errors import StudyConflict
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import TICKET, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store import optuna_tables as optuna
@@ -40,7 +40,7 @@ from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.outages import first_line
 from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, studies, tickets
 from highnoon.shared.store.studies import StudyRecord
-from highnoon.shared.store.trial_results import TICKET, json_text, result_json, trial_result
+from highnoon.shared.store.trial_results import json_text, result_json, trial_result
 
 _LONGEST_S = 1800.0
 _AT_ONCE = 1000

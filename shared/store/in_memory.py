@@ -16,11 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.errors import UnknownStudy
 from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
 from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial
-from highnoon.shared.store.trial_results import ENDING, TICKET, TrialResult
+from highnoon.shared.store.trial_results import TrialResult
 
 
 class MemoryTrials:

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from highnoon.shared.domain.errors import UnknownStudy
 from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
@@ -42,7 +43,7 @@ from highnoon.shared.store.optuna_tables import (
 )
 from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial, fixed_params, param_rows
 from highnoon.shared.store.study_view import StudyEntry
-from highnoon.shared.store.trial_results import ENDING, TICKET, TrialResult
+from highnoon.shared.store.trial_results import TrialResult
 
 _STUDY: BindParameter[int] = bindparam("study")
 _TRIAL: BindParameter[int] = bindparam("trial")

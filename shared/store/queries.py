@@ -12,11 +12,12 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Executable, Select, and_, cast, func, inspect, or_, select, text, true
 from sqlalchemy.engine import RowMapping
+from typing_extensions import Self
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, leader, meta, studies, tickets
-from highnoon.shared.store.studies import StudyCounts, StudyRecord, record_of
+from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord, record_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,12 @@ class StudyProgress:
     counts: StudyCounts
     best_value: float | None
     retries: int = 0
+
+    @classmethod
+    def of(cls, record: StudyRecord, studies: Studies) -> Self:
+        """Reads how far the study is now, without its retries."""
+        best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
+        return cls(record=record, counts=studies.counts(record.id), best_value=best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

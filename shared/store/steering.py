@@ -1,6 +1,6 @@
-"""What a person does to one study that takes the ledger and Optuna's side of it together: add, enqueue, delete.
+"""What a person does to one study, for the command line, the dashboard and Python: pause, add, enqueue, delete.
 
-The command line and the dashboard call it; what the ledger does alone is in `studies`.
+Raises StudyConflict where the study's state forbids it. The transactions on the ledger are in `studies`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,21 @@ def require(done: bool, record: StudyRecord, why_not: str) -> None:
     """Raises StudyConflict unless the study's state allowed it."""
     if not done:
         raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")
+
+
+def pause(access: Access, record: StudyRecord) -> None:
+    """Nothing new starts; running trials end by themselves. Raises StudyConflict."""
+    require(access.studies.pause(record.id), record, "only a running study can be paused")
+
+
+def resume(access: Access, record: StudyRecord) -> None:
+    """Continues a paused study. Raises StudyConflict."""
+    require(access.studies.resume(record.id), record, "only a paused study can be resumed")
+
+
+def cancel(access: Access, record: StudyRecord) -> None:
+    """Drops the waiting trials and stops the running ones. Raises StudyConflict."""
+    require(access.studies.cancel(record.id), record, "it is over already")
 
 
 def add_trials(access: Access, record: StudyRecord, count: int) -> int:

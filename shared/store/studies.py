@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or
 from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
-from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
+from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
@@ -114,7 +114,7 @@ class Studies:
         """
         with self._db.transaction() as connection:
             state, _ = _lock(connection, study_id)
-            if state in _GIVEN_UP:
+            if state in GIVEN_UP:
                 raise StudyConflict("the study was cancelled meanwhile: give the new one another name")
             missing = max(0, n_trials - _count(connection, study_id))
             _add_tickets(connection, study_id, missing)
@@ -130,7 +130,7 @@ class Studies:
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
             have = _count(connection, study_id)
-            added = 0 if state in _GIVEN_UP else max(0, min(count, at_most - have))
+            added = 0 if state in GIVEN_UP else max(0, min(count, at_most - have))
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})
@@ -172,7 +172,7 @@ class Studies:
         fresh = dict.fromkeys(["ending", "value", "outcome", "closed_at", "worker_id", "queued_at"])
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
-            if state in _GIVEN_UP:
+            if state in GIVEN_UP:
                 return 0
             count = connection.execute(
                 update(tickets)
@@ -297,8 +297,6 @@ def record_of(row: RowMapping) -> StudyRecord:
     spec = row["spec"] if isinstance(row["spec"], dict) else {}
     return StudyRecord(**{**known, "spec": spec, "state": StudyState(row["state"])})
 
-
-_GIVEN_UP = (StudyState.CANCELLING, StudyState.CANCELLED)
 
 _NEXT_VERSION = {"spec_version": studies.c.spec_version + 1}
 """Whatever was planned or sampled for the study as it was does not apply any more."""

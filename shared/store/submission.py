@@ -50,7 +50,7 @@ def submit(spec: StudySpec, access: Access) -> Submission:
     trials, note = trials_of(spec)
     note = _with_extras(note, spec)
     optuna_id = access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
-    event(logger, "efficiency", study=spec.name, says=spec.scoring)
+    event(logger, "efficiency", study=spec.name, scoring=spec.scoring)
     try:
         record = access.studies.create(
             spec.name, spec.to_json(), queue=spec.resources, n_trials=trials, optuna_study_id=optuna_id

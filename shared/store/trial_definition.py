@@ -14,6 +14,8 @@ from optuna.distributions import CategoricalDistribution, json_to_distribution
 
 from highnoon.shared.domain.space import misnamed_param
 from highnoon.shared.domain.trial import Params
+from highnoon.shared.objective.defined_trial import SuggestionChannel
+from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.outages import retry_until_available
@@ -71,6 +73,24 @@ class TrialDefinition:
             self._written.update(new.distributions)
             self._user_attrs.clear()
             self._system_attrs.clear()
+
+
+def answer_to(question: Event, definition: SuggestionChannel) -> dict[str, Any]:
+    """The value that an `ask` event asks for, or the error with which Optuna would refuse it."""
+    try:
+        if question["question"] == "relative_params":
+            return {"value": definition.relative_params()}
+        return {"value": definition.suggest(question["name"], question["domain"])}
+    except (KeyError, TypeError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def apply_setting(setting: Event, definition: SuggestionChannel) -> None:
+    """Sets the attribute or the constraint of a `set` event."""
+    if setting["kind"] == "constraint":
+        definition.set_constraint(setting["key"], float(setting["value"]))
+    else:
+        definition.set_attr(setting["key"], setting["value"])
 
 
 class PatientDefinition:

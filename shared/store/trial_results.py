@@ -9,16 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from highnoon.shared.domain.errors import InvariantBroken
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TrialState
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened
 from highnoon.shared.domain.trial import Outcome
-
-TICKET = "highnoon:ticket"
-
-ENDING = "highnoon:ending"
-CAUSE = "highnoon:cause"
-MESSAGE = "highnoon:message"
-TRACEBACK = "highnoon:traceback"
 
 LOSS = "highnoon:loss"
 PARAMS = "highnoon:params"

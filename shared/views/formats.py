@@ -86,11 +86,6 @@ def clock_time(seconds: float | None, *, unknown: str = NOTHING) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-def json_number(value: float | None) -> float | str | None:
-    """A result for programs: JSON has no infinity, so that becomes the text "inf" or "-inf"; null is no result."""
-    return value if value is None or math.isfinite(value) else str(value)
-
-
 def finite(value: object) -> object:
     """The same value with null in the place of what is not a number that JSON has."""
     if isinstance(value, float):

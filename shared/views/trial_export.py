@@ -11,8 +11,6 @@ from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.trials import Located, metric_names, trial_object
 
-FORMATS = ("csv", "jsonl", "parquet")
-
 Places = Mapping[int, Located]
 """Where each trial ran, by its number; of those that a coordinator ran."""
 

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
-from highnoon.shared.domain.states import TrialState
-from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.formats import json_number
+from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
+from highnoon.shared.domain.trial import Trial, json_number
 
 if TYPE_CHECKING:
     from highnoon.shared.store.attempt_records import AttemptRecord
 
 T = TypeVar("T")
-
-CAUSE, ENDING, MESSAGE = "highnoon:cause", "highnoon:ending", "highnoon:message"
-TICKET, TRACEBACK = "highnoon:ticket", "highnoon:traceback"
-"""Attributes of Optuna's trials that the ledger's outcomes are written to."""
 
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 

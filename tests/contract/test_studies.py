@@ -13,12 +13,12 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TrialState
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.trial_results import ACTIVE_PARAMS, CAUSE, ENDING, LOSS, MESSAGE, PARAMS, SCORE, TRACEBACK
+from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, SCORE
 from tests.contract.digits import POINT, SPACE, before, completed, failed, spec_of
 from tests.ledger import Ledger
 

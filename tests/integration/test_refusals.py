@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 from sqlalchemy import update
 
-from highnoon.coordinator.cli.submit_options import hand_over, read_study
+from highnoon.coordinator.cli.submit_options import read_study
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.messages import RUN_TRIAL_TASK, queue_name
@@ -28,6 +28,7 @@ from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.code_upload import upload_code
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import bundles
@@ -304,7 +305,7 @@ def test_a_bundle_without_a_key_is_a_clear_mistake_and_is_not_kept(cluster: Clus
     assert bundle is not None
     with opened(cluster.database_url) as access:
         with pytest.raises(InvalidInput, match=r"HIGHNOON_CLUSTER_KEY: is not set.*the same one here and there"):
-            hand_over(spec, bundle, access, settings)
+            upload_code(spec, bundle, access, settings, is_embedded=False)
         assert Bundles(access.database).find(bundle.digest) is None
 
 

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean, nearest
+from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import KINDS, TYPES, SearchSpace, read_space, written_form
+from highnoon.shared.domain.space import SearchSpace, read_space, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
-from highnoon.shared.domain.suggestions import key_for
+from highnoon.shared.domain.study_hints import hint_for, moved_up
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
@@ -122,7 +121,7 @@ class StudySpec(Strict):
         if sampler is not None and sampler.is_exhaustive:
             problems += grid_problems(space, sampler.options.get("points"))
         if problems:
-            raise refusal(map(_moved_up, problems))
+            raise refusal(moved_up(problem, cls.model_fields) for problem in problems)
         return space
 
     @field_validator("param_constraints", mode="plain")
@@ -250,72 +249,16 @@ class StudySpec(Strict):
         return all(_canonical(mine[key]) == _canonical(theirs[key]) for key in ("search_space", "param_constraints"))
 
 
-_EXAMPLES = {
-    ("name",): 'Write for example name = "digits".',
-    ("objective",): 'Write for example objective = "train.py:objective".',
-    ("early_stop", "patience"): "Write for example early_stop = {patience = 30}.",
-    ("sampler", "name"): f"Valid: {', '.join(SamplerSpec.kinds)}.",
-    ("pruner", "name"): f"Valid: {', '.join(PrunerSpec.kinds)}.",
-}
-
-
 def validate(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem]]:
     """The study that `written` describes, or None, with every problem found. Does not look for the objective."""
+
+    def hints(key: Key, kind: str) -> str:
+        return hint_for(key, kind, written, StudySpec.model_fields, EarlyStop.model_fields)
+
     try:
         return StudySpec.model_validate(written), []
     except ValidationError as error:
-        return None, problems_in(error, written, lambda key, kind: _hint_for(key, kind, written))
-
-
-def _hint_for(key: Key, kind: str, written: Mapping[str, Any]) -> str:
-    if kind == "missing":
-        return _EXAMPLES.get(key, "")
-    if kind != "extra_forbidden":
-        return ""
-    *tables, name = key
-    if not tables:
-        fields = StudySpec.model_fields
-        meant = _belongs_elsewhere(name, written[name]) or key_for(name) or did_you_mean(name, fields)
-        return meant or _constant(name, written[name]) or nearest(name, fields)
-    if name in StudySpec.model_fields:
-        return _move_up(name, tables[0])
-    return nearest(name, _options(tables, written))
-
-
-def _options(tables: Sequence[str], written: Mapping[str, Any]) -> list[str]:
-    """The keys of a sampler or pruner, also of one that another wraps."""
-    if tables[0] not in ("sampler", "pruner"):
-        return list(EarlyStop.model_fields)
-    kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[tables[0]]
-    for table in tables:
-        if table != "options":
-            written = written[table]
-    return list(kinds[written["name"]].model_fields)
-
-
-def _belongs_elsewhere(name: str, value: object) -> str:
-    if isinstance(value, Mapping):
-        if any(map(_is_domain, value.values())):
-            key, domain = next((key, domain) for key, domain in value.items() if _is_domain(domain))
-            line = f'"{name}.{key}" = {json.dumps(domain, default=str)}'
-            return f"A parameter stands under [search_space], a name with a dot in quotes: {line}."
-        if value.keys() & StudySpec.model_fields.keys():
-            return f"The keys of a study stand at the top, without [{name}]."
-    return "A parameter stands under [search_space]." if _is_domain(value) else ""
-
-
-def _constant(name: str, value: object) -> str:
-    """A number that no key of a study is near to, such as batch_size, is for the objective."""
-    if isinstance(value, bool | int | float):
-        line = f'{name} = ["categorical", [{json.dumps(value)}]]'
-        return f"A value that the objective gets stands under [search_space]: {line}."
-    return ""
-
-
-def _is_domain(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return isinstance(value.get("type"), str) and value["type"] in TYPES
-    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str) and value[0] in KINDS
+        return None, problems_in(error, written, hints)
 
 
 def _misnamed(name: str) -> str:
@@ -327,18 +270,6 @@ def _misnamed(name: str) -> str:
     if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():
         return f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
     return ""
-
-
-def _moved_up(problem: Problem) -> Problem:
-    """TOML takes every key below [search_space] for a parameter, also one that was meant for the study."""
-    _, _, name = problem.key.partition(".")
-    if name not in StudySpec.model_fields or isinstance(problem.value, list | tuple | Mapping):
-        return problem
-    return replace(problem, hint=_move_up(name, "search_space"))
-
-
-def _move_up(name: str, table: str) -> str:
-    return f"Move {name} above [{table}], to the keys of the study."
 
 
 def _canonical(value: object) -> str:

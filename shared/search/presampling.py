@@ -2,13 +2,13 @@
 
 A plain `study.ask()` creates an empty trial and fills it parameter by parameter. We sample first, so that the whole
 trial can be created in one transaction: no reader sees half of it, and a crash in between leaves nothing behind.
-For that a sampler gets a copy of the study whose storage is a Snapshot.
+For that a sampler gets a copy of the study whose storage is a HistorySnapshot.
 
 Unlike `study.ask()`, this does not filter by Hyperband's bracket: a bracket follows from the number, which is not given
 yet, and the samplers of 5.0 read past that filter anyway.
 
-What is private in Optuna 5.0.x and used here (`Study._storage`, the samplers' random states, the frozen trial's
-fields) is held down by tests/contract/test_samplers.py.
+What is private in Optuna 5.0.x and used here (the samplers' random states, the frozen trial's fields) is checked by
+tests/contract/test_samplers.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import secrets
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,11 +30,9 @@ from highnoon.shared.domain.errors import SpaceExhausted
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
+from highnoon.shared.search.history_snapshot import PENDING, snapshot_of
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
-
-PENDING = -1
-"""Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
 _LEAST_CHANCE = 0.9
 """Of fitting, for a proposal to be taken at once. A trial that does not fit teaches only that."""
@@ -48,8 +45,6 @@ _MOST_DRAWS = 5_000
 
 Seen = dict[int, FrozenTrial | None]
 """Ended trials by id, as a space has them; None for those that it cannot have."""
-
-Translate = Callable[[FrozenTrial], FrozenTrial | None]
 
 _RELATIVE_PARAMS = ("tpe:relative_params", "gp:relative_params")
 """Written for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
@@ -211,71 +206,6 @@ def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[
             one.system_attrs = kept
             found.append(one)
     return found
-
-
-def snapshot_of(
-    study: Study,
-    pending: FrozenTrial | None = None,
-    translate: Translate | None = None,
-    earlier: Sequence[FrozenTrial] = (),
-) -> Study:
-    """The study for the length of one decision: its history is read at most once, and only when it is needed."""
-    view = copy.copy(study)
-    view._storage = cast(BaseStorage, Snapshot(study, pending, translate, earlier))
-    return view
-
-
-class Snapshot:
-    """A study's storage that reads the history once and keeps a pending trial's attributes to itself.
-
-    Everything else goes to the real storage: pruners, for example, write the rungs that a running trial has reached.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        pending: FrozenTrial | None,
-        translate: Translate | None = None,
-        earlier: Sequence[FrozenTrial] = (),
-    ) -> None:
-        self._earlier = earlier
-        self._storage = study._storage
-        self._translate = translate
-        self._study_id = study._study_id
-        self._pending = pending
-        self._trials: list[FrozenTrial] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """As the storage gave it the first time."""
-        if self._trials is None:
-            trials = self._storage.get_all_trials(study_id, deepcopy=False)
-            if self._translate is not None:
-                trials = [seen for seen in map(self._translate, trials) if seen is not None]
-            self._trials = [*self._earlier, *trials]
-        trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
-        return copy.deepcopy(trials) if deepcopy else trials
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        """Known already; Hyperband asks for it at every decision."""
-        return self._study_id
-
-    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """The pending trial's own, or the storage's."""
-        if self._pending is not None and trial_id == PENDING:
-            return dict(self._pending.system_attrs)
-        return self._storage.get_trial_system_attrs(trial_id)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Kept for the creation of the pending trial, or written to the storage."""
-        if self._pending is not None and trial_id == PENDING:
-            self._pending.system_attrs[key] = value
-        else:
-            self._storage.set_trial_system_attr(trial_id, key, value)
 
 
 def reseed(sampler: BaseSampler, seed: int) -> None:

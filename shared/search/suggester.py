@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.trial import Params, ParamValue
-from highnoon.shared.search.presampling import only_what_lasts, pending_trial, reseed, snapshot_of
+from highnoon.shared.search.history_snapshot import snapshot_of
+from highnoon.shared.search.presampling import only_what_lasts, pending_trial, reseed
 from highnoon.shared.search.sampling_space import only_value
 
 

@@ -19,16 +19,11 @@ from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
-from sqlalchemy import URL, create_engine, inspect, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from typing_extensions import Self
 
 from highnoon.shared.domain.errors import (
-    InvalidInput,
-    Problem,
-    SchemaMismatch,
     ServiceRefused,
     ServiceUnavailable,
     StudyConflict,
@@ -43,13 +38,11 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import suited
-from highnoon.shared.store.connections import READING_S, postgres_arguments, prepare_connections
-from highnoon.shared.store.database import READ_COMMITTED
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.in_memory import MemoryTrials
+from highnoon.shared.store.optuna_connection import connect
 from highnoon.shared.store.optuna_sql import SqlTrials, sql_catalogue
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.optuna_tables import studies as optuna_studies
 from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.study_view import StudyEntry, StudyView, param_of
@@ -81,7 +74,7 @@ class OptunaStore:
         self._database: HistoryStorage | None = None
         if self.url is not None:
             with _reported(self.url):
-                self._database = _connect(self.url, create_schema=create_schema, engine_options=engine_options)
+                self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
     def create_study(
@@ -297,82 +290,3 @@ def _reported(url: str) -> Iterator[None]:
         if known is None:
             raise
         raise known from None
-
-
-def _connect(url: str, *, create_schema: bool, engine_options: dict[str, Any]) -> HistoryStorage:
-    """Opens a normalised address. Raises InvalidInput for a driver that is not there, SchemaMismatch for other tables.
-
-    Without `create_schema` the tables are taken on trust, which saves most of the time that opening takes.
-    """
-    options = {**_engine_options(url), **engine_options}
-    try:
-        return _with_schema(url, options) if create_schema else _opened(url, options, trusting=True)
-    except (StorageInternalError, DBAPIError):
-        if not create_schema and _tables_are_missing(url, options):
-            raise SchemaMismatch(f"database {masked(url)} holds no studies yet: start a coordinator on it") from None
-        raise
-    except RuntimeError as error:  # so Optuna reports tables of another version
-        raise SchemaMismatch(f"database {masked(url)}: {error}") from None
-
-
-def _was_overtaken(error: BaseException) -> bool:
-    """Whether another process has just created what this one was creating."""
-    words = f"{error} {error.__cause__}"
-    signs = ("already exists", "duplicate key", "UNIQUE constraint", "Duplicate entry", "concurrently")
-    return any(sign in words for sign in signs)
-
-
-@retry(retry=retry_if_exception(_was_overtaken), stop=stop_after_attempt(8), wait=wait_random(0, 0.2), reraise=True)
-def _with_schema(url: str, options: dict[str, Any]) -> HistoryStorage:
-    return _opened(url, options, trusting=False)
-
-
-def _opened(url: str, options: dict[str, Any], *, trusting: bool) -> HistoryStorage:
-    # Optuna takes braces in an address for a template.
-    address = url.replace("{", "{{").replace("}", "}}")
-    storage = HistoryStorage(
-        address, engine_kwargs=dict(options), skip_table_creation=trusting, skip_compatibility_check=trusting
-    )
-    if storage.engine.dialect.name == "sqlite" and trusting:
-        return storage  # another program's file, read only
-    if storage.engine.dialect.name == "sqlite":
-        with storage.engine.connect() as connection:
-            # Lasts with the file: readers and the one writer no longer wait for each other.
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    else:
-        prepare_connections(storage.engine, statement_s=READING_S)
-    return storage
-
-
-def _engine_options(url: str) -> dict[str, Any]:
-    address = _checked(url)
-    if address.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": 30}}
-    if address.get_driver_name() != "psycopg2":
-        return {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
-    written = str(address.query.get("options", ""))
-    arguments = postgres_arguments(f"{written} {READ_COMMITTED}", statement_s=READING_S)
-    return {"pool_recycle": 1800, "connect_args": arguments}
-
-
-def _checked(url: str) -> URL:
-    try:
-        address = make_url(url)
-        address.get_dialect().import_dbapi()
-        return address
-    except (ArgumentError, ImportError, ValueError) as error:
-        problem = Problem(
-            key="url",
-            message=f"cannot be used ({error})",
-            value=masked(url),
-            hint="Leave the driver out: postgresql:// and mysql:// find the ones that come with HighNoon.",
-        )
-        raise InvalidInput("storage", [problem]) from None
-
-
-def _tables_are_missing(url: str, options: dict[str, Any]) -> bool:
-    engine = create_engine(url, **options)
-    try:
-        return not inspect(engine).has_table(optuna_studies.name)
-    finally:
-        engine.dispose()

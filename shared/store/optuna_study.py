@@ -37,7 +37,8 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
-from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of, snapshot_of
+from highnoon.shared.search.history_snapshot import snapshot_of
+from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester

@@ -25,7 +25,8 @@ from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.search.grid_points import Grid
-from highnoon.shared.search.presampling import sample, seed_of, snapshot_of
+from highnoon.shared.search.history_snapshot import snapshot_of
+from highnoon.shared.search.presampling import sample, seed_of
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet

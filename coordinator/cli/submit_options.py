@@ -85,7 +85,7 @@ class CallbackRunner:
     def go_on(self, _: object) -> bool:
         """False when the wait is over. An outage does not end it: the next call gets what this one missed."""
         try:
-            if self._announcer.look():
+            if self._announcer.call_for_ended():
                 self._studies.pause(self._record.id)
                 return False
         except ServiceUnavailable:
@@ -94,4 +94,4 @@ class CallbackRunner:
 
     def finish(self) -> None:
         """Calls back for the trials that ended since the last call, once the study is over."""
-        retry_until_available(self._announcer.look, _log)
+        retry_until_available(self._announcer.call_for_ended, _log)

@@ -53,7 +53,7 @@ def _follow(name: str, access: Access, announcer: Announcer) -> None:
     while True:
         # Read before the trials: when the study is over by now, the next read of its trials is complete.
         is_over = retry_until_available(lambda: access.studies.get(name), logger).is_over
-        if retry_until_available(announcer.look, logger):
+        if retry_until_available(announcer.call_for_ended, logger):
             paused = retry_until_available(lambda: access.studies.pause(access.studies.get(name).id), logger)
             event(logger, "paused" if paused else "stopped", study=name, reason="a callback called study.stop()")
             return

@@ -19,7 +19,7 @@ from highnoon.local.owner import OWNER, is_gone, this_process
 from highnoon.local.process import Launcher, Task
 from highnoon.local.trial import (
     INTERRUPTED,
-    RunningTrial,
+    LocalTrial,
     attempt_here,
     channel_of,
     ended_by_sigterm,
@@ -112,7 +112,7 @@ class _Run:
         self._next_ordinal = _ordinal_source(study, spec)
         self._began_s = time.monotonic()
         self._owner = {OWNER: {**this_process(), "call": secrets.token_hex(4)}}
-        self._running: list[RunningTrial] = []
+        self._running: list[LocalTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []
         self._over = ""
@@ -182,7 +182,7 @@ class _Run:
         self._show()
         return started
 
-    def _launched(self, launcher: Launcher, started: StartedTrial) -> RunningTrial:
+    def _launched(self, launcher: Launcher, started: StartedTrial) -> LocalTrial:
         seed = None if self._spec.seed is None else trial_seed(self._spec.seed, started.number)
         task = Task(
             number=started.number,
@@ -194,7 +194,7 @@ class _Run:
             seed=seed,
         )
         process = launcher.start(task)
-        return RunningTrial(started, process, channel_of(self._study, started, self._spec))
+        return LocalTrial(started, process, channel_of(self._study, started, self._spec))
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)

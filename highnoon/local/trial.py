@@ -65,10 +65,10 @@ class StudyChannel:
 
     def should_prune(self) -> bool:
         """False while the database is away."""
-        is_hopeless = False
+        must_prune = False
         with _outage_tolerated():
-            is_hopeless = self._study.should_prune(self._trial_id)
-        return is_hopeless
+            must_prune = self._study.should_prune(self._trial_id)
+        return must_prune
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Nothing to send: the outcome has it."""
@@ -95,7 +95,7 @@ def _outage_tolerated() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class RunningTrial:
+class LocalTrial:
     """A trial in a process of its own."""
 
     started: StartedTrial
@@ -147,38 +147,38 @@ def interrupted(error: BaseException) -> Outcome:
     )
 
 
-def wait_for_ended(running: Sequence[RunningTrial]) -> list[RunningTrial]:
-    """Waits for what the trials say, answers them, and returns those that have ended or given a result."""
+def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
+    """Waits for events of the trials, handles them, and returns those that have ended or given a result."""
     select.select([trial.process.pipe for trial in running], [], [], _LOOK_S)
-    return [trial for trial in running if _haswait_for_ended(trial)]
+    return [trial for trial in running if _has_ended(trial)]
 
 
-def _haswait_for_ended(trial: RunningTrial) -> bool:
+def _has_ended(trial: LocalTrial) -> bool:
     while events := trial.process.pipe.receive(0.0):
-        for said in events:
-            _attend(trial, said)
+        for one in events:
+            _handle_event(trial, one)
     return trial.outcome is not None or trial.process.pipe.closed or trial.process.poll() is not None
 
 
-def _attend(trial: RunningTrial, said: Event) -> None:
+def _handle_event(trial: LocalTrial, event: Event) -> None:
     pipe = trial.process.pipe
     if trial.outcome is not None:  # it was refused, and does not know yet
         return
     try:
-        match said["event"]:
+        match event["event"]:
             case "report":
-                report = report_of(said)
+                report = report_of(event)
                 trial.channel.report(report.value, report.step)
             case "params":
-                trial.params_count = count_of(said).total
+                trial.params_count = count_of(event).total
             case "ask":
-                pipe.send({"event": "answer", "id": said["id"], "answer": _answer(trial.channel, said)})
+                pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
             case "set":
-                _set(trial.channel, said)
+                _set(trial.channel, event)
             case "result":
-                trial.outcome = outcome_of(said)
+                trial.outcome = outcome_of(event)
             case "fault":
-                raise InvariantBroken(f"something else than the trial wrote to its pipe: {said['reason']}")
+                raise InvariantBroken(f"something else than the trial wrote to its pipe: {event['reason']}")
     except (
         HighNoonError,
         *WRONG_EVENT,
@@ -187,20 +187,20 @@ def _attend(trial: RunningTrial, said: Event) -> None:
         trial.process.kill()
 
 
-def _answer(channel: StudyChannel, said: Event) -> bool | Event:
-    question = question_of(said)
+def _answer(channel: StudyChannel, event: Event) -> bool | Event:
+    question = question_of(event)
     if channel.definition is None or question["question"] == "should_prune":
         return channel.should_prune()
     return answer_to(question, channel.definition)
 
 
-def _set(channel: StudyChannel, said: Event) -> None:
-    setting = setting_of(said)
+def _set(channel: StudyChannel, event: Event) -> None:
+    setting = setting_of(event)
     if channel.definition is not None:
         apply_setting(setting, channel.definition)
 
 
-def final_outcome(trial: RunningTrial) -> Outcome:
+def final_outcome(trial: LocalTrial) -> Outcome:
     """Ends the process; its outcome, or what its exit status says."""
     status = None
     give_up_at = time.monotonic() + _EXIT_S

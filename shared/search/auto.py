@@ -195,7 +195,7 @@ def _most_promising(
     """The largest expected improvement among random points and, round by round, neighbours of the best ones."""
     values = warped(history.values)
     model = GaussianProcess(cube, history.points, values, shape)
-    model.believe(history.pending)
+    model.add_pending(history.pending)
     best = float(model.predict(np.vstack([history.points, history.pending]))[0].min())
     score = _scorer(cube, model, best, worth)
     order = np.argsort(values, kind="stable")

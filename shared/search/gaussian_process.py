@@ -47,7 +47,7 @@ class GaussianProcess:
         self._values = values
         self._solve()
 
-    def believe(self, points: Points) -> None:
+    def add_pending(self, points: Points) -> None:
         """Adds points that are under way, as if they came out as expected: nothing is learnt, less is uncertain."""
         if len(points):
             expected, _ = self.predict(points)

@@ -48,8 +48,8 @@ class Announcer:
         self._callbacks = tuple(callbacks)
         self._announced: set[int] = set()
 
-    def look(self) -> bool:
-        """True when a callback stopped the study; trials after that one wait for the next look.
+    def call_for_ended(self) -> bool:
+        """True when a callback stopped the study; trials after that one wait for the next call.
 
         Raises ServiceUnavailable, and may then be called again.
         """

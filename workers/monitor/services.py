@@ -11,7 +11,7 @@ Answer = dict[str, Any]
 """{"value": ...}, or {"error": ...} for a question that Optuna would refuse with a ValueError."""
 
 
-class Suggestions(Protocol):
+class SuggestionService(Protocol):
     """What a trial suggests and sets. No method waits."""
 
     def ask(self, question: Event) -> None:
@@ -32,7 +32,7 @@ class Services(Protocol):
         """Readable when an answer may be there."""
 
     @property
-    def suggestions(self) -> Suggestions:
+    def suggestions(self) -> SuggestionService:
         """For a trial that defines its space as it runs."""
 
     def take_report(self, report: Report) -> bool:

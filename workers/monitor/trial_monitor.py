@@ -156,7 +156,7 @@ class TrialMonitor:
             case "hello" if event["version"] == PIPE_VERSION:
                 self._has_begun = True
             case "hello":
-                message = f"trial process speaks pipe version {event['version']}, supervisor {PIPE_VERSION}"
+                message = f"the trial process has pipe version {event['version']}, the supervisor {PIPE_VERSION}"
                 self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
             case "fault":
                 self._fail(str(event["reason"]))

@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, json_to_distribution
 
+from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
 from highnoon.shared.domain.space import misnamed_param
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.defined_trial import SuggestionChannel
@@ -76,13 +77,15 @@ class TrialDefinition:
 
 
 def answer_to(question: Event, definition: SuggestionChannel) -> dict[str, Any]:
-    """The value that an `ask` event asks for, or the error with which Optuna would refuse it."""
+    """The value that an `ask` event asks for, or why there is none. Raises ServiceUnavailable, LeaseLost."""
     try:
         if question["question"] == "relative_params":
             return {"value": definition.relative_params()}
         return {"value": definition.suggest(question["name"], question["domain"])}
-    except (KeyError, TypeError, ValueError) as error:
-        return {"error": str(error)}
+    except (ServiceUnavailable, LeaseLost):
+        raise
+    except Exception as error:  # whatever Optuna or the sampler finds wrong with what the user's code asks
+        return {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
 
 
 def apply_setting(setting: Event, definition: SuggestionChannel) -> None:

@@ -1,7 +1,7 @@
 """How numbers, times and sizes are written for people, in a terminal and on a page; and strict JSON for programs. Pure.
 
 Each function for people takes None for what is not known and writes `unknown` for it: a dash. JSON has no nan and no
-infinity: they become null, since other languages cannot read them.
+infinity, and other languages cannot read them: results become text before (`domain.trial.json_number`), the rest null.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from highnoon.arguments import (
 )
 from highnoon.config import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
 from highnoon.shared.domain import errors
+from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import (
     InvalidInput,
     NoCompletedTrial,
@@ -32,7 +33,6 @@ from highnoon.shared.domain.errors import (
 )
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from highnoon.shared.domain import scalars
 from highnoon.shared.domain.conditions import condition_problems
+from highnoon.shared.domain.correction_hints import domain_for
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.param import UNSET as UNSET
 from highnoon.shared.domain.param import Bool as Bool
@@ -27,7 +28,6 @@ from highnoon.shared.domain.param import listed_form as listed_form
 from highnoon.shared.domain.param import value_in as value_in
 from highnoon.shared.domain.param import written_form as written_form
 from highnoon.shared.domain.scalars import Mistake
-from highnoon.shared.domain.suggestions import domain_for
 from highnoon.shared.domain.trial import ParamValue
 
 NAME_LIMIT = 200

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from highnoon.shared.domain.correction_hints import seconds_for, word_for
 from highnoon.shared.domain.errors import ABSENT, Problem
 from highnoon.shared.domain.scalars import rewritten
-from highnoon.shared.domain.suggestions import seconds_for, word_for
 
 Key = tuple[str, ...]
 

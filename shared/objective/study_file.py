@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
+from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec, validate
-from highnoon.shared.domain.suggestions import cut_short
 from highnoon.shared.objective.reference import check, takes_no_trial
 
 if sys.version_info >= (3, 11):

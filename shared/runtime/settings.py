@@ -25,8 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from highnoon.shared.domain.correction_hints import seconds_for
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.domain.suggestions import seconds_for
 from highnoon.shared.domain.validation import sentence_for
 from highnoon.shared.runtime.secret_files import SECRET_FILES, SHORTEST_TOKEN, with_secret_files
 from highnoon.shared.runtime.urls import is_loopback, masked, normalise

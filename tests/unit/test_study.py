@@ -284,7 +284,6 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"warm_start": "first"}, "warm_start", "must be a list of names", 'warm_start = ["first-study"]'),
         ({"warm_start": [1]}, "warm_start", "must be a list of names", "Write for example"),
         ({"warm_start": ["parabola"]}, "warm_start", "names the study itself", ""),
-        ({"warm_start": ["first"], "search_space": None}, "warm_start", "needs a search_space", ""),
         ({"sampler": "GP"}, "sampler", "must be 'tpe'", "Write gp."),
         ({"sampler": "sobol"}, "sampler", "must be 'tpe'", "Write qmc."),
         ({"sampler": "NSGAII"}, "sampler", "must be 'tpe'", "Write nsga2."),
@@ -529,3 +528,10 @@ def test_the_twelve_bad_studies(file: str, key: str, message: str, value: object
     assert message in found.message and hint in found.hint
     assert caught.value.source == str(BAD_STUDIES / file)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_warm_start_needs_a_search_space() -> None:
+    written = {"name": "digits", "objective": "train.py:objective", "warm_start": ["first"]}
+    with pytest.raises(InvalidInput, match=r"warm_start: needs a search_space \(got \['first'\]\)"):
+        StudySpec.from_json(written)
+    assert StudySpec.from_json({**written, "warm_start": []}).defines_by_run

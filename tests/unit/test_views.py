@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +15,11 @@ from highnoon.coordinator.cli.progress import Objects, Slots, WatchedStudy, draw
 from highnoon.coordinator.cli.tables import importance_table, size_cell
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
-from highnoon.shared.domain.trial import Params, Report, Trial
+from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.queries import RunningAttempt, StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, worker_object
-from highnoon.shared.views.trials import trial_object
 
 COUNTS = StudyCounts(
     by_state={TicketState.CLOSED: 6, TicketState.RUNNING: 2, TicketState.WAITING: 4},
@@ -169,9 +167,3 @@ def test_importances_have_bars() -> None:
 )
 def test_sizes_have_units(count: int | None, text: str) -> None:
     assert size_cell(count) == text
-
-
-def test_infinite_numbers_of_a_trial_are_text_for_programs() -> None:
-    trial = Trial(number=3, state=TrialState.PRUNED, value=math.inf, params={}, reports=(Report(0, math.nan),))
-    written = trial_object(trial)
-    assert (written["value"], written["reports"]) == ("inf", [{"step": 0, "value": "nan"}])

@@ -172,6 +172,18 @@ def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
     assert seed_of(11, 4) != seed_of(12, 4)
 
 
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "cmaes"])
+def test_a_value_that_another_program_enqueued_out_of_bounds_ends_no_later_proposal(sampler: str) -> None:
+    with OptunaStore(None) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(SamplerSpec(name=sampler), seed=3))
+        study.optuna_study.enqueue_trial({"rate": 0.0})
+        for ordinal in range(16):
+            started = study.start_trial(ordinal=ordinal)
+            assert (started.params["rate"] == 0.0) is (ordinal == 0)
+            study.finish_trial(started.trial_id, completed(1.0 / (1 + ordinal)))
+
+
 def test_without_a_seed_forked_processes_propose_different_points() -> None:
     # Given a sampler whose random state was used before the fork
     study = plain_study(build_sampler(SamplerSpec(name="random"), distributions(MIXED)), trials=1)

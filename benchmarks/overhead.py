@@ -157,7 +157,7 @@ def measure_forks(count: int) -> None:
             ready.append((time.perf_counter() - began) * 1000)
             while running.poll() is None:
                 output.drain()
-            running.clean_up()
+            running.clean_up(1.0)
             output.close()
     sys.stdout.write(json.dumps({"forked": forked, "ready": ready}) + "\n")
 

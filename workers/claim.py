@@ -166,8 +166,8 @@ class Claims:
             return known
         spec = StudySpec.from_json(candidate.spec)
         study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
-        if spec.pruner.name != "none":
-            # Now, and not at the first report: the lease is not renewed while a long history is read.
+        if spec.pruner.name != "none" or spec.defines_by_run:
+            # Now, and not at the first report or suggestion: the lease is not renewed while a long history is read.
             study.optuna.load_history()
         self._open[candidate.study_id] = study
         while len(self._open) > _MOST_OPEN:

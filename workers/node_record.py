@@ -77,16 +77,17 @@ class NodeRecord:
         """Renews the node's presence, with what it has now. Takes it out of the rotation while its disk is full."""
         trouble = disk_trouble(self._node.folder)
         state = self._nodes.beat(self._node.worker_id, self._info.read())
-        if trouble is not None and state is WorkerState.ACTIVE:
-            state = self._moved(state, WorkerState.QUARANTINED, trouble)
-            self._took_itself_out = True
+        if state is WorkerState.ACTIVE:
+            # A person may have reinstated it: a quarantine that follows is not its own.
+            self._took_itself_out = trouble is not None and self._move(state, WorkerState.QUARANTINED, trouble)
+            state = WorkerState.QUARANTINED if self._took_itself_out else state
         elif trouble is None and state is WorkerState.QUARANTINED and self._took_itself_out:
-            state = self._moved(state, WorkerState.ACTIVE)
             self._took_itself_out = False
+            state = WorkerState.ACTIVE if self._move(state, WorkerState.ACTIVE) else state
         return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
 
-    def _moved(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> WorkerState:
-        return after if self._nodes.move(self._node.worker_id, (before,), after, reason) else before
+    def _move(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> bool:
+        return self._nodes.move(self._node.worker_id, (before,), after, reason)
 
     def mark(self, state: WorkerState) -> None:
         """Sets the node's state, if it has a row."""

@@ -78,9 +78,10 @@ class SlotStates:
     def close(self) -> None:
         """Removes this process's file. For a supervisor that ends in order."""
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            self._path(os.getpid()).unlink(missing_ok=True)
+            descriptor, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                self._path(os.getpid()).unlink(missing_ok=True)
+                os.close(descriptor)
 
     def reserve(self, reserved_bytes: int) -> None:
         """Adds what is kept of the node's memory for the trial that this slot is about to run."""
@@ -163,7 +164,10 @@ class SlotStates:
     def _clear(self) -> None:
         self._mine = None
         if self._file is not None:
-            os.pwrite(self._file, b"\n", 0)
+            try:
+                os.pwrite(self._file, b"\n", 0)
+            except OSError:  # the agent must not take the slot for busy
+                self.close()
 
 
 def _state_in(path: Path) -> SlotState | None:

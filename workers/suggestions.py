@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future
 from functools import cached_property
 
-from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
 from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
@@ -96,8 +96,10 @@ class Suggestions:
             if question["question"] == "relative_params":
                 return {"value": self._definition.relative_params()}
             return {"value": self._definition.suggest(question["name"], question["domain"])}
-        except (KeyError, TypeError, ValueError) as error:
-            return {"error": str(error)}
+        except (ServiceUnavailable, LeaseLost):
+            raise
+        except Exception as error:  # whatever Optuna or the sampler finds wrong with what the user's code asks
+            return {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
 
     def _keep(self) -> None:
         while self._set:

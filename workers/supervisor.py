@@ -37,7 +37,7 @@ from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import launch, now_s, wait_any
+from highnoon.workers.trial.launch import launch, now_s, remove_scratch, wait_any
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial_services import TrialServices
@@ -139,6 +139,9 @@ class Supervisor:
             lease = started.lease
             _log.exception("action=attempt_abandoned ticket=%d attempt=%d", lease.ticket_id, lease.attempt)
             self._release(lease, error)
+        finally:
+            # After the outcome is written: half a million files take longer than a lease.
+            remove_scratch(self._node.work_dir(started.study.spec.name, started.lease.trial_number))
         return None
 
     def _tried(self, started: StartedAttempt, services: TrialServices) -> Outcome:

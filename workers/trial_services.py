@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
@@ -159,8 +160,11 @@ class TrialServices:
     def _renew(self) -> Wish:
         memory = None if self._pid is None else process_memory(self._pid)
         progress = Progress(step=self._step, rss_bytes=None if memory is None else memory.pss_bytes)
-        self.suggestions.flush()
-        return self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
+        wish = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
+        # After the lease: where another client holds the trial's row, attributes wait for the next renewal.
+        with suppress(ServiceUnavailable):
+            self.suggestions.flush()
+        return wish
 
     def _decide(self) -> bool:
         if self.unwritten:

@@ -19,9 +19,9 @@ from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
+from highnoon.shared.objective.trial_pipe import MOST_TEXT
 
 _TRIAL = "trial"
-_MOST_TEXT = 500_000
 _ANNOTATIONS = ("Trial", "optuna.Trial", "optuna.trial.Trial")
 
 
@@ -135,8 +135,8 @@ class DefinedTrial:
     def set_user_attr(self, key: str, value: Any) -> None:
         """Anything that JSON can hold. Raises TypeError for all else, ValueError for a name of ours or too much."""
         _check_key(key)
-        if len(json.dumps(value)) > _MOST_TEXT:
-            raise ValueError(f"the attribute {key!r} is longer than {_MOST_TEXT:,} characters: write it to a file")
+        if len(json.dumps(value)) > MOST_TEXT:
+            raise ValueError(f"the attribute {key!r} is longer than {MOST_TEXT:,} characters: write it to a file")
         self._channel.set_attr(key, value)
         self._user_attrs[key] = value
 

@@ -37,8 +37,8 @@ PIPE_VERSION = 1
 
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
-_LARGEST_VALUE_BYTES = 1 << 16
-"""Of an attribute that a trial sets."""
+MOST_TEXT = 500_000
+"""The characters of an attribute's value in JSON: a line has room for it."""
 
 _ENDINGS = {Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED, Ending.FAILED, Ending.CANCELLED}
 """What a trial may say of itself."""
@@ -214,8 +214,8 @@ def setting_of(event: Event) -> Event:
     key, kind, value = event["key"], event["kind"], event["value"]
     if not isinstance(key, str) or storable(key) != key or key.startswith(RESERVED) or len(key) > LONGEST_KEY:
         raise ValueError(f"an attribute named {key!r}")
-    if len(json.dumps(value)) > _LARGEST_VALUE_BYTES:
-        raise ValueError(f"a value of {key!r} of more than {_LARGEST_VALUE_BYTES:,} bytes")
+    if len(json.dumps(value)) > MOST_TEXT:
+        raise ValueError(f"a value of {key!r} of more than {MOST_TEXT:,} characters")
     if kind not in ("user_attr", "constraint"):
         raise ValueError(f"a setting of the kind {kind!r}")
     if kind == "constraint" and (isinstance(value, bool) or math.isnan(float(value))):

@@ -14,12 +14,14 @@ from sqlalchemy.exc import DBAPIError
 
 from highnoon.shared.domain.errors import ServiceRefused
 from highnoon.shared.domain.states import Ending, WorkerState
+from highnoon.shared.store import audit
 from highnoon.shared.store.audit import Actor, AuditLog, acting_as
 from highnoon.shared.store.steering import enqueue
 from tests.ledger import DONE, FAILED, SPEC, Ledger
 
 
-def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger) -> None:
+def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "runs_only_our_code", lambda: False)
     study = ledger.study(n_trials=2, objective="train.py:objective")
     ticket = ledger.tickets(study)[0]
     lease = ledger.run(ticket, FAILED)

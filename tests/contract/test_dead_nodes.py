@@ -14,6 +14,8 @@ from highnoon.shared.domain.lease import Holder, Lease
 from highnoon.shared.domain.states import TicketState, WorkerState
 from highnoon.shared.runtime.processes import identify
 from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.nodes import Nodes
+from highnoon.workers import node_record
 from highnoon.workers.node import Node, node_lock
 from highnoon.workers.node_record import NodeRecord
 from highnoon.workers.slot_state import SlotState, SlotStates, encoded
@@ -88,3 +90,19 @@ def test_attempt_of_another_supervisor_is_left_alone(ledger: Ledger, node: Node)
     left_by(node, lease, pid=dead_pid(), noted=False)
     assert record(node).remove_dead_nodes() == 1
     assert ledger.state(ticket) == TicketState.RUNNING
+
+
+def test_node_lifts_no_quarantine_but_its_own(ledger: Ledger, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a node that has taken itself out, which a person reinstates when there is room again
+    trouble: list[str | None] = ["no space left on the disk"]
+    monkeypatch.setattr(node_record, "disk_trouble", lambda folder: trouble[-1])
+    mine, nodes = record(node), Nodes(ledger.database)
+    mine.enter()
+    assert mine.beat().state is WorkerState.QUARANTINED
+    trouble.append(None)
+    assert nodes.reinstate(node.worker_id)
+    assert mine.beat().state is WorkerState.ACTIVE
+
+    # When somebody else puts it into quarantine, then it stays there
+    nodes.mark(node.worker_id, WorkerState.QUARANTINED)
+    assert mine.beat().state is mine.beat().state is WorkerState.QUARANTINED

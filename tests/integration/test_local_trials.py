@@ -17,6 +17,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.coordinator.cli import tables
+from highnoon.local import process
 from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, MissingExtra
 from highnoon.shared.runtime.terminal import open_console
 from highnoon.shared.views.trial_export import csv_head, csv_rows
@@ -47,7 +48,11 @@ def program(text: str, *arguments: str) -> subprocess.Popen[str]:
 
 class TestProcesses:
     @pytest.mark.parametrize("storage", ["memory", "sqlite"])
-    def test_closures_run_in_processes_of_their_own_side_by_side(self, storage: str, tmp_path: Path, url: str) -> None:
+    def test_closures_run_in_processes_of_their_own_side_by_side(
+        self, storage: str, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Another test of this process may have run TensorFlow, which these trials do not use.
+        monkeypatch.setattr(process, "_cannot_be_forked", lambda: False)
         hpo = hn.HPOTrialManager("digits", n_trials=4, storage=url if storage == "sqlite" else None, sampler="grid")
         lock = threading.Lock()  # what no pickle can hold
 

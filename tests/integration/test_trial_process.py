@@ -25,7 +25,7 @@ from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import TrialHandle, launch
+from highnoon.workers.trial.launch import TrialHandle, launch, remove_scratch
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
 from tests.support import eventually
@@ -88,6 +88,7 @@ class Attempt:
             return TrialMonitor(self.trial, self.output, diary, TimeLimits(**{**defaults, **limits}), memory).run()
         finally:
             self.has_ended = self.trial.clean_up(2.0)
+            remove_scratch(self.folder / "work")
             self.forks.close()
             self.output.close()
 

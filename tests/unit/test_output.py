@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,12 @@ def test_no_tail_may_be_wanted(tmp_path: Path) -> None:
     output.drain()
     assert (output.tail(), output.path.read_text()) == ("", "epoch 1\n")
     output.close()
+
+
+def test_log_that_cannot_be_rotated_costs_no_trial(output: Output) -> None:
+    """Somebody has removed its folder."""
+    shutil.rmtree(output.path.parent)
+    for number in range(300):
+        os.write(output.writing_end, f"line {number:090}\n".encode())
+        output.drain()
+    assert output.tail().endswith(f"{299:090}\n")

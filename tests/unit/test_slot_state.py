@@ -94,3 +94,13 @@ def test_scratch_files_that_no_slot_works_on_are_removed(tmp_path: Path) -> None
         stray.mkdir()
         (tmp_path / "nodes" / "a" / "slots" / "1.state").write_text("{")
         assert remove_stray_scratch(tmp_path) == 0
+
+
+def test_state_that_cannot_be_cleared_goes_with_its_file(notes: SlotStates) -> None:
+    with notes.at_work("digits", 17):
+        # As on a disk that fails meanwhile.
+        assert notes._file is not None
+        os.close(notes._file)
+    assert notes.states() == [] and notes.none_at_work()
+    with notes.at_work("digits", 18):
+        assert [state.ticket for state in notes.states()] == [18]

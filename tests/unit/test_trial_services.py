@@ -277,3 +277,30 @@ def test_what_a_trial_sets_is_kept_once_for_each_key_and_bounded(io: IoThread) -
 def test_a_trial_that_sets_nothing_costs_no_definition(io: IoThread) -> None:
     study = SimpleNamespace(definition=lambda **_: pytest.fail("a definition was made"))
     Suggestions(io, cast(Any, None), LEASE, cast(Any, study)).flush()
+
+
+def test_lease_is_renewed_while_attributes_cannot_be_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another client holds the row of this one trial."""
+
+    def locked() -> None:
+        raise ServiceUnavailable("locked")
+
+    monkeypatch.setattr(scene.services.suggestions, "flush", locked)
+    assert scene.services._renew() is Wish.CARRY_ON and len(scene.database.renewals) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (ValueError("low is above high"), "low is above high"),
+        (OverflowError("too large"), "OverflowError: too large"),
+        (AssertionError("no point"), "AssertionError: no point"),
+    ],
+)
+def test_suggestion_that_cannot_be_answered_is_the_trials_own_error(error: Exception, answer: str) -> None:
+    def suggest(name: str, domain: str) -> float:
+        raise error
+
+    study = SimpleNamespace(definition=lambda **_: SimpleNamespace(suggest=suggest))
+    suggestions = Suggestions(cast(Any, None), cast(Any, None), LEASE, cast(Any, study))
+    assert suggestions._answered({"question": "suggest", "name": "x", "domain": "{}"}) == {"error": answer}

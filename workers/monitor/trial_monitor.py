@@ -215,6 +215,9 @@ class TrialMonitor:
 
     def _judge_time(self) -> None:
         limits, now = self._limits, now_s()
+        if self._question is not None and self._asks_sampler:
+            # It waits for us, and for the database where that is away.
+            self._progress_at = now
         if limits.trial_timeout_s is not None and now - self._began_at > limits.trial_timeout_s:
             message = f"over trial_timeout ({limits.trial_timeout_s:g} s)"
             self._end(Outcome(ending=Ending.TIMED_OUT, cause="timeout", message=message))

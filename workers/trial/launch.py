@@ -56,7 +56,7 @@ class TrialHandle(Protocol):
         """Signals the trial and everything that it started."""
 
     def clean_up(self, wait_s: float) -> bool:
-        """Kills what is left of its group and gives descriptors and scratch files back.
+        """Kills what is left of its group and gives descriptors back.
 
         False when the trial still runs after `wait_s` seconds: SIGKILL cannot end it (it hangs in the kernel, or is a
         thread). The supervisor must then leave its slot to another one.
@@ -87,12 +87,11 @@ class ThisProcess:
 class ProcessTrial:
     """A trial in a process of its own: forked or spawned."""
 
-    def __init__(self, pid: int, parent: ProcessParent, pipe: Pipe, work_dir: Path) -> None:
+    def __init__(self, pid: int, parent: ProcessParent, pipe: Pipe) -> None:
         self.pid: int | None = pid
         self.pipe = pipe
         self._pid = pid
         self._parent = parent
-        self._work_dir = work_dir
         self._pidfd = os.pidfd_open(pid)
         self._exit: ExitStatus | None = None
 
@@ -116,7 +115,6 @@ class ProcessTrial:
         has_ended = self.poll() is not None
         os.close(self._pidfd)
         self.pipe.close()
-        remove_scratch(self._work_dir)
         return has_ended
 
 
@@ -170,7 +168,7 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
     output.release_writing_end()
     pipe = Pipe(ours)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
-    return ProcessTrial(pid, parent, pipe, Path(assignment.work_dir))
+    return ProcessTrial(pid, parent, pipe)
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:

@@ -84,9 +84,11 @@ class Output:
             self._written += len(chunk)
 
     def _rotate(self) -> None:
-        self._file.close()
+        full = self._file
         self.path.replace(self.path.with_name(self.path.name + ".1"))
+        # Where there is no new file, as on a full disk, the old one stays in use.
         self._file = self.path.open("wb", buffering=0)
+        full.close()
         self._written = 0
 
 

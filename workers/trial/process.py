@@ -110,6 +110,8 @@ def _awaited(orders: socket.socket) -> list[int]:
         orders.send(b"R")
         _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
         if descriptors:
+            for descriptor in descriptors:  # the programs that the objective runs have no business with them
+                os.set_inheritable(descriptor, False)
             return descriptors
     os._exit(_RESULT_SENT)
 

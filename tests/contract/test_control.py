@@ -110,14 +110,16 @@ def test_a_long_limit_of_one_study_ends_no_other_that_had_successes(access: Acce
     # Given ten successes and then five failures, beside a study whose limit needs more endings
     mixed = study(access, "mixed", n_trials=16)
     study(access, "patient", max_failures_in_a_row=20)
+    control.dispatch(mixed.id, 1)
     with access.database.transaction() as connection:
         for first, ending in ((0, Ending.COMPLETED), (10, Ending.FAILED)):
+            closed = {"state": TicketState.CLOSED, "ending": ending, "outcome": {"ending": ending}}
+            value = 0.5 if ending is Ending.COMPLETED else None
             connection.execute(
                 update(tickets)
                 .where(tickets.c.study_id == mixed.id, tickets.c.ordinal.between(first, 14))
-                .values(state=TicketState.CLOSED, ending=ending, value=0.5, closed_at=db_now() + tickets.c.ordinal)
+                .values(**closed, value=value, closed_at=db_now() + tickets.c.ordinal)
             )
-        connection.execute(update(tickets).where(tickets.c.ending == Ending.FAILED).values(value=None))
     queues: Any = SimpleNamespace(depths=lambda: None)
     faults = StudyFaults(control, Counters())
     reader = SnapshotReader(load_settings({}), database=access.database, queues=queues, faults=faults)

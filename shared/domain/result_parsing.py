@@ -10,7 +10,7 @@ import math
 import operator
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, TypeVar
 
 from highnoon.shared.domain.errors import InvalidInput, InvalidObjectiveResult, Problem, did_you_mean
 from highnoon.shared.domain.states import RESERVED
@@ -31,7 +31,7 @@ _shown.maxother = _shown.maxstring = 80
 
 def result(returned: object) -> tuple[float, ParamCount | None]:
     """The loss that an objective owes, and the count if it gave one. Raises InvalidObjectiveResult with what it was."""
-    if not isinstance(returned, Mapping):
+    if not _is_mapping(returned):
         return _loss(returned, ""), None
     if "loss" not in returned:
         raise InvalidObjectiveResult(_without_loss(returned))
@@ -67,7 +67,7 @@ def report(value: object, step: object) -> Report:
 def further_numbers(returned: object) -> tuple[dict[str, float], list[str]]:
     """What a returned mapping holds beside loss and count: the numbers, and the names of what can be none."""
     numbers, others = {}, []
-    for name, value in returned.items() if isinstance(returned, Mapping) else ():
+    for name, value in returned.items() if _is_mapping(returned) else ():
         if name not in RESULT_KEYS:
             number = _or_none(_real, value)
             if number is None or not _can_name(name):
@@ -75,6 +75,12 @@ def further_numbers(returned: object) -> tuple[dict[str, float], list[str]]:
             else:
                 numbers[name] = number
     return numbers, others
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Asks the abstract class only where there are keys: for a number it visits all classes there are, and a forked
+    trial copies what it visits."""
+    return isinstance(value, dict) or (hasattr(type(value), "keys") and isinstance(value, Mapping))
 
 
 def metrics(given: Mapping[str, object], step: object = None) -> tuple[dict[str, float], int | None]:

@@ -5,11 +5,13 @@ The command line and the dashboard call it; what the ledger does alone is in `st
 
 from __future__ import annotations
 
+from typing import cast
+
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
-from highnoon.shared.domain.trial import Params
+from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.bundles import Bundles
@@ -41,7 +43,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     if record.spec.get("sampler", {}).get("name") in ("grid", "brute_force"):
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
-    params = {name: plain(value) for name, value in params.items()}
+    params = {name: cast(ParamValue, plain(value)) for name, value in params.items()}
     access.optuna(record).enqueue(params)
     AuditLog(access.database).add("enqueue", study=record.name, params=dict(params))
     add_trials(access, record, 1)

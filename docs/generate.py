@@ -32,7 +32,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "objective": '`"path/file.py:function"` or `"package.module:function"`; see [where code comes from](code.md).',
     "sampler": "How points are proposed: a name, or a table of a name and [options](#samplers).",
     "pruner": "What ends bad trials early: a name, or a table of a name and [options](#pruners).",
-    "search_space": "The parameters; see [below](#search-space).",
+    "search_space": "The parameters; see [below](#search-space). Without it the objective takes a `trial` and suggests them.",
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
     "resources": "Which workers take its trials.",
@@ -41,7 +41,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "trial_timeout": "A trial that runs longer is ended, as failed.",
     "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",
     "target_value": "The study ends once a trial has reached this value.",
-    "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another.",
+    "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another; 0 is never. Without it "
+    "5 failures before the first success end it.",
     "early_stop": "The study ends after `patience` trials without a better value.",
     "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
     "max_attempts": "How often a trial is tried when its process or node is lost.",
@@ -290,6 +291,10 @@ optimizer = ["categorical", ["adam", "sgd"]]
 {keys}
 
 ## Search space
+
+A study without one leaves it to its objective, which then takes a `trial` and
+[suggests parameters as in Optuna](from-optuna.md#take-the-objective-as-it-is). A parameter is a line as below, or a table,
+which can have [conditions](search-spaces.md) too.
 
 | Line | Draws |
 | --- | --- |

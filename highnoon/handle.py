@@ -8,22 +8,22 @@ from __future__ import annotations
 import html
 import logging
 import os
-import platform
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
-from highnoon.progress import progress_view
-from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, Problem, ServiceUnavailable, UserInputError
+from highnoon.progress import ProgressView, progress_view
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
 from highnoon.shared.domain.states import TrialState
-from highnoon.shared.domain.study import MOST_TRIALS
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.steering import require
+from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import front_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from highnoon.shared.views.studies import StudySummary
 
 logger = logging.getLogger("highnoon")
+
+T = TypeVar("T")
 
 _LOOK_S = 0.5
 _GONE_S = 15.0
@@ -123,13 +125,7 @@ class StudyHandle:
         attempts = self.access.studies.attempts(self._record.id, trial_number=trial)
         if not attempts:
             raise UserInputError(f"no attempt of study {self.name} has the trial number {trial!r}")
-        last = attempts[-1]
-        if last.log_path is not None and last.host == platform.node():
-            try:
-                return Path(last.log_path).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                pass
-        return last.log_tail or ""
+        return printed_by(attempts[-1])
 
     def pause(self) -> None:
         """Starts nothing new; running trials end by themselves. Raises StudyConflict."""
@@ -148,9 +144,6 @@ class StudyHandle:
 
     def add_trials(self, count: int) -> int:
         """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TRIALS:
-            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS:,}", value=count)
-            raise InvalidInput("add_trials()", [problem])
         return steering.add_trials(self.access, self._record, count)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
@@ -163,52 +156,55 @@ class StudyHandle:
         `progress` draws a bar in a terminal, and logs a line for each trial elsewhere. An outage of the database ends
         nothing. Raises TimeoutError after `timeout` seconds, ServiceUnavailable when its `start` has ended.
         """
-        self._watch(lambda trial: None, progress=progress, timeout=timeout)
+        with progress_view(shown=progress) as view:
+            self._watch([_log] if progress and not view.is_bar else [], view, timeout)
         return self
 
     def follow(self, *callbacks: Callable[[Any, Any], object]) -> Self:
         """As `wait`, and calls each f(study, trial) with Optuna's own objects for every trial that has ended.
 
-        `study.stop()` in one of them pauses the study and ends the wait; what they raise is logged.
+        `study.stop()` in one of them pauses the study, unless it is over, and ends the wait; what they raise is logged.
         """
-        from highnoon.shared.store.callbacks import call_back
-
-        def called(trial: Any) -> bool | None:
-            return call_back(self.optuna_study(), callbacks, trial)
-
-        if self._watch(called, progress=False, timeout=None):
-            self.pause()
+        if problems := callable_problems("callbacks", callbacks):
+            raise InvalidInput("follow()", problems)
+        with progress_view(shown=False) as view:
+            if self._watch(callbacks, view, None):
+                paused = self._when_available(lambda: self.access.studies.pause(self._record.id))
+                action, reason = "paused" if paused else "stopped", "a callback called study.stop()"
+                event(logger, action, study=self.name, reason=reason)
         return self
 
-    def _watch(self, on_end: Callable[[Any], bool | None], *, progress: bool, timeout: float | None) -> bool:
-        """Looks until the study is over; True when `on_end` asked to stop."""
+    def _watch(
+        self, callbacks: Sequence[Callable[[Any, Any], object]], view: ProgressView, timeout: float | None
+    ) -> bool:
+        """Calls back and shows how far it is until the study is over; True when a callback stopped it before."""
+        from highnoon.shared.store.callbacks import Announcer
+
+        announcer = Announcer(lambda: self._study, callbacks)
         ends_at = None if timeout is None else time.monotonic() + timeout
-        seen: set[int] = set()
-        away_since: float | None = None
-        with progress_view(shown=progress) as view:
-            while True:
-                try:
-                    summary = self.summary
-                    for trial in self._study.ended():
-                        if trial.number not in seen:
-                            seen.add(trial.number)
-                            if progress and not view.is_bar:
-                                _log(self.name, trial)
-                            if on_end(trial):
-                                return True
-                    view.show(self.name, summary.over, summary.total, self._counts(summary))
-                    away_since = None
-                    if summary.is_over:
-                        return False
-                except ServiceUnavailable as error:
-                    if away_since is None:
-                        away_since = time.monotonic()
-                        event(logger, "database_away", level=logging.WARNING, study=self.name, error=error)
-                    if self._cluster.is_embedded and time.monotonic() - away_since > _GONE_S:
-                        raise
-                if ends_at is not None and time.monotonic() >= ends_at:
-                    raise TimeoutError(f"study {self.name!r} is not over after {timeout:g} seconds; it goes on")
-                time.sleep(_LOOK_S)
+        while True:
+            try:
+                # Read before the trials: when the study is over by now, the next read of its trials is complete.
+                summary = self._when_available(lambda: self.summary, ends_at)
+                if self._when_available(announcer.look, ends_at):
+                    return True
+            except ServiceUnavailable:
+                if ends_at is None or time.monotonic() < ends_at:
+                    raise
+            else:
+                view.show(self.name, summary.over, summary.total, self._counts(summary))
+                if summary.is_over:
+                    return False
+            if ends_at is not None and time.monotonic() >= ends_at:
+                raise TimeoutError(f"study {self.name!r} is not over after {timeout:g} seconds; it goes on")
+            time.sleep(_LOOK_S)
+
+    def _when_available(self, step: Callable[[], T], ends_at: float | None = None) -> T:
+        """Repeats the step during an outage, to `ends_at`. Raises ServiceUnavailable when its `start` has ended."""
+        limits = [_GONE_S] if self._cluster.is_embedded else []
+        if ends_at is not None:
+            limits.append(max(0.0, ends_at - time.monotonic()))
+        return retry_until_available(step, logger, for_s=min(limits, default=None))
 
     @property
     def _record(self) -> StudyRecord:
@@ -256,14 +252,14 @@ class StudyHandle:
         return f"<b>{html.escape(self.name)}</b>: {html.escape(line)}<table><tr>{head}</tr>{rows}</table>"
 
 
-def _log(study: str, trial: Any) -> None:
+def _log(study: Any, trial: Any) -> None:
     """The line of a trial, as `HPOTrialManager` logs it."""
     failed = trial.state.name == "FAIL"
     event(
         logger,
         "trial",
         level=logging.WARNING if failed else logging.INFO,
-        study=study,
+        study=study.study_name,
         trial=trial.number,
         state=trial.state.name,
         value=None if failed else trial.value,

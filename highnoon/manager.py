@@ -53,7 +53,7 @@ class HPOTrialManager:
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
     `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
-    With a `param_budget` trials are ranked by loss and size, see `shared.domain.score`; without one by their loss.
+    With a `param_budget` trials are ranked by loss and size, else by their loss.
 
     `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
     process of its own gives back all memory, and survives what kills it. Left out, it is "none" for one job and "fork"
@@ -199,7 +199,7 @@ class HPOTrialManager:
         return self._results().dataframe(*args, **options)
 
     def __repr__(self) -> str:
-        """What it is, and how far it was when it was last looked at; reads nothing."""
+        """What it is, and how far it is by now once its study was opened; never raises for a database that is away."""
         where = "memory" if self._url is None else masked(self._url)
         known = f"HPOTrialManager({self._spec.name!r}, {self._spec.direction}, in {where}"
         if self._study is None or os.getpid() != self._pid:

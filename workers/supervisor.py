@@ -20,6 +20,7 @@ from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispos
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.exit_outcome import NOT_BEGUN
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
@@ -29,7 +30,6 @@ from highnoon.shared.store.database import Database
 from highnoon.workers.claim import Claims, StartedAttempt
 from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.monitor.exit_endings import NOT_BEGUN
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node

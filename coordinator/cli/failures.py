@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.console import Console
 
 from highnoon.coordinator.cli.tables import near, params_table, result_of
-from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.domain.states import RETRIABLE, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord
@@ -17,11 +17,11 @@ from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.views.formats import plural
 from highnoon.shared.views.studies import StudySummary
 
-WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
+WRONG = RETRIABLE - {Ending.STOPPED}
 _PARAM_BUDGET = "param_budget"
 """The only stop that is not for memory."""
 
-_MISSED = WRONG | {Ending.STOPPED, Ending.RELEASED, Ending.CANCELLED}
+_MISSED = RETRIABLE | {Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those without a fault."""
 
 _MOST_OF_A_MESSAGE = 200

@@ -8,6 +8,7 @@ import typer
 
 from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger, mistake
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.states import RETRIABLE
 
 if TYPE_CHECKING:
     from highnoon.shared.domain.space import SearchSpace
@@ -64,17 +65,16 @@ def cancel(study: StudyName) -> None:
 
 
 def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
-    """Run failed trials again, with the same parameters.
+    """Run trials again that failed or did not fit into memory, with the same parameters.
 
     Example: python -m coordinator retry digits 3 7
     """
-    from highnoon.coordinator.cli.failures import WRONG
     from highnoon.coordinator.cli.tables import trials_wait
     from highnoon.shared.store.steering import require
 
     with ledger() as access:
         record = access.study(study)
-        count = access.studies.retry(record.id, endings=tuple(WRONG), numbers=tuple(numbers or ()))
+        count = access.studies.retry(record.id, endings=RETRIABLE, numbers=tuple(numbers or ()))
         require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
     typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
 

@@ -85,7 +85,8 @@ class CallbackRunner:
     def __init__(self, record: StudyRecord, callbacks: Iterable[Callback], access: Access) -> None:
         self._record = record
         self._studies = access.studies
-        self._announcer = Announcer(access.optuna(record), callbacks)
+        study = access.optuna(record)
+        self._announcer = Announcer(lambda: study, callbacks)
 
     def go_on(self, _: object) -> bool:
         """False when the wait is over. An outage does not end it: the next call gets what this one missed."""

@@ -107,7 +107,7 @@ def ordered(
     known = [*_KEYS, *names, *metric_names(trials)]
     if key not in known:
         hint = nearest(key, known)
-        problem = Problem(key="--sort", message="is neither a column nor a parameter", value=key, hint=hint)
+        problem = Problem(key="--sort", message="is no column, parameter or metric", value=key, hint=hint)
         raise InvalidInput("command line", [problem])
     value = _KEYS.get(key) or (lambda trial: trial.params.get(key, trial.metrics.get(key)))
     return in_order(trials, value, descending=reverse != (maximize and key in _BEST_FIRST))

@@ -6,9 +6,7 @@ the logs, and rotate them once to `NAME.1`.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ from highnoon.coordinator.cli.reading import Storage, next_step, reading
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.terminal import Exit, open_console
+from highnoon.shared.views.attempt_logs import is_elsewhere, printed_by
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
@@ -153,16 +152,10 @@ def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:
     raise mistake("TRIAL", f"no attempt of study {record.name} has this number", trial, hint)
 
 
-def is_elsewhere(attempt: AttemptRecord) -> bool:
-    """Whether it ran on another host, so that a file of that name here would be another one."""
-    return attempt.host != socket.gethostname()
-
-
 def last_lines(attempt: AttemptRecord, count: int | None) -> list[str]:
     """The newest lines of what it printed: from its file, else from the ledger."""
-    text = _text(attempt) or attempt.log_tail or ""
     wanted = _LINES if count is None else count
-    return text.rstrip().splitlines()[-wanted:] if wanted else []
+    return printed_by(attempt).rstrip().splitlines()[-wanted:] if wanted else []
 
 
 def follow_log(
@@ -215,14 +208,3 @@ class GrowingLog:
             return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:  # it is just being replaced
             return False
-
-
-def _text(attempt: AttemptRecord) -> str:
-    if attempt.log_path is None or is_elsewhere(attempt):
-        return ""
-    path = Path(attempt.log_path)
-    parts = []
-    for part in (path.with_name(path.name + ".1"), path):
-        with contextlib.suppress(OSError):
-            parts.append(part.read_bytes().decode("utf-8", errors="replace"))
-    return "".join(parts)

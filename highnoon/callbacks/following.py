@@ -5,23 +5,13 @@ Only reads the study: when this process dies, the study goes on, and the same ca
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
-from highnoon.shared.runtime.logs import event
+from highnoon.arguments import callable_problems
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.urls import normalise
-
-if TYPE_CHECKING:
-    from highnoon.shared.store.access import Access
-    from highnoon.shared.store.callbacks import Announcer
-
-logger = logging.getLogger("highnoon")
-
-_POLL_S = 0.5
 
 
 def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *, storage: str | None = None) -> None:
@@ -32,34 +22,17 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
     call ends. What a callback raises is logged. Raises UnknownStudy, and ServiceUnavailable for a database that no
     coordinator has used; waits while the database is away.
     """
-    from highnoon.shared.store.access import opened
-    from highnoon.shared.store.callbacks import Announcer
+    from highnoon.cluster import Cluster
+    from highnoon.handle import StudyHandle
 
     called = list(callbacks)
-    wrong = [callback for callback in called if not callable(callback)]
-    if wrong:
-        problems = [Problem(key="callbacks", message="must be callable", value=callback) for callback in wrong]
+    if problems := callable_problems("callbacks", called):
         raise InvalidInput("follow()", problems)
-    address = _database(load_settings()) if storage is None else normalise(storage, key="storage")
-    with opened(address) as access:
-        access.database.check_schema()
-        record = access.study(study_name)
-        _follow(study_name, access, Announcer(access.optuna(record), called))
-
-
-def _follow(name: str, access: Access, announcer: Announcer) -> None:
-    from highnoon.shared.store.outages import retry_until_available
-
-    while True:
-        # Read before the trials: when the study is over by now, the next read of its trials is complete.
-        is_over = retry_until_available(lambda: access.studies.get(name), logger).is_over
-        if retry_until_available(announcer.look, logger):
-            paused = retry_until_available(lambda: access.studies.pause(access.studies.get(name).id), logger)
-            event(logger, "paused" if paused else "stopped", study=name, reason="a callback called study.stop()")
-            return
-        if is_over:
-            return
-        time.sleep(_POLL_S)
+    settings = load_settings()
+    address = _database(settings) if storage is None else normalise(storage, key="storage")
+    handle = StudyHandle(study_name, Cluster(settings=settings.model_copy(update={"database_url": address})))
+    handle.access.study(study_name)
+    handle.follow(*called)
 
 
 def _database(settings: Settings) -> str:

@@ -5,7 +5,7 @@
             run in this process, whose threads and devices no copy would have
 
 Pickles never leave this machine and never come back: what a trial says is JSON on the pipe. Decides nothing about
-endings except what an exit status means: `highnoon.local.trial` does.
+endings: `highnoon.local.trial` does.
 """
 
 from __future__ import annotations
@@ -37,13 +37,10 @@ from highnoon.shared.runtime.processes import (
     die_with_parent,
     forget_exit_functions,
     run_exit_functions,
-    signal_name,
     tensorflow_has_run,
 )
 
 _RESULT_SENT = 0
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-"""Signals that a process does not bring upon itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +118,6 @@ class Launcher:
         except BaseException:
             ours.close()
             raise
-
-
-def outcome_of_exit(status: int | None) -> Outcome:
-    """The outcome of a trial process that ended without a result."""
-    if status is not None and status < 0:
-        name = signal_name(-status)
-        hint = ": the kernel does that when memory runs out" if name == "SIGKILL" else ""
-        ending = Ending.KILLED if -status in _FROM_OUTSIDE else Ending.FAILED
-        message = f"the trial's process was ended by {name}{hint}"
-        return Outcome(ending=ending, cause="killed", message=message, signal=name)
-    message = f"the trial's process ended without a result, with exit status {status}"
-    return Outcome(ending=Ending.FAILED, cause="exited", message=message, exit_status=status)
 
 
 def run_spawned(descriptor: int, payload: int, parent: int) -> NoReturn:

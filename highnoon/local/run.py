@@ -236,7 +236,7 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
     event(
         logger,
         "trial",
-        level=logging.WARNING if outcome.ending is Ending.FAILED else logging.INFO,
+        level=logging.WARNING if _has_failed(outcome) else logging.INFO,
         study=spec.name,
         trial=started.number,
         state=OPTUNA_STATE[outcome.ending],

@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from highnoon.local.process import TrialProcess, outcome_of_exit
+from highnoon.local.process import TrialProcess
 from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
+from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
@@ -150,10 +151,10 @@ def interrupted(error: BaseException) -> Outcome:
 def wait_for_ended(running: Sequence[RunningTrial]) -> list[RunningTrial]:
     """Waits for what the trials say, answers them, and returns those that have ended or given a result."""
     select.select([trial.process.pipe for trial in running], [], [], _LOOK_S)
-    return [trial for trial in running if _haswait_for_ended(trial)]
+    return [trial for trial in running if _has_ended(trial)]
 
 
-def _haswait_for_ended(trial: RunningTrial) -> bool:
+def _has_ended(trial: RunningTrial) -> bool:
     while events := trial.process.pipe.receive(0.0):
         for said in events:
             _attend(trial, said)
@@ -221,16 +222,9 @@ def final_outcome(trial: RunningTrial) -> Outcome:
     if trial.outcome is not None:
         return trial.outcome
     lost = outcome_of_exit(status)
+    hint = ": the kernel does that when memory runs out" if lost.signal == "SIGKILL" else ""
     duration_s = time.monotonic() - trial.began
-    return Outcome(
-        ending=lost.ending,
-        cause=lost.cause,
-        message=lost.message,
-        exit_status=lost.exit_status,
-        signal=lost.signal,
-        params_count=trial.params_count,
-        duration_s=duration_s,
-    )
+    return replace(lost, message=lost.message + hint, params_count=trial.params_count, duration_s=duration_s)
 
 
 class Terminated(KeyboardInterrupt):

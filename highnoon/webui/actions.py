@@ -12,8 +12,8 @@ from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.states import RETRIABLE
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
@@ -24,8 +24,6 @@ from highnoon.shared.store.studies import Studies, StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
-
-_RETRIED = (Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +110,6 @@ class StudyActions:
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
         record = _known(study)
-        if not 1 <= count <= MOST_TRIALS - study.total:
-            problem = Problem(key="count", message=f"must be from 1 to {MOST_TRIALS - study.total:,}", value=count)
-            raise InvalidInput("request", [problem])
         added = steering.add_trials(self.repository.access(), record, count)
         self.repository.invalidate(study.name)
         return added
@@ -122,7 +117,7 @@ class StudyActions:
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""
         record = _known(study)
-        done = self._studies.retry(record.id, endings=_RETRIED, numbers=(number,))
+        done = self._studies.retry(record.id, endings=RETRIABLE, numbers=(number,))
         self._require(done > 0, study, f"trial {number} is not one that failed and may be tried again")
 
     def enqueue(self, study: StudySummary, params: Params) -> None:

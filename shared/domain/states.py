@@ -92,6 +92,9 @@ class TrialState(StrEnum):
 INFRASTRUCTURE_ENDINGS = frozenset({Ending.KILLED, Ending.LOST, Ending.RELEASED})
 """Endings that have nothing to do with the parameters: the ticket is given back and tried again."""
 
+RETRIABLE = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED})
+"""Endings after which a person may ask for another attempt with the same parameters."""
+
 OPTUNA_STATE: dict[Ending, TrialState] = {
     Ending.COMPLETED: TrialState.COMPLETE,
     Ending.PRUNED: TrialState.PRUNED,

@@ -43,7 +43,7 @@ class Strict(BaseModel):
 
 
 class AutoOptions(Strict):
-    """Our own: a Gaussian process while trials are few, then TPE; see `search.auto`."""
+    """Our own: a Gaussian process while trials are few, then TPE."""
 
     n_startup_trials: Natural | None = None
 

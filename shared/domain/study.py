@@ -143,6 +143,8 @@ class StudySpec(Strict):
         hint = 'Write for example warm_start = ["first-study"].'
         if not isinstance(written, list | tuple) or not all(isinstance(name, str) and name for name in written):
             raise refusal([Problem(key="warm_start", message="must be a list of names", value=written, hint=hint)])
+        if written and info.data.get("search_space") == {}:
+            raise refusal([Problem(key="warm_start", message="needs a search_space", value=written)])
         if info.data.get("name") in written:
             message = "names the study itself, whose trials its sampler knows anyway"
             raise refusal([Problem(key="warm_start", message=message, value=written)])

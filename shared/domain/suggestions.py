@@ -15,9 +15,10 @@ from highnoon.shared.domain.errors import did_you_mean
 from highnoon.shared.domain.scalars import listed, plain
 
 _WORDS = {
-    "bayes": "tpe", "bayesian": "tpe", "gp": "tpe", "hyperopt": "tpe", "cma": "cmaes", "cma-es": "cmaes",
-    "randomsearch": "random", "gridsearch": "grid",
-    "asha": "hyperband", "sha": "hyperband", "successive_halving": "hyperband", "halving": "hyperband", "nop": "none",
+    "bayes": "tpe", "bayesian": "tpe", "hyperopt": "tpe", "cma": "cmaes", "cma-es": "cmaes",
+    "randomsearch": "random", "gridsearch": "grid", "bruteforce": "brute_force",
+    "sobol": "qmc", "halton": "qmc", "nsgaii": "nsga2", "nsgaiii": "nsga3",
+    "sha": "asha", "successive_halving": "asha", "halving": "asha", "nop": "none",
     "max": "maximize", "maximise": "maximize", "min": "minimize", "minimise": "minimize",
     "process": "fork", "subprocess": "spawn", "thread": "none", "cuda": "gpu",
 }  # fmt: skip
@@ -51,9 +52,10 @@ _TIME = re.compile(
 
 
 def word_for(written: object, valid: Iterable[str]) -> str:
-    """For a name among few: the valid one by another name, or the nearest."""
+    """For a name among few: the valid one in lower case or by another name, or the nearest."""
     choices = list(valid)
-    meant = _WORDS.get(str(written).lower())
+    word = str(written).lower()
+    meant = word if word in choices else _WORDS.get(word)
     return f"Write {meant}." if meant in choices else did_you_mean(str(written), choices)
 
 

@@ -83,7 +83,9 @@ def _parsed(text: str, parse: Callable[[str], object]) -> object:
 
 def _table(parsed: object) -> dict[str, Any]:
     if parsed is None:
-        raise _Unreadable("is empty", hint="A study needs at least name, objective and search_space.")
+        raise _Unreadable(
+            "is empty", hint="A study needs name and objective, and a search_space unless the objective takes a trial."
+        )
     if not isinstance(parsed, dict):
         raise _Unreadable("must hold a table of keys and values", value=parsed)
     return parsed

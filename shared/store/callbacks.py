@@ -43,7 +43,8 @@ def call_back(study: Study, callbacks: Iterable[Callback], trial: FrozenTrial) -
 class Announcer:
     """Calls back for trials that others run: once for each that has ended, also for those that had ended before."""
 
-    def __init__(self, study: OptunaStudy, callbacks: Iterable[Callback]) -> None:
+    def __init__(self, study: Callable[[], OptunaStudy], callbacks: Iterable[Callback]) -> None:
+        """`study` opens it, for each look: its connections may be others by then."""
         self._study = study
         self._callbacks = tuple(callbacks)
         self._announced: set[int] = set()
@@ -53,10 +54,13 @@ class Announcer:
 
         Raises ServiceUnavailable, and may then be called again.
         """
-        for trial in self._study.ended() if self._callbacks else ():
+        if not self._callbacks:
+            return False
+        study = self._study()
+        for trial in study.ended():
             if trial.number in self._announced:
                 continue
             self._announced.add(trial.number)
-            if call_back(self._study.optuna_study, self._callbacks, trial):
+            if call_back(study.optuna_study, self._callbacks, trial):
                 return True
         return False

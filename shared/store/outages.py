@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, stop_never, wait_random_exponential
 
 from highnoon.shared.domain.errors import InvariantBroken, RowLocked, ServiceError, ServiceRefused, ServiceUnavailable
 from highnoon.shared.runtime.logs import event
@@ -50,10 +50,12 @@ def first_line(error: BaseException | None) -> str:
 _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 
 
-def retry_until_available(step: Callable[[], T], log: logging.Logger, *, wait_for_locks: bool = True) -> T:
+def retry_until_available(
+    step: Callable[[], T], log: logging.Logger, *, wait_for_locks: bool = True, for_s: float | None = None
+) -> T:
     """Repeats a step until the database answers: hours of training may hang on it. Raises any other error of it.
 
-    Without `wait_for_locks` RowLocked is raised as well.
+    Without `wait_for_locks` RowLocked is raised as well; after `for_s` seconds ServiceUnavailable is.
     """
 
     def is_worth_waiting(error: BaseException) -> bool:
@@ -66,6 +68,7 @@ def retry_until_available(step: Callable[[], T], log: logging.Logger, *, wait_fo
     for attempt in Retrying(
         retry=retry_if_exception(is_worth_waiting),
         wait=wait_random_exponential(multiplier=0.25, max=5.0),
+        stop=stop_never if for_s is None else stop_after_delay(for_s),
         before_sleep=note_wait,
         reraise=True,
     ):

@@ -5,15 +5,14 @@ The command line and the dashboard call it; what the ledger does alone is in `st
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.scalars import plain
-from highnoon.shared.domain.states import StudyState
+from highnoon.shared.domain.states import StudyState, TicketState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import trials_of
@@ -28,12 +27,16 @@ def require(done: bool, record: StudyRecord, why_not: str) -> None:
 
 
 def add_trials(access: Access, record: StudyRecord, count: int) -> int:
-    """`count` more trials, as many of them as a grid has points; a finished study runs again. Raises StudyConflict."""
-    require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
-    spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-    added = access.studies.add_trials(record.id, count, at_most=trials_of(spec)[0])
-    require(added > 0, record, "every point of its grid has its trial already")
-    return added
+    """`count` more trials, as many of them as a grid has points; a finished study runs again.
+
+    Raises InvalidInput for a senseless count, StudyConflict.
+    """
+    counts = access.studies.counts(record.id)
+    most = MOST_TRIALS - counts.total + counts.by_state.get(TicketState.CANCELLED, 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+        problem = Problem(key="count", message=f"must be from 1 to {most:,}", value=count)
+        raise InvalidInput("add trials", [problem])
+    return _add(access, record, count)
 
 
 def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
@@ -44,9 +47,9 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
     params = {name: cast(ParamValue, plain(value)) for name, value in params.items()}
+    # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
-    AuditLog(access.database).add("enqueue", study=record.name, params=dict(params))
-    add_trials(access, record, 1)
+    _add(access, record, 1, action="enqueue", details={"params": dict(params)})
 
 
 def delete_study(access: Access, record: StudyRecord) -> None:
@@ -55,3 +58,11 @@ def delete_study(access: Access, record: StudyRecord) -> None:
     access.studies.delete(record.id)
     access.store.delete_study(record.name)
     Bundles(access.database).drop_unused()
+
+
+def _add(access: Access, record: StudyRecord, count: int, **audited: Any) -> int:
+    require(record.state not in _GIVEN_UP, record, "it was given up: start a new one like it")
+    spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
+    added = access.studies.add_trials(record.id, count, at_most=trials_of(spec)[0], **audited)
+    require(added > 0, record, "every point of its grid has its trial already")
+    return added

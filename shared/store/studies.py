@@ -122,10 +122,19 @@ class Studies:
             record(connection, "extend", study_id=study_id, trials=n_trials, added=missing)
         return missing
 
-    def add_trials(self, study_id: int, count: int, *, at_most: int) -> int:
+    def add_trials(
+        self,
+        study_id: int,
+        count: int,
+        *,
+        at_most: int,
+        action: str = "add trials",
+        details: Mapping[str, Any] | None = None,
+    ) -> int:
         """`count` more trials, but not more than `at_most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
+        The audit has it as `action` with `details`, by default how many were added.
         """
         with self._db.transaction() as connection:
             state, spec = _lock(connection, study_id)
@@ -134,7 +143,7 @@ class Studies:
             if added:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})
-                record(connection, "add trials", study_id=study_id, added=added)
+                record(connection, action, study_id=study_id, **({"added": added} if details is None else details))
         return added
 
     def pause(self, study_id: int) -> bool:
@@ -161,7 +170,7 @@ class Studies:
             record(connection, "cancel", study_id=study_id)
         return True
 
-    def retry(self, study_id: int, *, endings: tuple[Ending, ...], numbers: tuple[int, ...] = ()) -> int:
+    def retry(self, study_id: int, *, endings: Collection[Ending], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
         The study is live again, but a paused one stays paused, and one that was cancelled stays so.

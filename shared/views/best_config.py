@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.views.formats import finite, json_number
+from highnoon.shared.domain.trial import ParamValue, Trial, json_number
+from highnoon.shared.views.formats import finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

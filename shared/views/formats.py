@@ -1,7 +1,7 @@
 """How numbers, times and sizes are written for people, in a terminal and on a page; and strict JSON for programs. Pure.
 
 Each function for people takes None for what is not known and writes `unknown` for it: a dash. JSON has no nan and no
-infinity: they become null, since other languages cannot read them.
+infinity, and other languages cannot read them: results become text before (`domain.trial.json_number`), the rest null.
 """
 
 from __future__ import annotations
@@ -84,11 +84,6 @@ def clock_time(seconds: float | None, *, unknown: str = NOTHING) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def json_number(value: float | None) -> float | str | None:
-    """A result for programs: JSON has no infinity, so that becomes the text "inf" or "-inf"; null is no result."""
-    return value if value is None or math.isfinite(value) else str(value)
 
 
 def finite(value: object) -> object:

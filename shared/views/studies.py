@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
-from highnoon.shared.views.formats import json_number
+from highnoon.shared.domain.trial import json_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
-from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.formats import json_number
+from highnoon.shared.domain.trial import Trial, json_number
 
 if TYPE_CHECKING:
     from highnoon.shared.store.attempt_records import AttemptRecord
@@ -96,7 +95,7 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "active_params": trial.active_params,
         "params": trial.params,
         "metrics": {name: trial.attrs[name] for name in trial.metrics},
-        "reports": [{"step": report.step, "value": report.value} for report in trial.reports],
+        "reports": [{"step": report.step, "value": json_number(report.value)} for report in trial.reports],
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
         "ended_at": trial.ended_at.isoformat() if trial.ended_at else None,
         "duration_s": trial.duration_s,

@@ -36,7 +36,7 @@ else:
 Call = Callable[..., Answer]
 MISTAKES = {
     "trials digits --state failed": "--state: is no state of a trial (got 'failed'). Did you mean fail?",
-    "trials digits --sort scor": "is neither a column nor a parameter (got 'scor'). Did you mean score?",
+    "trials digits --sort scor": "is no column, parameter or metric (got 'scor'). Did you mean score?",
     "best digits --format tml": "is no format of a best configuration (got 'tml'). Did you mean toml?",
     "plot digits --kind histroy": "--kind: is no figure (got 'histroy'). Did you mean history?",
     "plot digits -k slice -p unit": "is no parameter of study digits (got 'unit'). Did you mean units?",

@@ -113,8 +113,8 @@ class TestProcesses:
 
         ended = {trial.params["x"]: (trial.state, trial.attrs.get("highnoon:message", "")) for trial in hpo.trials}
         assert ended[0][0] == ended[1][0] == "FAIL" and ended[2][0] == "COMPLETE"
-        assert "ended by SIGKILL" in ended[0][1] and "memory runs out" in ended[0][1]
-        assert "exit status 7" in ended[1][1]
+        assert "killed by SIGKILL" in ended[0][1] and "memory runs out" in ended[0][1]
+        assert "exited with status 7" in ended[1][1]
         assert subprocess.run(["pgrep", "-f", "sleep 3617"], check=False).returncode == 1
 
     def test_pruners_decide_for_processes_too(self) -> None:

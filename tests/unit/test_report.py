@@ -188,7 +188,7 @@ def test_json_is_strict_where_numbers_are_not() -> None:
     )  # fmt: skip
     read = json.loads(dumps([trial_object(trial)], indent=2), parse_constant=pytest.fail)
     assert read[0]["value"] == "inf"
-    assert read[0]["reports"] == [{"step": 0, "value": None}, {"step": 1, "value": 0.5}]
+    assert read[0]["reports"] == [{"step": 0, "value": "nan"}, {"step": 1, "value": 0.5}]
 
 
 def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> None:

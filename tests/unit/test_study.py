@@ -182,7 +182,7 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"objective": "train.py:RATE"}, "objective", "RATE in train.py is not callable", "Name a function"),
         ({"objective": "trian:objective"}, "objective", "there is no module trian", "Did you mean train?"),
         ({"sampler": "tpee"}, "sampler", "'tpe', 'auto', 'gp', 'cmaes',", "Did you mean tpe?"),
-        ({"sampler": "TPE"}, "sampler", "'tpe', 'auto', 'gp', 'cmaes',", "Did you mean tpe?"),
+        ({"sampler": "TPE"}, "sampler", "'tpe', 'auto', 'gp', 'cmaes',", "Write tpe."),
         ({"sampler": 5}, "sampler", "must be a name, or a table with a name", ""),
         ({"sampler": None}, "sampler", "must be a name, or a table with a name", "Leave it out for the default."),
         ({"pruner": None}, "pruner", "must be a name, or a table with a name", 'Write "none" for no pruning'),
@@ -284,6 +284,12 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"warm_start": "first"}, "warm_start", "must be a list of names", 'warm_start = ["first-study"]'),
         ({"warm_start": [1]}, "warm_start", "must be a list of names", "Write for example"),
         ({"warm_start": ["parabola"]}, "warm_start", "names the study itself", ""),
+        ({"sampler": "GP"}, "sampler", "must be 'tpe'", "Write gp."),
+        ({"sampler": "sobol"}, "sampler", "must be 'tpe'", "Write qmc."),
+        ({"sampler": "NSGAII"}, "sampler", "must be 'tpe'", "Write nsga2."),
+        ({"sampler": "bruteforce"}, "sampler", "must be 'tpe'", "Write brute_force."),
+        ({"pruner": "ASHA"}, "pruner", "must be 'median'", "Write asha."),
+        ({"pruner": "successive_halving"}, "pruner", "must be 'median'", "Write asha."),
         ({"early_stop": 30}, "early_stop", "must be a table with a patience", "early_stop = {patience = 30}"),
         ({"early_stop": {}}, "early_stop.patience", "is missing", "Write for example early_stop"),
         ({"early_stop": {"patience": 0}}, "early_stop.patience", "must be at least 1", ""),
@@ -522,3 +528,10 @@ def test_the_twelve_bad_studies(file: str, key: str, message: str, value: object
     assert message in found.message and hint in found.hint
     assert caught.value.source == str(BAD_STUDIES / file)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_warm_start_needs_a_search_space() -> None:
+    written = {"name": "digits", "objective": "train.py:objective", "warm_start": ["first"]}
+    with pytest.raises(InvalidInput, match=r"warm_start: needs a search_space \(got \['first'\]\)"):
+        StudySpec.from_json(written)
+    assert StudySpec.from_json({**written, "warm_start": []}).defines_by_run

@@ -14,6 +14,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
+from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
@@ -25,7 +26,6 @@ from highnoon.shared.objective.trial_pipe import (
     setting_of,
 )
 from highnoon.shared.runtime.processes import signal_name
-from highnoon.workers.monitor.exit_endings import ending_of
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services
 from highnoon.workers.monitor.trial_memory import TrialMemory
@@ -283,7 +283,7 @@ class TrialMonitor:
             # The trial has the last report, also where it took our request for an error of its own.
             asked = self._stopped(self._asked, self._memory)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
-        return result or ending_of(exit_, has_begun=self._has_begun)
+        return result or outcome_of_exit(exit_.returncode, has_begun=self._has_begun)
 
     def _with_memory(self, outcome: Outcome, exit_: ExitStatus) -> Outcome:
         """With the memory that was seen; decides the ending when memory ended the trial without our asking."""

@@ -39,6 +39,11 @@ class ExitStatus:
     signum: int | None = None
     peak_rss_bytes: int | None = None
 
+    @property
+    def returncode(self) -> int | None:
+        """As `subprocess` has it: below 0 the signal."""
+        return self.status if self.signum is None else -self.signum
+
 
 class TrialHandle(Protocol):
     """A trial that was started, whatever its isolation. No method waits, except `clean_up`."""

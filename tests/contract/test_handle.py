@@ -1,0 +1,120 @@
+"""A study's handle on a real PostgreSQL, without workers: callbacks, logs, and what is steered by it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from highnoon.cluster import Cluster
+from highnoon.coordinator.cli import steer
+from highnoon.coordinator.local.stack import Stack
+from highnoon.handle import StudyHandle
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import Holder
+from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.audit import AuditLog
+from highnoon.shared.store.studies import StudyRecord
+from tests.ledger import Ledger
+
+SPEC: dict[str, Any] = {
+    "name": "digits",
+    "objective": "tests.objectives:noop",
+    "search_space": {"x": ["uniform", 0.0, 1.0]},
+    "n_trials": 2,
+}
+HERE = Holder(worker_id="anna", host=socket.gethostname(), pid=1)
+
+
+@pytest.fixture
+def study(ledger: Ledger) -> StudyRecord:
+    """Of two tickets, the first of them closed."""
+    optuna_id = ledger.access.store.create_study("digits", "minimize")
+    study = ledger.studies.create("digits", SPEC, queue="cpu", n_trials=2, optuna_study_id=optuna_id)
+    ledger.run(ledger.tickets(study)[0], holder=HERE)
+    return study
+
+
+@pytest.fixture
+def handle(ledger: Ledger, study: StudyRecord) -> Iterator[StudyHandle]:
+    settings = load_settings({}).model_copy(update={"database_url": ledger.access.url})
+    handle = StudyHandle("digits", Cluster(settings=settings))
+    yield handle
+    handle.access.close()
+
+
+def test_a_callback_may_stop_a_study_that_is_over(handle: StudyHandle, ledger: Ledger, study: StudyRecord) -> None:
+    ledger.run(ledger.tickets(study)[1])
+    assert ledger.control.finish(study.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")
+    seen: list[int] = []
+
+    def stop(study: Any, trial: Any) -> None:
+        seen.append(trial.number)
+        study.stop()
+
+    assert handle.follow(stop) is handle
+
+    assert (handle.status, seen) == ("finished", [0])
+
+
+def test_a_stop_during_an_outage_pauses_the_study_afterwards(handle: StudyHandle, stack: Stack) -> None:
+    admin = psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))
+    admin.autocommit = True
+    cursor = admin.cursor()
+    name = handle.access.url.rpartition("/")[2].partition("?")[0]
+
+    def stop(study: Any, trial: Any) -> None:
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        study.stop()
+        threading.Timer(0.3, cursor.execute, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]).start()
+
+    handle.follow(stop)
+
+    assert handle.status == "paused"
+    admin.close()
+
+
+def test_what_is_no_function_is_refused(handle: StudyHandle) -> None:
+    wrong: Any = "print"
+    with pytest.raises(InvalidInput, match=r"callbacks: must be callable \(got 'print'\)"):
+        handle.follow(print, wrong)
+
+
+def test_a_rotated_log_is_read_whole(handle: StudyHandle, ledger: Ledger, study: StudyRecord, tmp_path: Path) -> None:
+    log = tmp_path / "trial.log"
+    log.write_text("3\n")
+    log.with_name("trial.log.1").write_text("1\n2\n")
+    with ledger.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE hn_attempts SET log_path = %s", (str(log),))
+    assert handle.logs(0) == "1\n2\n3\n"
+
+
+def test_an_enqueued_point_has_one_entry_in_the_audit(handle: StudyHandle, ledger: Ledger) -> None:
+    handle.enqueue({"x": 0.25})
+    entries = AuditLog(ledger.database).entries(study="digits", limit=100)
+    assert [(entry.action, entry.details) for entry in entries[1:]] == [("enqueue", {"params": {"x": 0.25}})]
+    assert handle.summary.total == 3
+
+
+@pytest.mark.parametrize("count", [0, True, 1.5, 999_999])
+def test_a_senseless_count_of_trials_is_refused(handle: StudyHandle, count: Any) -> None:
+    with pytest.raises(InvalidInput, match="count: must be from 1 to 999,998"):
+        handle.add_trials(count)
+
+
+def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
+    ledger: Ledger, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIGHNOON_DATABASE_URL", ledger.access.url)
+    monkeypatch.setenv("HIGHNOON_REDIS_URL", "redis://127.0.0.1:1/0")
+    stopped = ledger.run(ledger.tickets(study)[1], Outcome(ending=Ending.STOPPED, cause="memory"))
+    steer.retry("digits", [stopped.trial_number])
+    assert ledger.state(stopped.ticket_id) == "waiting"

@@ -172,7 +172,7 @@ def _has(load: StudyLoad, limit: str) -> bool:
 
 def _begins_badly(load: StudyLoad, recent: Mapping[int, Sequence[str]]) -> bool:
     """Whether it matters that the study had a success: its last trials have all failed."""
-    newest = recent.get(load.study.id, [])
+    newest = recent.get(load.study.id, [])[:FIRST_FAILURES]  # read as far back as another study's limit needs
     return len(newest) >= FIRST_FAILURES and not set(newest) - OWN_FAILURES
 
 

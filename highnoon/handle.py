@@ -61,7 +61,7 @@ class StudyHandle:
         if self._access is None or self._pid != os.getpid():
             access = Access(url)
             access.database.check_schema()
-            self._access, self._pid = access, os.getpid()
+            self._access, self._opened, self._pid = access, None, os.getpid()
         return self._access
 
     @property
@@ -206,7 +206,7 @@ class StudyHandle:
     @property
     def _study(self) -> OptunaStudy:
         record = self._record
-        key = (id(self._access), record.spec_version)
+        key = (record.id, record.spec_version)
         if self._opened is None or self._opened[0] != key:
             self._opened = (key, self.access.optuna(record))
         return self._opened[1]

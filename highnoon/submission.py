@@ -58,7 +58,7 @@ def submit(
     given = {"name": name, "n_trials": n_trials, "search_space": search_space, **keys}
     given = {key: value for key, value in given.items() if value is not None}
     found = found_cluster(cluster)
-    with _code_of(objective) as code:
+    with _code_of(objective, found.settings.bundle_limit_bytes) as code:
         folder = Path(bundle).resolve() if bundle is not None else code.bundled
         if folder is not None and not folder.is_dir():
             raise InvalidInput("submit()", [Problem(key="bundle", message="is no folder", value=str(folder))])
@@ -110,7 +110,7 @@ class _Code:
 
 
 @contextmanager
-def _code_of(objective: object) -> Iterator[_Code]:
+def _code_of(objective: object, limit_bytes: int) -> Iterator[_Code]:
     """The code meanwhile: what was written for a bundle is removed afterwards. Raises InvalidInput."""
     if isinstance(objective, Path) or (isinstance(objective, str) and objective.endswith(_STUDY_FILES)):
         yield _Code(file=Path(objective))
@@ -129,7 +129,7 @@ def _code_of(objective: object) -> Iterator[_Code]:
     with tempfile.TemporaryDirectory(prefix="highnoon-bundle-") as folder:
         bundled = Path(folder).resolve()
         (bundled / file.name).write_text(needed, encoding="utf-8")
-        _copy_modules(needed, beside=file.parent, into=bundled)
+        _copy_modules(needed.encode(), beside=file.parent, into=bundled, copy=_LimitedCopy(limit_bytes))
         yield _Code(objective=f"{file.name}:{name}", code_dir=bundled, bundled=bundled)
 
 
@@ -178,7 +178,23 @@ def _is_python(cell: str) -> bool:
     return True
 
 
-def _copy_modules(source: str, *, beside: Path, into: Path) -> None:
+class _LimitedCopy:
+    """Copies files, up to so many bytes in all. Raises InvalidInput beyond, before the disk is full of them."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = self._left_bytes = limit_bytes
+
+    def __call__(self, source: str | Path, target: str | Path) -> None:
+        """One more file."""
+        self._left_bytes -= Path(source).stat().st_size
+        if self._left_bytes < 0:
+            message = f"imports modules beside it that hold more than {self._limit_bytes:,} bytes, {source} with them"
+            hint = "Move data out of their folder, or raise HIGHNOON_BUNDLE_LIMIT_BYTES here and on the workers."
+            raise InvalidInput("submit()", [Problem(key="objective", message=message, hint=hint)])
+        shutil.copy(source, target)
+
+
+def _copy_modules(source: bytes, *, beside: Path, into: Path, copy: _LimitedCopy) -> None:
     """The modules and packages of the script's folder that the source imports, and what they import of it."""
     for name in _imported(source):
         for found in (beside / f"{name}.py", beside / name):
@@ -186,16 +202,21 @@ def _copy_modules(source: str, *, beside: Path, into: Path) -> None:
             if target.exists() or not found.exists() or not _is_import_of(name, beside):
                 continue
             if found.is_dir():
-                shutil.copytree(found, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+                ignored = shutil.ignore_patterns("__pycache__", ".*")
+                shutil.copytree(found, target, ignore=ignored, copy_function=copy)
             else:
-                shutil.copy(found, target)
+                copy(found, target)
             for file in [target] if target.is_file() else target.rglob("*.py"):
-                _copy_modules(file.read_text(encoding="utf-8"), beside=beside, into=into)
+                _copy_modules(file.read_bytes(), beside=beside, into=into, copy=copy)
 
 
-def _imported(source: str) -> Iterator[str]:
-    """The first part of each module that it imports anywhere."""
-    for node in ast.walk(ast.parse(source)):
+def _imported(source: bytes) -> Iterator[str]:
+    """The first part of each module that it imports anywhere; none of what is no Python of now: no trial imports it."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -42,6 +42,10 @@ _TRIES = 20
 """Lost races for an enqueued trial, or changes of the study, before the ticket goes back."""
 
 
+_MOST_OPEN = 16
+"""Studies that a supervisor keeps open, with their histories and grids: those that it used last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStudy:
     """A study as this supervisor has it open: one version of its specification, and Optuna's side of it."""
@@ -156,8 +160,9 @@ class Claims:
 
     def _opened(self, candidate: Candidate) -> OpenStudy:
         """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""
-        known = self._open.get(candidate.study_id)
+        known = self._open.pop(candidate.study_id, None)
         if known is not None and known.version == candidate.spec_version:
+            self._open[candidate.study_id] = known
             return known
         spec = StudySpec.from_json(candidate.spec)
         study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
@@ -165,6 +170,8 @@ class Claims:
             # Now, and not at the first report or suggestion: the lease is not renewed while a long history is read.
             study.optuna.load_history()
         self._open[candidate.study_id] = study
+        while len(self._open) > _MOST_OPEN:
+            del self._open[next(iter(self._open))]
         return study
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:

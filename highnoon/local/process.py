@@ -63,24 +63,32 @@ class TrialProcess:
         self.pipe = Pipe(end)
         self.pid = pid
         self._wait = wait
+        self._status: int | None = None
 
     def poll(self) -> int | None:
         """Its exit status as `subprocess` has it, if it has ended; below 0 the signal that ended it."""
-        return self._wait(os.WNOHANG)
+        return self._ended(os.WNOHANG)
 
     def kill(self) -> None:
         """Kills it, and what it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)  # before it has a group of its own
+        if self._status is None:  # afterwards the id may be another process's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # before it has a group of its own
 
     def end(self) -> int | None:
         """Kills what is left; returns its exit status."""
         self.kill()
-        status = self._wait(0)
+        status = self._ended(0)
         self.pipe.close()
         return status
+
+    def _ended(self, options: int) -> int | None:
+        """The kernel gives the status of a child once."""
+        if self._status is None:
+            self._status = self._wait(options)
+        return self._status
 
 
 class Launcher:

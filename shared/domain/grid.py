@@ -18,11 +18,13 @@ from highnoon.shared.domain.scalars import exact
 from highnoon.shared.domain.trial import Params, ParamValue
 
 GRID_LIMIT = 1_000_000
+LISTED_LIMIT = 50_000
+"""Where some combinations are none, every process of the study keeps a list of the others."""
 
 
 def grid(space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()) -> list[Params]:
     """Every combination, always in the same order. Raises InvalidInput with what `grid_problems` finds."""
-    problems = grid_problems(space, points)
+    problems = grid_problems(space, points, constraints)
     if problems:
         raise InvalidInput("search_space", problems)
     # Sorted, because a database may hand the space back with its names in another order.
@@ -52,12 +54,20 @@ def _combinations(space: SearchSpace, names: list[str], values: Mapping[str, Seq
     yield from active
 
 
-def grid_problems(space: SearchSpace, points: int | None = None) -> list[Problem]:
-    """Why there is no grid: continuous ranges without `points`, or more than GRID_LIMIT combinations."""
+def is_listed(space: SearchSpace, constraints: Sequence[ParamConstraint] = ()) -> bool:
+    """Whether its points can be found by building all of them only."""
+    return bool(constraints) or is_conditional(space)
+
+
+def grid_problems(
+    space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()
+) -> list[Problem]:
+    """Why there is no grid: continuous ranges without `points`, or more combinations than there may be."""
+    limit = LISTED_LIMIT if is_listed(space, constraints) else GRID_LIMIT
     sizes = {name: _size(param, points) for name, param in space.items()}
     endless = [_endless(name, space[name]) for name, size in sizes.items() if size is None]
     total = _total(space, {name: 1 if size is None else size for name, size in sizes.items()}, points)
-    return endless if total <= GRID_LIMIT else [*endless, _too_large(total)]
+    return endless if total <= limit else [*endless, _too_large(total, limit)]
 
 
 def _total(space: SearchSpace, sizes: Mapping[str, int], points: int | None) -> int:
@@ -122,9 +132,10 @@ def _endless(name: str, param: Param) -> Problem:
     )
 
 
-def _too_large(total: int) -> Problem:
+def _too_large(total: int, limit: int) -> Problem:
+    why = "" if limit == GRID_LIMIT else " with conditions or param_constraints"
     return Problem(
         key="search_space",
-        message=f"spans a grid of {total:,} combinations; at most {GRID_LIMIT:,} are possible",
+        message=f"spans a grid of {total:,} combinations; at most {limit:,} are possible{why}",
         hint="Use fewer values or parameters, or another sampler.",
     )

@@ -94,10 +94,10 @@ class StudySpec(Strict):
     @field_validator("name")
     @classmethod
     def _name_fits_into_paths_and_addresses(cls, name: str) -> str:
-        wrong = _misnamed(name)
+        wrong = name_flaw(name)
         if wrong:
             meant = name.replace("/", "-").strip().lstrip("-")
-            hint = "" if _misnamed(meant) else f'Write for example "{meant}".'
+            hint = "" if name_flaw(meant) else f'Write for example "{meant}".'
             raise refusal([Problem(key="name", message=wrong, value=name, hint=hint)])
         return name
 
@@ -128,7 +128,10 @@ class StudySpec(Strict):
     @classmethod
     def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
         # Without a space that could be read, every name in a constraint would seem wrong.
-        constraints, problems = read_constraints(written, info.data.get("search_space"))
+        space, sampler = info.data.get("search_space"), info.data.get("sampler")
+        constraints, problems = read_constraints(written, space)
+        if constraints and space and sampler is not None and sampler.is_exhaustive:
+            problems = [*problems, *grid_problems(space, sampler.options.get("points"), constraints)]
         if problems:
             raise refusal(problems)
         return tuple(map(str, constraints))
@@ -263,7 +266,7 @@ def validate(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem
         return None, problems_in(error, written, hints)
 
 
-def _misnamed(name: str) -> str:
+def name_flaw(name: str) -> str:
     """Why a study cannot have this name; empty when it can. It becomes a file's name, an address and an argument."""
     if not name.strip("."):
         return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} printable characters"

@@ -96,7 +96,8 @@ def _axis_of_choices(domain: CategoricalDistribution) -> _Axis:
 def _scaled(low: float, high: float, *, in_log: bool) -> _Axis:
     form: Callable[[float], float] = math.log if in_log else float
     start, length = form(low), form(high) - form(low)
-    return 1, lambda value: [2 * (form(value) - start) / length - 1 if length else 0.0]
+    # A person's point may be out of bounds, where a scale may have no value.
+    return 1, lambda value: [2 * (form(min(max(value, low), high)) - start) / length - 1 if length else 0.0]
 
 
 def _features(axes: Mapping[str, _Axis], params: Mapping[str, Any]) -> list[float]:

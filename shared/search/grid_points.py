@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from highnoon.shared.domain.conditions import is_conditional
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
-from highnoon.shared.domain.grid import grid, grid_problems, grid_values
+from highnoon.shared.domain.grid import grid, grid_problems, grid_values, is_listed
 from highnoon.shared.domain.param_constraints import ParamConstraint
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
@@ -32,7 +31,7 @@ class Grid:
         constraints: Sequence[ParamConstraint] = (),
     ) -> None:
         """Raises InvalidInput when the space spans no finite grid. `shuffled_by` is the seed of another order."""
-        problems = grid_problems(space, points)
+        problems = grid_problems(space, points, constraints)
         if problems:
             raise InvalidInput("search_space", problems)
         self._names = list(space)
@@ -40,7 +39,7 @@ class Grid:
         self._size = math.prod(map(len, self._values.values()))
         self._optuna_ids: list[int] = []
         # Where some combinations are none, the others are counted by building them; Optuna's sampler has no such grid.
-        self._listed = grid(space, points, constraints) if constraints or is_conditional(space) else None
+        self._listed = grid(space, points, constraints) if is_listed(space, constraints) else None
         if self._listed is not None:
             self._size = len(self._listed)
         self._order = None if shuffled_by is None else np.random.RandomState(shuffled_by).permutation(self._size)

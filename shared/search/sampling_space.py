@@ -78,18 +78,23 @@ class SamplingSpace:
         Another program may have joined the study with domains of its own: a text where we have a number would end
         every later proposal with an error. Points beyond the bounds of now say nothing about what is within them.
         """
-        if self._is_of_now(trial):
-            return trial
-        params: Params = {}
+        known: Params = {}
         for name, domain in self.domains.items():
             if name in trial.params:
                 try:
                     inner = domain.to_internal_repr(trial.params[name])
                 except (ValueError, TypeError):
                     return None
+                # Also with the domains of now: what a person enqueues in Optuna may be anywhere.
                 if not _is_within(domain, inner):
                     return None
-                params[name] = domain.to_external_repr(inner)
+                known[name] = domain.to_external_repr(inner)
+        if self._is_of_now(trial):
+            return trial
+        params: Params = {}
+        for name in self.domains:
+            if name in known:
+                params[name] = known[name]
             elif name in self._defaults and trial.state.is_finished() and self.is_active(name, params):
                 params[name] = self._defaults[name]
         seen = copy.copy(trial)

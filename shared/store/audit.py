@@ -6,6 +6,7 @@ from being changed, and from being deleted within a year.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import socket
@@ -66,7 +67,9 @@ def record(
     """Adds a change to the audit, as a part of the transaction that makes it; of the study with that name or id."""
     actor = _acting.get() or _user_of_this_process()
     name = select(studies.c.name).where(studies.c.id == study_id).scalar_subquery() if study is None else study
-    row = {"actor": actor.name[:200], "via": actor.via, "action": action, "details": details or None}
+    # What JSON does not know is written as text: a change must not fail because of its entry.
+    written = json.loads(json.dumps(details, default=str)) or None
+    row = {"actor": actor.name[:200], "via": actor.via, "action": action, "details": written}
     connection.execute(insert(audit).values(**row, study=name, at=db_now()))
 
 

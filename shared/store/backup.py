@@ -19,9 +19,9 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, insert,
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.exc import DataError, IntegrityError
 
-from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.states import TICKET, Ending
-from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.study import StudySpec, name_flaw
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.access import Access
@@ -114,10 +114,12 @@ def restore(path: Path, access: Access, *, name: str | None = None) -> Copied:
     """
     header = readable(path)
     name = header.study if name is None else name
+    if flaw := name_flaw(name):
+        raise InvalidInput("restore", [Problem(key="name", message=flaw, value=name)])
     with access.database.transaction() as connection:
         allow_longer(connection, _LONGEST_S)
-        copy = _Restoring(connection, path, name)
         try:
+            copy = _Restoring(connection, path, name)
             for number, table, batch in _batches(path):
                 copy.add(number, table, batch)
         except (IntegrityError, DataError) as error:

@@ -22,6 +22,7 @@ from typing import IO, Any
 from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Enum, Float, Integer, LargeBinary, String, Table
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.study import name_flaw
 
 FORMAT = 1
 _MOST_LINE_BYTES = 256 * 2**20
@@ -140,6 +141,8 @@ def _header(path: Path, line: Mapping[str, Any]) -> Header:
     study, ledger, made_at = line.get("study"), line.get("ledger"), line.get("made_at")
     if not isinstance(study, str) or not isinstance(ledger, int) or not isinstance(made_at, str):
         raise damaged(path, "has a header that cannot be read", 1)
+    if flaw := name_flaw(study):
+        raise damaged(path, f"has a study whose name {flaw}", 1)
     return Header(study=study, ledger_version=ledger, made_at=made_at)
 
 
@@ -179,7 +182,8 @@ def _decoded(column: Column[Any], value: Any) -> Any:
     if value is None or isinstance(kind, JSON):
         return value
     if isinstance(kind, Float) and isinstance(value, int | float | str) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     if isinstance(kind, Boolean) and isinstance(value, bool):
         return value
     if isinstance(kind, Integer) and isinstance(value, int) and not isinstance(value, bool):

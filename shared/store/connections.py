@@ -86,9 +86,10 @@ def postgres_arguments(options: str = "", *, statement_s: float = STATEMENT_S) -
 
 
 def allow_longer(connection: Connection, seconds: float) -> None:
-    """Sets the deadlines for the rest of this transaction on PostgreSQL: for upgrades of large tables."""
+    """Sets the deadlines for the rest of this transaction on PostgreSQL: upgrades of large tables, backups to disks."""
     if connection.dialect.driver == "psycopg2":
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}")
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.exec_driver_sql(f"SET LOCAL {limit} = {seconds * 1000:.0f}")
         _set_deadline(connection.connection.dbapi_connection, seconds + _SERVER_FIRST_S)
 
 

@@ -5,12 +5,13 @@ Raises StudyConflict where the study's state forbids it. The transactions on the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
+from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
-from highnoon.shared.domain.trial import Params
+from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.studies import StudyRecord
@@ -58,6 +59,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     if StudySpec.from_json(record.spec).sampler.is_exhaustive:
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
+    params = {name: cast(ParamValue, plain(value)) for name, value in params.items()}
     # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
     _add(access, record, 1, action="enqueue", details={"params": dict(params)})

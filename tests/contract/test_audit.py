@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +16,7 @@ from highnoon.shared.domain.errors import ServiceRefused
 from highnoon.shared.domain.states import Ending, WorkerState
 from highnoon.shared.store import audit
 from highnoon.shared.store.audit import Actor, AuditLog, acting_as
+from highnoon.shared.store.steering import enqueue
 from tests.ledger import DONE, FAILED, SPEC, Ledger
 
 
@@ -55,6 +58,23 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger, monk
     ]
     assert {entry.account for entry in entries} == {ledger.database.engine.url.username}
     assert AuditLog(ledger.database).entries(limit=2) == entries[-2:]
+
+
+def test_a_point_of_numpys_numbers_is_enqueued_whole(ledger: Ledger) -> None:
+    written = {"name": "digits", "objective": "train.py:objective", "search_space": {"x": ["uniform", 0.0, 1.0]}}
+    ledger.access.store.create_study("digits", "minimize")
+    study = ledger.studies.create("digits", {**SPEC, **written, "n_trials": 1}, queue="cpu", n_trials=1)
+    enqueue(ledger.access, study, {"x": np.float32(0.5)})  # type: ignore[dict-item]
+    assert len(ledger.tickets(study)) == 2
+    assert [trial.system_attrs["fixed_params"] for trial in ledger.optuna().get_trials()] == [{"x": 0.5}]
+    details = [entry.details for entry in AuditLog(ledger.database).entries(limit=9) if entry.action == "enqueue"]
+    assert details == [{"params": {"x": 0.5}}]
+
+
+def test_an_entry_has_as_text_what_json_does_not_know(ledger: Ledger) -> None:
+    AuditLog(ledger.database).add("exec", program=Path("train.py"), count=np.int64(4))
+    (entry,) = AuditLog(ledger.database).entries(limit=9)
+    assert entry.details == {"program": "train.py", "count": "4"}
 
 
 def test_what_a_node_is_made_to_do_is_recorded_once_and_its_own_states_are_not(ledger: Ledger) -> None:

@@ -233,6 +233,10 @@ def damage(path: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "unknown state", resigned(edited(written, "hn_tickets", state="gone")), "cannot be stored"
     yield "no trial of it", resigned(edited(written, "trial_params", trial=99)), "not in the file"
     yield "too large", resigned(edited(written, "hn_tickets", attempt=2**31)), "cannot hold"
+    yield "no float", resigned(edited(written, "trial_values", value=10**400)), "cannot hold"
+    for named in (b"di\\u0000gits", b"\\ud800", b"a/b", b"d" * 101):
+        header = written[0].replace(b'"digits"', b'"' + named + b'"', 1)
+        yield f"name {named!r}", resigned([header, *written[1:-1]]), "a study whose name must be"
     yield "no specification", resigned(edited(written, "hn_studies", spec={"name": "digits"})), "objective"
     yield "two studies", resigned([*written[:-1], of_table(written, "hn_studies")]), "more than one study"
 
@@ -268,6 +272,8 @@ def test_a_file_that_is_damaged_or_foreign_changes_nothing(ledger: Ledger, other
             pytest.fail(f"{what} was restored")
         assert everything(other) == before, what
     assert readable(path).study == "digits"
+    with pytest.raises(InvalidInput, match="name: must be"):
+        restore(path, other.access, name="di\0gits")
     restore(path, other.access)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text, update
 
+from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.service import Service
+from highnoon.coordinator.snapshot_reader import SnapshotReader
+from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
@@ -99,6 +104,37 @@ def test_best_values_and_recent_endings_of_several_studies(access: Access, contr
     assert control.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
     endings = control.recent_endings([low.id, empty.id], 2)
     assert len(endings[low.id]) == 2 and endings[empty.id] == []
+
+
+def test_a_long_limit_of_one_study_ends_no_other_that_had_successes(access: Access, control: Control) -> None:
+    # Given ten successes and then five failures, beside a study whose limit needs more endings
+    mixed = study(access, "mixed", n_trials=16)
+    study(access, "patient", max_failures_in_a_row=20)
+    control.dispatch(mixed.id, 1)
+    with access.database.transaction() as connection:
+        for first, ending in ((0, Ending.COMPLETED), (10, Ending.FAILED)):
+            closed = {"state": TicketState.CLOSED, "ending": ending, "outcome": {"ending": ending}}
+            value = 0.5 if ending is Ending.COMPLETED else None
+            connection.execute(
+                update(tickets)
+                .where(tickets.c.study_id == mixed.id, tickets.c.ordinal.between(first, 14))
+                .values(**closed, value=value, closed_at=db_now() + tickets.c.ordinal)
+            )
+    queues: Any = SimpleNamespace(depths=lambda: None)
+    faults = StudyFaults(control, Counters())
+    reader = SnapshotReader(load_settings({}), database=access.database, queues=queues, faults=faults)
+
+    loads = {load.study.name: load for load in reader.read(steady_s=30.0).loads}
+
+    load = loads["mixed"]
+    assert (load.best_value, len(load.recent_endings)) == (0.5, 15)
+    assert not limit_met(
+        load.study.spec,
+        age_s=load.age_s,
+        best_value=load.best_value,
+        recent_endings=load.recent_endings,
+        since_best=load.since_best,
+    )
 
 
 def test_stop_does_not_apply_when_trials_were_added_since_it_was_planned(access: Access, control: Control) -> None:

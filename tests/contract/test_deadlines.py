@@ -97,6 +97,15 @@ def test_slow_statement_is_ended_by_the_server_and_a_longer_one_can_be_allowed(d
         _answer(database, "SELECT pg_sleep(5)")
 
 
+def test_a_longer_transaction_may_be_idle_as_long(database: Database) -> None:
+    show = text("SHOW idle_in_transaction_session_timeout")
+    with database.transaction() as connection:
+        allow_longer(connection, 1800.0)
+        assert connection.scalar(show) == "30min"
+    with database.transaction() as connection:
+        assert connection.scalar(show) == "10s"
+
+
 def test_use_in_a_process_of_a_user_sets_no_hook(own_stack: Stack) -> None:
     program = (
         "import sys; from highnoon.shared.store.database import Database\n"

@@ -40,6 +40,7 @@ MIXED: SearchSpace = {
     "optimizer": Categorical(choices=("adam", "sgd", None, True)),
     "always": Int(low=3, high=3),
 }
+MIXED_POINT: dict[str, Any] = {"dropout": 0.25, "width": 64, "optimizer": "sgd", "always": 3}
 NUMERIC: SearchSpace = {"x": Float(low=-1.0, high=1.0), "y": Float(low=-1.0, high=1.0), "n": Int(low=1, high=9)}
 
 NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra gp")
@@ -171,6 +172,23 @@ def test_seed_and_ordinal_decide_the_proposal(sampler: SamplerSpec) -> None:
     assert proposed[0] == proposed[2]
     assert proposed[0] != proposed[1]
     assert seed_of(11, 4) != seed_of(12, 4)
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "cmaes"])
+def test_a_value_of_another_program_out_of_bounds_ends_no_proposal(sampler: str) -> None:
+    with OptunaStore(None) as store:
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(SamplerSpec(name=sampler), seed=3))
+        for rate in (0.0, 1e-9):
+            theirs = study.optuna_study.ask()
+            for name, domain in distributions(MIXED).items():
+                value = rate if name == "rate" else domain.to_internal_repr(MIXED_POINT[name])
+                study.optuna_study._storage.set_trial_param(theirs._trial_id, name, value, domain)
+            study.optuna_study.tell(theirs, 0.0)
+            assert SamplingSpace(MIXED).translated(study.optuna_study.trials[-1]) is None
+        for ordinal in range(16):
+            started = study.start_trial(ordinal=ordinal)
+            study.finish_trial(started.trial_id, completed(1.0 / (1 + ordinal)))
 
 
 def test_without_a_seed_forked_processes_propose_different_points() -> None:

@@ -137,6 +137,13 @@ def test_message_becomes_a_started_attempt_in_one_look_and_one_start(claims: Cla
     assert world.calls == ["look", ("start", 1, "point")]
 
 
+def test_only_the_studies_that_were_used_last_stay_open(claims: Claims, world: World) -> None:
+    for study_id in (*range(16), 0, *range(16, 20)):
+        world.candidate = replace(CANDIDATE, study_id=study_id)
+        assert claims.start(MESSAGE) is not None
+    assert list(claims._open) == [*range(5, 16), 0, *range(16, 20)]
+
+
 def test_row_locked_by_another_client_costs_no_slot(claims: Claims, world: World) -> None:
     world.answers = [RowLocked("canceling statement due to lock timeout")]
     assert claims.start(MESSAGE) is None

@@ -104,3 +104,10 @@ def test_a_long_study_costs_no_more_than_a_short_one() -> None:
     began = time.thread_time()
     assert chance_to_fit(trials, DOMAINS) is not None
     assert time.thread_time() - began < 1.0
+
+
+def test_a_point_out_of_bounds_counts_as_the_nearest_within() -> None:
+    chance = chance_to_fit(history(60), DOMAINS)
+    assert chance is not None
+    point = drawn(random.Random(3))
+    assert chance({**point, "layers": 0}) == chance({**point, "layers": 1})

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.shared.domain.grid import GRID_LIMIT, grid, grid_problems, grid_values
+from highnoon.shared.domain.grid import GRID_LIMIT, LISTED_LIMIT, grid, grid_problems, grid_values
+from highnoon.shared.domain.param_constraints import parsed_constraints
 from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_space
+from highnoon.shared.domain.study import validate
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,22 @@ def test_names_every_range_that_has_no_end() -> None:
     assert [problem.key for problem in caught.value.problems] == ["search_space.lr", "search_space.dropout"]
     assert "Set points under [sampler]" in caught.value.problems[0].hint
     assert len(grid(space, points=3)) == 27
+
+
+def test_a_grid_that_must_be_listed_is_smaller() -> None:
+    space = {"a": ["int", 1, 300], "b": ["int", 1, 300]}
+    written = {"name": "digits", "objective": "train:objective", "sampler": "grid", "search_space": space}
+    assert validate(written)[1] == []
+    for more in (
+        {"param_constraints": ["a < b"]},
+        {"search_space": {**space, "c": {"type": "categorical", "choices": ["x"], "when": {"a": [1]}}}},
+    ):
+        (problem,) = validate({**written, **more})[1]
+        assert problem.key == "search_space"
+        assert f"90,000 combinations; at most {LISTED_LIMIT:,} are possible with conditions or" in problem.message
+    constraints = parsed_constraints(["a < b"])
+    with pytest.raises(InvalidInput, match="90,000"):
+        grid(parse_space(space), constraints=constraints)
 
 
 def test_counts_before_it_builds() -> None:

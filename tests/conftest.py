@@ -49,9 +49,9 @@ _FIRST = (
     "integration/test_models_hsmn.py",
     "browser/",
     "integration/test_trainer_resume.py",
-    "deploy/",
     "guide/test_complete_example.py",
     "integration/",
+    "deploy/",
     "guide/",
     "contract/",
 )

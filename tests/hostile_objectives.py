@@ -79,7 +79,7 @@ def asks_without_waiting(params: dict[str, Any]) -> float:
 
 
 def sets_a_huge_attribute(params: dict[str, Any]) -> float:
-    _pipe().sendall(b'{"event": "set", "kind": "user_attr", "key": "k", "value": "' + b"x" * 100_000 + b'"}\n')
+    _pipe().sendall(b'{"event": "set", "kind": "user_attr", "key": "k", "value": "' + b"x" * 600_000 + b'"}\n')
     return _wait()
 
 

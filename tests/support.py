@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,6 +32,14 @@ def eventually(fact: Callable[[], T], timeout_s: float = 10.0, *, what: str = ""
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.2)
     return seen
+
+
+@contextmanager
+def steady_network() -> Iterator[None]:
+    """Keeps this machine's network interfaces to one process of tests: Chromium drops its requests when they change."""
+    with (Path(tempfile.gettempdir()) / "highnoon-tests-network.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _patience() -> float:

@@ -24,7 +24,7 @@ from tests.browser.chromium import Page, browser, installed
 from tests.conftest import empty_database
 from tests.ledger import FAILED, Ledger
 from tests.made_up import SPACE, make_study, spec_of
-from tests.support import eventually
+from tests.support import eventually, steady_network
 from tests.web import TOKEN, dashboard
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
@@ -137,7 +137,7 @@ def address(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with browser() as page:
+    with steady_network(), browser() as page:
         yield page
 
 

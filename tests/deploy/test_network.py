@@ -27,7 +27,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts
 from highnoon.workers.slot_state import SlotStates
 from tests.cluster import Books, Cluster
-from tests.support import eventually
+from tests.support import eventually, steady_network
 
 ROOT = Path(__file__).parents[2]
 OWN = f"hn{os.getpid()}"
@@ -72,6 +72,11 @@ def net() -> Iterator[Net]:
     why_not = _why_not()
     if why_not:
         pytest.skip(why_not)
+    with steady_network():
+        yield from _made()
+
+
+def _made() -> Iterator[Net]:
     _clear()
     try:
         for namespace in (SWITCH, *HOSTS):

@@ -39,7 +39,7 @@ def outcome_of(
         ("sends_a_wrong_result", "released"),
         ("sends_a_result_of_wrong_types", "many"),
         ("asks_without_waiting", "a second question"),
-        ("sets_a_huge_attribute", "more than 65,536 bytes"),
+        ("sets_a_huge_attribute", "more than 500,000 characters"),
     ],
 )
 def test_what_is_no_event_is_the_trials_own_failure(tmp_path: Path, objective: str, said: str) -> None:

@@ -157,7 +157,12 @@ def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, ta
     with warnings.catch_warnings():
         # Python warns of threads: those of notebooks are of no use to a trial, others are refused above.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+        # Python calls functions around a fork, and drops what a signal's handler raises in one of them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        try:
+            pid = os.fork()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid == 0:
         _run_to_end(theirs, parent, lambda: objective, task)
 

@@ -375,3 +375,19 @@ class TestSampling:
         found = memory.explain(None, None)
         assert found is not None and (found.ending, found.cause) == (Ending.STOPPED, "oom_kernel")
         assert memory.trace().peak_bytes == LIMITS.hard_bytes
+
+    def test_trial_that_dies_before_its_first_reading_has_the_kernels_peak_as_sample(self) -> None:
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        group.oom_kills, self.now = 1, 0.04
+        memory.explain(signal.SIGKILL, None)
+        assert memory.trace().samples == ((0.04, LIMITS.hard_bytes),)
+
+    def test_the_kernels_peak_is_no_sample_where_there_are_readings(self) -> None:
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        self.now = 0.5
+        memory.look()
+        group.oom_kills, self.now = 1, 9.0
+        memory.explain(None, None)
+        assert memory.trace().samples == ((0.5, 100 * MIB),)

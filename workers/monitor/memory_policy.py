@@ -125,6 +125,11 @@ class TraceRecorder:
             self._kept.pop()
         self._kept.append((round(at_s, 3), used_bytes))
 
+    @property
+    def has_samples(self) -> bool:
+        """False before the first reading."""
+        return bool(self._kept)
+
     def trace(self, limit_bytes: int) -> MemoryTrace:
         """What is stored with the attempt."""
         return MemoryTrace(peak_bytes=self.peak_bytes, limit_bytes=limit_bytes, samples=tuple(self._kept))

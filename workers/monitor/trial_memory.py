@@ -107,6 +107,9 @@ class TrialMemory:
         elif not self._has_joined and peak_rss_bytes is not None:
             unseen = self._processes.own_part(peak_rss_bytes)
         self._recorder.peak_bytes = max(self.peak_bytes, unseen)
+        if kills and not self._recorder.has_samples:
+            # It filled its limit faster than the first reading came.
+            self._recorder.add(self._clock() - self._began_at, unseen)
         record = self._records.read(self._pid)
         self._records.drop(self._pid)
         node_kills = (self._node.oom_kills() or 0) - self._node_kills_before

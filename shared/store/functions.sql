@@ -31,6 +31,15 @@ begin
         on conflict (trial_id, key) do update set value_json = excluded.value_json;
 end $$;
 
+-- Adds parameters [[name, value, domain], ...] to a trial; those that are there stay.
+create or replace function hn_write_params_1(p_trial bigint, p_params json) returns void language plpgsql as $$
+begin
+    insert into trial_params (trial_id, param_name, param_value, distribution_json)
+        select p_trial, row ->> 0, (row ->> 1)::double precision, row ->> 2
+        from json_array_elements(p_params) with ordinality as params (row, position) order by position
+        on conflict (trial_id, param_name) do nothing;
+end $$;
+
 -- Adds reports [[step, value or null, kind], ...] to a trial that is RUNNING; the first report of a step stays.
 -- The lock keeps the trial from ending meanwhile: who reads an ended trial caches it for ever.
 create or replace function hn_write_reports_1(p_trial bigint, p_reports json) returns void language plpgsql as $$
@@ -170,10 +179,7 @@ begin
             values (v_number, v_optuna_study, 'RUNNING', hn_utc_now_1()) returning trial_id into v_trial;
     end if;
     -- An enqueued trial may have some of its parameters already.
-    insert into trial_params (trial_id, param_name, param_value, distribution_json)
-        select v_trial, row ->> 0, (row ->> 1)::double precision, row ->> 2
-        from json_array_elements(p_trial -> 'params') with ordinality as params (row, position) order by position
-        on conflict (trial_id, param_name) do nothing;
+    perform hn_write_params_1(v_trial, p_trial -> 'params');
     perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
     perform hn_write_attrs_1(
         v_trial, json_build_object('highnoon:ticket', p_ticket, 'highnoon:attempt', p_attempt + 1), '{}');
@@ -238,10 +244,7 @@ begin
     if not found then
         return;
     end if;
-    insert into trial_params (trial_id, param_name, param_value, distribution_json)
-        select v_trial, row ->> 0, (row ->> 1)::double precision, row ->> 2
-        from json_array_elements(p_trial -> 'params') with ordinality as params (row, position) order by position
-        on conflict (trial_id, param_name) do nothing;
+    perform hn_write_params_1(v_trial, p_trial -> 'params');
     perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
 end $$;
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import signal
+from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import wraps
 from urllib.parse import quote
 
 import optuna
@@ -14,53 +16,56 @@ import redis
 
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.runtime.broker import Broker
-from tests.chaos.faults import STUDY, Hit, fault
+from tests.chaos.faults import STUDY, Fault, Hit, fault
 from tests.chaos.world import World
 from tests.rubbish import RUBBISH, envelope
 
 
-@fault
+def fault_of(service: str) -> Callable[[Fault], Fault]:
+    """A fault that finds nothing to hit while another one keeps this service away."""
+
+    def decorated(act: Fault) -> Fault:
+        @wraps(act)
+        def act_if_there(world: World, chance: random.Random) -> Hit | None:
+            return None if service in world.frozen else act(world, chance)
+
+        return fault(act_if_there)
+
+    return decorated
+
+
+@fault_of("redis")
 def restart_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     away_s = chance.uniform(0.1, 3.0)
     world.crash("redis", signal.SIGKILL, away_s)
     return Hit(lasts_s=away_s)
 
 
-@fault
+@fault_of("redis")
 def flush_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     with _redis(world) as client:
         client.flushall()
     return Hit()
 
 
-@fault
+@fault_of("redis")
 def kill_redis_clients(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     with _redis(world) as client:
         for kind in ("normal", "pubsub"):
             client.execute_command("CLIENT", "KILL", "TYPE", kind)
     return Hit()
 
 
-@fault
+@fault_of("redis")
 def freeze_redis(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 8.0)
     world.freeze("redis", seconds)
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("redis")
 def change_redis_password(world: World, chance: random.Random) -> Hit | None:
     """No client gets in for a while."""
-    if "redis" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 5.0)
     other = "another-password"
     with _redis(world) as client:
@@ -79,11 +84,9 @@ def change_redis_password(world: World, chance: random.Random) -> Hit | None:
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("redis")
 def fill_redis(world: World, chance: random.Random) -> Hit | None:
     """Its memory is full, and it evicts nothing: it takes no further message."""
-    if "redis" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 5.0)
     with _redis(world) as client:
         client.config_set("maxmemory", "1")
@@ -98,40 +101,32 @@ def fill_redis(world: World, chance: random.Random) -> Hit | None:
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("postgres")
 def restart_postgres(world: World, chance: random.Random) -> Hit | None:
     """An immediate shutdown: no session ends in order, and recovery follows."""
-    if "postgres" in world.frozen:
-        return None
     away_s = chance.uniform(0.1, 2.0)
     world.crash("postgres", signal.SIGQUIT, away_s)
     return Hit(lasts_s=away_s)
 
 
-@fault
+@fault_of("postgres")
 def freeze_postgres(world: World, chance: random.Random) -> Hit | None:
-    if "postgres" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 8.0)
     world.freeze("postgres", seconds)
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("postgres")
 def terminate_backends(world: World, chance: random.Random) -> Hit | None:
     """Sessions end in the middle of whatever they do."""
-    if "postgres" in world.frozen:
-        return None
     with closing(psycopg2.connect(_plain(world.cluster.database_url))) as connection, connection.cursor() as cursor:
         cursor.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
     return Hit()
 
 
-@fault
+@fault_of("postgres")
 def use_up_connections(world: World, chance: random.Random) -> Hit | None:
     """Other clients hold every connection that PostgreSQL allows; ours are ended and find no place."""
-    if "postgres" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 4.0)
     held = [psycopg2.connect(_plain(world.cluster.database_url))]
     ours = [connection.info.backend_pid for connection in held]
@@ -155,11 +150,9 @@ def use_up_connections(world: World, chance: random.Random) -> Hit | None:
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("postgres")
 def make_postgres_read_only(world: World, chance: random.Random) -> Hit | None:
     """As a standby, or a server that protects a full disk."""
-    if "postgres" in world.frozen:
-        return None
     seconds = chance.uniform(1.0, 4.0)
 
     def switch(statement: str) -> None:
@@ -181,10 +174,8 @@ def make_postgres_read_only(world: World, chance: random.Random) -> Hit | None:
     return Hit(lasts_s=seconds)
 
 
-@fault
+@fault_of("redis")
 def duplicate_messages(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     slots = world.slots()
     ticket = chance.choice(slots).ticket if slots and chance.random() < 0.5 else chance.randrange(1, 60)
     with Broker(world.cluster.redis_url) as broker:
@@ -192,10 +183,8 @@ def duplicate_messages(world: World, chance: random.Random) -> Hit | None:
     return Hit()
 
 
-@fault
+@fault_of("redis")
 def rubbish(world: World, chance: random.Random) -> Hit | None:
-    if "redis" in world.frozen:
-        return None
     newer = json.dumps(envelope({"study": STUDY, "ticket": chance.randrange(1, 60), "version": 7})).encode()
     foreign = json.dumps(envelope({"study": "unknown", "ticket": 10**9, "version": 1})).encode()
     messages = [*RUBBISH.values(), newer, foreign]
@@ -205,11 +194,9 @@ def rubbish(world: World, chance: random.Random) -> Hit | None:
     return Hit()
 
 
-@fault
+@fault_of("postgres")
 def foreign_trial(world: World, chance: random.Random) -> Hit | None:
     """An ordinary Optuna script joins, with a parameter of its own."""
-    if "postgres" in world.frozen:
-        return None
     study = optuna.load_study(study_name=STUDY, storage=world.cluster.database_url)
     trial = study.ask()
     trial.suggest_categorical("side", ["left", "right"])
@@ -217,11 +204,9 @@ def foreign_trial(world: World, chance: random.Random) -> Hit | None:
     return Hit()
 
 
-@fault
+@fault_of("postgres")
 def locked_ticket(world: World, chance: random.Random) -> Hit | None:
     """A client hangs in its transaction, with the locks of Optuna's study and of some tickets."""
-    if "postgres" in world.frozen:
-        return None
     connection = psycopg2.connect(_plain(world.cluster.database_url))
     seconds = chance.uniform(0.5, 4.0)
     with connection.cursor() as cursor:

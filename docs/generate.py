@@ -74,7 +74,7 @@ SETTINGS: Mapping[str, str] = {
     "drain_s": "How long running trials may go on after the first signal.",
     "kill_grace_s": "How long a trial process has to end by itself before each stronger signal.",
     "max_tasks_per_child": "After how many trials a slot's supervisor is replaced by a fresh one.",
-    "preload": "Modules that a worker imports once, for all its trials; by default those of the two that are installed.",
+    "preload": "Modules that a worker imports once, for all its trials; by default whichever of the two is installed.",
     "objectives": "Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.",
     "cluster_key": "What signs bundles and proves them to workers: 16 characters or more, the same everywhere.",
     "bundle_limit_bytes": "How large a bundle may be.",

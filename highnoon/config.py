@@ -186,12 +186,12 @@ class ModelConfig(Section):
 
     @property
     def num_blocks(self) -> int:
-        """Second spelling of num_reasoning_blocks."""
+        """Alias of num_reasoning_blocks."""
         return self.num_reasoning_blocks
 
     @property
     def num_experts(self) -> int:
-        """Second spelling of num_moe_experts."""
+        """Alias of num_moe_experts."""
         return self.num_moe_experts
 
 
@@ -212,7 +212,7 @@ class TrainingConfig(Section):
 
     @property
     def max_grad_norm(self) -> float | None:
-        """Second spelling of gradient_clip."""
+        """Alias of gradient_clip."""
         return self.gradient_clip
 
 

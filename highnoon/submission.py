@@ -45,7 +45,7 @@ def submit(
     """Hands a study to a running cluster; returns at once. `submit("study.toml")` takes it from a study file.
 
     `objective` is a function of one argument, the dict of parameters, or "path/file.py:function". Other `keys` are
-    those of a study file (`direction`, `sampler`, `trial_timeout`, ...). `bundle` is a folder to send as the code.
+    the keys of a study file (`direction`, `sampler`, `trial_timeout`, ...). `bundle` is a folder to send as the code.
     `cluster` is the address of its database or the data folder of a running `start`; left out, it is
     HIGHNOON_DATABASE_URL, or what runs in HIGHNOON_HOME. A study of that name gets more trials up to `n_trials`.
 

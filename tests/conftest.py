@@ -24,7 +24,7 @@ from hypothesis import settings as hypothesis_settings
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.settings import PREFIX, Settings, load_settings
 
-# How long one example takes says more about the machine's other work than about our code.
+# The time of one example depends more on the machine's other work than on our code.
 hypothesis_settings.register_profile("default_without_deadline", deadline=None)
 hypothesis_settings.load_profile("default_without_deadline")
 

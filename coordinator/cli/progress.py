@@ -35,7 +35,7 @@ _PAUSE_PER_LOOK = 10
 """A look at 100,000 trials takes a quarter of a second of PostgreSQL: it may have a tenth of the time."""
 _LINE_S = 2.0
 _PACE_OF = 30
-"""The pace is that of so many trials at most: an hour ago other parameters may have made them slower."""
+"""The pace is the average of at most so many trials: an hour ago other parameters may have made them slower."""
 
 
 _LEAST_ROWS = 3

@@ -46,7 +46,7 @@ AsFormat = Annotated[
 def list_studies(storage: Storage = None, json: AsJson = False) -> None:
     """List all studies with their progress.
 
-    Those of other Optuna programs are called external.
+    Studies of other Optuna programs are called external.
 
     Example: python -m coordinator list --json
     """

@@ -46,7 +46,7 @@ def read_study(
 
 
 def trials_in_words(submission: Submission, asked: int | None) -> str:
-    """What the submission did to the number of trials, which is always that of all."""
+    """How the submission changed the total number of trials."""
     has = plural(submission.trials, "trial")
     if submission.added == submission.trials:
         return has

@@ -155,7 +155,7 @@ def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, ta
             stream.flush()
     parent = os.getpid()
     with warnings.catch_warnings():
-        # Python warns of threads: those of notebooks are of no use to a trial, others are refused above.
+        # Python warns of threads: a notebook's threads are of no use to a trial, others are refused above.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Python calls functions around a fork, and drops what a signal's handler raises in one of them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))

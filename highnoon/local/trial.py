@@ -202,7 +202,7 @@ def _set(channel: StudyChannel, event: Event) -> None:
 
 
 def final_outcome(trial: LocalTrial) -> Outcome:
-    """Ends the process; its outcome, or what its exit status says."""
+    """Ends the process. Returns its outcome, or the outcome that follows from its exit status."""
     status = None
     give_up_at = time.monotonic() + _EXIT_S
     while trial.outcome is not None and status is None and time.monotonic() < give_up_at:

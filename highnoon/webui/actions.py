@@ -169,7 +169,7 @@ class WorkerActions:
             )
 
     def belong_to_start(self) -> bool:
-        """Whether the workers are those of a `coordinator start` here, which starts them again."""
+        """True when the workers belong to a `coordinator start` here, which restarts them."""
         running = attach(self.home)
         return running is not None and running.database_url == self.repository.access().database.url
 

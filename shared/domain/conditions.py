@@ -37,7 +37,7 @@ def is_conditional(space: SearchSpace) -> bool:
 
 
 def active_part(space: SearchSpace, values: Mapping[str, Any]) -> Params:
-    """What a point may have of these values: those of parameters that they make inactive are left out.
+    """These values without inactive parameters.
 
     A parameter whose parents have no value here may still become active, and stays.
     """

@@ -12,7 +12,7 @@ FIRST_FAILURES = 5
 """So many failed trials in a row before the first success end a study that names no number of its own."""
 
 OWN_FAILURES = frozenset({Ending.FAILED, Ending.TIMED_OUT})
-"""Failures that count then: those of the study's own code, not of a node."""
+"""Failures that count then: caused by the study's own code, not by a node."""
 
 
 def failure_limit(spec: Mapping[str, Any]) -> int:

@@ -26,7 +26,7 @@ _EXAMPLES = {
 
 
 def hint_for(key: Key, kind: str, written: Mapping[str, Any], keys: Fields, early_stop: Fields) -> str:
-    """What to write instead; empty without a suggestion. `keys` are a study's, `early_stop` those of that table."""
+    """What to write instead; empty without a suggestion. `keys` are a study's, `early_stop` the keys of that table."""
     if kind == "missing":
         return _EXAMPLES.get(key, "")
     if kind != "extra_forbidden":
@@ -41,7 +41,7 @@ def hint_for(key: Key, kind: str, written: Mapping[str, Any], keys: Fields, earl
 
 
 def _options(tables: Sequence[str], written: Mapping[str, Any], early_stop: Fields) -> list[str]:
-    """The keys of a sampler or pruner, also of one that another wraps; else those of `early_stop`."""
+    """The keys of a sampler or pruner, also of one that another wraps; else the keys of `early_stop`."""
     if tables[0] not in ("sampler", "pruner"):
         return list(early_stop)
     kinds = {"sampler": SamplerSpec.kinds, "pruner": PrunerSpec.kinds}[tables[0]]

@@ -122,7 +122,7 @@ class Trial:
     """One point of a study, read from Optuna. `number` is Optuna's; `value` is the score, as the sampler has it.
 
     `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
-    `values` are those of a study with several objectives, made by another program: then there is no `value`.
+    `values` are set for a study with several objectives, made by another program: then there is no `value`.
     """
 
     number: int

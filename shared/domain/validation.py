@@ -70,7 +70,7 @@ def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, s
 
 
 def sentence_for(kind: str, context: Mapping[str, Any]) -> str:
-    """What pydantic's error of this kind says in our words; nothing for a kind that none was written for."""
+    """Our message for this kind of pydantic's errors; empty for a kind without one."""
     said = {name: _said(limit) for name, limit in context.items()}
     return _SENTENCES.get(kind, "").format(**said)
 

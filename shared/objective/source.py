@@ -104,7 +104,7 @@ def _is_environment(node: ast.expr) -> bool:
 
 
 def _is_read_at_import(name: str) -> bool:
-    """Not those of the log level, which a slow start of each trial would be too much for, nor those read later."""
+    """Not the log level's, for which a slow start of each trial is too high a price, and none that is read later."""
     if name.startswith(("TF_CPP_", "TF_FORCE_GPU_", "TF_GPU_")):
         return False
     return name.startswith(("KERAS_", "TF_", "XLA_", "JAX_")) or name.endswith("_NUM_THREADS")

@@ -3,11 +3,11 @@
 1. Start: a sequence that fills the space evenly, by the ticket's ordinal, so that nodes do not race for its points.
 2. While trials are few: a Gaussian process. The point with the largest expected improvement is taken. Trials that are
    under way count as if they came out as expected, so that nodes at work at the same time try different things.
-   Values worse than the median count by their rank: how bad a bad trial is says nothing of where the best one is.
+   Values worse than the median count by their rank: how bad a bad trial is does not help to locate the best one.
 3. Then TPE, whose cost does not grow with the cube of the trials.
 
 No point is proposed again while there are others. What was pruned counts as bad, what did not fit or failed as the
-worst, and `presampling` says how likely a point fits. Conditional spaces are left to TPE by groups.
+worst, and `presampling` estimates how likely a point fits. Conditional spaces are left to TPE by groups.
 """
 
 from __future__ import annotations

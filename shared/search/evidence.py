@@ -35,7 +35,7 @@ class Evidence:
 
 
 def evidence_of(cube: Cube, trials: Sequence[FrozenTrial], *, minimizes: bool, pending: FrozenTrial) -> Evidence:
-    """That of all trials which have every parameter, but for the one that is `pending`."""
+    """Evidence from all trials that have every parameter, except the one that is `pending`."""
     usable = [one for one in trials if one.params.keys() >= set(cube.names) and one._trial_id != pending._trial_id]
     encoded = cube.encode(one.params for one in usable)
     keys = keys_of(encoded)

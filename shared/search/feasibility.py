@@ -101,7 +101,7 @@ def _scaled(low: float, high: float, *, in_log: bool) -> _Axis:
 
 
 def _features(axes: Mapping[str, _Axis], params: Mapping[str, Any]) -> list[float]:
-    """Those of an inactive parameter are 0: it adds nothing."""
+    """The features of an inactive parameter are 0: it adds nothing."""
     return [
         1.0,
         *_joined(axis(params[name]) if name in params else [0.0] * count for name, (count, axis) in axes.items()),

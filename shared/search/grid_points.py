@@ -46,7 +46,7 @@ class Grid:
 
     @classmethod
     def of(cls, spec: StudySpec) -> Grid | None:
-        """That of a study whose sampler is exhaustive."""
+        """The grid of a study whose sampler is exhaustive."""
         if not spec.sampler.is_exhaustive:
             return None
         shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
@@ -56,7 +56,7 @@ class Grid:
         return self._size
 
     def point(self, ordinal: int) -> Sampled:
-        """That of `grid(...)` where not shuffled. Raises SpaceExhausted beyond the last one."""
+        """The point of this ordinal, shuffled or not. Raises SpaceExhausted beyond the last one."""
         if not 0 <= ordinal < self._size:
             raise SpaceExhausted(
                 f"the grid has {self._size} points, and all of them are taken"

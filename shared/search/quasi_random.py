@@ -23,7 +23,7 @@ class QuasiRandomSampler(QMCSampler):
         self.ordinal = 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All of the study's space, also before a trial has ended; where it is not known, that of the first trial."""
+        """All of the study's space, also before a trial has ended; where it is not known, the first trial's space."""
         return self._space or super().infer_relative_search_space(study, trial)
 
     def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:

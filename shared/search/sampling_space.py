@@ -32,7 +32,7 @@ class SamplingSpace:
     def as_stored(self, values: Mapping[str, Any]) -> Params:
         """The values that belong to the space, in the type that their domain stores, in or out of its bounds.
 
-        Those of parameters that the others make inactive are left out.
+        Inactive parameters are left out.
         Raises ValueError for what a domain cannot hold: text for a number, a choice that there is not.
         """
         stored: Params = {

@@ -1,7 +1,7 @@
 """Define-by-run: the parameters of one running trial, one after the other, as Optuna's own Trial would choose them.
 
 Optuna's order: what a person or an earlier attempt fixed; the only value of a domain; what the sampler chose jointly
-for the parameters that all earlier trials have; else each by itself. The history is that of the first question, and the
+for the parameters that all earlier trials have; else each by itself. The history is read at the first question, and the
 sampler a copy, so that nothing else that this process samples meanwhile changes an answer.
 """
 

@@ -115,7 +115,7 @@ class OptunaStore:
         return OptunaStudy(spec, study, trials, self._error_boundary, earlier)
 
     def check_warm_start(self, spec: StudySpec) -> None:
-        """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with those of this one."""
+        """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""
         with self._error_boundary():
             for name in spec.warm_start:
                 self._check_direction(name, StudyDirection[spec.direction.upper()])

@@ -1,4 +1,4 @@
-"""The kinds of fault, and those of nodes. Each takes the world and a source of chance, and returns what it hit.
+"""The kinds of fault. Each takes the world and a source of chance, and returns what it hit.
 
 A fault that finds nothing to hit now returns None, and another one is drawn.
 """

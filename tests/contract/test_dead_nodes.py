@@ -103,6 +103,6 @@ def test_node_lifts_no_quarantine_but_its_own(ledger: Ledger, node: Node, monkey
     assert nodes.reinstate(node.worker_id)
     assert mine.beat().state is WorkerState.ACTIVE
 
-    # When somebody else puts it into quarantine, then it stays there
+    # When another client puts it into quarantine, then it stays there
     nodes.mark(node.worker_id, WorkerState.QUARANTINED)
     assert mine.beat().state is mine.beat().state is WorkerState.QUARANTINED

@@ -31,7 +31,7 @@ class Presampled(BaseSampler):
         self._seed = 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """That of the sampler."""
+        """The sampler's own search space."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(

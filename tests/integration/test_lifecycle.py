@@ -275,7 +275,7 @@ def test_a_study_that_does_not_get_better_ends_early(cluster: Cluster, books: Bo
     record = books.wait_until_over(name)
     assert (record.state, record.stop_reason) == (StudyState.FINISHED, "early_stop")
     points = [tuple(trial.params.values()) for trial in books.trials(name)]
-    assert 13 <= len(points) < 2000 and len(set(points)) >= len(points) - 4, "but for those of the same moment"
+    assert 13 <= len(points) < 2000 and len(set(points)) >= len(points) - 4, "except points chosen at the same moment"
 
 
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])

@@ -121,7 +121,7 @@ def test_where_trials_fail_it_stops_trying() -> None:
 
 
 def test_a_pruned_trial_counts_as_a_bad_one_whatever_it_reported() -> None:
-    """Its last report is that of a shorter training: a small one must not draw the search there."""
+    """Its last report comes from a shorter training: a small one must not draw the search there."""
     study = study_of(NUMBERS)
     for _ in range(30):
         trial = study.ask(NUMBERS)

@@ -1,4 +1,4 @@
-"""docs/cli.md says what the code does: every command and exit code."""
+"""docs/cli.md agrees with the code: every command and exit code."""
 
 from __future__ import annotations
 

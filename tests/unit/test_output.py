@@ -74,7 +74,7 @@ def test_no_tail_may_be_wanted(tmp_path: Path) -> None:
 
 
 def test_log_that_cannot_be_rotated_costs_no_trial(output: Output) -> None:
-    """Somebody has removed its folder."""
+    """Its folder was removed meanwhile."""
     shutil.rmtree(output.path.parent)
     for number in range(300):
         os.write(output.writing_end, f"line {number:090}\n".encode())

@@ -86,7 +86,8 @@ class Assignment:
 def run_forked(orders: socket.socket, parent: int) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
-    Prepares itself, says so on `orders`, and waits there for its pipe and the descriptor for what it prints.
+    Prepares itself, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
+    output.
     """
     exit_code = _FAULT
     try:
@@ -110,7 +111,7 @@ def _awaited(orders: socket.socket) -> list[int]:
         orders.send(b"R")
         _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
         if descriptors:
-            for descriptor in descriptors:  # the programs that the objective runs have no business with them
+            for descriptor in descriptors:  # programs that the objective runs must not inherit them
                 os.set_inheritable(descriptor, False)
             return descriptors
     os._exit(_RESULT_SENT)

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
-    TextClause,
     UpdateBase,
     create_engine,
     insert,
@@ -26,7 +25,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -64,15 +62,13 @@ class Database:
         with self._errors(), self.engine.begin() as connection:
             yield connection
 
-    def call(self, statement: TextClause, **values: Any) -> Any:
-        """The value of one statement, which is a transaction of its own: one round trip. Raises LeaseLost, too."""
-        with self._errors(), autocommit(self.engine) as connection:
-            return connection.scalar(statement, values)
+    def call(self, statement: str, **values: Any) -> Any:
+        """The value of one statement, which is a transaction of its own: one round trip. Raises LeaseLost, too.
 
-    def row(self, statement: TextClause, **values: Any) -> RowMapping | None:
-        """The first row of one statement, which is a transaction of its own: one round trip."""
+        `statement` is the driver's own text, with `%(name)s` for each value: SQLAlchemy's takes as long as the call.
+        """
         with self._errors(), autocommit(self.engine) as connection:
-            return connection.execute(statement, values).mappings().first()
+            return connection.exec_driver_sql(statement, values).scalar()
 
     def rows(self, statement: Executable) -> Sequence[Any]:
         """All rows of one statement, which is a transaction of its own: one round trip."""

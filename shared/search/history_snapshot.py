@@ -17,6 +17,24 @@ from optuna.trial import FrozenTrial, TrialState
 PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
+
+def new_trial(trial_id: int = PENDING, number: int = PENDING) -> FrozenTrial:
+    """A RUNNING trial without parameters and reports, for a sampler or a pruner."""
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
 Translate = Callable[[FrozenTrial], FrozenTrial | None]
 
 

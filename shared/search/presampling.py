@@ -30,7 +30,7 @@ from highnoon.shared.domain.errors import SpaceExhausted
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
-from highnoon.shared.search.history_snapshot import PENDING, snapshot_of
+from highnoon.shared.search.history_snapshot import PENDING, new_trial, snapshot_of
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
@@ -138,7 +138,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
     """A point that keeps the constraints, drawn at random: the sampler has found none."""
     random = RandomSampler(seed=seed)
     for _ in range(_MOST_DRAWS):
-        pending = pending_trial()
+        pending = new_trial()
         _fill(pending, space, fixed, partial(random.sample_independent, history, pending))
         if not space.broken_by(pending.params):
             return Sampled(params=pending.params)
@@ -148,7 +148,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
 
 def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
     """One point by the study's sampler, in which what is `fixed` stays as it is; of active parameters only."""
-    pending = pending_trial()
+    pending = new_trial()
     ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
     sampler.before_trial(ahead, pending)
@@ -216,23 +216,6 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
     for name in ("_random_sampler", "_independent_sampler", "_tpe"):
         if hasattr(sampler, name):
             reseed(getattr(sampler, name), seed)
-
-
-def pending_trial() -> FrozenTrial:
-    """A trial that no storage has, for a sampler to fill."""
-    return FrozenTrial(
-        number=PENDING,
-        trial_id=PENDING,
-        state=TrialState.RUNNING,
-        value=None,
-        datetime_start=None,
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs={},
-        system_attrs={},
-        intermediate_values={},
-    )
 
 
 def only_what_lasts(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Attempts:
             _ADD,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
-            params=json_text({**lease.params, **new.params}),
+            params=json_text({**lease.params, **new.params}) if new.params else None,
             trial=_trial_json(new),
         )
 

@@ -256,13 +256,13 @@ begin
 end $$;
 
 -- Adds parameters [[name, value, domain], ...] and attributes to the trial of an attempt that holds its lease; the
--- ticket keeps the parameters p_params for the attempt after it. HN001.
+-- ticket keeps the parameters p_params for the attempt after it; null leaves them. HN001.
 create or replace function hn_add_to_trial_1(p_ticket bigint, p_attempt integer, p_params json, p_trial json)
 returns void language plpgsql as $$
 declare
     v_trial bigint;
 begin
-    update hn_tickets set params = p_params where id = p_ticket and attempt = p_attempt and state = 'running'
+    update hn_tickets set params = coalesce(p_params, params) where id = p_ticket and attempt = p_attempt and state = 'running'
         returning trial_id into v_trial;
     if not found then
         raise exception 'add to trial: the lease is lost' using errcode = 'HN001';

@@ -39,6 +39,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
 from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
+from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
@@ -178,12 +179,20 @@ class OptunaStudy:
         """Reads all trials into this process's cache, so that the next decision reads only what is new."""
         self._study.get_trials(deepcopy=False)
 
+    @property
+    def prunes(self) -> bool:
+        """Whether it has a pruner at all."""
+        return self._spec.pruner.name != "none"
+
+    @_acting
+    def pruner_view(self, trial_id: int) -> PrunerView:
+        """The study as it is now, for decisions on this running trial, which need no database."""
+        return PrunerView(self._study, self._snapshot_for_pruner().get_trials(deepcopy=False), trial_id)
+
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
-        now = snapshot_of(self._study)
-        if not self._knows_steps:
-            now.pruner = self._study.pruner = self._with_steps(now)
+        now = self._snapshot_for_pruner()
         if isinstance(now.pruner, NopPruner):
             return False
         latest_first = reversed(now.get_trials(deepcopy=False))
@@ -272,6 +281,12 @@ class OptunaStudy:
                 self._spec.name,
             )
         return shares
+
+    def _snapshot_for_pruner(self) -> optuna.Study:
+        now = snapshot_of(self._study)
+        if not self._knows_steps:
+            now.pruner = self._study.pruner = self._with_steps(now)
+        return now
 
     def _with_steps(self, now: optuna.Study) -> BasePruner:
         """The study's pruner, once one trial has shown how many steps a whole one has: the same for every node."""

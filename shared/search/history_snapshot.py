@@ -7,7 +7,7 @@ tests/contract/test_samplers.py.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any, cast
 
 from optuna.storages import BaseStorage
@@ -35,18 +35,18 @@ def new_trial(trial_id: int = PENDING, number: int = PENDING) -> FrozenTrial:
     )
 
 
-Translate = Callable[[FrozenTrial], FrozenTrial | None]
+See = Callable[[list[FrozenTrial]], list[FrozenTrial]]
+"""What a sampler sees in the place of a study's trials."""
 
 
 def snapshot_of(
     study: Study,
     pending: FrozenTrial | None = None,
-    translate: Translate | None = None,
-    earlier: Sequence[FrozenTrial] = (),
+    see: See | None = None,
 ) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, HistorySnapshot(study, pending, translate, earlier))
+    view._storage = cast(BaseStorage, HistorySnapshot(study, pending, see))
     return view
 
 
@@ -60,12 +60,10 @@ class HistorySnapshot:
         self,
         study: Study,
         pending: FrozenTrial | None,
-        translate: Translate | None = None,
-        earlier: Sequence[FrozenTrial] = (),
+        see: See | None = None,
     ) -> None:
-        self._earlier = earlier
         self._storage = study._storage
-        self._translate = translate
+        self._see = see
         self._study_id = study._study_id
         self._pending = pending
         self._trials: list[FrozenTrial] | None = None
@@ -79,9 +77,7 @@ class HistorySnapshot:
         """As the storage gave it the first time."""
         if self._trials is None:
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
-            if self._translate is not None:
-                trials = [seen for seen in map(self._translate, trials) if seen is not None]
-            self._trials = [*self._earlier, *trials]
+            self._trials = trials if self._see is None else self._see(trials)
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 

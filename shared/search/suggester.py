@@ -28,7 +28,7 @@ class Suggester:
         self._fixed = fixed
         self._pending = new_trial()
         self._pending.number = number
-        others = snapshot_of(study, translate=lambda trial: None if trial._trial_id == trial_id else trial)
+        others = snapshot_of(study, see=lambda trials: [one for one in trials if one._trial_id != trial_id])
         self._study = snapshot_of(others, self._pending)
         self._study.sampler = copy.deepcopy(study.sampler)
         reseed(self._study.sampler, seed)

@@ -38,7 +38,8 @@ from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
-from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
+from highnoon.shared.search.known_trials import KnownTrials
+from highnoon.shared.search.presampling import Sampled, earlier_trials, sample, seed_of
 from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
@@ -88,8 +89,7 @@ class OptunaStudy:
         self._trials = trials
         self._error_boundary = error_boundary
         self._space = SamplingSpace(spec.search_space, spec.constraints)
-        self._seen: Seen = {}
-        self._earlier = earlier_trials(self._space, warm_start)
+        self._known = KnownTrials(self._space, earlier_trials(self._space, warm_start))
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
@@ -327,9 +327,7 @@ class OptunaStudy:
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(
-            self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen, earlier=self._earlier
-        )
+        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(

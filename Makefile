@@ -9,8 +9,7 @@ PIP        := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-inpu
 STUDY      ?= examples/digits/study.toml
 WORKERS    ?= 2
 ARGS       ?=
-SEED       ?=
-RUNS       ?= 1
+SEEDS      ?=
 TRIALS     ?= 200
 FAULTS     ?= 40
 LEASE      ?= short
@@ -28,8 +27,8 @@ start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/stu
 test: $(READY) ## Run all tests, several at a time; with ARGS only those, one by one (ARGS="tests/unit -k lease")
 	@$(PY) -m pytest $(or $(ARGS),--numprocesses auto --dist loadfile --no-loadscope-reorder)
 
-chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEED= RUNS=1 TRIALS=200 FAULTS=40 LEASE=short)
-	@$(PY) -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --runs $(RUNS) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
+chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEEDS=1..20 TRIALS=200 FAULTS=40 LEASE=short)
+	@$(PY) -m tests.chaos.run $(if $(SEEDS),--seeds $(SEEDS)) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
 
 lint: $(READY) ## Check style, types and who imports whom
 	@$(PY) -m ruff check .

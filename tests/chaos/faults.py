@@ -143,6 +143,19 @@ def kill_agent(world: World, chance: random.Random) -> Hit | None:
 
 
 @fault
+def lose_node(world: World, chance: random.Random) -> Hit | None:
+    """Every process of a node at once: nothing of it is left to hand back a lease."""
+    agents = world.agents()
+    if not agents:
+        return None
+    agent = chance.choice(agents)
+    victims = world.slots_below(agent)
+    for pid in world.all_below(agent):
+        kill(pid)
+    return Hit(victims=victims)
+
+
+@fault
 def stop_agent(world: World, chance: random.Random) -> Hit | None:
     agents = world.agents()
     if not agents:
@@ -198,6 +211,18 @@ def second_coordinator(world: World, chance: random.Random) -> Hit | None:
     other = world.cluster.start_coordinator()
     world.later(chance.uniform(3.0, 8.0), lambda: kill(other.pid))
     return Hit()
+
+
+@fault
+def slow_network(world: World, chance: random.Random) -> Hit | None:
+    """Between the nodes and the services: 200 ms there and back, and 5 % of the packets lost."""
+    link = world.link
+    if link is None:
+        return Hit(note="needs root and a TUN device")
+    seconds = chance.uniform(4.0, 12.0)
+    link.set(0.1, 0.05)
+    world.later(seconds, lambda: link.set(0.0, 0.0))
+    return Hit(lasts_s=seconds)
 
 
 @fault

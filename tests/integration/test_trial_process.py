@@ -24,6 +24,7 @@ from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import TrialHandle, launch, remove_scratch
 from highnoon.workers.trial.output import Output
@@ -103,6 +104,7 @@ def begin(
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
     cgroup: str | None = None,
+    confinement: Confinement | None = None,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -119,8 +121,9 @@ def begin(
         scoring=scoring or Scoring(),
         memory=memory,
         cgroup=cgroup,
+        confinement=confinement,
     )
-    forks = ForkServer()
+    forks = ForkServer(confinement)
     return Attempt(trial=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 

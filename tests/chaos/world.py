@@ -24,7 +24,7 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
 from tests.chaos.objective import STEP_S
 from tests.chaos.slow_link import SERVICES, SlowLink, own_network
-from tests.cluster import Cluster
+from tests.cluster import DEFAULT_PERIODS, Cluster
 from tests.conftest import new_stack
 
 TEMPORARY = "temporary"
@@ -266,18 +266,6 @@ def _mounted(home: Path) -> bool:
     home.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(home)]
     return subprocess.run(mount, check=False, capture_output=True).returncode == 0
-
-
-DEFAULT_PERIODS = {
-    "HIGHNOON_LEASE_S": "30",
-    "HIGHNOON_RENEW_S": "8",
-    "HIGHNOON_REAP_S": "5",
-    "HIGHNOON_PRESENCE_S": "5",
-    "HIGHNOON_TICK_S": "1",
-    "HIGHNOON_LEADER_TTL_S": "5",
-    "HIGHNOON_KILL_GRACE_S": "3",
-    "HIGHNOON_DRAIN_S": "60",
-}
 
 
 def _children(pid: int, *, recursive: bool = False) -> list[psutil.Process]:

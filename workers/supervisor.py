@@ -236,7 +236,7 @@ class Supervisor:
                 self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
             foreign_ending = finished.result()
-        self._telemetry.decided(outcome, disposition)
+        self._telemetry.decided(outcome, disposition, foreign_ending)
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()

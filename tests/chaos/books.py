@@ -189,9 +189,9 @@ def leftovers(world: World, supervisors: Collection[int]) -> list[str]:
     """What a run must not leave when its nodes have ended in order."""
     home = world.cluster.folder / "home"
     wrong = [f"process {process.pid} {process.name()} is left" for process in world.processes()]
-    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("nodes/*")]
-    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("runs/*/*/tmp")]
-    wrong += [f"checkpoints {path.relative_to(home)} are left" for path in home.glob("checkpoints/*/*")]
+    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("*/nodes/*")]
+    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("*/runs/*/*/tmp")]
+    wrong += [f"checkpoints {path.relative_to(home)} are left" for path in home.glob("*/checkpoints/*/*")]
     wrong += [f"temporary {path} is left" for path in (world.cluster.folder / TEMPORARY).iterdir()]
     wrong += [f"cgroup {path} is left" for path in _cgroups(supervisors)]
     return wrong

@@ -144,12 +144,14 @@ def kill_agent(world: World, chance: random.Random) -> Hit | None:
 
 @fault
 def lose_node(world: World, chance: random.Random) -> Hit | None:
-    """Every process of a node at once: nothing of it is left to hand back a lease."""
-    agents = world.agents()
-    if not agents:
+    """Every process of a machine at once, which is off for longer than a lease: nothing of it hands back a lease."""
+    nodes = [role for role in world.running if role != "coordinator"]
+    if not nodes:
         return None
-    agent = chance.choice(agents)
+    node = chance.choice(nodes)
+    agent = world.running[node].pid
     victims = world.slots_below(agent)
+    world.away_s[node] = _beyond_the_lease(world, chance) + 3.0
     for pid in world.all_below(agent):
         kill(pid)
     return Hit(victims=victims)

@@ -70,6 +70,8 @@ class World:
     frozen: set[str] = field(default_factory=set)
     has_own_disk: bool = False
     link: SlowLink | None = None
+    away_s: dict[Role, float] = field(default_factory=dict)
+    """How long a process stays away that ends next."""
     _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
 
@@ -81,7 +83,10 @@ class World:
             self.running[role] = cluster.start_worker(**self._environ_of(role))
 
     def _environ_of(self, node: Role) -> dict[str, str]:
-        environ = {**WRONG_CLOCK} if node == "node-1" else {}
+        # A machine's own, as its disk: no other node repairs there what this one leaves.
+        environ = {"HIGHNOON_HOME": str(self.cluster.folder / "home" / node)}
+        if node == "node-1":
+            environ |= WRONG_CLOCK
         if self.link is not None:
             environ["HIGHNOON_DATABASE_URL"] = self.link.address(self.cluster.database_url)
             environ["HIGHNOON_REDIS_URL"] = self.link.address(self.cluster.redis_url)
@@ -104,7 +109,7 @@ class World:
             if process.poll() is not None:
                 del self.running[role]
                 self.restarts += 1
-                self.later(RESTART_S, lambda role=role: self.start(role))  # type: ignore[misc]
+                self.later(self.away_s.pop(role, RESTART_S), lambda role=role: self.start(role))  # type: ignore[misc]
 
     # What runs now.
 

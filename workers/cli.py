@@ -20,6 +20,7 @@ from highnoon.shared.runtime.terminal import show
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
 from highnoon.workers.node import Node
+from highnoon.workers.node_confinement import confinement_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -71,6 +72,7 @@ def start(
         resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
         settings=settings,
         gpus=pinned,
+        confinement=confinement_of(settings, os.environ),
     )
     raise typer.Exit(Agent(node, until_idle=until_empty).run())
 

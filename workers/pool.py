@@ -131,7 +131,7 @@ def register_task(app: Celery, node: Node) -> None:
             if not claims:
                 claims.append(pin(node))
             # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
-            supervisors.append(Supervisor(node, ForkServer()))
+            supervisors.append(Supervisor(node, ForkServer(node.confinement)))
         return supervisors[0]
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True, throws=(TrialFailed,))  # type: ignore[untyped-decorator]

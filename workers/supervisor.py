@@ -183,7 +183,9 @@ class Supervisor:
             if resources.refusal is not None:
                 return resources.refusal
             needs_spawn = not self._node.fork_works or started.code.import_settings
-            isolation = "spawn" if spec.isolation == "fork" and needs_spawn else spec.isolation
+            # A thread cannot be confined, and its study does not decide whether it is.
+            wants_fork = spec.isolation == "fork" or (spec.isolation == "none" and settings.confine_trials == "require")
+            isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
             trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
@@ -234,7 +236,7 @@ class Supervisor:
                 self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
             foreign_ending = finished.result()
-        self._telemetry.decided(outcome, disposition)
+        self._telemetry.decided(outcome, disposition, foreign_ending)
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()
@@ -282,6 +284,7 @@ class Supervisor:
             defines_by_run=spec.defines_by_run,
             scoring=spec.scoring,
             memory=spec.memory,
+            confinement=self._node.confinement,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),

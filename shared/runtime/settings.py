@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
     quarantine_after: Annotated[int, Field(ge=0)] = 5
+    confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(_lowered)] = "off"
+    trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(_split)] = (80, 443)
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
 
@@ -305,4 +308,4 @@ def _shown(name: str, value: object) -> str:
         return "not set"
     if name in SECRETS:
         return masked(str(value)) if name.endswith("_url") else "***"
-    return ",".join(value) or "nothing" if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)

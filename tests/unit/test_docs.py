@@ -55,6 +55,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(_anchor, headings), f"{page.name} links to {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / path).is_file(), f"{page.name} names {path}"
+        assert f"def {name}" in (ROOT / path).read_text(), f"{page.name} names {path}::{name}"
+
+
 def test_no_page_promises_a_package_index() -> None:
     """The package is on none: `pip install highnoon-hpo` would find nothing, or another's."""
     for page in PAGES:

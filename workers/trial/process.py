@@ -35,6 +35,7 @@ from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
 from highnoon.workers import kernel
+from highnoon.workers.trial.confinement import Confinement, begun, confine
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
@@ -72,6 +73,8 @@ class Assignment:
     memory: MemoryWishes = NO_WISHES
     cgroup: str | None = None
     defines_by_run: bool = False
+    confinement: Confinement | None = None
+    """Of its process; a thread cannot be confined."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -80,10 +83,17 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
+        return cls(
+            **{
+                **data,
+                "scoring": Scoring(**data["scoring"]),
+                "memory": MemoryWishes(**data["memory"]),
+                "confinement": Confinement.from_json(data["confinement"]),
+            }
+        )
 
 
-def run_forked(orders: socket.socket, parent: int) -> NoReturn:
+def run_forked(orders: socket.socket, parent: int, confinement: Confinement | None) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
     Prepares itself, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
@@ -96,9 +106,10 @@ def run_forked(orders: socket.socket, parent: int) -> NoReturn:
         kernel.release_inherited(keep=(orders.fileno(),))
         _lift_limits_of_billiard()
         forget_exit_functions()
+        ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
         _redirect(output)
-        exit_code = _run(socket.socket(fileno=end))
+        exit_code = _run(socket.socket(fileno=end), ruleset)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -130,13 +141,14 @@ def spawned(descriptor: int, parent: int) -> NoReturn:
         _leave(exit_code)
 
 
-def _run(end: socket.socket) -> int:
+def _run(end: socket.socket, ruleset: int | None = None) -> int:
     """The trial whose assignment is the first line on `end`. Returns the exit status."""
     pipe = Pipe(end)
     assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
     if assignment.cgroup is not None:
         kernel.join_cgroup(assignment.cgroup)
     _enter_work_dir(assignment)
+    _confine(assignment, ruleset)
     channel = PipeChannel(pipe)
     channel.hello()
     channel.result(perform(assignment, channel))
@@ -217,6 +229,17 @@ def _enter_work_dir(assignment: Assignment) -> None:
     for name, value in environ.items():  # `update` would ask for an abstract class, which visits all classes there are
         os.environ[name] = value
     tempfile.tempdir = None
+
+
+def _confine(assignment: Assignment, ruleset: int | None) -> None:
+    if assignment.confinement is None:
+        return
+    os.makedirs(assignment.checkpoint_dir, exist_ok=True)  # noqa: PTH103
+    ref, code_dir = ObjectiveRef.parse(assignment.objective), assignment.code_dir
+    file = [os.path.dirname(os.path.join(code_dir or "/", ref.where))] if ref.is_file else []  # noqa: PTH118, PTH120
+    code = file if code_dir is None else [code_dir, *file]
+    ruleset = begun(assignment.confinement) if ruleset is None else ruleset
+    confine(assignment.confinement, ruleset, owned=(assignment.work_dir, assignment.checkpoint_dir), read=code)
 
 
 def _shorter(scratch: Path) -> str:

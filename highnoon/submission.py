@@ -202,12 +202,22 @@ def _copy_modules(source: bytes, *, beside: Path, into: Path, copy: _LimitedCopy
             if target.exists() or not found.exists() or not _is_import_of(name, beside):
                 continue
             if found.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", ".*")
-                shutil.copytree(found, target, ignore=ignored, copy_function=copy)
+                shutil.copytree(found, target, ignore=_left_out, copy_function=copy)
             else:
                 copy(found, target)
             for file in [target] if target.is_file() else target.rglob("*.py"):
                 _copy_modules(file.read_bytes(), beside=beside, into=into, copy=copy)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """What is not copied of a folder: hidden files, caches, and what no import reads, such as a link to nothing."""
+    return {
+        name for name in names if name.startswith(".") or name == "__pycache__" or not _is_copied(Path(folder, name))
+    }
+
+
+def _is_copied(path: Path) -> bool:
+    return path.is_file() or path.is_dir()
 
 
 def _imported(source: bytes) -> Iterator[str]:

@@ -348,6 +348,11 @@ def outgrows_its_memory(params: dict[str, Any]) -> float:
             block[:: 1 << 12] = b"y" * len(block[:: 1 << 12])
 
 
+def suggests_one(trial: Any) -> float:
+    """Its value is its parameter."""
+    return float(trial.suggest_float("x", 0, 1))
+
+
 def suggests(trial: Any) -> float:
     """Defines its space as it runs; its process or its supervisor is killed at the first attempt of some tickets."""
     loss = abs(trial.suggest_float("x", -5, 5))

@@ -86,12 +86,12 @@ class CallbackRunner:
     def go_on(self, _: object) -> bool:
         """False when the wait is over. An outage does not end it: the next call gets what this one missed."""
         try:
-            if self._announcer.call_for_ended():
-                self._studies.pause(self._record.id)
-                return False
+            is_stopped = self._announcer.call_for_ended()
         except ServiceUnavailable:
-            pass
-        return True
+            return True
+        if is_stopped:
+            retry_until_available(lambda: self._studies.pause(self._record.id), _log)
+        return not is_stopped
 
     def finish(self) -> None:
         """Calls back for the trials that ended since the last call, once the study is over."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -83,17 +83,18 @@ def domain_for(name: str, written: object) -> str:
     values = listed(written)
     if not isinstance(values, list | tuple) or not values:
         return ""
+    line = _python_line if isinstance(written, tuple) else _line
     first, *rest = values
     kind = _KINDS.get(first.lower(), first.lower()) if isinstance(first, str) else ""
     if kind in _LOGARITHMIC and len(rest) == 3 and _says_log(rest[-1]):
-        return f"Write {_line(_LOGARITHMIC[kind], *rest[:2])}."
+        return f"Write {line(_LOGARITHMIC[kind], *rest[:2])}."
     if kind == "categorical" and rest and all(map(_is_plain, rest)):
-        return f"Write {_line(kind, rest)}."
+        return f"Write {line(kind, rest)}."
     if kind in ("bool", "boolean"):
-        return f"Write {_line('categorical', [True, False])}."
+        return f"Write {line('categorical', [True, False])}."
     if kind in _NAMES:
-        return f"Write {_line(kind, *map(listed, rest))}." if first != kind and rest else ""
-    return _as_choices(values)
+        return f"Write {line(kind, *map(listed, rest))}." if first != kind and rest else ""
+    return _as_choices(values, line)
 
 
 def cut_short(written: Mapping[str, object], space: Mapping[str, Any]) -> list[str]:
@@ -112,15 +113,15 @@ def cut_short(written: Mapping[str, object], space: Mapping[str, Any]) -> list[s
     return lines
 
 
-def _as_choices(values: Sequence[object]) -> str:
+def _as_choices(values: Sequence[object], line: Callable[..., str]) -> str:
     """Values without a kind: all of them text, or all numbers. Two numbers may be bounds as well."""
     if not all(isinstance(value, str) for value in values) and not all(map(_is_number, values)):
         return ""
-    choices = _line("categorical", list(values))
+    choices = line("categorical", list(values))
     if len(values) != 2 or not _is_number(values[0]):
         return f"Write {choices}."
     kind = "int" if all(isinstance(value, Integral) for value in values) else "uniform"
-    return f"Write {_line(kind, *values)} for a range, {choices} for two choices."
+    return f"Write {line(kind, *values)} for a range, {choices} for two choices."
 
 
 def _flattened(name: str, table: Mapping[object, object]) -> str:
@@ -134,6 +135,11 @@ def _flattened(name: str, table: Mapping[object, object]) -> str:
 
 def _line(kind: str, *arguments: object) -> str:
     return json.dumps([kind, *map(plain, arguments)], ensure_ascii=False, default=str)
+
+
+def _python_line(kind: str, *arguments: object) -> str:
+    """Only Python has tuples, so that who writes one reads Python as well."""
+    return repr((kind, *map(plain, arguments)))
 
 
 def _says_log(value: object) -> bool:

@@ -24,9 +24,7 @@ LISTED_LIMIT = 50_000
 
 def grid(space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()) -> list[Params]:
     """Every combination, always in the same order. Raises InvalidInput with what `grid_problems` finds."""
-    problems = grid_problems(space, points, constraints)
-    if problems:
-        raise InvalidInput("search_space", problems)
+    _refuse(grid_problems(space, points, constraints))
     # Sorted, because a database may hand the space back with its names in another order.
     names = parents_first({name: space[name] for name in sorted(space)})
     values = {name: grid_values(space[name], points) or () for name in names}
@@ -35,6 +33,19 @@ def grid(space: SearchSpace, points: int | None = None, constraints: Sequence[Pa
         for point in _combinations(space, names, values)
         if all(constraint.holds(point) for constraint in constraints)
     ]
+
+
+def grid_size(space: SearchSpace, points: int | None = None, constraints: Sequence[ParamConstraint] = ()) -> int:
+    """How many combinations `grid` gives. Raises InvalidInput as it does."""
+    if is_listed(space, constraints):
+        return len(grid(space, points, constraints))
+    _refuse(grid_problems(space, points, constraints))
+    return math.prod(len(grid_values(param, points) or ()) for param in space.values())
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        raise InvalidInput("search_space", problems)
 
 
 def _combinations(space: SearchSpace, names: list[str], values: Mapping[str, Sequence[ParamValue]]) -> Iterator[Params]:

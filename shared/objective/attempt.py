@@ -187,7 +187,7 @@ def _ending_of(objective: Objective, params: Params, trial: _Trial) -> Outcome:
     except SystemExit as error:
         return _exited(error)
     except BaseException as error:  # the border to user code: whatever it raises is an outcome, never our crash
-        return _early_end(error, trial) or _failure(error)
+        return _early_end(error, trial) or _failure(error, params)
 
 
 def _early_end(error: BaseException, trial: _Trial) -> Outcome | None:
@@ -214,6 +214,11 @@ def _pruned_types() -> tuple[type[BaseException], ...]:
     return (TrialPruned, theirs) if isinstance(theirs, type) and issubclass(theirs, BaseException) else (TrialPruned,)
 
 
+_HINT_OF_A_DICT = (
+    "With a search_space the objective gets a dict: params['x'], hn.report(value, step). "
+    "Leave the search_space out, and it gets a trial"
+)
+
 _shown = reprlib.Repr()
 _shown.maxother = _shown.maxstring = 80
 
@@ -229,9 +234,11 @@ def _exited(error: SystemExit) -> Outcome:
     )
 
 
-def _failure(error: BaseException) -> Outcome:
+def _failure(error: BaseException, params: Params) -> Outcome:
     """A fault of the objective's, or what it was given did not fit into memory: that the sampler is to learn."""
     text = " ".join(text_of(error).split())
+    if isinstance(error, AttributeError) and error.obj is params:
+        text += f". {_HINT_OF_A_DICT}"
     name = type(error).__name__
     cause = _cause_of(error)
     return Outcome(

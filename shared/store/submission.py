@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, MissingExtra, Problem, StudyConflict
-from highnoon.shared.domain.grid import grid
+from highnoon.shared.domain.grid import grid_size
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.strategy import modules_of
 from highnoon.shared.domain.study import StudySpec
@@ -122,7 +122,7 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
     if not spec.sampler.is_exhaustive:
         return spec.n_trials, ""
-    size = len(grid(spec.search_space, spec.sampler.options.get("points"), spec.constraints))
+    size = grid_size(spec.search_space, spec.sampler.options.get("points"), spec.constraints)
     if not size:
         message = "no point of the grid keeps them"
         raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])

@@ -6,6 +6,7 @@ Skips where no Chromium is installed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -69,6 +70,14 @@ _FITTED = """[...document.querySelectorAll('.js-plotly-plot')].every((plot) => {
         .map((e) => e.getBoundingClientRect());
     return Math.abs(drawn.width - plot.clientWidth) < 2 && drawn.height >= 220 && drawn.bottom < place.bottom;
 })"""
+
+_LAST_AXIS = """(() => {
+    const plot = document.querySelector('[data-name=parallel] .plot');
+    plot.scrollIntoView({block: 'center'});
+    const [box, size] = [plot.getBoundingClientRect(), plot._fullLayout];
+    const x = box.x + size._size.l + size.xaxis.l2p(size.xaxis.tickvals.length - 1);
+    return [x, box.y + size._size.t + size.yaxis.l2p(1), box.y + size._size.t + size.yaxis.l2p(0)];
+})()"""
 
 # Drawings are plotly's own, and their content is in tables as well.
 _AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']}).then((result) => result.violations
@@ -210,6 +219,28 @@ def test_a_logarithmic_axis_is_one_click_away(page: Page, address: str) -> None:
     page.until(_DRAWN)
     page.eval("document.querySelector('[data-name=history] [data-log]').click()")
     page.until("document.querySelector('[data-name=history] .plot').layout.yaxis.type === 'log'")
+
+
+def test_a_range_on_an_axis_keeps_the_lines_that_cross_it(page: Page, address: str) -> None:
+    page.look(1400, height=6000)
+    page.goto(f"{address}/hpo/studies/digits")
+    page.until("document.querySelector('[data-name=parallel] .main-svg')", what="the figure is drawn")
+    note = "document.querySelector('[data-name=parallel] .note').textContent"
+    assert "Drag along an axis" in page.eval(note)
+    x, top, bottom = page.eval(_LAST_AXIS)
+
+    page.drag((x, bottom + 8), (x, (top + bottom) / 2))
+    page.until(f"{note}.includes('chosen ranges')", what="a part of the lines is shown")
+    shown, total = map(int, re.findall(r"(\d+) of (\d+) lines", page.eval(note))[0])
+    assert 0 < shown < total
+    values = (
+        "document.querySelector('[data-name=parallel] .plot').data"
+        f".flatMap((trace) => trace.y.filter((y, index) => trace.x[index] === {len(SPACE)}))"
+    )
+    assert 0 <= page.eval(f"Math.max(...{values})") <= 0.55
+
+    page.click("[data-name=parallel] [data-all]")
+    page.until(f"{note}.includes('Drag along an axis')", what="all lines are back")
 
 
 def test_every_figure_is_drawn(page: Page, address: str) -> None:

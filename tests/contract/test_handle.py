@@ -13,6 +13,7 @@ import pytest
 
 from highnoon.cluster import Cluster
 from highnoon.coordinator.cli import steer
+from highnoon.coordinator.cli.submit_options import CallbackRunner
 from highnoon.coordinator.local.stack import Stack
 from highnoon.handle import StudyHandle
 from highnoon.shared.domain.errors import InvalidInput
@@ -64,7 +65,10 @@ def test_a_callback_may_stop_a_study_that_is_over(handle: StudyHandle, ledger: L
     assert (handle.status, seen) == ("finished", [0])
 
 
-def test_a_stop_during_an_outage_pauses_the_study_afterwards(handle: StudyHandle, stack: Stack) -> None:
+@pytest.mark.parametrize("is_command", [False, True], ids=["handle", "command"])
+def test_a_stop_during_an_outage_pauses_the_study_afterwards(
+    handle: StudyHandle, study: StudyRecord, stack: Stack, is_command: bool
+) -> None:
     admin = psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))
     admin.autocommit = True
     cursor = admin.cursor()
@@ -76,7 +80,10 @@ def test_a_stop_during_an_outage_pauses_the_study_afterwards(handle: StudyHandle
         study.stop()
         threading.Timer(0.3, cursor.execute, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]).start()
 
-    handle.follow(stop)
+    if is_command:
+        assert not CallbackRunner(study, [stop], handle.access).go_on(None)
+    else:
+        handle.follow(stop)
 
     assert handle.status == "paused"
     admin.close()

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,7 @@ def begin(
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
     cgroup: str | None = None,
+    defines_by_run: bool = False,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -119,6 +121,7 @@ def begin(
         scoring=scoring or Scoring(),
         memory=memory,
         cgroup=cgroup,
+        defines_by_run=defines_by_run,
     )
     forks = ForkServer()
     return Attempt(trial=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
@@ -238,6 +241,22 @@ def test_nothing_outlives_its_timeout(tmp_path: Path, objective: str) -> None:
 def test_no_progress_is_a_stall(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "hangs", stall_timeout_s=0.3)
     assert (outcome.ending, outcome.cause) == (Ending.TIMED_OUT, "stalled")
+
+
+def test_a_trial_that_waits_for_the_sampler_has_not_stalled(tmp_path: Path) -> None:
+    # Given a sampler whose answer takes three times the stall timeout, as when the database is away
+    asked: list[float] = []
+
+    def answer() -> dict[str, float] | None:
+        return {"value": 0.25} if time.monotonic() - asked[-1] > 1.2 else None
+
+    sampler = SimpleNamespace(ask=lambda _: asked.append(time.monotonic()), take=lambda _: None, answer=answer)
+
+    attempt = begin(tmp_path, "suggests_one", defines_by_run=True)
+    outcome = attempt.watch(Diary(suggestions=sampler), stall_timeout_s=0.4)
+
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 0.25)
+    assert len(asked) == 1
 
 
 def test_study_and_node_are_obeyed_while_the_trial_holds_the_gil(tmp_path: Path) -> None:

@@ -100,6 +100,17 @@ class FakeTensor:
         return self._value
 
 
+def test_an_objective_for_a_trial_learns_from_its_first_failure_that_it_gets_a_dict() -> None:
+    outcome = attempt(lambda trial: trial.suggest_float("x", 0, 1), x=1.0)
+    assert outcome.message.startswith(
+        "AttributeError: 'dict' object has no attribute 'suggest_float'. With a search_space"
+    )
+    assert "Leave the search_space out, and it gets a trial" in outcome.message
+
+    other = attempt(lambda params: {}.suggest_float, x=1.0)
+    assert other.message == "AttributeError: 'dict' object has no attribute 'suggest_float'"
+
+
 @pytest.mark.parametrize(
     ("returned", "value"),
     [

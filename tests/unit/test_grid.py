@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.shared.domain.grid import GRID_LIMIT, LISTED_LIMIT, grid, grid_problems, grid_values
+from highnoon.shared.domain.grid import GRID_LIMIT, LISTED_LIMIT, grid, grid_problems, grid_size, grid_values
 from highnoon.shared.domain.param_constraints import parsed_constraints
 from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_space
 from highnoon.shared.domain.study import validate
@@ -63,6 +64,23 @@ def test_names_every_range_that_has_no_end() -> None:
     assert [problem.key for problem in caught.value.problems] == ["search_space.lr", "search_space.dropout"]
     assert "Set points under [sampler]" in caught.value.problems[0].hint
     assert len(grid(space, points=3)) == 27
+
+
+def test_points_are_counted_without_building_them() -> None:
+    small = {"a": ("uniform", 0, 1), "b": ("int", 1, 7, 2), "c": ("categorical", ["x", "y"])}
+    narrow = {"a": ("uniform", 1.0, 1.0 + 2**-52)}
+    for space, points in ((small, 3), (narrow, 5)):
+        assert grid_size(parse_space(space), points) == len(grid(parse_space(space), points))
+    few = parsed_constraints(["b < 4"])
+    assert grid_size(parse_space(small), 3, few) == len(grid(parse_space(small), 3, few)) == 12
+
+    million = parse_space(dict.fromkeys("abc", ("int", 1, 100)))
+    tracemalloc.start()
+    assert grid_size(million) == 1_000_000
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    with pytest.raises(InvalidInput, match="at most 1,000,000"):
+        grid_size(parse_space(dict.fromkeys("abc", ("int", 1, 101))))
 
 
 def test_a_grid_that_must_be_listed_is_smaller() -> None:

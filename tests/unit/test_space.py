@@ -122,6 +122,13 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["choice", numpy.array([1, 2])], "unknown kind 'choice'", 'Write ["categorical", [1, 2]].'),
         (["float", 0, 1], "unknown kind 'float'", 'Write ["uniform", 0, 1].'),
         (["boolean"], "unknown kind 'boolean'", 'Write ["categorical", [true, false]].'),
+        (("boolean",), "unknown kind 'boolean'", "Write ('categorical', [True, False])."),
+        (("choice", (None, "l2")), "unknown kind 'choice'", "Write ('categorical', (None, 'l2'))."),
+        (
+            (16, 32),
+            "is not a parameter",
+            "Write ('int', 16, 32) for a range, ('categorical', [16, 32]) for two choices.",
+        ),
         (["adam", "sgd"], "unknown kind 'adam'", 'Write ["categorical", ["adam", "sgd"]].'),
         ({"adam", "sgd"}, "is not a parameter", 'Write ["categorical", ["adam", "sgd"]].'),
         (

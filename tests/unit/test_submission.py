@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ def objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     (tmp_path / "in_package" / "__init__.py").write_text("")
     (tmp_path / "in_package" / "broken.py").write_bytes(b"\xff\xfe\0")
     (tmp_path / "in_package" / "weights.bin").write_bytes(b"x" * 5_000)
+    (tmp_path / "in_package" / "to_nothing.py").symlink_to(tmp_path / "gone.py")
+    os.mkfifo(tmp_path / "in_package" / "pipe")
     monkeypatch.syspath_prepend(tmp_path)
     return objective
 

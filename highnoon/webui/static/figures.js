@@ -58,7 +58,7 @@ function layoutOf(figure, plot) {
   return layout;
 }
 
-function configOf(name) {
+function configOf(name, hasZoom) {
   const save = (format) => (plot) => Plotly.downloadImage(plot, { format, filename: name, width: 1200, height: 700, scale: 2 });
   const icon = Plotly.Icons.camera;
   return {
@@ -66,9 +66,7 @@ function configOf(name) {
     displayModeBar: true,
     // Named one by one: plotly's own set has buttons that send the figure to its cloud.
     modeBarButtons: [[
-      "zoom2d",
-      "pan2d",
-      "resetScale2d",
+      ...(hasZoom ? ["zoom2d", "pan2d", "resetScale2d"] : []),
       { name: "Save as PNG", icon, click: save("png") },
       { name: "Save as SVG", icon: Plotly.Icons.disk, click: save("svg") },
     ]],
@@ -85,6 +83,7 @@ class Figure {
     this.loading = false;
     this.drawnAt = 0;
     this.data = null;
+    this.brush = null;
     // Not plotly's own way to follow the window: it forgets the height, and the figure collapses.
     new ResizeObserver(() => this.fit()).observe(this.plot);
     element.addEventListener("change", (event) => {
@@ -141,7 +140,36 @@ class Figure {
       const below = this.data.data.some((trace) => trace.y?.some((value) => value !== null && value <= 0));
       if (below) this.note.textContent = `${this.data.note} Values of 0 and below have no place on a logarithmic axis.`.trim();
     }
-    Plotly.react(this.plot, coloured(this.data.data), layout, configOf(this.element.dataset.name));
+    const isBrushed = this.element.dataset.name === "parallel";
+    const data = isBrushed ? this.brushed(layout) : this.data.data;
+    Plotly.react(this.plot, coloured(data), layout, configOf(this.element.dataset.name, !isBrushed));
+    if (isBrushed && !this.brush.isFollowed) this.followBrush();
+  }
+
+  // The lines that the ranges on the axes leave; the ranges are drawn in the layout.
+  brushed(layout) {
+    this.brush ??= new Brush();
+    Object.assign(layout, {
+      dragmode: "select", selectdirection: "d", selections: [], shapes: coloured(this.brush.shapes()),
+    });
+    this.element.querySelector("[data-all]").hidden = !this.brush.ranges.size;
+    this.note.textContent = `${this.data.note} ${this.brush.note(this.data.data)}`.trim();
+    return this.brush.kept(this.data.data);
+  }
+
+  followBrush() {
+    this.brush.isFollowed = true;
+    this.plot.on("plotly_selected", (chosen) => {
+      if (!chosen?.range) return;
+      this.brush.choose(chosen.range);
+      this.draw();
+    });
+    const showAll = () => {
+      this.brush.clear();
+      this.draw();
+    };
+    this.plot.on("plotly_deselect", showAll);
+    this.element.querySelector("[data-all]").addEventListener("click", showAll);
   }
 
   follow() {

@@ -37,6 +37,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
     "resources": "Which workers take its trials.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
+    "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",
     "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",

@@ -283,6 +283,7 @@ class Supervisor:
             scoring=spec.scoring,
             memory=spec.memory,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
+            environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )

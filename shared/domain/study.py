@@ -25,6 +25,7 @@ from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
 from highnoon.shared.domain.study_hints import hint_for, moved_up
+from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
@@ -66,6 +67,7 @@ class StudySpec(Strict):
     """Studies of the same database whose trials the sampler knows too. They are not counted."""
     resources: Literal["cpu", "gpu"] = "cpu"
     isolation: Literal["fork", "spawn", "none"] = "fork"
+    environment: Mapping[str, str] = Field(default_factory=dict)
 
     timeout: Seconds | None = None
     trial_timeout: Seconds | None = None
@@ -148,6 +150,17 @@ class StudySpec(Strict):
             message = "names the study itself, whose trials its sampler knows anyway"
             raise refusal([Problem(key="warm_start", message=message, value=written)])
         return tuple(written)
+
+    @field_validator("environment", mode="plain")
+    @classmethod
+    def _environment_suits_trials(cls, written: object, info: ValidationInfo) -> dict[str, str]:
+        problems = environment_problems(written)
+        if written and info.data.get("isolation") == "none":
+            message = "needs a process for each trial, and isolation is none"
+            problems.append(Problem(key="environment", message=message, value=written))
+        if problems or not isinstance(written, Mapping):
+            raise refusal(problems)
+        return dict(written)
 
     @field_validator("early_stop", mode="before")
     @classmethod

@@ -58,7 +58,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "admission": "Whether a node starts a trial for every free slot, or only when its predicted memory fits.",
     "code_dir": "Where relative paths and imports start from, relative to the study file.",
 }
-_WRITTEN_BY_SUBMIT = {"bundle", "code"}
+_WRITTEN_BY_SUBMIT = {"bundle", "code", "git"}
 
 SETTINGS: Mapping[str, str] = {
     "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",

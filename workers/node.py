@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
 
@@ -47,6 +48,8 @@ class Node:
     """For each slot the UUID of its GPU; empty where slots are not pinned."""
     fork_works: bool = True
     """False when a forked trial could not use its GPU here: trials are spawned then."""
+    environment: EnvironmentRecord | None = None
+    """What its attempts run in; the pool reads it."""
 
     @classmethod
     def boot(cls, *, slots: int, resources: tuple[str, ...], settings: Settings, gpus: tuple[str, ...] = ()) -> Node:

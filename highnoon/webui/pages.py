@@ -5,6 +5,7 @@ Each handler gathers what its template shows, or executes one action and redirec
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -127,7 +128,9 @@ def _trial_page(
         "study": study,
         "trial": trial,
         "attempts": attempts,
-        "own": own_attempt(trial, attempts),
+        "own": (own := own_attempt(trial, attempts)),
+        "environment": app.environment(study, own),
+        "quoted_name": shlex.quote(study.name),
         "space": found.space,
         "message": str(trial.attrs.get(MESSAGE) or ""),
         "traceback": str(trial.attrs.get(TRACEBACK) or ""),

@@ -92,6 +92,8 @@ class StudySpec(Strict):
     bundle: Digest | None = None
     code: Digest | None = None
     """The digest of the objective's source tree where it was submitted; `submit` writes it."""
+    git: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}\+?$")] | None = None
+    """The commit of its folder then, with `+` where files differed from it; `submit` writes it."""
 
     @field_validator("name")
     @classmethod

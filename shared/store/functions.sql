@@ -189,10 +189,10 @@ begin
         cancel_requested = false, step = null, rss_bytes = null,
         trial_id = v_trial, trial_number = v_number, params = p_params
         where id = p_ticket;
-    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, started_at)
+    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, environment, started_at)
         values (p_ticket, p_attempt + 1, p_worker, p_host, p_pid, v_number,
                 replace(p_log_path, '{number}', lpad(v_number::text, greatest(5, length(v_number::text)), '0')),
-                p_code, hn_now_1());
+                p_code, p_trial ->> 'environment', hn_now_1());
     return json_build_object('attempt', p_attempt + 1, 'trial_id', v_trial, 'trial_number', v_number);
 end $$;
 

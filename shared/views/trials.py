@@ -109,6 +109,8 @@ def attempt_object(attempt: AttemptRecord) -> dict[str, Any]:
         "duration_s": None if attempt.ended_at is None else attempt.ended_at - attempt.started_at,
         "ending": str(attempt.ending) if attempt.ending else None,
         "peak_rss_bytes": attempt.peak_rss_bytes,
+        "code": attempt.code,
+        "environment": attempt.environment,
         "memory": attempt.memory.to_json() if attempt.memory else None,
     }
 

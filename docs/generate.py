@@ -37,6 +37,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
     "resources": "Which workers take its trials.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
+    "notify": 'What is [posted](operations.md#notifications) where: `{url = "https://...", on = ["finished", "failed", "best"]}`.',
     "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",
@@ -63,6 +64,8 @@ _WRITTEN_BY_SUBMIT = {"bundle", "code", "git"}
 SETTINGS: Mapping[str, str] = {
     "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
     "redis_url": "Address of the cluster's Redis.",
+    "notify_hosts": "Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas.",
+    "notify_key": "Signs the notifications.",
     "home": "Where services, logs and working folders of this machine are.",
     "log_level": "`debug`, `info`, `warning` or `error`.",
     "lease_s": "How long a worker may be silent before its trial is given to another one.",

@@ -74,6 +74,7 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
 
     with reading(storage) as reader:
         summary, note = reader.study(study), reader.notes(study).get(None)
+        trouble = reader.notification_trouble(study)
         halted = why_halted(summary, reader)
     if json:
         print_json({**study_object(summary), **note_object(note)})
@@ -83,6 +84,8 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
         print_sentence("\n".join(note_lines(note)))
     if summary.record is not None and summary.record.fault is not None:
         print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+    for line in trouble:
+        print_sentence(f"notification not sent, {line}")
     if halted:
         print_sentence(halted)
 

@@ -98,6 +98,14 @@ class Reader:
 
         return NoteStore(self.access.database).tags_of_studies()
 
+    def notification_trouble(self, study: str) -> Sequence[str]:
+        """Why notifications of the study wait."""
+        if self.access is None:
+            return ()
+        from highnoon.shared.store.notifications import Outbox
+
+        return Outbox(self.access.database).trouble(study)
+
     def _best_value(self, name: str) -> float | None:
         best = self.view(name).best()
         return best[0].value if len(best) == 1 else None

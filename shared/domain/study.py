@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_serializer, f
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
+from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
@@ -86,6 +87,7 @@ class StudySpec(Strict):
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
     trial_memory_limit: int | None = None
+    notify: Mapping[str, Any] | None = None
     admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
@@ -163,6 +165,14 @@ class StudySpec(Strict):
         if problems or not isinstance(written, Mapping):
             raise refusal(problems)
         return dict(written)
+
+    @field_validator("notify", mode="plain")
+    @classmethod
+    def _notify_is_a_table(cls, written: object) -> dict[str, Any] | None:
+        problems = [] if written is None else notify_problems(written)
+        if problems:
+            raise refusal(problems)
+        return notify_table(written) if isinstance(written, Mapping) else None
 
     @field_validator("early_stop", mode="before")
     @classmethod

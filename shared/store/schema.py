@@ -196,6 +196,26 @@ environments = Table(
     Column("content", _Json, nullable=False),
 )
 
+# What is to be posted: one row for each study and kind of event until it is received. No foreign key: an insert would
+# then wait for whoever has locked the study.
+notifications = Table(
+    "hn_notifications",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("study_id", BigInteger, nullable=False),
+    Column("event", String(16), nullable=False),
+    # The newest trial that it is about.
+    Column("ticket_id", BigInteger),
+    # How many events it stands for; `seq` grows with each, so that a sender knows what it has sent.
+    Column("count", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("error", Text),
+    UniqueConstraint("study_id", "event", name="one_notification_per_event"),
+)
+
 leader = Table(
     "hn_leader",
     metadata,

@@ -39,6 +39,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it.",
     "max_running": "So many of its trials run at a time, at most. `set` changes it.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
+    "notify": 'What is [posted](operations.md#notifications) where: `{url = "https://...", on = ["finished", "failed", "best"]}`.',
+    "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",
     "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",
@@ -59,11 +61,13 @@ STUDY_KEYS: Mapping[str, str] = {
     "admission": "Whether a node starts a trial for every free slot, or only when its predicted memory fits.",
     "code_dir": "Where relative paths and imports start from, relative to the study file.",
 }
-_WRITTEN_BY_SUBMIT = {"bundle", "code"}
+_WRITTEN_BY_SUBMIT = {"bundle", "code", "git"}
 
 SETTINGS: Mapping[str, str] = {
     "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
     "redis_url": "Address of the cluster's Redis.",
+    "notify_hosts": "Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas.",
+    "notify_key": "Signs the notifications.",
     "home": "Where services, logs and working folders of this machine are.",
     "log_level": "`debug`, `info`, `warning` or `error`.",
     "lease_s": "How long a worker may be silent before its trial is given to another one.",

@@ -16,11 +16,13 @@ from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
 from highnoon.progress import ProgressView, progress_view
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import front_of
@@ -146,6 +148,21 @@ class StudyHandle:
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
         steering.enqueue(self.access, self._record, dict(params))
+
+    def stop_trial(self, number: int) -> None:
+        """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
+        steering.stop_trial(self.access, self._record, number)
+
+    def note(self, text: str | None = None, *, trial: int | None = None, tag: str = "", untag: str = "") -> Note:
+        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
+
+        Raises InvalidInput, and UserInputError for a number that no trial has.
+        """
+        store = NoteStore(self.access.database)
+        if text is None and not tag and not untag:
+            return store.of_study(self._record.name).get(trial, Note())
+        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
+        return store.change(self._record.name, trial, change)
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.

@@ -34,6 +34,7 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
 from highnoon.shared.runtime.urls import masked
@@ -58,6 +59,9 @@ class HPOTrialManager:
     `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
     process of its own gives back all memory, and survives what kills it. Left out, it is "none" for one job and "fork"
     for several. A "fork" becomes a "spawn" once TensorFlow or CUDA has run in this process.
+
+    `environment` are variables for its trials, which then have processes of their own: a "spawn" where a library reads
+    one of them when it is imported (`OMP_NUM_THREADS`, `KERAS_BACKEND`).
 
     `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """
@@ -88,6 +92,7 @@ class HPOTrialManager:
         isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
         warm_start: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -107,6 +112,7 @@ class HPOTrialManager:
             "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
             "warm_start": warm_start,
+            "environment": environment or {},
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage
@@ -170,7 +176,9 @@ class HPOTrialManager:
             study.enqueue(params)
         self._enqueued.clear()
         jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
-        isolation = self._isolation or ("none" if jobs == 1 else "fork")
+        isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
+        if isolation == "fork" and read_at_import(spec.environment):
+            isolation = "spawn"
         options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
         run_trials(study, spec, objective, list(called), options)
         return self.best_params

@@ -286,6 +286,7 @@ class Supervisor:
             memory=spec.memory,
             confinement=self._node.confinement,
             seed=trial_seed(spec.seed or 0, lease.ordinal),
+            environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )

@@ -192,6 +192,7 @@ class _Run:
             scoring=self._spec.scoring,
             memory=self._spec.memory,
             seed=seed,
+            environment=self._spec.environment,
         )
         process = launcher.start(task)
         return LocalTrial(started, process, channel_of(self._study, started, self._spec))

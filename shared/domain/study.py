@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_serializer, f
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
+from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
 from highnoon.shared.domain.scalars import is_storable
@@ -25,6 +26,7 @@ from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
 from highnoon.shared.domain.study_hints import hint_for, moved_up
+from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
@@ -68,6 +70,7 @@ class StudySpec(Strict):
     priority: Annotated[int, Field(ge=1, le=1000)] = 1
     max_running: Count | None = None
     isolation: Literal["fork", "spawn", "none"] = "fork"
+    environment: Mapping[str, str] = Field(default_factory=dict)
 
     timeout: Seconds | None = None
     trial_timeout: Seconds | None = None
@@ -86,12 +89,15 @@ class StudySpec(Strict):
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
     trial_memory_limit: int | None = None
+    notify: Mapping[str, Any] | None = None
     admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
     bundle: Digest | None = None
     code: Digest | None = None
     """The digest of the objective's source tree where it was submitted; `submit` writes it."""
+    git: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}\+?$")] | None = None
+    """The commit of its folder then, with `+` where files differed from it; `submit` writes it."""
 
     @field_validator("name")
     @classmethod
@@ -150,6 +156,25 @@ class StudySpec(Strict):
             message = "names the study itself, whose trials its sampler knows anyway"
             raise refusal([Problem(key="warm_start", message=message, value=written)])
         return tuple(written)
+
+    @field_validator("environment", mode="plain")
+    @classmethod
+    def _environment_suits_trials(cls, written: object, info: ValidationInfo) -> dict[str, str]:
+        problems = environment_problems(written)
+        if written and info.data.get("isolation") == "none":
+            message = "needs a process for each trial, and isolation is none"
+            problems.append(Problem(key="environment", message=message, value=written))
+        if problems or not isinstance(written, Mapping):
+            raise refusal(problems)
+        return dict(written)
+
+    @field_validator("notify", mode="plain")
+    @classmethod
+    def _notify_is_a_table(cls, written: object) -> dict[str, Any] | None:
+        problems = [] if written is None else notify_problems(written)
+        if problems:
+            raise refusal(problems)
+        return notify_table(written) if isinstance(written, Mapping) else None
 
     @field_validator("early_stop", mode="before")
     @classmethod

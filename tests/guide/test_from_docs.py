@@ -36,6 +36,15 @@ def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
 
 
+def test_the_example_of_the_frameworks_runs() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "frameworks.md").read_text(), re.MULTILINE | re.DOTALL)
+    names = run(code)
+    assert names["best"] == names["hpo"].best_params and names["hpo"].best_trial.metrics.keys() >= {"loss", "val_loss"}
+    assert 0.5 < names["scores"].best_value <= 1.0
+    page = (DOCS / "frameworks.md").read_text()
+    assert all(name in page for name in hn.callbacks.__all__ if name.endswith("Report"))
+
+
 def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     page = (DOCS / "search.md").read_text()
     study, code = (

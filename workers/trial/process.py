@@ -18,7 +18,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +71,7 @@ class Assignment:
     checkpoint_dir: str
     scoring: Scoring = UNSCORED
     memory: MemoryWishes = NO_WISHES
+    environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     defines_by_run: bool = False
     confinement: Confinement | None = None
@@ -219,6 +220,7 @@ def _enter_work_dir(assignment: Assignment) -> None:
     os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
     environ = {
+        **assignment.environment,
         "HIGHNOON_STUDY": assignment.study,
         "HIGHNOON_TICKET": str(assignment.ticket),
         "HIGHNOON_ATTEMPT": str(assignment.attempt),

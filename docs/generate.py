@@ -32,6 +32,11 @@ STUDY_KEYS: Mapping[str, str] = {
     "objective": '`"path/file.py:function"` or `"package.module:function"`; see [where code comes from](code.md).',
     "sampler": "How points are proposed: a name, or a table of a name and [options](#samplers).",
     "pruner": "What ends bad trials early: a name, or a table of a name and [options](#pruners).",
+    "objectives": "Several, by name, each `minimize` or `maximize`; see [search](search.md#several-objectives). Without it there is "
+    "one, with the key `direction`.",
+    "prune_on": "Which of several objectives is reported, and pruned by. Without it none of their trials is pruned.",
+    "constraints": 'Bounds on what trials return or log, such as `{latency_ms = "<= 20"}`; see '
+    "[search](search.md#constraints-on-results).",
     "search_space": "The parameters; see [below](#search-space). Without it the objective takes a `trial` and suggests them.",
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",

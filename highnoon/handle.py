@@ -86,10 +86,21 @@ class StudyHandle:
 
     @property
     def best_trial(self) -> Trial:
-        """The best completed trial. Raises NoCompletedTrial."""
+        """The best completed trial. Raises NoCompletedTrial; UserInputError for a study with several objectives."""
         best = self._study.best_trial()
         if best is None:
-            raise NoCompletedTrial(f"study {self.name!r} has no completed trial yet: {self._counts(self.summary)}")
+            raise self._nothing_completed()
+        return best
+
+    @property
+    def best_trials(self) -> list[Trial]:
+        """The completed trials that none beats in all objectives, by the first; of one objective the best.
+
+        Raises NoCompletedTrial.
+        """
+        best = self._study.best_trials()
+        if not best:
+            raise self._nothing_completed()
         return best
 
     @property
@@ -232,6 +243,10 @@ class StudyHandle:
             self._opened = (key, self.access.optuna(record))
         return self._opened[1]
 
+    def _nothing_completed(self) -> NoCompletedTrial:
+        what = "feasible" if self._record.spec.get("constraints") else "completed"
+        return NoCompletedTrial(f"study {self.name!r} has no {what} trial yet: {self._counts(self.summary)}")
+
     def _counts(self, summary: StudySummary) -> str:
         best = None if summary.best is None else f"best {summary.best:.6g}"
         counts = {name: getattr(summary, name) for name in ("complete", "pruned", "failed", "running", "waiting")}
@@ -252,12 +267,16 @@ class StudyHandle:
         from highnoon.shared.views.trials import in_order
 
         summary = self.summary
-        complete = self._study.trials([TrialState.COMPLETE])
+        goals = list(summary.spec.get("objectives") or ())
+        complete = [trial for trial in self._study.trials([TrialState.COMPLETE]) if trial.is_feasible]
         best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
+        if goals:
+            best = self._study.best_trials()
         names = list(best[0].params) if best else []
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", "value", *names))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *(goals or ["value"]), *names))
         rows = "".join(
-            f"<tr><td>{trial.number}</td><td>{trial.value:.6g}</td>"
+            f"<tr><td>{trial.number}</td>"
+            + "".join(f"<td>{value:.6g}</td>" for value in trial.values or (trial.value or 0.0,))
             + "".join(f"<td>{html.escape(str(trial.params.get(name)))}</td>" for name in names)
             + "</tr>"
             for trial in best
@@ -276,7 +295,7 @@ def _log(study: Any, trial: Any) -> None:
         study=study.study_name,
         trial=trial.number,
         state=trial.state.name,
-        value=None if failed else trial.value,
+        value=None if failed else " ".join(f"{value:.6g}" for value in trial.values or ()) or None,
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
         reason=trial.user_attrs.get(MESSAGE),
     )

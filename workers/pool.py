@@ -175,7 +175,8 @@ def shown_in_flower(ended: EndedAttempt | None) -> str:
     text = f"study {ended.study}, trial {ended.trial}: {ended.outcome.ending}"
     if ended.outcome.ending in _WRONG:
         raise TrialFailed(f"{text}: {shortened(ended.outcome.message, 200)}")
-    return text if ended.outcome.value is None else f"{text} {ended.outcome.value:g}"
+    value = ended.outcome.shown
+    return text if value is None else f"{text} {value:g}" if isinstance(value, float) else f"{text} {value}"
 
 
 def _refuse_unsafe_forks(baseline: int) -> None:

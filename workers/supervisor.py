@@ -190,7 +190,8 @@ class Supervisor:
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
-                outcome = TrialMonitor(trial, output, services, limits, resources.memory_of(trial.pid)).run()
+                memory = resources.memory_of(trial.pid)
+                outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)
@@ -310,7 +311,7 @@ class Supervisor:
             trial=lease.trial_number,
             ending=outcome.ending,
             disposition=None if disposition is Disposition.CLOSE else disposition,
-            value=outcome.value,
+            value=outcome.shown,
             loss=outcome.loss if outcome.loss != outcome.value else None,
             size=outcome.params_count,
             seconds=outcome.duration_s,

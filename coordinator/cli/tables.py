@@ -135,6 +135,15 @@ def _value_of(trial: Trial) -> str:
     return ", ".join(map(value_cell, trial.values)) or value_cell(trial.value)
 
 
+def front_table(front: Sequence[Trial], names: Sequence[str]) -> list[str]:
+    """A line for each of the best trials of several objectives, below the objectives' names."""
+    rows = [("trial", *names, "parameters")]
+    for trial in front:
+        params = " ".join(f"{name}={formats.param(value, 6)}" for name, value in trial.params.items())
+        rows.append((str(trial.number), *map(value_cell, trial.values), params))
+    return aligned(rows, right=range(len(names) + 1))
+
+
 def params_table(params: Params) -> list[str]:
     """The best parameters, one per line."""
     return aligned([(name, formats.param(value, 6)) for name, value in params.items()]) if params else []

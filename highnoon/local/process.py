@@ -229,7 +229,7 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
     # A copy has its parent's generators, and all trials would draw the same numbers.
     seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
     if task.defines_by_run:
-        facts = StudyFacts(study_name=task.study_name, direction_name=task.scoring.direction)
+        facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
         objective = given_trial(objective, channel, task.number, facts)
     return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
 

@@ -149,7 +149,7 @@ class Attempts:
             disposition=disposition,
             delay=delay_s,
             outcome=json_text(outcome.to_json()),
-            result=result_json(trial_result(outcome)),
+            result=result_json(trial_result(outcome, has_goals=bool(lease.spec.get("objectives")))),
             reports=_reports(reports),
         )
         return foreign

@@ -128,7 +128,7 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     """n_trials, but no more than a grid has points: a point is never tried twice."""
     if not spec.sampler.is_exhaustive:
         return spec.n_trials, ""
-    size = grid_size(spec.search_space, spec.sampler.options.get("points"), spec.constraints)
+    size = grid_size(spec.search_space, spec.sampler.options.get("points"), spec.point_constraints)
     if not size:
         message = "no point of the grid keeps them"
         raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])

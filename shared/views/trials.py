@@ -44,8 +44,12 @@ def ending_of(trial: Trial) -> str:
 
 
 def best_of(trials: Iterable[Trial], *, maximize: bool) -> Trial | None:
-    """The best completed trial that has a value; the first of equals."""
-    valued = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    """The best completed and feasible trial that has a value; the first of equals."""
+    valued = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.value is not None and trial.is_feasible
+    ]
     if not valued:
         return None
     return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
@@ -56,7 +60,7 @@ def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[
     candidates = [
         ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
         for trial in completed
-        if trial.loss is not None and trial.params_count is not None
+        if trial.loss is not None and trial.params_count is not None and trial.is_feasible
     ]
     if not candidates:
         raise UserInputError(

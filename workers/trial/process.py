@@ -25,10 +25,10 @@ from typing import Any, NoReturn
 from highnoon.shared.domain.errors import ObjectiveError
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.attempt import UNSCORED, run_attempt
+from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
@@ -192,7 +192,7 @@ def _defining(
 
     if not takes_trial(objective):
         raise ObjectiveError(NO_SPACE)
-    study = StudyFacts(study_name=assignment.study, direction_name=assignment.scoring.direction)
+    study = StudyFacts(study_name=assignment.study, direction_names=assignment.scoring.directions)
     return given_trial(objective, channel, assignment.trial_number, study)
 
 

@@ -53,6 +53,8 @@ class HPOTrialManager:
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
     `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
+    With `repeats` each point is run so often, with a seed each (`hn.trial_seed()`), and its value is the mean.
+
     With a `param_budget` trials are ranked by loss and size, else by their loss.
 
     `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
@@ -88,6 +90,7 @@ class HPOTrialManager:
         isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
         warm_start: Sequence[str] = (),
+        repeats: int = 1,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -107,6 +110,7 @@ class HPOTrialManager:
             "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
             "warm_start": warm_start,
+            "repeats": repeats,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage

@@ -55,6 +55,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "early_stop": "The study ends after `patience` trials without a better value.",
     "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
     "max_attempts": "How often a trial is tried when its process or node is lost.",
+    "repeats": "How often each point is run, with a seed each; its value is the [mean](search.md#repeats).",
     "retry_errors": "How often a trial is tried again whose objective raised.",
     "param_budget": "The model size that counts as 1 in the [efficiency score](efficiency.md). Without it only the loss counts.",
     "lambda_efficiency": "How much size weighs in that score.",

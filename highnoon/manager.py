@@ -54,6 +54,8 @@ class HPOTrialManager:
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
     `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
+    With `repeats` each point is run so often, with a seed each (`hn.trial_seed()`), and its value is the mean.
+
     With a `param_budget` trials are ranked by loss and size, else by their loss.
 
     `objectives={"loss": "minimize", "latency_ms": "minimize"}` asks for several: the objective function returns a dict
@@ -101,6 +103,7 @@ class HPOTrialManager:
         objectives: Mapping[str, str] | None = None,
         prune_on: str | None = None,
         constraints: Mapping[str, str] | None = None,
+        repeats: int = 1,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -124,6 +127,7 @@ class HPOTrialManager:
             "objectives": objectives,
             "prune_on": prune_on,
             "constraints": {} if constraints is None else constraints,
+            "repeats": repeats,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage

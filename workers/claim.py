@@ -63,6 +63,7 @@ class StartedAttempt:
     lease: Lease
     study: OpenStudy
     code: Code
+    repeat_bar: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ class Claims:
             if admitted is None:
                 return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)
+            bar = study.optuna.repeat_bar()
             lease = self._sample_and_start(candidate, study, code)
         except RowLocked as error:  # by another client of this study: the others must not wait for it
             self._report_unusable(candidate, error)
@@ -159,7 +161,7 @@ class Claims:
         if isinstance(lease, StartRefusal):
             return lease
         lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
-        return StartedAttempt(lease=lease, study=study, code=code)
+        return StartedAttempt(lease=lease, study=study, code=code, repeat_bar=bar)
 
     def _opened(self, candidate: Candidate) -> OpenStudy:
         """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""

@@ -19,6 +19,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report, Trial, json_number
 from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
@@ -150,7 +151,7 @@ def _run(settings: Settings, spec: StudySpec, before: Trial, ordinal: int, code:
             objective=spec.objective,
             code_dir=code.folder,
             params=dict(before.params),
-            seed=trial_seed(spec.seed or 0, ordinal),
+            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, ordinal)),
             work_dir=str(Path(folder, "work")),
             checkpoint_dir=str(Path(folder, "checkpoints")),
             scoring=spec.scoring,

@@ -21,6 +21,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.exit_outcome import NOT_BEGUN
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
@@ -286,7 +287,7 @@ class Supervisor:
             scoring=spec.scoring,
             memory=spec.memory,
             confinement=self._node.confinement,
-            seed=trial_seed(spec.seed or 0, lease.ordinal),
+            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
             environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),

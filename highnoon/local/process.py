@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import secrets
 import signal
 import socket
 import subprocess
@@ -31,6 +30,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import (
@@ -45,7 +45,7 @@ _RESULT_SENT = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """All that a trial process gets beside the objective. Without a `seed` it has one of its own."""
+    """All that a trial process gets beside the objective."""
 
     number: int
     params: Params
@@ -53,7 +53,7 @@ class Task:
     study_name: str
     scoring: Scoring
     memory: MemoryWishes
-    seed: int | None
+    repeats: Repeats
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -227,11 +227,11 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
         message = f"the objective could not be loaded in a new process: {type(error).__name__}: {error}"
         return Outcome(ending=Ending.FAILED, cause="objective", message=message, traceback=traceback.format_exc())
     # A copy has its parent's generators, and all trials would draw the same numbers.
-    seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
+    seed_libraries(task.repeats.seed)
     if task.defines_by_run:
         facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
         objective = given_trial(objective, channel, task.number, facts)
-    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
+    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory, repeats=task.repeats)
 
 
 def _detach(parent: int) -> None:

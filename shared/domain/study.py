@@ -95,6 +95,8 @@ class StudySpec(Strict):
     early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often a point is run, each time with a seed of its own; its value is the mean."""
 
     param_budget: Count | None = None
     lambda_efficiency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1

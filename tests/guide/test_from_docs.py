@@ -65,6 +65,12 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
 
 
+def test_the_example_of_repeats_runs() -> None:
+    block = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    metrics = run(block)["hpo"].best_trial.metrics
+    assert metrics["repeats"] == 3 and metrics["repeats_std"] > 0
+
+
 def test_every_sampler_pruner_and_option_is_on_the_page() -> None:
     page = (DOCS / "search.md").read_text()
     for kinds in (SamplerSpec.kinds, PrunerSpec.kinds):

@@ -35,6 +35,15 @@ def new_trial(trial_id: int = PENDING, number: int = PENDING) -> FrozenTrial:
     )
 
 
+def for_sampler(study: Study, trial: FrozenTrial) -> FrozenTrial:
+    """The trial without its reports where TPE would rank a pruned one by them: of several objectives it cannot."""
+    if len(study.directions) == 1 or trial.state is not TrialState.PRUNED or not trial.intermediate_values:
+        return trial
+    one = copy.copy(trial)
+    one.intermediate_values = {}
+    return one
+
+
 See = Callable[[list[FrozenTrial]], list[FrozenTrial]]
 """What a sampler sees in the place of a study's trials."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from highnoon.shared.search.feasibility import has_missed
+from highnoon.shared.search.history_snapshot import for_sampler
 from highnoon.shared.search.sampling_space import SamplingSpace
 
 NEWEST = 700
@@ -53,7 +53,7 @@ class KnownTrials:
     def _translated(self, study: Study, trial: FrozenTrial) -> FrozenTrial | None:
         if trial._trial_id in self._seen:
             return self._seen[trial._trial_id]
-        translated = self._space.translated(trial)
+        translated = self._space.translated(for_sampler(study, trial))
         if trial.state.is_finished():
             self._seen[trial._trial_id] = translated
             if translated is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -62,7 +62,7 @@ class KnownTrials:
 
     def _keep(self, study: Study, trial: FrozenTrial) -> None:
         insort(self._ended, trial, key=_number)
-        if has_missed(trial):
+        if trial.system_attrs and any(value > 0 for value in trial.constraints.values()):
             insort(self._missed, trial, key=_number)
         elif trial.state is TrialState.COMPLETE and trial.values:
             sign = 1.0 if study.directions[0] is StudyDirection.MINIMIZE else -1.0

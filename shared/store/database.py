@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
+    TextClause,
     UpdateBase,
     create_engine,
     insert,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -62,13 +64,20 @@ class Database:
         with self._errors(), self.engine.begin() as connection:
             yield connection
 
-    def call(self, statement: str, **values: Any) -> Any:
+    def call(self, statement: str | TextClause, **values: Any) -> Any:
         """The value of one statement, which is a transaction of its own: one round trip. Raises LeaseLost, too.
 
-        `statement` is the driver's own text, with `%(name)s` for each value: SQLAlchemy's takes as long as the call.
+        Calls of every trial are the driver's own text, with `%(name)s` for each value: SQLAlchemy's doubles their cost.
         """
         with self._errors(), autocommit(self.engine) as connection:
-            return connection.exec_driver_sql(statement, values).scalar()
+            if isinstance(statement, str):
+                return connection.exec_driver_sql(statement, values).scalar()
+            return connection.scalar(statement, values)
+
+    def row(self, statement: TextClause, **values: Any) -> RowMapping | None:
+        """The first row of one statement, which is a transaction of its own: one round trip."""
+        with self._errors(), autocommit(self.engine) as connection:
+            return connection.execute(statement, values).mappings().first()
 
     def rows(self, statement: Executable) -> Sequence[Any]:
         """All rows of one statement, which is a transaction of its own: one round trip."""

@@ -22,8 +22,10 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
+    InvalidObjectiveResult,
     InvariantBroken,
     MissingExtra,
+    MissingParamCount,
     Problem,
     SpaceExhausted,
     UserInputError,
@@ -34,7 +36,7 @@ from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
+from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
@@ -51,7 +53,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
-from highnoon.shared.store.study_view import importances
+from highnoon.shared.store.study_view import best_trials, importances
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
@@ -88,7 +90,7 @@ class OptunaStudy:
         self._study = study
         self._trials = trials
         self._error_boundary = error_boundary
-        self._space = SamplingSpace(spec.search_space, spec.constraints)
+        self._space = SamplingSpace(spec.search_space, spec.point_constraints)
         self._known = KnownTrials(self._space, earlier_trials(self._space, warm_start))
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
@@ -181,17 +183,20 @@ class OptunaStudy:
 
     @property
     def prunes(self) -> bool:
-        """Whether it has a pruner at all."""
-        return self._spec.pruner.name != "none"
+        """Whether it has a pruner, and reports that this can use."""
+        return self._spec.pruner.name != "none" and (not self._spec.objectives or self._spec.prune_on is not None)
 
     @_acting
     def pruner_view(self, trial_id: int) -> PrunerView:
         """The study as it is now, for decisions on this running trial, which need no database."""
-        return PrunerView(self._study, self._snapshot_for_pruner().get_trials(deepcopy=False), trial_id)
+        now = self._snapshot_for_pruner()
+        return PrunerView(now, now.get_trials(deepcopy=False), trial_id)
 
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
+        if not self.prunes:
+            return False
         now = self._snapshot_for_pruner()
         if isinstance(now.pruner, NopPruner):
             return False
@@ -208,7 +213,7 @@ class OptunaStudy:
 
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
-        result = trial_result(outcome)
+        result = trial_result(outcome, has_goals=bool(self._spec.objectives))
         earlier = self._trials.finish(trial_id, result)
         if earlier is None or earlier.agrees(result):
             return True
@@ -223,8 +228,8 @@ class OptunaStudy:
             )
             return False
         raise InvariantBroken(
-            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.value}, "
-            f"and now as {result.state} with {result.value}"
+            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.values}, "
+            f"and now as {result.state} with {result.values or result.value}"
         )
 
     @_acting
@@ -255,11 +260,31 @@ class OptunaStudy:
 
     @_acting
     def best_trial(self) -> Trial | None:
-        """The best COMPLETE trial that fitted into memory; None while there is none."""
+        """The best COMPLETE trial that is feasible; None while there is none. Raises UserInputError: several are."""
+        if self._spec.objectives:
+            raise UserInputError(
+                f"study {self._spec.name!r} has several objectives, and no single best trial: use best_trials"
+            )
         try:
             return trial_of(self._study.best_trial)
         except ValueError:
             return None
+
+    def repeat_bar(self) -> float | None:
+        """The score beyond which the first repeat of a point is its last: that of the best trial's worst repeat."""
+        if self._spec.repeats == 1 or self._spec.pruner.name == "none":
+            return None
+        best = self.best_trial()
+        worst = None if best is None else best.metrics.get(REPEATS_WORST)
+        try:
+            return None if best is None or worst is None else self._spec.scoring.score(worst, best.params_count)
+        except (InvalidObjectiveResult, MissingParamCount):  # of another program
+            return None
+
+    @_acting
+    def best_trials(self) -> list[Trial]:
+        """The feasible COMPLETE trials that none beats in all objectives; of one objective the best. [] without any."""
+        return best_trials(self._study)
 
     @_acting
     def dataframe(self, *args: Any, **options: Any) -> Any:
@@ -284,6 +309,9 @@ class OptunaStudy:
 
     def _snapshot_for_pruner(self) -> optuna.Study:
         now = snapshot_of(self._study)
+        if objectives := list(self._spec.objectives or ()):
+            # Reports are of this one, and a pruner reads nothing else.
+            now._directions = [now.directions[objectives.index(str(self._spec.prune_on))]]
         if not self._knows_steps:
             now.pruner = self._study.pruner = self._with_steps(now)
         return now

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -28,6 +29,9 @@ class SamplingSpace:
         self.domains: Distributions = distributions(self._params)
         self.constraints = tuple(constraints)
         self._defaults = {name: param.default for name, param in self._params.items() if param.default is not UNSET}
+        # Any value of a choice is within.
+        self._bounds = {name: (getattr(d, "low", -inf), getattr(d, "high", inf)) for name, d in self.domains.items()}
+        self._equal: Mapping[str, BaseDistribution] = {}
 
     def as_stored(self, values: Mapping[str, Any]) -> Params:
         """The values that belong to the space, in the type that their domain stores, in or out of its bounds.
@@ -85,8 +89,10 @@ class SamplingSpace:
                     inner = domain.to_internal_repr(trial.params[name])
                 except (ValueError, TypeError):
                     return None
-                # Also with the domains of now: what a person enqueues in Optuna may be anywhere.
-                if not _is_within(domain, inner):
+                # Also with the domains of now: what a person enqueues in Optuna may be anywhere. Steps may have
+                # changed: between two of them a value is as good as on one.
+                low, high = self._bounds[name]
+                if not low <= inner <= high:
                     return None
                 known[name] = domain.to_external_repr(inner)
         if self._is_of_now(trial):
@@ -106,8 +112,11 @@ class SamplingSpace:
 
     def _is_of_now(self, trial: FrozenTrial) -> bool:
         found = trial.distributions
-        if any(self.domains.get(name) != domain for name, domain in found.items()):
-            return False
+        # Trials with the same domains mostly share one mapping of them, and its comparison takes as long as the rest.
+        if found is not self._equal:
+            if any(self.domains.get(name) != domain for name, domain in found.items()):
+                return False
+            self._equal = found
         return all(name in found or not self.is_active(name, trial.params) for name in self._defaults)
 
 
@@ -128,11 +137,3 @@ def only_value(domain: BaseDistribution) -> ParamValue:
     """Of a domain that has no other."""
     value: ParamValue = domain.choices[0] if isinstance(domain, CategoricalDistribution) else domain.low  # type: ignore[attr-defined]
     return value
-
-
-def _is_within(domain: BaseDistribution, inner: float) -> bool:
-    """Steps may have changed: between two of them a value is as good as on one."""
-    if isinstance(domain, CategoricalDistribution):
-        return True
-    is_within: bool = domain.low <= inner <= domain.high  # type: ignore[attr-defined]
-    return is_within

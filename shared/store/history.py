@@ -13,6 +13,7 @@ from collections.abc import Container
 from datetime import datetime, timezone
 from enum import IntEnum
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -40,6 +41,9 @@ _AT_ONCE = 1000
 """Trials per statement. SQLite takes 32,766 variables, and each trial is five of them."""
 
 
+_MOST_SHARED = 256
+
+
 class _Detail(IntEnum):
     """What a row of the second statement is about."""
 
@@ -56,6 +60,10 @@ class HistoryStorage(RDBStorage):
     reads_running_reports = True
     """False for who only samples and prunes: that uses no reports of trials that have not ended, and reading them again
     and again is what costs most where trials have thousands of steps."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._domains: dict[tuple[Any, ...], dict[str, BaseDistribution]] = {}
 
     def _get_trials(
         self,
@@ -78,7 +86,16 @@ class HistoryStorage(RDBStorage):
                 reported = [one for one in some if self.reads_running_reports or found[one].state.is_finished()]
                 for trial_id, *detail in connection.execute(_DETAILS, {"ids": some, "reported": reported}):
                     _add(found[trial_id], *detail)
+            for trial in found.values():
+                trial.distributions = self._shared_domains(trial.distributions)
         return list(found.values())
+
+    def _shared_domains(self, domains: dict[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+        """One mapping for all trials with the same domains; nothing changes that of a trial that was read."""
+        if len(self._domains) > _MOST_SHARED:
+            self._domains.clear()
+        # A mapping that is kept keeps its objects, so that an id stands for one.
+        return self._domains.setdefault((*domains, *map(id, domains.values())), domains)
 
 
 _TRIALS = select(
@@ -160,6 +177,7 @@ def _frozen(
 
 
 def _add(trial: FrozenTrial, kind: int, position: int, name: str, number: Any, text: str) -> None:
+    name = name and intern(name)
     match kind:
         case _Detail.PARAM:
             domain = _distribution(text)

@@ -43,11 +43,12 @@ class KnownTrials:
         those that are running."""
         seen = self._seen
         new = [self._translated(study, trial) for trial in trials if trial._trial_id not in seen]
+        running = [trial for trial in new if trial is not None and trial.state is TrialState.RUNNING]
         if len(self._ended) <= _BEST + NEWEST:
             return self.all(study, trials)
         chosen = {trial._trial_id: trial for trial in (*self._missed[-_MISSED:], *self._ended[-NEWEST:])}
         chosen |= {trial._trial_id: trial for _, _, trial in self._best}
-        chosen |= {trial._trial_id: trial for trial in new if trial is not None}
+        chosen |= {trial._trial_id: trial for trial in running}
         return [*self._earlier, *sorted(chosen.values(), key=_number)]
 
     def _translated(self, study: Study, trial: FrozenTrial) -> FrozenTrial | None:

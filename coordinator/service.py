@@ -92,7 +92,7 @@ class Service:
             self._term = leadership.term
             event(_log, "lead", term=leadership.term)
         began = time.perf_counter()
-        snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
+        snapshot = self._reader.read(steady_s=self._steady_s(), turns=self._executor.turns)
         self._executor.execute(plan(snapshot, self._settings))
         self._faults.keep(snapshot.loads)
         self._remove_old_rows()

@@ -36,6 +36,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
     "resources": "Which workers take its trials.",
+    "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it.",
+    "max_running": "So many of its trials run at a time, at most. `set` changes it.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",

@@ -135,6 +135,10 @@ class StudyHandle:
         """Gives the study up: what waits is dropped, what runs is stopped. Raises StudyConflict when it is over."""
         steering.cancel(self.access, self._record)
 
+    def set_share(self, *, priority: int | None = None, max_running: int | None = None) -> None:
+        """Changes its share of the slots; a `max_running` of 0 is no limit. Raises InvalidInput, StudyConflict."""
+        steering.set_share(self.access, self._record, priority=priority, max_running=max_running)
+
     def add_trials(self, count: int) -> int:
         """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
         return steering.add_trials(self.access, self._record, count)

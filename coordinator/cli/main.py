@@ -58,6 +58,7 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "pause": steer.pause,
         "resume": steer.resume,
         "cancel": steer.cancel,
+        "set": steer.set_share,
         "retry": steer.retry,
         "enqueue": steer.enqueue,
         "stop-trial": steer.stop_trial,

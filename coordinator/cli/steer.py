@@ -1,4 +1,4 @@
-"""Commands that change a study or one of its trials: pause, resume, cancel, retry, enqueue, stop-trial, delete."""
+"""Commands that change a study or one of its trials: pause, resume, cancel, set, retry, enqueue, stop-trial, delete."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ TrialNumbers = Annotated[
 Point = Annotated[
     list[str], typer.Argument(help="Values of the point; what it leaves open is sampled.", metavar="NAME=VALUE")
 ]
+Priority = Annotated[int | None, typer.Option(help="Beside other studies: 1 to 1000, 1 by default.")]
+MaxRunning = Annotated[int | None, typer.Option(help="So many trials run at most; 0 is no limit.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -59,6 +61,24 @@ def cancel(study: StudyName) -> None:
     with ledger() as access:
         steering.cancel(access, access.study(study))
     typer.echo(f"study {study} is being cancelled")
+
+
+def set_share(study: StudyName, priority: Priority = None, max_running: MaxRunning = None) -> None:
+    """Change a study's share of the slots while it runs.
+
+    Studies of one queue start trials in the ratio of their priorities.
+
+    Example: python -m coordinator set digits --priority 3 --max-running 8
+    """
+    from highnoon.shared.store import steering
+
+    with ledger() as access:
+        record = access.study(study)
+        steering.set_share(access, record, priority=priority, max_running=max_running)
+        spec = access.study(study).spec
+    most = spec.get("max_running")
+    limit = "without a limit" if most is None else f"at most {most} running"
+    typer.echo(f"study {study}: priority {spec.get('priority', 1)}, {limit}")
 
 
 def retry(study: StudyName, numbers: TrialNumbers = None) -> None:

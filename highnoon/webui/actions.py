@@ -110,6 +110,11 @@ class StudyActions:
         steering.cancel(self.repository.access(), _known(study))
         self.repository.invalidate(study.name)
 
+    def set_share(self, study: StudySummary, priority: int | None, max_running: int | None) -> None:
+        """Changes its share of the slots; a `max_running` of 0 is no limit. Raises InvalidInput."""
+        steering.set_share(self.repository.access(), _known(study), priority=priority, max_running=max_running)
+        self.repository.invalidate(study.name)
+
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
         record = _known(study)

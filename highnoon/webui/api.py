@@ -42,10 +42,12 @@ class _Body(BaseModel):
 
 
 class StudyPatch(_Body):
-    """What to change: a state to go to, or trials to add, or both."""
+    """What to change: a state to go to, trials to add, its share of the slots."""
 
     state: Literal["running", "paused", "cancelled"] | None = None
     add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    priority: Annotated[int, Field(strict=True)] | None = None
+    max_running: Annotated[int, Field(strict=True, description="0 is no limit.")] | None = None
 
 
 class WorkerPatch(_Body):
@@ -85,9 +87,11 @@ def get_study(study: KnownStudy) -> Response:
 
 @router.patch("/studies/{study}", tags=["studies"])
 def change_study(app: State, study: FreshStudy, change: StudyPatch) -> Response:
-    """Pause, resume or cancel it, or add trials."""
-    if change.state is None and change.add_trials is None:
-        raise InvalidInput("request", [Problem(key="state", message="or add_trials is needed")])
+    """Pause, resume or cancel it, add trials, or change its share of the slots."""
+    if not change.model_fields_set:
+        raise InvalidInput("request", [Problem(key="state", message="or add_trials, priority, max_running is needed")])
+    if change.priority is not None or change.max_running is not None:
+        app.actions.set_share(study, change.priority, change.max_running)
     if change.state is not None and change.state != study.state:
         acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
         acts[change.state](study)

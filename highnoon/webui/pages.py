@@ -179,10 +179,10 @@ def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
     """Pause, resume, cancel, add trials, delete."""
     acts = {"pause": app.actions.pause, "resume": app.actions.resume, "cancel": app.actions.cancel}
     if act == "add":
-        count = sent.get("count", "")
-        if not count.isdecimal() or len(count) > 7:
-            raise InvalidInput("request", [Problem(key="count", message="must be a whole number", value=count)])
-        app.actions.add_trials(study, int(count))
+        app.actions.add_trials(study, _whole(sent, "count"))
+    elif act == "set":
+        limit = _whole(sent, "max_running") if sent.get("max_running") else 0
+        app.actions.set_share(study, _whole(sent, "priority"), limit)
     elif act == "delete":
         app.actions.delete(study)
         return _redirect("/hpo")
@@ -191,6 +191,14 @@ def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
     else:
         raise UnknownStudy("There is no such page.")
     return _redirect(f"/hpo/studies/{segment(study.name)}")
+
+
+def _whole(sent: Mapping[str, str], field: str) -> int:
+    """Raises InvalidInput."""
+    text = sent.get(field, "")
+    if not text.isdecimal() or len(text) > 7:
+        raise InvalidInput("request", [Problem(key=field, message="must be a whole number", value=text)])
+    return int(text)
 
 
 @router.get("/hpo/studies/{study:path}")

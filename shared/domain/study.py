@@ -65,6 +65,8 @@ class StudySpec(Strict):
     warm_start: Sequence[str] = ()
     """Studies of the same database whose trials the sampler knows too. They are not counted."""
     resources: Literal["cpu", "gpu"] = "cpu"
+    priority: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_running: Count | None = None
     isolation: Literal["fork", "spawn", "none"] = "fork"
 
     timeout: Seconds | None = None

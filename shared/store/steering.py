@@ -10,7 +10,7 @@ from typing import Any, cast
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
-from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
@@ -37,6 +37,27 @@ def resume(access: Access, record: StudyRecord) -> None:
 def cancel(access: Access, record: StudyRecord) -> None:
     """Drops the waiting trials and stops the running ones. Raises StudyConflict."""
     require(access.studies.cancel(record.id), record, "it is over already")
+
+
+def set_share(
+    access: Access, record: StudyRecord, *, priority: int | None = None, max_running: int | None = None
+) -> None:
+    """Changes its share of the slots; a `max_running` of 0 is no limit, None leaves a key as it is.
+
+    Raises InvalidInput with every mistake, StudyConflict when it is over.
+    """
+    changes: dict[str, object] = {}
+    if priority is not None:
+        changes["priority"] = priority
+    if max_running is not None:
+        changes["max_running"] = max_running or None
+    if not changes:
+        raise InvalidInput("set", [Problem(key="priority", message="or max_running is needed")])
+    # In its grammar of now: other keys of a study that an older version wrote may be refused today.
+    _, problems = validate({**record.spec, **changes})
+    if problems := [problem for problem in problems if problem.key in changes]:
+        raise InvalidInput("set", problems)
+    require(access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
 
 
 def add_trials(access: Access, record: StudyRecord, count: int) -> int:

@@ -175,6 +175,10 @@ def test_a_study_is_paused_resumed_extended_and_cancelled(visitor: Visitor, book
     assert visitor.post(f"/hpo/studies/{mine}/resume").status_code == 409
 
     assert visitor.post(f"/hpo/studies/{mine}/add", count="5").status_code == 303
+    assert visitor.post(f"/hpo/studies/{mine}/set", priority="4", max_running="").status_code == 303
+    assert (record(books, mine).spec["priority"], record(books, mine).spec["max_running"]) == (4, None)
+    for wrong in ("0", "-1", "x", "99999"):
+        assert visitor.post(f"/hpo/studies/{mine}/set", priority=wrong, max_running="2").status_code == 422
     assert books.studies.counts(record(books, mine).id).total == 65
     for wrong in ("0", "-1", "many", "", "99999999999"):
         assert visitor.post(f"/hpo/studies/{mine}/add", count=wrong).status_code == 422
@@ -395,7 +399,21 @@ def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
     assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "paused"}).status_code == 200, "said twice"
     assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "running", "add_trials": 2}).json()["trials"] == 62
     assert visitor.api("POST", f"/studies/{mine}/trials", json={"params": {"units": 64}}).status_code == 202
-    for body in ({}, {"state": "exploded"}, {"add_trials": 0}, {"add_trials": True}, {"more": 1}, [], "x"):
+    changed = visitor.api("PATCH", f"/studies/{mine}", json={"priority": 3, "max_running": 2})
+    assert changed.status_code == 200 and record(books, mine).spec["priority"] == 3
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"max_running": 0}).status_code == 200
+    assert record(books, mine).spec["max_running"] is None
+    for body in (
+        {},
+        {"priority": 0},
+        {"max_running": -1},
+        {"state": "exploded"},
+        {"add_trials": 0},
+        {"add_trials": True},
+        {"more": 1},
+        [],
+        "x",
+    ):
         result = visitor.api("PATCH", f"/studies/{mine}", json=body)
         assert result.status_code == 422 and result.headers["content-type"] == "application/problem+json", body
     assert visitor.api("DELETE", f"/studies/{mine}").status_code == 409

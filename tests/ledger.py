@@ -121,9 +121,10 @@ class Ledger:
         return candidate and self.start_at(candidate, holder, new)
 
     def start_at(
-        self, candidate: Candidate, holder: Holder = ANNA, new: NewTrial | None = None
+        self, candidate: Candidate, holder: Holder = ANNA, new: NewTrial | None = None, environment: str | None = None
     ) -> Lease | StartRefusal:
-        return self.attempts.start(candidate, new or point(), holder, ttl_s=30.0, log_path="log")
+        new = new or point()
+        return self.attempts.start(candidate, new, holder, ttl_s=30.0, log_path="log", environment=environment)
 
     def start(self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None) -> Lease:
         lease = self.try_start(ticket, holder, new)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
 from highnoon.workers.trial.confinement import Confinement
@@ -48,6 +49,8 @@ class Node:
     """For each slot the UUID of its GPU; empty where slots are not pinned."""
     fork_works: bool = True
     """False when a forked trial could not use its GPU here: trials are spawned then."""
+    environment: EnvironmentRecord | None = None
+    """What its attempts run in; the pool reads it."""
 
     confinement: Confinement | None = None
     """Of its trials; None where they are not confined."""

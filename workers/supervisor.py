@@ -21,6 +21,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.exit_outcome import NOT_BEGUN
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
@@ -190,7 +191,8 @@ class Supervisor:
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
-                outcome = TrialMonitor(trial, output, services, limits, resources.memory_of(trial.pid)).run()
+                memory = resources.memory_of(trial.pid)
+                outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)
@@ -285,7 +287,8 @@ class Supervisor:
             scoring=spec.scoring,
             memory=spec.memory,
             confinement=self._node.confinement,
-            seed=trial_seed(spec.seed or 0, lease.ordinal),
+            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
+            environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )
@@ -309,7 +312,7 @@ class Supervisor:
             trial=lease.trial_number,
             ending=outcome.ending,
             disposition=None if disposition is Disposition.CLOSE else disposition,
-            value=outcome.value,
+            value=outcome.shown,
             loss=outcome.loss if outcome.loss != outcome.value else None,
             size=outcome.params_count,
             seconds=outcome.duration_s,

@@ -22,8 +22,10 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
+    InvalidObjectiveResult,
     InvariantBroken,
     MissingExtra,
+    MissingParamCount,
     Problem,
     SpaceExhausted,
     UserInputError,
@@ -34,7 +36,7 @@ from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
+from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
@@ -49,7 +51,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
-from highnoon.shared.store.study_view import importances
+from highnoon.shared.store.study_view import best_trials, importances
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
@@ -86,7 +88,7 @@ class OptunaStudy:
         self._study = study
         self._trials = trials
         self._error_boundary = error_boundary
-        self._space = SamplingSpace(spec.search_space, spec.constraints)
+        self._space = SamplingSpace(spec.search_space, spec.point_constraints)
         self._seen: Seen = {}
         self._earlier = earlier_trials(self._space, warm_start)
         self._knows_steps = not depends_on_steps(spec.pruner)
@@ -181,7 +183,13 @@ class OptunaStudy:
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
+        objectives = self._spec.objectives
+        if objectives and self._spec.prune_on is None:
+            return False
         now = snapshot_of(self._study)
+        if objectives:
+            # Reports are of this one, and a pruner reads nothing else.
+            now._directions = [now.directions[list(objectives).index(str(self._spec.prune_on))]]
         if not self._knows_steps:
             now.pruner = self._study.pruner = self._with_steps(now)
         if isinstance(now.pruner, NopPruner):
@@ -199,7 +207,7 @@ class OptunaStudy:
 
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
-        result = trial_result(outcome)
+        result = trial_result(outcome, has_goals=bool(self._spec.objectives))
         earlier = self._trials.finish(trial_id, result)
         if earlier is None or earlier.agrees(result):
             return True
@@ -214,8 +222,8 @@ class OptunaStudy:
             )
             return False
         raise InvariantBroken(
-            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.value}, "
-            f"and now as {result.state} with {result.value}"
+            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.values}, "
+            f"and now as {result.state} with {result.values or result.value}"
         )
 
     @_acting
@@ -246,11 +254,31 @@ class OptunaStudy:
 
     @_acting
     def best_trial(self) -> Trial | None:
-        """The best COMPLETE trial that fitted into memory; None while there is none."""
+        """The best COMPLETE trial that is feasible; None while there is none. Raises UserInputError: several are."""
+        if self._spec.objectives:
+            raise UserInputError(
+                f"study {self._spec.name!r} has several objectives, and no single best trial: use best_trials"
+            )
         try:
             return trial_of(self._study.best_trial)
         except ValueError:
             return None
+
+    def repeat_bar(self) -> float | None:
+        """The score beyond which the first repeat of a point is its last: that of the best trial's worst repeat."""
+        if self._spec.repeats == 1 or self._spec.pruner.name == "none":
+            return None
+        best = self.best_trial()
+        worst = None if best is None else best.metrics.get(REPEATS_WORST)
+        try:
+            return None if best is None or worst is None else self._spec.scoring.score(worst, best.params_count)
+        except (InvalidObjectiveResult, MissingParamCount):  # of another program
+            return None
+
+    @_acting
+    def best_trials(self) -> list[Trial]:
+        """The feasible COMPLETE trials that none beats in all objectives; of one objective the best. [] without any."""
+        return best_trials(self._study)
 
     @_acting
     def dataframe(self, *args: Any, **options: Any) -> Any:

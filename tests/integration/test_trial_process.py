@@ -22,6 +22,7 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.processes import identify
@@ -120,7 +121,7 @@ def begin(
         objective=objective if ":" in objective else f"objectives.py:{objective}",
         code_dir=str(HERE),
         params={"x": x},
-        seed=seed,
+        repeats=Repeats(seed=seed),
         work_dir=str(tmp_path / "work"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
         scoring=scoring or Scoring(),

@@ -18,18 +18,19 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from highnoon.shared.domain.errors import ObjectiveError
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.attempt import UNSCORED, run_attempt
+from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
 from highnoon.shared.objective.reference import load
+from highnoon.shared.objective.repetition import ONCE, Repeats
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
@@ -66,11 +67,12 @@ class Assignment:
     code_dir: str | None
     params: Params
     """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
-    seed: int
     work_dir: str
     checkpoint_dir: str
     scoring: Scoring = UNSCORED
+    repeats: Repeats = ONCE
     memory: MemoryWishes = NO_WISHES
+    environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     defines_by_run: bool = False
     confinement: Confinement | None = None
@@ -83,14 +85,9 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        return cls(
-            **{
-                **data,
-                "scoring": Scoring(**data["scoring"]),
-                "memory": MemoryWishes(**data["memory"]),
-                "confinement": Confinement.from_json(data["confinement"]),
-            }
-        )
+        parts: dict[str, Callable[..., object]] = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
+        read = {name: part(**data[name]) for name, part in parts.items()}
+        return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
 
 
 def run_forked(orders: socket.socket, parent: int, confinement: Confinement | None) -> NoReturn:
@@ -158,7 +155,7 @@ def _run(end: socket.socket, ruleset: int | None = None) -> int:
 def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
     """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
     ref, folder = ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
-    seed_python(assignment.seed)
+    seed_python(assignment.repeats.seed)
     with ExitStack() as script:
         try:
             if in_thread:
@@ -172,7 +169,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
         if not in_thread:
             loggers_as_configured()
-        seed_libraries(assignment.seed)
+        seed_libraries(assignment.repeats.seed)
         return run_attempt(
             objective,
             assignment.params,
@@ -180,6 +177,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             assignment.scoring,
             memory=assignment.memory,
             checkpoints=Path(assignment.checkpoint_dir),
+            repeats=assignment.repeats,
         )
 
 
@@ -191,7 +189,7 @@ def _defining(
 
     if not takes_trial(objective):
         raise ObjectiveError(NO_SPACE)
-    study = StudyFacts(study_name=assignment.study, direction_name=assignment.scoring.direction)
+    study = StudyFacts(study_name=assignment.study, direction_names=assignment.scoring.directions)
     return given_trial(objective, channel, assignment.trial_number, study)
 
 
@@ -219,10 +217,11 @@ def _enter_work_dir(assignment: Assignment) -> None:
     os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
     environ = {
+        **assignment.environment,
         "HIGHNOON_STUDY": assignment.study,
         "HIGHNOON_TICKET": str(assignment.ticket),
         "HIGHNOON_ATTEMPT": str(assignment.attempt),
-        "HIGHNOON_CHECKPOINT_DIR": assignment.checkpoint_dir,
+        CHECKPOINT_VARIABLE: assignment.checkpoint_dir,
         "HIGHNOON_WORK_DIR": assignment.work_dir,
         "TMPDIR": scratch if len(os.fsencode(scratch)) <= _LONGEST_SCRATCH else _shorter(Path(scratch)),
     }

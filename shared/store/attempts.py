@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.lease import (
     OOM_NEIGHBOUR,
     RETRY_DELAY_S,
@@ -96,6 +98,7 @@ class Attempts:
             params=answer.get("params", new.params),
             before=candidate.before,
             must_be_alone=candidate.must_be_alone,
+            checkpoint=candidate.checkpoint,
         )
 
     def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
@@ -124,6 +127,15 @@ class Attempts:
     def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
         """Adds reports at once, for a pruner's decision; the first report of a step stays."""
         self._db.call(_ADD_REPORTS, ticket=lease.ticket_id, attempt=lease.attempt, reports=_reports(reports))
+
+    def note_file(self, lease: Lease, file_id: str) -> None:
+        """Notes a file before it is written to the store, so that it is removed unless it comes to count."""
+        self._db.call(_NOTE_FILE, file=file_id, ticket=lease.ticket_id, attempt=lease.attempt)
+
+    def keep_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """The ticket's next attempt goes on from this checkpoint, which is in the store."""
+        checkpoint_json = json_text(asdict(checkpoint))
+        self._db.call(_KEEP_CHECKPOINT, ticket=lease.ticket_id, attempt=lease.attempt, checkpoint=checkpoint_json)
 
     def finish(
         self,
@@ -208,6 +220,8 @@ _FINISH = (
     "select hn_finish_attempt_1(%(ticket)s, %(attempt)s, %(token)s, %(disposition)s, %(delay)s,"
     " cast(%(outcome)s as json), cast(%(result)s as json), cast(%(reports)s as json))"
 )
+_NOTE_FILE = "select hn_note_file_1(%(ticket)s, %(attempt)s, %(file)s)"
+_KEEP_CHECKPOINT = "select hn_keep_checkpoint_1(%(ticket)s, %(attempt)s, cast(%(checkpoint)s as json))"
 _REAP = (
     "select hn_reap_1(%(ticket)s, %(attempt)s, %(only_expired)s, %(retry_delay)s, cast(%(outcome)s as json),"
     " cast(%(result)s as json))"
@@ -239,6 +253,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         before=before,
         waiting=waiting,
         must_be_alone=row["must_be_alone"],
+        checkpoint=None if row["checkpoint"] is None else Checkpoint(**row["checkpoint"]),
     )
 
 

@@ -127,7 +127,7 @@ declare
 begin
     select row_to_json(look) into v_answer from (
         select t.id, t.study_id, t.ordinal, t.attempt, t.infrastructure_failures, t.errors, t.params, t.trial_number,
-               s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
+               t.checkpoint, s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
                exists (select 1 from hn_attempts a where a.ticket_id = t.id and a.cause = p_neighbour) as must_be_alone,
                w.trial_id as waiting_id, w.number as waiting_number,
                (select value_json from trial_system_attributes
@@ -284,6 +284,32 @@ begin
     end if;
     perform hn_write_params_1(v_trial, p_trial -> 'params');
     perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
+end $$;
+
+-- Notes a file of an attempt that holds its lease, before it is written to the store. HN001. May be repeated.
+create or replace function hn_note_file_1(p_ticket bigint, p_attempt integer, p_file text) returns void
+language plpgsql as $$
+begin
+    insert into hn_files (id, ticket_id, attempt, trial_id, created_at)
+        select p_file, id, attempt, trial_id, hn_now_1() from hn_tickets
+        where id = p_ticket and attempt = p_attempt and state = 'running'
+        on conflict (id) do nothing;
+    if not found and not exists (
+        select 1 from hn_tickets where id = p_ticket and attempt = p_attempt and state = 'running'
+    ) then
+        raise exception 'note file: the lease is lost' using errcode = 'HN001';
+    end if;
+end $$;
+
+-- The next attempt of the ticket goes on from this checkpoint. HN001. May be repeated.
+create or replace function hn_keep_checkpoint_1(p_ticket bigint, p_attempt integer, p_checkpoint json) returns void
+language plpgsql as $$
+begin
+    update hn_tickets set checkpoint = p_checkpoint
+        where id = p_ticket and attempt = p_attempt and state = 'running';
+    if not found then
+        raise exception 'keep checkpoint: the lease is lost' using errcode = 'HN001';
+    end if;
 end $$;
 
 -- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);

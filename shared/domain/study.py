@@ -213,6 +213,12 @@ class StudySpec(Strict):
         return ObjectiveRef.parse(self.objective)
 
     @property
+    def plugins(self) -> dict[str, ObjectiveRef]:
+        """The classes of its own code that sample or prune for it."""
+        found = {"sampler": self.sampler.plugin, "pruner": self.pruner.plugin}
+        return {kind: ref for kind, ref in found.items() if ref is not None}
+
+    @property
     def memory(self) -> MemoryWishes:
         """The settings of its trials' memory guards."""
         return MemoryWishes(

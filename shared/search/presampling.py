@@ -23,6 +23,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,6 +32,7 @@ from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.history_snapshot import PENDING, snapshot_of
+from highnoon.shared.search.plugged import PluggedSampler, holds
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
@@ -69,7 +71,7 @@ def sample(
     study: Study,
     space: SamplingSpace,
     *,
-    seed: int,
+    seed: int | None,
     fixed: Params,
     ordinal: int = 0,
     seen: Seen | None = None,
@@ -77,14 +79,15 @@ def sample(
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
-    A sequence gives its point `ordinal`, what else is random follows from `seed`.
+    A sequence gives its point `ordinal`, what else is random follows from `seed`; without one from the sampler's own.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
     `seen` remembers ended trials as this space has them; give the same again. `earlier` are trials of other studies.
     """
     complete = space.completed(fixed)
     if complete is not None:
         return Sampled(params=complete)
-    reseed(study.sampler, seed)
+    if seed is not None:
+        reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
     history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen), earlier=earlier)
@@ -134,7 +137,7 @@ def _proposals(history: Study, space: SamplingSpace, fixed: Params) -> Iterator[
             yield proposed
 
 
-def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int) -> Sampled:
+def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int | None) -> Sampled:
     """A point that keeps the constraints, drawn at random: the sampler has found none."""
     random = RandomSampler(seed=seed)
     for _ in range(_MOST_DRAWS):
@@ -155,7 +158,7 @@ def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
     relative = sampler.sample_relative(ahead, pending, sampler.infer_relative_search_space(ahead, pending))
 
     def choose(name: str, domain: BaseDistribution) -> Any:
-        if name in relative and domain._contains(domain.to_internal_repr(relative[name])):
+        if name in relative and holds(domain, relative[name]):
             return relative[name]
         return sampler.sample_independent(ahead, pending, name, domain)
 
@@ -210,11 +213,13 @@ def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[
 
 def reseed(sampler: BaseSampler, seed: int) -> None:
     """Sets every random state in a sampler. Done before each proposal, so none is ever shared across a fork."""
+    if isinstance(sampler, PluggedSampler):
+        sampler.seed = seed
     for name in ("_rng", "_cma_rng"):
-        if hasattr(sampler, name):
+        if isinstance(getattr(sampler, name, None), LazyRandomState):
             getattr(sampler, name).rng.seed(seed)
     for name in ("_random_sampler", "_independent_sampler", "_tpe"):
-        if hasattr(sampler, name):
+        if isinstance(getattr(sampler, name, None), BaseSampler):
             reseed(getattr(sampler, name), seed)
 
 

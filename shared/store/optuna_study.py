@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -40,6 +41,7 @@ from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report,
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
+from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler, PluginProcess
 from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
@@ -83,7 +85,10 @@ class OptunaStudy:
         trials: Trials,
         error_boundary: Callable[[], AbstractContextManager[None]],
         warm_start: Sequence[FrozenTrial] = (),
+        *,
+        seeds_itself: bool = False,
     ) -> None:
+        self._seeds_itself = seeds_itself
         self._spec = spec
         self._study = study
         self._trials = trials
@@ -98,6 +103,19 @@ class OptunaStudy:
     def optuna_study(self) -> optuna.Study:
         """Optuna's own study, for callbacks and plots."""
         return self._study
+
+    def allow_plugins(self, folder: Path | None) -> None:
+        """Its own sampler and pruner may be started now, from the code in this folder."""
+        for process in self._plugins():
+            process.allow(folder)
+
+    def plugin_fault(self) -> str | None:
+        """What is wrong with its own sampler or pruner, by the last question to each."""
+        return "; ".join(process.fault for process in self._plugins() if process.fault) or None
+
+    def _plugins(self) -> list[PluginProcess]:
+        used = (self._study.sampler, self._study.pruner)
+        return [one.process for one in used if isinstance(one, PluggedSampler | PluggedPruner)]
 
     @_acting
     def choose(self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None) -> NewTrial:
@@ -324,7 +342,7 @@ class OptunaStudy:
         return self._sampled(ordinal, fixed)
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
-        seed = seed_of(self._spec.seed, ordinal)
+        seed = None if self._seeds_itself else seed_of(self._spec.seed, ordinal)
         return sample(
             self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen, earlier=self._earlier
         )

@@ -149,6 +149,7 @@ def _limit_met(load: StudyLoad) -> str | None:
         load.study.spec,
         age_s=load.age_s,
         best_value=load.best_value,
+        has_success=load.has_success,
         recent_endings=load.recent_endings,
         since_best=load.since_best,
     )

@@ -18,6 +18,7 @@ from highnoon.coordinator.planner import QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.goals import directions_of
 from highnoon.shared.domain.limits import FIRST_FAILURES, OWN_FAILURES, failure_limit
 from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.domain.states import Ending, StudyState, WorkerState
@@ -87,9 +88,9 @@ class SnapshotReader:
             known = self._checked[study.id] = study.spec, _mistake_in(study.spec)
         if known[1] is not None:
             raise known[1]
-        wanted = str(study.spec.get("direction", "minimize"))
-        if load.direction not in (None, wanted.upper()):
-            raise StudyConflict(f"direction is {wanted}, and {str(load.direction).lower()} in Optuna")
+        wanted = ",".join(directions_of(study.spec))
+        if load.directions not in (None, wanted.upper()):
+            raise StudyConflict(f"direction is {wanted}, and {str(load.directions).lower()} in Optuna")
         return load
 
     def _with_limits(self, loads: Sequence[StudyLoad]) -> list[StudyLoad]:
@@ -99,7 +100,8 @@ class SnapshotReader:
         if counted:
             most = max(failure_limit(load.study.spec) for load in counted.values())
             recent = self._control.recent_endings(list(counted), most)
-        aimed = [load for load in loads if _has(load, "target_value") or _begins_badly(load, recent)]
+        succeeded = self._control.succeeded([load.study.id for load in loads if _begins_badly(load, recent)])
+        aimed = [load for load in loads if _has(load, "target_value")]
         best: dict[int, float | None] = {}
         if aimed:
             best = self._control.best_values(
@@ -114,7 +116,12 @@ class SnapshotReader:
             since_best = self._control.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
         return [
             self._with_endings(
-                replace(load, best_value=best.get(load.study.id), since_best=since_best.get(load.study.id, 0)),
+                replace(
+                    load,
+                    best_value=best.get(load.study.id),
+                    has_success=load.study.id in succeeded,
+                    since_best=since_best.get(load.study.id, 0),
+                ),
                 recent.get(load.study.id, []),
             )
             for load in loads

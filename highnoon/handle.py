@@ -16,11 +16,13 @@ from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
 from highnoon.progress import ProgressView, progress_view
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import front_of
@@ -84,10 +86,21 @@ class StudyHandle:
 
     @property
     def best_trial(self) -> Trial:
-        """The best completed trial. Raises NoCompletedTrial."""
+        """The best completed trial. Raises NoCompletedTrial; UserInputError for a study with several objectives."""
         best = self._study.best_trial()
         if best is None:
-            raise NoCompletedTrial(f"study {self.name!r} has no completed trial yet: {self._counts(self.summary)}")
+            raise self._nothing_completed()
+        return best
+
+    @property
+    def best_trials(self) -> list[Trial]:
+        """The completed trials that none beats in all objectives, by the first; of one objective the best.
+
+        Raises NoCompletedTrial.
+        """
+        best = self._study.best_trials()
+        if not best:
+            raise self._nothing_completed()
         return best
 
     @property
@@ -146,6 +159,21 @@ class StudyHandle:
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
         steering.enqueue(self.access, self._record, dict(params))
+
+    def stop_trial(self, number: int) -> None:
+        """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
+        steering.stop_trial(self.access, self._record, number)
+
+    def note(self, text: str | None = None, *, trial: int | None = None, tag: str = "", untag: str = "") -> Note:
+        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
+
+        Raises InvalidInput, and UserInputError for a number that no trial has.
+        """
+        store = NoteStore(self.access.database)
+        if text is None and not tag and not untag:
+            return store.of_study(self._record.name).get(trial, Note())
+        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
+        return store.change(self._record.name, trial, change)
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.
@@ -215,6 +243,10 @@ class StudyHandle:
             self._opened = (key, self.access.optuna(record))
         return self._opened[1]
 
+    def _nothing_completed(self) -> NoCompletedTrial:
+        what = "feasible" if self._record.spec.get("constraints") else "completed"
+        return NoCompletedTrial(f"study {self.name!r} has no {what} trial yet: {self._counts(self.summary)}")
+
     def _counts(self, summary: StudySummary) -> str:
         best = None if summary.best is None else f"best {summary.best:.6g}"
         counts = {name: getattr(summary, name) for name in ("complete", "pruned", "failed", "running", "waiting")}
@@ -235,12 +267,16 @@ class StudyHandle:
         from highnoon.shared.views.trials import in_order
 
         summary = self.summary
-        complete = self._study.trials([TrialState.COMPLETE])
+        goals = list(summary.spec.get("objectives") or ())
+        complete = [trial for trial in self._study.trials([TrialState.COMPLETE]) if trial.is_feasible]
         best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
+        if goals:
+            best = self._study.best_trials()
         names = list(best[0].params) if best else []
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", "value", *names))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *(goals or ["value"]), *names))
         rows = "".join(
-            f"<tr><td>{trial.number}</td><td>{trial.value:.6g}</td>"
+            f"<tr><td>{trial.number}</td>"
+            + "".join(f"<td>{value:.6g}</td>" for value in trial.values or (trial.value or 0.0,))
             + "".join(f"<td>{html.escape(str(trial.params.get(name)))}</td>" for name in names)
             + "</tr>"
             for trial in best
@@ -259,7 +295,7 @@ def _log(study: Any, trial: Any) -> None:
         study=study.study_name,
         trial=trial.number,
         state=trial.state.name,
-        value=None if failed else trial.value,
+        value=None if failed else " ".join(f"{value:.6g}" for value in trial.values or ()) or None,
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
         reason=trial.user_attrs.get(MESSAGE),
     )

@@ -32,9 +32,10 @@ from highnoon.shared.domain.errors import (
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
 from highnoon.shared.runtime.urls import masked
@@ -59,9 +60,17 @@ class HPOTrialManager:
 
     With a `param_budget` trials are ranked by loss and size, else by their loss.
 
+    `objectives={"loss": "minimize", "latency_ms": "minimize"}` asks for several: the objective function returns a dict
+    with each of them, or a tuple in their order, and the best are `best_trials`. `prune_on` names the one that is
+    reported and pruned by. `constraints={"latency_ms": "<= 20"}` are bounds on what is returned or logged: a trial that
+    does not keep one is infeasible, and never the best.
+
     `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
     process of its own gives back all memory, and survives what kills it. Left out, it is "none" for one job and "fork"
     for several. A "fork" becomes a "spawn" once TensorFlow or CUDA has run in this process.
+
+    `environment` are variables for its trials, which then have processes of their own: a "spawn" where a library reads
+    one of them when it is imported (`OMP_NUM_THREADS`, `KERAS_BACKEND`).
 
     `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """
@@ -92,6 +101,10 @@ class HPOTrialManager:
         isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
         warm_start: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        objectives: Mapping[str, str] | None = None,
+        prune_on: str | None = None,
+        constraints: Mapping[str, str] | None = None,
         repeats: int = 1,
     ) -> None:
         self._written = {
@@ -112,6 +125,10 @@ class HPOTrialManager:
             "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
             "warm_start": warm_start,
+            "environment": environment or {},
+            "objectives": objectives,
+            "prune_on": prune_on,
+            "constraints": {} if constraints is None else constraints,
             "repeats": repeats,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
@@ -138,6 +155,8 @@ class HPOTrialManager:
         param_constraints: Sequence[str] = (),
     ) -> Params:
         """Adds trials to the study; returns the best parameters that the study has then.
+
+        Of several objectives those of the best trial by the first one; `best_trials` has the others.
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal); `n_jobs` how many run at
         a time, -1 for one per core. `timeout` seconds after the call began none is started any more. After each trial
@@ -177,10 +196,12 @@ class HPOTrialManager:
             study.enqueue(params)
         self._enqueued.clear()
         jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
-        isolation = self._isolation or ("none" if jobs == 1 else "fork")
+        isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
+        if isolation == "fork" and read_at_import(spec.environment):
+            isolation = "spawn"
         options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
         run_trials(study, spec, objective, list(called), options)
-        return self.best_params
+        return dict(self.best_trials[0].params)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """A point that the next trial of `optimize` starts with; the sampler chooses what it leaves open.
@@ -208,16 +229,19 @@ class HPOTrialManager:
     def __repr__(self) -> str:
         """What it is, and how far it is by now once its study was opened; never raises for a database that is away."""
         where = "memory" if self._url is None else masked(self._url)
-        known = f"HPOTrialManager({self._spec.name!r}, {self._spec.direction}, in {where}"
+        known = f"HPOTrialManager({self._spec.name!r}, {' and '.join(self._spec.scoring.directions)}, in {where}"
         if self._study is None or os.getpid() != self._pid:
             return f"{known}, {self._spec.n_trials} trials asked for)"
         try:
             states = Counter(str(trial.state).lower() for trial in self.trials)
-            best = self._study.best_trial()
+            best = self._study.best_trials()
         except errors.HighNoonError as error:
             return f"{known}, cannot be read: {error})"
         counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "no trials"
-        return f"{known}, {counts}{'' if best is None else f', best {best.value:.6g} of trial {best.number}'})"
+        words = f", {len(best)} on the front" if self._spec.objectives else ""
+        if best and best[0].value is not None:
+            words = f", best {best[0].value:.6g} of trial {best[0].number}"
+        return f"{known}, {counts}{words})"
 
     def __getstate__(self) -> dict[str, Any]:
         """For an objective that refers to its manager and goes to another process: without connections."""
@@ -225,9 +249,23 @@ class HPOTrialManager:
 
     @property
     def best_trial(self) -> Trial:
-        """The best completed trial of the study, of all processes. Raises NoCompletedTrial."""
+        """The best completed trial of the study, of all processes. Raises NoCompletedTrial.
+
+        UserInputError for a study with several objectives.
+        """
         best = self._results().best_trial()
         if best is None:
+            raise self._nothing_completed()
+        return best
+
+    @property
+    def best_trials(self) -> list[Trial]:
+        """The completed trials that none beats in all objectives, by the first; of one objective the best.
+
+        Raises NoCompletedTrial.
+        """
+        best = self._results().best_trials()
+        if not best:
             raise self._nothing_completed()
         return best
 
@@ -318,9 +356,14 @@ class HPOTrialManager:
         return self._store
 
     def _nothing_completed(self) -> NoCompletedTrial:
-        states = Counter(str(trial.state) for trial in self.trials)
+        trials = self.trials
+        states = Counter(str(trial.state) for trial in trials)
         ended = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "it has no trials"
-        return NoCompletedTrial(f"study {self._spec.name!r} has no completed trial yet: {ended}")
+        reasons = [trial.attrs.get(MESSAGE) for trial in trials if trial.state is TrialState.COMPLETE]
+        if reasons:
+            ended = f"{ended}. The last one is {reasons[-1] or 'infeasible'}"
+        what = "feasible" if reasons else "completed"
+        return NoCompletedTrial(f"study {self._spec.name!r} has no {what} trial yet: {ended}")
 
 
 def _present(number: float | None, what: str, spec: StudySpec) -> float:

@@ -184,12 +184,15 @@ class Supervisor:
             if resources.refusal is not None:
                 return resources.refusal
             needs_spawn = not self._node.fork_works or started.code.import_settings
-            isolation = "spawn" if spec.isolation == "fork" and needs_spawn else spec.isolation
+            # A thread cannot be confined, and its study does not decide whether it is.
+            wants_fork = spec.isolation == "fork" or (spec.isolation == "none" and settings.confine_trials == "require")
+            isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
             trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
-                outcome = TrialMonitor(trial, output, services, limits, resources.memory_of(trial.pid)).run()
+                memory = resources.memory_of(trial.pid)
+                outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
             finally:
                 self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
         return self._judged(outcome, trial.pid, lease)
@@ -235,7 +238,7 @@ class Supervisor:
                 self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
             foreign_ending = finished.result()
-        self._telemetry.decided(outcome, disposition)
+        self._telemetry.decided(outcome, disposition, foreign_ending)
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()
@@ -283,7 +286,9 @@ class Supervisor:
             defines_by_run=spec.defines_by_run,
             scoring=spec.scoring,
             memory=spec.memory,
+            confinement=self._node.confinement,
             repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
+            environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )
@@ -307,7 +312,7 @@ class Supervisor:
             trial=lease.trial_number,
             ending=outcome.ending,
             disposition=None if disposition is Disposition.CLOSE else disposition,
-            value=outcome.value,
+            value=outcome.shown,
             loss=outcome.loss if outcome.loss != outcome.value else None,
             size=outcome.params_count,
             seconds=outcome.duration_s,

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.console import Console
 
-from highnoon.coordinator.cli.tables import near, params_table, result_of
+from highnoon.coordinator.cli.tables import front_table, near, params_table, result_of
 from highnoon.shared.domain.states import RETRIABLE, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
@@ -50,6 +50,7 @@ def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
             parts = [
                 f"trial {_number(before)} again" if before else "",
                 _reason(attempt) if attempt.ending in _MISSED else "",
+                _in_optuna(attempt),
                 f"tried again as trial {_number(after)}" if after else "",
             ]
             assert attempt.trial_number is not None
@@ -74,8 +75,12 @@ def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
     """Who, where and why, without what it printed."""
     return [
         f"trial {_number(attempt)}, attempt {attempt.attempt} on host {attempt.host}: {attempt.ending or 'running'}",
-        *filter(None, [_reason(attempt), traceback.rstrip()]),
+        *filter(None, [_reason(attempt), _in_optuna(attempt), traceback.rstrip()]),
     ]
+
+
+def _in_optuna(attempt: AttemptRecord) -> str:
+    return f"another program ended it in Optuna: {attempt.foreign_ending}" if attempt.foreign_ending else ""
 
 
 def _kind(attempt: AttemptRecord) -> str:
@@ -109,12 +114,17 @@ def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     assert record is not None, "only a study of the ledger is watched"
     # Not those that went well: of a large study they are a gigabyte, with what they printed.
     attempts = access.studies.attempts(record.id, endings=WRONG)
-    best = access.optuna(record).best_trial()
+    front = access.optuna(record).best_trials()
     console.print()
     _say_failures(attempts, console)
-    if best is None or record.state is StudyState.CANCELLED:
+    if not front or record.state is StudyState.CANCELLED:
         _say_no_result(record, attempts, access, console)
         return Exit.NO_RESULT
+    best = front[0]
+    if best.values:
+        say(console, f"{plural(len(front), 'trial')} of {study.closed} that none beats in all:", style="bold")
+        say(console, "\n".join(front_table(front, list(record.spec.get("objectives") or ()))))
+        return Exit.OK
     say(console, f"Best trial {best.number} of {study.closed}: {result_of(best)}", style="bold")
     say(console, "\n".join(params_table(best.params)))
     its = access.studies.attempts(record.id, trial_number=best.number)
@@ -133,7 +143,8 @@ def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:
 
 
 def _say_no_result(record: StudyRecord, attempts: list[AttemptRecord], access: Access, console: Console) -> None:
-    without = "" if record.state is StudyState.CANCELLED else " without a completed trial"
+    what = "feasible" if record.spec.get("constraints") else "completed"
+    without = "" if record.state is StudyState.CANCELLED else f" without a {what} trial"
     say(console, f"study {record.name} is {record.state}{without}", style="bold red")
     if attempts:
         last, number = attempts[-1], attempts[-1].trial_number

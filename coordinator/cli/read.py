@@ -54,11 +54,11 @@ def list_studies(storage: Storage = None, json: AsJson = False) -> None:
     from highnoon.shared.views.studies import study_object
 
     with reading(storage) as reader:
-        studies = reader.studies()
+        studies, tags = reader.studies(), reader.tags()
     if json:
-        print_json([study_object(study) for study in studies])
+        print_json([{**study_object(study), "tags": list(tags.get(study.name, ()))} for study in studies])
     elif studies:
-        print_table(studies_table(studies))
+        print_table(studies_table(studies, tags))
     else:
         print_sentence("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
@@ -68,18 +68,24 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
 
     Example: python -m coordinator status digits
     """
-    from highnoon.coordinator.cli.tables import studies_table
+    from highnoon.coordinator.cli.tables import note_lines, studies_table
     from highnoon.shared.views.studies import study_object
+    from highnoon.shared.views.trials import note_object
 
     with reading(storage) as reader:
-        summary = reader.study(study)
+        summary, note = reader.study(study), reader.notes(study).get(None)
+        trouble = reader.notification_trouble(study)
         halted = why_halted(summary, reader)
     if json:
-        print_json(study_object(summary))
+        print_json({**study_object(summary), **note_object(note)})
         return
     print_table(studies_table([summary]))
+    if note:
+        print_sentence("\n".join(note_lines(note)))
     if summary.record is not None and summary.record.fault is not None:
         print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+    for line in trouble:
+        print_sentence(f"notification not sent, {line}")
     if halted:
         print_sentence(halted)
 
@@ -128,32 +134,34 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
 
     Example: python -m coordinator best digits --format toml > best.toml
     """
-    from highnoon.coordinator.cli.tables import params_table, result_of
+    from highnoon.coordinator.cli.tables import front_table, params_table, result_of
     from highnoon.shared.domain.errors import nearest
-    from highnoon.shared.views.best_config import BEST
+    from highnoon.shared.views.best_config import BEST, FRONT
     from highnoon.shared.views.formats import plural
     from highnoon.shared.views.trials import trial_object
 
     if format is not None and format not in _FORMATS:
         raise mistake("--format", "is no format of a best configuration", format, nearest(format, _FORMATS))
     with reading(storage) as reader:
-        summary, found = reader.study(study), reader.view(study).best()
+        summary, view = reader.study(study), reader.view(study)
+        found, names = view.best(), view.objectives()
     if not found:
-        raise no_result(f"study {study} has no completed trial yet", next_step=next_step(study, storage))
-    is_front = bool(found[0].values)
-    if format is not None and is_front:
-        raise mistake("--format", "is for one best trial, and this study has several objectives", format, "Use --json.")
+        what = "feasible" if summary.spec.get("constraints") else "completed"
+        raise no_result(f"study {study} has no {what} trial yet", next_step=next_step(study, storage))
+    if format is not None and names and format not in FRONT:
+        hint = f"Valid: {', '.join(FRONT)}."
+        raise mistake("--format", "is for one best trial, and this study has several objectives", format, hint)
     if format is not None:
-        typer.echo(BEST[format].write(study, found[0]), nl=False)
+        typer.echo(FRONT[format](study, found, names) if names else BEST[format].write(study, found[0]), nl=False)
     elif json:
-        kept = ("number", *(("values",) if is_front else ("value", "loss", "params_count")), "params")
+        kept = ("number", *(("values",) if names else ("value", "loss", "params_count")), "params")
         objects = [{name: trial_object(trial)[name] for name in kept} for trial in found]
-        print_json(objects if is_front else objects[0])
+        print_json(objects if names else objects[0])
+    elif names:
+        print_sentence(f"{plural(len(found), 'trial')} that none beats in all of: {summary.direction}")
+        print_table(front_table(found, names))
     else:
-        if is_front:
-            print_sentence(f"{plural(len(found), 'trial')} that none beats in all of: {summary.direction}")
-        for trial in found:
-            print_table([f"trial {trial.number}: {result_of(trial)}", *params_table(trial.params)])
+        print_table([f"trial {found[0].number}: {result_of(found[0])}", *params_table(found[0].params)])
 
 
 def why_halted(study: StudySummary, reader: Reader) -> str:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger, mistake
+from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import RETRIABLE
 
 if TYPE_CHECKING:
     from highnoon.shared.domain.space import SearchSpace
     from highnoon.shared.domain.trial import Params, ParamValue
-    from highnoon.shared.store.access import Access
     from highnoon.shared.store.studies import StudyRecord
 
 TrialNumbers = Annotated[
@@ -119,10 +118,10 @@ def stop_trial(study: StudyName, trial: TrialNumber) -> None:
 
     Example: python -m coordinator stop-trial digits 12
     """
+    from highnoon.shared.store import steering
+
     with ledger() as access:
-        record = access.study(study)
-        if not access.studies.stop_trial(record.id, trial):
-            raise mistake("TRIAL", f"does not run now in study {study}", trial, _running(access, record.id))
+        steering.stop_trial(access, access.study(study), trial)
     typer.echo(f"trial {trial} of study {study} is being stopped")
 
 
@@ -143,13 +142,6 @@ def delete(study: StudyName, yes: Yes = False) -> None:
             raise typer.Exit(1)
         steering.delete_study(access, record)
     typer.echo(f"study {study} is deleted")
-
-
-def _running(access: Access, study_id: int) -> str:
-    from highnoon.shared.store.queries import LedgerQueries
-
-    numbers = sorted(str(run.trial_number) for run in LedgerQueries(access.database).running(study_id))
-    return f"These run: {', '.join(numbers[:20])}." if numbers else "None runs."
 
 
 def _space_of(record: StudyRecord) -> SearchSpace | None:

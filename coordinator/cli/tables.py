@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
 from highnoon.shared.views import formats
@@ -67,12 +68,19 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> lis
     return ["  ".join(_padded(row, widths, right)).rstrip() for row in rows]
 
 
-def studies_table(studies: Sequence[StudySummary]) -> list[str]:
-    """A line per study, below their headings."""
-    table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
+def note_lines(note: Note) -> list[str]:
+    """What a person wrote, for people."""
+    return [*([f"tags: {', '.join(note.tags)}"] if note.tags else []), *note.text.splitlines()]
+
+
+def studies_table(studies: Sequence[StudySummary], tags: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """A line per study, below their headings; with tags where any of them has some."""
+    heads = ("study", "state", "trials", "running", "pruned", "failed", "best")
+    table: list[tuple[str, ...]] = [(*heads, "tags") if tags else heads]
     for study in studies:
         numbers = [str(count) for count in (study.running, study.pruned, study.failed)]
-        table.append((study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best)))
+        row = (study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best))
+        table.append((*row, ", ".join(tags.get(study.name, ()))) if tags else row)
     return aligned(table, right=range(2, 7))
 
 
@@ -125,6 +133,15 @@ def result_of(trial: Trial) -> str:
 
 def _value_of(trial: Trial) -> str:
     return ", ".join(map(value_cell, trial.values)) or value_cell(trial.value)
+
+
+def front_table(front: Sequence[Trial], names: Sequence[str]) -> list[str]:
+    """A line for each of the best trials of several objectives, below the objectives' names."""
+    rows = [("trial", *names, "parameters")]
+    for trial in front:
+        params = " ".join(f"{name}={formats.param(value, 6)}" for name, value in trial.params.items())
+        rows.append((str(trial.number), *map(value_cell, trial.values), params))
+    return aligned(rows, right=range(len(names) + 1))
 
 
 def params_table(params: Params) -> list[str]:

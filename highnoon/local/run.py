@@ -116,9 +116,9 @@ class _Run:
         self._begun = 0
         self._outcomes: list[Outcome] = []
         self._over = ""
-        best = retry_until_available(study.best_trial, logger)
-        self._best = None if best is None else best.value
-        self._limits = RunLimits(spec.to_json(), self._best)
+        best = retry_until_available(study.best_trials, logger)
+        self._best = best[0].value if best else None
+        self._limits = RunLimits(spec.to_json(), self._best, has_success=bool(best))
 
     def in_this_process(self, objective: Objective) -> None:
         """One trial after the other."""
@@ -191,9 +191,10 @@ class _Run:
             scoring=self._spec.scoring,
             memory=self._spec.memory,
             repeats=repeats_of(self._study, started, self._spec),
+            environment=self._spec.environment,
         )
         process = launcher.start(task)
-        return LocalTrial(started, process, channel_of(self._study, started, self._spec))
+        return LocalTrial(started, process, channel_of(self._study, started, self._spec), self._spec.scoring)
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -210,7 +211,7 @@ class _Run:
             event(logger, "stopped", study=self._spec.name, reason=reason)
 
     def _note_best(self, outcome: Outcome) -> None:
-        if outcome.ending is Ending.COMPLETED and outcome.value is not None:
+        if outcome.ending is Ending.COMPLETED and outcome.value is not None and outcome.is_feasible:
             better = max if self._spec.direction == "maximize" else min
             self._best = outcome.value if self._best is None else better(self._best, outcome.value)
 
@@ -238,7 +239,7 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
         study=spec.name,
         trial=started.number,
         state=OPTUNA_STATE[outcome.ending],
-        value=outcome.value,
+        value=outcome.shown,
         loss=outcome.loss if outcome.loss != outcome.value else None,
         size=outcome.params_count,
         seconds=outcome.duration_s,

@@ -18,6 +18,7 @@ from types import FrameType
 
 from highnoon.local.process import TrialProcess
 from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
+from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -108,6 +109,7 @@ class LocalTrial:
     started: StartedTrial
     process: TrialProcess
     channel: StudyChannel
+    scoring: Scoring
     began: float = field(default_factory=time.monotonic)
     params_count: int | None = None
     outcome: Outcome | None = None
@@ -127,7 +129,7 @@ def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> St
 def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
     channel = channel_of(study, started, spec)
     if channel.definition is not None:
-        facts = StudyFacts(study_name=spec.name, direction_name=spec.direction)
+        facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
         objective = given_trial(objective, channel.definition, started.number, facts)
     repeats = repeats_of(study, started, spec)
     outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory, repeats=repeats)
@@ -190,7 +192,7 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
             case "set":
                 _set(trial.channel, event)
             case "result":
-                trial.outcome = outcome_of(event)
+                trial.outcome = outcome_of(event, trial.scoring)
             case "fault":
                 raise InvariantBroken(f"something else than the trial wrote to its pipe: {event['reason']}")
     except (

@@ -41,6 +41,7 @@ _KEYS = {
     "study_name": "name", "trials": "n_trials", "num_trials": "n_trials", "max_trials": "n_trials",
     "num_samples": "n_trials", "space": "search_space", "parameters": "search_space", "params": "search_space",
     "algorithm": "sampler", "scheduler": "pruner", "mode": "direction", "goal": "direction",
+    "directions": "objectives", "goals": "objectives", "metrics": "objectives",
     "max_time": "timeout", "time_limit": "timeout", "random_state": "seed", "random_seed": "seed",
 }  # fmt: skip
 """Other names of the keys of a study."""

@@ -26,6 +26,7 @@ def limit_met(
     *,
     age_s: float,
     best_value: float | None,
+    has_success: bool,
     recent_endings: Sequence[Ending],
     since_best: int,
 ) -> str | None:
@@ -46,7 +47,7 @@ def limit_met(
     recent = recent_endings[:most]
     if most and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         is_own = spec.get("max_failures_in_a_row") is not None
-        if is_own or (best_value is None and not set(recent) - OWN_FAILURES):
+        if is_own or (not has_success and not set(recent) - OWN_FAILURES):
             return "failures_in_a_row"
     early_stop = spec.get("early_stop")
     if early_stop is not None and since_best >= early_stop["patience"]:
@@ -57,10 +58,11 @@ def limit_met(
 class RunLimits:
     """The limits of a study that one process runs trial after trial: they count from the start of this run."""
 
-    def __init__(self, spec: Mapping[str, Any], best_value: float | None) -> None:
-        """`best_value` is what the study had before this run."""
+    def __init__(self, spec: Mapping[str, Any], best_value: float | None, *, has_success: bool = False) -> None:
+        """`best_value` is what the study had before this run; several objectives and infeasible trials have none."""
         self._spec = spec
         self._best = best_value
+        self._has_success = has_success or best_value is not None
         self._endings: list[Ending] = []
         self._since_best = 0
 
@@ -68,7 +70,9 @@ class RunLimits:
         """One more trial has ended."""
         self._endings.insert(0, outcome.ending)
         self._since_best += 1
-        if outcome.ending is Ending.COMPLETED and outcome.value is not None and self._is_better(outcome.value):
+        self._has_success = self._has_success or outcome.ending is Ending.COMPLETED
+        is_candidate = outcome.ending is Ending.COMPLETED and outcome.is_feasible
+        if is_candidate and outcome.value is not None and self._is_better(outcome.value):
             self._best, self._since_best = outcome.value, 0
 
     def met(self, age_s: float) -> str | None:
@@ -77,6 +81,7 @@ class RunLimits:
             self._spec,
             age_s=age_s,
             best_value=self._best,
+            has_success=self._has_success,
             recent_endings=self._endings,
             since_best=self._since_best,
         )

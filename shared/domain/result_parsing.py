@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, TypeVar
 
 from highnoon.shared.domain.errors import InvalidInput, InvalidObjectiveResult, Problem, did_you_mean
@@ -35,12 +35,41 @@ def result(returned: object) -> tuple[float, ParamCount | None]:
         return _loss(returned, ""), None
     if "loss" not in returned:
         raise InvalidObjectiveResult(_without_loss(returned))
-    loss = _loss(returned["loss"], " as loss")
+    return _loss(returned["loss"], " as loss"), count_in(returned)
+
+
+def values(returned: object, names: Sequence[str], known: Mapping[str, float]) -> tuple[float, ...]:
+    """A number for each of several objectives, from a mapping by name, or from a tuple or list in their order.
+
+    What a mapping lacks is taken from `known`: what was reported otherwise. Raises InvalidObjectiveResult.
+    """
+    if _is_mapping(returned):
+        missing = [name for name in names if name not in returned and name not in known]
+        if missing:
+            hints = {did_you_mean(key, missing) for key in returned if isinstance(key, str)} - {""}
+            text = f"the objective returned a dict without {' and '.join(missing)}. {' '.join(sorted(hints))}"
+            raise InvalidObjectiveResult(text.rstrip())
+        given = [returned.get(name, known.get(name)) for name in names]
+    elif isinstance(returned, tuple | list) and len(returned) == len(names):
+        given = list(returned)
+    else:
+        example = ", ".join(f'"{name}": ...' for name in names)
+        raise InvalidObjectiveResult(
+            f"the objective returned {described(returned)}; the study has {len(names)} objectives, so return "
+            f"{{{example}}}, or a tuple of {len(names)} numbers in this order"
+        )
+    return tuple(_loss(value, f" as {name}") for name, value in zip(names, given, strict=True))
+
+
+def count_in(returned: object) -> ParamCount | None:
+    """The count in a returned mapping. Raises InvalidObjectiveResult for one that is none."""
+    if not _is_mapping(returned):
+        return None
     total, active = returned.get("params"), returned.get("active_params")
     if total is None and active is None:
-        return loss, None
+        return None
     try:
-        return loss, param_count(total, active)
+        return param_count(total, active)
     except InvalidInput as invalid:
         problems = " ".join(map(str, invalid.problems))
         raise InvalidObjectiveResult(f"the objective returned a count that is none: {problems}") from None
@@ -66,14 +95,19 @@ def report(value: object, step: object) -> Report:
 
 def further_numbers(returned: object) -> tuple[dict[str, float], list[str]]:
     """What a returned mapping holds beside loss and count: the numbers, and the names of what can be none."""
+    items = returned.items() if _is_mapping(returned) else ()
+    return numbers_of({name: value for name, value in items if name not in RESULT_KEYS})
+
+
+def numbers_of(given: Mapping[Any, object]) -> tuple[dict[str, float], list[str]]:
+    """Those that can be metrics, and the names of what can be none."""
     numbers, others = {}, []
-    for name, value in returned.items() if _is_mapping(returned) else ():
-        if name not in RESULT_KEYS:
-            number = _or_none(_real, value)
-            if number is None or not _can_name(name):
-                others.append(_shown.repr(name))
-            else:
-                numbers[name] = number
+    for name, value in given.items():
+        number = _or_none(_real, value)
+        if number is None or not can_name(name):
+            others.append(_shown.repr(name))
+        else:
+            numbers[name] = number
     return numbers, others
 
 
@@ -92,7 +126,7 @@ def metrics(given: Mapping[str, object], step: object = None) -> tuple[dict[str,
         problems.append(Problem(key="step", message=message))
     numbers = {name: _or_none(_real, value) for name, value in given.items()}
     for name, number in numbers.items():
-        if not _can_name(name):
+        if not can_name(name):
             message = f"must be 1 to {LONGEST_NAME} printable characters, and not begin with {RESERVED}"
             problems.append(Problem(key="name", message=message, value=name))
         elif number is None:
@@ -102,7 +136,8 @@ def metrics(given: Mapping[str, object], step: object = None) -> tuple[dict[str,
     return {name: number for name, number in numbers.items() if number is not None}, index
 
 
-def _can_name(name: object) -> bool:
+def can_name(name: object) -> bool:
+    """Whether a metric may have this name."""
     return (
         isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and not name.startswith(RESERVED)
     )

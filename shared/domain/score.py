@@ -10,24 +10,33 @@ does not report its number of parameters is decided by `attempt`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from highnoon.shared.domain.errors import InvalidObjectiveResult, MissingParamCount
+from highnoon.shared.domain.front import front
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
     """How a study turns losses into scores: on the same scale for reports, pruned values and results.
 
-    A budget is no limit, and a larger model may win; with `param_budget_hard` it may not.
+    A budget is no limit, and a larger model may win; with `param_budget_hard` it may not. `objectives` are empty where
+    there is one, which is scored; several are stored as they are. `constraints` are bounds on metrics (`goals`).
     """
 
     direction: Literal["minimize", "maximize"] = "minimize"
     param_budget: int | None = None
     lambda_efficiency: float = 0.1
     param_budget_hard: bool = False
+    objectives: Mapping[str, str] = field(default_factory=dict)
+    constraints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Of each objective."""
+        return tuple(self.objectives.values()) or (self.direction,)
 
     def score(self, loss: float, params: int | None) -> float:
         """The score; `loss` itself without a budget.
@@ -58,12 +67,15 @@ class Scoring:
 
     @property
     def terms(self) -> dict[str, Any] | None:
-        """What two trials must share to be compared, as JSON; None when the score is the loss."""
-        if self.param_budget is None:
-            return None
-        return {"param_budget": self.param_budget, "lambda_efficiency": self.lambda_efficiency}
+        """What two trials must share to be compared, as JSON; None when the score is the loss, and every one counts."""
+        terms: dict[str, Any] = {}
+        if self.param_budget is not None:
+            terms = {"param_budget": self.param_budget, "lambda_efficiency": self.lambda_efficiency}
+        return {**terms, **({"constraints": dict(self.constraints)} if self.constraints else {})} or None
 
     def __str__(self) -> str:
+        if self.objectives:
+            return "several objectives: " + ", ".join(f"{way} {name}" for name, way in self.objectives.items())
         if self.param_budget is None:
             return "efficiency is off: no param_budget, so the score is the loss"
         sign = "value /" if self.direction == "maximize" else "loss *"
@@ -84,9 +96,11 @@ class Scoring:
         wanted = "a value >= 0" if self.direction == "maximize" else "a loss > 0"
         raise InvalidObjectiveResult(
             f"{loss:g} cannot be scored by size under {self.direction}: {why}. Give {wanted}, or leave param_budget "
-            "out and choose from hpo.pareto_front(), or give Optuna two `directions`, loss and size"
+            "out and choose from hpo.pareto_front(), or make loss and params two `objectives`"
         )
 
+
+UNSCORED = Scoring()
 
 _COUNT_IT = (
     "param_budget is set, so trials are scored by size, and this one has not reported how many parameters it has. "
@@ -107,8 +121,5 @@ class ParetoPoint:
 def pareto_front(candidates: Iterable[ParetoPoint], *, maximize: bool = False) -> list[ParetoPoint]:
     """Those that none beats in both, smallest first. Of equals the first trial stands for all."""
     sign = -1.0 if maximize else 1.0
-    front: list[ParetoPoint] = []
-    for candidate in sorted(candidates, key=lambda one: (one.params, sign * one.loss, one.number)):
-        if not front or sign * candidate.loss < sign * front[-1].loss:
-            front.append(candidate)
-    return front
+    by_number = sorted(candidates, key=lambda one: one.number)
+    return front(by_number, lambda one: (float(one.params), sign * one.loss))

@@ -325,6 +325,22 @@ class PrunerSpec(_Strategy):
 
 PatientOptions.model_rebuild()
 
+
+def several_problems(sampler: SamplerSpec | None, pruner: PrunerSpec | None) -> list[Problem]:
+    """What cannot search or prune for several objectives."""
+    problems = []
+    if sampler is not None and sampler.name == "cmaes":
+        hint = "Write tpe, nsga2, nsga3, gp, auto, qmc or random."
+        message = "the sampler cmaes is for one objective"
+        problems.append(Problem(key="sampler", message=message, value="cmaes", hint=hint))
+    wrapped = {} if pruner is None else pruner.options.get("wrapped", {})
+    if pruner is not None and "wilcoxon" in (pruner.name, wrapped.get("name")):
+        hint = "Write median, percentile, asha, hyperband, threshold, patient or none."
+        message = "the pruner wilcoxon is for one objective: it compares with the best trial"
+        problems.append(Problem(key="pruner", message=message, value="wilcoxon", hint=hint))
+    return problems
+
+
 _MODULES: Mapping[str, tuple[str, ...]] = {"gp": ("torch", "scipy"), "qmc": ("scipy",), "wilcoxon": ("scipy",)}
 
 

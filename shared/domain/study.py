@@ -14,22 +14,26 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
+from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints, read_constraints
+from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints
+from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import SearchSpace, read_space, written_form
-from highnoon.shared.domain.strategy import Count, Natural, Strict
+from highnoon.shared.domain.strategy import Count, Natural, Strict, several_problems
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
 from highnoon.shared.domain.study_hints import hint_for, moved_up
+from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
 NAME_LIMIT = 100
-QUESTION = ("direction", "objective", "param_budget", "lambda_efficiency")
+QUESTION = ("direction", "objectives", "constraints", "objective", "param_budget", "lambda_efficiency")
 """What makes a study another study; everything else may differ between two that share a name. For the search space
 there is a rule of its own: `space_change`.
 
@@ -39,6 +43,12 @@ The last two set the scale of its scores: on another scale they cannot be compar
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
 
+
+_FOR_SEVERAL = {
+    "target_value": "End it by n_trials or timeout.",
+    "early_stop": "End it by n_trials or timeout.",
+    "param_budget": 'Make the size an objective, params = "minimize", or a constraint, params = "<= 5e6".',
+}
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -58,6 +68,12 @@ class StudySpec(Strict):
     objective: str
     sampler: SamplerSpec = SamplerSpec(name="tpe")
     pruner: PrunerSpec = PrunerSpec(name="median")
+    objectives: dict[str, str] | None = None
+    """Several, by name: minimize or maximize. `direction` is not for them."""
+    prune_on: Annotated[str | None, Field(validate_default=True)] = None
+    """The one of several objectives that is reported, and pruned by."""
+    constraints: dict[str, str] = Field(default_factory=dict)
+    """Bounds on metrics, such as "<= 20". A trial that does not keep one is infeasible."""
     search_space: SearchSpace = Field(default=None, validate_default=True)
     """Empty: the objective takes a trial and defines its space as it runs."""
     param_constraints: Sequence[str] = ()
@@ -68,6 +84,7 @@ class StudySpec(Strict):
     priority: Annotated[int, Field(ge=1, le=1000)] = 1
     max_running: Count | None = None
     isolation: Literal["fork", "spawn", "none"] = "fork"
+    environment: Mapping[str, str] = Field(default_factory=dict)
 
     timeout: Seconds | None = None
     trial_timeout: Seconds | None = None
@@ -88,12 +105,15 @@ class StudySpec(Strict):
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
     trial_memory_limit: int | None = None
+    notify: Mapping[str, Any] | None = None
     admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
     bundle: Digest | None = None
     code: Digest | None = None
     """The digest of the objective's source tree where it was submitted; `submit` writes it."""
+    git: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}\+?$")] | None = None
+    """The commit of its folder then, with `+` where files differed from it; `submit` writes it."""
 
     @field_validator("name")
     @classmethod
@@ -112,6 +132,53 @@ class StudySpec(Strict):
             return str(ObjectiveRef.parse(objective))
         except InvalidInput as invalid:
             raise refusal(invalid.problems) from None
+
+    @field_validator("objectives", mode="plain")
+    @classmethod
+    def _objectives_suit_the_strategy(cls, written: object, info: ValidationInfo) -> dict[str, str] | None:
+        if written is None:
+            return None
+        objectives, problems = read_objectives(written)
+        if info.data.get("direction") == "maximize":
+            hint = "Leave it out: each objective has its own."
+            problems.append(Problem(key="direction", message="is for one objective", value="maximize", hint=hint))
+        problems += several_problems(info.data.get("sampler"), info.data.get("pruner"))
+        if problems:
+            raise refusal(problems)
+        return objectives
+
+    @field_validator("prune_on", mode="plain")
+    @classmethod
+    def _prune_on_is_an_objective(cls, written: object, info: ValidationInfo) -> str | None:
+        objectives, pruner = info.data.get("objectives"), info.data.get("pruner")
+        if written is None:
+            if objectives and pruner is not None and pruner not in (PrunerSpec(name="median"), PrunerSpec(name="none")):
+                hint = f'Write for example prune_on = "{next(iter(objectives))}".'
+                message = "prunes by one of several objectives, which prune_on names"
+                raise refusal([Problem(key="pruner", message=message, value=pruner.name, hint=hint)])
+            return None
+        # Of objectives that could not be read, every name would seem wrong.
+        problem = prune_on_problem(written, objectives or {}) if "objectives" in info.data else None
+        if problem is not None:
+            raise refusal([problem])
+        return str(written)
+
+    @field_validator("constraints", mode="plain")
+    @classmethod
+    def _constraints_are_bounds(cls, written: object) -> dict[str, str]:
+        constraints, problems = read_constraints(written)
+        if problems:
+            raise refusal(problems)
+        return constraints
+
+    @field_validator("target_value", "early_stop", "param_budget")
+    @classmethod
+    def _is_for_one_objective(cls, written: Any, info: ValidationInfo) -> Any:
+        if written is not None and info.data.get("objectives"):
+            key = str(info.field_name)
+            value = written.model_dump() if isinstance(written, EarlyStop) else written
+            raise refusal([Problem(key=key, message="is for one objective", value=value, hint=_FOR_SEVERAL[key])])
+        return written
 
     @field_validator("search_space", mode="plain")
     @classmethod
@@ -133,7 +200,7 @@ class StudySpec(Strict):
     def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
         # Without a space that could be read, every name in a constraint would seem wrong.
         space, sampler = info.data.get("search_space"), info.data.get("sampler")
-        constraints, problems = read_constraints(written, space)
+        constraints, problems = read_param_constraints(written, space)
         if constraints and space and sampler is not None and sampler.is_exhaustive:
             problems = [*problems, *grid_problems(space, sampler.options.get("points"), constraints)]
         if problems:
@@ -153,6 +220,25 @@ class StudySpec(Strict):
             raise refusal([Problem(key="warm_start", message=message, value=written)])
         return tuple(written)
 
+    @field_validator("environment", mode="plain")
+    @classmethod
+    def _environment_suits_trials(cls, written: object, info: ValidationInfo) -> dict[str, str]:
+        problems = environment_problems(written)
+        if written and info.data.get("isolation") == "none":
+            message = "needs a process for each trial, and isolation is none"
+            problems.append(Problem(key="environment", message=message, value=written))
+        if problems or not isinstance(written, Mapping):
+            raise refusal(problems)
+        return dict(written)
+
+    @field_validator("notify", mode="plain")
+    @classmethod
+    def _notify_is_a_table(cls, written: object) -> dict[str, Any] | None:
+        problems = [] if written is None else notify_problems(written)
+        if problems:
+            raise refusal(problems)
+        return notify_table(written) if isinstance(written, Mapping) else None
+
     @field_validator("early_stop", mode="before")
     @classmethod
     def _early_stop_is_a_table(cls, written: object) -> object:
@@ -160,6 +246,14 @@ class StudySpec(Strict):
             return written
         message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
         raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
+
+    @field_validator("repeats")
+    @classmethod
+    def _repeats_have_one_objective(cls, repeats: int, info: ValidationInfo) -> int:
+        if repeats > 1 and info.data.get("objectives"):
+            message, hint = "needs a single objective, whose mean is the value", "Average in the objective instead."
+            raise refusal([Problem(key="repeats", message=message, value=repeats, hint=hint)])
+        return repeats
 
     @field_validator("param_budget_hard")
     @classmethod
@@ -203,7 +297,7 @@ class StudySpec(Strict):
         return not self.search_space
 
     @property
-    def constraints(self) -> tuple[ParamConstraint, ...]:
+    def point_constraints(self) -> tuple[ParamConstraint, ...]:
         """What its points must keep."""
         return parsed_constraints(self.param_constraints)
 
@@ -236,6 +330,8 @@ class StudySpec(Strict):
             param_budget=self.param_budget,
             lambda_efficiency=self.lambda_efficiency,
             param_budget_hard=self.param_budget_hard,
+            objectives=self.objectives or {},
+            constraints=self.constraints,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -255,6 +351,9 @@ class StudySpec(Strict):
         # As text, because to Python the choices 1, 1.0 and True are equal.
         mine, theirs = self.to_json(), other.to_json()
         different = [key for key in QUESTION if _canonical(mine[key]) != _canonical(theirs[key])]
+        # Their order is the order of the values.
+        if list(self.objectives or ()) != list(other.objectives or ()) and "objectives" not in different:
+            different.append("order of objectives")
         both_unscored = self.scoring.terms is None and other.scoring.terms is None
         return [key for key in different if key != "lambda_efficiency" or not both_unscored]
 

@@ -64,18 +64,22 @@ class MemoryTrace:
 class Outcome:
     """How one attempt ended: decided once, then persisted as it is.
 
-    `value` is the score, which Optuna stores; None unless COMPLETED, or PRUNED or STOPPED with a report. `loss` is what
-    the objective gave, the last report of one that ended early. `constraint`, above 0, is by how much a STOPPED one
-    missed what it had to keep. `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
+    `value` is the score, which Optuna stores; None unless COMPLETED, or PRUNED or STOPPED with a report. A COMPLETED
+    one of several objectives has `values` instead. `loss` is what the objective gave, the last report of one that ended
+    early. `misses` is how far it is from each constraint of the study, above 0 where it does not keep it; `constraint`,
+    above 0, is by how much a STOPPED one missed what it had to keep.
+    `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
     `message` one line for people.
     """
 
     ending: Ending
     value: float | None = None
+    values: tuple[float, ...] = ()
     loss: float | None = None
     params_count: int | None = None
     active_params: int | None = None
     constraint: float | None = None
+    misses: Mapping[str, float] = field(default_factory=dict)
     cause: str | None = None
     message: str = ""
     traceback: str = ""
@@ -88,10 +92,21 @@ class Outcome:
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     """The last value of each, as JSON has it: text for what is not finite."""
 
+    @property
+    def shown(self) -> str | float | None:
+        """The value, or the values as text, for a log."""
+        return " ".join(f"{value:.6g}" for value in self.values) or self.value
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it keeps the study's constraints."""
+        return not any(miss > 0 for miss in self.misses.values())
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
         numbers = {key: json_number(getattr(self, key)) for key in _NUMBERS}
-        return {**asdict(self), "ending": str(self.ending), **numbers}
+        values = list(map(json_number, self.values))
+        return {**asdict(self), "ending": str(self.ending), "values": values, **numbers}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -99,7 +114,8 @@ class Outcome:
         known = {f.name for f in fields(cls)}
         numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
         memory = MemoryTrace.from_json(data["memory"]) if data.get("memory") else None
-        read = {**numbers, "ending": Ending(data["ending"]), "memory": memory}
+        values = tuple(map(float, data.get("values") or ()))
+        read = {**numbers, "ending": Ending(data["ending"]), "memory": memory, "values": values}
         return cls(**{**{key: value for key, value in data.items() if key in known}, **read})
 
 
@@ -125,7 +141,8 @@ class Trial:
     """One point of a study, read from Optuna. `number` is Optuna's; `value` is the score, as the sampler has it.
 
     `loss` is what the objective gave, equal to the value where nothing is scored by size. Reports are scores too.
-    `values` are set for a study with several objectives, made by another program: then there is no `value`.
+    `values` are set for a study with several objectives: then there is no `value`. `constraints` are as Optuna has
+    them, by name, above 0 where one is not kept.
     """
 
     number: int
@@ -136,10 +153,16 @@ class Trial:
     loss: float | None = None
     params_count: int | None = None
     active_params: int | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
     reports: tuple[Report, ...] = ()
     started_at: datetime | None = None
     ended_at: datetime | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it keeps every constraint; one without any does."""
+        return not any(miss > 0 for miss in self.constraints.values())
 
     @property
     def metrics(self) -> dict[str, float]:

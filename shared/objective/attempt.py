@@ -31,8 +31,9 @@ from highnoon.shared.domain.errors import (
     TrialPruned,
     TrialStopped,
 )
+from highnoon.shared.domain.goals import feasibility
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
-from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
@@ -44,8 +45,6 @@ Objective = Callable[[Params], object]
 
 inf is legal and ranks last.
 """
-
-UNSCORED = Scoring()
 
 _log = logging.getLogger("highnoon")
 _warned: set[str] = set()
@@ -78,7 +77,7 @@ def run_attempt(
     with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed):
         outcome = _ending_of(_with_repeats(objective, trial, repeats, checkpoints), dict(params), trial)
     return replace(
-        outcome,
+        trial.judged(outcome),
         loss=_unless_nan(trial.loss),
         duration_s=time.monotonic() - started,
         params_count=trial.count.total if trial.count else None,
@@ -183,15 +182,41 @@ class _Trial:
 
     def completed(self, returned: object) -> Outcome:
         """The outcome of what the objective returned. Raises what `report` and `report_params` raise."""
-        self.loss, count = readings.result(returned)
+        goals = self._scoring.objectives
+        if goals:
+            count = readings.count_in(returned)
+        else:
+            self.loss, count = readings.result(returned)
         numbers, others = readings.further_numbers(returned)
-        self.log(numbers)
+        self.log({name: number for name, number in numbers.items() if name not in goals})
         if others:
             _warn_once(f"{', '.join(others)} of the returned dict: no number, and not kept", "the result")
         if count is not None:
             self._take(count)
         self._refuse_beyond_a_hard_budget()
-        return Outcome(ending=Ending.COMPLETED, value=self._score(self.loss))
+        if not goals:
+            return Outcome(ending=Ending.COMPLETED, value=self._score(self.loss or 0.0))
+        values = readings.values(returned, list(goals), self._known)
+        self.loss = dict(zip(goals, values, strict=True)).get("loss")
+        return Outcome(ending=Ending.COMPLETED, values=values)
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """With how far it is from each constraint of the study, and in words where it does not keep one."""
+        if not self._scoring.constraints or outcome.ending not in (Ending.COMPLETED, Ending.PRUNED):
+            return outcome
+        is_complete = outcome.ending is Ending.COMPLETED
+        returned = dict(zip(self._scoring.objectives, outcome.values, strict=False))
+        found = feasibility(self._scoring.constraints, {**self._known, **returned}, is_complete=is_complete)
+        words = [outcome.message, *(f"infeasible: {reason}" for reason in found.reasons)]
+        return replace(outcome, misses=found.misses, message="; ".join(filter(None, words)))
+
+    @property
+    def _known(self) -> dict[str, float]:
+        """What objectives and constraints may name, beside what is returned for it."""
+        known = {name: float(number) for name, number in self.metrics.items()}
+        sizes = {} if self.count is None else {"params": self.count.total, "active_params": self.count.active}
+        numbers = {"loss": self.loss, **sizes}
+        return known | {name: float(number) for name, number in numbers.items() if number is not None}
 
     def _take(self, count: ParamCount) -> None:
         """Within a trial the factor is constant, or its reports could not be compared with its result."""

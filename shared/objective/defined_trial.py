@@ -46,18 +46,20 @@ class StudyFacts:
     """What pruning callbacks read of a trial's study."""
 
     study_name: str
-    direction_name: str
+    direction_names: tuple[str, ...]
 
     @property
     def direction(self) -> Any:
-        """Optuna's StudyDirection, where the user's code has Optuna imported; else its name."""
-        directions = getattr(sys.modules.get("optuna.study"), "StudyDirection", None)
-        return self.direction_name if directions is None else directions[self.direction_name.upper()]
+        """That of the only objective. Raises RuntimeError where there are several, as Optuna does."""
+        if len(self.direction_names) > 1:
+            raise RuntimeError("the study has several objectives: use trial.study.directions")
+        return self.directions[0]
 
     @property
     def directions(self) -> list[Any]:
-        """The same, as for several objectives."""
-        return [self.direction]
+        """Optuna's StudyDirections, where the user's code has Optuna imported; else their names."""
+        directions = getattr(sys.modules.get("optuna.study"), "StudyDirection", None)
+        return [name if directions is None else directions[name.upper()] for name in self.direction_names]
 
 
 class DefinedTrial:

@@ -30,6 +30,7 @@ from typing import Any
 
 from highnoon.shared.domain import result_parsing as readings
 from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
+from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report, json_number
@@ -240,19 +241,28 @@ def count_of(event: Event) -> ParamCount:
     return readings.param_count(event["total"], event["active"])
 
 
-def outcome_of(event: Event) -> Outcome:
+def outcome_of(event: Event, scoring: Scoring) -> Outcome:
     """The Outcome in a `result` event: what a trial knows of its own end. Raises WRONG_EVENT."""
     given = Outcome.from_json(event["outcome"])
     numbers = [number for number in (given.value, given.loss, given.constraint) if number is not None]
+    misses = {name: float(given.misses[name]) for name in scoring.constraints if name in given.misses}
+    numbers += [*given.values, *misses.values()]
     count = None if given.params_count is None else readings.param_count(given.params_count, given.active_params)
     if given.ending not in _ENDINGS or any(map(math.isnan, numbers)):
         raise ValueError(f"a trial that is {given.ending} with {numbers}")
-    if given.ending is Ending.COMPLETED and given.value is None:
+    is_complete = given.ending is Ending.COMPLETED
+    if len(given.values) != (len(scoring.objectives) if is_complete else 0):
+        raise ValueError(f"a trial that is {given.ending} with the values {given.values}")
+    if is_complete and given.value is None and not given.values:
         raise ValueError("a completed trial without a value")
+    if is_complete and misses.keys() != scoring.constraints.keys():
+        raise ValueError(f"a completed trial with the constraints {sorted(misses)}")
     logged = {name: float(value) for name, value in given.metrics.items()}
     return Outcome(
         ending=given.ending,
-        value=given.value,
+        value=None if scoring.objectives else given.value,
+        values=given.values,
+        misses=misses,
         loss=given.loss,
         params_count=None if count is None else count.total,
         active_params=None if count is None else count.active,

@@ -6,6 +6,8 @@
    Values worse than the median count by their rank: how bad a bad trial is does not help to locate the best one.
 3. Then TPE, whose cost does not grow with the cube of the trials.
 
+Several objectives are left to TPE once the start is over.
+
 No point is proposed again while there are others. What was pruned counts as bad, what did not fit or failed as the
 worst, and `presampling` estimates how likely a point fits. Conditional spaces are left to TPE by groups.
 """
@@ -99,15 +101,23 @@ class AutoSampler(BaseSampler):
             return {}
         cube = Cube(search_space)
         trials = study._get_trials(deepcopy=False, use_cache=True)
-        minimizes = study.direction is StudyDirection.MINIMIZE
         ended = sum(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in trials)
+        if len(study.directions) > 1:
+            if ended >= self._n_startup:
+                return self._by_tpe(study, trial, cube, trials)
+            known = keys_of(cube.encode(one.params for one in trials if one.params.keys() >= set(cube.names)))
+            return cube.decode(self._start(cube, frozenset(known), self._place(trial)))
+        minimizes = study.direction is StudyDirection.MINIMIZE
         if ended > _MOST_MODELLED or (ended >= self._n_startup and len(cube.axes) > _MOST_PARAMETERS):
             return self._by_tpe(_thinned(study, trials, minimizes=minimizes), trial, cube, trials)
         history = evidence_of(cube, trials, minimizes=minimizes, pending=trial)
         if len(history.values) < self._n_startup or not history.differs:
-            return cube.decode(self._start(cube, history, trial.number if self.ordinal is None else self.ordinal))
+            return cube.decode(self._start(cube, history.keys, self._place(trial)))
         with _one_thread():
             return cube.decode(_most_promising(cube, history, self._shape(cube, history), self.worth, self._rng.rng))
+
+    def _place(self, trial: FrozenTrial) -> int:
+        return trial.number if self.ordinal is None else self.ordinal
 
     def _shape(self, cube: Cube, history: Evidence) -> Shape:
         """Fitted again when there are a tenth more trials: the oldest ones decide, so that every node gets the same."""
@@ -120,7 +130,7 @@ class AutoSampler(BaseSampler):
             self._fitted = known, Shape.fitted(cube, points[-_MOST_FITTED:], warped(values)[-_MOST_FITTED:])
         return self._fitted[1]
 
-    def _start(self, cube: Cube, history: Evidence, place: int) -> Points:
+    def _start(self, cube: Cube, known: frozenset[bytes], place: int) -> Points:
         """A point of the additive recurrence whose irrational steps fill a cube most evenly (Roberts, 2018)."""
         width = len(cube.axes)
         base = 2.0
@@ -128,7 +138,7 @@ class AutoSampler(BaseSampler):
             base = (1 + base) ** (1 / (width + 1))
         steps = base ** -np.arange(1.0, width + 1)
         shares = (np.random.RandomState(self._seed).random_sample(width) + (place + 1) * steps) % 1.0
-        point: Points = _unseen(cube, cube.spread(shares[None, :]), history.keys, self._rng.rng)[0]
+        point: Points = _unseen(cube, cube.spread(shares[None, :]), known, self._rng.rng)[0]
         return point
 
     def _by_tpe(self, study: Study, trial: FrozenTrial, cube: Cube, trials: Sequence[FrozenTrial]) -> dict[str, Any]:

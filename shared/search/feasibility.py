@@ -21,6 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.search.samplers import Distributions
 
+_SIZES = ("memory", "param_budget", "params", "active_params")
+"""The constraints that grow with each size: of others a plane says nothing, and the sampler learns them by itself."""
+
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""
 
@@ -64,7 +67,7 @@ def chance_to_fit(
 
 
 def _has_missed(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and any(value > 0 for value in trial.constraints.values())
+    return trial.state.is_finished() and any(trial.constraints.get(name, 0.0) > 0 for name in _SIZES)
 
 
 def _has_fitted(trial: FrozenTrial) -> bool:

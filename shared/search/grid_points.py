@@ -50,7 +50,7 @@ class Grid:
         if not spec.sampler.is_exhaustive:
             return None
         shuffled_by = (spec.seed or 0) if spec.sampler.name == "brute_force" else None
-        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by, spec.constraints)
+        return cls(spec.search_space, spec.sampler.options.get("points"), shuffled_by, spec.point_constraints)
 
     def __len__(self) -> int:
         return self._size

@@ -17,6 +17,16 @@ from optuna.trial import FrozenTrial, TrialState
 PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
 
+
+def for_sampler(study: Study, trial: FrozenTrial) -> FrozenTrial:
+    """The trial without its reports where TPE would rank a pruned one by them: of several objectives it cannot."""
+    if len(study.directions) == 1 or trial.state is not TrialState.PRUNED or not trial.intermediate_values:
+        return trial
+    one = copy.copy(trial)
+    one.intermediate_values = {}
+    return one
+
+
 Translate = Callable[[FrozenTrial], FrozenTrial | None]
 
 

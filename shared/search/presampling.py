@@ -31,7 +31,7 @@ from highnoon.shared.domain.errors import SpaceExhausted
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
-from highnoon.shared.search.history_snapshot import PENDING, snapshot_of
+from highnoon.shared.search.history_snapshot import PENDING, for_sampler, snapshot_of
 from highnoon.shared.search.plugged import PluggedSampler, holds
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
@@ -90,7 +90,7 @@ def sample(
         reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
-    history = snapshot_of(study, translate=_Translation(space, {} if seen is None else seen), earlier=earlier)
+    history = snapshot_of(study, translate=_Translation(study, space, {} if seen is None else seen), earlier=earlier)
     chance = _chance_to_fit(history, space)
     if isinstance(study.sampler, AutoSampler):
         study.sampler.worth, chance = _worth(space, chance), None
@@ -180,14 +180,15 @@ def _fill(
 class _Translation:
     """Trials as a space has them; ended ones are translated once."""
 
-    def __init__(self, space: SamplingSpace, seen: Seen) -> None:
+    def __init__(self, study: Study, space: SamplingSpace, seen: Seen) -> None:
+        self._study = study
         self._space = space
         self._seen = seen
 
     def __call__(self, trial: FrozenTrial) -> FrozenTrial | None:
         if trial._trial_id in self._seen:
             return self._seen[trial._trial_id]
-        translated = self._space.translated(trial)
+        translated = self._space.translated(for_sampler(self._study, trial))
         if trial.state.is_finished():
             self._seen[trial._trial_id] = translated
         return translated

@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.trial import Params, ParamValue
-from highnoon.shared.search.history_snapshot import snapshot_of
+from highnoon.shared.search.history_snapshot import for_sampler, snapshot_of
 from highnoon.shared.search.plugged import holds
 from highnoon.shared.search.presampling import only_what_lasts, pending_trial, reseed
 from highnoon.shared.search.sampling_space import only_value
@@ -29,7 +29,9 @@ class Suggester:
         self._fixed = fixed
         self._pending = pending_trial()
         self._pending.number = number
-        others = snapshot_of(study, translate=lambda trial: None if trial._trial_id == trial_id else trial)
+        others = snapshot_of(
+            study, translate=lambda trial: None if trial._trial_id == trial_id else for_sampler(study, trial)
+        )
         self._study = snapshot_of(others, self._pending)
         self._study.sampler = copy.deepcopy(study.sampler)
         reseed(self._study.sampler, seed)

@@ -22,12 +22,13 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     select,
     table,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
@@ -40,7 +41,7 @@ _MOST_DROPPED = 20_000
 
 # Optuna's tables as far as they are read here: its models would import all of Optuna.
 _optuna_studies = table("studies", column("study_id"))
-_optuna_directions = table("study_directions", column("study_id"), column("direction"))
+_optuna_directions = table("study_directions", column("study_id"), column("direction"), column("objective"))
 
 
 _SECONDS_OF_TRIALS = text(
@@ -80,10 +81,12 @@ class StudyLoad:
     """Since its first dispatch."""
     deleted: bool = False
     """Optuna does not have it any more."""
-    direction: str | None = None
-    """As Optuna has it."""
+    directions: str | None = None
+    """As Optuna has them, in their order, with commas."""
     best_value: float | None = None
-    """Read only for a study with a `target_value`, or whose last trials have all failed."""
+    """Of feasible trials; read only for a study with a `target_value`."""
+    has_success: bool = False
+    """Whether a trial has completed; read only for a study whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()
     """Newest first, as many as may end the study."""
     since_best: int = 0
@@ -137,7 +140,9 @@ class Control:
     def loads(self) -> list[StudyLoad]:
         """The studies that are not over, with their open tickets counted; one statement."""
         known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
-        direction = select(func.min(cast(_optuna_directions.c.direction, String))).where(
+        way = cast(_optuna_directions.c.direction, String)
+        in_order: Any = aggregate_order_by(literal_column("','"), _optuna_directions.c.objective)
+        directions = select(func.string_agg(way, in_order)).where(
             _optuna_directions.c.study_id == studies.c.optuna_study_id
         )
         statement = (
@@ -148,12 +153,12 @@ class Control:
                 _count(TicketState.RUNNING).label("running"),
                 func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
                 (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
-                direction.scalar_subquery().label("direction"),
+                directions.scalar_subquery().label("directions"),
             )
             .where(studies.c.state.in_(LIVE_STUDIES))
             .order_by(studies.c.id)
         )
-        names = ("waiting", "queued", "running", "age_s", "deleted", "direction")
+        names = ("waiting", "queued", "running", "age_s", "deleted", "directions")
         rows = [row._mapping for row in self._db.rows(statement)]
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
 
@@ -174,7 +179,7 @@ class Control:
         return {row.study_id: row.seconds for row in rows if row.seconds is not None}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
-        """The best value of these studies' completed tickets; None before the first."""
+        """The best value of these studies' completed and feasible tickets; None before the first."""
 
         def best(of: Any) -> ColumnElement[float]:
             completed = select(of).where(tickets.c.study_id == studies.c.id, tickets.c.ending == Ending.COMPLETED)
@@ -185,6 +190,13 @@ class Control:
         )
         statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
         return {row.id: row.best for row in self._db.rows(statement)}
+
+    def succeeded(self, study_ids: Collection[int]) -> set[int]:
+        """Those of which a ticket has completed."""
+        if not study_ids:
+            return set()
+        completed = exists().where(tickets.c.study_id == studies.c.id, tickets.c.ending == Ending.COMPLETED)
+        return {row.id for row in self._db.rows(select(studies.c.id).where(studies.c.id.in_(study_ids), completed))}
 
     def since_best(self, maximized: Collection[int], minimized: Collection[int], *, at_most: int) -> dict[int, int]:
         """How many tickets of these studies were closed after the best one, and since the clock began; a few at most.

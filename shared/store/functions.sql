@@ -57,13 +57,17 @@ begin
         on conflict (trial_id, step) do nothing;
 end $$;
 
--- Ends a trial whose row the caller has locked: {"state", "value" or null, "user_attrs", "system_attrs"}.
+-- Ends a trial whose row the caller has locked: {"state", "value" or null, "values", "user_attrs", "system_attrs"}.
+-- "values" are there where the study has several objectives, and has a value for each of them or none.
 -- A PRUNED one without a value takes its last report, unless that is NaN.
 create or replace function hn_end_trial_1(p_trial bigint, p_result json) returns void language plpgsql as $$
 declare
     v_value double precision := (p_result ->> 'value')::double precision;
+    v_values double precision[];
 begin
-    if v_value is null and p_result ->> 'state' = 'PRUNED' then
+    if p_result ->> 'values' is not null then
+        v_values := array(select json_array_elements_text(p_result -> 'values')::double precision);
+    elsif v_value is null and p_result ->> 'state' = 'PRUNED' then
         select case intermediate_value_type
                    when 'INF_POS' then 'infinity'::double precision
                    when 'INF_NEG' then '-infinity'::double precision
@@ -74,12 +78,14 @@ begin
     update trials set state = (p_result ->> 'state')::trialstate, datetime_complete = hn_utc_now_1()
         where trial_id = p_trial;
     if v_value is not null then
-        insert into trial_values (trial_id, objective, value, value_type)
-            values (p_trial, 0,
-                    case when v_value in ('infinity', '-infinity') then null else v_value end,
-                    (case v_value when 'infinity' then 'INF_POS' when '-infinity' then 'INF_NEG' else 'FINITE' end)
-                        ::trialvaluetype);
+        v_values := array[v_value];
     end if;
+    insert into trial_values (trial_id, objective, value, value_type)
+        select p_trial, position - 1,
+               case when one in ('infinity', '-infinity') then null else one end,
+               (case one when 'infinity' then 'INF_POS' when '-infinity' then 'INF_NEG' else 'FINITE' end)
+                   ::trialvaluetype
+        from unnest(v_values) with ordinality as all_values (one, position);
     perform hn_write_attrs_1(p_trial, p_result -> 'user_attrs', p_result -> 'system_attrs');
 end $$;
 
@@ -89,7 +95,8 @@ create or replace function hn_end_own_trial_1(p_trial bigint, p_result json, p_r
 language plpgsql as $$
 declare
     v_state text;
-    v_value double precision;
+    v_values double precision[];
+    v_own double precision[];
 begin
     select state::text into v_state from trials where trial_id = p_trial for update;
     if not found then
@@ -100,13 +107,16 @@ begin
         perform hn_end_trial_1(p_trial, p_result);
         return null;
     end if;
-    select case value_type when 'INF_POS' then 'infinity' when 'INF_NEG' then '-infinity' else value end
-        into v_value from trial_values where trial_id = p_trial and objective = 0;
-    if v_state = p_result ->> 'state' and (p_result ->> 'value' is null or
-                                           v_value is not distinct from (p_result ->> 'value')::double precision) then
+    v_values := array(
+        select case value_type when 'INF_POS' then 'infinity' when 'INF_NEG' then '-infinity' else value end
+            from trial_values where trial_id = p_trial order by objective);
+    v_own := case when p_result ->> 'value' is null
+        then array(select json_array_elements_text(coalesce(p_result -> 'values', '[]'))::double precision)
+        else array[(p_result ->> 'value')::double precision] end;
+    if v_state = p_result ->> 'state' and (cardinality(v_own) = 0 or v_values = v_own) then
         return null;
     end if;
-    return concat_ws(' ', v_state, v_value::text);
+    return concat_ws(' ', v_state, nullif(array_to_string(v_values, ' '), ''));
 end $$;
 
 -- Starts the next attempt of a ticket: the ticket is running under the attempt's number, its Optuna trial RUNNING with
@@ -189,10 +199,10 @@ begin
         cancel_requested = false, step = null, rss_bytes = null,
         trial_id = v_trial, trial_number = v_number, params = p_params
         where id = p_ticket;
-    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, started_at)
+    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, environment, started_at)
         values (p_ticket, p_attempt + 1, p_worker, p_host, p_pid, v_number,
                 replace(p_log_path, '{number}', lpad(v_number::text, greatest(5, length(v_number::text)), '0')),
-                p_code, hn_now_1());
+                p_code, p_trial ->> 'environment', hn_now_1());
     return json_build_object('attempt', p_attempt + 1, 'trial_id', v_trial, 'trial_number', v_number);
 end $$;
 
@@ -272,7 +282,10 @@ begin
     if p_disposition = 'close' then
         update hn_tickets set
             state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = p_outcome ->> 'ending',
-            value = (p_outcome ->> 'value')::double precision,
+            -- Of an infeasible one it is in the outcome only: the column is what the best one is found by.
+            value = case when exists (
+                select 1 from json_each_text(coalesce(p_outcome -> 'misses', '{}'))
+                where value::double precision > 0) then null else (p_outcome ->> 'value')::double precision end,
             -- The attempt keeps the log and the samples of its memory.
             outcome = (p_outcome::jsonb - 'log_tail' - 'memory')::json
             where id = p_ticket;
@@ -384,5 +397,54 @@ begin
     -- The account of workers in deploy/ gets rights on every new table.
     if exists (select 1 from pg_roles where rolname = 'highnoon_worker') then
         revoke insert, update on hn_audit from highnoon_worker;
+    end if;
+end $$;
+
+-- Notes an event of a study that asks to be notified of it; several before one is sent become one. A trial's end waits
+-- here for another end of the same study at most, never for a study's row.
+create or replace function hn_notify_1(p_study bigint, p_event text, p_ticket bigint) returns void language sql as $$
+    insert into hn_notifications as n (study_id, event, ticket_id, count, seq, tries, at, next_at)
+        select p_study, p_event, p_ticket, 1, 1, 0, hn_now_1(), hn_now_1() from hn_studies s
+        where s.id = p_study
+            and p_event in (select json_array_elements_text(s.spec -> 'notify' -> 'on'))
+        on conflict (study_id, event) do update set
+            ticket_id = excluded.ticket_id, count = n.count + 1, seq = n.seq + 1, at = excluded.at;
+$$;
+
+create or replace function hn_ticket_closed_1() returns trigger language plpgsql as $$
+declare
+    v_study record;
+begin
+    select spec -> 'notify' ->> 'url' as url, spec ->> 'direction' = 'maximize' as maximize
+        into v_study from hn_studies where id = new.study_id;
+    if v_study.url is null then
+        return null;
+    end if;
+    if new.ending not in ('completed', 'pruned', 'stopped', 'cancelled') then
+        perform hn_notify_1(new.study_id, 'failed', new.id);
+    elsif new.ending = 'completed' and new.value is not null and not exists (
+        select from hn_tickets t
+        where t.study_id = new.study_id and t.ending = 'completed' and t.id <> new.id
+            and case when v_study.maximize then t.value >= new.value else t.value <= new.value end
+    ) then
+        perform hn_notify_1(new.study_id, 'best', new.id);
+    end if;
+    return null;
+end $$;
+
+create or replace function hn_study_over_1() returns trigger language plpgsql as $$
+begin
+    perform hn_notify_1(new.id, 'finished', null);
+    return null;
+end $$;
+
+do $$
+begin
+    if not exists (select 1 from pg_trigger where tgrelid = 'hn_tickets'::regclass and tgname = 'hn_ticket_closed') then
+        create trigger hn_ticket_closed after update of state on hn_tickets for each row
+            when (new.state = 'closed' and old.state <> 'closed') execute function hn_ticket_closed_1();
+        create trigger hn_study_over after update of state on hn_studies for each row
+            when (new.state in ('finished', 'cancelled') and old.state <> new.state)
+            execute function hn_study_over_1();
     end if;
 end $$;

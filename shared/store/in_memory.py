@@ -74,11 +74,13 @@ class MemoryTrials:
             raise UnknownStudy(f"the study of trial id {trial_id} was deleted") from None
         try:
             self._write_attrs(trial_id, result)
-            value = result.value if result.state is not States.PRUNED else _last_value(trial, result)
-            self._storage.set_trial_state_values(trial_id, TrialState[result.state], None if value is None else [value])
+            is_scored = result.state is States.PRUNED and not result.has_goals
+            value = _last_value(trial, result) if is_scored else result.value
+            values = list(result.values) if value is None else [value]
+            self._storage.set_trial_state_values(trial_id, TrialState[result.state], values or None)
         except UpdateFinishedTrialError:
             ended = self._storage.get_trial(trial_id)
-            return EarlierEnding(state=States[ended.state.name], value=ended.value)
+            return EarlierEnding(state=States[ended.state.name], values=tuple(ended.values or ()))
         return None
 
     def own_domains(self) -> Distributions:

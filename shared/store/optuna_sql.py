@@ -20,7 +20,7 @@ from typing import Any, cast
 from optuna.distributions import json_to_distribution
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import BindParameter, Connection, Engine, Insert, Table, and_, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, Engine, Insert, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from highnoon.shared.domain.errors import UnknownStudy
@@ -90,10 +90,11 @@ END_TRIAL = (
 
 EARLIER_ENDING = (
     select(trials.c.state, values.c.value, values.c.value_type)
-    .outerjoin(values, and_(values.c.trial_id == trials.c.trial_id, values.c.objective == 0))
+    .outerjoin(values, values.c.trial_id == trials.c.trial_id)
     .where(trials.c.trial_id == _TRIAL)
+    .order_by(values.c.objective)
 )
-"""A trial's state and value."""
+"""A trial's state and values, a row for each."""
 
 LAST_REPORT = (
     select(reports.c.intermediate_value, reports.c.intermediate_value_type)
@@ -185,10 +186,10 @@ class SqlTrials:
             if connection.execute(END_TRIAL, end).rowcount == 0:
                 return _earlier_ending(connection, trial_id)
             value = result.value
-            if value is None and result.state is States.PRUNED:
+            if value is None and result.state is States.PRUNED and not result.has_goals:
                 value = _last_reported(connection, trial_id)
-            if value is not None:
-                connection.execute(insert(values), _value_row(trial_id, value))
+            own = result.values if value is None else (value,)
+            _insert(connection, insert(values), [_value_row(trial_id, place, one) for place, one in enumerate(own)])
             self._write_attrs(connection, trial_id, result)
         return None
 
@@ -272,12 +273,11 @@ def upsert_attrs(engine: Engine, table: Table) -> Insert:
 
 
 def _earlier_ending(connection: Connection, trial_id: int) -> EarlierEnding:
-    row = connection.execute(EARLIER_ENDING, {"trial": trial_id}).first()
-    if row is None:
+    rows = connection.execute(EARLIER_ENDING, {"trial": trial_id}).all()
+    if not rows:
         raise UnknownStudy(f"the study of trial id {trial_id} was deleted")
-    state, value, kind = row
-    stored = None if kind is None else TrialValueModel.stored_repr_to_value(value, kind)
-    return EarlierEnding(state=States[state.name], value=stored)
+    stored = [TrialValueModel.stored_repr_to_value(value, kind) for _, value, kind in rows if kind is not None]
+    return EarlierEnding(state=States[rows[0].state.name], values=tuple(stored))
 
 
 def _last_reported(connection: Connection, trial_id: int) -> float | None:
@@ -298,9 +298,9 @@ def _attr_rows(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
 
 
-def _value_row(trial_id: int, value: float) -> dict[str, Any]:
+def _value_row(trial_id: int, objective: int, value: float) -> dict[str, Any]:
     stored, kind = TrialValueModel.value_to_stored_repr(value)
-    return {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+    return {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
 
 
 def _report_row(trial_id: int, report: Report) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -31,7 +31,7 @@ from highnoon.shared.domain.errors import (
     UnknownStudy,
     UserInputError,
 )
-from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.space import SearchSpace, read_space, written_form
 from highnoon.shared.domain.space_change import REMEDY, refused_changes
 from highnoon.shared.domain.states import TrialState
@@ -51,10 +51,11 @@ from highnoon.shared.store.study_view import StudyEntry, StudyView, param_of
 SCORING = "highnoon:scoring"
 """Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
 
+METRIC_NAMES = "study:metric_names"
+"""Optuna's own study attribute: the names of several objectives."""
+
 SPACE = "highnoon:search_space"
 """Study attribute: the search space of the last process that created or joined the study, as a study file has it."""
-
-UNSCORED = Scoring()
 
 _DELETE_TRIES = 5
 
@@ -86,14 +87,16 @@ class OptunaStore:
         Raises StudyConflict when it is there and scores in another way, or has trials and may not change its space to
         `space` (`space_change`). Trials of other programs decide nothing.
         """
-        wanted = StudyDirection[direction.upper()]
+        ways = scoring.directions if scoring.objectives else (direction,)
         with self._error_boundary(), _silently():
             try:
-                self._storage.create_new_study([wanted], name)
+                self._storage.create_new_study([StudyDirection[way.upper()] for way in ways], name)
             except optuna.exceptions.DuplicatedStudyError:
-                self._check_direction(name, wanted)
+                self._check_directions(name, ways)
             self._agree_on_scoring(name, scoring)
             study_id = self._id_of(name)
+            if scoring.objectives:
+                self._agree_on_objectives(name, study_id, list(scoring.objectives))
             if space:
                 self._agree_on_space(name, study_id, space)
             return study_id
@@ -107,7 +110,7 @@ class OptunaStore:
         """
         with self._error_boundary():
             study_id = self._id_of(spec.name)
-            self._check_direction(spec.name, StudyDirection[spec.direction.upper()])
+            self._check_directions(spec.name, spec.scoring.directions)
             trials = self._trials_of(study_id)
             study = optuna.Study(
                 study_name=spec.name,
@@ -124,7 +127,7 @@ class OptunaStore:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""
         with self._error_boundary():
             for name in spec.warm_start:
-                self._check_direction(name, StudyDirection[spec.direction.upper()])
+                self._check_directions(name, spec.scoring.directions)
                 kept = self._storage.get_study_user_attrs(self._id_of(name)).get(SCORING)
                 if kept != spec.scoring.terms:
                     raise StudyConflict(
@@ -211,17 +214,27 @@ class OptunaStore:
             where = masked(self.url) if self.url else "memory"
             raise UnknownStudy(f"no study {name!r} in {where}") from None
 
-    def _check_direction(self, name: str, wanted: StudyDirection) -> None:
-        directions = self._storage.get_study_directions(self._id_of(name))
-        if len(directions) > 1:
-            goals = " and ".join(direction.name.lower() for direction in directions)
+    def _check_directions(self, name: str, wanted: Sequence[str]) -> None:
+        directions = [one.name.lower() for one in self._storage.get_study_directions(self._id_of(name))]
+        if len(directions) != len(wanted):
+            of_this = "a single one" if len(wanted) == 1 else f"{len(wanted)} ({' and '.join(wanted)})"
+            of_that = "a single objective" if len(directions) == 1 else f"{len(directions)} objectives"
             raise StudyConflict(
-                f"study {name!r} has {len(directions)} objectives ({goals}), and this one has a single one. Give it "
+                f"study {name!r} has {of_that} ({' and '.join(directions)}), and this one has {of_this}. Give it "
                 "another name; `coordinator trials` and `best` with --storage read that study"
             )
-        if directions != [wanted]:
-            found = ", ".join(direction.name.lower() for direction in directions)
-            raise StudyConflict(f"study {name!r} exists with direction {found}, not {wanted.name.lower()}")
+        if directions != [*wanted]:
+            raise StudyConflict(
+                f"study {name!r} exists with direction {', '.join(directions)}, not {', '.join(wanted)}"
+            )
+
+    def _agree_on_objectives(self, name: str, study_id: int, names: list[str]) -> None:
+        """Optuna keeps them as metric names, which its figures and tables show."""
+        kept = self._storage.get_study_system_attrs(study_id).get(METRIC_NAMES)
+        if kept is not None and kept != names:
+            raise StudyConflict(f"study {name!r} exists with the objectives {', '.join(kept)}, not {', '.join(names)}")
+        if kept is None:
+            self._storage.set_study_system_attr(study_id, METRIC_NAMES, names)
 
     def _agree_on_space(self, name: str, study_id: int, space: SearchSpace) -> None:
         """Optuna would refuse other choices, and takes every other change; we write past its check."""
@@ -277,7 +290,11 @@ def _silently() -> Iterator[None]:
 
 
 def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
-    return "no param_budget" if terms is None else " and ".join(f"{key} {value}" for key, value in terms.items())
+    if terms is None:
+        return "no param_budget and no constraints"
+    words = {key: value for key, value in terms.items() if key != "constraints"}
+    bounds = [f"{name} {bound}" for name, bound in terms.get("constraints", {}).items()]
+    return " and ".join([*(f"{key} {value}" for key, value in words.items()), *bounds])
 
 
 @contextmanager

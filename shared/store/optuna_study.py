@@ -53,7 +53,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
-from highnoon.shared.store.study_view import importances
+from highnoon.shared.store.study_view import best_trials, importances
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
 
@@ -93,7 +93,7 @@ class OptunaStudy:
         self._study = study
         self._trials = trials
         self._error_boundary = error_boundary
-        self._space = SamplingSpace(spec.search_space, spec.constraints)
+        self._space = SamplingSpace(spec.search_space, spec.point_constraints)
         self._seen: Seen = {}
         self._earlier = earlier_trials(self._space, warm_start)
         self._knows_steps = not depends_on_steps(spec.pruner)
@@ -201,7 +201,13 @@ class OptunaStudy:
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
+        objectives = self._spec.objectives
+        if objectives and self._spec.prune_on is None:
+            return False
         now = snapshot_of(self._study)
+        if objectives:
+            # Reports are of this one, and a pruner reads nothing else.
+            now._directions = [now.directions[list(objectives).index(str(self._spec.prune_on))]]
         if not self._knows_steps:
             now.pruner = self._study.pruner = self._with_steps(now)
         if isinstance(now.pruner, NopPruner):
@@ -219,7 +225,7 @@ class OptunaStudy:
 
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
-        result = trial_result(outcome)
+        result = trial_result(outcome, has_goals=bool(self._spec.objectives))
         earlier = self._trials.finish(trial_id, result)
         if earlier is None or earlier.agrees(result):
             return True
@@ -234,8 +240,8 @@ class OptunaStudy:
             )
             return False
         raise InvariantBroken(
-            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.value}, "
-            f"and now as {result.state} with {result.value}"
+            f"trial id {trial_id} of study {self._spec.name} ended as {earlier.state} with {earlier.values}, "
+            f"and now as {result.state} with {result.values or result.value}"
         )
 
     @_acting
@@ -266,7 +272,11 @@ class OptunaStudy:
 
     @_acting
     def best_trial(self) -> Trial | None:
-        """The best COMPLETE trial that fitted into memory; None while there is none."""
+        """The best COMPLETE trial that is feasible; None while there is none. Raises UserInputError: several are."""
+        if self._spec.objectives:
+            raise UserInputError(
+                f"study {self._spec.name!r} has several objectives, and no single best trial: use best_trials"
+            )
         try:
             return trial_of(self._study.best_trial)
         except ValueError:
@@ -282,6 +292,11 @@ class OptunaStudy:
             return None if best is None or worst is None else self._spec.scoring.score(worst, best.params_count)
         except (InvalidObjectiveResult, MissingParamCount):  # of another program
             return None
+
+    @_acting
+    def best_trials(self) -> list[Trial]:
+        """The feasible COMPLETE trials that none beats in all objectives; of one objective the best. [] without any."""
+        return best_trials(self._study)
 
     @_acting
     def dataframe(self, *args: Any, **options: Any) -> Any:

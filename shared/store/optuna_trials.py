@@ -55,13 +55,14 @@ class EarlierEnding:
     """How a trial had ended already."""
 
     state: TrialState
-    value: float | None
+    values: tuple[float, ...]
 
     def agrees(self, result: TrialResult) -> bool:
         """Whether it had ended just so. A pruned trial's value may be its last report."""
         if self.state is not result.state:
             return False
-        return self.value == result.value or (result.state is TrialState.PRUNED and result.value is None)
+        own = result.values if result.value is None else (result.value,)
+        return self.values == own or (result.state is TrialState.PRUNED and not own)
 
 
 class Trials(Protocol):
@@ -131,6 +132,7 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         loss=_number(frozen.user_attrs.get(LOSS, value)),
         params_count=frozen.user_attrs.get(PARAMS),
         active_params=frozen.user_attrs.get(ACTIVE_PARAMS),
+        constraints=dict(frozen.constraints),
         reports=tuple(Report(step=step, value=value) for step, value in sorted(frozen.intermediate_values.items())),
         started_at=_aware(frozen.datetime_start),
         ended_at=_aware(frozen.datetime_complete),

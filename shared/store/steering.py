@@ -14,6 +14,7 @@ from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import trials_of
 
@@ -84,6 +85,14 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
     _add(access, record, 1, action="enqueue", details={"params": dict(params)})
+
+
+def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
+    """Ends one running trial, as cancelled. Raises StudyConflict."""
+    if not access.studies.stop_trial(record.id, number):
+        running = sorted(run.trial_number or 0 for run in LedgerQueries(access.database).running(record.id))
+        hint = f"these run: {', '.join(map(str, running[:20]))}" if running else "none runs"
+        raise StudyConflict(f"trial {number} of study {record.name} does not run now; {hint}")
 
 
 def delete_study(access: Access, record: StudyRecord) -> None:

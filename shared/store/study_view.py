@@ -14,6 +14,7 @@ from threading import Lock
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from highnoon.shared.domain.front import front, minimized
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
@@ -58,11 +59,15 @@ class StudyView:
     def best(self) -> list[Trial]:
         """The best feasible COMPLETE trial; of several objectives every one that none beats in all; [] without any."""
         with self._lock, self._border():
-            try:
-                is_single = len(self._study.directions) == 1
-                return list(map(trial_of, [self._study.best_trial] if is_single else self._study.best_trials))
-            except ValueError:
-                return []
+            return best_trials(self._study)
+
+    def objectives(self) -> tuple[str, ...]:
+        """The names of several objectives, as its program gave them; () of a study with one."""
+        with self._border():
+            if len(self._study.directions) == 1:
+                return ()
+            names = self._study._storage.get_study_system_attrs(self._study._study_id).get("study:metric_names")
+            return tuple(names or (f"objective {place}" for place in range(len(self._study.directions))))
 
     def trials(self) -> list[Trial]:
         """All trials by number. Raises ServiceUnavailable."""
@@ -99,6 +104,19 @@ class StudyView:
             param = param_of(domain)
             if param is not None:
                 self._space[name] = param
+
+
+def best_trials(study: optuna.Study) -> list[Trial]:
+    """The feasible COMPLETE trials that none beats in all objectives, by the first; of one objective the best."""
+    if len(study.directions) == 1:
+        try:
+            return [trial_of(study.best_trial)]
+        except ValueError:
+            return []
+    ways = [direction.name.lower() for direction in study.directions]
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    feasible = [trial for trial in complete if all(miss <= 0 for miss in trial.constraints.values())]
+    return list(map(trial_of, front(feasible, lambda trial: minimized(trial.values, ways))))
 
 
 def importances(study: optuna.Study) -> tuple[dict[str, float], bool]:

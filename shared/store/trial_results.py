@@ -30,20 +30,31 @@ _LEAST_MISS = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """All that is written when a trial ends. A PRUNED one without a value takes its last report."""
+    """All that is written when a trial ends. A PRUNED one without a value takes its last report.
+
+    `values` are of a COMPLETE trial of several objectives. With `has_goals` a PRUNED one has no value at all: its
+    reports are of one objective.
+    """
 
     state: TrialState
     value: float | None = None
+    values: tuple[float, ...] = ()
+    has_goals: bool = False
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def trial_result(outcome: Outcome) -> TrialResult:
-    """All that Optuna keeps of an attempt. Raises InvariantBroken for a completed one without a number."""
+def trial_result(outcome: Outcome, *, has_goals: bool = False) -> TrialResult:
+    """All that Optuna keeps of an attempt. Raises InvariantBroken for a completed one without a number.
+
+    `has_goals`: its study has several objectives.
+    """
     state = OPTUNA_STATE[outcome.ending]
     return TrialResult(
         state=state,
-        value=_value(outcome) if state is not TrialState.FAIL else None,
+        value=_value(outcome) if state is not TrialState.FAIL and not has_goals else None,
+        values=outcome.values if state is TrialState.COMPLETE else (),
+        has_goals=has_goals,
         user_attrs={**outcome.metrics, **_described(outcome), **_measured(outcome)},
         system_attrs=_constraints(outcome),
     )
@@ -60,6 +71,7 @@ def result_json(result: TrialResult) -> str:
         {
             "state": result.state,
             "value": None if result.value is None else repr(float(result.value)),
+            **({"values": [repr(float(value)) for value in result.values]} if result.has_goals else {}),
             "user_attrs": attr_texts(result.user_attrs),
             "system_attrs": attr_texts(result.system_attrs),
         }
@@ -83,9 +95,9 @@ def _value(outcome: Outcome) -> float | None:
 
 
 def _constraints(outcome: Outcome) -> dict[str, float]:
-    """How far a stopped trial was from feasible: 1.0 where it was not measured."""
+    """How far the trial is from each constraint; a stopped one 1.0 where it was not measured."""
     if outcome.ending is not Ending.STOPPED:
-        return {}
+        return {CONSTRAINT + name: miss for name, miss in outcome.misses.items()}
     missed_by = 1.0 if outcome.constraint is None else max(outcome.constraint, _LEAST_MISS)
     return {CONSTRAINT + _NAMED.get(outcome.cause or "", "memory"): missed_by}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -97,6 +97,31 @@ BEST: Mapping[str, Format] = {
     "env": Format(media_type="text/plain", name="best.env", write=as_env),
 }
 """Formats of the best configuration."""
+
+
+def front_as_json(study: str, front: Sequence[Trial], objectives: Sequence[str]) -> str:
+    """One object, with each of the best trials of several objectives."""
+    trials = [
+        {"trial": trial.number, "values": _named(trial, objectives), "params": dict(trial.params)} for trial in front
+    ]
+    return json.dumps(finite({"study": study, "front": trials}), indent=2, ensure_ascii=False) + "\n"
+
+
+def front_as_python(study: str, front: Sequence[Trial], objectives: Sequence[str]) -> str:
+    """A list of pairs, results and parameters, to choose from."""
+    lines = "".join(f"    ({_named(trial, objectives)!r}, {dict(trial.params)!r}),\n" for trial in front)
+    return f"# The best of study {' '.join(study.split())}: none beats these in all objectives\nfront = [\n{lines}]\n"
+
+
+FRONT: Mapping[str, Callable[[str, Sequence[Trial], Sequence[str]], str]] = {
+    "json": front_as_json,
+    "python": front_as_python,
+}
+"""Formats of the best trials of several objectives."""
+
+
+def _named(trial: Trial, objectives: Sequence[str]) -> dict[str, float | str | None]:
+    return {name: json_number(value) for name, value in zip(objectives, trial.values, strict=True)}
 
 
 def _toml(value: object) -> str:

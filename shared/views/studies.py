@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from highnoon.shared.domain.goals import directions_of
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import json_number
 
@@ -52,7 +53,7 @@ class StudySummary:
         record, counts = progress.record, progress.counts
         return cls(
             name=record.name,
-            direction=record.spec.get("direction", "minimize"),
+            direction=", ".join(directions_of(record.spec)),
             total=counts.total - counts.by_state.get(TicketState.CANCELLED, 0),
             complete=counts.by_ending.get(Ending.COMPLETED, 0),
             pruned=counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0),

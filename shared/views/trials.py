@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
 from highnoon.shared.domain.trial import Trial, json_number
@@ -43,8 +44,12 @@ def ending_of(trial: Trial) -> str:
 
 
 def best_of(trials: Iterable[Trial], *, maximize: bool) -> Trial | None:
-    """The best completed trial that has a value; the first of equals."""
-    valued = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    """The best completed and feasible trial that has a value; the first of equals."""
+    valued = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.value is not None and trial.is_feasible
+    ]
     if not valued:
         return None
     return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
@@ -55,7 +60,7 @@ def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[
     candidates = [
         ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
         for trial in completed
-        if trial.loss is not None and trial.params_count is not None
+        if trial.loss is not None and trial.params_count is not None and trial.is_feasible
     ]
     if not candidates:
         raise UserInputError(
@@ -77,7 +82,12 @@ def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool
     return [*sorted(valued, key=lambda item: _comparable(key(item)), reverse=descending), *others]
 
 
-def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
+def note_object(note: Note | None) -> dict[str, Any]:
+    """What a person wrote beside it, for programs."""
+    return {"note": note.text if note else "", "tags": list(note.tags) if note else []}
+
+
+def trial_object(trial: Trial, place: Located | None = None, note: Note | None = None) -> dict[str, Any]:
     """A trial for programs."""
     return {
         "number": trial.number,
@@ -97,6 +107,7 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "duration_s": trial.duration_s,
         "host": place.host if place else None,
         "peak_rss_bytes": place.peak_rss_bytes if place else None,
+        **note_object(note),
     }
 
 
@@ -109,6 +120,8 @@ def attempt_object(attempt: AttemptRecord) -> dict[str, Any]:
         "duration_s": None if attempt.ended_at is None else attempt.ended_at - attempt.started_at,
         "ending": str(attempt.ending) if attempt.ending else None,
         "peak_rss_bytes": attempt.peak_rss_bytes,
+        "code": attempt.code,
+        "environment": attempt.environment,
         "memory": attempt.memory.to_json() if attempt.memory else None,
     }
 

@@ -89,7 +89,7 @@ def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> No
             text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
         )
     (load,) = control.loads()
-    assert (load.deleted, load.direction) == (False, "MINIMIZE")
+    assert (load.deleted, load.directions) == (False, "MINIMIZE")
     access.store.delete_study(record.name)
     (load,) = control.loads()
     assert load.deleted
@@ -129,11 +129,12 @@ def test_a_long_limit_of_one_study_ends_no_other_that_had_successes(access: Acce
     loads = {load.study.name: load for load in reader.read(steady_s=30.0).loads}
 
     load = loads["mixed"]
-    assert (load.best_value, len(load.recent_endings)) == (0.5, 15)
+    assert (load.has_success, len(load.recent_endings)) == (True, 15)
     assert not limit_met(
         load.study.spec,
         age_s=load.age_s,
         best_value=load.best_value,
+        has_success=load.has_success,
         recent_endings=load.recent_endings,
         since_best=load.since_best,
     )

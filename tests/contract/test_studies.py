@@ -414,7 +414,7 @@ def test_an_unscored_study_takes_a_scale_only_before_its_first_trial(optuna_stor
     optuna_store.create_study("digits", "minimize", terms)
     optuna_store.create_study("letters", "minimize")
     optuna_store.open(spec_of(name="letters")).start_trial(ordinal=0)
-    with pytest.raises(StudyConflict, match="has no param_budget, not param_budget 1000"):
+    with pytest.raises(StudyConflict, match="has no param_budget and no constraints, not param_budget 1000"):
         optuna_store.create_study("letters", "minimize", terms)
 
 

@@ -112,6 +112,39 @@ def test_every_page_of_a_study_whose_name_and_logs_are_hostile(visitor: Visitor)
     assert "&lt;script&gt;alert(7)" in visitor.get(f"/hpo/studies/{PATH}/trials/7").text
 
 
+def test_notes_and_tags_are_written_by_forms_and_the_api(visitor: Visitor, mine: str, books: Access) -> None:
+    visitor.post(f"/hpo/studies/{mine}/note", note="<i>sound</i>", tags="baseline, sgd")
+    visitor.post(f"/hpo/studies/{mine}/trials/3/note", note="=odd", tags="")
+    assert visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["kept", "a"]}).json()["tags"] == [
+        "kept",
+        "a",
+    ]
+    assert visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["a"]}).json() == {"note": "", "tags": ["a"]}
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"note": "<b>again"}).status_code == 200
+
+    found = visitor.api("GET", f"/studies/{mine}").json()
+    assert (found["note"], found["tags"]) == ("<b>again", ["baseline", "sgd"])
+    page = visitor.get(f"/hpo/studies/{mine}").text
+    assert "&lt;b&gt;again" in page and "<b>again" not in page and ">baseline</small>" in page
+    assert "=odd" in visitor.get(f"/hpo/studies/{mine}/trials/3").text
+    assert visitor.api("GET", f"/studies/{mine}/trials/4").json()["tags"] == ["a"]
+    rows = csv.DictReader(io.StringIO(visitor.api("GET", f"/studies/{mine}/export/trials").text))
+    assert {row["number"]: (row["tags"], row["note"]) for row in rows if row["tags"] or row["note"]} == {
+        "3": ("", "'=odd"),
+        "4": ("a", ""),
+    }
+    refused = visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["a,b"]})
+    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "tag"
+    assert [entry.action for entry in AuditLog(books.database).entries(study=mine, limit=9)].count("note") == 5
+
+
+def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
+    page = visitor.get(f"/hpo/studies/{PATH}/compare?trial=3&trial=7&trial=3").text
+    assert page.count('<th scope="col" class="num">') == 2 and "units" in page and "dropout" in page
+    assert "Choose two or more" in visitor.get(f"/hpo/studies/{PATH}/compare").text
+    assert visitor.get(f"/hpo/studies/{PATH}/compare?trial=999").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path", ["/hpo/studies/nope", f"/hpo/studies/{PATH}/trials/99999", "/nope", "/static/../app.css"]
 )

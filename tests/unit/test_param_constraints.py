@@ -84,4 +84,4 @@ def test_a_study_reports_them_with_all_its_other_mistakes() -> None:
     spec, problems = validate({**study, "n_trials": 3, "param_constraints": ["a <= 0.5"]})
     assert not problems and spec is not None
     assert type(spec).from_json(spec.to_json()) == spec
-    assert [constraint.holds({"a": 0.6}) for constraint in spec.constraints] == [False]
+    assert [constraint.holds({"a": 0.6}) for constraint in spec.point_constraints] == [False]

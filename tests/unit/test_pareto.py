@@ -1,10 +1,15 @@
-"""The Pareto front of loss and size, against its definition."""
+"""The Pareto front of loss and size, against its definition; of any objectives, against Optuna's."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _fast_non_domination_rank
 
+from highnoon.shared.domain.front import front, hypervolume, hypervolume_history, pareto_ranks
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 
 
@@ -48,3 +53,30 @@ def test_it_is_exactly_what_none_beats(points: list[tuple[float, int]], maximize
     assert {(c.loss, c.params) for c in front} == unbeaten
     assert len(front) == len(unbeaten)
     assert [c.params for c in front] == sorted(c.params for c in front)
+
+
+# --- Any number of objectives
+
+
+POINTS = st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3), max_size=25)
+
+
+@given(POINTS)
+def test_the_ranks_are_optunas(points: list[tuple[float, ...]]) -> None:
+    ranks = pareto_ranks(points)
+    expected = _fast_non_domination_rank(np.array(points).reshape(-1, 3)) if points else []
+    assert ranks == list(expected)
+    assert {points[place] for place, rank in enumerate(ranks) if rank == 0} == set(front(points, lambda one: one))
+
+
+@given(POINTS)
+def test_the_volume_is_optunas(points: list[tuple[float, ...]]) -> None:
+    for width in (2, 3):
+        narrow = [point[:width] for point in points]
+        reference = (4.0,) * width
+        inside = np.array([one for one in narrow if all(value < 4.0 for value in one)]).reshape(-1, width)
+        expected = compute_hypervolume(inside, np.array(reference)) if len(inside) else 0.0
+        assert hypervolume(narrow, reference) == pytest.approx(expected)
+        history = hypervolume_history(narrow, reference)
+        assert history == sorted(history)
+        assert history[-1:] == [pytest.approx(expected)] * bool(history)

@@ -298,16 +298,16 @@ def test_failures_in_a_row_stop_unless_a_success_is_among_them() -> None:
 
 def test_five_failures_before_the_first_success_stop_unless_that_is_turned_off() -> None:
     failed, lost = Ending.FAILED, Ending.LOST
-    for spec, recent, best, stops in (
-        ({}, (failed,) * 5, None, True),
-        ({}, (failed,) * 4, None, False),
-        ({}, (failed,) * 5, 0.5, False),
-        ({}, (failed, lost, failed, failed, failed), None, False),
-        ({"max_failures_in_a_row": 0}, (failed,) * 9, None, False),
-        ({"max_failures_in_a_row": 7}, (failed,) * 6, None, False),
-        ({"max_failures_in_a_row": None}, (Ending.TIMED_OUT,) * 5, None, True),
+    for spec, recent, has_success, stops in (
+        ({}, (failed,) * 5, False, True),
+        ({}, (failed,) * 4, False, False),
+        ({}, (failed,) * 5, True, False),
+        ({}, (failed, lost, failed, failed, failed), False, False),
+        ({"max_failures_in_a_row": 0}, (failed,) * 9, False, False),
+        ({"max_failures_in_a_row": 7}, (failed,) * 6, False, False),
+        ({"max_failures_in_a_row": None}, (Ending.TIMED_OUT,) * 5, False, True),
     ):
-        limited = load(spec=spec, waiting=True, recent_endings=recent, best_value=best)
+        limited = load(spec=spec, waiting=True, recent_endings=recent, has_success=has_success)
         assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), (spec, recent)
 
 

@@ -89,7 +89,7 @@ def test_what_size_would_not_worsen_is_refused_with_reason_and_alternative(
     assert reason in message
     assert direction in message
     assert "hpo.pareto_front()" in message
-    assert "`directions`" in message
+    assert "`objectives`" in message
 
 
 def test_what_is_legal_without_a_budget_and_ranks_last_stays_so() -> None:

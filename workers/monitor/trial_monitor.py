@@ -10,6 +10,7 @@ import signal
 import time
 from dataclasses import dataclass, replace
 
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount
@@ -69,6 +70,7 @@ class TrialMonitor:
         services: Services,
         limits: TimeLimits,
         memory: TrialMemory | None = None,
+        scoring: Scoring = UNSCORED,
     ) -> None:
         self._trial = trial
         self._output = output
@@ -76,6 +78,7 @@ class TrialMonitor:
         self._limits = limits
         # None where its memory cannot be distinguished from the supervisor's own: isolation "none".
         self._memory = memory
+        self._scoring = scoring
         self._began_at = self._progress_at = now_s()
         self._count: ParamCount | None = None
         self._result: Outcome | None = None
@@ -154,7 +157,7 @@ class TrialMonitor:
             case "set":
                 self._services.suggestions.take(setting_of(event))
             case "result":
-                self._result, self._interrupted = outcome_of(event), bool(event["interrupted"])
+                self._result, self._interrupted = outcome_of(event, self._scoring), bool(event["interrupted"])
             case "hello" if event["version"] == PIPE_VERSION:
                 self._has_begun = True
             case "hello":

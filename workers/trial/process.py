@@ -18,17 +18,17 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from highnoon.shared.domain.errors import ObjectiveError
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, UNSCORED, run_attempt
+from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.repetition import ONCE, Repeats
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
@@ -36,6 +36,7 @@ from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
 from highnoon.workers import kernel
+from highnoon.workers.trial.confinement import Confinement, begun, confine
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
@@ -71,8 +72,11 @@ class Assignment:
     scoring: Scoring = UNSCORED
     repeats: Repeats = ONCE
     memory: MemoryWishes = NO_WISHES
+    environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     defines_by_run: bool = False
+    confinement: Confinement | None = None
+    """Of its process; a thread cannot be confined."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -81,11 +85,12 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        parts = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
-        return cls(**{**data, **{name: part(**data[name]) for name, part in parts.items()}})
+        parts: dict[str, Callable[..., object]] = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
+        read = {name: part(**data[name]) for name, part in parts.items()}
+        return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
 
 
-def run_forked(orders: socket.socket, parent: int) -> NoReturn:
+def run_forked(orders: socket.socket, parent: int, confinement: Confinement | None) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
     Prepares itself, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
@@ -98,9 +103,10 @@ def run_forked(orders: socket.socket, parent: int) -> NoReturn:
         kernel.release_inherited(keep=(orders.fileno(),))
         _lift_limits_of_billiard()
         forget_exit_functions()
+        ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
         _redirect(output)
-        exit_code = _run(socket.socket(fileno=end))
+        exit_code = _run(socket.socket(fileno=end), ruleset)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -132,13 +138,14 @@ def spawned(descriptor: int, parent: int) -> NoReturn:
         _leave(exit_code)
 
 
-def _run(end: socket.socket) -> int:
+def _run(end: socket.socket, ruleset: int | None = None) -> int:
     """The trial whose assignment is the first line on `end`. Returns the exit status."""
     pipe = Pipe(end)
     assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
     if assignment.cgroup is not None:
         kernel.join_cgroup(assignment.cgroup)
     _enter_work_dir(assignment)
+    _confine(assignment, ruleset)
     channel = PipeChannel(pipe)
     channel.hello()
     channel.result(perform(assignment, channel))
@@ -182,7 +189,7 @@ def _defining(
 
     if not takes_trial(objective):
         raise ObjectiveError(NO_SPACE)
-    study = StudyFacts(study_name=assignment.study, direction_name=assignment.scoring.direction)
+    study = StudyFacts(study_name=assignment.study, direction_names=assignment.scoring.directions)
     return given_trial(objective, channel, assignment.trial_number, study)
 
 
@@ -210,6 +217,7 @@ def _enter_work_dir(assignment: Assignment) -> None:
     os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
     environ = {
+        **assignment.environment,
         "HIGHNOON_STUDY": assignment.study,
         "HIGHNOON_TICKET": str(assignment.ticket),
         "HIGHNOON_ATTEMPT": str(assignment.attempt),
@@ -220,6 +228,17 @@ def _enter_work_dir(assignment: Assignment) -> None:
     for name, value in environ.items():  # `update` would ask for an abstract class, which visits all classes there are
         os.environ[name] = value
     tempfile.tempdir = None
+
+
+def _confine(assignment: Assignment, ruleset: int | None) -> None:
+    if assignment.confinement is None:
+        return
+    os.makedirs(assignment.checkpoint_dir, exist_ok=True)  # noqa: PTH103
+    ref, code_dir = ObjectiveRef.parse(assignment.objective), assignment.code_dir
+    file = [os.path.dirname(os.path.join(code_dir or "/", ref.where))] if ref.is_file else []  # noqa: PTH118, PTH120
+    code = file if code_dir is None else [code_dir, *file]
+    ruleset = begun(assignment.confinement) if ruleset is None else ruleset
+    confine(assignment.confinement, ruleset, owned=(assignment.work_dir, assignment.checkpoint_dir), read=code)
 
 
 def _shorter(scratch: Path) -> str:

@@ -41,14 +41,15 @@ def made(kind: str, reference: str, options: Mapping[str, Any], folder: Path | N
     """The sampler or pruner itself: runs the study's code. Raises PluginFailed."""
     try:
         plugin: Any = load(ObjectiveRef.parse(reference), folder)
-        made = plugin(**options)
+        if not isinstance(plugin, type) or not issubclass(plugin, _KINDS[kind]):  # nothing else is called
+            raise PluginFailed(f"is no class of Optuna's {_KINDS[kind].__name__}")
+        return plugin(**options)
+    except PluginFailed:
+        raise
     except HighNoonError as error:
         raise PluginFailed(str(error).removeprefix("objective: ")) from error
     except (Exception, SystemExit) as error:  # user code
         raise PluginFailed(f"{type(error).__name__}: {error}") from error
-    if not isinstance(made, _KINDS[kind]):
-        raise PluginFailed(f"{reference} made a {type(made).__name__}, no {_KINDS[kind].__name__} of Optuna")
-    return made
 
 
 def plugins_of(spec: StudySpec, given: Mapping[str, object]) -> dict[str, Any]:
@@ -57,7 +58,10 @@ def plugins_of(spec: StudySpec, given: Mapping[str, object]) -> dict[str, Any]:
     for kind, ref in spec.plugins.items():
         options = getattr(spec, kind).options
         is_made = isinstance(given.get(kind), _KINDS[kind])
-        plugins[kind] = given[kind] if is_made else made(kind, str(ref), options, Path.cwd())
+        try:
+            plugins[kind] = given[kind] if is_made else made(kind, str(ref), options, Path.cwd())
+        except PluginFailed as error:
+            raise PluginFailed(f"{kind} {ref}: {error}") from error
     return plugins
 
 

@@ -78,7 +78,7 @@ def test_samplers_of_optuna_work_behind_the_pipe(name: str) -> None:
         ("tests.plugins:Dies", "its process has ended"),
         ("tests.plugins:Hangs", "gave no answer in 0.3 s"),
         ("tests.plugins:Outside", "gave x = 'outside', outside of FloatDistribution"),
-        ("tests.plugins:AfterTwo", "made a AfterTwo, no BaseSampler of Optuna"),
+        ("tests.plugins:AfterTwo", "is no class of Optuna's BaseSampler"),
         ("tests.plugins:Nothing", "has no Nothing"),
         ("tests.no_plugins:Any", "there is no module tests.no_plugins"),
     ],
@@ -143,7 +143,7 @@ def test_in_process_an_object_or_a_class_is_taken() -> None:
         trial.params["x"] for trial in study.trials
     ]
     assert len(points(sampler={"name": "optuna.samplers:TPESampler", "n_startup_trials": 3}, seed=1)) == 12
-    with pytest.raises(PluginFailed, match="made a MedianPruner, no BaseSampler"):
+    with pytest.raises(PluginFailed, match="sampler optuna.pruners:MedianPruner: is no class of Optuna's BaseSampler"):
         points(sampler="optuna.pruners:MedianPruner")
     with pytest.raises(InvalidInput, match=r"sampler: must be a name"):
         points(sampler="optuna.samplers:")

@@ -65,9 +65,11 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
 
 
-def test_the_example_of_repeats_runs() -> None:
-    block = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)[1]
-    metrics = run(block)["hpo"].best_trial.metrics
+def test_the_examples_of_an_own_sampler_and_of_repeats_run() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)
+    own, repeats = (next(block for block in blocks if word in block) for word in ("own-sampler", "repeats="))
+    assert abs(run(own)["best"]["x"] - 3.0) < 3.0
+    metrics = run(repeats)["hpo"].best_trial.metrics
     assert metrics["repeats"] == 3 and metrics["repeats_std"] > 0
 
 

@@ -108,7 +108,7 @@ class Claims:
     @cached_property
     def _store(self) -> OptunaStore:
         """Made at its first use, in the I/O thread."""
-        return OptunaStore(self._url, create_schema=False)
+        return OptunaStore(self._url, create_schema=False, reads_running_reports=False)
 
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""
@@ -203,9 +203,9 @@ class Claims:
         """Once its own sampler or pruner has failed, the study waits; no other study does. Raises PluginFailed."""
         if time.monotonic() < self._plugins_wait.get((candidate.study_id, candidate.spec_version), 0.0):
             raise PluginFailed("has failed a moment ago")
-        if code.refusal is None:
-            study.optuna.allow_plugins(None if code.folder is None else Path(code.folder))
         try:
+            if code.refusal is None:
+                study.optuna.allow_plugins(None if code.folder is None else Path(code.folder))
             return self._sample_and_start(candidate, study, code)
         finally:
             fault = study.optuna.plugin_fault()

@@ -18,8 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +65,34 @@ class PluginProcess:
         self._start["folder"] = None if folder is None else str(folder)
         self.is_allowed = True
 
+    def begin(self, study: Study) -> None:
+        """Starts the process unless it runs, with more time than within a question. Raises PluginFailed."""
+        with self._lock, self._guarded():
+            if self._process is None and self.is_allowed:
+                self._begin(study, _START_S)
+
     def ask(self, study: Study, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one question about a study. Raises PluginFailed."""
-        with self._lock:
-            try:
-                if self._process is None:
-                    self._begin(study)
-                trials = study.get_trials(deepcopy=False)
-                new = [trial for trial in trials if self._sent.get(trial._trial_id) != _version_of(trial)]
-                order = [trial._trial_id for trial in trials]
-                answer = self._exchange({**question, "trials": new, "order": order}, _ANSWER_S)
-                self._sent |= {trial._trial_id: _version_of(trial) for trial in new}
-            except (OSError, ValueError, PluginFailed) as error:
-                self.close()
-                self.fault = f"{self._what}: {error}"
-                raise PluginFailed(self.fault) from None
+        with self._lock, self._guarded():
+            if self._process is None:
+                self._begin(study, _ANSWER_S)
+            trials = study.get_trials(deepcopy=False)
+            new = [trial for trial in trials if self._sent.get(trial._trial_id) != _version_of(trial)]
+            order = [trial._trial_id for trial in trials]
+            answer = self._exchange({**question, "trials": new, "order": order}, _ANSWER_S)
+            self._sent |= {trial._trial_id: _version_of(trial) for trial in new}
             self.fault = None
             return answer
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Raises PluginFailed; the process is gone then, and the next question starts another one."""
+        try:
+            yield
+        except (OSError, ValueError, PluginFailed) as error:
+            self.close()
+            self.fault = f"{self._what}: {error}"
+            raise PluginFailed(self.fault) from None
 
     def close(self) -> None:
         """Ends the process, and what it has started."""
@@ -99,7 +110,7 @@ class PluginProcess:
         with suppress(Exception):
             self.close()
 
-    def _begin(self, study: Study) -> None:
+    def _begin(self, study: Study, limit_s: float) -> None:
         ours, theirs = socket.socketpair()
         self._socket = ours
         program = _PROGRAM.format(descriptor=theirs.fileno(), parent=os.getpid())
@@ -113,7 +124,7 @@ class PluginProcess:
                 cwd=self._start["folder"] if self._start["folder"] and Path(self._start["folder"]).is_dir() else None,
             )
         directions = [direction.name.lower() for direction in study.directions]
-        self._exchange({**self._start, "study": study.study_name, "directions": directions}, _START_S)
+        self._exchange({**self._start, "study": study.study_name, "directions": directions}, limit_s)
 
     def _exchange(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         assert self._socket is not None

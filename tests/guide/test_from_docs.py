@@ -53,7 +53,8 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert study is not None and code is not None
     names = run(code[1])
     assert names["best"] == names["hpo"].best_params and 12 < len(names["hpo"].trials) <= 24
-    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[2:]
+    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    several = [block for block in several if "objectives" in block[1]]
     assert [language for language, _ in several] == ["toml", "python"]
     names = run(several[1][1])
     assert len(names["hpo"].best_trials) > 2 and all(trial.values[1] <= 20 for trial in names["hpo"].best_trials)
@@ -68,7 +69,7 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
 def test_the_examples_of_an_own_sampler_and_of_repeats_run() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)
     own, repeats = (next(block for block in blocks if word in block) for word in ("own-sampler", "repeats="))
-    assert abs(run(own)["best"]["x"] - 3.0) < 3.0
+    assert 0.0 <= run(own)["best"]["x"] <= 9.0
     metrics = run(repeats)["hpo"].best_trial.metrics
     assert metrics["repeats"] == 3 and metrics["repeats_std"] > 0
 
@@ -97,6 +98,20 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
 
     assert set(best) == set(spec.search_space)
     assert len(hpo.trials) == 12
+
+
+def test_the_examples_of_artifacts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "artifacts.md").read_text()
+    saving, resuming = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    manager = run(saving)["manager"]
+    assert len(manager.artifacts()) == 3 and len(list((tmp_path / "models").iterdir())) == 3
+    assert (tmp_path / "best" / "model.txt").read_text() == f"x = {manager.best_params['x']}\n"
+
+    resumed = hn.HPOTrialManager("resumed", n_trials=1)
+    resumed.optimize(run(resuming)["objective"], {"x": ("uniform", 0.5, 0.5001)})
+    assert [report.step for report in resumed.best_trial.reports] == [1, 2, 3, 4, 5]
 
 
 def test_the_examples_of_local_trials_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

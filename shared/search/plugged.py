@@ -37,8 +37,11 @@ _ANSWER_S = 10.0
 _START_S = 25.0
 """With the imports of the study's code, before there is a lease."""
 
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 1 << 20
 """Of an answer."""
+
+NOTED = "plugin:"
+"""How the attributes of trials begin that it wanted remembered."""
 
 _PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
@@ -229,10 +232,17 @@ def holds(domain: BaseDistribution, value: Any) -> bool:
 
 
 def _note(study: Study, trial: FrozenTrial, answer: Mapping[str, Any]) -> None:
-    """Keeps what it wants remembered with the trial."""
+    """Keeps what it wants remembered with the trial, under names of its own: CMA-ES unpickles what has its names."""
     attrs = answer.get("attrs")
     for key, value in attrs.items() if isinstance(attrs, dict) else ():
-        study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        study._storage.set_trial_system_attr(trial._trial_id, f"{NOTED}{key}", value)
+
+
+def with_notes(trial: FrozenTrial) -> FrozenTrial:
+    """In its process: the trial with the attributes that it wanted remembered, by its own names."""
+    own = {key.removeprefix(NOTED): value for key, value in trial.system_attrs.items() if key.startswith(NOTED)}
+    trial.system_attrs = {**trial.system_attrs, **own}
+    return trial
 
 
 def _version_of(trial: FrozenTrial) -> tuple[Any, ...]:

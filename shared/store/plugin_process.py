@@ -32,6 +32,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.seeds import seed_python
 from highnoon.shared.runtime.processes import die_with_parent
+from highnoon.shared.search.plugged import with_notes
 from highnoon.shared.search.presampling import only_what_lasts, reseed
 
 _KINDS: dict[str, type[BaseSampler | BasePruner]] = {"sampler": BaseSampler, "pruner": BasePruner}
@@ -153,8 +154,8 @@ class _Plugin:
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Raises what the study's code raises."""
-        history, trial = self._history, question["trial"]
-        history.sent |= {one._trial_id: one for one in question["trials"]}
+        history, trial = self._history, with_notes(question["trial"])
+        history.sent |= {one._trial_id: with_notes(one) for one in question["trials"]}
         history.order, history.asked, history.noted = question["order"], trial, {}
         found: dict[str, Any] = {}
         if question["ask"] == "relative":

@@ -55,7 +55,7 @@ def test_a_sampler_of_its_own_sees_the_history_and_its_attributes_are_kept() -> 
     study = opened(sampler={"name": "tests.plugins:Neighbours", "step": 0.25})
     study.allow_plugins(ROOT)
     trials = run(study, 4)
-    assert [trial.system_attrs["neighbours:seen"] for trial in trials] == [0, 1, 2, 3]
+    assert [trial.system_attrs["plugin:neighbours:seen"] for trial in trials] == [0, 1, 2, 3]
     first = trials[0].params["x"]
     assert [trial.params["x"] for trial in trials[1:]] == pytest.approx([first + 0.25, first + 0.5, first + 0.75])
 
@@ -105,7 +105,7 @@ def test_a_pruner_of_its_own_decides_and_a_broken_one_lets_trials_go_on() -> Non
             answers.append(study.should_prune(started.trial_id))
         asked[name] = answers, study.plugin_fault(), study.trial(0).attrs, study.optuna_study.trials[0].system_attrs
     assert asked["AfterTwo"][:2] == ([False, True, True], None)
-    assert asked["AfterTwo"][3]["after_two:asked"] is True
+    assert asked["AfterTwo"][3]["plugin:after_two:asked"] is True
     assert asked["RaisingPruner"][:2] == (
         [False, False, False],
         "pruner tests.plugins:RaisingPruner: ZeroDivisionError: no idea",

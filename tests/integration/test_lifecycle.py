@@ -453,8 +453,8 @@ def test_own_samplers_and_pruners_run_without_credentials_and_a_broken_one_harms
     books.wait_until_over(name)
     books.assert_balanced(name, 6)
     seen = optuna.load_study(study_name=name, storage=cluster.database_url).trials
-    assert [trial.system_attrs["neighbours:secrets"] for trial in seen] == [[]] * 6
-    assert {trial.system_attrs["after_two:asked"] for trial in seen} == {True}
+    assert [trial.system_attrs["plugin:neighbours:secrets"] for trial in seen] == [[]] * 6
+    assert {trial.system_attrs["plugin:after_two:asked"] for trial in seen} == {True}
     assert {trial.state for trial in books.trials(name)} == {TrialState.PRUNED}
 
     # The broken one has begun nothing, says why on its page, and goes on once it is corrected

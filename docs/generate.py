@@ -30,8 +30,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "direction": "Which values are better.",
     "n_trials": "Trials in all, also when the study is joined: 30 on a study of 20 adds 10.",
     "objective": '`"path/file.py:function"` or `"package.module:function"`; see [where code comes from](code.md).',
-    "sampler": "How points are proposed: a name, or a table of a name and [options](#samplers).",
-    "pruner": "What ends bad trials early: a name, or a table of a name and [options](#pruners).",
+    "sampler": "How points are proposed: a name, a [class](search.md#a-sampler-or-pruner-of-your-own), or a table of either and [options](#samplers).",
+    "pruner": "What ends bad trials early: a name, a [class](search.md#a-sampler-or-pruner-of-your-own), or a table of either and [options](#pruners).",
     "objectives": "Several, by name, each `minimize` or `maximize`; see [search](search.md#several-objectives). Without it there is "
     "one, with the key `direction`.",
     "prune_on": "Which of several objectives is reported, and pruned by. Without it none of their trials is pruned.",

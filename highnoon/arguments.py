@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,17 @@ def callback_problems(called: object) -> list[Problem]:
     if isinstance(called, Iterable):
         return callable_problems("callbacks", called)
     return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
+
+
+def name_of_plugin(given: object) -> object:
+    """The name of an object's class for a sampler or pruner of Optuna's interface; everything else as it is."""
+    kinds = [getattr(sys.modules.get(f"optuna.{module}"), name, ()) for module, name in _OPTUNA]
+    kind = type(given)
+    return f"{kind.__module__}:{kind.__name__}" if isinstance(given, tuple(filter(None, kinds))) else given
+
+
+_OPTUNA = (("samplers", "BaseSampler"), ("pruners", "BasePruner"))
+"""Not imported for this: without it there is no such object."""
 
 
 def jobs_problems(n_jobs: object, isolation: str | None) -> list[Problem]:

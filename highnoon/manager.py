@@ -19,6 +19,7 @@ from highnoon.arguments import (
     callback_problems,
     checked,
     jobs_problems,
+    name_of_plugin,
     place_problems,
     refuse_in_a_workers_trial,
     storage_problems,
@@ -55,7 +56,8 @@ class HPOTrialManager:
     """A study of `study_name`. Raises InvalidInput with every mistake in its arguments at once.
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
-    `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options.
+    `load_if_exists=False` it must be a new one. `sampler` and `pruner` are names, or dicts of a name and options;
+    "module:Class" or an object is one of Optuna's, or of your own.
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
     `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
@@ -92,8 +94,8 @@ class HPOTrialManager:
         n_trials: int = 50,
         direction: str = "minimize",
         storage: str | None = None,
-        pruner: str | Mapping[str, Any] = "median",
-        sampler: str | Mapping[str, Any] = "tpe",
+        pruner: str | Mapping[str, Any] | object = "median",
+        sampler: str | Mapping[str, Any] | object = "tpe",
         load_if_exists: bool = True,
         seed: int | None = None,
         param_budget: int | None = None,
@@ -119,8 +121,8 @@ class HPOTrialManager:
             "name": study_name,
             "n_trials": n_trials,
             "direction": direction,
-            "pruner": pruner,
-            "sampler": sampler,
+            "pruner": name_of_plugin(pruner),
+            "sampler": name_of_plugin(sampler),
             "seed": seed,
             "param_budget": param_budget,
             "lambda_efficiency": lambda_efficiency,
@@ -140,6 +142,7 @@ class HPOTrialManager:
             "repeats": repeats,
             "keep_best": keep_best,
         }
+        self._plugins = {"sampler": sampler, "pruner": pruner}
         self._spec = checked(
             "HPOTrialManager",
             {**self._written, **NOT_KNOWN_YET},
@@ -273,7 +276,7 @@ class HPOTrialManager:
 
     def __getstate__(self) -> dict[str, Any]:
         """For an objective that refers to its manager and goes to another process: without connections."""
-        return {**self.__dict__, "_store": None, "_study": None}
+        return {**self.__dict__, "_store": None, "_study": None, "_plugins": {}}
 
     @property
     def best_trial(self) -> Trial:
@@ -350,7 +353,9 @@ class HPOTrialManager:
         store.check_warm_start(spec)
         store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
         self._must_be_new = False
-        self._study = store.open(spec)
+        from highnoon.shared.store.plugin_process import plugins_of
+
+        self._study = store.open(spec, **plugins_of(spec, self._plugins))
         self._space_is_known = True
         return self._study
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
-from highnoon.shared.domain.errors import HighNoonError, RowLocked, ServiceUnavailable, SpaceExhausted, UnknownStudy
+from highnoon.shared.domain.errors import (
+    HighNoonError,
+    PluginFailed,
+    RowLocked,
+    ServiceUnavailable,
+    SpaceExhausted,
+    UnknownStudy,
+)
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
@@ -19,6 +28,7 @@ from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.node_queries import NodeQueries
@@ -38,6 +48,9 @@ _NO_MEMORY_S = 1.0
 
 _UNUSABLE_S = 10.0
 """How long a ticket waits that this node cannot start, because of its study's version or data."""
+
+_PLUGIN_AGAIN_S = 30.0
+"""How long a study waits here whose own sampler or pruner has failed: each try may cost seconds."""
 
 _TRIES = 20
 """Lost races for an enqueued trial, or changes of the study, before the ticket goes back."""
@@ -89,6 +102,8 @@ class Claims:
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
         self._reported: set[tuple[int, int]] = set()
+        self._control = Control(database)
+        self._plugins_wait: dict[tuple[int, int], float] = {}
 
     @cached_property
     def _store(self) -> OptunaStore:
@@ -143,7 +158,10 @@ class Claims:
                 return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)
             bar = study.optuna.repeat_bar()
-            lease = self._sample_and_start(candidate, study, code)
+            if study.spec.plugins:
+                lease = self._with_plugins(candidate, study, code)
+            else:
+                lease = self._sample_and_start(candidate, study, code)
         except RowLocked as error:  # by another client of this study: the others must not wait for it
             self._report_unusable(candidate, error)
             return _Decline(_UNUSABLE_S)
@@ -151,6 +169,8 @@ class Claims:
             raise
         except UnknownStudy:
             return StartRefusal.STUDY_DELETED
+        except PluginFailed:
+            return _Decline(_UNUSABLE_S)
         except SpaceExhausted as exhausted:
             self._event("exhausted", candidate, reason=exhausted)
             self._attempts.exhaust(candidate)
@@ -178,6 +198,22 @@ class Claims:
         while len(self._open) > _MOST_OPEN:
             del self._open[next(iter(self._open))]
         return study
+
+    def _with_plugins(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
+        """Once its own sampler or pruner has failed, the study waits; no other study does. Raises PluginFailed."""
+        if time.monotonic() < self._plugins_wait.get((candidate.study_id, candidate.spec_version), 0.0):
+            raise PluginFailed("has failed a moment ago")
+        try:
+            if code.refusal is None:
+                study.optuna.allow_plugins(None if code.folder is None else Path(code.folder))
+            return self._sample_and_start(candidate, study, code)
+        finally:
+            fault = study.optuna.plugin_fault()
+            if fault is not None:
+                self._plugins_wait[candidate.study_id, candidate.spec_version] = time.monotonic() + _PLUGIN_AGAIN_S
+                self._event("plugin_failed", candidate, reason=fault)
+                at = f"{self._node.host}, {time.strftime('%H:%M:%S')}"
+                self._control.record_plugin_fault(candidate.study_id, f"{fault} ({at})")
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
         with self._telemetry.step("sample"):

@@ -22,6 +22,7 @@ Faults: something is wrong.
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
     ├── LeaseLost                a fenced statement touched no row; the attempt stops and writes nothing
     ├── BundleRefused            a bundle without a valid signature, or no plain archive; the trial FAILs
+    ├── PluginFailed             a study's own sampler or pruner is at fault; nothing of it is started for a while
     ├── ObjectiveError           the user's objective is at fault; the trial FAILs
     │   ├── InvalidObjectiveResult  it gave something that is no number, or none that the study can score
     │   ├── MissingParamCount    the study scores by size, and the trial did not report its own
@@ -168,6 +169,10 @@ class LeaseLost(HighNoonError):
 
 class BundleRefused(HighNoonError):
     """A bundle without a valid signature, or one that holds more than plain files. Nothing of it is run."""
+
+
+class PluginFailed(HighNoonError):
+    """The sampler or pruner that a study brings cannot be made, raised, or gave no answer. Its page shows it."""
 
 
 class ObjectiveError(HighNoonError):

@@ -15,12 +15,15 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.validation import refusal
 
@@ -207,9 +210,32 @@ class PatientOptions(Strict):
             raise refusal([Problem(key="pruner.patience", message="is missing", hint=hint)])
         return patience
 
+    @field_validator("wrapped")
+    @classmethod
+    def _wrapped_is_one_of_ours(cls, wrapped: PrunerSpec | None) -> PrunerSpec | None:
+        if wrapped is not None and wrapped.plugin is not None:
+            hint = "Wrap it in the class itself."
+            raise refusal([Problem(key="pruner.wrapped", message="cannot be a class", value=wrapped.name, hint=hint)])
+        return wrapped
+
 
 class NoOptions(Strict):
     """Never prunes."""
+
+
+def _name_or_class(key: str) -> WrapValidator:
+    """A name, or "module:Class" of the study's own code."""
+
+    def validate(written: object, known: ValidatorFunctionWrapHandler) -> object:
+        if not isinstance(written, str) or ":" not in written:
+            return known(written)
+        try:
+            return str(ObjectiveRef.parse(written))
+        except InvalidInput:
+            message = 'must be a name, "package.module:Class" or "path/file.py:Class"'
+            raise refusal([Problem(key=key, message=message, value=written)]) from None
+
+    return WrapValidator(validate)
 
 
 class _Strategy(Strict):
@@ -235,6 +261,11 @@ class _Strategy(Strict):
         kind = cls.kinds.get(info.data.get("name", ""))
         return options if kind is None else kind.model_validate(options).model_dump(exclude_none=True)
 
+    @property
+    def plugin(self) -> ObjectiveRef | None:
+        """The class of the study's own code; None for a name."""
+        return ObjectiveRef.parse(self.name) if ":" in self.name else None
+
     @model_serializer
     def _to_one_table(self) -> dict[str, Any]:
         return {"name": self.name, **self.options}
@@ -256,7 +287,10 @@ class SamplerSpec(_Strategy):
         "brute_force": BruteForceOptions,
     }
 
-    name: Literal["tpe", "auto", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "brute_force"]
+    name: Annotated[
+        Literal["tpe", "auto", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "brute_force"],
+        _name_or_class("sampler"),
+    ]
 
     @property
     def is_exhaustive(self) -> bool:
@@ -283,7 +317,10 @@ class PrunerSpec(_Strategy):
         "none": NoOptions,
     }
 
-    name: Literal["median", "percentile", "hyperband", "asha", "wilcoxon", "threshold", "patient", "none"]
+    name: Annotated[
+        Literal["median", "percentile", "hyperband", "asha", "wilcoxon", "threshold", "patient", "none"],
+        _name_or_class("pruner"),
+    ]
 
 
 PatientOptions.model_rebuild()

@@ -249,6 +249,14 @@ class StudySpec(Strict):
         message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
         raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
 
+    @field_validator("repeats")
+    @classmethod
+    def _repeats_have_one_objective(cls, repeats: int, info: ValidationInfo) -> int:
+        if repeats > 1 and info.data.get("objectives"):
+            message, hint = "needs a single objective, whose mean is the value", "Average in the objective instead."
+            raise refusal([Problem(key="repeats", message=message, value=repeats, hint=hint)])
+        return repeats
+
     @field_validator("param_budget_hard")
     @classmethod
     def _a_hard_budget_is_a_budget(cls, is_hard: bool, info: ValidationInfo) -> bool:
@@ -299,6 +307,12 @@ class StudySpec(Strict):
     def objective_ref(self) -> ObjectiveRef:
         """The objective's reference, taken apart."""
         return ObjectiveRef.parse(self.objective)
+
+    @property
+    def plugins(self) -> dict[str, ObjectiveRef]:
+        """The classes of its own code that sample or prune for it."""
+        found = {"sampler": self.sampler.plugin, "pruner": self.pruner.plugin}
+        return {kind: ref for kind, ref in found.items() if ref is not None}
 
     @property
     def memory(self) -> MemoryWishes:

@@ -131,7 +131,8 @@ def allow_study(settings: Settings, spec: StudySpec | None) -> None:
     if spec is None:
         allow(settings)
     else:
-        allow(settings, spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
+        for ref in (spec.objective_ref, *spec.plugins.values()):
+            allow(settings, ref, Path(spec.code_dir) if spec.code_dir else None)
 
 
 def _patterns(ref: ObjectiveRef | None, code_dir: Path | None) -> list[str]:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,15 +243,32 @@ def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
     missing = [] if written.get("search_space") is not None else [_MISSING_SPACE]
     if not isinstance(objective, str) or not isinstance(code_dir, str | None):
         return missing
+    folder = Path(code_dir) if code_dir else None
+    plugins = _plugin_problems(written, folder)
     try:
         ref = ObjectiveRef.parse(objective)
     except InvalidInput:
-        return missing  # validation has said what is wrong with the objective
-    folder = Path(code_dir) if code_dir else None
+        return [*plugins, *missing]  # validation has said what is wrong with the objective
     problem = check(ref, folder)
     if problem:
-        return [problem, *missing]
-    return missing if takes_no_trial(ref, folder) else []
+        return [problem, *plugins, *missing]
+    return [*plugins, *missing] if takes_no_trial(ref, folder) else plugins
+
+
+def _plugin_problems(written: Mapping[str, Any], folder: Path | None) -> list[Problem]:
+    """Of a sampler or a pruner that is a class of the study's own code."""
+    problems = []
+    for kind in ("sampler", "pruner"):
+        given = written.get(kind)
+        name = given.get("name") if isinstance(given, Mapping) else given
+        try:
+            ref = ObjectiveRef.parse(name) if isinstance(name, str) and ":" in name else None
+        except InvalidInput:
+            continue
+        problem = None if ref is None else check(ref, folder)
+        if problem is not None:
+            problems.append(replace(problem, key=kind))
+    return problems
 
 
 _MISSING_SPACE = Problem(

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -32,6 +33,7 @@ from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
 from highnoon.shared.search.history_snapshot import PENDING, new_trial, snapshot_of
 from highnoon.shared.search.known_trials import NEWEST, KnownTrials
+from highnoon.shared.search.plugged import PluggedSampler, holds
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
@@ -67,21 +69,22 @@ def sample(
     study: Study,
     space: SamplingSpace,
     *,
-    seed: int,
+    seed: int | None,
     fixed: Params,
     ordinal: int = 0,
     known: KnownTrials | None = None,
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
-    A sequence gives its point `ordinal`, what else is random follows from `seed`.
+    A sequence gives its point `ordinal`, what else is random follows from `seed`; without one from the sampler's own.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
     `known` are the trials as this space has them; give the same again.
     """
     complete = space.completed(fixed)
     if complete is not None:
         return Sampled(params=complete)
-    reseed(study.sampler, seed)
+    if seed is not None:
+        reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
     known = known or KnownTrials(space)
@@ -133,7 +136,7 @@ def _proposals(history: Study, space: SamplingSpace, fixed: Params) -> Iterator[
             yield proposed
 
 
-def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int) -> Sampled:
+def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int | None) -> Sampled:
     """A point that keeps the constraints, drawn at random: the sampler has found none."""
     random = RandomSampler(seed=seed)
     for _ in range(_MOST_DRAWS):
@@ -154,9 +157,11 @@ def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
     relative = sampler.sample_relative(ahead, pending, sampler.infer_relative_search_space(ahead, pending))
 
     def choose(name: str, domain: BaseDistribution) -> Any:
-        if name in relative and domain._contains(domain.to_internal_repr(relative[name])):
-            return relative[name]
-        return sampler.sample_independent(ahead, pending, name, domain)
+        chosen = relative.get(name)
+        if name not in relative or not holds(domain, chosen):
+            chosen = sampler.sample_independent(ahead, pending, name, domain)
+        is_choice = isinstance(domain, CategoricalDistribution)  # 1 and True are equal there
+        return chosen if is_choice else domain.to_external_repr(domain.to_internal_repr(chosen))
 
     _fill(pending, space, fixed, choose)
     return Sampled(params=pending.params, system_attrs=only_what_lasts(pending.system_attrs))
@@ -199,11 +204,13 @@ def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[
 
 def reseed(sampler: BaseSampler, seed: int) -> None:
     """Sets every random state in a sampler. Done before each proposal, so none is ever shared across a fork."""
+    if isinstance(sampler, PluggedSampler):
+        sampler.seed = seed
     for name in ("_rng", "_cma_rng"):
-        if hasattr(sampler, name):
+        if isinstance(getattr(sampler, name, None), LazyRandomState):
             getattr(sampler, name).rng.seed(seed)
     for name in ("_random_sampler", "_independent_sampler", "_tpe"):
-        if hasattr(sampler, name):
+        if isinstance(getattr(sampler, name, None), BaseSampler):
             reseed(getattr(sampler, name), seed)
 
 

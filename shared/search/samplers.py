@@ -36,6 +36,7 @@ from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchS
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
 from highnoon.shared.search.auto import AutoSampler
+from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 
 Distributions = dict[str, BaseDistribution]
@@ -52,6 +53,8 @@ def build_sampler(spec: SamplerSpec, space: Distributions, seed: int | None = No
 
     An exhaustive one has none; what its enqueued trials leave open is drawn at random.
     """
+    if spec.plugin is not None:
+        return PluggedSampler(spec.name, spec.options)
     require(modules_of(spec))
     if spec.is_exhaustive:
         return RandomSampler()
@@ -66,6 +69,8 @@ def build_pruner(spec: PrunerSpec, steps: int | None = None) -> BasePruner | Non
 
     `steps` is how many a whole trial has; None for a pruner that depends on them while they are not known.
     """
+    if spec.plugin is not None:
+        return PluggedPruner(spec.name, spec.options)
     require(modules_of(spec))
     if steps is None and depends_on_steps(spec):
         return None

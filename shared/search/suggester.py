@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.history_snapshot import for_sampler, new_trial, snapshot_of
+from highnoon.shared.search.plugged import holds
 from highnoon.shared.search.presampling import only_what_lasts, reseed
 from highnoon.shared.search.sampling_space import only_value
 
@@ -78,13 +79,6 @@ class Suggester:
         if domain.single():
             return only_value(domain)
         relative = self.relative_params
-        if name in relative and _has(domain, relative[name]):
+        if name in relative and holds(domain, relative[name]):
             return relative[name]
         return self._study.sampler.sample_independent(self._study, trial, name, domain)
-
-
-def _has(domain: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(domain._contains(domain.to_internal_repr(value)))
-    except ValueError:
-        return False

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import allow_study
 from highnoon.shared.objective.bundle import Bundle, ClusterKey, kept_key, key_of, pack
@@ -23,12 +24,19 @@ _log = logging.getLogger(__name__)
 
 def packed(spec: StudySpec, root: Path, settings: Settings, *, key: str) -> tuple[StudySpec, Bundle]:
     """The study with `root` as its code, and that folder packed. Raises InvalidInput under `key` for what cannot be."""
-    where = (root / spec.objective_ref.where).resolve()
-    if spec.objective_ref.is_file and not where.is_relative_to(root):
-        problem = Problem(key=key, message=f"does not hold the objective {where}", value=str(root))
-        raise InvalidInput("bundle", [problem])
+    problems = [
+        Problem(key=key, message=f"does not hold the {kind} {(root / ref.where).resolve()}", value=str(root))
+        for kind, ref in {"objective": spec.objective_ref, **spec.plugins}.items()
+        if ref.is_file and not (root / ref.where).resolve().is_relative_to(root)
+    ]
+    if problems:
+        raise InvalidInput("bundle", problems)
     bundle = pack(root, limit_bytes=settings.bundle_limit_bytes)
-    return spec.model_copy(update={"bundle": bundle.digest, "objective": _inside(spec, where, root)}), bundle
+    plugins = {
+        kind: getattr(spec, kind).model_copy(update={"name": _inside(ref, root)}) for kind, ref in spec.plugins.items()
+    }
+    objective = _inside(spec.objective_ref, root)
+    return spec.model_copy(update={"bundle": bundle.digest, "objective": objective, **plugins}), bundle
 
 
 def upload_code(
@@ -43,10 +51,9 @@ def upload_code(
         allow_study(settings, spec)
 
 
-def _inside(spec: StudySpec, where: Path, root: Path) -> str:
+def _inside(ref: ObjectiveRef, root: Path) -> str:
     """Relative to the bundle: an absolute path would name a file of this machine."""
-    ref = spec.objective_ref
-    return f"{where.relative_to(root)}:{ref.function}" if ref.is_file else spec.objective
+    return f"{(root / ref.where).resolve().relative_to(root)}:{ref.function}" if ref.is_file else str(ref)
 
 
 def _key(settings: Settings, is_embedded: bool) -> ClusterKey:

@@ -60,6 +60,10 @@ _SECONDS_OF_TRIALS = text(
 )
 
 
+PLUGIN_FAULT = "plug-in "
+"""How a fault begins that a worker found, and not the coordinator."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyLoad:
     """One live study and its open tickets."""
@@ -343,6 +347,10 @@ class Control:
             # study over tickets that were added meanwhile.
             is_ours = connection.scalar(_unlocked(studies, studies.c.id == study_id)) is not None
             return is_ours and connection.execute(statement).rowcount == 1
+
+    def record_plugin_fault(self, study_id: int, fault: str) -> None:
+        """Keeps what is wrong with a study's own sampler or pruner: nothing of it is started for a while."""
+        self.record_fault(study_id, f"{PLUGIN_FAULT}{fault}")
 
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.pruners import NopPruner
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -105,8 +106,13 @@ class OptunaStore:
                 self._agree_on_space(name, study_id, space)
             return study_id
 
-    def open(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name. Raises UnknownStudy, MissingExtra, StudyConflict when it has another direction."""
+    def open(
+        self, spec: StudySpec, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+    ) -> OptunaStudy:
+        """The study of that name, with this sampler and pruner instead of those that its specification names.
+
+        Raises UnknownStudy, MissingExtra, StudyConflict when it has another direction.
+        """
         with self._error_boundary():
             study_id = self._id_of(spec.name)
             self._check_directions(spec.name, spec.scoring.directions)
@@ -114,13 +120,13 @@ class OptunaStore:
             study = optuna.Study(
                 study_name=spec.name,
                 storage=self._storage,
-                sampler=build_sampler(
-                    suited(spec.sampler, spec.search_space), distributions(spec.search_space), spec.seed
-                ),
-                pruner=build_pruner(spec.pruner) or NopPruner(),
+                sampler=sampler
+                or build_sampler(suited(spec.sampler, spec.search_space), distributions(spec.search_space), spec.seed),
+                pruner=pruner or build_pruner(spec.pruner) or NopPruner(),
             )
             earlier = [trial for name in spec.warm_start for trial in self._ended_of(name)]
-        return OptunaStudy(spec, study, trials, self._error_boundary, earlier)
+        seeds_itself = sampler is not None and spec.seed is None
+        return OptunaStudy(spec, study, trials, self._error_boundary, earlier, seeds_itself=seeds_itself)
 
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""

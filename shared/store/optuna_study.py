@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -42,6 +43,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
 from highnoon.shared.search.known_trials import KnownTrials
+from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler, PluginProcess
 from highnoon.shared.search.presampling import Sampled, earlier_trials, sample, seed_of
 from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.search.ranking import best_numbers
@@ -87,7 +89,10 @@ class OptunaStudy:
         trials: Trials,
         error_boundary: Callable[[], AbstractContextManager[None]],
         warm_start: Sequence[FrozenTrial] = (),
+        *,
+        seeds_itself: bool = False,
     ) -> None:
+        self._seeds_itself = seeds_itself
         self._spec = spec
         self._study = study
         self._trials = trials
@@ -101,6 +106,20 @@ class OptunaStudy:
     def optuna_study(self) -> optuna.Study:
         """Optuna's own study, for callbacks and plots."""
         return self._study
+
+    def allow_plugins(self, folder: Path | None) -> None:
+        """Starts its own sampler and pruner, unless they run, from the code in this folder. Raises PluginFailed."""
+        for process in self._plugins():
+            process.allow(folder)
+            process.begin(self._study)
+
+    def plugin_fault(self) -> str | None:
+        """What is wrong with its own sampler or pruner, by the last question to each."""
+        return "; ".join(process.fault for process in self._plugins() if process.fault) or None
+
+    def _plugins(self) -> list[PluginProcess]:
+        used = (self._study.sampler, self._study.pruner)
+        return [one.process for one in used if isinstance(one, PluggedSampler | PluggedPruner)]
 
     @_acting
     def choose(self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None) -> NewTrial:
@@ -377,7 +396,7 @@ class OptunaStudy:
         return self._sampled(ordinal, fixed)
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
-        seed = seed_of(self._spec.seed, ordinal)
+        seed = None if self._seeds_itself else seed_of(self._spec.seed, ordinal)
         return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:

@@ -53,7 +53,8 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert study is not None and code is not None
     names = run(code[1])
     assert names["best"] == names["hpo"].best_params and 12 < len(names["hpo"].trials) <= 24
-    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[2:]
+    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    several = [block for block in several if "objectives" in block[1]]
     assert [language for language, _ in several] == ["toml", "python"]
     names = run(several[1][1])
     assert len(names["hpo"].best_trials) > 2 and all(trial.values[1] <= 20 for trial in names["hpo"].best_trials)
@@ -65,9 +66,11 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
 
 
-def test_the_example_of_repeats_runs() -> None:
-    block = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)[1]
-    metrics = run(block)["hpo"].best_trial.metrics
+def test_the_examples_of_an_own_sampler_and_of_repeats_run() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)
+    own, repeats = (next(block for block in blocks if word in block) for word in ("own-sampler", "repeats="))
+    assert 0.0 <= run(own)["best"]["x"] <= 9.0
+    metrics = run(repeats)["hpo"].best_trial.metrics
     assert metrics["repeats"] == 3 and metrics["repeats_std"] > 0
 
 

@@ -443,6 +443,34 @@ def test_a_trial_without_isolation_that_cannot_be_ended_takes_its_supervisor_alo
         eventually(lambda pid=attempt.pid: not Path(f"/proc/{pid}").exists(), 15, what="the supervisor is gone")
 
 
+def test_own_samplers_and_pruners_run_without_credentials_and_a_broken_one_harms_itself(
+    cluster: Cluster, books: Books, name: str
+) -> None:
+    space = {"x": ["uniform", 0.0, 9.0]}
+    own = {"search_space": space, "sampler": "plugins.py:Neighbours", "pruner": "plugins.py:AfterTwo"}
+    broken = cluster.submit_here("good", 6, name=f"{name}-broken", sampler="plugins.py:Dies")
+    cluster.submit_here("reports_and_prunes", 6, name=name, **own)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 6)
+    seen = optuna.load_study(study_name=name, storage=cluster.database_url).trials
+    assert [trial.system_attrs["plugin:neighbours:secrets"] for trial in seen] == [[]] * 6
+    assert {trial.system_attrs["plugin:after_two:asked"] for trial in seen} == {True}
+    assert {trial.state for trial in books.trials(name)} == {TrialState.PRUNED}
+
+    # The broken one has begun nothing, says why on its page, and goes on once it is corrected
+    record = eventually(lambda: fault_of(books, broken), what="the fault is known")
+    assert record.startswith("plug-in sampler plugins.py:Dies: its process has ended")
+    assert books.attempts(broken) == []
+    cluster.submit_here("good", 6, name=broken)
+    books.wait_until_over(broken)
+    books.assert_balanced(broken, 6)
+    assert fault_of(books, broken) is None
+
+
+def fault_of(books: Books, name: str) -> str | None:
+    return books.studies.get(name).fault
+
+
 def test_study_deleted_in_optuna_does_not_hold_up_the_others(cluster: Cluster, books: Books, name: str) -> None:
     submitted_patiently(cluster, books, name)
     # Optuna swallows an integrity error: a report that came in between, and nothing was deleted.

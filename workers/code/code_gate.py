@@ -49,14 +49,14 @@ class CodeGate:
         self._settings = settings
         self._shelf = BundleShelf(settings, bundles)
         self._digests = CodeDigests()
-        self._answers: dict[tuple[str, str | None, str | None], tuple[Code, float]] = {}
+        self._answers: dict[tuple[str | None, ...], tuple[Code, float]] = {}
         self._parsed: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
         self._noted: set[str] = set()
         self._compared: set[tuple[str, str | None, str | None]] = set()
 
     def pass_or_refuse(self, spec: StudySpec) -> Code:
         """The code of a study, as it is on this node now. Raises ServiceUnavailable while a bundle cannot be had."""
-        key = (spec.objective, spec.code_dir, spec.bundle)
+        key = (*map(str, (spec.objective, *spec.plugins.values())), spec.code_dir, spec.bundle)
         known = self._answers.get(key)
         if known is None or time.monotonic() >= known[1]:
             began = time.monotonic()
@@ -76,9 +76,11 @@ class CodeGate:
             folder = self._folder(spec)
         except BundleRefused as error:
             return self._refused(spec, "bundle_refused", str(error))
-        reason = self._allow_list(spec, folder).refusal(spec.objective_ref, folder)
-        if reason is not None:
-            return self._refused(spec, "objective_refused", reason)
+        allowed = self._allow_list(spec, folder)
+        for ref in (spec.objective_ref, *spec.plugins.values()):
+            reason = allowed.refusal(ref, folder)
+            if reason is not None:
+                return self._refused(spec, "objective_refused", reason)
         root = root_of(spec.objective_ref, folder)
         digest = None if root is None else self._digests.of(root)
         file = script_of(spec.objective_ref, folder)[0]

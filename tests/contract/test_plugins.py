@@ -1,0 +1,148 @@
+"""Samplers and pruners of a study's own code: in a process of their own, whose faults are errors and nothing else."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.samplers import TPESampler
+
+import highnoon as hn
+from highnoon.shared.domain.errors import InvalidInput, PluginFailed
+from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.allow_list import AllowList
+from highnoon.shared.objective.study_file import build_spec
+from highnoon.shared.search import plugged
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
+from tests.support import eventually
+
+SPACE: dict[str, Any] = {"x": ["uniform", 0, 9], "kind": ["categorical", ["a", None]]}
+ROOT = Path(__file__).parents[2]
+
+
+def opened(**keys: Any) -> OptunaStudy:
+    store = OptunaStore(None)
+    spec = StudySpec.from_json({"name": "own", "objective": "m:f", "search_space": SPACE, "seed": 3, **keys})
+    store.create_study("own", "minimize")
+    return store.open(spec)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    eventually(lambda: not psutil.Process().children(), 20, what="plug-in processes have ended")
+
+
+def run(study: OptunaStudy, count: int) -> list[optuna.trial.FrozenTrial]:
+    for ordinal in range(count):
+        started = study.start_trial(ordinal=ordinal)
+        value = float(str(started.params["x"]))
+        study.finish_trial(started.trial_id, Outcome(ending=Ending.COMPLETED, value=-value))
+    return study.ended()
+
+
+def test_a_sampler_of_its_own_sees_the_history_and_its_attributes_are_kept() -> None:
+    study = opened(sampler={"name": "tests.plugins:Neighbours", "step": 0.25})
+    study.allow_plugins(ROOT)
+    trials = run(study, 4)
+    assert [trial.system_attrs["plugin:neighbours:seen"] for trial in trials] == [0, 1, 2, 3]
+    first = trials[0].params["x"]
+    assert [trial.params["x"] for trial in trials[1:]] == pytest.approx([first + 0.25, first + 0.5, first + 0.75])
+
+    again = opened(sampler={"name": "tests.plugins:Neighbours", "step": 0.25})
+    again.allow_plugins(ROOT)
+    assert [trial.params for trial in run(again, 4)] == [trial.params for trial in trials], "the study's seed holds"
+
+
+@pytest.mark.parametrize("name", ["TPESampler", "CmaEsSampler", "NSGAIISampler"])
+def test_samplers_of_optuna_work_behind_the_pipe(name: str) -> None:
+    study = opened(sampler=f"optuna.samplers:{name}")
+    study.allow_plugins(None)
+    assert len(run(study, 12)) == 12 and study.plugin_fault() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("tests.plugins:Raises", "ZeroDivisionError: no neighbours"),
+        ("tests.plugins:Dies", "its process has ended"),
+        ("tests.plugins:Hangs", "gave no answer in 0.3 s"),
+        ("tests.plugins:Outside", "gave x = 'outside', outside of FloatDistribution"),
+        ("tests.plugins:AfterTwo", "is no class of Optuna's BaseSampler"),
+        ("tests.plugins:Nothing", "has no Nothing"),
+        ("tests.no_plugins:Any", "there is no module tests.no_plugins"),
+    ],
+)
+def test_a_broken_sampler_is_an_error_that_names_it(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = opened(sampler=name)
+    with pytest.raises(PluginFailed, match="sampler"):
+        study.allow_plugins(ROOT)
+        monkeypatch.setattr(plugged, "_ANSWER_S", 0.3 if "Hangs" in name else 10.0)
+        study.start_trial(ordinal=0)
+    assert fault in (study.plugin_fault() or "")
+    assert study.trials() == [], "nothing was begun"
+
+
+def test_a_pruner_of_its_own_decides_and_a_broken_one_lets_trials_go_on() -> None:
+    asked = {}
+    for name in ("AfterTwo", "RaisingPruner"):
+        study = opened(pruner=f"tests.plugins:{name}", sampler="random")
+        study.allow_plugins(ROOT)
+        started = study.start_trial(ordinal=0)
+        answers = []
+        for step in range(3):
+            study.report(started.trial_id, Report(step=step, value=1.0))
+            answers.append(study.should_prune(started.trial_id))
+        asked[name] = answers, study.plugin_fault(), study.trial(0).attrs, study.optuna_study.trials[0].system_attrs
+    assert asked["AfterTwo"][:2] == ([False, True, True], None)
+    assert asked["AfterTwo"][3]["plugin:after_two:asked"] is True
+    assert asked["RaisingPruner"][:2] == (
+        [False, False, False],
+        "pruner tests.plugins:RaisingPruner: ZeroDivisionError: no idea",
+    )
+
+
+def test_what_is_not_allowed_is_not_started() -> None:
+    study = opened(sampler="tests.plugins:Raises", pruner="tests.plugins:RaisingPruner")
+    assert len(run(study, 2)) == 2 and not psutil.Process().children()
+    assert AllowList(patterns=("m:f",)).refusal(ObjectiveRef.parse("tests.plugins:Raises"), None) is not None
+
+
+def test_mistakes_in_both_are_reported_with_all_others() -> None:
+    written = {
+        "name": "own", "objective": "tests.objectives:goood", "sampler": "tests.plugins:Neigbours",
+        "pruner": "tests.plugin:AfterTwo", "search_space": SPACE, "repeats": 0,
+    }  # fmt: skip
+    with pytest.raises(InvalidInput) as refused:
+        build_spec(written, source="study", code_dir=ROOT)
+    found = {problem.key: problem for problem in refused.value.problems}
+    assert set(found) == {"objective", "sampler", "pruner", "repeats"}
+    assert "Did you mean Neighbours?" in found["sampler"].hint and "Did you mean plugins?" in found["pruner"].hint
+
+
+def test_in_process_an_object_or_a_class_is_taken() -> None:
+    def points(**keys: Any) -> list[Any]:
+        hpo = hn.HPOTrialManager("own", n_trials=12, **keys)
+        hpo.optimize(lambda params: params["x"], {"x": ("uniform", 0.0, 1.0)}, show_progress=False)
+        return [trial.params["x"] for trial in hpo.trials]
+
+    study = optuna.create_study(sampler=TPESampler(seed=4))
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), 12)
+    assert points(sampler=TPESampler(seed=4), pruner=optuna.pruners.NopPruner()) == [
+        trial.params["x"] for trial in study.trials
+    ]
+    assert len(points(sampler={"name": "optuna.samplers:TPESampler", "n_startup_trials": 3}, seed=1)) == 12
+    with pytest.raises(PluginFailed, match=r"sampler optuna.pruners:MedianPruner: is no class of Optuna's BaseSampler"):
+        points(sampler="optuna.pruners:MedianPruner")
+    with pytest.raises(InvalidInput, match=r"sampler: must be a name"):
+        points(sampler="optuna.samplers:")

@@ -74,7 +74,7 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
 
 
 class Replay:
-    """Answers a trial as it was answered before. Implements `monitor.services.Services` and `SuggestionService`."""
+    """Answers a trial as it was answered before. Implements the protocols of `monitor.services`."""
 
     def __init__(self, before: Trial) -> None:
         self.wakeup_fd = os.eventfd(0)
@@ -86,6 +86,11 @@ class Replay:
 
     @property
     def suggestions(self) -> Replay:
+        """Itself."""
+        return self
+
+    @property
+    def files(self) -> Replay:
         """Itself."""
         return self
 
@@ -123,8 +128,8 @@ class Replay:
             return {"error": f"{name!r} has no choice {value!r} any more"}
         return {"value": written.index(json.dumps(value))}
 
-    def take(self, setting: Event) -> None:
-        """Attributes are not recorded a second time."""
+    def take(self, given: object) -> None:
+        """Attributes and files are not recorded a second time."""
 
 
 def _ended(access: Access, study: str, number: int) -> tuple[AttemptRecord, Trial]:

@@ -26,6 +26,7 @@ from highnoon.workers.node import Node
 from highnoon.workers.report_buffer import ReportBuffer
 from highnoon.workers.suggestions import Suggestions
 from highnoon.workers.trial.launch import now_s
+from highnoon.workers.trial_files import TrialFiles
 
 T = TypeVar("T")
 
@@ -44,12 +45,21 @@ _RENEW_AGAIN_S = 1.0
 class TrialServices:
     """Implements `monitor.services.Services` for one attempt."""
 
-    def __init__(self, node: Node, io: IoThread, attempts: Attempts, lease: Lease, study: OptunaStudy) -> None:
+    def __init__(
+        self,
+        node: Node,
+        io: IoThread,
+        attempts: Attempts,
+        lease: Lease,
+        study: OptunaStudy,
+        files: TrialFiles,
+    ) -> None:
         self._node = node
         self._io = io
         self._attempts = attempts
         self._lease = lease
         self._study = study
+        self.files = files
         self.suggestions = Suggestions(io, attempts, lease, study)
         self._pid: int | None = None
         self._reports = ReportBuffer()
@@ -117,6 +127,7 @@ class TrialServices:
         """
         self._io.clear_wakeup()
         self._renew_if_due()
+        self.files.advance()
         if self._node.drain.is_due():
             return Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
         if self._wish is Wish.CANCEL:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, bindparam, select, text, update
 from sqlalchemy.engine import RowMapping
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.lease import (
     OOM_NEIGHBOUR,
     RETRY_DELAY_S,
@@ -97,6 +99,7 @@ class Attempts:
             params=answer.get("params", new.params),
             before=candidate.before,
             must_be_alone=candidate.must_be_alone,
+            checkpoint=candidate.checkpoint,
         )
 
     def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
@@ -125,6 +128,15 @@ class Attempts:
     def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
         """Adds reports at once, for a pruner's decision; the first report of a step stays."""
         self._db.call(_ADD_REPORTS, ticket=lease.ticket_id, attempt=lease.attempt, reports=_reports(reports))
+
+    def note_file(self, lease: Lease, file_id: str) -> None:
+        """Notes a file before it is written to the store, so that it is removed unless it comes to count."""
+        self._db.call(_NOTE_FILE, file=file_id, ticket=lease.ticket_id, attempt=lease.attempt)
+
+    def keep_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """The ticket's next attempt goes on from this checkpoint, which is in the store."""
+        checkpoint_json = json_text(asdict(checkpoint))
+        self._db.call(_KEEP_CHECKPOINT, ticket=lease.ticket_id, attempt=lease.attempt, checkpoint=checkpoint_json)
 
     def finish(
         self,
@@ -197,7 +209,7 @@ class Attempts:
 _LOOK = text(
     """
     select t.id, t.study_id, t.ordinal, t.attempt, t.infrastructure_failures, t.errors, t.params, t.trial_number,
-           s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
+           t.checkpoint, s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
            exists (select 1 from hn_attempts a where a.ticket_id = t.id and a.cause = :neighbour) as must_be_alone,
            w.trial_id as waiting_id, w.number as waiting_number,
            (select value_json from trial_system_attributes
@@ -226,6 +238,8 @@ _RENEW = text(
 )
 _ADD = text("select hn_add_to_trial_1(:ticket, :attempt, cast(:params as json), cast(:trial as json))")
 _ADD_REPORTS = text("select hn_add_reports_1(:ticket, :attempt, cast(:reports as json))")
+_NOTE_FILE = text("select hn_note_file_1(:ticket, :attempt, :file)")
+_KEEP_CHECKPOINT = text("select hn_keep_checkpoint_1(:ticket, :attempt, cast(:checkpoint as json))")
 _FINISH = text(
     "select hn_finish_attempt_1(:ticket, :attempt, :token, :disposition, :delay, cast(:outcome as json),"
     " cast(:result as json), cast(:reports as json))"
@@ -261,6 +275,7 @@ def _candidate(row: RowMapping) -> Candidate:
         before=before,
         waiting=waiting,
         must_be_alone=row["must_be_alone"],
+        checkpoint=None if row["checkpoint"] is None else Checkpoint(**row["checkpoint"]),
     )
 
 

@@ -258,6 +258,32 @@ begin
     perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
 end $$;
 
+-- Notes a file of an attempt that holds its lease, before it is written to the store. HN001. May be repeated.
+create or replace function hn_note_file_1(p_ticket bigint, p_attempt integer, p_file text) returns void
+language plpgsql as $$
+begin
+    insert into hn_files (id, ticket_id, attempt, trial_id, created_at)
+        select p_file, id, attempt, trial_id, hn_now_1() from hn_tickets
+        where id = p_ticket and attempt = p_attempt and state = 'running'
+        on conflict (id) do nothing;
+    if not found and not exists (
+        select 1 from hn_tickets where id = p_ticket and attempt = p_attempt and state = 'running'
+    ) then
+        raise exception 'note file: the lease is lost' using errcode = 'HN001';
+    end if;
+end $$;
+
+-- The next attempt of the ticket goes on from this checkpoint. HN001. May be repeated.
+create or replace function hn_keep_checkpoint_1(p_ticket bigint, p_attempt integer, p_checkpoint json) returns void
+language plpgsql as $$
+begin
+    update hn_tickets set checkpoint = p_checkpoint
+        where id = p_ticket and attempt = p_attempt and state = 'running';
+    if not found then
+        raise exception 'keep checkpoint: the lease is lost' using errcode = 'HN001';
+    end if;
+end $$;
+
 -- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);
 -- the Optuna trial and the attempt end with it. HN001. Answers how somebody else had ended the Optuna trial, if they did
 -- and it differs. Repeated with the same token it finds its own first try.

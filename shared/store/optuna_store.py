@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from typing_extensions import Self
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     ServiceRefused,
     ServiceUnavailable,
@@ -143,6 +144,11 @@ class OptunaStore:
         with self._error_boundary():
             self._id_of(name)
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
+
+    def artifacts(self, name: str, number: int | None = None) -> dict[int, list[Artifact]]:
+        """Of a study's trials, by number, as they are now; also those of other programs. Raises UnknownStudy."""
+        with self._error_boundary():
+            return self._trials_of(self._id_of(name)).artifacts(number)
 
     def catalogue(self) -> list[StudyEntry]:
         """All studies, oldest first, their trials counted but not loaded."""

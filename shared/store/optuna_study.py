@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     InvalidInput,
     InvalidObjectiveResult,
@@ -41,6 +42,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
 from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
+from highnoon.shared.search.ranking import best_numbers
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
@@ -279,6 +281,27 @@ class OptunaStudy:
     def best_trials(self) -> list[Trial]:
         """The feasible COMPLETE trials that none beats in all objectives; of one objective the best. [] without any."""
         return best_trials(self._study)
+
+    @_acting
+    def artifacts(self) -> dict[int, list[Artifact]]:
+        """The artifacts of each trial that has some, by its number, as they are now."""
+        return self._trials.artifacts()
+
+    @_acting
+    def artifacts_beyond_best(self, count: int) -> list[Artifact]:
+        """Those of trials that are over and none of the `count` best."""
+        trials = self._study.get_trials(deepcopy=False)
+        best = best_numbers(trials, self._study.directions, count)
+        over = {trial.number for trial in trials if trial.state.is_finished()} - best
+        return [one for number, found in self._trials.artifacts().items() if number in over for one in found]
+
+    @_acting
+    def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
+        """Takes them out of their trials, once their files are gone."""
+        self._trials.remove_artifacts(artifacts)
+        for trial in self._study.get_trials(deepcopy=False):  # ended trials stay in Optuna's cache for ever
+            for artifact in artifacts:
+                trial.system_attrs.pop(artifact.attr[0], None)
 
     @_acting
     def dataframe(self, *args: Any, **options: Any) -> Any:

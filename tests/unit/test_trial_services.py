@@ -106,8 +106,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(trial_services, "_DECISION_WITHIN_S", 0.4)
     monkeypatch.setattr(trial_services, "_RENEW_AGAIN_S", 0.02)
     database, io, drain = Database(), IoThread(), DrainOrder(tmp_path / "drain")
+    files: Any = SimpleNamespace(advance=lambda: False)
     node: Any = SimpleNamespace(settings=SimpleNamespace(renew_s=0.05), drain=drain)
-    yield Scene(database, TrialServices(node, io, cast(Any, database), LEASE, cast(Any, database)), drain)
+    yield Scene(database, TrialServices(node, io, cast(Any, database), LEASE, cast(Any, database), files), drain)
     database.answers.set()
     assert io.stop(5.0)
 

@@ -16,6 +16,7 @@ from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
+from highnoon.shared.objective.staged_files import saved_of
 from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
@@ -156,6 +157,8 @@ class TrialMonitor:
                     self._services.ask_should_prune()
             case "set":
                 self._services.suggestions.take(setting_of(event))
+            case "file":
+                self._services.files.take(saved_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event, self._scoring), bool(event["interrupted"])
             case "hello" if event["version"] == PIPE_VERSION:

@@ -236,7 +236,7 @@ class Supervisor:
         token = uuid4().hex
 
         def finish() -> str | None:
-            services.suggestions.flush()
+            services.flush()
             return self._attempts.finish(
                 lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
             )

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 from typing_extensions import Self
 
-from highnoon.shared.domain.artifact import Artifact
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS, Artifact
 from highnoon.shared.domain.errors import FileStoreError, HighNoonError
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.staged_files import SavedFile, opened_copy
@@ -39,6 +40,8 @@ class LocalFiles:
 
     def __init__(self, place: Place | None) -> None:
         self._place = place
+        self.call = secrets.token_hex(16)
+        """What the ids of its files follow from: a later call knows those of a trial that was killed."""
         self._copies = tempfile.TemporaryDirectory(prefix="highnoon-files-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Self:
@@ -57,8 +60,8 @@ class LocalFiles:
         """The outcome with what its trial has saved, which is in the store then."""
         artifacts: list[Artifact] = []
         missing: list[str] = []
-        for name, copy in saved.items() if self._place is not None else ():
-            file_id = uuid4().hex
+        for index, (name, copy) in enumerate(saved.items() if self._place is not None else ()):
+            file_id = _file_id(self.call, number, index)
             try:
                 with opened_copy(self.folder(number), copy) as source:
                     size, digest = self._store.put(file_id, source, int)
@@ -69,6 +72,12 @@ class LocalFiles:
                 missing.append(f"not stored: {name} ({error})")
         message = "; ".join(filter(None, [outcome.message, *missing]))
         return replace(outcome, artifacts=tuple(artifacts), message=message)
+
+    def remove_all_of(self, call: str, number: int) -> None:
+        """Removes what a trial of another call had stored, which was killed before its end."""
+        with contextlib.suppress(HighNoonError):
+            for index in range(MOST_ARTIFACTS):
+                self._store.remove(_file_id(call, number, index))
 
     def keep_best(self, study: OptunaStudy, count: int) -> None:
         """Removes the artifacts of all but the best trials; what fails is tried again after the next trial."""
@@ -84,3 +93,7 @@ class LocalFiles:
         if self._place is None:
             raise FileStoreError("a rehearsal stores nothing")
         return file_store(self._place(), load_settings().artifacts_options)
+
+
+def _file_id(call: str, number: int, index: int) -> str:
+    return uuid5(NAMESPACE_OID, f"{call}:{number}:{index}").hex

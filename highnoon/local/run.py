@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ def run_trials(
         LocalFiles(options.artifacts) as files,
         ended_by_sigterm(),
     ):
-        fail_abandoned(study, spec)
+        fail_abandoned(study, spec, files)
         run = _Run(study, spec, callbacks, options, view, files)
         try:
             if launcher is None:
@@ -94,12 +93,13 @@ def run_trials(
     run.raise_if_every_trial_failed()
 
 
-def fail_abandoned(study: OptunaStudy, spec: StudySpec) -> None:
-    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed."""
+def fail_abandoned(study: OptunaStudy, spec: StudySpec, files: LocalFiles) -> None:
+    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed; removes their files."""
     for trial_id, number, owner in retry_until_available(lambda: study.running_with(OWNER), logger):
         if is_gone(owner):
             reason = f"its process {owner.get('pid')} on {owner.get('host')} ended without recording it"
             lost = Outcome(ending=Ending.LOST, cause="lost", message=reason)
+            files.remove_all_of(str(owner.get("call")), number)
             retry_until_available(partial(study.finish_trial, trial_id, lost), logger)
             event(logger, "abandoned", level=logging.WARNING, study=spec.name, trial=number, reason=reason)
 
@@ -120,7 +120,7 @@ class _Run:
         self._files = files
         self._next_ordinal = _ordinal_source(study, spec)
         self._began_s = time.monotonic()
-        self._owner = {OWNER: {**this_process(), "call": secrets.token_hex(4)}}
+        self._owner = {OWNER: {**this_process(), "call": files.call}}
         self._running: list[LocalTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []
@@ -154,8 +154,9 @@ class _Run:
         for trial in self._running:
             trial.process.end()
         try:
-            for trial_id, _, owner in self._study.running_with(OWNER):
+            for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
+                    self._files.remove_all_of(self._files.call, number)
                     self._study.finish_trial(trial_id, interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)

@@ -65,10 +65,13 @@ IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 class OptunaStore:
     """Optuna's studies at one address; without an address, in this process's memory."""
 
-    def __init__(self, url: str | None, *, create_schema: bool = True, **engine_options: Any) -> None:
+    def __init__(
+        self, url: str | None, *, create_schema: bool = True, reads_running_reports: bool = True, **engine_options: Any
+    ) -> None:
         """Raises InvalidInput for what is no address, ServiceUnavailable, and SchemaMismatch for foreign tables.
 
-        With `create_schema` missing tables are made, however many processes start at once.
+        With `create_schema` missing tables are made, however many processes start at once. Without
+        `reads_running_reports` trials that have not ended have no reports: samplers and pruners need none.
         """
         address = None if url is None else normalise(url)
         self.url = None if address in IN_MEMORY else address
@@ -77,6 +80,7 @@ class OptunaStore:
         if self.url is not None:
             with _reported(self.url):
                 self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
+            self._database.reads_running_reports = reads_running_reports
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
     def create_study(

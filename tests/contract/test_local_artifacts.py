@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +114,37 @@ def test_an_interrupted_run_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         manager.optimize(interrupted, {"x": ("uniform", 0.0, 1.0)})
     assert not (tmp_path / "models").exists() and manager.artifacts() == []
+
+
+def test_files_of_a_run_that_was_killed_are_removed_by_the_next(tmp_path: Path) -> None:
+    # Given a run that is killed when its file is stored, and its trial has not ended
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        import highnoon as hn
+        from highnoon.shared.store.optuna_study import OptunaStudy
+
+        def killed(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def objective(params):
+            Path(sys.argv[1], "model.txt").write_text("x")
+            hn.save_artifact(Path(sys.argv[1], "model.txt"))
+            return 0.5
+
+        OptunaStudy.finish_trial = killed
+        storage = f"sqlite:///{sys.argv[1]}/hpo.db"
+        manager = hn.HPOTrialManager("digits", n_trials=1, storage=storage, artifacts=Path(sys.argv[1], "models"))
+        manager.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "models").iterdir())) == 1
+
+    # When the next run finds its trial
+    storage = f"sqlite:///{tmp_path}/hpo.db"
+    manager = hn.HPOTrialManager("digits", n_trials=1, storage=storage, artifacts=tmp_path / "models")
+    manager.optimize(lambda params: 0.5, {"x": ("uniform", 0.0, 1.0)})
+
+    # Then the file is gone, too
+    assert list((tmp_path / "models").iterdir()) == []

@@ -145,7 +145,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
     (node.folder / "slots").mkdir(parents=True)
     ledger = Ledger()
     made: Any = Supervisor(node, cast(Any, Stub(is_alive=lambda: True)))
-    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, None))
+    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, Stub(prunes=False)))
     made._claims = Stub(start=lambda _: StartedAttempt(lease=LEASE, study=study, code=Code(folder=None)))
     made._attempts = ledger
     made._resources = Stub(take=resources)

@@ -127,7 +127,9 @@ class TrialMonitor:
         return pipe.receive(0.0)
 
     def _take_events(self, events: list[Event]) -> None:
-        self._events_in_it += len(events)
+        if self._question is None and not any(event["event"] == "ask" for event in events):
+            # A trial that asks waits for the answer: it does not flood.
+            self._events_in_it += len(events)
         for event in events:
             try:
                 self._take(event)

@@ -95,6 +95,10 @@ class AppState:
         """What people wrote beside it and its trials."""
         return NoteStore(self.repository.access().database).of_study(study.name)
 
+    def tags(self) -> Mapping[str, Sequence[str]]:
+        """Of each study that has some."""
+        return NoteStore(self.repository.access().database).tags_of_studies()
+
     def environment(self, study: StudySummary, attempt: AttemptRecord | None) -> Mapping[str, str]:
         """What an attempt ran in, by label; nothing where it was not recorded."""
         if attempt is None or attempt.environment is None:

@@ -51,6 +51,7 @@ def browse(request: Request, app: State, query: Annotated[StudyQuery, Query()]) 
         "page": page,
         "query": query,
         "total": len(studies),
+        "tags": app.tags(),
         "sparks": {study.name: _spark(app, study) for study in page.items},
         "states": STATES,
         "has_ledger": app.repository.has_ledger(),

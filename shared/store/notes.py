@@ -62,6 +62,8 @@ class NoteStore:
 
     def tags_of_studies(self) -> dict[str, tuple[str, ...]]:
         """The tags of each study that has some."""
+        if self._db.engine.dialect.name != "postgresql":
+            return {}
         with self._db.transaction() as connection:
             found = {name: _note(attrs.get(None, {})).tags for name, attrs in _attrs_of(connection, None).items()}
         return {name: tags for name, tags in found.items() if tags}

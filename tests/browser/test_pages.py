@@ -41,6 +41,7 @@ PAGES = {
     "failed": "/hpo/studies/broken",
     "trials": "/hpo/studies/digits/trials",
     "trial": "/hpo/studies/digits/trials/7",
+    "compare": "/hpo/studies/digits/compare?trial=3&trial=7&trial=12",
     "new": "/hpo/new?like=digits",
     "cluster": "/hpo/cluster",
     "docs": "/docs",

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from highnoon.coordinator.notifier import Notifier
+from highnoon.coordinator.service import Service
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.notification import is_allowed
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.notifications import Outbox
 from highnoon.shared.store.studies import StudyRecord
@@ -125,6 +127,19 @@ def test_events_are_written_with_what_they_are_about_and_posted_once(
     is_genuine = run(code)["is_genuine"]
     assert all(is_genuine(KEY, headers, body) for headers, body in receiver.received)
     assert not is_genuine(KEY, receiver.received[0][0], receiver.received[0][1] + b" ")
+
+
+def test_a_coordinator_that_leads_sends_them(ledger: Ledger, receiver: Receiver, redis_url: str) -> None:
+    study = notified(ledger, f"http://{receiver.host}/hook", 1)
+    ledger.run(ledger.tickets(study)[0], completed(1.0))
+    given = {"database_url": ledger.database.url, "redis_url": redis_url}
+    settings = load_settings({}, notify_hosts=(receiver.host,), notify_key=KEY, **given)
+    with Broker(redis_url) as broker:
+        service = Service(settings, database=ledger.database, broker=broker)
+        assert service.tick()  # it closes the study
+        eventually(lambda: service.tick() and len(receiver.received) == 2, what="both are received")
+        service.close()
+    assert {body["event"] for body in receiver.bodies} == {"best", "finished"}
 
 
 def test_what_is_not_received_is_tried_again(ledger: Ledger, receiver: Receiver, notifier: Notifier) -> None:

@@ -43,9 +43,17 @@ OBJECTIVE = """
         model.compile(keras.optimizers.SGD(params["lr"]), "binary_crossentropy")
         history = model.fit(*data(), epochs=2, verbose=0, callbacks=[hn.callbacks.Report("loss")])
         return history.history["loss"][-1]
+
+
+    def kept(params):
+        loss = objective(params)
+        report = hn.checkpoint_dir() / "report.txt"
+        report.write_text(f"loss {loss}")
+        hn.save_artifact(report)
+        return loss
 """
 SUBMIT = """
-    study = hn.submit(objective, {"lr": ("log_uniform", 1e-3, 1.0)}, name="from-a-notebook", n_trials=4, pruner="none")
+    study = hn.submit(kept, {"lr": ("log_uniform", 1e-3, 1.0)}, name="from-a-notebook", n_trials=4, pruner="none")
     study.wait()
 """
 SHOW = "study"
@@ -53,6 +61,7 @@ READ = """
     frame = study.trials_dataframe()
     print(len(frame), sorted(frame["state"].unique()), study.best_value == frame["value"].min(), study.best_params)
     print(study.best_trial.metrics.keys())
+    print(study.artifact(study.best_trial.number, "report.txt", to=".").read_text() == f"loss {study.best_value}")
 """
 LOCAL = """
     import gc, psutil
@@ -109,5 +118,6 @@ def test_a_notebook_from_the_first_cell_to_the_last(start: Path) -> None:
     assert "<b>from-a-notebook</b>: finished, 4 of 4 trials" in page and page.count("<tr>") == 5
     lines = printed(read).splitlines()
     assert lines[0].startswith("4 ['COMPLETE'] True {'lr': 0.") and "loss" in lines[1]
+    assert lines[2] == "True"
     count, growth = printed(local).split()
     assert count == "40" and float(growth) < 1.05

@@ -126,6 +126,7 @@ def test_notes_and_tags_are_written_by_forms_and_the_api(visitor: Visitor, mine:
     assert (found["note"], found["tags"]) == ("<b>again", ["baseline", "sgd"])
     page = visitor.get(f"/hpo/studies/{mine}").text
     assert "&lt;b&gt;again" in page and "<b>again" not in page and ">baseline</small>" in page
+    assert ">baseline</small>" in visitor.get(f"/hpo?q={mine}").text
     assert "=odd" in visitor.get(f"/hpo/studies/{mine}/trials/3").text
     assert visitor.api("GET", f"/studies/{mine}/trials/4").json()["tags"] == ["a"]
     rows = csv.DictReader(io.StringIO(visitor.api("GET", f"/studies/{mine}/export/trials").text))

@@ -21,6 +21,8 @@ _LONG_TRIAL_S = 30.0
 """Of longer trials no message waits: to send one when a slot is free costs the slot 0.5 %, and whatever is more urgent
 by then goes first."""
 
+_READY_AT_LEAST = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
@@ -77,9 +79,23 @@ def _next_turn(load: StudyLoad, last: float | None, now: float) -> float:
     return now if last is None else max(now, last + 1 / load.priority)
 
 
+def messages_per_slot(trial_s: float, buffer: int) -> int:
+    """How many messages of such trials may wait for each slot; `buffer` is the most."""
+    if trial_s >= _LONG_TRIAL_S:
+        return 0
+    return buffer if trial_s <= 0 else min(buffer, math.ceil(_BUFFERED_S / trial_s))
+
+
+def ready_at_most(room: int, priorities: Sequence[int]) -> int:
+    """How many ready tickets of a study are worth counting, where there is room for so many messages of all of them.
+
+    Twice the largest share: what one study leaves to the others is sent by the next tick.
+    """
+    share = 2 * room * max(priorities) / sum(priorities)
+    return min(room, max(_READY_AT_LEAST, math.ceil(share)))
+
+
 def _may_wait(load: StudyLoad, count: int, room: Room) -> bool:
     """Whether one more of its messages may wait in the queue while no slot is free."""
-    per_slot = 0 if load.trial_s >= _LONG_TRIAL_S else room.buffer
-    if load.trial_s > 0:
-        per_slot = min(per_slot, math.ceil(_BUFFERED_S / load.trial_s))
+    per_slot = messages_per_slot(load.trial_s, room.buffer)
     return per_slot > 0 and load.queued + count < room.free + per_slot * room.slots

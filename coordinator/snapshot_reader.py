@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from highnoon.coordinator.planner import QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
+from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.goals import directions_of
@@ -70,7 +71,7 @@ class SnapshotReader:
         )
 
     def _present(self) -> list[Worker]:
-        return self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES)
+        return self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES, with_facts=False)
 
     def _sound(self, load: StudyLoad) -> StudyLoad:
         """The load as it is, or marked as faulty."""
@@ -136,15 +137,35 @@ class SnapshotReader:
 
     def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
         """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""
-        most = sum(worker.slots for worker in active) * (1 + self._settings.dispatch_buffer)
-        most -= sum(load.queued + load.running for load in loads)
-        waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
-        ready = self._control.ready(waiting, at_most=most) if waiting and most > 0 else {}
-        seconds = self._seconds_of_trials(ready)
+        waiting = [
+            load for load in loads if load.waiting and load.fault is None and load.study.state is StudyState.RUNNING
+        ]
+        seconds = self._seconds_of_trials([load.study.id for load in waiting])
+        ready: dict[int, int] = {}
+        for resource in RESOURCES:
+            wanting = [load for load in waiting if load.study.queue == resource]
+            if wanting:
+                ready.update(self._ready(resource, wanting, loads, active, seconds))
         return [
             replace(load, ready=ready.get(load.study.id, 0), trial_s=seconds.get(load.study.id, math.inf))
             for load in loads
         ]
+
+    def _ready(
+        self,
+        resource: str,
+        wanting: Sequence[StudyLoad],
+        loads: Sequence[StudyLoad],
+        active: Sequence[Worker],
+        seconds: Mapping[int, float],
+    ) -> dict[int, int]:
+        """The ready tickets of a resource's studies."""
+        slots = sum(worker.slots for worker in active if resource in worker.queues)
+        open_tickets = sum(load.queued + load.running for load in loads if load.study.queue == resource)
+        most = self._settings.dispatch_buffer
+        per_slot = max(messages_per_slot(seconds.get(load.study.id, math.inf), most) for load in wanting)
+        at_most = ready_at_most(slots * (1 + per_slot) - open_tickets, [load.priority for load in wanting])
+        return self._control.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
     def _seconds_of_trials(self, study_ids: Collection[int]) -> Mapping[int, float]:
         """How long trials of these studies take, read again once a second; none for a study without any."""

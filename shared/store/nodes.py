@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import Integer, cast, delete, exists, insert, null, or_, select, update
 
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.store.audit import record
@@ -103,10 +103,15 @@ class Nodes:
                 record(connection, action, worker=worker_id, host=host)
         return host is not None
 
-    def workers(self, *, silent_for_s: float) -> list[Worker]:
-        """The workers that have not left and were seen within `silent_for_s` seconds."""
+    def workers(self, *, silent_for_s: float, with_facts: bool = True) -> list[Worker]:
+        """The workers that have not left and were seen within `silent_for_s` seconds.
+
+        Their facts are most of what is read: a tick goes without.
+        """
         silent = (db_now() - workers.c.seen_at).label("silent_s")
-        statement = select(workers, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
+        facts = workers.c.facts if with_facts else null().label("facts")
+        others = [column for column in workers.c if column is not workers.c.facts]
+        statement = select(*others, facts, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
         return [
             Worker(
                 id=row.id,

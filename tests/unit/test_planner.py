@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from highnoon.coordinator.executor import in_turns
 from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Snapshot, Stop, plan
+from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
@@ -338,3 +339,15 @@ def test_faulty_study_starts_nothing_and_the_others_get_its_room() -> None:
 def test_faulty_study_is_still_closed_when_a_person_gives_it_up() -> None:
     given_up = load(state=StudyState.CANCELLING, stop_reason="cancelled", fault="specification")
     assert plan(snapshot(given_up), RULES) == [close(StudyState.CANCELLED, "cancelled", StudyState.CANCELLING)]
+
+
+def test_ready_tickets_are_counted_as_far_as_the_largest_share() -> None:
+    assert ready_at_most(0, [1]) == 0
+    assert ready_at_most(40, [1] * 50) == 40
+    assert ready_at_most(5000, [1]) == 5000
+    assert ready_at_most(5000, [1] * 50) == 200
+    assert ready_at_most(5000, [9, 1]) == 5000
+
+
+def test_no_message_of_a_long_trial_waits_for_a_slot() -> None:
+    assert [messages_per_slot(seconds, 4) for seconds in (0.0, 0.1, 1.0, 29.0, 30.0, math.inf)] == [4, 4, 2, 1, 0, 0]

@@ -50,7 +50,7 @@ State = Annotated[
 Sort = Annotated[
     str,
     typer.Option(
-        help="number, score, loss, size, duration, or a parameter's name. Of score and loss the best come first.",
+        help="number, score, loss, size, duration, an objective or a parameter. Of values the best come first.",
         metavar="KEY",
     ),
 ]
@@ -88,7 +88,8 @@ def trials(
         found = [trial for trial in view.trials() if state is None or trial.state == state.upper()]
         attempts = reader.attempts(summary)
         names = list(summary.spec.get("search_space") or ()) or list(view.space())
-    rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse)
+        goals = dict(zip(view.objectives(), summary.direction.split(", "), strict=False))
+    rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse, goals=goals)
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}
@@ -100,7 +101,7 @@ def trials(
             "; ".join(filter(None, [f"study {study} has no trial{of_state} yet", next_step(study, storage)]))
         )
         return
-    print_table(trials_table(shown, notes(attempts), open_console()))
+    print_table(trials_table(shown, notes(attempts), open_console(), list(goals)))
     if len(shown) < len(rows):
         typer.echo(f"{len(shown)} of {len(rows)} trials", err=True)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.states import MESSAGE
-from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
 from highnoon.shared.views.trials import attempt_object, trial_object
@@ -107,7 +107,7 @@ def delete_study(app: State, study: FreshStudy) -> Response:
 def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials, newest first."""
     found = app.repository.trials(study.name)
-    chosen = choose_trials(found.trials, query, list(found.space))
+    chosen = choose_trials(found.trials, query, list(found.space), found.objectives)
     spans = app.spans(study, [trial.number for trial in chosen.items])
     return JsonResponse(_page_object(chosen, "trials", lambda trial: trial_object(trial, spans.get(trial.number))))
 
@@ -143,8 +143,9 @@ def get_log(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
 
 @router.get("/studies/{study}/best", tags=["results"])
 def get_best(app: State, study: KnownStudy) -> Response:
-    """The best completed trial."""
-    return JsonResponse(trial_object(app.best(study)))
+    """The best completed trial; of several objectives those that none beats in all, as `front`."""
+    front = app.front(study)
+    return JsonResponse({"front": list(map(trial_object, front))} if front else trial_object(app.best(study)))
 
 
 @router.get("/studies/{study}/importance", tags=["results"])
@@ -163,9 +164,10 @@ def get_figure(
     y: str = "",
     raw: bool = False,
     whole: Annotated[bool, Query(description="All parameters, not only the ten that matter most.")] = False,
+    objective: Annotated[int, Query(ge=0, description="Of several objectives the one to draw, from 0.")] = 0,
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
-    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole)
+    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole, objective=objective)
     return compressed_response(request, compressed, media_type="application/json")
 
 
@@ -173,8 +175,15 @@ def get_figure(
 def export_best(
     app: State, study: KnownStudy, format: Literal["json", "yaml", "toml", "python", "env"] = "json"
 ) -> Response:
-    """The best configuration as a file."""
-    kind = BEST[format]
+    """The best configuration as a file; of several objectives all of the front, as json or python."""
+    kind, front = BEST[format], app.front(study)
+    if front:
+        if format not in FRONT:
+            hint = f"Valid: {', '.join(FRONT)}."
+            problem = Problem(key="format", message="is for a study with one objective", value=format, hint=hint)
+            raise InvalidInput("request", [problem])
+        text = FRONT[format](study.name, front, app.repository.trials(study.name).objectives)
+        return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
     return Response(kind.write(study.name, app.best(study)), media_type=kind.media_type, headers=_as_file(kind.name))
 
 

@@ -15,7 +15,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, 
 from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.studies import STATES, StudySummary
 from highnoon.shared.views.trials import cause_of, ending_of, has_ended
 from highnoon.webui import forms
@@ -129,6 +129,7 @@ def _trial_page(
         "attempts": attempts,
         "own": own_attempt(trial, attempts),
         "space": found.space,
+        "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),
         "traceback": str(trial.attrs.get(TRACEBACK) or ""),
         "count": len(found.trials),
@@ -143,12 +144,13 @@ def list_trials(request: Request, app: State, study: KnownStudy, query: Annotate
     """Trials of a study, chosen and sorted."""
     found = app.repository.trials(study.name)
     names = list(found.space)
-    page = choose_trials(found.trials, query, names)
+    page = choose_trials(found.trials, query, names, found.objectives)
     context = {
         "study": study,
         "page": page,
         "query": query,
         "names": names,
+        "objectives": found.objectives,
         "causes": sorted({word for trial in found.trials for word in (cause_of(trial), ending_of(trial)) if word}),
         "spans": app.spans(study, [trial.number for trial in page.items]),
         "states": [str(state) for state in TrialState],
@@ -203,6 +205,9 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     context = {
         "study": study,
         "best": found.best,
+        "front": found.front,
+        "objectives": found.objectives,
+        "front_formats": FRONT,
         "running": running,
         # A lease brings the step every few seconds; a report is there at once.
         "steps": {run.trial_number: max(run.step or 0, steps.get(run.trial_number or -1, 0)) for run in running},

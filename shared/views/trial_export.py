@@ -11,22 +11,27 @@ from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.trials import Located, metric_names, trial_object
 
+Names = Sequence[str]
 Places = Mapping[int, Located]
 """Where each trial ran, by its number; of those that a coordinator ran."""
 
 _COLUMNS = (
-    "number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host",
+    "number", "state", "ending", "cause", "value", "loss", "feasible", "started_at", "ended_at", "duration_s", "host",
     "peak_rss_bytes",
 )  # fmt: skip
 
 
-def csv_head(names: Sequence[str], goals: int = 0, metrics: Sequence[str] = ()) -> str:
-    """The names of the columns; with `goals` a study's several objectives have columns of their own."""
+def csv_head(names: Names, goals: Names = (), metrics: Names = ()) -> str:
+    """The names of the columns; with `goals` several objectives have columns of their own."""
     return _csv([list(map(_harmless, _titles(names, goals, metrics)))])
 
 
 def csv_rows(
-    trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0, metrics: Sequence[str] = ()
+    trials: Sequence[Trial],
+    names: Names,
+    places: Places,
+    goals: Names = (),
+    metrics: Names = (),
 ) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
     return _csv([list(map(_harmless, _row(trial, names, places, goals, metrics))) for trial in trials])
@@ -37,7 +42,7 @@ def json_lines(trials: Sequence[Trial], places: Places) -> str:
     return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
 
 
-def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0) -> bytes:
+def parquet(trials: Sequence[Trial], names: Names, places: Places, goals: Names = ()) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     try:
         import pyarrow
@@ -55,21 +60,21 @@ def parquet(trials: Sequence[Trial], names: Sequence[str], places: Places, goals
     return file.getvalue()
 
 
-def _titles(names: Sequence[str], goals: int, metrics: Sequence[str]) -> list[str]:
+def _titles(names: Names, goals: Names, metrics: Names) -> list[str]:
     return [
         *_COLUMNS,
-        *(f"values.{goal}" for goal in range(goals)),
+        *(f"values.{goal}" for goal in goals),
         *(f"params.{name}" for name in names),
         *(f"metrics.{name}" for name in metrics),
     ]
 
 
-def _row(trial: Trial, names: Sequence[str], places: Places, goals: int, metrics: Sequence[str]) -> list[object]:
+def _row(trial: Trial, names: Names, places: Places, goals: Names, metrics: Names) -> list[object]:
     shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
-    values = trial.values or (None,) * goals
+    values = trial.values or (None,) * len(goals)
     return [
         *(shown[column] for column in _COLUMNS),
-        *values[:goals],
+        *values[: len(goals)],
         *map(trial.params.get, names),
         *map(trial.metrics.get, metrics),
     ]

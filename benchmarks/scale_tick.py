@@ -114,8 +114,10 @@ def _run_queued(access: Access, broker: Broker) -> None:
     broker.purge("cpu")
     with access.database.transaction() as connection:
         connection.execute(
-            text("insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, started_at)"
-                 " select id, 1, 'w', 'h', 1, hn_now_1() - 60 from hn_tickets where state = 'queued'")
+            text(
+                "insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, started_at)"
+                " select id, 1, 'w', 'h', 1, hn_now_1() - 60 from hn_tickets where state = 'queued'"
+            )
         )
         running = update(tickets).where(tickets.c.state == "queued")
         connection.execute(running.values(state="running", attempt=1, lease_expires_at=db_now() + 86_400))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "history", "slice", "parallel", "contour", "importances", "intermediate", "timeline", "pareto",
-    "outcomes", "memory",
+    "hypervolume", "outcomes", "memory",
 )  # fmt: skip
 
 _OTHER_NAMES = {"importances": "importance"}
@@ -147,14 +146,17 @@ def compare(study: StudyName, other: OtherStudy, storage: Storage = None, json: 
 def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reader) -> Figure:
     from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+    from highnoon.shared.views.trials import by_objective
 
     name = _OTHER_NAMES.get(kind, kind)
     view = reader.view(study.name)
-    trials = [replace(trial, value=trial.values[0]) if trial.values else trial for trial in view.trials()]
+    goals = view.objectives()
+    trials = by_objective(view.trials(), 0)
     names = list(study.spec.get("search_space") or ()) or list(view.space())
+    known = [*names, *(goals if name == "pareto" else ())]
     for param in params:
-        if param not in names:
-            raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, names))
+        if param not in known:
+            raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, known))
     importance = view.param_importance() if name in ("importance", "contour") else {}
     if name == "contour" and len(names) < 2:
         raise no_result(f"study {study.name} has one parameter, and a contour needs two")
@@ -165,6 +167,8 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
             trials=trials,
             space=view.space(),
             maximize=view.direction.startswith("maximize"),
+            objectives=goals,
+            directions=view.direction.split(", "),
             params=params or (list(importance)[:2] if name == "contour" else ()),
             importance=importance,
             spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries and record else (),

@@ -14,7 +14,7 @@ from highnoon.shared.views.studies import StudySummary
 
 _WIDEST = 26
 _NOT_COMPARED = ("name", "code_dir")
-_SCALE = {"objective": "objectives", "param_budget": "parameter budgets"}
+_SCALE = {"objective": "objectives", "param_budget": "parameter budgets", "constraints": "constraints"}
 """Keys that decide what a value means."""
 
 
@@ -131,7 +131,7 @@ def _asks_otherwise(one: Side, other: Side) -> str:
     if one.summary.direction != other.summary.direction:
         return "they cannot be compared: one is minimised, the other maximised"
     for key, what in _SCALE.items():
-        if one.spec.get(key) != other.spec.get(key):
+        if (one.spec.get(key) or None) != (other.spec.get(key) or None):
             return f"they cannot be compared: they have different {what}"
     return ""
 

@@ -46,10 +46,9 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
     with reading(storage) as reader:
         summary, view = reader.study(study), reader.view(study)
         trials = view.trials()
-        names = list(view.space())
+        names, goals = list(view.space()), view.objectives()
         notes = reader.notes(study)
         places: Places = {one.trial_number: one for one in reader.attempts(summary) if one.trial_number is not None}
-    goals = len(summary.direction.split(",")) if "," in summary.direction else 0
     if kind == "parquet":
         content = parquet(trials, names, places, goals, notes)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
@@ -15,7 +16,7 @@ from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
 from highnoon.shared.views import formats
-from highnoon.shared.views.trials import in_order, metric_names
+from highnoon.shared.views.trials import by_objective, in_order, metric_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,14 +85,19 @@ def studies_table(studies: Sequence[StudySummary], tags: Mapping[str, Sequence[s
     return aligned(table, right=range(2, 7))
 
 
-def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Console) -> list[str]:
+def trials_table(
+    trials: Sequence[Trial], notes: Mapping[int, str], console: Console, goals: Sequence[str] = ()
+) -> list[str]:
     """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
     metrics = metric_names(trials)
-    heads = [("trial", "state", "value", "took", *metrics)]
+    values = goals or ("value",)
+    heads = [("trial", "state", *values, "took", *metrics)]
     for trial in trials:
-        row = (str(trial.number), str(trial.state), _value_of(trial), time_cell(trial.duration_s))
+        found = trial.values or (trial.value,) * len(values)
+        state = str(trial.state) if trial.is_feasible else f"{trial.state} infeasible"
+        row = (str(trial.number), state, *map(value_cell, found), time_cell(trial.duration_s))
         heads.append((*row, *(value_cell(trial.metrics.get(name)) for name in metrics)))
-    first, *lines = aligned(heads, right=set(range(2, 4 + len(metrics))))
+    first, *lines = aligned(heads, right=set(range(2, 3 + len(values) + len(metrics))))
     table = [f"{first}  parameters"]
     for trial, head in zip(trials, lines, strict=True):
         # With few digits: `best` and `--json` give more.
@@ -106,33 +112,41 @@ def trials_table(trials: Sequence[Trial], notes: Mapping[int, str], console: Con
 
 
 def ordered(
-    trials: Sequence[Trial], key: str, *, names: Sequence[str], maximize: bool, reverse: bool = False
+    trials: Sequence[Trial],
+    key: str,
+    *,
+    names: Sequence[str],
+    maximize: bool,
+    reverse: bool = False,
+    goals: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Trial]:
-    """Trials by a key of `trials --sort` or a parameter's name, those without a value last.
+    """Trials by a key of `trials --sort`, an objective or a parameter, those without a value last.
+
+    `goals` are several objectives and their directions.
 
     Raises InvalidInput for an unknown key.
     """
-    known = [*_KEYS, *names, *metric_names(trials)]
+    known = [*goals, *_KEYS, *names, *metric_names(trials)]
     if key not in known:
         hint = nearest(key, known)
         problem = Problem(key="--sort", message="is no column, parameter or metric", value=key, hint=hint)
         raise InvalidInput("command line", [problem])
+    if key in goals:
+        place = list(goals).index(key)
+        valued = by_objective(trials, place)
+        best_first = in_order(valued, _KEYS["score"], descending=reverse != (goals[key] == "maximize"))
+        by_number = {trial.number: trial for trial in trials}
+        return [by_number[trial.number] for trial in best_first]
     value = _KEYS.get(key) or (lambda trial: trial.params.get(key, trial.metrics.get(key)))
     return in_order(trials, value, descending=reverse != (maximize and key in _BEST_FIRST))
 
 
 def result_of(trial: Trial) -> str:
     """A trial's value; loss and size beside it where the study scores by them."""
-    if trial.values:
-        return f"values {_value_of(trial)}"
     value = value_cell(trial.value)
     if trial.params_count is None or trial.loss is None:
         return f"value {value}"
     return f"value {value} (loss {value_cell(trial.loss)}, {trial.params_count:,} parameters)"
-
-
-def _value_of(trial: Trial) -> str:
-    return ", ".join(map(value_cell, trial.values)) or value_cell(trial.value)
 
 
 def front_table(front: Sequence[Trial], names: Sequence[str]) -> list[str]:

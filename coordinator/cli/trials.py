@@ -50,7 +50,7 @@ State = Annotated[
 Sort = Annotated[
     str,
     typer.Option(
-        help="number, score, loss, size, duration, or a parameter's name. Of score and loss the best come first.",
+        help="number, score, loss, size, duration, an objective or a parameter. Of values the best come first.",
         metavar="KEY",
     ),
 ]
@@ -88,7 +88,8 @@ def trials(
         found = [trial for trial in view.trials() if state is None or trial.state == state.upper()]
         attempts, written = reader.attempts(summary), reader.notes(study)
         names = list(summary.spec.get("search_space") or ()) or list(view.space())
-    rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse)
+        goals = dict(zip(view.objectives(), summary.direction.split(", "), strict=False))
+    rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse, goals=goals)
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}
@@ -109,7 +110,7 @@ def trials(
     for number, note in written.items():
         if number is not None:
             remarks[number] = "; ".join(filter(None, [remarks.get(number, ""), *note_lines(note)]))
-    print_table(trials_table(shown, remarks, open_console()))
+    print_table(trials_table(shown, remarks, open_console(), list(goals)))
     if len(shown) < len(rows):
         typer.echo(f"{len(shown)} of {len(rows)} trials", err=True)
 

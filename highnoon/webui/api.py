@@ -13,7 +13,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
 from highnoon.shared.domain.note import MOST_TAGS
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
 from highnoon.shared.views.trials import artifact_object, attempt_object, note_object, trial_object
@@ -126,7 +126,7 @@ def delete_study(app: State, study: FreshStudy) -> Response:
 def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials, newest first."""
     found = app.repository.trials(study.name)
-    chosen = choose_trials(found.trials, query, list(found.space))
+    chosen = choose_trials(found.trials, query, list(found.space), found.objectives)
     spans = app.spans(study, [trial.number for trial in chosen.items])
     notes = app.notes(study)
 
@@ -193,8 +193,9 @@ def download_artifact(app: State, study: KnownStudy, number: int, artifact: str)
 
 @router.get("/studies/{study}/best", tags=["results"])
 def get_best(app: State, study: KnownStudy) -> Response:
-    """The best completed trial."""
-    return JsonResponse(trial_object(app.best(study)))
+    """The best completed trial; of several objectives those that none beats in all, as `front`."""
+    front = app.front(study)
+    return JsonResponse({"front": list(map(trial_object, front))} if front else trial_object(app.best(study)))
 
 
 @router.get("/studies/{study}/importance", tags=["results"])
@@ -213,9 +214,10 @@ def get_figure(
     y: str = "",
     raw: bool = False,
     whole: Annotated[bool, Query(description="All parameters, not only the ten that matter most.")] = False,
+    objective: Annotated[int, Query(ge=0, description="Of several objectives the one to draw, from 0.")] = 0,
 ) -> Response:
     """A figure as plotly's JSON; colours are names with a $."""
-    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole)
+    compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole, objective=objective)
     return compressed_response(request, compressed, media_type="application/json")
 
 
@@ -223,8 +225,15 @@ def get_figure(
 def export_best(
     app: State, study: KnownStudy, format: Literal["json", "yaml", "toml", "python", "env"] = "json"
 ) -> Response:
-    """The best configuration as a file."""
-    kind = BEST[format]
+    """The best configuration as a file; of several objectives all of the front, as json or python."""
+    kind, front = BEST[format], app.front(study)
+    if front:
+        if format not in FRONT:
+            hint = f"Valid: {', '.join(FRONT)}."
+            problem = Problem(key="format", message="is for a study with one objective", value=format, hint=hint)
+            raise InvalidInput("request", [problem])
+        text = FRONT[format](study.name, front, app.repository.trials(study.name).objectives)
+        return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
     return Response(kind.write(study.name, app.best(study)), media_type=kind.media_type, headers=_as_file(kind.name))
 
 

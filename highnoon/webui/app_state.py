@@ -81,8 +81,19 @@ class AppState:
         """Raises NoCompletedTrial."""
         best = self.repository.trials(study.name).best
         if best is None:
-            raise NoCompletedTrial(f"study {study.name!r} has no completed trial yet")
+            raise self._nothing(study)
         return best
+
+    def front(self, study: StudySummary) -> list[Trial]:
+        """The best trials of several objectives; [] where there is one. Raises NoCompletedTrial."""
+        found = self.repository.trials(study.name)
+        if found.objectives and not found.front:
+            raise self._nothing(study)
+        return found.front
+
+    def _nothing(self, study: StudySummary) -> NoCompletedTrial:
+        what = "feasible" if study.spec.get("constraints") else "completed"
+        return NoCompletedTrial(f"study {study.name!r} has no {what} trial yet")
 
     def attempts(self, study: StudySummary, trial: Trial) -> list[AttemptRecord]:
         """All attempts at the ticket of a trial, its own among them; none for a study without a coordinator."""

@@ -28,10 +28,12 @@ _WHOLE = (
     "priority", "max_running", "repeats",
 )  # fmt: skip
 _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_efficiency")
-_TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner")
+_TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner", "prune_on")
 _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}
 """Fields for the options of a sampler and a pruner, written as in a study file: n_startup_trials = 20, group = true."""
-FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start")
+_PAIRS = {"objectives": "=", "constraints": "(?=[<>=])"}
+"""Fields of names and values, with commas between, and what stands between a name and its value."""
+FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start", "objectives", "constraints")
 PARTS = ("name", "kind", "low", "high", "step", "choices", "when", "default")
 """The inputs of one row of the search space: `space-<row>-<part>`."""
 
@@ -91,6 +93,7 @@ def written(form: StudyForm) -> dict[str, Any]:
     table |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
     if "early_stop" in table:
         table["early_stop"] = {"patience": table["early_stop"]}
+    table |= {key: _pairs(form.value(key), sign) for key, sign in _PAIRS.items() if form.value(key)}
     if form.value("warm_start"):
         table["warm_start"] = [name.strip() for name in form.value("warm_start").split(",")]
     for strategy, options in _OPTIONS.items():
@@ -131,6 +134,8 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
         values[options] = _inline(chosen)[1:-1].strip()
+    values["objectives"] = ", ".join(f"{name} = {way}" for name, way in (spec.get("objectives") or {}).items())
+    values["constraints"] = ", ".join(f"{name} {bound}" for name, bound in spec.get("constraints", {}).items())
     values["warm_start"] = ", ".join(spec.get("warm_start", ()))
     if spec.get("early_stop"):
         values["early_stop"] = str(spec["early_stop"]["patience"])
@@ -170,6 +175,12 @@ def _table(text: str) -> object:
         return tomllib.loads(f"options = {{{text}}}")["options"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _pairs(text: str, sign: str) -> object:
+    """`loss = minimize, size = minimize` as a table; what is none stays text, so that the message shows it."""
+    parts = [re.split(rf"\s*{sign}\s*", pair.strip(), maxsplit=1) for pair in text.split(",")]
+    return dict(parts) if all(len(part) == 2 for part in parts) else text
 
 
 def _inline(value: object) -> str:

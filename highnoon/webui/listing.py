@@ -60,7 +60,9 @@ class TrialQuery(_Query):
     cause: Annotated[str, Field(description="A cause or an ending, such as exception or timed_out.")] = ""
     param: Annotated[str, Field(description="A parameter; `value` selects one of its values.")] = ""
     value: Annotated[str, Field(description="A value as the table shows it, or a range: 0.001..0.1, 8.., ..0.5.")] = ""
-    sort: Annotated[str, Field(description="number, value, state, cause, duration, started, params.NAME.")] = "-number"
+    sort: Annotated[
+        str, Field(description="number, value, state, cause, duration, started, params.NAME, values.OBJECTIVE.")
+    ] = "-number"
 
 
 class StudyQuery(_Query):
@@ -71,7 +73,9 @@ class StudyQuery(_Query):
     sort: Annotated[str, Field(description="name, state, trials, best, running, age; with - descending.")] = ""
 
 
-def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[str]) -> Page[Trial]:
+def choose_trials(
+    trials: Sequence[Trial], query: TrialQuery, names: Sequence[str], objectives: Sequence[str] = ()
+) -> Page[Trial]:
     """One page of trials. Raises InvalidInput for an unknown state, parameter or sort key."""
     state = query.state.upper()
     if query.param and query.param not in names:
@@ -85,7 +89,7 @@ def choose_trials(trials: Sequence[Trial], query: TrialQuery, names: Sequence[st
         and (not query.cause or query.cause in (cause_of(trial), ending_of(trial)))
         and _has_value(trial, query)
     ]
-    return paged(_sorted(chosen, query.sort, _trial_keys(names)), query)
+    return paged(_sorted(chosen, query.sort, _trial_keys(names, objectives)), query)
 
 
 def _has_value(trial: Trial, query: TrialQuery) -> bool:
@@ -133,7 +137,10 @@ def _sorted(items: list[T], sort: str, keys: dict[str, Callable[[T], object]]) -
     return in_order(items, keys[name], descending=sort.startswith("-"))
 
 
-def _trial_keys(names: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
+def _trial_keys(names: Sequence[str], objectives: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
+    def by_value(place: int) -> Callable[[Trial], object]:
+        return lambda trial: trial.values[place] if trial.values else None
+
     def by_param(name: str) -> Callable[[Trial], object]:
         return lambda trial: trial.params.get(name)
 
@@ -145,6 +152,7 @@ def _trial_keys(names: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
         "duration": lambda trial: trial.duration_s,
         "started": lambda trial: trial.started_at.timestamp() if trial.started_at else None,
     }
+    keys |= {f"values.{name}": by_value(place) for place, name in enumerate(objectives)}
     return keys | {f"params.{name}": by_param(name) for name in names}
 
 

@@ -16,7 +16,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, 
 from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.best_config import BEST
+from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.studies import STATES, StudySummary
 from highnoon.shared.views.trials import cause_of, ending_of, has_ended, metric_names
 from highnoon.webui import forms
@@ -137,6 +137,7 @@ def _trial_page(
         "quoted_name": shlex.quote(study.name),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
         "space": found.space,
+        "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),
         "traceback": str(trial.attrs.get(TRACEBACK) or ""),
         "count": len(found.trials),
@@ -151,12 +152,13 @@ def list_trials(request: Request, app: State, study: KnownStudy, query: Annotate
     """Trials of a study, chosen and sorted."""
     found = app.repository.trials(study.name)
     names = list(found.space)
-    page = choose_trials(found.trials, query, names)
+    page = choose_trials(found.trials, query, names, found.objectives)
     context = {
         "study": study,
         "page": page,
         "query": query,
         "names": names,
+        "objectives": found.objectives,
         "causes": sorted({word for trial in found.trials for word in (cause_of(trial), ending_of(trial)) if word}),
         "spans": app.spans(study, [trial.number for trial in page.items]),
         "notes": app.notes(study),
@@ -250,6 +252,9 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "best": found.best,
         "notes": (notes := app.notes(study)),
         "note": notes.get(None),
+        "front": found.front,
+        "objectives": found.objectives,
+        "front_formats": FRONT,
         "running": running,
         # A lease brings the step every few seconds; a report is there at once.
         "steps": {run.trial_number: max(run.step or 0, steps.get(run.trial_number or -1, 0)) for run in running},

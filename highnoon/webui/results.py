@@ -21,7 +21,7 @@ from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
-from highnoon.shared.views.trials import has_ended, metric_names
+from highnoon.shared.views.trials import by_objective, has_ended, metric_names
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
@@ -43,31 +43,48 @@ class FigureCache:
         self._bytes = 0
 
     def figure(
-        self, study: StudySummary, kind: str, *, x: str = "", y: str = "", raw: bool = False, whole: bool = False
+        self,
+        study: StudySummary,
+        kind: str,
+        *,
+        x: str = "",
+        y: str = "",
+        raw: bool = False,
+        whole: bool = False,
+        objective: int = 0,
     ) -> bytes:
-        """The figure as gzipped JSON; `whole` with all parameters. Raises InvalidInput for an unknown kind."""
+        """The figure as gzipped JSON; `whole` with all parameters. Raises InvalidInput for an unknown kind.
+
+        Of several objectives the values of the one at this place are drawn.
+        """
         if kind not in FIGURES:
             problem = Problem(key="kind", message="is no figure", value=kind, hint=nearest(kind, FIGURES))
             raise InvalidInput("request", [problem])
         found = self._repository.trials(study.name)
         record = study.record if kind in NEEDS_ATTEMPTS else None
         progress = None if record is None else (study.running, study.over, study.state)
-        key = (study.name, study.id, kind, x, y, raw, whole, found.version, progress)
+        objective = min(objective, max(0, len(found.objectives) - 1))
+        key = (study.name, study.id, kind, x, y, raw, whole, objective, found.version, progress)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         figure = FIGURES[kind](
             FigureInput(
-                trials=found.trials,
+                trials=by_objective(found.trials, objective) if found.objectives else found.trials,
                 space=found.space,
-                maximize=found.maximize,
-                params=self._pair(study.name, x, y) if kind == "contour" else (),
+                maximize=found.directions[objective] == "maximize",
+                objectives=found.objectives,
+                directions=found.directions,
+                objective=objective,
+                params=self._pair(study.name, x, y) if kind == "contour" else (x, y),
                 most_params=None if whole else MOST_PARAMS,
                 raw=raw,
                 spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),
                 causes=() if record is None else self._repository.queries().causes(record.id),
-                importance=self._repository.importance(study.name) if self._ranks(kind, len(found.space)) else {},
+                importance=self._repository.importance(study.name, objective)
+                if self._ranks(kind, len(found.space))
+                else {},
             )
         )
         compressed = gzip.compress(dumps(figure.to_json()).encode(), 4)
@@ -98,10 +115,10 @@ def csv_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> 
     """A head, then a row per trial."""
     found = repository.trials(study.name)
     names, metrics = list(found.space), metric_names(found.trials)
-    kind = () if notes else ("csv", *metrics)
-    write = partial(csv_rows, metrics=metrics, notes=notes)
+    kind, goals = () if notes else ("csv", *metrics), found.objectives
+    write = partial(csv_rows, goals=goals, metrics=metrics, notes=notes)
     rows = _rows(repository, study, kind, lambda trials, places: write(trials, names, places))
-    return chain([csv_head(names, metrics=metrics, notes=notes)], rows)
+    return chain([csv_head(names, goals, metrics, notes)], rows)
 
 
 def json_lines_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
@@ -112,7 +129,8 @@ def json_lines_file(repository: StudyRepository, study: StudySummary, notes: Not
 def parquet_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     found = repository.trials(study.name)
-    return parquet(found.trials, list(found.space), _places(repository, study, 0), notes=notes)
+    places = _places(repository, study, 0)
+    return parquet(found.trials, list(found.space), places, found.objectives, notes)
 
 
 def _rows(repository: StudyRepository, study: StudySummary, kind: tuple[str, ...], write: Rows) -> Iterator[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
@@ -20,7 +21,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.study_view import StudyEntry, StudyView
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import best_of, has_ended
+from highnoon.shared.views.trials import best_of, front_trials, has_ended
 
 FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one reading of the database."""
@@ -28,7 +29,7 @@ FRESH_S = 1.0
 _LONG_AGO = -1e9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyTrials:
     """A study's trials at one moment; `version` changes whenever any of them did."""
 
@@ -36,6 +37,9 @@ class StudyTrials:
     space: SearchSpace
     maximize: bool
     version: tuple[int, int, int]
+    objectives: tuple[str, ...] = ()
+    """The names of several."""
+    directions: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, view: StudyView, before: StudyTrials | None) -> StudyTrials:
@@ -45,12 +49,25 @@ class StudyTrials:
         version = (len(trials), sum(map(has_ended, trials)), reports)
         if before is not None and before.version == version:
             return before
-        return cls(trials=trials, space=view.space(), maximize=view.direction == "maximize", version=version)
+        directions = tuple(view.direction.split(", "))
+        return cls(
+            trials=trials,
+            space=view.space(),
+            maximize=directions[0] == "maximize",
+            version=version,
+            objectives=view.objectives(),
+            directions=directions,
+        )
 
     @property
     def best(self) -> Trial | None:
-        """The best completed trial."""
+        """The best completed and feasible trial; None also where several objectives have a front."""
         return best_of(self.trials, maximize=self.maximize)
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """The best trials of several objectives."""
+        return front_trials(self.trials, self.directions) if self.objectives else []
 
 
 @dataclass(slots=True)
@@ -61,8 +78,8 @@ class _CacheEntry:
     lock: Lock = field(default_factory=Lock)
     read_at: float = _LONG_AGO
     trials: StudyTrials | None = None
-    importance: tuple[int, dict[str, float]] | None = None
-    """With the number of ended trials that it was computed from."""
+    importance: dict[int, tuple[int, dict[str, float]]] = field(default_factory=dict)
+    """By the place of the objective, with the number of ended trials that it was computed from."""
     texts: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
     """Of trials that have ended, as the exports have written them."""
 
@@ -125,7 +142,7 @@ class StudyRepository:
             return kept[1]
         ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
         ours = {progress.record.name for progress in ledger}
-        others = [entry for entry in access.store.catalogue() if entry.name not in ours and len(entry.directions) == 1]
+        others = [entry for entry in access.store.catalogue() if entry.name not in ours]
         found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
         self._studies = (self._clock(), found)
@@ -151,13 +168,13 @@ class StudyRepository:
                 entry.read_at = self._clock()
             return entry.trials
 
-    def importance(self, name: str) -> dict[str, float]:
+    def importance(self, name: str, objective: int = 0) -> dict[str, float]:
         """How much each parameter mattered: computed once for each state of the study's ended trials."""
         ended = self.trials(name).version[1]
         entry = self._entry(name)
-        if entry.importance is None or entry.importance[0] != ended:
-            entry.importance = (ended, entry.view.param_importance())
-        return entry.importance[1]
+        if entry.importance.get(objective, (-1, {}))[0] != ended:
+            entry.importance[objective] = (ended, entry.view.param_importance(objective))
+        return entry.importance[objective][1]
 
     def kept_texts(self, name: str, key: tuple[object, ...]) -> list[str]:
         """The parts of an export that are written already; the export appends to them."""

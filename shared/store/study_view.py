@@ -62,12 +62,12 @@ class StudyView:
             return best_trials(self._study)
 
     def objectives(self) -> tuple[str, ...]:
-        """The names of several objectives, as its program gave them; () of a study with one."""
+        """The names of several objectives, as its program gave them, else their places; () of a study with one."""
         with self._border():
             if len(self._study.directions) == 1:
                 return ()
             names = self._study._storage.get_study_system_attrs(self._study._study_id).get("study:metric_names")
-            return tuple(names or (f"objective {place}" for place in range(len(self._study.directions))))
+            return tuple(names or map(str, range(len(self._study.directions))))
 
     def trials(self) -> list[Trial]:
         """All trials by number. Raises ServiceUnavailable."""
@@ -81,14 +81,14 @@ class StudyView:
         """The domains that its trials were drawn from, of those that `trials` has seen; the newest of each name."""
         return dict(self._space)
 
-    def param_importance(self) -> dict[str, float]:
+    def param_importance(self, objective: int = 0) -> dict[str, float]:
         """Shares that add up to 1, largest first (PED-ANOVA); {} below two COMPLETE trials.
 
-        Of several objectives those for the first one.
+        Of several objectives those for the one at this place.
         """
         with self._lock, self._border():
             complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-            return {} if len(complete) < 2 else importances(self._study)[0]
+            return {} if len(complete) < 2 else importances(self._study, objective)[0]
 
     def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
         known = self._ended.get(frozen.number)
@@ -119,12 +119,12 @@ def best_trials(study: optuna.Study) -> list[Trial]:
     return list(map(trial_of, front(feasible, lambda trial: minimized(trial.values, ways))))
 
 
-def importances(study: optuna.Study) -> tuple[dict[str, float], bool]:
+def importances(study: optuna.Study, objective: int = 0) -> tuple[dict[str, float], bool]:
     """The shares, and whether Optuna warned that they say nothing; its warnings name files of its own."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        first = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
-        shares = optuna.importance.get_param_importances(study, target=first)
+        target = (lambda trial: trial.values[objective]) if len(study.directions) > 1 else None
+        shares = optuna.importance.get_param_importances(study, target=target)
     return shares, bool(warned) and len(shares) > 1
 
 

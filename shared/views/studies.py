@@ -147,6 +147,7 @@ def study_object(study: StudySummary) -> dict[str, Any]:
         "reason": record.stop_reason if record else None,
         "fault": record.fault if record else None,
         "direction": study.direction,
+        "objectives": study.spec.get("objectives"),
         "trials": study.total,
         **{name: getattr(study, name) for name in counted},
         "tickets": dict(study.tickets),

@@ -12,17 +12,18 @@ from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.trials import Located, metric_names, trial_object
 
+Names = Sequence[str]
 Places = Mapping[int, Located]
 """Where each trial ran, by its number; of those that a coordinator ran."""
 
 _COLUMNS = (
-    "number", "state", "ending", "cause", "value", "loss", "started_at", "ended_at", "duration_s", "host",
+    "number", "state", "ending", "cause", "value", "loss", "feasible", "started_at", "ended_at", "duration_s", "host",
     "peak_rss_bytes",
 )  # fmt: skip
 
 
-def csv_head(names: Sequence[str], goals: int = 0, metrics: Sequence[str] = (), notes: Notes | None = None) -> str:
-    """The names of the columns; with `goals` a study's several objectives have columns of their own.
+def csv_head(names: Names, goals: Names = (), metrics: Names = (), notes: Notes | None = None) -> str:
+    """The names of the columns; with `goals` several objectives have columns of their own.
 
     Tags and notes have columns where the study has any.
     """
@@ -31,10 +32,10 @@ def csv_head(names: Sequence[str], goals: int = 0, metrics: Sequence[str] = (), 
 
 def csv_rows(
     trials: Sequence[Trial],
-    names: Sequence[str],
+    names: Names,
     places: Places,
-    goals: int = 0,
-    metrics: Sequence[str] = (),
+    goals: Names = (),
+    metrics: Names = (),
     notes: Notes | None = None,
 ) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
@@ -51,7 +52,7 @@ def json_lines(trials: Sequence[Trial], places: Places, notes: Notes | None = No
 
 
 def parquet(
-    trials: Sequence[Trial], names: Sequence[str], places: Places, goals: int = 0, notes: Notes | None = None
+    trials: Sequence[Trial], names: Names, places: Places, goals: Names = (), notes: Notes | None = None
 ) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     try:
@@ -70,25 +71,23 @@ def parquet(
     return file.getvalue()
 
 
-def _titles(names: Sequence[str], goals: int, metrics: Sequence[str], notes: Notes) -> list[str]:
+def _titles(names: Names, goals: Names, metrics: Names, notes: Notes) -> list[str]:
     return [
         *_COLUMNS,
-        *(f"values.{goal}" for goal in range(goals)),
+        *(f"values.{goal}" for goal in goals),
         *(f"params.{name}" for name in names),
         *(f"metrics.{name}" for name in metrics),
         *(("tags", "note") if notes else ()),
     ]
 
 
-def _row(
-    trial: Trial, names: Sequence[str], places: Places, goals: int, metrics: Sequence[str], notes: Notes
-) -> list[object]:
+def _row(trial: Trial, names: Names, places: Places, goals: Names, metrics: Names, notes: Notes) -> list[object]:
     shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
-    values = trial.values or (None,) * goals
+    values = trial.values or (None,) * len(goals)
     note = notes.get(trial.number, Note())
     return [
         *(shown[column] for column in _COLUMNS),
-        *values[:goals],
+        *values[: len(goals)],
         *map(trial.params.get, names),
         *map(trial.metrics.get, metrics),
         *((", ".join(note.tags), note.text) if notes else ()),

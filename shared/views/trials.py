@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.front import front, minimized
 from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
@@ -71,6 +73,17 @@ def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[
     return [(one.number, one.loss, one.params) for one in pareto_front(candidates, maximize=maximize)]
 
 
+def by_objective(trials: Iterable[Trial], place: int) -> list[Trial]:
+    """The trials with one of several objectives as their value, which they otherwise do not have."""
+    return [replace(trial, value=trial.values[place]) if trial.values else trial for trial in trials]
+
+
+def front_trials(trials: Iterable[Trial], directions: Sequence[str]) -> list[Trial]:
+    """The feasible completed trials that none beats in all objectives, by the first one."""
+    feasible = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values and trial.is_feasible]
+    return front(feasible, lambda trial: minimized(trial.values, directions))
+
+
 def metric_names(trials: Iterable[Trial]) -> list[str]:
     """The metrics that any of the trials has, by name."""
     return sorted({name for trial in trials for name in trial.metrics})
@@ -98,6 +111,8 @@ def trial_object(trial: Trial, place: Located | None = None, note: Note | None =
         "value": json_number(trial.value),
         **({"values": list(map(json_number, trial.values))} if trial.values else {}),
         "loss": json_number(trial.loss),
+        "feasible": trial.is_feasible if trial.state is TrialState.COMPLETE else None,
+        **({"constraints": dict(trial.constraints)} if trial.constraints else {}),
         "params_count": trial.params_count,
         "active_params": trial.active_params,
         "params": trial.params,

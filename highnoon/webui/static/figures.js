@@ -97,7 +97,7 @@ class Figure {
     const url = new URL(this.element.dataset.figure, location.href);
     const chosen = (name) => this.element.querySelector(`[data-${name}]`);
     for (const flag of ["raw", "whole"]) if (chosen(flag)?.checked) url.searchParams.set(flag, "true");
-    for (const axis of ["x", "y"]) if (chosen(axis)) url.searchParams.set(axis, chosen(axis).value);
+    for (const axis of ["x", "y", "objective"]) if (chosen(axis)) url.searchParams.set(axis, chosen(axis).value);
     return url;
   }
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 from highnoon.shared.views.charts.attempts import memory, outcomes, timeline
 from highnoon.shared.views.charts.figure import Figure, FigureInput
+from highnoon.shared.views.charts.objectives import hypervolume, pareto
 from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
-from highnoon.shared.views.charts.progress import history, intermediate, pareto
+from highnoon.shared.views.charts.progress import history, intermediate
 
 __all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput"]
 
@@ -27,6 +28,7 @@ FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
     "outcomes": outcomes,
     "memory": memory,
     "pareto": pareto,
+    "hypervolume": hypervolume,
 }
 """Every figure by its name in addresses."""
 
@@ -43,6 +45,7 @@ TITLES: Mapping[str, str] = {
     "timeline": "what ran when",
     "outcomes": "how attempts ended",
     "memory": "memory of each attempt",
-    "pareto": "loss and size",
+    "pareto": "what no other trial beats in all",
+    "hypervolume": "hypervolume of the front",
 }
 """What stands above a figure in a file."""

@@ -46,8 +46,12 @@ class FigureInput:
     trials: Sequence[Trial]
     space: SearchSpace
     maximize: bool
+    objectives: Sequence[str] = ()
+    """The names of several objectives; then each trial's value is of the one at `objective`, which `maximize` is of."""
+    directions: Sequence[str] = ()
+    objective: int = 0
     params: Sequence[str] = ()
-    """The parameters to show; empty: all of them."""
+    """The parameters to show, or two objectives; empty: all of them."""
     raw: bool = False
     """Show the objective's own loss in the place of the score, where trials have both."""
     spans: Sequence[AttemptSpan] = ()
@@ -81,9 +85,13 @@ class FigureInput:
         return trial.loss if self.raw else trial.value
 
     def points(self) -> list[tuple[int, float]]:
-        """Numbers and finite values of completed trials."""
-        valued = [(trial.number, self.value(trial)) for trial in self.completed()]
+        """Numbers and finite values of completed trials that are feasible."""
+        valued = [(trial.number, self.value(trial)) for trial in self.completed() if trial.is_feasible]
         return [(number, value) for number, value in valued if value is not None and math.isfinite(value)]
+
+
+def named(trial: Trial) -> str:
+    return f"trial {trial.number}" if trial.is_feasible else f"trial {trial.number}, infeasible"
 
 
 def is_finite(trial: Trial, state: TrialState) -> bool:

@@ -21,6 +21,7 @@ from highnoon.shared.views.charts.figure import (
     every,
     horizontal_bars,
     left_out,
+    named,
     notes,
     nothing,
     scatter,
@@ -52,7 +53,7 @@ def slices(asked: FigureInput) -> Figure:
         marker = {"color": [trial.number for trial in chosen], "colorscale": "$sequence", "size": 5, "opacity": 0.75}
         data.append(
             scatter(name, points, marker=marker, showlegend=False, **_axes(index))
-            | {"text": [f"trial {trial.number}" for trial in chosen]}
+            | {"text": [named(trial) for trial in chosen]}
         )
         x, y = _layout_axes(index)
         layout[x] = {**axis_of(domain), "title": {"text": shortened(name, 36)}}
@@ -66,7 +67,8 @@ def slices(asked: FigureInput) -> Figure:
 def parallel(asked: FigureInput) -> Figure:
     """One line per trial across all parameters to its value, the better ones on top."""
     names = asked.shown_params
-    ranked = sorted(asked.completed(), key=lambda trial: trial.value or 0.0, reverse=asked.maximize)
+    sign = -1.0 if asked.maximize else 1.0
+    ranked = sorted(asked.completed(), key=lambda trial: (not trial.is_feasible, sign * (trial.value or 0.0)))
     if not ranked or not names:
         return nothing("No trial has completed yet.")
     top = ranked[: _MOST_LINES // 4]
@@ -171,7 +173,7 @@ def _panel(
     # A cell's colour stands at its centre: the outermost ones are repeated at the edges, which would stay blank.
     inside = [0, *range(side), side - 1]
     centres = [0.0, *((index + 0.5) / side for index in range(side)), 1.0]
-    texts = [f"trial {trial.number}: {number(asked.value(trial))}" for trial in points]
+    texts = [f"{named(trial)}: {number(asked.value(trial))}" for trial in points]
     return [
         {"type": "contour", "x": centres, "y": centres, "connectgaps": True, "colorscale": "$quality"}
         | {"z": [[_median(cells.get((column, row), [])) for column in inside] for row in inside]}

@@ -1,11 +1,9 @@
-"""Figures of values: in their order, over the steps of a trial, and against the model's size."""
+"""Figures of values: in their order, and over the steps of a trial."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.views.charts.figure import (
     MOST_POINTS,
@@ -31,7 +29,7 @@ def history(asked: FigureInput) -> Figure:
     """Every value in its order, and the best so far."""
     valued = asked.points()
     if not valued:
-        return nothing("No trial has completed yet.")
+        return nothing("No trial has completed yet." if not asked.completed() else "No trial is feasible yet.")
     better = max if asked.maximize else min
     best: list[tuple[int, float]] = []
     for number, value in valued:
@@ -39,6 +37,7 @@ def history(asked: FigureInput) -> Figure:
             best.append((number, value))
     shown = sorted({*every(valued, MOST_POINTS), *best})
     pruned = [(trial.number, trial.value) for trial in asked.trials if is_finite(trial, TrialState.PRUNED)]
+    infeasible = [(trial.number, asked.value(trial)) for trial in asked.completed() if not trial.is_feasible]
     staircase = [*best, (asked.trials[-1].number, best[-1][1])]
     data = [
         scatter(
@@ -46,9 +45,15 @@ def history(asked: FigureInput) -> Figure:
             every(pruned, MOST_POINTS // 4),
             marker={"color": "$pruned", "size": 5, "symbol": "circle-open"},
         ),
+        scatter(
+            "infeasible",
+            every(infeasible, MOST_POINTS // 4),
+            marker={"color": "$muted", "size": 5, "symbol": "x-thin-open"},
+        ),
         scatter("completed", shown, marker={"color": "$accent", "size": 5, "opacity": 0.65}),
         scatter("best so far", staircase, mode="lines", line={"color": "$best", "width": 2, "shape": "hv"}),
     ]
+    data = [trace for trace in data if trace["x"] or trace["name"] != "infeasible"]
     layout: Json = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": _value_title(asked)}}}
     outliers = clip(layout["yaxis"], [value for _, value in valued], maximize=asked.maximize)
     return Figure(data=data, layout=layout, note=notes(left_out(len(shown), len(valued)), outliers))
@@ -89,35 +94,9 @@ def intermediate(asked: FigureInput) -> Figure:
     return Figure(data=data, layout=layout, note=left_out(count, len(reporting)))
 
 
-def pareto(asked: FigureInput) -> Figure:
-    """Loss against the model's size: the trials that no other trial beats in both."""
-    sized = [
-        ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
-        for trial in asked.completed()
-        if trial.params_count is not None and trial.loss is not None
-    ]
-    if not sized:
-        return nothing("No trial has reported its model's size: hn.report_params(n) does.")
-    shown = every(sized, MOST_POINTS)
-    data = [
-        _sized("trials", shown, marker={"color": "$accent", "size": 5, "opacity": 0.6}),
-        _sized(
-            "not beaten",
-            pareto_front(sized, maximize=asked.maximize),
-            mode="lines+markers",
-            line={"color": "$best", "shape": "hv"},
-        ),
-    ]
-    layout = {"xaxis": {"title": {"text": "parameters"}, "type": "log"}, "yaxis": {"title": {"text": "loss"}}}
-    return Figure(data=data, layout=layout, note=left_out(len(shown), len(sized)))
-
-
-def _sized(name: str, candidates: list[ParetoPoint], **style: Any) -> Json:
-    points = [(one.params, one.loss) for one in candidates]
-    return scatter(name, points, text=[f"trial {one.number}" for one in candidates], **style)
-
-
 def _value_title(asked: FigureInput) -> str:
+    if asked.objectives:
+        return asked.objectives[asked.objective]
     if not any(trial.params_count is not None for trial in asked.trials):
         return "value"
     return "loss" if asked.raw else "score"

@@ -9,18 +9,17 @@ PIP        := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-inpu
 STUDY      ?= examples/digits/study.toml
 WORKERS    ?= 2
 ARGS       ?=
-SEED       ?=
-RUNS       ?= 1
+SEEDS      ?=
 TRIALS     ?= 200
 FAULTS     ?= 40
 LEASE      ?= short
 
 .DEFAULT_GOAL := help
-.PHONY: help start test chaos lint screenshots docs bench lock audit clean
+.PHONY: help start test test-default-lease test-frameworks chaos lint screenshots docs bench lock audit clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/study.toml WORKERS=2)
 	@$(PY) -m coordinator start $(STUDY) --workers $(WORKERS)
@@ -28,8 +27,24 @@ start: $(READY) ## Run a study with embedded services (STUDY=examples/digits/stu
 test: $(READY) ## Run all tests, several at a time; with ARGS only those, one by one (ARGS="tests/unit -k lease")
 	@$(PY) -m pytest $(or $(ARGS),--numprocesses auto --dist loadfile --no-loadscope-reorder)
 
-chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEED= RUNS=1 TRIALS=200 FAULTS=40 LEASE=short)
-	@$(PY) -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --runs $(RUNS) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
+FRAMEWORKS_ENV := build/frameworks-env
+
+test-frameworks: $(FRAMEWORKS_ENV)/ready ## Test the callbacks on PyTorch, Lightning, Transformers, XGBoost (several gigabytes the first time)
+	@$(FRAMEWORKS_ENV)/bin/python -m pytest -q tests/integration/test_framework_callbacks.py $(ARGS)
+
+$(FRAMEWORKS_ENV)/ready: tests/frameworks.txt $(READY)
+	@$(PY) -m venv --clear $(FRAMEWORKS_ENV)
+	@$(FRAMEWORKS_ENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r tests/frameworks.txt
+	@touch $@
+
+LONG_LEASE := $(addprefix tests/integration/test_,faults.py frozen_database.py frozen_redis.py poisoned_studies.py \
+	lifecycle.py worker_node.py agent_outage.py checkpoints.py full_disk.py) tests/deploy/test_network.py
+
+test-default-lease: $(READY) ## The tests of faults with the lease of a user (30 s) instead of a short one; some twenty minutes
+	@TEST_LEASE=default $(PY) -m pytest -m "slow or not slow" $(or $(ARGS),$(LONG_LEASE))
+
+chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEEDS=1..20 TRIALS=200 FAULTS=40 LEASE=short)
+	@$(PY) -m tests.chaos.run $(if $(SEEDS),--seeds $(SEEDS)) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
 
 lint: $(READY) ## Check style, types and who imports whom
 	@$(PY) -m ruff check .
@@ -70,11 +85,12 @@ lock: $(READY) ## Resolve the dependencies again into requirements.lock and thos
 		--extra gpu -o $(IMAGES)/gpu.txt
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
 	@$(RESOLVE) docs/requirements.in -o docs/requirements.txt
+	@$(RESOLVE) pyproject.toml tests/frameworks.in -c requirements.lock --extra embedded -o tests/frameworks.txt
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
 
 audit: $(READY) ## Ask the advisories of PyPI about every locked package (takes network)
 	@$(PIP) install uv
-	@for list in requirements.lock $(IMAGES)/*.txt docs/requirements.txt examples/*/requirements.txt; do echo "== $$list"; \
+	@for list in requirements.lock $(IMAGES)/*.txt docs/requirements.txt tests/frameworks.txt examples/*/requirements.txt; do echo "== $$list"; \
 		$(PY) -m uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --requirement $$list || failed=1; \
 	done; test -z "$$failed"
 

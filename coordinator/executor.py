@@ -54,9 +54,8 @@ class ActionExecutor:
         self._queues = queues
         self._faults = faults
         self._counters = counters
-        self._turn = 0
-        self.last_dispatch: dict[int, int] = {}
-        """By study, for the planner: the later, the higher."""
+        self.turns: dict[int, float] = {}
+        """By study, for the planner: that of its last dispatch."""
 
     def execute(self, actions: Sequence[Action]) -> None:
         """All of them, in order. Raises ServiceUnavailable when the database goes away; Redis may be away."""
@@ -84,7 +83,7 @@ class ActionExecutor:
                 state, reason = action.state, action.reason
                 if self._control.finish(action.study_id, before=action.before, state=state, reason=reason):
                     event(_log, "close_study", study=action.name, state=state, reason=reason)
-                    self.last_dispatch.pop(action.study_id, None)
+                    self.turns.pop(action.study_id, None)
             case Quarantine():
                 self._quarantine(action)
             case Resend():
@@ -96,8 +95,7 @@ class ActionExecutor:
                 # What was lost must not wait behind the whole buffer again: of long trials that is hours.
                 _add(urgent, action, [ticket_id for ticket_id, tried in tries.items() if tried])
                 _add(unsent, action, [ticket_id for ticket_id, tried in tries.items() if not tried])
-                self._turn += 1
-                self.last_dispatch[action.study_id] = self._turn
+                self.turns[action.study_id] = action.turn
             case _:
                 assert_never(action)
         self._counters.actions.labels(_NAMES[type(action)]).inc()

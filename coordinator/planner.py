@@ -7,10 +7,10 @@ coordinators at once are harmless.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from highnoon.coordinator.shares import Room, fair_shares
 from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.settings import Settings
@@ -45,8 +45,8 @@ class Snapshot:
     queues: Mapping[str, QueueLoad] = field(default_factory=dict)
     expired: tuple[ExpiredLease, ...] = ()
     queued: tuple[QueuedTicket, ...] = ()
-    last_dispatch: Mapping[int, int] = field(default_factory=dict)
-    """By study: a number that is the higher the later it was dispatched last; none before the first time."""
+    turns: Mapping[int, float] = field(default_factory=dict)
+    """By study: that of its last dispatch; none before the first one."""
     streaks: tuple[Streak, ...] = ()
     """Of active nodes beside which there are others; read now and then."""
 
@@ -98,6 +98,7 @@ class Dispatch(StudyAction):
 
     resource: str
     count: int
+    turn: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,37 +194,21 @@ def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch
         loads = [load for load in snapshot.loads if load.study.queue == resource]
         wanting = [load for load in loads if _may_start(load)]
         queued = sum(load.queued for load in loads)
-        free = _free_slots(snapshot, resource) + settings.dispatch_buffer * queue.slots - queued
-        shares = _fair_shares(wanting, free, snapshot.last_dispatch)
+        free = _free_slots(snapshot, resource)
+        room = Room(slots=queue.slots, free=free, queued=queued, buffer=settings.dispatch_buffer)
+        shares = fair_shares(wanting, room, snapshot.turns)
         for load in wanting:
-            if count := shares.get(load.study.id):
-                yield Dispatch(study_id=load.study.id, name=load.study.name, resource=resource, count=count)
+            if share := shares.get(load.study.id):
+                study = load.study
+                yield Dispatch(
+                    study_id=study.id, name=study.name, resource=resource, count=share.count, turn=share.turn
+                )
 
 
 def _may_start(load: StudyLoad) -> bool:
     study = load.study
     unlimited = study.stop_reason is None and load.fault is None and _limit_met(load) is None
     return bool(load.ready) and study.state is StudyState.RUNNING and unlimited
-
-
-def _fair_shares(wanting: list[StudyLoad], most: int, last_dispatch: Mapping[int, int]) -> dict[int, int]:
-    """Each message goes to the study that has fewest queued and running then.
-
-    Among equals the one comes first that has waited longest: with more studies than messages, no other order would
-    ever reach the last of them.
-    """
-    ready = {load.study.id: load.ready for load in wanting}
-    shares = dict.fromkeys(ready, 0)
-    turns = [(load.queued + load.running, last_dispatch.get(load.study.id, 0), load.study.id) for load in wanting]
-    heapq.heapify(turns)
-    turn = max(last_dispatch.values(), default=0)
-    while turns and sum(shares.values()) < most:
-        has, _, study_id = heapq.heappop(turns)
-        shares[study_id] += 1
-        turn += 1
-        if shares[study_id] < ready[study_id]:
-            heapq.heappush(turns, (has + 1, turn, study_id))
-    return shares
 
 
 def _free_slots(snapshot: Snapshot, resource: str) -> int:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.executor import ActionExecutor
+from highnoon.coordinator.notifier import Notifier
 from highnoon.coordinator.planner import plan
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.snapshot_reader import SnapshotReader
@@ -53,6 +54,7 @@ class Service:
         self._queues = QueueClient(broker)
         self._faults = StudyFaults(Control(database), self._counters)
         self._reader = SnapshotReader(settings, database=database, queues=self._queues, faults=self._faults)
+        self._notifier = Notifier(settings, database.url)
         self._executor = ActionExecutor(
             database=database, queues=self._queues, faults=self._faults, counters=self._counters
         )
@@ -92,10 +94,11 @@ class Service:
             self._term = leadership.term
             event(_log, "lead", term=leadership.term)
         began = time.perf_counter()
-        snapshot = self._reader.read(steady_s=self._steady_s(), last_dispatch=self._executor.last_dispatch)
+        snapshot = self._reader.read(steady_s=self._steady_s(), turns=self._executor.turns)
         self._executor.execute(plan(snapshot, self._settings))
         self._faults.keep(snapshot.loads)
         self._remove_old_rows()
+        self._notifier.wake()
         self._counters.tick_s.observe(time.perf_counter() - began)
         return True
 
@@ -104,8 +107,9 @@ class Service:
         self._queues.wake()
 
     def close(self) -> None:
-        """Ends the threads that use Redis."""
+        """Ends the threads that use Redis, and the one that sends notifications."""
         self._queues.close()
+        self._notifier.close()
 
     def _steady_s(self) -> float:
         """For how long this leader has met no outage: the reaper waits for a whole lease of it."""

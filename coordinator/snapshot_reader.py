@@ -5,9 +5,10 @@ Each study's part is checked for itself: a study whose data is broken is marked 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,9 @@ from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes, Worker
 _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
 
+_TRIAL_S_FOR_S = 1.0
+"""For so long a reading of how long trials take is good enough."""
+
 
 class SnapshotReader:
     """The reading half of one leader."""
@@ -43,10 +47,12 @@ class SnapshotReader:
         self._queue_client = queues
         self._faults = faults
         self._streaks_at = 0.0
+        self._trial_s_at = 0.0
+        self._trial_s: dict[int, float] = {}
         self._lost = {resource: LostMessages(_LOST_AFTER_S) for resource in RESOURCES}
         self._checked: dict[int, tuple[Mapping[str, Any], StudyConflict | None]] = {}
 
-    def read(self, *, steady_s: float, last_dispatch: Mapping[int, int] | None = None) -> Snapshot:
+    def read(self, *, steady_s: float, turns: Mapping[int, float] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
         found = self._control.loads()
@@ -59,7 +65,7 @@ class SnapshotReader:
             queues=self._queues(loads, active),
             expired=tuple(self._control.expired()),
             queued=tuple(self._control.queued()) if any(load.queued for load in loads) else (),
-            last_dispatch=dict(last_dispatch or {}),
+            turns=dict(turns or {}),
             streaks=self._streaks_of(active, loads),
         )
 
@@ -132,7 +138,19 @@ class SnapshotReader:
         most -= sum(load.queued + load.running for load in loads)
         waiting = [load.study.id for load in loads if load.waiting and load.study.state is StudyState.RUNNING]
         ready = self._control.ready(waiting, at_most=most) if waiting and most > 0 else {}
-        return [replace(load, ready=ready.get(load.study.id, 0)) for load in loads]
+        seconds = self._seconds_of_trials(ready)
+        return [
+            replace(load, ready=ready.get(load.study.id, 0), trial_s=seconds.get(load.study.id, math.inf))
+            for load in loads
+        ]
+
+    def _seconds_of_trials(self, study_ids: Collection[int]) -> Mapping[int, float]:
+        """How long trials of these studies take, read again once a second; none for a study without any."""
+        now = time.monotonic()
+        if study_ids and now >= self._trial_s_at:
+            self._trial_s_at = now + _TRIAL_S_FOR_S
+            self._trial_s = self._control.seconds_of_trials(study_ids)
+        return self._trial_s
 
     def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
         """Asks Redis after the ledger: a ticket counts as queued before its message can."""

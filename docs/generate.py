@@ -41,7 +41,11 @@ STUDY_KEYS: Mapping[str, str] = {
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
     "resources": "Which workers take its trials.",
+    "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it.",
+    "max_running": "So many of its trials run at a time, at most. `set` changes it.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
+    "notify": 'What is [posted](operations.md#notifications) where: `{url = "https://...", on = ["finished", "failed", "best"]}`.',
+    "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",
     "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",
@@ -51,6 +55,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "early_stop": "The study ends after `patience` trials without a better value.",
     "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
     "max_attempts": "How often a trial is tried when its process or node is lost.",
+    "repeats": "How often each point is run, with a seed each; its value is the [mean](search.md#repeats).",
     "retry_errors": "How often a trial is tried again whose objective raised.",
     "param_budget": "The model size that counts as 1 in the [efficiency score](efficiency.md). Without it only the loss counts.",
     "lambda_efficiency": "How much size weighs in that score.",
@@ -62,11 +67,13 @@ STUDY_KEYS: Mapping[str, str] = {
     "admission": "Whether a node starts a trial for every free slot, or only when its predicted memory fits.",
     "code_dir": "Where relative paths and imports start from, relative to the study file.",
 }
-_WRITTEN_BY_SUBMIT = {"bundle", "code"}
+_WRITTEN_BY_SUBMIT = {"bundle", "code", "git"}
 
 SETTINGS: Mapping[str, str] = {
     "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
     "redis_url": "Address of the cluster's Redis.",
+    "notify_hosts": "Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas.",
+    "notify_key": "Signs the notifications.",
     "home": "Where services, logs and working folders of this machine are.",
     "log_level": "`debug`, `info`, `warning` or `error`.",
     "lease_s": "How long a worker may be silent before its trial is given to another one.",
@@ -85,6 +92,9 @@ SETTINGS: Mapping[str, str] = {
     "bundle_limit_bytes": "How large a bundle may be.",
     "dispatch_buffer": "Messages per slot that wait in Redis beyond the free slots.",
     "quarantine_after": "Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.",
+    "confine_trials": "Whether a trial's process is kept from other files, ports and processes than its own: `off`, `auto` (as far as the kernel can), `require`; [code.md](code.md#confined-trials).",
+    "trial_paths": "Files and folders that a confined trial may read and write beside its own, with commas.",
+    "trial_ports": "TCP ports that a confined trial may connect to, with commas.",
     "log_limit_bytes": "How much of what a trial prints is kept in its file.",
     "log_tail_bytes": "How much of its end is kept in the ledger, for `logs`.",
     "metrics_port": "Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere.",

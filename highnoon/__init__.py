@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from highnoon.current_trial import report as report
     from highnoon.current_trial import report_params as report_params
     from highnoon.current_trial import should_prune as should_prune
+    from highnoon.current_trial import trial_seed as trial_seed
     from highnoon.handle import StudyHandle as StudyHandle
     from highnoon.lm import hsmn_search_space as hsmn_search_space
     from highnoon.lm.data import TextDataset as TextDataset
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "config": ("Config", "ModelConfig", "TrainingConfig"),
-    "current_trial": ("checkpoint_dir", "log", "report", "report_params", "should_prune"),
+    "current_trial": ("checkpoint_dir", "log", "report", "report_params", "should_prune", "trial_seed"),
     "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),

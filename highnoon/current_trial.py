@@ -1,4 +1,5 @@
-"""What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `checkpoint_dir`.
+"""What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `trial_seed` and
+`checkpoint_dir`.
 
 The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
 channel that the runner of the attempt has bound.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from highnoon.shared.objective.trial_context import channel, checkpoints
+from highnoon.shared.objective.trial_context import channel, checkpoints, seed
 
 
 def report(value: float, step: int) -> None:
@@ -40,6 +41,14 @@ def report_params(params: int, active_params: int | None = None) -> None:
     count than reports were scored with, and TrialStopped beyond a hard budget.
     """
     channel().report_params(params, active_params)
+
+
+def trial_seed() -> int:
+    """The seed of this trial, or of this repeat of it: for generators of your own, such as `random_state`.
+
+    It follows from the study's seed and is the same in a retry. Raises NoTrialRunning outside an objective.
+    """
+    return seed()
 
 
 def checkpoint_dir() -> Path:

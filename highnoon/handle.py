@@ -16,11 +16,13 @@ from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
 from highnoon.progress import ProgressView, progress_view
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import front_of
@@ -146,6 +148,10 @@ class StudyHandle:
         """Gives the study up: what waits is dropped, what runs is stopped. Raises StudyConflict when it is over."""
         steering.cancel(self.access, self._record)
 
+    def set_share(self, *, priority: int | None = None, max_running: int | None = None) -> None:
+        """Changes its share of the slots; a `max_running` of 0 is no limit. Raises InvalidInput, StudyConflict."""
+        steering.set_share(self.access, self._record, priority=priority, max_running=max_running)
+
     def add_trials(self, count: int) -> int:
         """So many more trials; a finished study runs again. Raises InvalidInput, StudyConflict."""
         return steering.add_trials(self.access, self._record, count)
@@ -153,6 +159,21 @@ class StudyHandle:
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
         steering.enqueue(self.access, self._record, dict(params))
+
+    def stop_trial(self, number: int) -> None:
+        """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
+        steering.stop_trial(self.access, self._record, number)
+
+    def note(self, text: str | None = None, *, trial: int | None = None, tag: str = "", untag: str = "") -> Note:
+        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
+
+        Raises InvalidInput, and UserInputError for a number that no trial has.
+        """
+        store = NoteStore(self.access.database)
+        if text is None and not tag and not untag:
+            return store.of_study(self._record.name).get(trial, Note())
+        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
+        return store.change(self._record.name, trial, change)
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.

@@ -34,6 +34,7 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
 from highnoon.shared.runtime.urls import masked
@@ -53,6 +54,8 @@ class HPOTrialManager:
     `early_stop={"patience": 30}` ends a call of `optimize` when so many trials in a row brought no better value.
     `warm_start` names studies of the same storage whose trials the sampler knows too; they are not counted.
 
+    With `repeats` each point is run so often, with a seed each (`hn.trial_seed()`), and its value is the mean.
+
     With a `param_budget` trials are ranked by loss and size, else by their loss.
 
     `objectives={"loss": "minimize", "latency_ms": "minimize"}` asks for several: the objective function returns a dict
@@ -63,6 +66,9 @@ class HPOTrialManager:
     `isolation` is where a trial runs: "none" in this process, "fork" in a copy of it, "spawn" in a new interpreter; a
     process of its own gives back all memory, and survives what kills it. Left out, it is "none" for one job and "fork"
     for several. A "fork" becomes a "spawn" once TensorFlow or CUDA has run in this process.
+
+    `environment` are variables for its trials, which then have processes of their own: a "spawn" where a library reads
+    one of them when it is imported (`OMP_NUM_THREADS`, `KERAS_BACKEND`).
 
     `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """
@@ -93,9 +99,11 @@ class HPOTrialManager:
         isolation: str | None = None,
         early_stop: Mapping[str, Any] | None = None,
         warm_start: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         objectives: Mapping[str, str] | None = None,
         prune_on: str | None = None,
         constraints: Mapping[str, str] | None = None,
+        repeats: int = 1,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -115,9 +123,11 @@ class HPOTrialManager:
             "isolation": "fork" if isolation is None else isolation,
             "early_stop": early_stop,
             "warm_start": warm_start,
+            "environment": environment or {},
             "objectives": objectives,
             "prune_on": prune_on,
             "constraints": {} if constraints is None else constraints,
+            "repeats": repeats,
         }
         self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
         self._url = storage
@@ -183,7 +193,9 @@ class HPOTrialManager:
             study.enqueue(params)
         self._enqueued.clear()
         jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
-        isolation = self._isolation or ("none" if jobs == 1 else "fork")
+        isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
+        if isolation == "fork" and read_at_import(spec.environment):
+            isolation = "spawn"
         options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
         run_trials(study, spec, objective, list(called), options)
         return dict(self.best_trials[0].params)

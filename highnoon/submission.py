@@ -82,13 +82,14 @@ def studies(*, cluster: str | Path | None = None) -> list[StudyHandle]:
 
 def _submitted(spec: StudySpec, folder: Path | None, cluster: Cluster) -> StudyHandle:
     from highnoon.shared.store.submission import submit as submit_study
+    from highnoon.shared.store.submission import with_git
 
     archive = None
     if folder is not None:
         spec, archive = packed(spec, folder, cluster.settings, key="bundle")
     handle = StudyHandle(spec.name, cluster)
     upload_code(spec, archive, handle.access, cluster.settings, is_embedded=cluster.is_embedded)
-    submit_study(spec, handle.access)
+    submit_study(with_git(spec), handle.access)
     return handle
 
 

@@ -24,6 +24,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.processes import die_with_parent, identify
+from highnoon.shared.runtime.settings import PREFIX, Settings
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.database import Database
@@ -35,10 +36,10 @@ from highnoon.shared.store.submission import submit
 from highnoon.workers.slot_state import SlotStates
 from tests.command import answer_to
 from tests.conftest import empty_database
-from tests.support import eventually
+from tests.support import WITH_DEFAULT_LEASE, eventually
 
 HERE = Path(__file__).parent
-PERIODS = {
+_SHORT = {
     "HIGHNOON_LEASE_S": "3",
     "HIGHNOON_RENEW_S": "0.5",
     "HIGHNOON_REAP_S": "0.5",
@@ -47,6 +48,12 @@ PERIODS = {
     "HIGHNOON_LEADER_TTL_S": "1",
     "HIGHNOON_KILL_GRACE_S": "0.5",
     "HIGHNOON_DRAIN_S": "5",
+}
+DEFAULT_PERIODS = {name: str(Settings.model_fields[name.removeprefix(PREFIX).lower()].default) for name in _SHORT}
+"""Of a user who sets none."""
+
+PERIODS = {
+    **(DEFAULT_PERIODS if WITH_DEFAULT_LEASE else _SHORT),
     "HIGHNOON_PRELOAD": "",
     "HIGHNOON_OBJECTIVES": "*",
 }
@@ -120,7 +127,8 @@ class Cluster:
     def slots(self) -> list[dict[str, Any]]:
         """The notes of all slots that run a trial now, as the agents would read them."""
         found = []
-        for folder in (self.folder / "home" / "nodes").glob("*/slots"):
+        homes = [self.folder / "home", *(self.folder / "home").glob("node-*")]
+        for folder in (slots for home in homes for slots in home.glob("nodes/*/slots")):
             running = [state for state in SlotStates(folder).states() if state.trial_group is not None]
             found += [asdict(state) for state in running if identify(state.pid) is not None]
         return found

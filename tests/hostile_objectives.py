@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -137,3 +140,90 @@ def leaves_daemons(params: dict[str, Any]) -> float:
 def ends_by_a_real_time_signal(params: dict[str, Any]) -> float:
     os.kill(os.getpid(), signal.SIGRTMIN + 3)
     return _wait()
+
+
+def reaches_what_it_must_not(params: dict[str, Any]) -> float:
+    """Returns how much of it: files, the services by every way to a TCP port, other processes. Prints what."""
+    supervisor, secret = int(os.environ.get("TEST_SUPERVISOR") or os.getppid()), Path(os.environ["TEST_SECRET"])
+    own = Path(os.environ["HIGHNOON_WORK_DIR"])
+    ports = [int(port) for port in os.environ["TEST_PORTS"].split(",")]
+    attempts: dict[str, Any] = {
+        "a secret file": secret.read_text,
+        "a secret file by another path": lambda: Path("/proc/self/root", *secret.parts[1:]).read_text(),
+        "a secret file by a link": lambda: _linked(own / "link", secret).read_text(),
+        "a secret file by a program": lambda: subprocess.run(["cat", secret], check=True, capture_output=True),
+        "a secret file by a rename": lambda: secret.rename(own / "moved"),
+        "another study": lambda: [*own.parent.parent.iterdir()],
+        "the study's code": lambda: Path(__file__).with_name("written.tmp").write_text(""),
+        "a folder beyond": lambda: Path(tempfile.mkdtemp(dir="/tmp")).rmdir(),
+        "the supervisor's memory": lambda: os.close(os.open(f"/proc/{supervisor}/mem", os.O_RDONLY)),
+        "the supervisor's environment": lambda: Path(f"/proc/{supervisor}/environ").read_bytes(),
+        "the supervisor by a signal": lambda: os.kill(supervisor, 0),
+        "io_uring": _io_uring,
+        "raw packets": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    }
+    for port in ports:
+        attempts |= {
+            f"port {port}": lambda port=port: socket.create_connection(("127.0.0.1", port), 5),
+            f"port {port} by IPv6": lambda port=port: _connected(port, socket.AF_INET6, 0, "::ffff:127.0.0.1"),
+            f"port {port} by Multipath TCP": lambda port=port: _connected(port, socket.AF_INET, 262),
+            f"port {port} by SMC": lambda port=port: _connected(port, 43, 0),
+            f"port {port} by Fast Open": lambda port=port: socket.socket().sendto(b"", 1 << 29, ("127.0.0.1", port)),
+            f"port {port} by a message": lambda port=port: socket.socket().sendmsg(
+                [b""], (), 1 << 29, ("127.0.0.1", port)
+            ),
+        }
+    reached = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        reached.append(name)
+    print("reached:", ", ".join(reached), flush=True)
+    return float(len(reached))
+
+
+def _linked(link: Path, target: Path) -> Path:
+    link.symlink_to(target)
+    return link
+
+
+def _connected(port: int, family: int, protocol: int, address: str = "127.0.0.1") -> None:
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as client:
+        client.connect((address, port))
+
+
+def _io_uring() -> None:
+    parameters = ctypes.create_string_buffer(120)
+    if ctypes.CDLL(None, use_errno=True).syscall(425, 1, parameters) < 0:
+        raise OSError(ctypes.get_errno(), "io_uring")
+
+
+def works_as_usual(params: dict[str, Any]) -> float:
+    """What trials do: files of their own, processes of three kinds, a data set, a port that is allowed, signals."""
+    for folder in ("HIGHNOON_WORK_DIR", "HIGHNOON_CHECKPOINT_DIR", "TMPDIR", "TEST_DATA"):
+        path = Path(os.environ[folder], "written")
+        path.write_text("x")
+        path.rename(path.with_name("renamed"))
+    with tempfile.NamedTemporaryFile("w") as file, Path(os.devnull).open("w") as null:
+        file.write("x")
+        null.write("x")
+    Path(__file__).read_text()
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert pool.map(abs, [-1, -2]) == [1, 2]
+    with multiprocessing.Manager() as manager:
+        manager.dict()["x"] = 1
+    child = subprocess.Popen([sys.executable, "-c", "import ssl, json, time; time.sleep(60)"])
+    child.terminate()
+    assert child.wait() == -signal.SIGTERM
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as own:
+        own.settimeout(5)
+        try:
+            own.connect(server.getsockname())
+        except PermissionError:
+            print("its own port is refused")
+    socket.create_connection(("127.0.0.1", int(os.environ["TEST_OPEN_PORT"])), 5).close()
+    socket.getaddrinfo("localhost", 80)
+    return 1.0

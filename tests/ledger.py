@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from highnoon.shared.domain.lease import Candidate, Disposition, Holder, Lease, StartRefusal
 from highnoon.shared.domain.states import Ending
@@ -29,6 +29,19 @@ DONE = Outcome(ending=Ending.COMPLETED, value=0.25, memory=USED)
 FAILED = Outcome(ending=Ending.FAILED, cause="exception")
 RELEASED = Outcome(ending=Ending.RELEASED, cause="drain")
 KILLED = Outcome(ending=Ending.KILLED, cause="signal")
+
+
+_OWN_CLOCK = """
+create schema clock;
+create table clock.ahead (seconds double precision not null);
+insert into clock.ahead values (0);
+create function clock.clock_timestamp() returns timestamptz language sql volatile as
+    'select pg_catalog.clock_timestamp() + (select seconds from clock.ahead) * interval ''1 second''';
+do $$ begin
+    execute format('alter database %%I set search_path = clock, pg_catalog, public', current_database());
+end $$;
+"""
+"""PostgreSQL finds functions by the order of schemas, also its own."""
 
 
 def point(x: float = 0.5, **more: Any) -> NewTrial:
@@ -71,6 +84,28 @@ class Ledger:
         """As if the holder had been silent for a whole lease."""
         self._change(lease.ticket_id, lease_expires_at=db_now() - 1.0)
 
+    def is_expired(self, lease: Lease) -> bool:
+        with self.database.transaction() as connection:
+            late = select(tickets.c.lease_expires_at < db_now()).where(tickets.c.id == lease.ticket_id)
+            return bool(connection.scalar(late))
+
+    def own_clock(self) -> None:
+        """From now on the clock of this database is one that `shift_clock` changes."""
+        with self.database.transaction() as connection:
+            connection.exec_driver_sql(_OWN_CLOCK)
+        self.database.engine.dispose()
+
+    def shift_clock(self, seconds: float) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(text("update clock.ahead set seconds = seconds + :more"), {"more": seconds})
+
+    def end_all_sessions(self) -> None:
+        with self.database.transaction() as connection:
+            connection.exec_driver_sql(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+
     def skip_delay(self, ticket: int) -> None:
         """As if the delay after a failure were over."""
         self._change(ticket, not_before=db_now() - 1.0)
@@ -86,9 +121,10 @@ class Ledger:
         return candidate and self.start_at(candidate, holder, new)
 
     def start_at(
-        self, candidate: Candidate, holder: Holder = ANNA, new: NewTrial | None = None
+        self, candidate: Candidate, holder: Holder = ANNA, new: NewTrial | None = None, environment: str | None = None
     ) -> Lease | StartRefusal:
-        return self.attempts.start(candidate, new or point(), holder, ttl_s=30.0, log_path="log")
+        new = new or point()
+        return self.attempts.start(candidate, new, holder, ttl_s=30.0, log_path="log", environment=environment)
 
     def start(self, ticket: int, holder: Holder = ANNA, new: NewTrial | None = None) -> Lease:
         lease = self.try_start(ticket, holder, new)

@@ -28,6 +28,10 @@ def noop(params: dict[str, Any]) -> float:
     return 0.0
 
 
+def noisy(params: dict[str, Any]) -> float:
+    return float(params["x"]) + hn.trial_seed() / 2**32
+
+
 def slow(params: dict[str, Any]) -> float:
     """A fifth of a second, with a report in the middle."""
     time.sleep(0.1)

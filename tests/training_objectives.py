@@ -1,4 +1,4 @@
-"""An objective that trains a small model with the Trainer, in one file as a user would write it."""
+"""Objectives that train a small model with the Trainer, in one file as a user would write it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ import highnoon as hn
 
 SENTENCES = [f"{number} birds sat on the roof, and {number + 1} flew away.\n" for number in range(30)]
 SHAPE = {"vocab_size": 256, "embedding_dim": 16, "num_heads": 2, "num_reasoning_blocks": 1, "num_moe_experts": 2}
+
+
+def trains(params: dict[str, Any]) -> float:
+    """One epoch of a small model."""
+    hn.register_dataset("birds", SENTENCES)
+    trainer = hn.Trainer(hn.create_model(hn.ModelConfig(**SHAPE)), 0.001, 4, 32, report_to="hpo", jit_compile=False)
+    return float(trainer.add_curriculum_stage("only", "birds", epochs=1).train()["final_loss"])
 
 
 def is_killed_once(params: dict[str, Any]) -> float:

@@ -20,6 +20,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
+from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
@@ -62,6 +63,7 @@ class StartedAttempt:
     lease: Lease
     study: OpenStudy
     code: Code
+    repeat_bar: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Claims:
         self._telemetry = telemetry
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._attempts = Attempts(database)
+        self._environments = Environments(database)
+        self._environment_is_kept = False
         self._url = database.url
         self._code = CodeGate(node.settings, Bundles(database))
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
@@ -138,6 +142,7 @@ class Claims:
             if admitted is None:
                 return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)
+            bar = study.optuna.repeat_bar()
             lease = self._sample_and_start(candidate, study, code)
         except RowLocked as error:  # by another client of this study: the others must not wait for it
             self._report_unusable(candidate, error)
@@ -156,7 +161,7 @@ class Claims:
         if isinstance(lease, StartRefusal):
             return lease
         lease = replace(lease, must_be_alone=lease.must_be_alone or admitted.must_be_alone)
-        return StartedAttempt(lease=lease, study=study, code=code)
+        return StartedAttempt(lease=lease, study=study, code=code, repeat_bar=bar)
 
     def _opened(self, candidate: Candidate) -> OpenStudy:
         """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""
@@ -178,11 +183,21 @@ class Claims:
         with self._telemetry.step("sample"):
             new = study.optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
         log_path = str(self._node.log_path(study.spec.name, None))
+        environment = self._node.environment
+        if environment is not None and not self._environment_is_kept:
+            self._environments.keep(environment.digest, environment.content)
+            self._environment_is_kept = True
         with self._telemetry.step("start"):
             # The same call again after an outage: its first try may have been committed, and is then found.
             return retry_until_available(
                 lambda: self._attempts.start(
-                    candidate, new, self._holder, ttl_s=self._node.settings.lease_s, log_path=log_path, code=code.digest
+                    candidate,
+                    new,
+                    self._holder,
+                    ttl_s=self._node.settings.lease_s,
+                    log_path=log_path,
+                    code=code.digest,
+                    environment=None if environment is None else environment.digest,
                 ),
                 _log,
                 wait_for_locks=False,

@@ -19,7 +19,8 @@ from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.terminal import show
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
-from highnoon.workers.node import Node
+from highnoon.workers.node import SECRET_VARIABLES, Node
+from highnoon.workers.node_confinement import confinement_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -71,8 +72,21 @@ def start(
         resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
         settings=settings,
         gpus=pinned,
+        confinement=confinement_of(settings, os.environ),
     )
     raise typer.Exit(Agent(node, until_idle=until_empty).run())
+
+
+@app.command(hidden=True)
+def reproduce(study: str, trial: int) -> None:
+    """Run a trial once more: for `python -m coordinator reproduce`, which gives it the addresses."""
+    from highnoon.shared.views.formats import dumps
+    from highnoon.workers.reproduction import reproduce as run_again
+
+    settings = load_settings()
+    for name in SECRET_VARIABLES:  # the trial inherits the environment
+        os.environ.pop(name, None)
+    typer.echo(dumps(run_again(settings, study, trial)))
 
 
 def _require_permission(settings: Settings) -> None:

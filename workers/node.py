@@ -14,11 +14,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
+from highnoon.workers.trial.confinement import Confinement
 
 SECRET_VARIABLES = (
     *PASSWORD_OF.values(),
@@ -47,12 +49,32 @@ class Node:
     """For each slot the UUID of its GPU; empty where slots are not pinned."""
     fork_works: bool = True
     """False when a forked trial could not use its GPU here: trials are spawned then."""
+    environment: EnvironmentRecord | None = None
+    """What its attempts run in; the pool reads it."""
+
+    confinement: Confinement | None = None
+    """Of its trials; None where they are not confined."""
 
     @classmethod
-    def boot(cls, *, slots: int, resources: tuple[str, ...], settings: Settings, gpus: tuple[str, ...] = ()) -> Node:
+    def boot(
+        cls,
+        *,
+        slots: int,
+        resources: tuple[str, ...],
+        settings: Settings,
+        gpus: tuple[str, ...] = (),
+        confinement: Confinement | None = None,
+    ) -> Node:
         """A new identity for this process's lifetime."""
-        worker_id, host = uuid.uuid4().hex, socket.gethostname()
-        return cls(worker_id=worker_id, host=host, slots=slots, resources=resources, settings=settings, gpus=gpus)
+        return cls(
+            worker_id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            slots=slots,
+            resources=resources,
+            settings=settings,
+            gpus=gpus,
+            confinement=confinement,
+        )
 
     def to_json(self) -> str:
         """With secrets: for a pipe between our own processes only."""
@@ -64,6 +86,7 @@ class Node:
                 "resources": self.resources,
                 "settings": self.settings.to_json(),
                 "gpus": self.gpus,
+                "confinement": self.confinement and asdict(self.confinement),
             }
         )
 
@@ -78,6 +101,7 @@ class Node:
             resources=tuple(data["resources"]),
             settings=Settings.from_json(data["settings"]),
             gpus=tuple(data["gpus"]),
+            confinement=Confinement.from_json(data["confinement"]),
         )
 
     @property

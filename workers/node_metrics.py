@@ -58,6 +58,11 @@ class NodeMetrics:
         self._memory_stops = Counter(
             "highnoon_worker_memory_stops", "Attempts that did not fit into memory.", ["cause"], registry=registry
         )
+        self._ended_by_others = Counter(
+            "highnoon_worker_ended_by_others",
+            "Attempts whose Optuna trial another program had ended otherwise.",
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
         registry.register(_NodeNow(node))
 
@@ -74,6 +79,7 @@ class NodeMetrics:
             self._attempt_s.observe(note.duration_s)
         if note.disposition != Disposition.CLOSE:
             self._retries.labels(note.ending).inc()
+        self._ended_by_others.inc(note.was_ended_by_others)
         if note.ending == Ending.STOPPED:
             self._memory_stops.labels(note.cause).inc()
 

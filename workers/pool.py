@@ -29,7 +29,9 @@ from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.tracebacks import shortened
+from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.runtime.broker import make_app
+from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.logs import configure, event
 from highnoon.shared.runtime.processes import die_with_parent, tensorflow_has_run
 from highnoon.workers import kernel
@@ -61,7 +63,7 @@ def run_pool(node: Node) -> int:
     configure(node.settings.log_level)
     _keep_temporary_files_in(node.folder / "tmp")
     preload(node.settings.preload)
-    node = _with_gpu_checked(node)
+    node = replace(_with_gpu_checked(node), environment=EnvironmentRecord.here(_gpus()))
     _make_forks_cheap()
     _refuse_unsafe_forks(kernel.thread_count())
     replace_ended_children_at_once()
@@ -119,6 +121,10 @@ def _with_gpu_checked(node: Node) -> Node:
     return replace(node, fork_works=False)
 
 
+def _gpus() -> list[str]:
+    return [device.name for device in Gpus().devices()]
+
+
 def register_task(app: Celery, node: Node) -> None:
     """The only task: hands a message to this child's supervisor."""
     supervisors: list[Supervisor] = []
@@ -131,7 +137,7 @@ def register_task(app: Celery, node: Node) -> None:
             if not claims:
                 claims.append(pin(node))
             # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
-            supervisors.append(Supervisor(node, ForkServer()))
+            supervisors.append(Supervisor(node, ForkServer(node.confinement)))
         return supervisors[0]
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True, throws=(TrialFailed,))  # type: ignore[untyped-decorator]

@@ -21,6 +21,7 @@ from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.exit_outcome import NOT_BEGUN
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
@@ -183,7 +184,9 @@ class Supervisor:
             if resources.refusal is not None:
                 return resources.refusal
             needs_spawn = not self._node.fork_works or started.code.import_settings
-            isolation = "spawn" if spec.isolation == "fork" and needs_spawn else spec.isolation
+            # A thread cannot be confined, and its study does not decide whether it is.
+            wants_fork = spec.isolation == "fork" or (spec.isolation == "none" and settings.confine_trials == "require")
+            isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
             trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
@@ -235,7 +238,7 @@ class Supervisor:
                 self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
             foreign_ending = finished.result()
-        self._telemetry.decided(outcome, disposition)
+        self._telemetry.decided(outcome, disposition, foreign_ending)
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()
@@ -283,7 +286,9 @@ class Supervisor:
             defines_by_run=spec.defines_by_run,
             scoring=spec.scoring,
             memory=spec.memory,
-            seed=trial_seed(spec.seed or 0, lease.ordinal),
+            confinement=self._node.confinement,
+            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
+            environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
         )

@@ -34,6 +34,7 @@ class AttemptMetrics:
     cause: str = ""
     disposition: str = ""
     duration_s: float | None = None
+    was_ended_by_others: bool = False
 
 
 class Telemetry:
@@ -64,11 +65,12 @@ class Telemetry:
         yield
         self._metrics.steps_s[name] = self._clock() - began
 
-    def decided(self, outcome: Outcome, disposition: Disposition) -> None:
-        """How the attempt ended, and what that does to its ticket."""
+    def decided(self, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
+        """How the attempt ended, what that does to its ticket, and how another program had ended its Optuna trial."""
         metrics = self._metrics
         metrics.ending, metrics.cause = str(outcome.ending), outcome.cause or ""
         metrics.disposition, metrics.duration_s = str(disposition), outcome.duration_s
+        metrics.was_ended_by_others = foreign_ending is not None
 
 
 @contextmanager

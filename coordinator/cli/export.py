@@ -47,14 +47,15 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
         summary, view = reader.study(study), reader.view(study)
         trials = view.trials()
         names, goals = list(view.space()), view.objectives()
+        notes = reader.notes(study)
         places: Places = {one.trial_number: one for one in reader.attempts(summary) if one.trial_number is not None}
     if kind == "parquet":
-        content = parquet(trials, names, places, goals)
+        content = parquet(trials, names, places, goals, notes)
     else:
         metrics = metric_names(trials)
-        head, rows = csv_head(names, goals, metrics), csv_rows(trials, names, places, goals, metrics)
-        text = head + rows if kind == "csv" else ""
-        content = (text or json_lines(trials, places)).encode()
+        head = csv_head(names, goals, metrics, notes)
+        text = head + csv_rows(trials, names, places, goals, metrics, notes) if kind == "csv" else ""
+        content = (text or json_lines(trials, places, notes)).encode()
     if output is None:
         typer.echo(content, nl=False)
     else:

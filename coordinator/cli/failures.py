@@ -50,6 +50,7 @@ def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
             parts = [
                 f"trial {_number(before)} again" if before else "",
                 _reason(attempt) if attempt.ending in _MISSED else "",
+                _in_optuna(attempt),
                 f"tried again as trial {_number(after)}" if after else "",
             ]
             assert attempt.trial_number is not None
@@ -74,8 +75,12 @@ def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
     """Who, where and why, without what it printed."""
     return [
         f"trial {_number(attempt)}, attempt {attempt.attempt} on host {attempt.host}: {attempt.ending or 'running'}",
-        *filter(None, [_reason(attempt), traceback.rstrip()]),
+        *filter(None, [_reason(attempt), _in_optuna(attempt), traceback.rstrip()]),
     ]
+
+
+def _in_optuna(attempt: AttemptRecord) -> str:
+    return f"another program ended it in Optuna: {attempt.foreign_ending}" if attempt.foreign_ending else ""
 
 
 def _kind(attempt: AttemptRecord) -> str:

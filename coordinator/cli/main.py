@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, audit, backup, export, nodes, read, run, steer, trials
+from highnoon.coordinator.cli import analyse, audit, backup, export, nodes, note, read, reproduce, run, steer, trials
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import show
@@ -53,14 +53,17 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "plot": analyse.plot,
         "compare": analyse.compare,
         "export": export.export,
+        "reproduce": reproduce.reproduce,
     },
     "Steer": {
         "pause": steer.pause,
         "resume": steer.resume,
         "cancel": steer.cancel,
+        "set": steer.set_share,
         "retry": steer.retry,
         "enqueue": steer.enqueue,
         "stop-trial": steer.stop_trial,
+        "note": note.note,
         "delete": steer.delete,
     },
     "Service": {

@@ -54,11 +54,11 @@ def list_studies(storage: Storage = None, json: AsJson = False) -> None:
     from highnoon.shared.views.studies import study_object
 
     with reading(storage) as reader:
-        studies = reader.studies()
+        studies, tags = reader.studies(), reader.tags()
     if json:
-        print_json([study_object(study) for study in studies])
+        print_json([{**study_object(study), "tags": list(tags.get(study.name, ()))} for study in studies])
     elif studies:
-        print_table(studies_table(studies))
+        print_table(studies_table(studies, tags))
     else:
         print_sentence("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
@@ -68,18 +68,24 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
 
     Example: python -m coordinator status digits
     """
-    from highnoon.coordinator.cli.tables import studies_table
+    from highnoon.coordinator.cli.tables import note_lines, studies_table
     from highnoon.shared.views.studies import study_object
+    from highnoon.shared.views.trials import note_object
 
     with reading(storage) as reader:
-        summary = reader.study(study)
+        summary, note = reader.study(study), reader.notes(study).get(None)
+        trouble = reader.notification_trouble(study)
         halted = why_halted(summary, reader)
     if json:
-        print_json(study_object(summary))
+        print_json({**study_object(summary), **note_object(note)})
         return
     print_table(studies_table([summary]))
+    if note:
+        print_sentence("\n".join(note_lines(note)))
     if summary.record is not None and summary.record.fault is not None:
         print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+    for line in trouble:
+        print_sentence(f"notification not sent, {line}")
     if halted:
         print_sentence(halted)
 

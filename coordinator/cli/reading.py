@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from highnoon.coordinator.cli.command_io import ledger, mistake
 from highnoon.shared.domain.errors import UnknownStudy, nearest
 
 if TYPE_CHECKING:
+    from highnoon.shared.domain.note import Notes
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.attempt_records import AttemptRecord
     from highnoon.shared.store.optuna_store import OptunaStore
@@ -80,6 +81,30 @@ class Reader:
     def attempts(self, study: StudySummary) -> Sequence[AttemptRecord]:
         """The history of attempts; none where no coordinator runs the study."""
         return [] if self.access is None or study.id is None else self.access.studies.attempts(study.id)
+
+    def notes(self, study: str) -> Notes:
+        """What people wrote beside it and its trials; nothing of a database without a ledger."""
+        if self.access is None:
+            return {}
+        from highnoon.shared.store.notes import NoteStore
+
+        return NoteStore(self.access.database).of_study(study)
+
+    def tags(self) -> Mapping[str, Sequence[str]]:
+        """Of each study that has some."""
+        if self.access is None:
+            return {}
+        from highnoon.shared.store.notes import NoteStore
+
+        return NoteStore(self.access.database).tags_of_studies()
+
+    def notification_trouble(self, study: str) -> Sequence[str]:
+        """Why notifications of the study wait."""
+        if self.access is None:
+            return ()
+        from highnoon.shared.store.notifications import Outbox
+
+        return Outbox(self.access.database).trouble(study)
 
     def _best_value(self, name: str) -> float | None:
         best = self.view(name).best()

@@ -87,6 +87,7 @@ def submit(
     from highnoon.shared.runtime.terminal import Exit
     from highnoon.shared.store.code_upload import upload_code
     from highnoon.shared.store.submission import submit as submit_study
+    from highnoon.shared.store.submission import with_git
 
     if callback and not wait:
         raise mistake("--callback", "is called only while the command waits", callback[0], "Add --wait.")
@@ -99,7 +100,7 @@ def submit(
     console = open_console(stderr=json)
     with ledger(settings) as access:
         upload_code(spec, code, access, settings, is_embedded=is_embedded(settings))
-        submission = submit_study(spec, access)
+        submission = submit_study(with_git(spec), access)
         name = submission.record.name
         if json:
             print_json({"name": name, "trials": submission.trials, "added": submission.added})

@@ -1,4 +1,4 @@
-"""Commands that change a study or one of its trials: pause, resume, cancel, retry, enqueue, stop-trial, delete."""
+"""Commands that change a study or one of its trials: pause, resume, cancel, set, retry, enqueue, stop-trial, delete."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger, mistake
+from highnoon.coordinator.cli.command_io import StudyName, TrialNumber, ledger
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import RETRIABLE
 
 if TYPE_CHECKING:
     from highnoon.shared.domain.space import SearchSpace
     from highnoon.shared.domain.trial import Params, ParamValue
-    from highnoon.shared.store.access import Access
     from highnoon.shared.store.studies import StudyRecord
 
 TrialNumbers = Annotated[
@@ -22,6 +21,8 @@ TrialNumbers = Annotated[
 Point = Annotated[
     list[str], typer.Argument(help="Values of the point; what it leaves open is sampled.", metavar="NAME=VALUE")
 ]
+Priority = Annotated[int | None, typer.Option(help="Beside other studies: 1 to 1000, 1 by default.")]
+MaxRunning = Annotated[int | None, typer.Option(help="So many trials run at most; 0 is no limit.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -59,6 +60,24 @@ def cancel(study: StudyName) -> None:
     with ledger() as access:
         steering.cancel(access, access.study(study))
     typer.echo(f"study {study} is being cancelled")
+
+
+def set_share(study: StudyName, priority: Priority = None, max_running: MaxRunning = None) -> None:
+    """Change a study's share of the slots while it runs.
+
+    Studies of one queue start trials in the ratio of their priorities.
+
+    Example: python -m coordinator set digits --priority 3 --max-running 8
+    """
+    from highnoon.shared.store import steering
+
+    with ledger() as access:
+        record = access.study(study)
+        steering.set_share(access, record, priority=priority, max_running=max_running)
+        spec = access.study(study).spec
+    most = spec.get("max_running")
+    limit = "without a limit" if most is None else f"at most {most} running"
+    typer.echo(f"study {study}: priority {spec.get('priority', 1)}, {limit}")
 
 
 def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
@@ -99,10 +118,10 @@ def stop_trial(study: StudyName, trial: TrialNumber) -> None:
 
     Example: python -m coordinator stop-trial digits 12
     """
+    from highnoon.shared.store import steering
+
     with ledger() as access:
-        record = access.study(study)
-        if not access.studies.stop_trial(record.id, trial):
-            raise mistake("TRIAL", f"does not run now in study {study}", trial, _running(access, record.id))
+        steering.stop_trial(access, access.study(study), trial)
     typer.echo(f"trial {trial} of study {study} is being stopped")
 
 
@@ -123,13 +142,6 @@ def delete(study: StudyName, yes: Yes = False) -> None:
             raise typer.Exit(1)
         steering.delete_study(access, record)
     typer.echo(f"study {study} is deleted")
-
-
-def _running(access: Access, study_id: int) -> str:
-    from highnoon.shared.store.queries import LedgerQueries
-
-    numbers = sorted(str(run.trial_number) for run in LedgerQueries(access.database).running(study_id))
-    return f"These run: {', '.join(numbers[:20])}." if numbers else "None runs."
 
 
 def _space_of(record: StudyRecord) -> SearchSpace | None:

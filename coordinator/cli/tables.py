@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
 from highnoon.shared.views import formats
@@ -68,12 +69,19 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> lis
     return ["  ".join(_padded(row, widths, right)).rstrip() for row in rows]
 
 
-def studies_table(studies: Sequence[StudySummary]) -> list[str]:
-    """A line per study, below their headings."""
-    table: list[tuple[str, ...]] = [("study", "state", "trials", "running", "pruned", "failed", "best")]
+def note_lines(note: Note) -> list[str]:
+    """What a person wrote, for people."""
+    return [*([f"tags: {', '.join(note.tags)}"] if note.tags else []), *note.text.splitlines()]
+
+
+def studies_table(studies: Sequence[StudySummary], tags: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """A line per study, below their headings; with tags where any of them has some."""
+    heads = ("study", "state", "trials", "running", "pruned", "failed", "best")
+    table: list[tuple[str, ...]] = [(*heads, "tags") if tags else heads]
     for study in studies:
         numbers = [str(count) for count in (study.running, study.pruned, study.failed)]
-        table.append((study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best)))
+        row = (study.name, _state(study), f"{study.closed}/{study.asked}", *numbers, value_cell(study.best))
+        table.append((*row, ", ".join(tags.get(study.name, ()))) if tags else row)
     return aligned(table, right=range(2, 7))
 
 

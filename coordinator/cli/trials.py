@@ -78,7 +78,7 @@ def trials(
     Example: python -m coordinator trials digits --sort score --limit 5
     """
     from highnoon.coordinator.cli.failures import notes
-    from highnoon.coordinator.cli.tables import ordered, trials_table
+    from highnoon.coordinator.cli.tables import note_lines, ordered, trials_table
     from highnoon.shared.views.trials import trial_object
 
     if state is not None and state.lower() not in STATES:
@@ -86,14 +86,19 @@ def trials(
     with reading(storage) as reader:
         summary, view = reader.study(study), reader.view(study)
         found = [trial for trial in view.trials() if state is None or trial.state == state.upper()]
-        attempts = reader.attempts(summary)
+        attempts, written = reader.attempts(summary), reader.notes(study)
         names = list(summary.spec.get("search_space") or ()) or list(view.space())
         goals = dict(zip(view.objectives(), summary.direction.split(", "), strict=False))
     rows = ordered(found, sort, names=names, maximize=summary.maximize, reverse=reverse, goals=goals)
     shown = rows[:limit]
     if json:
         places = {attempt.trial_number: attempt for attempt in attempts}
-        print_json([{**trial_object(one, places.get(one.number)), "attrs": dict(one.attrs)} for one in shown])
+        print_json(
+            [
+                {**trial_object(one, places.get(one.number), written.get(one.number)), "attrs": dict(one.attrs)}
+                for one in shown
+            ]
+        )
         return
     if not shown:
         of_state = "" if state is None else f" in state {state.upper()}"
@@ -101,7 +106,11 @@ def trials(
             "; ".join(filter(None, [f"study {study} has no trial{of_state} yet", next_step(study, storage)]))
         )
         return
-    print_table(trials_table(shown, notes(attempts), open_console(), list(goals)))
+    remarks = dict(notes(attempts))
+    for number, note in written.items():
+        if number is not None:
+            remarks[number] = "; ".join(filter(None, [remarks.get(number, ""), *note_lines(note)]))
+    print_table(trials_table(shown, remarks, open_console(), list(goals)))
     if len(shown) < len(rows):
         typer.echo(f"{len(shown)} of {len(rows)} trials", err=True)
 

@@ -24,7 +24,7 @@ from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Exit, Say, say, say_row
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.submission import Submission, submit
+from highnoon.shared.store.submission import Submission, submit, with_git
 
 if TYPE_CHECKING:
     from highnoon.coordinator.local.start import StartOptions, StopRequest
@@ -47,7 +47,7 @@ def coordinate(
         if access is None or broker is None:
             return Exit.INTERRUPTED
         counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
-        submission = None if options.spec is None else submit(options.spec, access)
+        submission = None if options.spec is None else submit(with_git(options.spec), access)
         if submission is not None:
             _say_submission(submission, access, console)
         # Not the database of `access`: its deadline is for long reads, and a tick must notice a server that is frozen.

@@ -1,7 +1,7 @@
-"""Callbacks: loggers that a study calls after each trial, `follow` for a cluster's study, a memory guard for `fit`.
+"""Callbacks: reports of trainings in many frameworks, loggers that a study calls after each trial, `follow`.
 
-Each is imported when it is first used: one needs Keras, and no logger imports its package before it has a trial to
-write.
+Each is imported when it is first used: those for Keras need it, others import their package when they are made, and no
+logger does before it has a trial to write.
 """
 
 from __future__ import annotations
@@ -13,20 +13,32 @@ from highnoon.shared.domain.errors import nearest
 from highnoon.shared.runtime.extras import missing_extra_named
 
 if TYPE_CHECKING:
+    from highnoon.callbacks.boosting_reports import LightGBMReport as LightGBMReport
+    from highnoon.callbacks.boosting_reports import XGBoostReport as XGBoostReport
     from highnoon.callbacks.csv_logger import CSVLogger as CSVLogger
     from highnoon.callbacks.following import follow as follow
+    from highnoon.callbacks.keras_report import Report as Report
     from highnoon.callbacks.memory_guard import MemoryGuardCallback as MemoryGuardCallback
     from highnoon.callbacks.mlflow_logger import MLflowLogger as MLflowLogger
+    from highnoon.callbacks.partial_fitting import partial_fit as partial_fit
     from highnoon.callbacks.tensorboard_logger import TensorBoardLogger as TensorBoardLogger
+    from highnoon.callbacks.torch_reports import LightningReport as LightningReport
+    from highnoon.callbacks.torch_reports import TransformersReport as TransformersReport
     from highnoon.callbacks.wandb_logger import WandbLogger as WandbLogger
 
 _MODULES = {
     "CSVLogger": "csv_logger",
+    "LightGBMReport": "boosting_reports",
+    "LightningReport": "torch_reports",
     "MLflowLogger": "mlflow_logger",
     "MemoryGuardCallback": "memory_guard",
+    "Report": "keras_report",
     "TensorBoardLogger": "tensorboard_logger",
+    "TransformersReport": "torch_reports",
     "WandbLogger": "wandb_logger",
+    "XGBoostReport": "boosting_reports",
     "follow": "following",
+    "partial_fit": "partial_fitting",
 }
 
 __all__ = [*_MODULES]  # noqa: PLE0604

@@ -13,15 +13,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
@@ -31,6 +30,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import (
@@ -45,7 +45,7 @@ _RESULT_SENT = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """All that a trial process gets beside the objective. Without a `seed` it has one of its own."""
+    """All that a trial process gets beside the objective."""
 
     number: int
     params: Params
@@ -53,7 +53,8 @@ class Task:
     study_name: str
     scoring: Scoring
     memory: MemoryWishes
-    seed: int | None
+    repeats: Repeats
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrialProcess:
@@ -114,7 +115,7 @@ class Launcher:
                 if not self.spawns:
                     return _forked(ours, theirs, self._objective, task)
                 self._pickled = self._pickled or _pickled(self._objective)
-                return _spawned(ours, theirs, pickle.dumps((task, self._pickled)))
+                return _spawned(ours, theirs, pickle.dumps((task, self._pickled)), task.environment)
         except BaseException:
             ours.close()
             raise
@@ -176,7 +177,9 @@ def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, ta
     return TrialProcess(ours, pid, wait)
 
 
-def _spawned(ours: socket.socket, theirs: socket.socket, payload: bytes) -> TrialProcess:
+def _spawned(
+    ours: socket.socket, theirs: socket.socket, payload: bytes, environment: Mapping[str, str]
+) -> TrialProcess:
     sent = os.memfd_create("highnoon-objective")
     try:
         with open(sent, "wb", closefd=False) as file:
@@ -186,7 +189,10 @@ def _spawned(ours: socket.socket, theirs: socket.socket, payload: bytes) -> Tria
             f"run_spawned({theirs.fileno()}, {sent}, {os.getpid()})"
         )
         process = subprocess.Popen(
-            [sys.executable, "-c", program], pass_fds=(theirs.fileno(), sent), start_new_session=True
+            [sys.executable, "-c", program],
+            pass_fds=(theirs.fileno(), sent),
+            start_new_session=True,
+            env={**os.environ, **environment},
         )
     finally:
         os.close(sent)
@@ -199,6 +205,7 @@ def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], 
     try:
         _detach(parent)
         forget_exit_functions()
+        os.environ.update(task.environment)
         channel = PipeChannel(Pipe(end))
         channel.result(_outcome(load, task, channel))
         exit_status = _RESULT_SENT
@@ -220,11 +227,11 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
         message = f"the objective could not be loaded in a new process: {type(error).__name__}: {error}"
         return Outcome(ending=Ending.FAILED, cause="objective", message=message, traceback=traceback.format_exc())
     # A copy has its parent's generators, and all trials would draw the same numbers.
-    seed_libraries(secrets.randbits(32) if task.seed is None else task.seed)
+    seed_libraries(task.repeats.seed)
     if task.defines_by_run:
         facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
         objective = given_trial(objective, channel, task.number, facts)
-    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory)
+    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory, repeats=task.repeats)
 
 
 def _detach(parent: int) -> None:

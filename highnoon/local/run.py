@@ -26,6 +26,7 @@ from highnoon.local.trial import (
     final_outcome,
     interrupted,
     recorded,
+    repeats_of,
     wait_for_ended,
 )
 from highnoon.progress import ProgressView, progress_view
@@ -40,7 +41,6 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.attempt import Objective
-from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
@@ -183,7 +183,6 @@ class _Run:
         return started
 
     def _launched(self, launcher: Launcher, started: StartedTrial) -> LocalTrial:
-        seed = None if self._spec.seed is None else trial_seed(self._spec.seed, started.number)
         task = Task(
             number=started.number,
             defines_by_run=self._spec.defines_by_run,
@@ -191,7 +190,8 @@ class _Run:
             params=started.params,
             scoring=self._spec.scoring,
             memory=self._spec.memory,
-            seed=seed,
+            repeats=repeats_of(self._study, started, self._spec),
+            environment=self._spec.environment,
         )
         process = launcher.start(task)
         return LocalTrial(started, process, channel_of(self._study, started, self._spec), self._spec.scoring)

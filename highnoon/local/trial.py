@@ -6,6 +6,7 @@ An outage of the database ends nothing. What the database refuses ends the trial
 from __future__ import annotations
 
 import logging
+import secrets
 import select
 import signal
 import threading
@@ -24,6 +25,8 @@ from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
+from highnoon.shared.objective.repetition import Repeats
+from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
@@ -75,6 +78,9 @@ class StudyChannel:
     def report_params(self, total: int, active: int | None = None) -> None:
         """Nothing to send: the outcome has it."""
 
+    def progress(self) -> None:
+        """Nothing to send: there is no time limit on what reports nothing."""
+
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again, and ServiceRefused."""
         if self._unsent:
@@ -125,8 +131,15 @@ def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective
     if channel.definition is not None:
         facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
         objective = given_trial(objective, channel.definition, started.number, facts)
-    outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory)
+    repeats = repeats_of(study, started, spec)
+    outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory, repeats=repeats)
     return recorded(study, channel, started, outcome)
+
+
+def repeats_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> Repeats:
+    """How often a started trial runs its objective. Without a seed of the study it has one of its own."""
+    seed = secrets.randbits(32) if spec.seed is None else trial_seed(spec.seed, started.number)
+    return Repeats(count=spec.repeats, seed=seed, bar=retry_until_available(study.repeat_bar, logger))
 
 
 def recorded(study: OptunaStudy, channel: StudyChannel, started: StartedTrial, outcome: Outcome) -> Outcome:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
+from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
@@ -20,6 +21,7 @@ from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store import steering
 from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
@@ -110,12 +112,32 @@ class StudyActions:
         steering.cancel(self.repository.access(), _known(study))
         self.repository.invalidate(study.name)
 
+    def set_share(self, study: StudySummary, priority: int | None, max_running: int | None) -> None:
+        """Changes its share of the slots; a `max_running` of 0 is no limit. Raises InvalidInput."""
+        steering.set_share(self.repository.access(), _known(study), priority=priority, max_running=max_running)
+        self.repository.invalidate(study.name)
+
     def add_trials(self, study: StudySummary, count: int) -> int:
         """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
         record = _known(study)
         added = steering.add_trials(self.repository.access(), record, count)
         self.repository.invalidate(study.name)
         return added
+
+    def annotate(
+        self, study: StudySummary, number: int | None, *, text: str | None = None, tags: Sequence[str] | None = None
+    ) -> None:
+        """Replaces note or tags of the study or one of its trials; None leaves them. Raises InvalidInput."""
+        store = NoteStore(self.repository.access().database)
+        before = store.of_study(_known(study).name).get(number, Note())
+        wanted = before.tags if tags is None else tuple(tags)
+        change = NoteChange(
+            text=before.text if text is None else text.replace("\r\n", "\n").strip(),
+            tag=wanted,
+            untag=tuple(tag for tag in before.tags if tag not in wanted),
+        )
+        if change.of(before) != before:
+            store.change(study.name, number, change)
 
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""

@@ -10,11 +10,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.note import MOST_TAGS
 from highnoon.shared.domain.states import MESSAGE
+from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
-from highnoon.shared.views.trials import attempt_object, trial_object
+from highnoon.shared.views.trials import attempt_object, note_object, trial_object
 from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response
@@ -41,11 +43,23 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StudyPatch(_Body):
-    """What to change: a state to go to, or trials to add, or both."""
+_Tags = Annotated[list[str], Field(max_length=MOST_TAGS)]
+
+
+class NotePatch(_Body):
+    """What a person writes beside it; what is left out stays."""
+
+    note: str | None = None
+    tags: _Tags | None = None
+
+
+class StudyPatch(NotePatch):
+    """What to change: a state to go to, trials to add, its share of the slots, note, tags."""
 
     state: Literal["running", "paused", "cancelled"] | None = None
     add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    priority: Annotated[int, Field(strict=True)] | None = None
+    max_running: Annotated[int, Field(strict=True, description="0 is no limit.")] | None = None
 
 
 class WorkerPatch(_Body):
@@ -78,16 +92,21 @@ def create_study(
 
 
 @router.get("/studies/{study}", tags=["studies"])
-def get_study(study: KnownStudy) -> Response:
+def get_study(app: State, study: KnownStudy) -> Response:
     """One study, by its name or id, with its specification."""
-    return JsonResponse({**study_object(study), "spec": dict(study.spec)})
+    return JsonResponse({**study_object(study), **note_object(app.notes(study).get(None)), "spec": dict(study.spec)})
 
 
 @router.patch("/studies/{study}", tags=["studies"])
 def change_study(app: State, study: FreshStudy, change: StudyPatch) -> Response:
-    """Pause, resume or cancel it, or add trials."""
-    if change.state is None and change.add_trials is None:
-        raise InvalidInput("request", [Problem(key="state", message="or add_trials is needed")])
+    """Pause, resume or cancel it, add trials, change its share of the slots, or write note and tags."""
+    if not change.model_dump(exclude_none=True):
+        message = "or add_trials, priority, max_running, note, tags is needed"
+        raise InvalidInput("request", [Problem(key="state", message=message)])
+    if change.priority is not None or change.max_running is not None:
+        app.actions.set_share(study, change.priority, change.max_running)
+    if change.note is not None or change.tags is not None:
+        app.actions.annotate(study, None, text=change.note, tags=change.tags)
     if change.state is not None and change.state != study.state:
         acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
         acts[change.state](study)
@@ -109,7 +128,12 @@ def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Quer
     found = app.repository.trials(study.name)
     chosen = choose_trials(found.trials, query, list(found.space), found.objectives)
     spans = app.spans(study, [trial.number for trial in chosen.items])
-    return JsonResponse(_page_object(chosen, "trials", lambda trial: trial_object(trial, spans.get(trial.number))))
+    notes = app.notes(study)
+
+    def to_object(trial: Trial) -> dict[str, Any]:
+        return trial_object(trial, spans.get(trial.number), notes.get(trial.number))
+
+    return JsonResponse(_page_object(chosen, "trials", to_object))
 
 
 @router.post("/studies/{study}/trials", tags=["trials"], status_code=202)
@@ -124,7 +148,16 @@ def get_trial(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """One trial with its attempts."""
     attempts = app.attempts(study, trial)
     more = {"message": str(trial.attrs.get(MESSAGE) or ""), "attempts": [attempt_object(one) for one in attempts]}
-    return JsonResponse({**trial_object(trial, own_attempt(trial, attempts)), **more})
+    note = app.notes(study).get(trial.number)
+    return JsonResponse({**trial_object(trial, own_attempt(trial, attempts), note), **more})
+
+
+@router.patch("/studies/{study}/trials/{number}", tags=["trials"])
+def annotate_trial(app: State, study: FreshStudy, number: int, change: NotePatch) -> Response:
+    """Write note and tags beside a trial."""
+    trial = app.trial(study, number)
+    app.actions.annotate(study, trial.number, text=change.note, tags=change.tags)
+    return JsonResponse(note_object(app.notes(study).get(trial.number)))
 
 
 @router.post("/studies/{study}/trials/{number}/retry", tags=["trials"], status_code=202)
@@ -192,12 +225,14 @@ def export_trials(app: State, study: KnownStudy, format: Literal["csv", "jsonl",
     """All trials as a file. Parquet needs pyarrow where the dashboard runs."""
     headers = _as_file(f"trials.{format}")
     if format == "parquet":
-        body = parquet_file(app.repository, study)
+        body = parquet_file(app.repository, study, app.notes(study))
         return Response(body, media_type="application/vnd.apache.parquet", headers=headers)
     if format == "csv":
-        lines = csv_file(app.repository, study)
+        lines = csv_file(app.repository, study, app.notes(study))
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
-    return StreamingResponse(json_lines_file(app.repository, study), media_type="application/jsonl", headers=headers)
+    return StreamingResponse(
+        json_lines_file(app.repository, study, app.notes(study)), media_type="application/jsonl", headers=headers
+    )
 
 
 @router.get("/workers", tags=["cluster"])

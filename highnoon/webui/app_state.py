@@ -10,11 +10,15 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
+from highnoon.shared.views.environments import environment_facts
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
 from highnoon.webui.actions import ObjectiveFilter, StudyActions, WorkerActions
 from highnoon.webui.event_stream import EventStream
@@ -95,6 +99,21 @@ class AppState:
         if study.record is None or not isinstance(ticket, int):
             return []
         return self.repository.access().studies.attempts(study.record.id, ticket_id=ticket)
+
+    def notes(self, study: StudySummary) -> Notes:
+        """What people wrote beside it and its trials."""
+        return NoteStore(self.repository.access().database).of_study(study.name)
+
+    def environment(self, study: StudySummary, attempt: AttemptRecord | None) -> Mapping[str, str]:
+        """What an attempt ran in, by label; nothing where it was not recorded."""
+        if attempt is None or attempt.environment is None:
+            return {}
+        content = Environments(self.repository.access().database).find(attempt.environment)
+        code = {"Code": f"digest {attempt.code[:12]}"} if attempt.code else {}
+        commit = (study.full_spec or {}).get("git")
+        dirty = " with changes" if commit and commit.endswith("+") else ""
+        git = {"Git": f"{commit[:12]}{dirty} where it was submitted"} if commit else {}
+        return {} if content is None else {**environment_facts(content), **code, **git}
 
     def spans(self, study: StudySummary, numbers: Sequence[int]) -> Mapping[int, AttemptSpan]:
         """By trial number: where and how long it ran."""

@@ -23,7 +23,10 @@ from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.views.formats import param
 
-_WHOLE = ("n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row", "early_stop")
+_WHOLE = (
+    "n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row", "early_stop",
+    "priority", "max_running", "repeats",
+)  # fmt: skip
 _REAL = ("timeout", "trial_timeout", "stall_timeout", "target_value", "lambda_efficiency")
 _TEXT = ("name", "objective", "code_dir", "direction", "resources", "sampler", "pruner", "prune_on")
 _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}

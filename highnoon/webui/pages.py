@@ -5,6 +5,7 @@ Each handler gathers what its template shows, or executes one action and redirec
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.studies import STATES, StudySummary
-from highnoon.shared.views.trials import cause_of, ending_of, has_ended
+from highnoon.shared.views.trials import cause_of, ending_of, has_ended, metric_names
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import StudyQuery, TrialQuery, choose_studies, choose_trials
@@ -27,8 +28,10 @@ from highnoon.webui.results import MOST_PARAMS
 router = APIRouter(include_in_schema=False)
 
 Sent = Annotated[dict[str, str], Depends(form_fields)]
+Chosen = Annotated[list[int] | None, Query()]
 
 _NEWEST = 9
+_MOST_COMPARED = 20
 _PACE_OF = 30
 """By how many of the last trials the time to go is estimated."""
 
@@ -127,7 +130,10 @@ def _trial_page(
         "study": study,
         "trial": trial,
         "attempts": attempts,
-        "own": own_attempt(trial, attempts),
+        "note": app.notes(study).get(trial.number),
+        "own": (own := own_attempt(trial, attempts)),
+        "environment": app.environment(study, own),
+        "quoted_name": shlex.quote(study.name),
         "space": found.space,
         "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),
@@ -153,9 +159,24 @@ def list_trials(request: Request, app: State, study: KnownStudy, query: Annotate
         "objectives": found.objectives,
         "causes": sorted({word for trial in found.trials for word in (cause_of(trial), ending_of(trial)) if word}),
         "spans": app.spans(study, [trial.number for trial in page.items]),
+        "notes": app.notes(study),
         "states": [str(state) for state in TrialState],
     }
     return shown(request, "trials.html", context)
+
+
+@router.get("/hpo/studies/{study:path}/compare")
+def compare_trials(request: Request, app: State, study: KnownStudy, trial: Chosen = None) -> Response:
+    """Some trials beside each other."""
+    chosen = [app.trial(study, number) for number in dict.fromkeys((trial or [])[:_MOST_COMPARED])]
+    context = {
+        "study": study,
+        "trials": chosen,
+        "notes": app.notes(study),
+        "names": list(dict.fromkeys(name for one in chosen for name in one.params)),
+        "metrics": metric_names(chosen),
+    }
+    return shown(request, "compare.html", context)
 
 
 @router.post("/hpo/studies/{study:path}/trials/{number:int}/retry")
@@ -176,15 +197,29 @@ def enqueue_trial(request: Request, app: State, sent: Sent, study: FreshStudy, n
     return _redirect(f"/hpo/studies/{segment(study.name)}")
 
 
+@router.post("/hpo/studies/{study:path}/trials/{number:int}/note")
+def annotate_trial(app: State, sent: Sent, study: FreshStudy, number: int) -> Response:
+    """Write note and tags beside a trial."""
+    _annotate(app, sent, study, app.trial(study, number).number)
+    return _redirect(f"/hpo/studies/{segment(study.name)}/trials/{number}")
+
+
+def _annotate(app: AppState, sent: Mapping[str, str], study: StudySummary, number: int | None) -> None:
+    tags = [tag.strip() for tag in sent.get("tags", "").split(",") if tag.strip()]
+    app.actions.annotate(study, number, text=sent.get("note", ""), tags=tags)
+
+
 @router.post("/hpo/studies/{study:path}/{act}")
 def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
-    """Pause, resume, cancel, add trials, delete."""
+    """Pause, resume, cancel, add trials, write note and tags, delete."""
     acts = {"pause": app.actions.pause, "resume": app.actions.resume, "cancel": app.actions.cancel}
     if act == "add":
-        count = sent.get("count", "")
-        if not count.isdecimal() or len(count) > 7:
-            raise InvalidInput("request", [Problem(key="count", message="must be a whole number", value=count)])
-        app.actions.add_trials(study, int(count))
+        app.actions.add_trials(study, _whole(sent, "count"))
+    elif act == "set":
+        limit = _whole(sent, "max_running") if sent.get("max_running") else 0
+        app.actions.set_share(study, _whole(sent, "priority"), limit)
+    elif act == "note":
+        _annotate(app, sent, study, None)
     elif act == "delete":
         app.actions.delete(study)
         return _redirect("/hpo")
@@ -193,6 +228,14 @@ def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
     else:
         raise UnknownStudy("There is no such page.")
     return _redirect(f"/hpo/studies/{segment(study.name)}")
+
+
+def _whole(sent: Mapping[str, str], field: str) -> int:
+    """Raises InvalidInput."""
+    text = sent.get(field, "")
+    if not text.isdecimal() or len(text) > 7:
+        raise InvalidInput("request", [Problem(key=field, message="must be a whole number", value=text)])
+    return int(text)
 
 
 @router.get("/hpo/studies/{study:path}")
@@ -208,6 +251,8 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "front": found.front,
         "objectives": found.objectives,
         "front_formats": FRONT,
+        "notes": (notes := app.notes(study)),
+        "note": notes.get(None),
         "running": running,
         # A lease brings the step every few seconds; a report is there at once.
         "steps": {run.trial_number: max(run.step or 0, steps.get(run.trial_number or -1, 0)) for run in running},

@@ -10,10 +10,12 @@ from __future__ import annotations
 import gzip
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from threading import Lock
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
 from highnoon.shared.views.formats import dumps
@@ -109,30 +111,31 @@ class FigureCache:
                 self._bytes -= len(oldest)
 
 
-def csv_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
+def csv_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
     """A head, then a row per trial."""
     found = repository.trials(study.name)
     names, metrics = list(found.space), metric_names(found.trials)
-    kind, goals = ("csv", *metrics), found.objectives
-    rows = _rows(repository, study, kind, lambda trials, places: csv_rows(trials, names, places, goals, metrics))
-    return chain([csv_head(names, goals, metrics)], rows)
+    kind, goals = () if notes else ("csv", *metrics), found.objectives
+    write = partial(csv_rows, goals=goals, metrics=metrics, notes=notes)
+    rows = _rows(repository, study, kind, lambda trials, places: write(trials, names, places))
+    return chain([csv_head(names, goals, metrics, notes)], rows)
 
 
-def json_lines_file(repository: StudyRepository, study: StudySummary) -> Iterator[str]:
+def json_lines_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
     """An object per line."""
-    return _rows(repository, study, ("jsonl",), json_lines)
+    return _rows(repository, study, () if notes else ("jsonl",), partial(json_lines, notes=notes))
 
 
-def parquet_file(repository: StudyRepository, study: StudySummary) -> bytes:
+def parquet_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     found = repository.trials(study.name)
-    return parquet(found.trials, list(found.space), _places(repository, study, 0), found.objectives)
+    return parquet(found.trials, list(found.space), _places(repository, study, 0), found.objectives, notes)
 
 
 def _rows(repository: StudyRepository, study: StudySummary, kind: tuple[str, ...], write: Rows) -> Iterator[str]:
-    """What can fail is done before the first part is asked for."""
-    found = repository.trials(study.name)
-    kept = repository.kept_texts(study.name, (*kind, study.id, *found.space)) if study.record is not None else []
+    """What can fail is done before the first part is asked for. Without a `kind` nothing is kept: notes may change."""
+    found, is_kept = repository.trials(study.name), kind and study.record is not None
+    kept = repository.kept_texts(study.name, (*kind, study.id, *found.space)) if is_kept else []
     return _written(found.trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
 
 

@@ -95,14 +95,19 @@ def report(value: object, step: object) -> Report:
 
 def further_numbers(returned: object) -> tuple[dict[str, float], list[str]]:
     """What a returned mapping holds beside loss and count: the numbers, and the names of what can be none."""
+    items = returned.items() if _is_mapping(returned) else ()
+    return numbers_of({name: value for name, value in items if name not in RESULT_KEYS})
+
+
+def numbers_of(given: Mapping[Any, object]) -> tuple[dict[str, float], list[str]]:
+    """Those that can be metrics, and the names of what can be none."""
     numbers, others = {}, []
-    for name, value in returned.items() if _is_mapping(returned) else ():
-        if name not in RESULT_KEYS:
-            number = _or_none(_real, value)
-            if number is None or not can_name(name):
-                others.append(_shown.repr(name))
-            else:
-                numbers[name] = number
+    for name, value in given.items():
+        number = _or_none(_real, value)
+        if number is None or not can_name(name):
+            others.append(_shown.repr(name))
+        else:
+            numbers[name] = number
     return numbers, others
 
 

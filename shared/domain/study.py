@@ -17,6 +17,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
+from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints
 from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
@@ -27,6 +28,7 @@ from highnoon.shared.domain.strategy import Count, Natural, Strict, several_prob
 from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
 from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
 from highnoon.shared.domain.study_hints import hint_for, moved_up
+from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 
 MOST_TRIALS = 1_000_000
@@ -45,6 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 _FOR_SEVERAL = {
     "target_value": "End it by n_trials or timeout.",
     "early_stop": "End it by n_trials or timeout.",
+    "repeats": "Take the mean within the objective.",
     "param_budget": 'Make the size an objective, params = "minimize", or a constraint, params = "<= 5e6".',
 }
 
@@ -79,7 +82,10 @@ class StudySpec(Strict):
     warm_start: Sequence[str] = ()
     """Studies of the same database whose trials the sampler knows too. They are not counted."""
     resources: Literal["cpu", "gpu"] = "cpu"
+    priority: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_running: Count | None = None
     isolation: Literal["fork", "spawn", "none"] = "fork"
+    environment: Mapping[str, str] = Field(default_factory=dict)
 
     timeout: Seconds | None = None
     trial_timeout: Seconds | None = None
@@ -90,6 +96,8 @@ class StudySpec(Strict):
     early_stop: EarlyStop | None = None
     max_attempts: Count = 3
     retry_errors: Natural = 0
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often a point is run, each time with a seed of its own; its value is the mean."""
 
     param_budget: Count | None = None
     lambda_efficiency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
@@ -98,12 +106,15 @@ class StudySpec(Strict):
     memory_grace_steps: Count | None = None
     prefetch_buffer_size: Count | None = None
     trial_memory_limit: int | None = None
+    notify: Mapping[str, Any] | None = None
     admission: Literal["slots", "measured"] = "slots"
 
     code_dir: str | None = None
     bundle: Digest | None = None
     code: Digest | None = None
     """The digest of the objective's source tree where it was submitted; `submit` writes it."""
+    git: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}\+?$")] | None = None
+    """The commit of its folder then, with `+` where files differed from it; `submit` writes it."""
 
     @field_validator("name")
     @classmethod
@@ -161,10 +172,10 @@ class StudySpec(Strict):
             raise refusal(problems)
         return constraints
 
-    @field_validator("target_value", "early_stop", "param_budget")
+    @field_validator("target_value", "early_stop", "param_budget", "repeats")
     @classmethod
     def _is_for_one_objective(cls, written: Any, info: ValidationInfo) -> Any:
-        if written is not None and info.data.get("objectives"):
+        if written not in (None, 1) and info.data.get("objectives"):
             key = str(info.field_name)
             value = written.model_dump() if isinstance(written, EarlyStop) else written
             raise refusal([Problem(key=key, message="is for one objective", value=value, hint=_FOR_SEVERAL[key])])
@@ -209,6 +220,25 @@ class StudySpec(Strict):
             message = "names the study itself, whose trials its sampler knows anyway"
             raise refusal([Problem(key="warm_start", message=message, value=written)])
         return tuple(written)
+
+    @field_validator("environment", mode="plain")
+    @classmethod
+    def _environment_suits_trials(cls, written: object, info: ValidationInfo) -> dict[str, str]:
+        problems = environment_problems(written)
+        if written and info.data.get("isolation") == "none":
+            message = "needs a process for each trial, and isolation is none"
+            problems.append(Problem(key="environment", message=message, value=written))
+        if problems or not isinstance(written, Mapping):
+            raise refusal(problems)
+        return dict(written)
+
+    @field_validator("notify", mode="plain")
+    @classmethod
+    def _notify_is_a_table(cls, written: object) -> dict[str, Any] | None:
+        problems = [] if written is None else notify_problems(written)
+        if problems:
+            raise refusal(problems)
+        return notify_table(written) if isinstance(written, Mapping) else None
 
     @field_validator("early_stop", mode="before")
     @classmethod

@@ -18,6 +18,9 @@ ParamValue = bool | int | float | str | None
 
 Params = dict[str, ParamValue]
 
+REPEATS, REPEATS_STD, REPEATS_WORST = "repeats", "repeats_std", "repeats_worst"
+"""Metrics of a trial that runs its point several times: how often, and the spread and the worst of the losses."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import reprlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +37,8 @@ from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
-from highnoon.shared.objective.trial_context import Channel, bound
+from highnoon.shared.objective.repetition import ONCE, Repeats, repeated
+from highnoon.shared.objective.trial_context import AttemptChannel, bound
 
 Objective = Callable[[Params], object]
 """What a user writes: takes a plain dict of parameters, returns one number, or a dict of loss and size.
@@ -47,6 +50,9 @@ _log = logging.getLogger("highnoon")
 _warned: set[str] = set()
 """Kinds of warnings that this process has logged."""
 
+CHECKPOINT_VARIABLE = "HIGHNOON_CHECKPOINT_DIR"
+"""Of a worker's trial process: the folder of its checkpoints."""
+
 _LONGEST_CAUSE = 40
 """As the ledger keeps it; a reason of the user's own may be any text."""
 
@@ -54,20 +60,22 @@ _LONGEST_CAUSE = 40
 def run_attempt(
     objective: Objective,
     params: Mapping[str, ParamValue],
-    channel: Channel,
+    channel: AttemptChannel,
     scoring: Scoring = UNSCORED,
     *,
     memory: MemoryWishes = NO_WISHES,
     checkpoints: Path | None = None,
+    repeats: Repeats = ONCE,
 ) -> Outcome:
     """Calls `objective(params)` and returns how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
 
-    `checkpoints` is a folder that outlives this attempt, None where no other would follow it.
+    `checkpoints` is a folder that outlives this attempt, None where no other would follow it. `repeats` has the trial's
+    seed too.
     """
-    trial = _Trial(channel, scoring)
+    trial = _Trial(channel, scoring, memory, checkpoints)
     started = time.monotonic()
-    with bound(trial, memory=memory, checkpoints=checkpoints):
-        outcome = _ending_of(objective, dict(params), trial)
+    with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed):
+        outcome = _ending_of(_with_repeats(objective, trial, repeats, checkpoints), dict(params), trial)
     return replace(
         trial.judged(outcome),
         loss=_unless_nan(trial.loss),
@@ -81,9 +89,19 @@ def run_attempt(
 class _Trial:
     """The channel as the objective meets it: refuses what is no report, scores what is one, remembers the last."""
 
-    def __init__(self, channel: Channel, scoring: Scoring) -> None:
+    def __init__(
+        self,
+        channel: AttemptChannel,
+        scoring: Scoring,
+        memory: MemoryWishes = NO_WISHES,
+        checkpoints: Path | None = None,
+    ) -> None:
         self._channel = channel
         self._scoring = scoring
+        self._memory = memory
+        self._checkpoints = checkpoints
+        self._repeat = 0
+        self._reports = 0
         self._scored_with: int | None = None
         self._steps: set[int] = set()
         self.count: ParamCount | None = None
@@ -95,6 +113,10 @@ class _Trial:
     def report(self, value: object, step: object) -> None:
         """Raises InvalidInput for what is no report, MissingParamCount, and InvalidObjectiveResult for no score."""
         given = readings.report(value, step)
+        self._reports += 1
+        if self._repeat > 0:
+            self._channel.progress()
+            return
         self._warn_of(given)
         self._refuse_beyond_a_hard_budget()
         scored = replace(given, value=self._score(given.value))
@@ -110,8 +132,8 @@ class _Trial:
         self._steps.add(given.step)
 
     def should_prune(self) -> bool:
-        """The decision of the study's pruner."""
-        return self._channel.should_prune()
+        """The decision of the study's pruner, which compares first repeats."""
+        return self._repeat == 0 and self._channel.should_prune()
 
     def report_params(self, total: object, active: object = None) -> None:
         """Raises InvalidInput for what is no count, InvalidObjectiveResult for a second size, and TrialStopped."""
@@ -119,6 +141,11 @@ class _Trial:
         self._take(count)
         self._channel.report_params(count.total, count.active)
         self._refuse_beyond_a_hard_budget()
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether larger values are better."""
+        return self._scoring.direction == "maximize"
 
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
         """Keeps the newest value of each, by its step where there is one. Raises InvalidInput with every mistake."""
@@ -128,6 +155,30 @@ class _Trial:
             if index is None or last is None or index >= last:
                 self.metrics[name] = json_number(number) or 0.0
                 self._logged_at[name] = last if index is None else index
+
+    @contextmanager
+    def begin_repeat(self, index: int, seed: int) -> Iterator[None]:
+        """In a folder of its own, or a repeat would go on where the one before it has ended."""
+        self._repeat = index
+        folder = None if self._checkpoints is None else self._checkpoints / f"repeat-{index + 1}"
+        if folder is not None and CHECKPOINT_VARIABLE in os.environ:
+            os.environ[CHECKPOINT_VARIABLE] = str(folder)
+        with bound(self, memory=self._memory, checkpoints=folder, seed=seed):
+            yield
+
+    def end_repeat(self, index: int, mean: float) -> None:
+        """Reports the mean so far, of an objective that reports nothing."""
+        if self._reports == 0:
+            self.last, self.loss = Report(step=index, value=self._score(mean)), mean
+            self._channel.report(self.last.value, index)
+
+    def score_of(self, returned: object) -> float:
+        """The score of what one repeat returned. Raises what `completed` raises."""
+        loss, count = readings.result(returned)
+        if count is not None:
+            self._take(count)
+        self._refuse_beyond_a_hard_budget()
+        return self._score(loss)
 
     def completed(self, returned: object) -> Outcome:
         """The outcome of what the objective returned. Raises what `report` and `report_params` raise."""
@@ -190,6 +241,13 @@ class _Trial:
                 f"param_budget: {self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
                 constraint=excess,
             )
+
+
+def _with_repeats(objective: Objective, trial: _Trial, repeats: Repeats, checkpoints: Path | None) -> Objective:
+    if repeats.count == 1:
+        return objective
+    maximize = trial.maximizes
+    return lambda params: repeated(objective, params, trial, repeats, maximize=maximize, folder=checkpoints)
 
 
 def _warn_once(sentence: str, of: str = "report()") -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from highnoon.shared.domain.errors import did_you_mean
+from highnoon.shared.domain.trial_environment import read_at_import
 
 
 class Flaw(NamedTuple):
@@ -74,7 +75,7 @@ def import_settings_in(path: Path) -> tuple[str, ...]:
     except (SyntaxError, OSError, ValueError, RecursionError, MemoryError):
         return ()
     names = (name for statement in statements for name in _environment_set_by(statement))
-    return tuple(dict.fromkeys(name for name in names if _is_read_at_import(name)))
+    return read_at_import(names)
 
 
 def _environment_set_by(statement: ast.stmt) -> Iterator[str]:
@@ -101,13 +102,6 @@ def _texts(nodes: Iterable[ast.expr | None]) -> Iterator[str]:
 
 def _is_environment(node: ast.expr) -> bool:
     return ast.unparse(node) in ("os.environ", "environ")
-
-
-def _is_read_at_import(name: str) -> bool:
-    """Not the log level's, for which a slow start of each trial is too high a price, and none that is read later."""
-    if name.startswith(("TF_CPP_", "TF_FORCE_GPU_", "TF_GPU_")):
-        return False
-    return name.startswith(("KERAS_", "TF_", "XLA_", "JAX_")) or name.endswith("_NUM_THREADS")
 
 
 def _tree(path: Path) -> ast.Module:

@@ -19,6 +19,7 @@ from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec, validate
+from highnoon.shared.domain.trial_environment import secrets_in
 from highnoon.shared.objective.reference import check, takes_no_trial
 
 if sys.version_info >= (3, 11):
@@ -222,6 +223,8 @@ def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = Non
         raise InvalidInput(source, problems)
     for line in cut_short(data.get("search_space") or {}, spec.search_space):
         _log.warning("%s: %s", source, line)
+    if warning := secrets_in(spec.environment):
+        _log.warning("%s: %s", source, warning)
     return spec
 
 

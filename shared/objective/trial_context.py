@@ -36,6 +36,13 @@ class Channel(Protocol):
         """Reports how large the model of this trial is; the last count before the first report counts."""
 
 
+class AttemptChannel(Channel, Protocol):
+    """What the runner of an attempt uses."""
+
+    def progress(self) -> None:
+        """Shows that the trial goes on, where its report is not the study's."""
+
+
 class TrialChannel(Channel, Protocol):
     """The channel as an objective meets it."""
 
@@ -80,6 +87,7 @@ class _RunningTrial:
     channel: TrialChannel
     memory: MemoryWishes
     checkpoints: CheckpointFolder
+    seed: int
 
 
 _mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
@@ -91,13 +99,13 @@ _bound: list[_RunningTrial] = []
 
 @contextmanager
 def bound(
-    channel: TrialChannel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None
+    channel: TrialChannel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None, seed: int = 0
 ) -> Iterator[None]:
     """Makes `channel` the one that the trial running here uses.
 
     `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
     """
-    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints))
+    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints), seed=seed)
     token = _mine.set(trial)
     _bound.append(trial)
     try:
@@ -122,6 +130,11 @@ def checkpoints() -> CheckpointFolder:
     return _required().checkpoints
 
 
+def seed() -> int:
+    """The running trial's seed, or that of its repeat. Raises NoTrialRunning outside an objective."""
+    return _required().seed
+
+
 def memory_wishes() -> MemoryWishes:
     """What the study of the trial running here asks of memory; nothing outside a trial."""
     found = _here()
@@ -132,7 +145,8 @@ def _required() -> _RunningTrial:
     found = _here()
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report(), should_prune(), log(), report_params() and checkpoint_dir() may only "
+            "no trial is running here: report(), should_prune(), log(), report_params(), trial_seed() and "
+            "checkpoint_dir() may only "
             "be called inside an objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found

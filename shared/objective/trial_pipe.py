@@ -3,6 +3,7 @@
     trial -> supervisor   {"event": "hello", "version": 1}
                           {"event": "params", "total": 1200, "active": null}
                           {"event": "report", "step": 3, "value": 0.2}     (a score, as the result's value is)
+                          {"event": "progress"}              (instead of a report that is not the study's)
                           {"event": "ask", "id": 1, "question": "should_prune"}
                           {"event": "ask", "id": 2, "question": "suggest", "name": "rate", "domain": "{...}"}
                           {"event": "ask", "id": 3, "question": "relative_params"}
@@ -132,6 +133,10 @@ class PipeChannel:
     def report_params(self, total: int, active: int | None = None) -> None:
         """Sends at once, so that the supervisor knows the size of a trial that is killed."""
         self._send({"event": "params", "total": total, "active": active})
+
+    def progress(self) -> None:
+        """Sends a sign of life, for the time limit on trials that report nothing."""
+        self._send({"event": "progress"})
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""

@@ -51,7 +51,7 @@ WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S",)
 """Settings of earlier versions: accepted, so that an installation that still has them starts."""
 
 REDIS_SCHEMES = ("redis://", "rediss://")
-SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key"})
+SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key", "notify_key"})
 SHORTEST_KEY = 16
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -118,9 +118,14 @@ class Settings(BaseSettings):
     )
     objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
     cluster_key: str | None = None
+    notify_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    notify_key: str | None = None
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
     quarantine_after: Annotated[int, Field(ge=0)] = 5
+    confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(_lowered)] = "off"
+    trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(_split)] = (80, 443)
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
 
@@ -166,6 +171,14 @@ class Settings(BaseSettings):
     @field_validator("cluster_key")
     @classmethod
     def _cannot_be_guessed(cls, key: str | None) -> str | None:
+        return None if key is None else _long_enough(key, SHORTEST_KEY)
+
+    @field_validator("notify_key")
+    @classmethod
+    def _receivers_need_a_signature(cls, key: str | None, info: ValidationInfo) -> str | None:
+        if key is None and info.data.get("notify_hosts"):
+            hint = "Set HIGHNOON_NOTIFY_KEY; the receivers compute the same signature with it."
+            raise PydanticCustomError("key", "is needed where notifications are sent", {"hint": hint})
         return None if key is None else _long_enough(key, SHORTEST_KEY)
 
     @field_validator("home")
@@ -305,4 +318,4 @@ def _shown(name: str, value: object) -> str:
         return "not set"
     if name in SECRETS:
         return masked(str(value)) if name.endswith("_url") else "***"
-    return ",".join(value) or "nothing" if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)

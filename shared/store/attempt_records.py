@@ -37,6 +37,7 @@ class AttemptRecord:
     log_tail: str | None
     memory: MemoryTrace | None = None
     code: str | None = None
+    environment: str | None = None
     foreign_ending: str | None = None
 
 

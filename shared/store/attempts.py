@@ -62,6 +62,7 @@ class Attempts:
         ttl_s: float,
         log_path: str,
         code: str | None = None,
+        environment: str | None = None,
     ) -> Lease | StartRefusal:
         """Starts the attempt after `candidate.attempt` at the point `new`. `log_path` may contain `NUMBER`."""
         answer = self._db.call(
@@ -74,7 +75,7 @@ class Attempts:
             pid=holder.pid,
             ttl=ttl_s,
             params=json_text(dict(new.params)),
-            trial=_trial_json(new),
+            trial=_trial_json(new, environment),
             log_path=log_path,
             code=code,
         )
@@ -263,8 +264,8 @@ def _candidate(row: RowMapping) -> Candidate:
     )
 
 
-def _trial_json(new: NewTrial) -> str:
-    """As `hn_start_attempt_1` and `hn_add_to_trial_1` in functions.sql take it."""
+def _trial_json(new: NewTrial, environment: str | None = None) -> str:
+    """As `hn_start_attempt_1` (which alone reads the environment) and `hn_add_to_trial_1` in functions.sql take it."""
     from highnoon.shared.store.optuna_trials import param_rows
 
     return json_text(
@@ -273,6 +274,7 @@ def _trial_json(new: NewTrial) -> str:
             "params": [[row["param_name"], row["param_value"], row["distribution_json"]] for row in param_rows(new)],
             "user_attrs": attr_texts(new.user_attrs),
             "system_attrs": attr_texts(new.system_attrs),
+            "environment": environment,
         }
     )
 

@@ -38,7 +38,7 @@ from highnoon.shared.store.backup_file import (
 )
 from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.outages import first_line
-from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, studies, tickets
+from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, environments, studies, tickets
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.trial_results import json_text, result_json, trial_result
 
@@ -54,7 +54,8 @@ _OF_OPTUNAS_TRIAL = (
     optuna.system_attrs,
     optuna.heartbeats,
 )
-_ORDER = (bundles, *_OF_OPTUNAS_STUDY, optuna.trials, studies, tickets, *_OF_OPTUNAS_TRIAL, attempts)
+_NAMED_BY_CONTENT = (bundles, environments)
+_ORDER = (*_NAMED_BY_CONTENT, *_OF_OPTUNAS_STUDY, optuna.trials, studies, tickets, *_OF_OPTUNAS_TRIAL, attempts)
 """Each after what it refers to. Optuna's study itself has a name and an id, and no row in the file."""
 
 _HAND_BACK = text(
@@ -133,6 +134,10 @@ def _all_rows(connection: Connection, study: StudyRecord, optuna_id: int) -> Ite
     bundle = study.spec.get("bundle")
     for row in _read(connection, select(bundles).where(bundles.c.digest == bundle)):
         yield bundles, encoded(bundles, row, without=())
+    own_tickets = select(tickets.c.id).where(tickets.c.study_id == study.id)
+    own_environments = select(attempts.c.environment).where(attempts.c.ticket_id.in_(own_tickets))
+    for row in _read(connection, _ordered(environments).where(environments.c.digest.in_(own_environments))):
+        yield environments, encoded(environments, row, without=())
     for table in _OF_OPTUNAS_STUDY:
         for row in _read(connection, _ordered(table).where(table.c.study_id == optuna_id)):
             yield table, encoded(table, row, without=_ids(table))
@@ -155,7 +160,6 @@ def _all_rows(connection: Connection, study: StudyRecord, optuna_id: int) -> Ite
                 ordinal = ordinals.get(int(row["value_json"]))
                 written |= {} if ordinal is None else {"value_json": None, "ticket": ordinal}
             yield table, {**written, "trial": numbers[row["trial_id"]]}
-    own_tickets = select(tickets.c.id).where(tickets.c.study_id == study.id)
     for row in _read(connection, _ordered(attempts).where(attempts.c.ticket_id.in_(own_tickets))):
         attempt = encoded(attempts, row, without=("ticket_id",))
         yield attempts, {**attempt, "ticket": ordinals[row["ticket_id"]]}
@@ -257,11 +261,15 @@ class _Restoring:
         if table is tickets:
             trial_id = None if trial is None else _known(self.trial_ids, "trial", trial)
             return {**values, "study_id": self._study_id, "trial_id": trial_id}
-        return values if table is bundles else {**values, "ticket_id": _known(self._ticket_ids, "ticket", ticket)}
+        return (
+            values
+            if table in _NAMED_BY_CONTENT
+            else {**values, "ticket_id": _known(self._ticket_ids, "ticket", ticket)}
+        )
 
     def _insert(self, table: Table, batch: list[dict[str, Any]]) -> None:
-        if table is bundles:
-            self._connection.execute(insert_or_not(bundles).on_conflict_do_nothing(), batch)
+        if table in _NAMED_BY_CONTENT:
+            self._connection.execute(insert_or_not(table).on_conflict_do_nothing(), batch)
         else:
             self._connection.execute(insert(table), batch)
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
@@ -43,6 +44,22 @@ _optuna_studies = table("studies", column("study_id"))
 _optuna_directions = table("study_directions", column("study_id"), column("direction"), column("objective"))
 
 
+_SECONDS_OF_TRIALS = text(
+    """
+    select s.study_id, greatest(
+        (select avg(a.ended_at - a.started_at)
+         from (select id, attempt from hn_tickets
+               where study_id = s.study_id and state = 'closed' order by closed_at desc limit 8) t
+         join hn_attempts a on a.ticket_id = t.id and a.attempt = t.attempt),
+        (select avg(hn_now_1() - a.started_at)
+         from (select id, attempt from hn_tickets where study_id = s.study_id and state = 'running' limit 100) t
+         join hn_attempts a on a.ticket_id = t.id and a.attempt = t.attempt)
+    ) as seconds
+    from unnest(cast(:studies as bigint[])) as s (study_id)
+    """
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyLoad:
     """One live study and its open tickets."""
@@ -54,6 +71,8 @@ class StudyLoad:
     """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched now."""
     queued: int = 0
     running: int = 0
+    trial_s: float = 0.0
+    """How long a trial takes; infinite where none has begun. Read only for a study with ready tickets."""
     age_s: float = 0.0
     """Since its first dispatch."""
     deleted: bool = False
@@ -75,6 +94,17 @@ class StudyLoad:
     def maximizes(self) -> bool:
         """Whether a higher value is better."""
         return self.study.spec.get("direction") == "maximize"
+
+    @property
+    def priority(self) -> int:
+        """Its share of the slots, beside other studies of the queue."""
+        return int(self.study.spec.get("priority", 1))
+
+    @property
+    def max_running(self) -> int | None:
+        """How many of its trials may be queued and running."""
+        most = self.study.spec.get("max_running")
+        return None if most is None else int(most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +168,11 @@ class Control:
         count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
         found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
         return {row.id: row.ready for row in found}
+
+    def seconds_of_trials(self, study_ids: Collection[int]) -> dict[int, float]:
+        """By study: the mean of its newest trials, or the mean age of those that run where that is more."""
+        rows = self._db.rows(_SECONDS_OF_TRIALS.bindparams(studies=list(study_ids)))
+        return {row.study_id: row.seconds for row in rows if row.seconds is not None}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
         """The best value of these studies' completed and feasible tickets; None before the first."""

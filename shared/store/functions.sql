@@ -199,10 +199,10 @@ begin
         cancel_requested = false, step = null, rss_bytes = null,
         trial_id = v_trial, trial_number = v_number, params = p_params
         where id = p_ticket;
-    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, started_at)
+    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, environment, started_at)
         values (p_ticket, p_attempt + 1, p_worker, p_host, p_pid, v_number,
                 replace(p_log_path, '{number}', lpad(v_number::text, greatest(5, length(v_number::text)), '0')),
-                p_code, hn_now_1());
+                p_code, p_trial ->> 'environment', hn_now_1());
     return json_build_object('attempt', p_attempt + 1, 'trial_id', v_trial, 'trial_number', v_number);
 end $$;
 
@@ -397,5 +397,54 @@ begin
     -- The account of workers in deploy/ gets rights on every new table.
     if exists (select 1 from pg_roles where rolname = 'highnoon_worker') then
         revoke insert, update on hn_audit from highnoon_worker;
+    end if;
+end $$;
+
+-- Notes an event of a study that asks to be notified of it; several before one is sent become one. A trial's end waits
+-- here for another end of the same study at most, never for a study's row.
+create or replace function hn_notify_1(p_study bigint, p_event text, p_ticket bigint) returns void language sql as $$
+    insert into hn_notifications as n (study_id, event, ticket_id, count, seq, tries, at, next_at)
+        select p_study, p_event, p_ticket, 1, 1, 0, hn_now_1(), hn_now_1() from hn_studies s
+        where s.id = p_study
+            and p_event in (select json_array_elements_text(s.spec -> 'notify' -> 'on'))
+        on conflict (study_id, event) do update set
+            ticket_id = excluded.ticket_id, count = n.count + 1, seq = n.seq + 1, at = excluded.at;
+$$;
+
+create or replace function hn_ticket_closed_1() returns trigger language plpgsql as $$
+declare
+    v_study record;
+begin
+    select spec -> 'notify' ->> 'url' as url, spec ->> 'direction' = 'maximize' as maximize
+        into v_study from hn_studies where id = new.study_id;
+    if v_study.url is null then
+        return null;
+    end if;
+    if new.ending not in ('completed', 'pruned', 'stopped', 'cancelled') then
+        perform hn_notify_1(new.study_id, 'failed', new.id);
+    elsif new.ending = 'completed' and new.value is not null and not exists (
+        select from hn_tickets t
+        where t.study_id = new.study_id and t.ending = 'completed' and t.id <> new.id
+            and case when v_study.maximize then t.value >= new.value else t.value <= new.value end
+    ) then
+        perform hn_notify_1(new.study_id, 'best', new.id);
+    end if;
+    return null;
+end $$;
+
+create or replace function hn_study_over_1() returns trigger language plpgsql as $$
+begin
+    perform hn_notify_1(new.id, 'finished', null);
+    return null;
+end $$;
+
+do $$
+begin
+    if not exists (select 1 from pg_trigger where tgrelid = 'hn_tickets'::regclass and tgname = 'hn_ticket_closed') then
+        create trigger hn_ticket_closed after update of state on hn_tickets for each row
+            when (new.state = 'closed' and old.state <> 'closed') execute function hn_ticket_closed_1();
+        create trigger hn_study_over after update of state on hn_studies for each row
+            when (new.state in ('finished', 'cancelled') and old.state <> new.state)
+            execute function hn_study_over_1();
     end if;
 end $$;

@@ -22,8 +22,10 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import (
     InvalidInput,
+    InvalidObjectiveResult,
     InvariantBroken,
     MissingExtra,
+    MissingParamCount,
     Problem,
     SpaceExhausted,
     UserInputError,
@@ -34,7 +36,7 @@ from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Params, Report, Trial
+from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report, Trial
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
@@ -260,6 +262,17 @@ class OptunaStudy:
         try:
             return trial_of(self._study.best_trial)
         except ValueError:
+            return None
+
+    def repeat_bar(self) -> float | None:
+        """The score beyond which the first repeat of a point is its last: that of the best trial's worst repeat."""
+        if self._spec.repeats == 1 or self._spec.pruner.name == "none":
+            return None
+        best = self.best_trial()
+        worst = None if best is None else best.metrics.get(REPEATS_WORST)
+        try:
+            return None if best is None or worst is None else self._spec.scoring.score(worst, best.params_count)
+        except (InvalidObjectiveResult, MissingParamCount):  # of another program
             return None
 
     @_acting

@@ -33,7 +33,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from highnoon.shared.domain.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 metadata = MetaData()
 
@@ -146,6 +146,8 @@ attempts = Table(
     Column("memory", _Json),
     # Which code it ran: a digest of the objective's source tree, as its worker saw it.
     Column("code", String(64)),
+    # What it ran in: the digest of a row of hn_environments.
+    Column("environment", String(64)),
     # Made by the holder once per decision: a finish that is repeated with it finds its own first try.
     Column("finish_token", String(64)),
     # How somebody else had ended the Optuna trial, where that differs from this attempt's outcome.
@@ -184,6 +186,34 @@ bundles = Table(
     Column("size_bytes", BigInteger, nullable=False),
     # When it was last handed in.
     Column("created_at", Double, nullable=False),
+)
+
+environments = Table(
+    "hn_environments",
+    metadata,
+    # Named by their content, as bundles are. No foreign key: a backup of a study may be restored without them.
+    Column("digest", String(64), primary_key=True),
+    Column("content", _Json, nullable=False),
+)
+
+# What is to be posted: one row for each study and kind of event until it is received. No foreign key: an insert would
+# then wait for whoever has locked the study.
+notifications = Table(
+    "hn_notifications",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("study_id", BigInteger, nullable=False),
+    Column("event", String(16), nullable=False),
+    # The newest trial that it is about.
+    Column("ticket_id", BigInteger),
+    # How many events it stands for; `seq` grows with each, so that a sender knows what it has sent.
+    Column("count", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("error", Text),
+    UniqueConstraint("study_id", "event", name="one_notification_per_event"),
 )
 
 leader = Table(

@@ -10,10 +10,11 @@ from typing import Any, cast
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.scalars import plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
-from highnoon.shared.domain.study import MOST_TRIALS, StudySpec
+from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import trials_of
 
@@ -37,6 +38,27 @@ def resume(access: Access, record: StudyRecord) -> None:
 def cancel(access: Access, record: StudyRecord) -> None:
     """Drops the waiting trials and stops the running ones. Raises StudyConflict."""
     require(access.studies.cancel(record.id), record, "it is over already")
+
+
+def set_share(
+    access: Access, record: StudyRecord, *, priority: int | None = None, max_running: int | None = None
+) -> None:
+    """Changes its share of the slots; a `max_running` of 0 is no limit, None leaves a key as it is.
+
+    Raises InvalidInput with every mistake, StudyConflict when it is over.
+    """
+    changes: dict[str, object] = {}
+    if priority is not None:
+        changes["priority"] = priority
+    if max_running is not None:
+        changes["max_running"] = max_running or None
+    if not changes:
+        raise InvalidInput("set", [Problem(key="priority", message="or max_running is needed")])
+    # In its grammar of now: other keys of a study that an older version wrote may be refused today.
+    _, problems = validate({**record.spec, **changes})
+    if problems := [problem for problem in problems if problem.key in changes]:
+        raise InvalidInput("set", problems)
+    require(access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
 
 
 def add_trials(access: Access, record: StudyRecord, count: int) -> int:
@@ -63,6 +85,14 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
     _add(access, record, 1, action="enqueue", details={"params": dict(params)})
+
+
+def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
+    """Ends one running trial, as cancelled. Raises StudyConflict."""
+    if not access.studies.stop_trial(record.id, number):
+        running = sorted(run.trial_number or 0 for run in LedgerQueries(access.database).running(record.id))
+        hint = f"these run: {', '.join(map(str, running[:20]))}" if running else "none runs"
+        raise StudyConflict(f"trial {number} of study {record.name} does not run now; {hint}")
 
 
 def delete_study(access: Access, record: StudyRecord) -> None:

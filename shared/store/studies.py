@@ -146,6 +146,20 @@ class Studies:
                 record(connection, action, study_id=study_id, **({"added": added} if details is None else details))
         return added
 
+    def set_share(self, study_id: int, changes: Mapping[str, Any]) -> bool:
+        """Changes `priority` and `max_running` of its specification. False when it is over.
+
+        The version stays: no trial that was sampled depends on them.
+        """
+        with self._db.transaction() as connection:
+            state, spec = _lock(connection, study_id)
+            if state not in (StudyState.RUNNING, StudyState.PAUSED):
+                return False
+            changed = update(studies).where(studies.c.id == study_id).values(spec={**spec, **changes})
+            connection.execute(changed)
+            record(connection, "set", study_id=study_id, **changes)
+        return True
+
     def pause(self, study_id: int) -> bool:
         """No new attempts; running ones end by themselves. False unless it was running."""
         return self._change(study_id, "pause", (StudyState.RUNNING,), StudyState.PAUSED)

@@ -18,6 +18,7 @@ from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.strategy import modules_of
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.source_tree import CodeDigests, root_of
+from highnoon.shared.runtime.environment_record import git_state
 from highnoon.shared.runtime.extras import require
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.access import Access
@@ -96,6 +97,11 @@ def _with_seed(spec: StudySpec, seed: int) -> StudySpec:
     return spec if spec.seed is not None else spec.model_copy(update={"seed": seed})
 
 
+def with_git(spec: StudySpec) -> StudySpec:
+    """With the commit of its folder: for a person's own folder, see `git_state`."""
+    return spec.model_copy(update={"git": git_state(Path(spec.code_dir)) if spec.code_dir else None})
+
+
 def _with_code(spec: StudySpec) -> StudySpec:
     """With the digest of its code as it is here, which workers compare with theirs; None where it is not here."""
     root = root_of(spec.objective_ref, Path(spec.code_dir) if spec.code_dir else None)
@@ -105,7 +111,7 @@ def _with_code(spec: StudySpec) -> StudySpec:
 def _with_bundle(spec: StudySpec, before: StudySpec) -> StudySpec:
     """A study keeps its bundle until it is given another one: who adds trials need not pack its code again."""
     if spec.bundle is None and before.bundle is not None:
-        return spec.model_copy(update={"bundle": before.bundle, "code": before.code})
+        return spec.model_copy(update={"bundle": before.bundle, "code": before.code, "git": before.git})
     return spec if spec.code is not None else spec.model_copy(update={"code": before.code})
 
 

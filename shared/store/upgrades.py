@@ -29,6 +29,7 @@ _COLUMNS = {
         "UPDATE hn_tickets SET state = 'running' WHERE state = 'leased'",
     ),
     5: (),  # a new table
+    6: ("ALTER TABLE hn_attempts ADD COLUMN environment VARCHAR(64)",),
 }
 
 _KNOW_OPTUNAS_STUDY = """

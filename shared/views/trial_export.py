@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.note import Note, Notes
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.trials import Located, metric_names, trial_object
@@ -21,9 +22,12 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def csv_head(names: Names, goals: Names = (), metrics: Names = ()) -> str:
-    """The names of the columns; with `goals` several objectives have columns of their own."""
-    return _csv([list(map(_harmless, _titles(names, goals, metrics)))])
+def csv_head(names: Names, goals: Names = (), metrics: Names = (), notes: Notes | None = None) -> str:
+    """The names of the columns; with `goals` several objectives have columns of their own.
+
+    Tags and notes have columns where the study has any.
+    """
+    return _csv([list(map(_harmless, _titles(names, goals, metrics, notes or {})))])
 
 
 def csv_rows(
@@ -32,17 +36,24 @@ def csv_rows(
     places: Places,
     goals: Names = (),
     metrics: Names = (),
+    notes: Notes | None = None,
 ) -> str:
     """A row per trial; text that a spreadsheet would run as a formula is quoted."""
-    return _csv([list(map(_harmless, _row(trial, names, places, goals, metrics))) for trial in trials])
+    rows = (_row(trial, names, places, goals, metrics, notes or {}) for trial in trials)
+    return _csv([list(map(_harmless, row)) for row in rows])
 
 
-def json_lines(trials: Sequence[Trial], places: Places) -> str:
+def json_lines(trials: Sequence[Trial], places: Places, notes: Notes | None = None) -> str:
     """An object per line."""
-    return "".join(dumps(trial_object(trial, places.get(trial.number))) + "\n" for trial in trials)
+    found = notes or {}
+    return "".join(
+        dumps(trial_object(trial, places.get(trial.number), found.get(trial.number))) + "\n" for trial in trials
+    )
 
 
-def parquet(trials: Sequence[Trial], names: Names, places: Places, goals: Names = ()) -> bytes:
+def parquet(
+    trials: Sequence[Trial], names: Names, places: Places, goals: Names = (), notes: Notes | None = None
+) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
     try:
         import pyarrow
@@ -52,31 +63,34 @@ def parquet(trials: Sequence[Trial], names: Names, places: Places, goals: Names 
         problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
         raise InvalidInput("request", [problem]) from None
     metrics = metric_names(trials)
-    rows = [_row(trial, names, places, goals, metrics) for trial in trials]
-    titles = _titles(names, goals, metrics)
+    rows = [_row(trial, names, places, goals, metrics, notes or {}) for trial in trials]
+    titles = _titles(names, goals, metrics, notes or {})
     columns = {title: _column([row[place] for row in rows]) for place, title in enumerate(titles)}
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
     return file.getvalue()
 
 
-def _titles(names: Names, goals: Names, metrics: Names) -> list[str]:
+def _titles(names: Names, goals: Names, metrics: Names, notes: Notes) -> list[str]:
     return [
         *_COLUMNS,
         *(f"values.{goal}" for goal in goals),
         *(f"params.{name}" for name in names),
         *(f"metrics.{name}" for name in metrics),
+        *(("tags", "note") if notes else ()),
     ]
 
 
-def _row(trial: Trial, names: Names, places: Places, goals: Names, metrics: Names) -> list[object]:
+def _row(trial: Trial, names: Names, places: Places, goals: Names, metrics: Names, notes: Notes) -> list[object]:
     shown = trial_object(trial, places.get(trial.number)) | {"value": trial.value, "loss": trial.loss}
     values = trial.values or (None,) * len(goals)
+    note = notes.get(trial.number, Note())
     return [
         *(shown[column] for column in _COLUMNS),
         *values[: len(goals)],
         *map(trial.params.get, names),
         *map(trial.metrics.get, metrics),
+        *((", ".join(note.tags), note.text) if notes else ()),
     ]
 
 

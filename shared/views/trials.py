@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.front import front, minimized
+from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
 from highnoon.shared.domain.trial import Trial, json_number
@@ -94,7 +95,12 @@ def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool
     return [*sorted(valued, key=lambda item: _comparable(key(item)), reverse=descending), *others]
 
 
-def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
+def note_object(note: Note | None) -> dict[str, Any]:
+    """What a person wrote beside it, for programs."""
+    return {"note": note.text if note else "", "tags": list(note.tags) if note else []}
+
+
+def trial_object(trial: Trial, place: Located | None = None, note: Note | None = None) -> dict[str, Any]:
     """A trial for programs."""
     return {
         "number": trial.number,
@@ -116,6 +122,7 @@ def trial_object(trial: Trial, place: Located | None = None) -> dict[str, Any]:
         "duration_s": trial.duration_s,
         "host": place.host if place else None,
         "peak_rss_bytes": place.peak_rss_bytes if place else None,
+        **note_object(note),
     }
 
 
@@ -128,6 +135,8 @@ def attempt_object(attempt: AttemptRecord) -> dict[str, Any]:
         "duration_s": None if attempt.ended_at is None else attempt.ended_at - attempt.started_at,
         "ending": str(attempt.ending) if attempt.ending else None,
         "peak_rss_bytes": attempt.peak_rss_bytes,
+        "code": attempt.code,
+        "environment": attempt.environment,
         "memory": attempt.memory.to_json() if attempt.memory else None,
     }
 

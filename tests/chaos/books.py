@@ -16,7 +16,17 @@ import psycopg2
 import psycopg2.extras
 
 from tests.chaos.objective import value_of
-from tests.chaos.world import World
+from tests.chaos.world import TEMPORARY, World
+
+_CLOSED = (
+    "select k.id, k.attempt, k.ending, k.value, k.trial_id, k.closed_at, a.ended_at, a.ending as attempt_ending, "
+    "t.state::text as trial_state, t.datetime_complete, "
+    "(select array_agg(v.value) from trial_values v where v.trial_id = k.trial_id) as trial_values, "
+    "(select count(*) from trial_intermediate_values v where v.trial_id = k.trial_id) as reports "
+    "from hn_tickets k join hn_studies s on s.id = k.study_id and s.name <> 'poisoned' "
+    "left join hn_attempts a on a.ticket_id = k.id and a.attempt = k.attempt "
+    "left join trials t on t.trial_id = k.trial_id where k.state = 'closed'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class Books:
 
     def __init__(self, url: str) -> None:
         self._url = url.replace("+psycopg2", "", 1)
+        self._closed: dict[int, Any] = {}
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         options = {"connect_timeout": 3, "options": "-c statement_timeout=5000", "tcp_user_timeout": 5000}
@@ -71,6 +82,20 @@ class Books:
     def supervisors(self) -> set[int]:
         """Of the whole run."""
         return {row.pid for row in self.rows("select distinct pid from hn_attempts")}
+
+    def note_closed(self) -> None:
+        """Remembers what is closed by now: it must never change."""
+        for row in self.rows(_CLOSED):
+            self._closed.setdefault(row.id, row)
+
+    def changed(self) -> list[str]:
+        """What was closed and is not the same any more."""
+        now = {row.id: row for row in self.rows(_CLOSED)}
+        return [
+            f"ticket {ticket} has changed after its end: {row} is now {now.get(ticket)}"
+            for ticket, row in self._closed.items()
+            if now.get(ticket) != row
+        ]
 
     def faults_of(self, study: str, n_trials: int) -> list[str]:
         """Everything that is wrong with the books of a study that is over."""
@@ -164,9 +189,10 @@ def leftovers(world: World, supervisors: Collection[int]) -> list[str]:
     """What a run must not leave when its nodes have ended in order."""
     home = world.cluster.folder / "home"
     wrong = [f"process {process.pid} {process.name()} is left" for process in world.processes()]
-    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("nodes/*")]
-    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("runs/*/*/tmp")]
-    wrong += [f"checkpoints {path.relative_to(home)} are left" for path in home.glob("checkpoints/*/*")]
+    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("*/nodes/*")]
+    wrong += [f"folder {path.relative_to(home)} is left" for path in home.glob("*/runs/*/*/tmp")]
+    wrong += [f"checkpoints {path.relative_to(home)} are left" for path in home.glob("*/checkpoints/*/*")]
+    wrong += [f"temporary {path} is left" for path in (world.cluster.folder / TEMPORARY).iterdir()]
     wrong += [f"cgroup {path} is left" for path in _cgroups(supervisors)]
     return wrong
 

@@ -143,6 +143,21 @@ def kill_agent(world: World, chance: random.Random) -> Hit | None:
 
 
 @fault
+def lose_node(world: World, chance: random.Random) -> Hit | None:
+    """Every process of a machine at once, which is off for longer than a lease: nothing of it hands back a lease."""
+    nodes = [role for role in world.running if role != "coordinator"]
+    if not nodes:
+        return None
+    node = chance.choice(nodes)
+    agent = world.running[node].pid
+    victims = world.slots_below(agent)
+    world.away_s[node] = _beyond_the_lease(world, chance) + 3.0
+    for pid in world.all_below(agent):
+        kill(pid)
+    return Hit(victims=victims)
+
+
+@fault
 def stop_agent(world: World, chance: random.Random) -> Hit | None:
     agents = world.agents()
     if not agents:
@@ -198,6 +213,18 @@ def second_coordinator(world: World, chance: random.Random) -> Hit | None:
     other = world.cluster.start_coordinator()
     world.later(chance.uniform(3.0, 8.0), lambda: kill(other.pid))
     return Hit()
+
+
+@fault
+def slow_network(world: World, chance: random.Random) -> Hit | None:
+    """Between the nodes and the services: 200 ms there and back, and 5 % of the packets lost."""
+    link = world.link
+    if link is None:
+        return Hit(note="needs root and a TUN device")
+    seconds = chance.uniform(4.0, 12.0)
+    link.set(0.1, 0.05)
+    world.later(seconds, lambda: link.set(0.0, 0.0))
+    return Hit(lasts_s=seconds)
 
 
 @fault

@@ -1,6 +1,6 @@
 """One chaos run: a seed gives the faults and their times; the report says what became of the books.
 
-python -m tests.chaos.run --seed 7 --trials 200 --faults 40 --lease default
+python -m tests.chaos.run --seeds 1..20 --trials 200 --faults 40 --lease default
 """
 
 from __future__ import annotations
@@ -54,17 +54,22 @@ class Report:
     seed: int
     wrong: list[str] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
+    planned: int = 0
     recovery: dict[str, list[float]] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 0
     restarts: int = 0
 
     def text(self) -> str:
         kinds = {kind: sum(done.kind == kind for done in self.done) for kind in FAULTS}
+        times = sorted(seconds for found in self.recovery.values() for seconds in found)
         lines = [
-            f"seed {self.seed}: {'clean' if not self.wrong else 'FAILED'}, {len(self.done)} faults, "
-            f"{self.attempts} attempts, {self.restarts} restarts, {self.seconds:.0f} s",
+            f"seed {self.seed}: {'clean' if not self.wrong else 'FAILED'}, {len(self.done)} of {self.planned} faults, "
+            f"{self.attempts} attempts, {self.restarts} restarts, {self.seconds:.0f} s, "
+            f"lost {sum(self.lost.values()) / max(1, len(self.done)):.1f} s a fault, {_percentiles(times)}",
             "  " + ", ".join(f"{kind} {count}" for kind, count in kinds.items() if count),
+            *(f"  not done: {done.kind}, {done.hit.note}" for done in self.done if done.hit.note),
             *(f"  ! {text}" for text in self.wrong),
         ]
         return "\n".join(lines)
@@ -83,11 +88,12 @@ def run(
 ) -> Report:
     """A study of so many trials under so many faults, with a bystander and a poisoned study beside it."""
     chance = random.Random(seed)
-    report = Report(seed)
+    report = Report(seed, planned=faults)
     began = time.monotonic()
-    with world(folder, nodes=2, short_lease=short_lease) as cluster:
+    bystanders = max(5, trials // 5)
+    step_s = _step_s(faults * statistics.mean(every_s), trials + bystanders)
+    with world(folder, nodes=2, short_lease=short_lease, step_s=step_s) as cluster:
         books = Books(cluster.cluster.database_url)
-        bystanders = max(5, trials // 5)
         _submit(cluster, STUDY, trials)
         _submit(cluster, BYSTANDER, bystanders)
         _submit(cluster, POISONED, 10)
@@ -99,10 +105,11 @@ def run(
         else:
             report.wrong += _end(cluster)
             report.wrong += books.faults_of(STUDY, trials) + books.faults_of(BYSTANDER, bystanders)
-            report.wrong += leftovers(cluster, books.supervisors())
+            report.wrong += leftovers(cluster, books.supervisors()) + books.changed()
         attempts = books.attempts(STUDY) + books.attempts(BYSTANDER)
         report.attempts = len(attempts)
         report.recovery = _recovery(report.done, attempts)
+        report.lost = _lost(report.done, attempts)
         report.wrong += _tracebacks(folder)
         _keep(folder, books, report)
     report.seconds = time.monotonic() - began
@@ -144,11 +151,17 @@ def _under_faults(
         if now >= look_at and not cluster.frozen:
             look_at = now + 0.3
             with suppress(*_OUTAGE):
+                books.note_closed()
                 has_begun = has_begun or books.closed(STUDY) > 0
                 if not cluster.has_timers and books.is_over(STUDY) and books.is_over(BYSTANDER):
                     return True
         time.sleep(0.02)
     return False
+
+
+def _step_s(faults_s: float, trials: int) -> float:
+    """So that the trials of both studies last as long as the faults need, on four slots."""
+    return max(0.03, faults_s * 4 / trials / 4 - 0.05)
 
 
 def _order(names: Sequence[str], count: int, chance: random.Random) -> list[str]:
@@ -243,6 +256,37 @@ def _recovery(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, li
     return found
 
 
+def _lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, float]:
+    """Seconds from the start of an attempt that did not count to the start of the next one, by the fault behind it.
+
+    That is the one whose victim it was, else the last one before its end.
+    """
+    starts = {(attempt.ticket, attempt.attempt): attempt.started_at for attempt in attempts}
+    lost: dict[str, float] = {}
+    for attempt in attempts:
+        following = starts.get((attempt.ticket, attempt.attempt + 1))
+        if following is None or attempt.ended_at is None:
+            continue
+        before = [fault for fault in done if attempt.started_at <= fault.at <= attempt.ended_at]
+        own = [
+            f
+            for f in before
+            for slot in f.hit.victims
+            if (slot.ticket, slot.attempt) == (attempt.ticket, attempt.attempt)
+        ]
+        before = before or [fault for fault in done if fault.at <= attempt.ended_at]
+        for fault in (own or before)[-1:]:
+            lost[fault.kind] = lost.get(fault.kind, 0.0) + following - attempt.started_at
+    return lost
+
+
+def _percentiles(times: Sequence[float]) -> str:
+    if not times:
+        return "no recovery"
+    p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
+    return f"recovery p50 {statistics.median(times):.2f} s, p95 {p95:.2f} s"
+
+
 def _tracebacks(folder: Path) -> list[str]:
     """Exceptions that were not expected."""
     wrong = []
@@ -283,24 +327,26 @@ def _keep(folder: Path, books: Books, report: Report) -> None:
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """Faults by kind and the time of recovery, over all runs."""
-    lines = [f"{'fault':22} {'times':>6} {'p50 s':>7} {'p95 s':>7} {'max s':>7}"]
+    """Faults by kind, seconds lost by each and the time of recovery, over all runs."""
+    lines = [f"{'fault':24} {'times':>5} {'lost s':>7}"]
+    everything: list[float] = []
     for kind in FAULTS:
         count = sum(done.kind == kind for report in reports for done in report.done)
         times = sorted(seconds for report in reports for seconds in report.recovery.get(kind, []))
-        if times:
-            p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-            lines.append(f"{kind:22} {count:6} {statistics.median(times):7.2f} {p95:7.2f} {times[-1]:7.2f}")
-        elif count:
-            lines.append(f"{kind:22} {count:6}")
+        everything += times
+        if count:
+            lost = sum(report.lost.get(kind, 0.0) for report in reports) / count
+            lines.append(f"{kind:24} {count:5} {lost:7.1f}  {_percentiles(times) if times else ''}")
     clean = sum(not report.wrong for report in reports)
+    count = sum(len(report.done) for report in reports)
+    lost = sum(sum(report.lost.values()) for report in reports) / max(1, count)
+    lines.append(f"{'all':24} {count:5} {lost:7.1f}  {_percentiles(sorted(everything))}")
     return "\n".join([*lines, f"{clean} of {len(reports)} seeds clean"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, default=None, help="replays this one run")
-    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--seeds", type=_seeds, default=None, metavar="N | N..M", help="default: a random one")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--faults", type=int, default=40)
     parser.add_argument("--lease", choices=("short", "default"), default="short")
@@ -313,16 +359,20 @@ def main() -> int:
     # What the Optuna script of a fault and the services say is no part of the report.
     logging.disable(logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    first = random.SystemRandom().randrange(10**6) if chosen.seed is None else chosen.seed
     reports: list[Report] = []
     with suppress(KeyboardInterrupt):
-        _run_all(chosen, first, reports)
+        _run_all(chosen, chosen.seeds or [random.SystemRandom().randrange(10**6)], reports)
     print(summary(reports), flush=True)
     return 0 if all(not report.wrong for report in reports) else 1
 
 
-def _run_all(chosen: argparse.Namespace, first: int, reports: list[Report]) -> None:
-    for seed in range(first, first + chosen.runs):
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("..")
+    return [*range(int(first), int(last or first) + 1)]
+
+
+def _run_all(chosen: argparse.Namespace, seeds: Sequence[int], reports: list[Report]) -> None:
+    for seed in seeds:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=chosen.keep))
         report = run(
             seed,

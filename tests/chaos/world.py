@@ -13,16 +13,22 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg2
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
-from tests.cluster import Cluster
+from tests.chaos.objective import STEP_S
+from tests.chaos.slow_link import SERVICES, SlowLink, own_network
+from tests.cluster import DEFAULT_PERIODS, Cluster
 from tests.conftest import new_stack
+
+TEMPORARY = "temporary"
+"""The folder for temporary files of all processes of a run, beside their logs."""
 
 MARK = "TEST_CHAOS_RUN"
 """In the environment of every process of a run: by it they are found in /proc."""
@@ -63,6 +69,9 @@ class World:
     keeps: bool = True
     frozen: set[str] = field(default_factory=set)
     has_own_disk: bool = False
+    link: SlowLink | None = None
+    away_s: dict[Role, float] = field(default_factory=dict)
+    """How long a process stays away that ends next."""
     _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
 
@@ -71,7 +80,17 @@ class World:
         if role == "coordinator":
             self.running[role] = cluster.start_coordinator()
         else:
-            self.running[role] = cluster.start_worker(**(WRONG_CLOCK if role == "node-1" else {}))
+            self.running[role] = cluster.start_worker(**self._environ_of(role))
+
+    def _environ_of(self, node: Role) -> dict[str, str]:
+        # A machine's own, as its disk: no other node repairs there what this one leaves.
+        environ = {"HIGHNOON_HOME": str(self.cluster.folder / "home" / node)}
+        if node == "node-1":
+            environ |= WRONG_CLOCK
+        if self.link is not None:
+            environ["HIGHNOON_DATABASE_URL"] = self.link.address(self.cluster.database_url)
+            environ["HIGHNOON_REDIS_URL"] = self.link.address(self.cluster.redis_url)
+        return environ
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), action))
@@ -90,7 +109,7 @@ class World:
             if process.poll() is not None:
                 del self.running[role]
                 self.restarts += 1
-                self.later(RESTART_S, lambda role=role: self.start(role))  # type: ignore[misc]
+                self.later(self.away_s.pop(role, RESTART_S), lambda role=role: self.start(role))  # type: ignore[misc]
 
     # What runs now.
 
@@ -117,8 +136,12 @@ class World:
         ]
 
     def slots_below(self, pid: int) -> list[Slot]:
-        below = {pid, *(process.pid for process in _children(pid, recursive=True))}
+        below = self.all_below(pid)
         return [slot for slot in self.slots() if slot.supervisor in below]
+
+    def all_below(self, pid: int) -> list[int]:
+        """A process and all that descends from it."""
+        return [pid, *(process.pid for process in _children(pid, recursive=True))]
 
     def processes(self) -> list[psutil.Process]:
         """All that carry the mark of this run, whoever their parents are."""
@@ -198,13 +221,22 @@ def kill(pid: int, signum: int = signal.SIGKILL) -> None:
 
 
 @contextmanager
-def world(folder: Path, *, nodes: int, short_lease: bool) -> Iterator[World]:
+def world(folder: Path, *, nodes: int, short_lease: bool, step_s: float = 0.03) -> Iterator[World]:
     """A cluster with periods of tests (a lease of 3 s), or with the settings that a user has."""
-    mark = uuid.uuid4().hex
-    environ = {MARK: mark, **({} if short_lease else DEFAULT_PERIODS)}
-    with new_stack() as stack:
+    temporary = folder / TEMPORARY
+    temporary.mkdir()
+    environ = {
+        MARK: uuid.uuid4().hex,
+        "TMPDIR": str(temporary),
+        STEP_S: f"{step_s:.3f}",
+        **({} if short_lease else DEFAULT_PERIODS),
+    }
+    with own_network() as link, new_stack() as stack:
         cluster = Cluster(stack.database_url, stack.redis_url, folder, environ)
-        made = World(cluster, stack, 3.0 if short_lease else 30.0, has_own_disk=_mounted(folder / "home"))
+        lease_s = 3.0 if short_lease else 30.0
+        made = World(cluster, stack, lease_s, has_own_disk=_mounted(folder / "home"), link=link)
+        if link is not None:
+            _admit(stack.database_url.replace("+psycopg2", "", 1))
         try:
             with opened(stack.database_url, create=True):
                 made.start("coordinator")
@@ -224,23 +256,21 @@ def world(folder: Path, *, nodes: int, short_lease: bool) -> Iterator[World]:
                 subprocess.run(["umount", "--lazy", str(folder / "home")], check=True)
 
 
+def _admit(database_url: str) -> None:
+    """Lets clients from beyond the link log in; PostgreSQL was made for this machine alone."""
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute("show hba_file")
+        (file,) = cursor.fetchone() or ("",)
+        with Path(file).open("a") as lines:
+            lines.write(f"host all all {SERVICES}/32 scram-sha-256\n")
+        cursor.execute("select pg_reload_conf()")
+
+
 def _mounted(home: Path) -> bool:
     """A small file system for the nodes' folder, which a fault can fill. False where only root may mount one."""
     home.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(home)]
     return subprocess.run(mount, check=False, capture_output=True).returncode == 0
-
-
-DEFAULT_PERIODS = {
-    "HIGHNOON_LEASE_S": "30",
-    "HIGHNOON_RENEW_S": "8",
-    "HIGHNOON_REAP_S": "5",
-    "HIGHNOON_PRESENCE_S": "5",
-    "HIGHNOON_TICK_S": "1",
-    "HIGHNOON_LEADER_TTL_S": "5",
-    "HIGHNOON_KILL_GRACE_S": "3",
-    "HIGHNOON_DRAIN_S": "60",
-}
 
 
 def _children(pid: int, *, recursive: bool = False) -> list[psutil.Process]:

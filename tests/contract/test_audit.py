@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,17 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger, monk
     ]
     assert {entry.account for entry in entries} == {ledger.database.engine.url.username}
     assert AuditLog(ledger.database).entries(limit=2) == entries[-2:]
+
+
+def test_ten_points_at_once_are_all_enqueued(ledger: Ledger) -> None:
+    written = {"name": "digits", "objective": "train.py:objective", "search_space": {"x": ["uniform", 0.0, 1.0]}}
+    ledger.access.store.create_study("digits", "minimize")
+    study = ledger.studies.create("digits", {**SPEC, **written, "n_trials": 1}, queue="cpu", n_trials=1)
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda number: enqueue(ledger.access, study, {"x": number / 10}), range(10)))
+    assert len(ledger.tickets(study)) == 11
+    points = [trial.system_attrs["fixed_params"]["x"] for trial in ledger.optuna().get_trials()]
+    assert sorted(points) == [number / 10 for number in range(10)]
 
 
 def test_a_point_of_numpys_numbers_is_enqueued_whole(ledger: Ledger) -> None:

@@ -16,17 +16,19 @@ from sqlalchemy import text
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict
-from highnoon.shared.domain.lease import Disposition, Progress
+from highnoon.shared.domain.lease import Disposition, Lease, Progress
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.backup import backup, readable, restore
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.schema import audit, metadata
 from highnoon.shared.store.studies import StudyRecord
 from tests.conftest import empty_database
 from tests.ledger import BERT, DONE, FAILED, KILLED, RELEASED, USED, Ledger, point
 
+ENVIRONMENT = hashlib.sha256(b"environment").hexdigest()
 BUNDLE = hashlib.sha256(b"code").hexdigest()
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -61,9 +63,14 @@ def created(ledger: Ledger, **changes: Any) -> StudyRecord:
 def varied(ledger: Ledger) -> StudyRecord:
     """A study with tickets in every state but running, and everything that a row may hold."""
     Bundles(ledger.database).put(BUNDLE, b"\x00code\xff", "signature")
+    Environments(ledger.database).keep(ENVIRONMENT, {"python": "3.12.1", "packages": {"keras": "3.0"}})
     study = created(ledger)
     completed, stopped, failed, twice, lost, released, *_ = ledger.tickets(study)
-    lease = ledger.start(completed, new=point(0.1, user_attrs={"note": 'a "quoted"\nline'}, system_attrs={"s": [1]}))
+    new = point(0.1, user_attrs={"note": 'a "quoted"\nline'}, system_attrs={"s": [1]})
+    candidate = ledger.attempts.look(completed)
+    assert candidate is not None
+    lease = ledger.start_at(candidate, new=new, environment=ENVIRONMENT)
+    assert isinstance(lease, Lease)
     reports = [Report(step=step, value=value) for step, value in enumerate((1.5, float("inf"), float("nan")))]
     ledger.attempts.renew(lease, Progress(step=2, rss_bytes=2**40), reports)
     ledger.finish(lease, DONE)
@@ -103,7 +110,7 @@ def test_a_restored_study_has_equal_rows_in_a_database_with_other_ids(
 
     assert lines(first) == lines(second)
     assert {line["table"] for line in lines(first)} >= {table.name for table in metadata.sorted_tables} - {
-        "hn_meta", "hn_workers", "hn_leader", "hn_audit",
+        "hn_meta", "hn_workers", "hn_leader", "hn_audit", "hn_notifications",
     }  # fmt: skip
     assert (read.trials, read.attempts) == (written.trials, written.attempts) == (10, 8)
     assert stat.S_IMODE(first.stat().st_mode) == 0o600 and sorted(tmp_path.iterdir()) == [first, second]
@@ -111,6 +118,8 @@ def test_a_restored_study_has_equal_rows_in_a_database_with_other_ids(
     assert after.id != before.id and after.spec == before.spec
     assert other.studies.counts(after.id) == ledger.studies.counts(before.id)
     assert Bundles(other.database).archive(BUNDLE) == b"\x00code\xff"
+    assert Environments(other.database).find(ENVIRONMENT) == {"python": "3.12.1", "packages": {"keras": "3.0"}}
+    assert [one.environment for one in other.studies.attempts(after.id)].count(ENVIRONMENT) == 1
     for old, new in zip(ledger.optuna().get_trials(), other.optuna().get_trials(), strict=True):
         assert {**new.user_attrs, "highnoon:ticket": 0} == {**old.user_attrs, "highnoon:ticket": 0}
         assert (new.number, new.state, new.params, new.values, new.datetime_start, new.datetime_complete) == (
@@ -215,8 +224,8 @@ def damage(path: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "another format", whole.replace(b'"highnoon_backup": 1', b'"highnoon_backup": 2', 1), "has format 2"
     yield (
         "of a newer ledger",
-        resigned([written[0].replace(b'"ledger": 5', b'"ledger": 6'), *written[1:-1]]),
-        "version 6",
+        resigned([written[0].replace(b'"ledger": 6', b'"ledger": 7'), *written[1:-1]]),
+        "version 7",
     )
     yield "a study file", b'name = "digits"\n', "no JSON"
     yield "another JSON", b'{"name": "digits"}\n', "is no backup of a study"

@@ -14,17 +14,19 @@ from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.service import Service
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
-from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict
 from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 from highnoon.shared.store.studies import StudyRecord
 from tests.conftest import SHORT_PERIODS
+from tests.ledger import Ledger
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -308,3 +310,54 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
                 assert "Bitmap Index Scan on hn_tickets" not in plan, (
                     f"all that waits, before the limit\n{statement}\n{plan}"
                 )
+
+
+def test_how_long_trials_take_is_read_from_the_newest_and_from_those_that_run(ledger: Ledger) -> None:
+    # Given a study whose older trials took an hour and its eight newest 2 s, one of whose trials has run for 1 s,
+    record = ledger.study(n_trials=11)
+    *done, running, _ = ledger.tickets(record)
+    for ticket in done:
+        ledger.run(ticket)
+    ledger.start(running)
+    # one whose running trial is older than all that have ended, and one without any
+    other, empty = ledger.study(n_trials=2, name="slow"), ledger.study(name="new")
+    ended, old = ledger.tickets(other)
+    ledger.run(ended)
+    ledger.start(old)
+
+    def took(ticket: int, seconds: float, **ticket_values: Any) -> None:
+        with ledger.database.transaction() as connection:
+            at = attempts.c.ticket_id == ticket
+            connection.execute(update(attempts).where(at).values(started_at=db_now() - seconds))
+            connection.execute(update(attempts).where(at, attempts.c.ended_at.is_not(None)).values(ended_at=db_now()))
+            if ticket_values:
+                connection.execute(update(tickets).where(tickets.c.id == ticket).values(**ticket_values))
+
+    for number, ticket in enumerate(done):
+        took(ticket, 3600.0 if number == 0 else 2.0, closed_at=1000.0 + number)
+    took(running, 1.0)
+    took(ended, 1.0)
+    took(old, 500.0)
+
+    seconds = ledger.control.seconds_of_trials([record.id, other.id, empty.id])
+
+    assert seconds == {record.id: pytest.approx(2.0, abs=0.5), other.id: pytest.approx(500.0, abs=5.0)}
+
+
+def test_a_share_is_changed_while_the_study_runs_and_no_sampled_trial_is_refused_for_it(access: Access) -> None:
+    record = study(access)
+    steering.set_share(access, record, priority=3, max_running=2)
+    steering.set_share(access, access.studies.get("digits"), max_running=0)
+
+    changed = access.studies.get("digits")
+    assert (changed.spec["priority"], changed.spec["max_running"]) == (3, None)
+    assert changed.spec_version == record.spec_version
+    (load,) = Control(access.database).loads()
+    assert (load.priority, load.max_running) == (3, None)
+
+    with pytest.raises(InvalidInput, match=r"priority: .*\(got 1001\)") as refused:
+        steering.set_share(access, changed, priority=1001, max_running=-1)
+    assert [problem.key for problem in refused.value.problems] == ["priority", "max_running"]
+    access.studies.cancel(record.id)
+    with pytest.raises(StudyConflict, match="no share of the slots"):
+        steering.set_share(access, access.studies.get("digits"), priority=2)

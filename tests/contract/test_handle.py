@@ -117,6 +117,20 @@ def test_a_senseless_count_of_trials_is_refused(handle: StudyHandle, count: Any)
         handle.add_trials(count)
 
 
+def test_a_share_is_changed_from_the_command_line_and_from_python(
+    handle: StudyHandle, ledger: Ledger, study: StudyRecord, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("HIGHNOON_DATABASE_URL", ledger.access.url)
+    monkeypatch.setenv("HIGHNOON_REDIS_URL", "redis://127.0.0.1:1/0")
+    steer.set_share("digits", priority=3, max_running=8)
+    assert capsys.readouterr().out == "study digits: priority 3, at most 8 running\n"
+    handle.set_share(max_running=0)
+    steer.set_share("digits", priority=2)
+    assert capsys.readouterr().out == "study digits: priority 2, without a limit\n"
+    with pytest.raises(InvalidInput, match="priority: or max_running is needed"):
+        handle.set_share()
+
+
 def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
     ledger: Ledger, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

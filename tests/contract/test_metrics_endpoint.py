@@ -17,6 +17,9 @@ from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.metrics_endpoint import exposed
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.workers.node import Node
+from highnoon.workers.node_metrics import NodeMetrics
 from highnoon.workers.telemetry import Telemetry, inbox, received
 
 TOKEN = "a-token-of-the-tests"
@@ -94,7 +97,8 @@ def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path
                 with telemetry.attempt():
                     with telemetry.step("ask"):
                         pass
-                    telemetry.decided(Outcome(ending=Ending.COMPLETED, duration_s=float(number)), Disposition.CLOSE)
+                    outcome = Outcome(ending=Ending.COMPLETED, duration_s=float(number))
+                    telemetry.decided(outcome, Disposition.CLOSE, "FAIL" if number == 1 else None)
                 os._exit(0)
             children.append(pid)
         for pid in children:
@@ -104,6 +108,13 @@ def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path
     assert {note.duration_s for note in heard} == {0.0, 1.0, 2.0}
     assert all(note.ending == "completed" and set(note.steps_s) == {"ask"} for note in heard)
     assert list(reports) == [], "the end of the inbox ends its reader"
+
+    registry = CollectorRegistry()
+    settings = load_settings({}, home=tmp_path)
+    counts = NodeMetrics(Node.boot(slots=1, resources=("cpu",), settings=settings), registry)
+    for note in heard:
+        counts.count(note)
+    assert registry.get_sample_value("highnoon_worker_ended_by_others_total") == 1
 
 
 def test_supervisor_without_an_agent_does_not_wait(tmp_path: Path) -> None:

@@ -213,7 +213,21 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
         def reap(self, lease: Lease, is_expired: bool) -> None:
             if is_expired and self._holds(lease):
                 ledger.expire(lease)
-            self._reap(lease, only_expired=True, succeeds=is_expired)
+            self._reap(lease, only_expired=True, succeeds=ledger.is_expired(lease))
+
+        @rule(seconds=st.sampled_from([-86_400, -40, 40, 86_400]))
+        def clock_jumps(self, seconds: int) -> None:
+            """That of the database, by which alone leases expire."""
+            ledger.shift_clock(seconds)
+
+        @rule(happens=SELDOM)
+        def restart(self, happens: bool) -> None:
+            """Every session ends, and a coordinator finds tables that are there: nothing is kept in memory."""
+            if happens:
+                ledger.end_all_sessions()
+                for engine in (ledger.database.engine, storage.engine):
+                    engine.dispose()
+                ledger.database.create_schema()
 
         @rule(lease=leases)
         def release_of_the_dead(self, lease: Lease) -> None:
@@ -439,6 +453,7 @@ def json_of(stored: Any) -> Any:
 
 
 def test_any_order_of_events_leaves_ledger_and_optuna_in_agreement(ledger: Ledger) -> None:
+    ledger.own_clock()
     names = (f"study-{number}" for number in itertools.count())
     run_state_machine_as_test(
         machine(ledger, RDBStorage(ledger.database.url), names),

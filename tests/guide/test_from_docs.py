@@ -36,6 +36,15 @@ def test_the_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert {str(trial.state) for trial in trials} <= {"complete", "pruned", "COMPLETE", "PRUNED"}
 
 
+def test_the_example_of_the_frameworks_runs() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "frameworks.md").read_text(), re.MULTILINE | re.DOTALL)
+    names = run(code)
+    assert names["best"] == names["hpo"].best_params and names["hpo"].best_trial.metrics.keys() >= {"loss", "val_loss"}
+    assert 0.5 < names["scores"].best_value <= 1.0
+    page = (DOCS / "frameworks.md").read_text()
+    assert all(name in page for name in hn.callbacks.__all__ if name.endswith("Report"))
+
+
 def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     page = (DOCS / "search.md").read_text()
     study, code = (
@@ -44,7 +53,7 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     assert study is not None and code is not None
     names = run(code[1])
     assert names["best"] == names["hpo"].best_params and 12 < len(names["hpo"].trials) <= 24
-    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[2:]
+    several = re.findall(r"^```(toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[2:4]
     assert [language for language, _ in several] == ["toml", "python"]
     names = run(several[1][1])
     assert len(names["hpo"].best_trials) > 2 and all(trial.values[1] <= 20 for trial in names["hpo"].best_trials)
@@ -54,6 +63,12 @@ def test_the_page_about_searching_runs(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(code[1].partition("hpo = ")[0])
     (tmp_path / "study.toml").write_text(study[1])
     assert load_study_file(tmp_path / "study.toml", {}).sampler.name == "auto"
+
+
+def test_the_example_of_repeats_runs() -> None:
+    block = re.findall(r"^```python\n(.*?)^```$", (DOCS / "search.md").read_text(), re.MULTILINE | re.DOTALL)[-1]
+    metrics = run(block)["hpo"].best_trial.metrics
+    assert metrics["repeats"] == 3 and metrics["repeats_std"] > 0
 
 
 def test_every_sampler_pruner_and_option_is_on_the_page() -> None:

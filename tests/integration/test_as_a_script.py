@@ -223,6 +223,25 @@ def test_a_file_that_makes_settings_for_its_imports_gets_a_new_interpreter(clust
     assert "action=isolation study=KERAS_BACKEND" in cluster.logs() and "sets KERAS_BACKEND for" in cluster.logs()
 
 
+def test_the_environment_of_a_study_is_set_before_anything_is_imported(cluster: Cluster, tmp_path: Path) -> None:
+    source = """
+        import os, sys
+
+        at_import = os.environ.get("KERAS_BACKEND"), os.environ.get("DATA")
+
+        def objective(params):
+            print("forked" if "celery" in sys.modules else "new", *at_import)
+            return params["x"]
+    """
+    folder = project(tmp_path, train=dedent(source))
+    for name, environment, printed in (
+        ("read-at-import", {"KERAS_BACKEND": "numpy"}, "new numpy None\n"),
+        ("read-later", {"DATA": "/data"}, "forked None /data\n"),
+    ):
+        assert completed(attempts_of(cluster, folder, name=name, environment=environment)) == [printed]
+    assert "the study's environment sets KERAS_BACKEND for its imports" in cluster.logs()
+
+
 def test_steps_beyond_the_tables_fail_their_trials_alone(cluster: Cluster, tmp_path: Path) -> None:
     steps = {"ok": 2_000_000_000, "tokens": 3_000_000_000, "huge": 2**70}
     folder = project(

@@ -228,11 +228,26 @@ def test_a_point_is_enqueued_in_the_words_that_tables_show(call: Call) -> None:
     assert "learning_rate: is outside of [" in call("enqueue", "new", "learning_rate=1000").err
 
 
+def test_notes_and_tags(call: Call) -> None:
+    assert call("note", "digits-wide").code == Exit.NO_RESULT
+    assert call("note", "digits-wide", "the wide one", "--tag", "baseline").out == "tags: baseline\nthe wide one\n"
+    call("note", "digits-wide", "looks odd", "--trial", "3")
+    assert json.loads(call("note", "digits-wide", "--trial", "3", "--json").out) == {"note": "looks odd", "tags": []}
+    assert "baseline" in call("list").out.splitlines()[-2] + call("list").out.splitlines()[-1]
+    assert "the wide one" in call("status", "digits-wide").out
+    assert "looks odd" in call("trials", "digits-wide").out
+    assert call("export", "digits-wide").out.splitlines()[0].endswith(",tags,note")
+    assert "tags" not in call("export", "digits").out.splitlines()[0]
+    assert "study digits-wide has no trial 99" in call("note", "digits-wide", "x", "--trial", "99").err
+    call("note", "digits-wide", "", "--untag", "baseline")
+    assert call("note", "digits-wide").code == Exit.NO_RESULT
+
+
 def test_a_running_trial_is_stopped_alone(call: Call) -> None:
     running = [line.split()[0] for line in call("trials", "digits", "--state", "running").out.splitlines()[1:]]
     assert call("stop-trial", "digits", running[0]).out == f"trial {running[0]} of study digits is being stopped\n"
     refused = call("stop-trial", "digits", "0")
-    assert refused.code == Exit.USER_INPUT and f"These run: {', '.join(running)}." in refused.err
+    assert refused.code == Exit.USER_INPUT and f"these run: {', '.join(running)}" in refused.err
 
 
 def test_a_study_is_deleted_only_when_it_is_over_and_after_a_question(

@@ -278,6 +278,20 @@ def test_a_study_that_does_not_get_better_ends_early(cluster: Cluster, books: Bo
     assert 13 <= len(points) < 2000 and len(set(points)) >= len(points) - 4, "except points chosen at the same moment"
 
 
+def test_points_are_repeated_and_bad_ones_end_after_their_first_repeat(
+    cluster: Cluster, books: Books, name: str
+) -> None:
+    space = {"x": ["int", 0, 9]}
+    cluster.submit_here("noisy", 16, name=name, search_space=space, sampler="random", seed=1, repeats=3)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 16)
+    repeats = {TrialState.COMPLETE: 3, TrialState.PRUNED: 1}
+    trials = books.trials(name)
+    assert {trial.state for trial in trials} == set(repeats)
+    assert all(trial.metrics["repeats"] == repeats[trial.state] for trial in trials)
+    assert all(trial.metrics["repeats_std"] > 0 for trial in trials if trial.state is TrialState.COMPLETE)
+
+
 @pytest.mark.parametrize(("direction", "target"), [("minimize", 4.0), ("maximize", 20.0)])
 def test_target_value_ends_a_study(cluster: Cluster, books: Books, name: str, direction: str, target: float) -> None:
     cluster.submit_here("good", 2000, name=name, direction=direction, target_value=target)

@@ -72,6 +72,20 @@ class TestProcesses:
         assert len(list(tmp_path.glob("[0-9]*"))) == 4
         assert not (tmp_path / str(os.getpid())).exists()
 
+    @pytest.mark.parametrize(("name", "new"), [("OMP_NUM_THREADS", True), ("DATA", False)])
+    def test_a_study_has_an_environment(self, name: str, new: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(process, "_cannot_be_forked", lambda: False)
+        monkeypatch.delenv(name, raising=False)
+        hpo = hn.HPOTrialManager("environment", n_trials=1, environment={name: "1"})
+
+        def objective(params: dict[str, Any]) -> dict[str, float]:
+            return {"loss": float(os.environ[name]), "new": float("pytest" not in sys.modules)}
+
+        hpo.optimize(objective, SPACE)
+
+        assert hpo.best_value == 1.0 and hpo.best_trial.metrics == {"new": float(new)}
+        assert name not in os.environ
+
     def test_a_new_interpreter_gets_closures_and_the_manager_itself(self, url: str) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=2, storage=url, isolation="spawn", seed=1)
         parent = os.getpid()

@@ -158,6 +158,18 @@ def test_steering(cluster: Cluster) -> None:
     assert eventually(lambda: slow.status == "cancelled", 60.0, what="the study is cancelled")
 
 
+def test_one_trial_is_stopped_and_described(cluster: Cluster) -> None:
+    handle = hn.submit(objectives.hangs, SPACE, name="hangs", n_trials=1)
+    assert eventually(lambda: [trial.state for trial in handle.trials] == ["RUNNING"], 30.0, what="it runs")
+    with pytest.raises(StudyConflict, match="trial 99 of study hangs does not run now; these run: 0"):
+        handle.stop_trial(99)
+    handle.stop_trial(0)
+    handle.wait(progress=False, timeout=60)
+    assert [trial.state for trial in handle.trials] == ["FAIL"]
+    assert handle.note("it hung", trial=0, tag="odd").tags == ("odd",)
+    assert handle.note(trial=0).text == "it hung" and not handle.note()
+
+
 def test_a_study_file_and_a_bundle(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("def objective(params): return params['x'] ** 2")
     (tmp_path / "study.toml").write_text(

@@ -6,6 +6,8 @@ import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,13 +22,16 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
+from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import TrialHandle, launch, remove_scratch
+from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch, remove_scratch
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
 from tests.support import eventually
@@ -104,6 +109,7 @@ def begin(
     scoring: Scoring | None = None,
     memory: MemoryWishes = NO_WISHES,
     cgroup: str | None = None,
+    confinement: Confinement | None = None,
     defines_by_run: bool = False,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
@@ -115,15 +121,16 @@ def begin(
         objective=objective if ":" in objective else f"objectives.py:{objective}",
         code_dir=str(HERE),
         params={"x": x},
-        seed=seed,
+        repeats=Repeats(seed=seed),
         work_dir=str(tmp_path / "work"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
         scoring=scoring or Scoring(),
         memory=memory,
         cgroup=cgroup,
+        confinement=confinement,
         defines_by_run=defines_by_run,
     )
-    forks = ForkServer()
+    forks = ForkServer(confinement)
     return Attempt(trial=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
 
 
@@ -426,6 +433,18 @@ def test_fork_server_that_is_stopped_between_two_trials_counts_as_dead() -> None
     os.kill(forks.pid, signal.SIGSTOP)
     eventually(lambda: not forks.is_alive(), what="it is noticed without a question")
     forks.close()
+
+
+def test_trial_that_has_no_group_of_its_own_yet_is_killed_all_the_same() -> None:
+    """As a spawned one before its `setsid`: no process group has its number, and it belongs to ours."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    ours, theirs = kernel.socket_pair()
+    trial = ProcessTrial(child.pid, ThisProcess(), Pipe(ours))
+    with theirs:
+        trial.kill(signal.SIGKILL)
+        assert eventually(trial.poll, what="it has ended").signum == signal.SIGKILL
+        assert trial.clean_up(1.0)
+    child.returncode = 0
 
 
 def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:

@@ -112,6 +112,39 @@ def test_every_page_of_a_study_whose_name_and_logs_are_hostile(visitor: Visitor)
     assert "&lt;script&gt;alert(7)" in visitor.get(f"/hpo/studies/{PATH}/trials/7").text
 
 
+def test_notes_and_tags_are_written_by_forms_and_the_api(visitor: Visitor, mine: str, books: Access) -> None:
+    visitor.post(f"/hpo/studies/{mine}/note", note="<i>sound</i>", tags="baseline, sgd")
+    visitor.post(f"/hpo/studies/{mine}/trials/3/note", note="=odd", tags="")
+    assert visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["kept", "a"]}).json()["tags"] == [
+        "kept",
+        "a",
+    ]
+    assert visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["a"]}).json() == {"note": "", "tags": ["a"]}
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"note": "<b>again"}).status_code == 200
+
+    found = visitor.api("GET", f"/studies/{mine}").json()
+    assert (found["note"], found["tags"]) == ("<b>again", ["baseline", "sgd"])
+    page = visitor.get(f"/hpo/studies/{mine}").text
+    assert "&lt;b&gt;again" in page and "<b>again" not in page and ">baseline</small>" in page
+    assert "=odd" in visitor.get(f"/hpo/studies/{mine}/trials/3").text
+    assert visitor.api("GET", f"/studies/{mine}/trials/4").json()["tags"] == ["a"]
+    rows = csv.DictReader(io.StringIO(visitor.api("GET", f"/studies/{mine}/export/trials").text))
+    assert {row["number"]: (row["tags"], row["note"]) for row in rows if row["tags"] or row["note"]} == {
+        "3": ("", "'=odd"),
+        "4": ("a", ""),
+    }
+    refused = visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["a,b"]})
+    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "tag"
+    assert [entry.action for entry in AuditLog(books.database).entries(study=mine, limit=9)].count("note") == 5
+
+
+def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
+    page = visitor.get(f"/hpo/studies/{PATH}/compare?trial=3&trial=7&trial=3").text
+    assert page.count('<th scope="col" class="num">') == 2 and "units" in page and "dropout" in page
+    assert "Choose two or more" in visitor.get(f"/hpo/studies/{PATH}/compare").text
+    assert visitor.get(f"/hpo/studies/{PATH}/compare?trial=999").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path", ["/hpo/studies/nope", f"/hpo/studies/{PATH}/trials/99999", "/nope", "/static/../app.css"]
 )
@@ -175,6 +208,10 @@ def test_a_study_is_paused_resumed_extended_and_cancelled(visitor: Visitor, book
     assert visitor.post(f"/hpo/studies/{mine}/resume").status_code == 409
 
     assert visitor.post(f"/hpo/studies/{mine}/add", count="5").status_code == 303
+    assert visitor.post(f"/hpo/studies/{mine}/set", priority="4", max_running="").status_code == 303
+    assert (record(books, mine).spec["priority"], record(books, mine).spec["max_running"]) == (4, None)
+    for wrong in ("0", "-1", "x", "99999"):
+        assert visitor.post(f"/hpo/studies/{mine}/set", priority=wrong, max_running="2").status_code == 422
     assert books.studies.counts(record(books, mine).id).total == 65
     for wrong in ("0", "-1", "many", "", "99999999999"):
         assert visitor.post(f"/hpo/studies/{mine}/add", count=wrong).status_code == 422
@@ -395,7 +432,21 @@ def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
     assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "paused"}).status_code == 200, "said twice"
     assert visitor.api("PATCH", f"/studies/{mine}", json={"state": "running", "add_trials": 2}).json()["trials"] == 62
     assert visitor.api("POST", f"/studies/{mine}/trials", json={"params": {"units": 64}}).status_code == 202
-    for body in ({}, {"state": "exploded"}, {"add_trials": 0}, {"add_trials": True}, {"more": 1}, [], "x"):
+    changed = visitor.api("PATCH", f"/studies/{mine}", json={"priority": 3, "max_running": 2})
+    assert changed.status_code == 200 and record(books, mine).spec["priority"] == 3
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"max_running": 0}).status_code == 200
+    assert record(books, mine).spec["max_running"] is None
+    for body in (
+        {},
+        {"priority": 0},
+        {"max_running": -1},
+        {"state": "exploded"},
+        {"add_trials": 0},
+        {"add_trials": True},
+        {"more": 1},
+        [],
+        "x",
+    ):
         result = visitor.api("PATCH", f"/studies/{mine}", json=body)
         assert result.status_code == 422 and result.headers["content-type"] == "application/problem+json", body
     assert visitor.api("DELETE", f"/studies/{mine}").status_code == 409

@@ -22,6 +22,9 @@ class Silent:
     def should_prune(self) -> bool:
         return False
 
+    def progress(self) -> None:
+        pass
+
     def report_params(self, total: int, active: int | None = None) -> None:
         return
 

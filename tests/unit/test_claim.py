@@ -106,6 +106,9 @@ class Study:
     def load_history(self) -> None:
         self._world.calls.append("load history")
 
+    def repeat_bar(self) -> float | None:
+        return None
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:

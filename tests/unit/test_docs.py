@@ -35,7 +35,7 @@ def test_a_reference_is_what_the_models_say(generate: ModuleType, page: str) -> 
 
 
 def test_every_key_and_setting_has_a_meaning(generate: ModuleType) -> None:
-    keys = set(StudySpec.model_fields) - {"bundle", "code"}
+    keys = set(StudySpec.model_fields) - {"bundle", "code", "git"}
     assert set(generate.STUDY_KEYS) == keys, "docs/generate.py has the meaning of each key of a study"
     assert set(generate.SETTINGS) == set(Settings.model_fields), "docs/generate.py has the meaning of each setting"
     assert all(len(meaning) > 20 for meaning in [*generate.STUDY_KEYS.values(), *generate.SETTINGS.values()])
@@ -53,6 +53,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
             assert anchor in map(_anchor, headings), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / path).is_file(), f"{page.name} names {path}"
+        assert f"def {name}" in (ROOT / path).read_text(), f"{page.name} names {path}::{name}"
 
 
 def test_no_page_promises_a_package_index() -> None:

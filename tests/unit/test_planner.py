@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -109,25 +110,31 @@ def test_queued_and_running_tickets_count_as_a_part_of_the_share() -> None:
 class Cluster:
     """A queue, slots, and studies of so many tickets; each step the oldest running trial ends, and a tick follows."""
 
-    def __init__(self, tickets: dict[int, int], slots: int) -> None:
-        self.waiting, self.slots = dict(tickets), slots
+    def __init__(self, tickets: dict[int, int], slots: int, specs: dict[int, dict[str, Any]] | None = None) -> None:
+        self.waiting, self.slots, self.specs = dict(tickets), slots, specs or {}
         self.queue: list[int] = []
         self.running: list[int] = []
         self.started: Counter[int] = Counter()
-        self.last_dispatch: dict[int, int] = {}
+        self.turns: dict[int, float] = {}
 
     def tick(self) -> None:
         self.running = self.running[1:]
         loads = [
-            load(study_id=study, ready=ready, queued=self.queue.count(study), running=self.running.count(study))
+            load(
+                study_id=study,
+                spec=self.specs.get(study),
+                ready=ready,
+                queued=self.queue.count(study),
+                running=self.running.count(study),
+            )
             for study, ready in self.waiting.items()
         ]
-        now = snapshot(*loads, slots=self.slots, messages=len(self.queue), last_dispatch=self.last_dispatch)
+        now = snapshot(*loads, slots=self.slots, messages=len(self.queue), turns=self.turns)
         dispatched = [action for action in plan(now, RULES) if isinstance(action, Dispatch)]
         self.queue += in_turns([action.study_id] * action.count for action in dispatched)
         for action in dispatched:
             self.waiting[action.study_id] -= action.count
-            self.last_dispatch[action.study_id] = max(self.last_dispatch.values(), default=0) + 1
+            self.turns[action.study_id] = action.turn
         while self.queue and len(self.running) < self.slots:
             study = self.queue.pop(0)
             self.started[study] += 1
@@ -150,6 +157,65 @@ def test_big_study_is_served_beside_twenty_small_ones(big: int) -> None:
         cluster.tick()
     assert 15 <= cluster.started[big] <= 25, "its share is 1/21"
     assert min(cluster.started.values()) >= 15
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 16])
+@pytest.mark.parametrize(("high", "low"), [(3, 1), (3, 2), (100, 1)])
+def test_studies_start_trials_in_the_ratio_of_their_priorities(slots: int, high: int, low: int) -> None:
+    cluster = Cluster({1: 5000, 2: 5000}, slots, {1: {"priority": low}, 2: {"priority": high}})
+    for _ in range(600):
+        cluster.tick()
+    share = cluster.started[1] / sum(cluster.started.values())
+    assert share == pytest.approx(low / (low + high), rel=0.35, abs=0.01)
+
+
+def test_a_changed_priority_counts_from_the_next_message() -> None:
+    cluster = Cluster({1: 5000, 2: 5000}, 2, {})
+    for _ in range(100):
+        cluster.tick()
+    before = cluster.started.copy()
+    cluster.specs[2] = {"priority": 9}
+    for _ in range(100):
+        cluster.tick()
+    assert before[1] == pytest.approx(before[2], abs=2)
+    assert cluster.started[2] - before[2] >= 4 * (cluster.started[1] - before[1])
+
+
+def test_a_study_that_comes_late_is_next_and_makes_up_for_nothing() -> None:
+    cluster = Cluster({1: 5000}, 2)
+    for _ in range(200):
+        cluster.tick()
+    cluster.waiting[2] = 5000
+    before = cluster.started[1]
+    for _ in range(60):
+        cluster.tick()
+    assert cluster.started[2] == pytest.approx(cluster.started[1] - before, abs=12)
+
+
+def test_no_more_than_max_running_are_queued_and_running() -> None:
+    few = load(ready=100, queued=1, running=2, spec={"max_running": 4})
+    many = load(study_id=2, ready=100)
+    assert plan(snapshot(few, slots=10, messages=1), RULES) == [dispatch(1)]
+    assert dispatch(1) in plan(snapshot(few, many, slots=10, messages=1), RULES)
+    for running in (4, 6):
+        full = load(ready=100, running=running, spec={"max_running": 4})
+        assert plan(snapshot(full, slots=10), RULES) == []
+
+
+@pytest.mark.parametrize(
+    ("trial_s", "waiting"), [(0.02, 8), (0.5, 8), (1.0, 4), (2.5, 2), (29.0, 2), (30.0, 0), (3600.0, 0), (math.inf, 0)]
+)
+def test_as_many_messages_wait_as_trials_are_short(trial_s: float, waiting: int) -> None:
+    study = load(ready=100, trial_s=trial_s)
+    assert plan(snapshot(study), RULES) == [dispatch(2 + waiting)]
+    # And what is queued already counts
+    study = load(ready=100, trial_s=trial_s, running=2, queued=1)
+    assert plan(snapshot(study, messages=1), RULES) == ([dispatch(waiting - 1)] if waiting > 1 else [])
+
+
+def test_long_trials_leave_the_buffer_to_short_ones() -> None:
+    long, short = load(ready=100, trial_s=600.0, running=1), load(study_id=2, ready=100, trial_s=0.1, running=1)
+    assert plan(snapshot(long, short), RULES) == [dispatch(8, study_id=2)]
 
 
 def test_reaper_waits_until_holders_could_renew() -> None:

@@ -232,6 +232,12 @@ def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
     }
 
 
+def test_a_trial_that_another_program_ended_in_optuna_shows_how() -> None:
+    ours = attempt(3, Ending.COMPLETED, foreign_ending="COMPLETE 7")
+    assert notes([ours]) == {3: "another program ended it in Optuna: COMPLETE 7"}
+    assert "another program ended it in Optuna: COMPLETE 7" in account(ours)
+
+
 def test_the_account_of_an_attempt_has_host_cause_and_log() -> None:
     failure = attempt(
         3, Ending.FAILED, attempt=2, cause="exception", message="KeyError: 'x'", log_tail="epoch 1\nepoch 2\n"

@@ -284,6 +284,9 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"warm_start": "first"}, "warm_start", "must be a list of names", 'warm_start = ["first-study"]'),
         ({"warm_start": [1]}, "warm_start", "must be a list of names", "Write for example"),
         ({"warm_start": ["parabola"]}, "warm_start", "names the study itself", ""),
+        ({"repeats": 0}, "repeats", "must be at least 1", ""),
+        ({"repeats": 2.5}, "repeats", "must be a whole number", ""),
+        ({"repaets": 3}, "repaets", "is not a known key", "Did you mean repeats?"),
         ({"sampler": "GP"}, "sampler", "must be 'tpe'", "Write gp."),
         ({"sampler": "sobol"}, "sampler", "must be 'tpe'", "Write qmc."),
         ({"sampler": "NSGAII"}, "sampler", "must be 'tpe'", "Write nsga2."),
@@ -535,3 +538,33 @@ def test_a_warm_start_needs_a_search_space() -> None:
     with pytest.raises(InvalidInput, match=r"warm_start: needs a search_space \(got \['first'\]\)"):
         StudySpec.from_json(written)
     assert StudySpec.from_json({**written, "warm_start": []}).defines_by_run
+
+
+class TestEnvironment:
+    def test_every_mistake_is_reported_with_what_to_write(self) -> None:
+        written = {
+            "OMP_NUM_THREADS": 1,
+            "A-B": "1",
+            "PATH": "/x",
+            "LD_PRELOAD": "/x.so",
+            "PYTHONPATH": "/x",
+            "Z": "a\0b",
+        }
+        with pytest.raises(InvalidInput) as caught:
+            StudySpec.from_json({**GOOD, "environment": written, "isolation": "none"})
+        problems = {problem.key: str(problem) for problem in caught.value.problems}
+        assert 'environment.OMP_NUM_THREADS: must be text (got 1). Write "1".' in problems.values()
+        assert "is no name of a variable" in problems["environment.A-B"]
+        for name in ("PATH", "LD_PRELOAD", "PYTHONPATH"):
+            assert "decides which code runs" in problems[f"environment.{name}"]
+        assert "without zero bytes" in problems["environment.Z"]
+        assert "isolation is none" in problems["environment"]
+        with pytest.raises(InvalidInput, match="environment: must be a table of variables"):
+            StudySpec.from_json({**GOOD, "environment": ["OMP_NUM_THREADS=1"]})
+
+    def test_it_is_kept_and_secrets_are_warned_of(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "train.py").write_text("def objective(params): ...")
+        written = {**GOOD, "objective": "train.py:objective", "environment": {"WANDB_API_KEY": "x", "DATA": "/data"}}
+        spec = build_spec(written, source="study.toml", code_dir=tmp_path)
+        assert StudySpec.from_json(spec.to_json()).environment == {"WANDB_API_KEY": "x", "DATA": "/data"}
+        assert "WANDB_API_KEY is stored with the study" in caplog.text and "DATA" not in caplog.text

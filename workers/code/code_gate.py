@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from highnoon.shared.domain.errors import BundleRefused
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.allow_list import AllowList, exactly, patterns_here
 from highnoon.shared.objective.reference import script_of
 from highnoon.shared.objective.source import import_settings_in
@@ -38,7 +39,7 @@ class Code:
     digest: str | None = None
     refusal: Outcome | None = None
     import_settings: tuple[str, ...] = ()
-    """Variables that its file sets for libraries which a forked trial has inherited: it gets a new interpreter."""
+    """Variables that file or study set for libraries which a forked trial has inherited: it gets a new interpreter."""
 
 
 class CodeGate:
@@ -62,7 +63,12 @@ class CodeGate:
             now = time.monotonic()
             known = self._answers[key] = (code, now + _HOLDS * (now - began))
         self._compare(spec, known[0])
-        return known[0]
+        return self._with_environment(spec, known[0])
+
+    def _with_environment(self, spec: StudySpec, code: Code) -> Code:
+        settings = tuple(dict.fromkeys((*code.import_settings, *read_at_import(spec.environment))))
+        self._note(spec, settings)
+        return replace(code, import_settings=settings)
 
     def _look(self, spec: StudySpec) -> Code:
         try:
@@ -76,7 +82,6 @@ class CodeGate:
         digest = None if root is None else self._digests.of(root)
         file = script_of(spec.objective_ref, folder)[0]
         settings = () if file is None else import_settings_in(file)
-        self._note(spec, settings)
         return Code(folder=None if folder is None else str(folder), digest=digest, import_settings=settings)
 
     def _folder(self, spec: StudySpec) -> Path | None:
@@ -100,7 +105,8 @@ class CodeGate:
         if not settings or spec.isolation == "spawn" or spec.name in self._noted:
             return
         self._noted.add(spec.name)
-        names = f"{spec.objective} sets {', '.join(settings)} for its imports"
+        source = "the study's environment" if spec.environment else spec.objective
+        names = f"{source} sets {', '.join(settings)} for its imports"
         if spec.isolation == "fork":
             event(_log, "isolation", study=spec.name, isolation="spawn", reason=names)
         else:

@@ -142,6 +142,8 @@ class TrialMonitor:
                 if not self._services.take_report(report_of(event)) and not self._was_thinned:
                     self._was_thinned = True
                     self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
+            case "progress":
+                self._progress_at = now_s()
             case "params":
                 self._count = count_of(event)
             case "ask" if self._question is not None:

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from highnoon.shared.runtime.processes import adopt_orphans, die_with_parent
 from highnoon.workers import kernel
+from highnoon.workers.trial.confinement import Confinement, prepared
 from highnoon.workers.trial.process import run_forked
 
 _FORK, _WAIT = b"F", b"W"
@@ -46,14 +47,16 @@ class ForkServer:
     Make it before threads, connections and TensorFlow's runtime: every trial inherits what this process holds then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, confinement: Confinement | None = None) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
         self._socket.settimeout(_LOOK_S)
         supervisor = os.getpid()
+        if confinement is not None:
+            prepared(confinement)  # for all of its trials
         self.pid = os.fork()
         if self.pid == 0:
-            _serve(theirs, supervisor)
+            _serve(theirs, supervisor, confinement)
         theirs.close()
 
     def is_alive(self) -> bool:
@@ -109,7 +112,7 @@ class ForkServer:
                     raise
 
 
-def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
+def _serve(orders: socket.socket, supervisor: int, confinement: Confinement | None) -> NoReturn:
     """The server, to its end."""
     try:
         die_with_parent(signal.SIGKILL)
@@ -122,7 +125,7 @@ def _serve(orders: socket.socket, supervisor: int) -> NoReturn:
             adopt_orphans()
             # The collectors of the trials do not visit frozen objects, so their pages stay shared.
             gc.freeze()
-            server = _Server(orders)
+            server = _Server(orders, confinement)
             while server.obey():
                 continue
     finally:
@@ -140,8 +143,9 @@ class _Spare:
 class _Server:
     """Runs in the copy: starts trial processes and reports how they ended."""
 
-    def __init__(self, orders: socket.socket) -> None:
+    def __init__(self, orders: socket.socket, confinement: Confinement | None) -> None:
         self._orders = orders
+        self._confinement = confinement
         self._spare: _Spare | int | None = self._forked()
 
     def obey(self) -> bool:
@@ -182,7 +186,7 @@ class _Server:
         except OSError as error:
             return -(error.errno or 1)
         if pid == 0:
-            run_forked(theirs, server)
+            run_forked(theirs, server, self._confinement)
         theirs.close()
         return _Spare(pid, ours)
 

@@ -161,14 +161,17 @@ class ThreadTrial:
         channel.result(outcome)
 
 
-def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer) -> TrialHandle:
-    """Starts the trial. Raises OSError when there is no process to be had for it."""
+def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer | None) -> TrialHandle:
+    """Starts the trial; only a fork needs `forks`. Raises OSError when there is no process to be had for it."""
     Path(assignment.work_dir).mkdir(parents=True, exist_ok=True)
     if isolation == "none":
         return ThreadTrial(assignment, output)
     ours, theirs = kernel.socket_pair()
-    parent = forks if isolation == "fork" else ThisProcess()
-    pid = forks.fork(theirs, output.writing_end) if isolation == "fork" else _spawned(theirs, assignment, output)
+    parent: ProcessParent
+    if isolation == "fork" and forks is not None:
+        parent, pid = forks, forks.fork(theirs, output.writing_end)
+    else:
+        parent, pid = ThisProcess(), _spawned(theirs, assignment, output)
     theirs.close()
     output.release_writing_end()
     pipe = Pipe(ours)
@@ -190,7 +193,7 @@ def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
         pass_fds=[end.fileno()],
         start_new_session=True,
         cwd=assignment.work_dir,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **assignment.environment, "PYTHONUNBUFFERED": "1"},
     )
     # wait4 waits for the pid, since it also returns the peak memory; Popen must not wait for it as well.
     child.returncode = 0

@@ -18,7 +18,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,13 +28,15 @@ from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
 from highnoon.shared.objective.reference import load
+from highnoon.shared.objective.repetition import ONCE, Repeats
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
 from highnoon.workers import kernel
+from highnoon.workers.trial.confinement import Confinement, begun, confine
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
@@ -65,13 +67,16 @@ class Assignment:
     code_dir: str | None
     params: Params
     """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
-    seed: int
     work_dir: str
     checkpoint_dir: str
     scoring: Scoring = UNSCORED
+    repeats: Repeats = ONCE
     memory: MemoryWishes = NO_WISHES
+    environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     defines_by_run: bool = False
+    confinement: Confinement | None = None
+    """Of its process; a thread cannot be confined."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only."""
@@ -80,10 +85,12 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        return cls(**{**data, "scoring": Scoring(**data["scoring"]), "memory": MemoryWishes(**data["memory"])})
+        parts: dict[str, Callable[..., object]] = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
+        read = {name: part(**data[name]) for name, part in parts.items()}
+        return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
 
 
-def run_forked(orders: socket.socket, parent: int) -> NoReturn:
+def run_forked(orders: socket.socket, parent: int, confinement: Confinement | None) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
     Prepares itself, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
@@ -96,9 +103,10 @@ def run_forked(orders: socket.socket, parent: int) -> NoReturn:
         kernel.release_inherited(keep=(orders.fileno(),))
         _lift_limits_of_billiard()
         forget_exit_functions()
+        ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
         _redirect(output)
-        exit_code = _run(socket.socket(fileno=end))
+        exit_code = _run(socket.socket(fileno=end), ruleset)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -130,13 +138,14 @@ def spawned(descriptor: int, parent: int) -> NoReturn:
         _leave(exit_code)
 
 
-def _run(end: socket.socket) -> int:
+def _run(end: socket.socket, ruleset: int | None = None) -> int:
     """The trial whose assignment is the first line on `end`. Returns the exit status."""
     pipe = Pipe(end)
     assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
     if assignment.cgroup is not None:
         kernel.join_cgroup(assignment.cgroup)
     _enter_work_dir(assignment)
+    _confine(assignment, ruleset)
     channel = PipeChannel(pipe)
     channel.hello()
     channel.result(perform(assignment, channel))
@@ -146,7 +155,7 @@ def _run(end: socket.socket) -> int:
 def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
     """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
     ref, folder = ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
-    seed_python(assignment.seed)
+    seed_python(assignment.repeats.seed)
     with ExitStack() as script:
         try:
             if in_thread:
@@ -160,7 +169,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
         if not in_thread:
             loggers_as_configured()
-        seed_libraries(assignment.seed)
+        seed_libraries(assignment.repeats.seed)
         return run_attempt(
             objective,
             assignment.params,
@@ -168,6 +177,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             assignment.scoring,
             memory=assignment.memory,
             checkpoints=Path(assignment.checkpoint_dir),
+            repeats=assignment.repeats,
         )
 
 
@@ -207,16 +217,28 @@ def _enter_work_dir(assignment: Assignment) -> None:
     os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
     environ = {
+        **assignment.environment,
         "HIGHNOON_STUDY": assignment.study,
         "HIGHNOON_TICKET": str(assignment.ticket),
         "HIGHNOON_ATTEMPT": str(assignment.attempt),
-        "HIGHNOON_CHECKPOINT_DIR": assignment.checkpoint_dir,
+        CHECKPOINT_VARIABLE: assignment.checkpoint_dir,
         "HIGHNOON_WORK_DIR": assignment.work_dir,
         "TMPDIR": scratch if len(os.fsencode(scratch)) <= _LONGEST_SCRATCH else _shorter(Path(scratch)),
     }
     for name, value in environ.items():  # `update` would ask for an abstract class, which visits all classes there are
         os.environ[name] = value
     tempfile.tempdir = None
+
+
+def _confine(assignment: Assignment, ruleset: int | None) -> None:
+    if assignment.confinement is None:
+        return
+    os.makedirs(assignment.checkpoint_dir, exist_ok=True)  # noqa: PTH103
+    ref, code_dir = ObjectiveRef.parse(assignment.objective), assignment.code_dir
+    file = [os.path.dirname(os.path.join(code_dir or "/", ref.where))] if ref.is_file else []  # noqa: PTH118, PTH120
+    code = file if code_dir is None else [code_dir, *file]
+    ruleset = begun(assignment.confinement) if ruleset is None else ruleset
+    confine(assignment.confinement, ruleset, owned=(assignment.work_dir, assignment.checkpoint_dir), read=code)
 
 
 def _shorter(scratch: Path) -> str:

@@ -1,0 +1,85 @@
+"""How many messages each study may send next: its share of a queue's slots. Pure.
+
+A message goes to the study that has least queued and running for its priority. Among equals they take turns, the more
+often the higher the priority (stride scheduling, Waldspurger and Weihl 1995): with more studies than slots, no other
+order would ever reach the last of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from highnoon.shared.store.control import StudyLoad
+
+_BUFFERED_S = 2.0
+"""So much work may wait for each slot: the time of a tick, and of some that are late."""
+
+_LONG_TRIAL_S = 30.0
+"""Of longer trials no message waits: to send one when a slot is free costs the slot 0.5 %, and whatever is more urgent
+by then goes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Of one queue: its slots, those without a trial, messages that wait, and how many per slot may wait."""
+
+    slots: int
+    free: int
+    queued: int
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a study gets, and the turn of its last message: what the next plan goes on from."""
+
+    count: int
+    turn: float
+
+
+def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float]) -> dict[int, Share]:
+    """The shares by study, of those that get something."""
+    loads = {load.study.id: load for load in wanting}
+    now = max((turns[study_id] for study_id in loads if study_id in turns), default=0.0)
+    has = {study_id: load.queued + load.running for study_id, load in loads.items()}
+    shares: dict[int, Share] = {}
+    heap = [
+        (has[study_id] // load.priority, _next_turn(load, turns.get(study_id), now), study_id)
+        for study_id, load in loads.items()
+        if _most(load) > 0
+    ]
+    heapq.heapify(heap)
+    given = 0
+    while heap and given < room.free + room.slots * room.buffer - room.queued:
+        _, turn, study_id = heapq.heappop(heap)
+        load, count = loads[study_id], shares[study_id].count if study_id in shares else 0
+        if given >= room.free - room.queued and not _may_wait(load, count, room):
+            continue
+        shares[study_id] = Share(count=count + 1, turn=turn)
+        given += 1
+        has[study_id] += 1
+        if count + 1 < _most(load):
+            heapq.heappush(heap, (has[study_id] // load.priority, turn + 1 / load.priority, study_id))
+    return shares
+
+
+def _most(load: StudyLoad) -> int:
+    if load.max_running is None:
+        return load.ready
+    return min(load.ready, load.max_running - load.queued - load.running)
+
+
+def _next_turn(load: StudyLoad, last: float | None, now: float) -> float:
+    """A study that is new, or had nothing to send for a while, is next, and has no turns to make up for."""
+    return now if last is None else max(now, last + 1 / load.priority)
+
+
+def _may_wait(load: StudyLoad, count: int, room: Room) -> bool:
+    """Whether one more of its messages may wait in the queue while no slot is free."""
+    per_slot = 0 if load.trial_s >= _LONG_TRIAL_S else room.buffer
+    if load.trial_s > 0:
+        per_slot = min(per_slot, math.ceil(_BUFFERED_S / load.trial_s))
+    return per_slot > 0 and load.queued + count < room.free + per_slot * room.slots

@@ -1,0 +1,123 @@
+"""The repeats of a point: one trial calls its objective several times, each time with a seed of its own.
+
+reports      those of the first repeat are the trial's, and its pruner decides in it; the others show progress only.
+             Of an objective that reports nothing, the mean so far is reported after each repeat
+early end    a first repeat that is worse than the worst repeat of the best trial ends the point, as PRUNED
+result       the mean of each number that the objective returns
+a retry      finds the results of finished repeats in its folder of checkpoints, and does not run them again
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from highnoon.shared.domain.errors import TrialPruned
+from highnoon.shared.domain.result_parsing import RESULT_KEYS, further_numbers, result
+from highnoon.shared.domain.trial import REPEATS, REPEATS_STD, REPEATS_WORST, Params
+from highnoon.shared.objective.seeds import seed_libraries, trial_seed
+
+_RESULTS = "repeats.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """How often a point is run. `seed` is the trial's; a first repeat whose score is worse than `bar` is the last."""
+
+    count: int = 1
+    seed: int = 0
+    bar: float | None = None
+
+    def seed_of(self, index: int) -> int:
+        """The seed of one repeat; the first one has the trial's."""
+        return self.seed if index == 0 else trial_seed(self.seed, index)
+
+
+ONCE = Repeats()
+
+
+class RepeatedTrial(Protocol):
+    """What a repetition needs of its trial."""
+
+    def begin_repeat(self, index: int, seed: int) -> AbstractContextManager[None]:
+        """Binds the trial with the folder of this repeat."""
+
+    def end_repeat(self, index: int, mean: float) -> None:
+        """Reports the mean so far, of an objective that reports nothing."""
+
+    def score_of(self, returned: object) -> float:
+        """The score of what one repeat returned. Raises what a result raises."""
+
+    def log(self, metrics: Mapping[str, object], step: object = None) -> None:
+        """Keeps numbers beside the value."""
+
+
+def repeated(
+    objective: Callable[[Params], object],
+    params: Params,
+    trial: RepeatedTrial,
+    repeats: Repeats,
+    *,
+    maximize: bool,
+    folder: Path | None,
+) -> object:
+    """What the objective returns, on average. Raises what it raises, and TrialPruned after a bad first repeat."""
+    results = _results_in(folder)[: repeats.count - 1]
+    worst_of = min if maximize else max
+    for index in range(len(results), repeats.count):
+        seed_libraries(repeats.seed_of(index))
+        with trial.begin_repeat(index, repeats.seed_of(index)):
+            returned = objective(dict(params))
+        score = trial.score_of(returned)
+        results.append(_numbers(returned))
+        _keep(results, folder)
+        losses = [one["loss"] for one in results]
+        trial.end_repeat(index, statistics.fmean(losses))
+        trial.log({REPEATS: len(results), REPEATS_STD: _spread(losses), REPEATS_WORST: worst_of(losses)})
+        if index == 0 and repeats.bar is not None and worst_of(score, repeats.bar) != repeats.bar:
+            raise TrialPruned(
+                f"its first repeat, {score:.6g}, is worse than the worst repeat of the best trial, {repeats.bar:.6g}"
+            )
+    further = [name for name in results[-1] if name not in RESULT_KEYS and all(name in one for one in results)]
+    trial.log({f"{name}_std": _spread([one[name] for one in results]) for name in further})
+    return {**results[-1], **{name: statistics.fmean(one[name] for one in results) for name in ("loss", *further)}}
+
+
+def _spread(numbers: Sequence[float]) -> float:
+    """The standard deviation; infinite with a loss that is."""
+    return statistics.pstdev(numbers) if all(map(math.isfinite, numbers)) else math.inf
+
+
+def _numbers(returned: object) -> dict[str, Any]:
+    """A result that was scored before, as plain numbers. Its size is that of the model, which repeats share."""
+    loss, count = result(returned)
+    size = {} if count is None else {"params": count.total, "active_params": count.active}
+    return {"loss": loss, **{name: value for name, value in size.items() if value}, **further_numbers(returned)[0]}
+
+
+def _results_in(folder: Path | None) -> list[dict[str, Any]]:
+    """Of the repeats that an earlier attempt has finished."""
+    if folder is None:
+        return []
+    try:
+        found = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
+        return [{"loss": float(one["loss"]), **one} for one in found]
+    except (OSError, ValueError, TypeError, KeyError):  # the objective may write there too
+        return []
+
+
+def _keep(results: Sequence[Mapping[str, Any]], folder: Path | None) -> None:
+    """What cannot be written costs a retry the repeat, and not the trial."""
+    if folder is None:
+        return
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f"{_RESULTS}.new"
+        written.write_text(json.dumps(results), encoding="utf-8")
+        written.replace(folder / _RESULTS)

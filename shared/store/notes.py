@@ -1,0 +1,116 @@
+"""Notes and tags of studies and trials, as attributes of Optuna's study: also a trial that has ended may get them.
+
+The text is where optuna-dashboard has it, so that both show and change the same notes; tags are our own. A trial is
+named by its id there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.note import Note, NoteChange, Notes
+from highnoon.shared.store.audit import record
+from highnoon.shared.store.database import Database
+
+_CHUNK = 2045
+"""What optuna-dashboard puts into one attribute."""
+
+_KEY = re.compile(r"(?:dashboard|highnoon):(?:(\d+):)?(note_ver|note_str:\d+|tags)")
+
+_READ = text(
+    "select s.study_name, a.key, a.value_json from study_system_attributes a join studies s using (study_id)"
+    " where (cast(:study as text) is null or s.study_name = :study)"
+    " and (a.key like 'dashboard:%note_%' or a.key like 'highnoon:%tags')"
+)
+_NUMBERS = text(
+    "select trial_id, number from trials join studies using (study_id)"
+    " where study_name = :study and trial_id = any(:ids)"
+)
+_LOCK = text("select study_id from studies where study_name = :study for update")
+_TRIAL = text("select trial_id from trials where study_id = :id and number = :number")
+_DROP = text("delete from study_system_attributes where study_id = :id and key like :prefix")
+_WRITE = text(
+    "insert into study_system_attributes (study_id, key, value_json) values (:id, :key, :value)"
+    " on conflict (study_id, key) do update set value_json = excluded.value_json"
+)
+
+_Attrs = dict[int | None, dict[str, Any]]
+
+
+class NoteStore:
+    """Raises ServiceUnavailable. Another database than PostgreSQL has none."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def of_study(self, study: str) -> Notes:
+        """Its own and those of its trials."""
+        if self._db.engine.dialect.name != "postgresql":
+            return {}
+        with self._db.transaction() as connection:
+            attrs = _attrs_of(connection, study).get(study, {})
+            ids = [trial_id for trial_id in attrs if trial_id is not None]
+            rows = connection.execute(_NUMBERS, {"study": study, "ids": ids}) if ids else ()
+            numbers: dict[int | None, int | None] = {None: None, **{row.trial_id: row.number for row in rows}}
+        found = {numbers[key]: _note(kept) for key, kept in attrs.items() if key in numbers}
+        return {number: note for number, note in found.items() if note}
+
+    def tags_of_studies(self) -> dict[str, tuple[str, ...]]:
+        """The tags of each study that has some."""
+        with self._db.transaction() as connection:
+            found = {name: _note(attrs.get(None, {})).tags for name, attrs in _attrs_of(connection, None).items()}
+        return {name: tags for name, tags in found.items() if tags}
+
+    def change(self, study: str, number: int | None, change: NoteChange) -> Note:
+        """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError."""
+        with self._db.transaction() as connection:
+            study_id = connection.scalar(_LOCK, {"study": study})
+            trial_id = None
+            if number is not None:
+                trial_id = connection.scalar(_TRIAL, {"id": study_id, "number": number})
+                if trial_id is None:
+                    raise UserInputError(f"study {study} has no trial {number}")
+            before = _attrs_of(connection, study).get(study, {}).get(trial_id, {})
+            note = change.of(_note(before))
+            place = "" if trial_id is None else f"{trial_id}:"
+            if change.text is not None:
+                connection.execute(_DROP, {"id": study_id, "prefix": f"dashboard:{place}note_str:%"})
+                chunks = [note.text[start : start + _CHUNK] for start in range(0, len(note.text), _CHUNK)]
+                written = {f"note_str:{index}": chunk for index, chunk in enumerate(chunks)}
+                written["note_ver"] = int(before.get("note_ver") or 0) + 1  # type: ignore[assignment]
+                for key, value in written.items():
+                    _write(connection, study_id, f"dashboard:{place}{key}", value)
+            if change.tag or change.untag:
+                _write(connection, study_id, f"highnoon:{place}tags", note.tags)
+            record(connection, "note", study=study, trial=number, tags=list(note.tags), text=note.text[:200])
+        return note
+
+
+def _attrs_of(connection: Connection, study: str | None) -> dict[str, _Attrs]:
+    """By study and trial id."""
+    found: dict[str, _Attrs] = {}
+    for row in connection.execute(_READ, {"study": study}):
+        key = _KEY.fullmatch(row.key)
+        if key is not None:
+            trial_id = int(key[1]) if key[1] else None
+            found.setdefault(row.study_name, {}).setdefault(trial_id, {})[key[2]] = json.loads(row.value_json)
+    return found
+
+
+def _write(connection: Connection, study_id: int | None, key: str, value: object) -> None:
+    connection.execute(_WRITE, {"id": study_id, "key": key, "value": json.dumps(value)})
+
+
+def _note(attrs: dict[str, Any]) -> Note:
+    """What another program has written wrongly is left out."""
+    chunks = sorted((int(key.partition(":")[2]), value) for key, value in attrs.items() if key.startswith("note_str"))
+    tags = attrs.get("tags")
+    return Note(
+        text="".join(str(value) for _, value in chunks),
+        tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
+    )

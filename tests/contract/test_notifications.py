@@ -1,0 +1,200 @@
+"""Notifications: written with their event, posted once to allowed hosts, signed, and tried again."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from highnoon.coordinator.notifier import Notifier
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.domain.notification import is_allowed
+from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.notifications import Outbox
+from highnoon.shared.store.studies import StudyRecord
+from tests.guide.blocks import run
+from tests.ledger import Ledger
+from tests.support import eventually
+
+KEY = "a-key-of-these-tests-alone"
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+class Receiver:
+    """An HTTP server that answers what `codes` says, and 200 afterwards."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(receiver.codes.pop(0) if receiver.codes else 200)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server.server_port}"
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.received]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+@pytest.fixture
+def notifier(ledger: Ledger, receiver: Receiver) -> Iterator[Notifier]:
+    notifier = Notifier(load_settings({}, notify_hosts=(receiver.host,), notify_key=KEY), ledger.database.url)
+    yield notifier
+    notifier.close()
+
+
+def notified(ledger: Ledger, url: str, n_trials: int = 3, **spec: Any) -> StudyRecord:
+    return ledger.study(n_trials, notify={"url": url, "on": ["finished", "failed", "best"]}, **spec)
+
+
+def completed(value: float) -> Outcome:
+    return Outcome(ending=Ending.COMPLETED, value=value)
+
+
+def waiting(ledger: Ledger) -> dict[str, int]:
+    with ledger.database.transaction() as connection:
+        return dict(connection.exec_driver_sql("SELECT event, count FROM hn_notifications").all())  # type: ignore[arg-type]
+
+
+def make_due(ledger: Ledger) -> None:
+    with ledger.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE hn_notifications SET next_at = 0")
+
+
+def test_events_are_written_with_what_they_are_about_and_posted_once(
+    ledger: Ledger, receiver: Receiver, notifier: Notifier
+) -> None:
+    study = notified(ledger, f"http://{receiver.host}/hook", 6)
+    one, two, three, four, five, six = ledger.tickets(study)
+    ledger.run(one, completed(2.0))
+    assert waiting(ledger) == {"best": 1}
+    ledger.run(two, completed(3.0))  # no better one
+    ledger.run(three, completed(1.0))
+    ledger.finish(ledger.start(four), Outcome(ending=Ending.FAILED, message="boom"), Disposition.RETRY)  # not for good
+    ledger.skip_delay(four)
+    assert waiting(ledger) == {"best": 2}
+    ledger.run(four, Outcome(ending=Ending.FAILED, message="boom"))
+    ledger.run(five, Outcome(ending=Ending.PRUNED, value=9.0))
+    assert waiting(ledger) == {"best": 2, "failed": 1}
+    ledger.run(six, completed(1.0))  # as good as the best
+    assert ledger.control.finish(study.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")
+
+    notifier.wake()
+    eventually(lambda: len(receiver.received) == 3 and not waiting(ledger), what="all are received")
+
+    by_event = {body["event"]: body for body in receiver.bodies}
+    assert by_event["best"]["trial"]["value"] == 1.0 and by_event["best"]["count"] == 2
+    assert by_event["failed"]["trial"]["message"] == "boom" and by_event["failed"]["trial"]["ending"] == "failed"
+    finished = by_event["finished"]
+    assert (finished["state"], finished["stop_reason"], finished["best"]["value"]) == ("finished", "n_trials", 1.0)
+    assert finished["trials"] == {"completed": 4, "failed": 1, "pruned": 1} and finished["trial"] is None
+    code = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)[-1]
+    is_genuine = run(code)["is_genuine"]
+    assert all(is_genuine(KEY, headers, body) for headers, body in receiver.received)
+    assert not is_genuine(KEY, receiver.received[0][0], receiver.received[0][1] + b" ")
+
+
+def test_what_is_not_received_is_tried_again(ledger: Ledger, receiver: Receiver, notifier: Notifier) -> None:
+    study = notified(ledger, f"http://{receiver.host}/hook")
+    one, two, _ = ledger.tickets(study)
+    receiver.codes = [500, 302]
+    outbox = Outbox(ledger.database)
+    ledger.run(one, completed(2.0))
+    for answers, code in enumerate((500, 302), 1):
+        notifier.wake()
+        eventually(lambda: outbox.trouble("digits") == [f"best: the receiver answered {code}"], what="postponed")  # noqa: B023
+        assert len(receiver.received) == answers, "no redirect is followed"
+        make_due(ledger)
+    ledger.run(two, completed(1.0))
+    make_due(ledger)
+    notifier.wake()
+    eventually(lambda: not waiting(ledger), what="it is received")
+    assert receiver.bodies[-1]["best"]["value"] == 1.0 and receiver.bodies[-1]["count"] == 2
+    assert {headers["x-highnoon-event"] for headers, _ in receiver.received} == {"best"}
+
+
+def test_more_that_happens_while_one_is_sent_is_sent_too(ledger: Ledger) -> None:
+    study = notified(ledger, "https://hooks.example.com")
+    one, two, _ = ledger.tickets(study)
+    outbox = Outbox(ledger.database)
+    ledger.run(one, completed(2.0))
+    first = outbox.claim(again_s=60.0)
+    assert first is not None and outbox.claim(again_s=60.0) is None, "another sender does not get it"
+    ledger.run(two, completed(1.0))
+    outbox.sent(first)
+    second = outbox.claim(again_s=60.0)
+    assert second is not None and (second.body["trial"]["value"], second.body["count"]) == (1.0, 1)
+    outbox.sent(second)
+    assert waiting(ledger) == {}
+
+
+def test_other_hosts_get_nothing(ledger: Ledger, receiver: Receiver, notifier: Notifier) -> None:
+    study = notified(ledger, "https://elsewhere.example.com/hook")
+    ledger.run(ledger.tickets(study)[0], completed(1.0))
+    notifier.wake()
+    what = "best: HIGHNOON_NOTIFY_HOSTS of the coordinator does not list elsewhere.example.com"
+    eventually(lambda: Outbox(ledger.database).trouble("digits") == [what], what="it is refused")
+    assert receiver.received == []
+    assert is_allowed("https://a.b.example.com/x", ["*.example.com"]) and not is_allowed("https://x.com", ["*.com.x"])
+    assert is_allowed("https://h:8443/x", ["h:8443"]) and not is_allowed("https://h:8443/x", ["h"])
+
+
+def test_a_study_that_asks_for_nothing_writes_nothing(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    ledger.run(ledger.tickets(study)[0], completed(1.0))
+    other = ledger.study(1, name="only-finished", notify={"url": "https://h.example.com"})
+    ledger.run(ledger.tickets(other)[0], completed(1.0))
+    assert waiting(ledger) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "messages"),
+    [
+        ("https://h", ["notify: must be a table with a url"]),
+        ({"url": "ftp://h/x", "on": ["best", "finish"], "to": 1}, ["must begin with https", "finished?", "notify.to"]),
+        ({"url": "https://a:b@h/x"}, ["must not hold a password"]),
+        ({"url": "https://h/x", "on": []}, ["must be a list of events"]),
+    ],
+)
+def test_mistakes_are_reported_at_once(written: Any, messages: list[str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        StudySpec.from_json({"name": "x", "objective": "a.py:f", "search_space": {"x": [0, 1]}, "notify": written})
+    assert all(message in str(caught.value) for message in messages), str(caught.value)
+
+
+def test_hosts_need_a_key() -> None:
+    with pytest.raises(InvalidInput, match="notify_key: is needed where notifications are sent"):
+        load_settings({"HIGHNOON_NOTIFY_HOSTS": "h.example.com"})

@@ -1,9 +1,10 @@
-"""What the benchmarks run: nothing, a small Keras model, memory that is never freed, memory that does not fit."""
+"""What the benchmarks run: nothing, reports, a small Keras model, memory never freed, memory that does not fit."""
 
 from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,26 @@ def small_keras(params: dict[str, Any]) -> float:
     history = model.fit(rows, labels, batch_size=64, epochs=2, verbose=0)
     print(f"private_bytes={private_bytes()}")
     return float(history.history["loss"][-1])
+
+
+def reports(params: dict[str, Any]) -> float:
+    """One second of 100 steps, with a report and a question in each; prints what these took."""
+    import highnoon as hn
+
+    began, reported, asked = time.perf_counter(), [], []
+    for step in range(100):
+        first = time.perf_counter()
+        hn.report(float(params["x0"]) + 1 / (step + 1), step)
+        second = time.perf_counter()
+        hn.should_prune()
+        third = time.perf_counter()
+        reported.append(second - first)
+        asked.append(third - second)
+        time.sleep(max(0.0, began + (step + 1) / 100 - third))
+    for name, values in {"report_us": reported, "should_prune_us": asked}.items():
+        print(f"{name}={1e6 * statistics.median(values):.0f}")
+    print(f"reporting_permille={1000 * (sum(reported) + sum(asked)):.0f}")
+    return float(params["x0"])
 
 
 never_freed: list[bytes] = []

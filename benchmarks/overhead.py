@@ -185,6 +185,7 @@ def main() -> None:
             "not isolated, random": {"objective": "noop", "n_trials": n, "sampler": "random", "isolation": "none"},
             "not isolated, tpe": {"objective": "noop", "n_trials": n, "sampler": "tpe", "isolation": "none"},
             "isolated, small Keras": {"objective": "small_keras", "n_trials": WARM_UP + 40, "sampler": "random"},
+            "100 reports": {"objective": "reports", "n_trials": WARM_UP + 10, "sampler": "random", "pruner": "median"},
         }.items():
             run = run_study(home, name, **keys)
             if name == "first":
@@ -193,9 +194,16 @@ def main() -> None:
             figures[f"{name}: trials/s"] = round(run.trials_per_s, 2)
             if name == "isolated, random":
                 figures["start to first trial, existing home (s)"] = round(run.seconds_to_first_trial, 2)
-            found = [int(number) for tail in run.log_tails for number in re.findall(r"private_bytes=(\d+)", tail)]
-            if found:
-                figures["private memory of a Keras trial, median (MB)"] = round(statistics.median(found) / 1e6, 1)
+            printed = {
+                "private_bytes": ("private memory of a Keras trial (MB)", 1e6),
+                "report_us": ("report (us)", 1),
+                "should_prune_us": ("should_prune, median pruner (ms)", 1e3),
+                "reporting_permille": ("100 reports with pruning, of a trial of 1 s (%)", 10),
+            }
+            for key, (figure, unit) in printed.items():
+                found = [int(number) for tail in run.log_tails for number in re.findall(rf"\b{key}=(\d+)", tail)]
+                if found:
+                    figures[f"{figure}, median"] = round(statistics.median(found) / unit, 2)
         for sampler in ("random", "tpe"):
             figures[f"plain Optuna, {SLOTS} processes, {sampler}: trials/s"] = round(
                 plain_optuna_per_s(home, sampler, n), 2

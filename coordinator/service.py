@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.executor import ActionExecutor
+from highnoon.coordinator.file_keeper import FileKeeping
 from highnoon.coordinator.notifier import Notifier
 from highnoon.coordinator.planner import plan
 from highnoon.coordinator.queue_client import QueueClient
@@ -33,6 +34,9 @@ HEALTH_FILE = "coordinator.health"
 _MIN_TICK_INTERVAL_S = 0.1
 """At the busiest: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what is
 claimed meanwhile: with four messages a slot, 40 trials a second and slot."""
+
+_FILES_S = 5.0
+"""How long a store may take for the last files when this process ends."""
 
 _REMOVE_OLD_EVERY_S = 3600.0
 _KEEP_NODES_S = 7 * 86_400.0
@@ -58,6 +62,8 @@ class Service:
         self._executor = ActionExecutor(
             database=database, queues=self._queues, faults=self._faults, counters=self._counters
         )
+        self._leads = False
+        self._files = FileKeeping(settings, lambda: self._leads)
         self._id = uuid.uuid4().hex
         self._term = 0
         self._steady_since: float | None = None
@@ -66,6 +72,7 @@ class Service:
 
     def serve(self, stopping: threading.Event) -> None:
         """Ticks until `stopping` is set; `wake` starts the next tick at once. Survives outages of both services."""
+        self._files.start()
         while not stopping.is_set():
             self._touch_health_file()
             try:
@@ -80,6 +87,7 @@ class Service:
                 _log.exception("action=tick_failed")
             self._queues.wait(self._settings.tick_s)
             stopping.wait(_MIN_TICK_INTERVAL_S)
+        self._files.stop(_FILES_S)
         self._step_down()
         self.close()
 
@@ -87,6 +95,7 @@ class Service:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
         self._counters.leads.set(leadership.mine)
+        self._leads = leadership.mine
         if not leadership.mine:
             self._steady_since = None
             return False

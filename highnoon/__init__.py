@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from highnoon.config import ModelConfig as ModelConfig
     from highnoon.config import TrainingConfig as TrainingConfig
     from highnoon.current_trial import checkpoint_dir as checkpoint_dir
+    from highnoon.current_trial import checkpoint_saved as checkpoint_saved
     from highnoon.current_trial import log as log
     from highnoon.current_trial import report as report
     from highnoon.current_trial import report_params as report_params
+    from highnoon.current_trial import save_artifact as save_artifact
     from highnoon.current_trial import should_prune as should_prune
     from highnoon.current_trial import trial_seed as trial_seed
     from highnoon.handle import StudyHandle as StudyHandle
@@ -52,7 +54,16 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "config": ("Config", "ModelConfig", "TrainingConfig"),
-    "current_trial": ("checkpoint_dir", "log", "report", "report_params", "should_prune", "trial_seed"),
+    "current_trial": (
+        "checkpoint_dir",
+        "checkpoint_saved",
+        "log",
+        "report",
+        "report_params",
+        "save_artifact",
+        "should_prune",
+        "trial_seed",
+    ),
     "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),

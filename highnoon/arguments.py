@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
@@ -42,6 +43,13 @@ def storage_problems(storage: object) -> Sequence[Problem]:
     except InvalidInput as invalid:
         return invalid.problems
     return ()
+
+
+def place_problems(place: object) -> Sequence[Problem]:
+    if place is None or (isinstance(place, str | Path) and str(place)):
+        return ()
+    message, hint = "must be a folder or an address of fsspec", 'Write for example "artifacts".'
+    return [Problem(key="artifacts", message=message, value=place, hint=hint)]
 
 
 def callable_problems(key: str, values: Iterable[object]) -> list[Problem]:

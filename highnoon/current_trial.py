@@ -1,5 +1,5 @@
-"""What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `trial_seed` and
-`checkpoint_dir`.
+"""What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `trial_seed`,
+`save_artifact`, `checkpoint_dir` and `checkpoint_saved`.
 
 The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
 channel that the runner of the attempt has bound.
@@ -7,6 +7,7 @@ channel that the runner of the attempt has bound.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from highnoon.shared.objective.trial_context import channel, checkpoints, seed
@@ -51,10 +52,29 @@ def trial_seed() -> int:
     return seed()
 
 
-def checkpoint_dir() -> Path:
-    """The trial's own folder: a retry on the same machine finds there what the attempt before it has saved.
+def save_artifact(path: str | os.PathLike[str], name: str | None = None) -> None:
+    """Keeps a file with the trial, such as its model: a copy is made now, and stored while the trial goes on.
 
-    It is removed when the trial is over. In process nothing is retried: there it is a temporary folder.
-    Raises NoTrialRunning outside an objective.
+    It appears with the trial's outcome, by its own name or `name`; one that is saved again by the same name replaces
+    the earlier one. Raises NoTrialRunning outside an objective, InvalidInput for what is no file, beyond 100 files or
+    the limit of their size, and OSError for a disk that is full.
+    """
+    channel().save_artifact(path, name)
+
+
+def checkpoint_dir() -> Path:
+    """The trial's own folder: a retry finds there what the attempt before it has saved.
+
+    It is removed when the trial is over. On another machine a retry finds what was stored of it, where the cluster has
+    a store (HIGHNOON_ARTIFACTS_URL): what was there at a report, every HIGHNOON_CHECKPOINT_S seconds. In process
+    nothing is retried: there it is a temporary folder. Raises NoTrialRunning outside an objective.
     """
     return checkpoints().path()
+
+
+def checkpoint_saved() -> None:
+    """Says that `checkpoint_dir()` has a whole checkpoint now, for what saves at other times than just before a report.
+
+    It is packed here when an interval is over, and from now on at these calls only. Raises NoTrialRunning.
+    """
+    channel().checkpoint_saved()

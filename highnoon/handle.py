@@ -10,15 +10,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
 from highnoon.progress import ProgressView, progress_view
+from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
 from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.runtime.file_store import download, store_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
@@ -135,6 +138,18 @@ class StudyHandle:
         if not attempts:
             raise UserInputError(f"no attempt of study {self.name} has the trial number {trial!r}")
         return printed_by(attempts[-1])
+
+    def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
+        """Files that trials have saved, with the number of their trial; of one trial, or of all."""
+        return listed(self.access.store.artifacts(self.name), trial)
+
+    def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
+        """Copies a file that a trial has saved into the folder `to`, from the cluster's store.
+
+        Raises UserInputError where there is none, FileStoreError where the store does not give it.
+        """
+        chosen = chosen_artifact(self.access.store.artifacts(self.name), trial, name)
+        return download(store_of(self._cluster.settings), chosen, Path(to) / name)
 
     def pause(self) -> None:
         """Starts nothing new; running trials end by themselves. Raises StudyConflict."""

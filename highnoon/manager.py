@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from highnoon import current_trial
@@ -18,11 +19,13 @@ from highnoon.arguments import (
     callback_problems,
     checked,
     jobs_problems,
+    place_problems,
     refuse_in_a_workers_trial,
     storage_problems,
 )
 from highnoon.config import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
 from highnoon.shared.domain import errors
+from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import (
     InvalidInput,
@@ -37,6 +40,8 @@ from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
+from highnoon.shared.runtime.file_store import download, file_store
+from highnoon.shared.runtime.settings import ARTIFACTS, load_settings
 from highnoon.shared.runtime.urls import masked
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
@@ -69,6 +74,9 @@ class HPOTrialManager:
 
     `environment` are variables for its trials, which then have processes of their own: a "spawn" where a library reads
     one of them when it is imported (`OMP_NUM_THREADS`, `KERAS_BACKEND`).
+
+    `artifacts` is where files that trials save with `hn.save_artifact` are kept: a folder, or an address of fsspec;
+    left out, HIGHNOON_ARTIFACTS_URL or `.highnoon/artifacts`. Only the `keep_best` best trials keep theirs.
 
     `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """
@@ -104,6 +112,8 @@ class HPOTrialManager:
         prune_on: str | None = None,
         constraints: Mapping[str, str] | None = None,
         repeats: int = 1,
+        artifacts: str | Path | None = None,
+        keep_best: int | None = None,
     ) -> None:
         self._written = {
             "name": study_name,
@@ -128,10 +138,16 @@ class HPOTrialManager:
             "prune_on": prune_on,
             "constraints": {} if constraints is None else constraints,
             "repeats": repeats,
+            "keep_best": keep_best,
         }
-        self._spec = checked("HPOTrialManager", {**self._written, **NOT_KNOWN_YET}, storage_problems(storage))
+        self._spec = checked(
+            "HPOTrialManager",
+            {**self._written, **NOT_KNOWN_YET},
+            [*storage_problems(storage), *place_problems(artifacts)],
+        )
         self._url = storage
         self._isolation = isolation
+        self._artifacts = artifacts
         self._enqueued: list[Params] = []
         self._space_is_known = False
         self._pid = os.getpid()
@@ -196,7 +212,8 @@ class HPOTrialManager:
         isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
         if isolation == "fork" and read_at_import(spec.environment):
             isolation = "spawn"
-        options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress)
+        place = None if is_rehearsal() else (lambda: self._artifacts_place)
+        options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress, artifacts=place)
         run_trials(study, spec, objective, list(called), options)
         return dict(self.best_trials[0].params)
 
@@ -213,6 +230,20 @@ class HPOTrialManager:
             self._enqueued.append(dict(params))
         else:
             self._study.enqueue(dict(params))
+
+    def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
+        """Files that trials have saved, with the number of their trial; of one trial, or of all."""
+        return listed(self._results().artifacts(), trial)
+
+    def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
+        """Copies a file that a trial has saved into the folder `to`. Raises UserInputError where there is none."""
+        chosen = chosen_artifact(self._results().artifacts(), trial, name)
+        return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
+
+    @property
+    def _artifacts_place(self) -> str | Path:
+        settings = load_settings()
+        return self._artifacts or settings.artifacts_url or settings.home / ARTIFACTS
 
     @property
     def study(self) -> Any:

@@ -377,3 +377,43 @@ def suggests(trial: Any) -> float:
     trial.should_prune()
     trial.set_user_attr("last", True)
     return float(loss + trial.suggest_float("after the report", 0, 1))
+
+
+def saves_files(params: dict[str, Any]) -> float:
+    """A model that is written over, and a plot."""
+    folder = Path(os.environ["HIGHNOON_WORK_DIR"])
+    model = folder / "model.txt"
+    for text in ("early", f"x = {params['x']}"):
+        model.write_text(text)
+        hn.save_artifact(model)
+        hn.report(float(params["x"]), len(text))
+    (folder / "plot.txt").write_text(f"plot of {params['x']}")
+    hn.save_artifact(folder / "plot.txt")
+    return float(params["x"])
+
+
+STEPS, PAUSE_S = 60, 0.1
+
+
+def descends(params: dict[str, Any]) -> float:
+    """A descent with noise, whose whole state is saved at each step."""
+    import numpy as np
+
+    noise, weights, step = np.random.default_rng(7), np.zeros(4), 0
+    saved = hn.checkpoint_dir() / "state.json"
+    if saved.exists():
+        state = json.loads(saved.read_text())
+        step, weights = state["step"], np.array(state["weights"])
+        noise.bit_generator.state = state["noise"]
+    loss = float("inf")
+    while step < STEPS:
+        step += 1
+        weights -= 0.1 * (weights - params["x"] + noise.normal(size=4))
+        loss = float(np.sum((weights - params["x"]) ** 2))
+        state = {"step": step, "weights": weights.tolist(), "noise": noise.bit_generator.state}
+        saved.with_suffix(".new").write_text(json.dumps(state))
+        saved.with_suffix(".new").replace(saved)
+        print(f"step {step}", flush=True)
+        hn.report(loss, step)
+        time.sleep(params.get("pause", PAUSE_S))
+    return loss

@@ -93,7 +93,7 @@ class Claims:
     @cached_property
     def _store(self) -> OptunaStore:
         """Made at its first use, in the I/O thread."""
-        return OptunaStore(self._url, create_schema=False)
+        return OptunaStore(self._url, create_schema=False, reads_running_reports=False)
 
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""

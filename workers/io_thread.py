@@ -30,10 +30,11 @@ _FIRST_PAUSE_S = 0.25
 class IoThread:
     """Runs steps one after the other. All methods are for the main thread and never wait, except `stop`."""
 
-    def __init__(self, *, longest_pause_s: float = 5.0) -> None:
-        """`longest_pause_s` is the longest time between two tries of a persistent step."""
+    def __init__(self, *, longest_pause_s: float = 5.0, wakeup_fd: int | None = None) -> None:
+        """`longest_pause_s` is the longest time between two tries of a persistent step; `wakeup_fd` another's, so that
+        one wait is for both."""
         self._longest_pause_s = longest_pause_s
-        self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if wakeup_fd is None else wakeup_fd
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_stopping = threading.Event()
         self._try_began_at: float | None = None

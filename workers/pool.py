@@ -30,6 +30,7 @@ from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, Ru
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
 from highnoon.shared.domain.tracebacks import shortened
 from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.objective.seeds import seed_libraries
 from highnoon.shared.runtime.broker import make_app
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.logs import configure, event
@@ -102,6 +103,8 @@ def preload(names: tuple[str, ...]) -> None:
 
 def _make_forks_cheap() -> None:
     """Once for all supervisors and trials, which share the result."""
+    # What the libraries make when they are seeded first, each trial would make again.
+    seed_libraries(0)
     # The collectors of the children do not visit frozen objects, so their pages stay shared.
     gc.collect()
     gc.freeze()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import UserInputError
-from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report, Trial, json_number
 from highnoon.shared.memory.gpu import Gpus
@@ -59,11 +59,14 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
     outcome = _run(settings, spec, before, attempt.ordinal, code, replay)
     return {
         "study": study,
-        "before": {key: trial_object(before)[key] for key in ("number", "state", "ending", "value", "loss", "params")},
+        "before": {
+            **{key: trial_object(before)[key] for key in ("number", "state", "ending", "loss", "params")},
+            "values": _numbers(before.values, before.value),
+        },
         "now": {
             **{key: getattr(outcome, key) for key in ("ending", "cause", "message", "duration_s", "log_tail")},
-            "value": json_number(_value_of(outcome, replay.reports)),
             "loss": json_number(outcome.loss),
+            "values": _numbers(outcome.values, _value_of(outcome, replay.reports)),
         },
         "other_report": _first_other(before.reports, replay.reports),
         "differs": differs,
@@ -71,7 +74,7 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
 
 
 class Replay:
-    """Answers a trial as it was answered before. Implements `monitor.services.Services` and `SuggestionService`."""
+    """Answers a trial as it was answered before. Implements the protocols of `monitor.services`."""
 
     def __init__(self, before: Trial) -> None:
         self.wakeup_fd = os.eventfd(0)
@@ -83,6 +86,11 @@ class Replay:
 
     @property
     def suggestions(self) -> Replay:
+        """Itself."""
+        return self
+
+    @property
+    def files(self) -> Replay:
         """Itself."""
         return self
 
@@ -120,8 +128,8 @@ class Replay:
             return {"error": f"{name!r} has no choice {value!r} any more"}
         return {"value": written.index(json.dumps(value))}
 
-    def take(self, setting: Event) -> None:
-        """Attributes are not recorded a second time."""
+    def take(self, given: object) -> None:
+        """Attributes and files are not recorded a second time."""
 
 
 def _ended(access: Access, study: str, number: int) -> tuple[AttemptRecord, Trial]:
@@ -162,14 +170,20 @@ def _run(settings: Settings, spec: StudySpec, before: Trial, ordinal: int, code:
         with closing(output):
             trial = launch("spawn", assignment, output, None)
             try:
-                return TrialMonitor(trial, output, replay, limits).run()
+                return TrialMonitor(trial, output, replay, limits, scoring=spec.scoring).run()
             finally:
                 trial.clean_up(settings.kill_grace_s)
 
 
+def _numbers(values: tuple[float, ...], value: float | None) -> list[float | str | None]:
+    """One for each objective; none of a trial that has none."""
+    return list(map(json_number, values or (() if value is None else (value,))))
+
+
 def _value_of(outcome: Outcome, reports: list[Report]) -> float | None:
     """A pruned trial has the value of its last report, as in Optuna."""
-    return outcome.value if outcome.value is not None or not reports else reports[-1].value
+    is_pruned = outcome.ending is Ending.PRUNED and outcome.value is None and reports
+    return reports[-1].value if is_pruned else outcome.value
 
 
 def _first_other(before: tuple[Report, ...], now: list[Report]) -> int | None:

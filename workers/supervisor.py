@@ -12,6 +12,7 @@ import os
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
+from highnoon.workers.attempt_files import AttemptFiles
 from highnoon.workers.claim import Claims, StartedAttempt
 from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
@@ -35,12 +37,14 @@ from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.store_thread import StoreThread
 from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import launch, now_s, remove_scratch, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import Assignment
+from highnoon.workers.trial.process import SAVED_FILES, Assignment
+from highnoon.workers.trial_files import Folders, TrialFiles
 from highnoon.workers.trial_services import TrialServices
 
 T = TypeVar("T")
@@ -76,6 +80,7 @@ class Supervisor:
         declare_only_our_code()
         self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
         self._slots = SlotStates(node.folder / "slots")
+        self._store = StoreThread(settings, self._io.wakeup_fd)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._broker = Broker(settings.redis_url)
         database = Database(settings.database_url)
@@ -115,6 +120,7 @@ class Supervisor:
     def close(self) -> None:
         """Waits a moment for the statements that are under way."""
         self._io.stop(_LAST_STATEMENTS_S)
+        self._store.close()
         self._slots.close()
 
     def _start(self, message: RunTrial) -> StartedAttempt | None:
@@ -128,7 +134,7 @@ class Supervisor:
         return started
 
     def _attempt(self, started: StartedAttempt) -> EndedAttempt | None:
-        services = TrialServices(self._node, self._io, self._attempts, started.lease, started.study.optuna)
+        services = self._services(started)
         try:
             outcome = started.code.refusal or self._tried(started, services)
             self._finish(started, services, outcome)
@@ -170,6 +176,8 @@ class Supervisor:
     def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """Launches the trial and monitors it to its end."""
         lease, spec, settings = started.lease, started.study.spec, self._node.settings
+        checkpoints = AttemptFiles(self._node, services).begun_checkpoints(lease)
+        assignment = self._assignment(started, checkpoints)
         output = Output(
             self._node.log_path(spec.name, lease.trial_number),
             limit_bytes=settings.log_limit_bytes,
@@ -187,7 +195,7 @@ class Supervisor:
             # A thread cannot be confined, and its study does not decide whether it is.
             wants_fork = spec.isolation == "fork" or (spec.isolation == "none" and settings.confine_trials == "require")
             isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
-            trial = launch(isolation, resources.marked(self._assignment(started)), output, self._forks)
+            trial = launch(isolation, resources.marked(assignment), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
@@ -224,10 +232,11 @@ class Supervisor:
         disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
         is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
         delay_s = retry_delay_s(failures, outcome.cause) if is_charged else _DISK_FULL_S * (outcome.cause == FULL)
+        outcome = AttemptFiles(self._node, services).added_to(outcome, disposition)
         token = uuid4().hex
 
         def finish() -> str | None:
-            services.suggestions.flush()
+            services.flush()
             return self._attempts.finish(
                 lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
             )
@@ -272,9 +281,17 @@ class Supervisor:
             self._io.clear_wakeup()
         return True
 
-    def _assignment(self, started: StartedAttempt) -> Assignment:
+    def _services(self, started: StartedAttempt) -> TrialServices:
+        lease, name = started.lease, started.study.spec.name
+        folders = Folders(
+            saved=Path(self._node.work_dir(name, lease.trial_number), *SAVED_FILES),
+            checkpoints=TicketCheckpoints(self._node.checkpoint_dir(name, lease.ordinal)).folder_of(lease.attempt),
+        )
+        files = TrialFiles(self._store, self._io, self._attempts, lease, folders)
+        return TrialServices(self._node, self._io, self._attempts, lease, started.study.optuna, files)
+
+    def _assignment(self, started: StartedAttempt, checkpoints: Path) -> Assignment:
         lease, spec = started.lease, started.study.spec
-        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
         return Assignment(
             study=spec.name,
             ticket=lease.ticket_id,
@@ -290,7 +307,8 @@ class Supervisor:
             repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
             environment=spec.environment,
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
-            checkpoint_dir=str(checkpoints.begin(lease.attempt, is_retry=lease.before is not None)),
+            checkpoint_dir=str(checkpoints),
+            saving=self._store.limits,
         )
 
     def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:

@@ -1,8 +1,9 @@
 """What the supervisor does for a running trial: its reports, its pruner, its lease. No method waits.
 
 Every statement runs in the I/O thread; the monitor submits it and looks at the answer later. Training never waits for
-the database: reports are kept and written in bulk, an outage is answered with "go on", and what could not be written
-is written when the attempt is finished.
+the database: reports are kept and written in bulk, and what could not be written is written when the attempt is
+finished. The pruner decides in the monitor, on the trial's own reports and on the other trials as the I/O thread has
+read them within the last second, at first since the trial began.
 """
 
 from __future__ import annotations
@@ -19,23 +20,26 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.search.pruning import PrunedTrial, PrunerView
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.node import Node
 from highnoon.workers.report_buffer import ReportBuffer
 from highnoon.workers.suggestions import Suggestions
 from highnoon.workers.trial.launch import now_s
+from highnoon.workers.trial_files import TrialFiles
 
 T = TypeVar("T")
 
 _log = logging.getLogger("highnoon.workers.trial_services")
 
-_EXACT_WITHIN_S = 0.5
-"""How long the pruner's decision on the newest report is waited for, when the one before it is known."""
+_VIEW_HOLDS_S = 1.0
+"""How old the other trials may be at a decision, unless the database is slow or away."""
 
-_DECISION_WITHIN_S = 10.0
-"""How long any decision is waited for; then the trial goes on."""
+_VIEW_WITHIN_S = 10.0
+"""How long the first view is waited for; then the trial goes on."""
 
 _RENEW_AGAIN_S = 1.0
 """After an outage holders must be quicker than the reaper, which waits for a whole lease."""
@@ -44,12 +48,21 @@ _RENEW_AGAIN_S = 1.0
 class TrialServices:
     """Implements `monitor.services.Services` for one attempt."""
 
-    def __init__(self, node: Node, io: IoThread, attempts: Attempts, lease: Lease, study: OptunaStudy) -> None:
+    def __init__(
+        self,
+        node: Node,
+        io: IoThread,
+        attempts: Attempts,
+        lease: Lease,
+        study: OptunaStudy,
+        files: TrialFiles,
+    ) -> None:
         self._node = node
         self._io = io
         self._attempts = attempts
         self._lease = lease
         self._study = study
+        self.files = files
         self.suggestions = Suggestions(io, attempts, lease, study)
         self._pid: int | None = None
         self._reports = ReportBuffer()
@@ -57,13 +70,12 @@ class TrialServices:
         self._renewal: Future[Wish] | None = None
         self._renew_at = now_s() + node.settings.renew_s
         self._wish = Wish.CARRY_ON
-        self._decision: Future[bool] | None = None
-        self._decision_is_current = False
-        self._prunes = False
-        # How many questions were answered without a decision on the newest report. Nothing is known at first.
-        self._behind = 1
-        self._asked_at = self._waits_since = 0.0
+        self._pruned = PrunedTrial(lease.trial_id, lease.trial_number)
+        self._view: PrunerView | None = None
+        self._reading: Future[PrunerView] | None = None
+        self._read_at = self._asked_at = 0.0
         self._is_away = False
+        self._written_rungs: set[str] = set()
 
     @property
     def wakeup_fd(self) -> int:
@@ -80,35 +92,28 @@ class TrialServices:
         self._pid = pid
 
     def take_report(self, report: Report) -> bool:
-        """Kept until the pruner is asked, the lease renewed, or the attempt finished; False when some are left out."""
+        """Kept until the others are read, the lease renewed, or the attempt finished; False when some are left out."""
         self._step = report.step
+        if self._study.prunes:
+            self._pruned.report(report)
         return self._reports.add(report)
 
     def ask_should_prune(self) -> None:
-        """Submits the reports and the question; a decision that is under way comes first."""
+        """Has the other trials read again, where that was long ago."""
         self._asked_at = now_s()
-        self._decision_is_current = False
-        if self._decision is None:
-            self._submit_decision()
+        if self._study.prunes and self._reading is None and self._asked_at >= self._read_at:
+            self._reading = self._io.submit(self._read_view)
 
     def prune_answer(self) -> bool | None:
-        """The decision on the newest report; the one before it when that takes too long; False during an outage."""
-        if self._decision is not None and self._decision.done():
-            was_current = self._decision_is_current
-            if not self._take_decision():
-                return False
-            if was_current:
-                return self._prunes
-            self._submit_decision()
-        if now_s() - self._asked_at < _EXACT_WITHIN_S:
-            return None
-        if self._is_away or self._behind == 0:
-            self._behind += 1
-            return self._prunes
-        if now_s() - self._waits_since < _DECISION_WITHIN_S:
-            return None
-        self._is_away, self._prunes = True, False
-        return False
+        """The pruner's decision on the reports so far; False while no other trial could be read."""
+        if not self._study.prunes:
+            return False
+        if self._reading is not None and self._reading.done():
+            self._take_view()
+        if self._view is not None:
+            return self._view.prunes(self._pruned)
+        self._is_away = self._is_away or now_s() - self._asked_at > _VIEW_WITHIN_S
+        return False if self._is_away else None
 
     def interruption(self) -> Outcome | None:
         """RELEASED when the node's drain is due, CANCELLED when a person wants it. Renews the lease as it falls due.
@@ -117,6 +122,7 @@ class TrialServices:
         """
         self._io.clear_wakeup()
         self._renew_if_due()
+        self.files.advance()
         if self._node.drain.is_due():
             return Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
         if self._wish is Wish.CANCEL:
@@ -137,23 +143,15 @@ class TrialServices:
             self._renew_at = now_s() + self._node.settings.renew_s
             self._renewal = self._io.submit(self._renew)
 
-    def _take_decision(self) -> bool:
-        """False when the database is away."""
-        assert self._decision is not None
-        decision, self._decision = self._decision, None
+    def _take_view(self) -> None:
+        assert self._reading is not None
+        reading, self._reading = self._reading, None
+        self._read_at = now_s() + _VIEW_HOLDS_S
         try:
-            self._prunes = decision.result()
+            self._view, self._is_away = reading.result(), False
         except ServiceUnavailable as error:
             self._log_outage("should_prune", error)
-            self._is_away, self._prunes = True, False
-            return False
-        self._behind, self._is_away = 0, False
-        return True
-
-    def _submit_decision(self) -> None:
-        self._decision = self._io.submit(self._decide)
-        self._decision_is_current = True
-        self._waits_since = now_s()
+            self._is_away = True
 
     # The following run in the I/O thread.
 
@@ -163,14 +161,22 @@ class TrialServices:
         wish = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
         # After the lease: where another client holds the trial's row, attributes wait for the next renewal.
         with suppress(ServiceUnavailable):
-            self.suggestions.flush()
+            self.flush()
         return wish
 
-    def _decide(self) -> bool:
+    def _read_view(self) -> PrunerView:
         if self.unwritten:
             self._write(lambda reports: self._attempts.add_reports(self._lease, reports))
+        self.flush()
+        return self._study.pruner_view(self._lease.trial_id)
+
+    def flush(self) -> None:
+        """Writes what the trial has set and the rungs that it has reached. Raises ServiceUnavailable, LeaseLost."""
         self.suggestions.flush()
-        return self._study.should_prune(self._lease.trial_id)
+        rungs = {key: value for key, value in self._pruned.attrs.items() if key not in self._written_rungs}
+        if rungs:
+            self._attempts.add(self._lease, NewTrial(params={}, distributions={}, system_attrs=rungs))
+            self._written_rungs.update(rungs)
 
     def _write(self, statement: Callable[[tuple[Report, ...]], T]) -> T:
         reports = self.unwritten

@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from highnoon.coordinator.cli import analyse, audit, backup, export, nodes, note, read, reproduce, run, steer, trials
+from highnoon.coordinator.cli import (
+    analyse,
+    artifacts,
+    audit,
+    backup,
+    export,
+    nodes,
+    note,
+    read,
+    reproduce,
+    run,
+    steer,
+    trials,
+)
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import show
@@ -47,6 +60,7 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "best": read.best,
         "trials": trials.trials,
         "logs": trials.logs,
+        "artifacts": artifacts.artifacts,
     },
     "Analyse": {
         "importance": analyse.importance,

@@ -40,22 +40,22 @@ def reproduce(study: StudyName, trial: TrialNumber, json: AsJson = False) -> Non
 
 
 def is_same(found: dict[str, Any]) -> bool:
-    """Whether value and ending are those of before, to the last bit."""
+    """Whether values and ending are those of before, to the last bit."""
     before, now = found["before"], found["now"]
-    return bool(before["ending"] == now["ending"] and before["value"] == now["value"])
+    return bool(before["ending"] == now["ending"] and before["values"] == now["values"])
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
     before, now, differs = found["before"], found["now"], found["differs"]
     lines = [
-        f"before  {before['ending']}  value {before['value']}  loss {before['loss']}",
-        f"now     {now['ending']}  value {now['value']}  loss {now['loss']}",
+        f"{when:7} {one['ending']}  value {', '.join(map(str, one['values'])) or '-'}  loss {one['loss']}"
+        for when, one in (("before", before), ("now", now))
     ]
-    numbers = [one["value"] for one in (before, now)]
+    pairs = list(zip(before["values"], now["values"], strict=False))
     if found["is_same"]:
         lines.append("the same")
-    elif all(isinstance(number, int | float) for number in numbers):
-        lines.append(f"differs by {numbers[1] - numbers[0]:.3g}")
+    elif pairs and not any(isinstance(number, str) for pair in pairs for number in pair):
+        lines.append(f"differs by {', '.join(f'{second - first:.3g}' for first, second in pairs)}")
     if found["other_report"] is not None:
         lines.append(f"reports differ from step {found['other_report']} on")
     if now["message"]:

@@ -185,6 +185,7 @@ class Fleet:
                 "HIGHNOON_DATABASE_URL": self._settings.database_url or "",
                 "HIGHNOON_REDIS_URL": self._settings.redis_url or "",
                 "HIGHNOON_HOME": str(self._home.root),
+                "HIGHNOON_ARTIFACTS_URL": self._settings.artifacts_url or "",
                 "HIGHNOON_WEBUI_FLOWER_URL": self.flower_url,
             },
         )

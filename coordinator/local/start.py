@@ -76,7 +76,8 @@ def _run_embedded(options: StartOptions, stopping: StopRequest) -> Exit:
     say_row(console, "data", near(home))
     with Stack(home) as stack, _logging_to(_log_file(options.settings), options.settings.log_level):
         addresses = {"database_url": stack.database_url, "redis_url": stack.redis_url}
-        settings = options.settings.model_copy(update=addresses)
+        place = options.settings.artifacts_place
+        settings = options.settings.model_copy(update={**addresses, "artifacts_url": place})
         fleet = Fleet(settings, stack.home, slots=options.slots)
         stopping.on_hurry(fleet.hurry)
 

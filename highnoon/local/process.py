@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
@@ -32,6 +33,7 @@ from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import seed_libraries
+from highnoon.shared.objective.staged_files import StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import (
     die_with_parent,
@@ -54,6 +56,8 @@ class Task:
     scoring: Scoring
     memory: MemoryWishes
     repeats: Repeats
+    saved: Path
+    """Where it copies the files that it saves."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -231,7 +235,10 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
     if task.defines_by_run:
         facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
         objective = given_trial(objective, channel, task.number, facts)
-    return run_attempt(objective, task.params, channel, task.scoring, memory=task.memory, repeats=task.repeats)
+    files = StagedFiles(task.saved)
+    return run_attempt(
+        objective, task.params, channel, task.scoring, memory=task.memory, repeats=task.repeats, files=files
+    )
 
 
 def _detach(parent: int) -> None:

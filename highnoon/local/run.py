@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from highnoon.local.files import LocalFiles, Place
 from highnoon.local.owner import OWNER, is_gone, this_process
 from highnoon.local.process import Launcher, Task
 from highnoon.local.trial import (
@@ -61,6 +61,8 @@ class RunOptions:
     isolation: str = "none"
     n_jobs: int = 1
     show_progress: bool = True
+    artifacts: Place | None = None
+    """The place for files that trials save; None: nothing is stored."""
 
 
 def run_trials(
@@ -73,9 +75,13 @@ def run_trials(
     """
     launcher = None if options.isolation == "none" else Launcher(objective, spawn=options.isolation == "spawn")
     event(logger, "efficiency", study=spec.name, scoring=spec.scoring)
-    with progress_view(shown=options.show_progress) as view, ended_by_sigterm():
-        fail_abandoned(study, spec)
-        run = _Run(study, spec, callbacks, options, view)
+    with (
+        progress_view(shown=options.show_progress) as view,
+        LocalFiles(options.artifacts) as files,
+        ended_by_sigterm(),
+    ):
+        fail_abandoned(study, spec, files)
+        run = _Run(study, spec, callbacks, options, view, files)
         try:
             if launcher is None:
                 run.in_this_process(objective)
@@ -87,12 +93,13 @@ def run_trials(
     run.raise_if_every_trial_failed()
 
 
-def fail_abandoned(study: OptunaStudy, spec: StudySpec) -> None:
-    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed."""
+def fail_abandoned(study: OptunaStudy, spec: StudySpec, files: LocalFiles) -> None:
+    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed; removes their files."""
     for trial_id, number, owner in retry_until_available(lambda: study.running_with(OWNER), logger):
         if is_gone(owner):
             reason = f"its process {owner.get('pid')} on {owner.get('host')} ended without recording it"
             lost = Outcome(ending=Ending.LOST, cause="lost", message=reason)
+            files.remove_all_of(str(owner.get("call")), number)
             retry_until_available(partial(study.finish_trial, trial_id, lost), logger)
             event(logger, "abandoned", level=logging.WARNING, study=spec.name, trial=number, reason=reason)
 
@@ -107,11 +114,13 @@ class _Run:
         callbacks: Sequence[Callback],
         options: RunOptions,
         view: ProgressView,
+        files: LocalFiles,
     ) -> None:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
+        self._files = files
         self._next_ordinal = _ordinal_source(study, spec)
         self._began_s = time.monotonic()
-        self._owner = {OWNER: {**this_process(), "call": secrets.token_hex(4)}}
+        self._owner = {OWNER: {**this_process(), "call": files.call}}
         self._running: list[LocalTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []
@@ -123,7 +132,7 @@ class _Run:
     def in_this_process(self, objective: Objective) -> None:
         """One trial after the other."""
         while (started := self._next()) is not None:
-            self._record(started, attempt_here(self._study, started, objective, self._spec))
+            self._record(started, attempt_here(self._study, started, objective, self._spec, self._files))
 
     def in_processes(self, launcher: Launcher) -> None:
         """Up to `n_jobs` at a time."""
@@ -134,7 +143,9 @@ class _Run:
             if not running:
                 return
             for trial in wait_for_ended(running):
-                outcome = recorded(self._study, trial.channel, trial.started, final_outcome(trial))
+                number, saved = trial.started.number, trial.channel.saved
+                outcome = self._files.with_artifacts(final_outcome(trial), number, saved)
+                outcome = recorded(self._study, trial.channel, trial.started, outcome)
                 running.remove(trial)
                 self._record(trial.started, outcome)
 
@@ -143,8 +154,9 @@ class _Run:
         for trial in self._running:
             trial.process.end()
         try:
-            for trial_id, _, owner in self._study.running_with(OWNER):
+            for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
+                    self._files.remove_all_of(self._files.call, number)
                     self._study.finish_trial(trial_id, interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
@@ -192,6 +204,7 @@ class _Run:
             memory=self._spec.memory,
             repeats=repeats_of(self._study, started, self._spec),
             environment=self._spec.environment,
+            saved=self._files.folder(started.number),
         )
         process = launcher.start(task)
         return LocalTrial(started, process, channel_of(self._study, started, self._spec), self._spec.scoring)
@@ -201,6 +214,8 @@ class _Run:
         self._limits.add(outcome)
         self._note_best(outcome)
         _log_trial(self._spec, started, outcome)
+        if self._spec.keep_best is not None:
+            self._files.keep_best(self._study, self._spec.keep_best)
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):
             self._stop("a callback called study.stop()")

@@ -16,7 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
+from highnoon.local.files import LocalFiles
 from highnoon.local.process import TrialProcess
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS
 from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
@@ -27,6 +29,7 @@ from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
+from highnoon.shared.objective.staged_files import SavedFile, StagedFiles, saved_of
 from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
@@ -60,6 +63,7 @@ class StudyChannel:
         self._study = study
         self._trial_id = trial_id
         self._unsent: list[Report] = []
+        self.saved: dict[str, SavedFile] = {}
         self.definition: PatientDefinition | None = None
 
     def report(self, value: float, step: int) -> None:
@@ -80,6 +84,11 @@ class StudyChannel:
 
     def progress(self) -> None:
         """Nothing to send: there is no time limit on what reports nothing."""
+
+    def save_file(self, saved: SavedFile) -> None:
+        """Kept until the trial is over: its files are stored then, the newest of each name."""
+        if saved.name is not None and (saved.name in self.saved or len(self.saved) < MOST_ARTIFACTS):
+            self.saved[saved.name] = saved
 
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again, and ServiceRefused."""
@@ -126,14 +135,19 @@ def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> St
     return channel
 
 
-def attempt_here(study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec) -> Outcome:
+def attempt_here(
+    study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec, files: LocalFiles
+) -> Outcome:
     channel = channel_of(study, started, spec)
     if channel.definition is not None:
         facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
         objective = given_trial(objective, channel.definition, started.number, facts)
     repeats = repeats_of(study, started, spec)
-    outcome = run_attempt(objective, started.params, channel, spec.scoring, memory=spec.memory, repeats=repeats)
-    return recorded(study, channel, started, outcome)
+    staged = StagedFiles(files.folder(started.number))
+    outcome = run_attempt(
+        objective, started.params, channel, spec.scoring, memory=spec.memory, repeats=repeats, files=staged
+    )
+    return recorded(study, channel, started, files.with_artifacts(outcome, started.number, channel.saved))
 
 
 def repeats_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> Repeats:
@@ -191,6 +205,8 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
                 pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
             case "set":
                 _set(trial.channel, event)
+            case "file":
+                trial.channel.save_file(saved_of(event))
             case "result":
                 trial.outcome = outcome_of(event, trial.scoring)
             case "fault":

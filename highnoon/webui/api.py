@@ -9,14 +9,14 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
 from highnoon.shared.domain.note import MOST_TAGS
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
-from highnoon.shared.views.trials import attempt_object, note_object, trial_object
+from highnoon.shared.views.trials import artifact_object, attempt_object, note_object, trial_object
 from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response
@@ -172,6 +172,23 @@ def get_log(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """The end of what the trial printed, as text."""
     attempt = own_attempt(trial, app.attempts(study, trial))
     return Response((attempt.log_tail or "") if attempt else "", media_type="text/plain; charset=utf-8")
+
+
+@router.get("/studies/{study}/trials/{number}/artifacts", tags=["trials"])
+def list_artifacts(app: State, study: KnownStudy, number: int) -> Response:
+    """Files that the trial has saved."""
+    found = app.repository.access().store.artifacts(study.name, app.trial(study, number).number)
+    return JsonResponse({"artifacts": [artifact_object(one) for one in found.get(number, ())]})
+
+
+@router.get("/studies/{study}/trials/{number}/artifacts/{artifact}", tags=["trials"], response_class=Response)
+def download_artifact(app: State, study: KnownStudy, number: int, artifact: str) -> Response:
+    """One of these files, by its id."""
+    found = app.repository.access().store.artifacts(study.name, number).get(number, ())
+    wanted = next((one for one in found if one.id == artifact), None)
+    if wanted is None:
+        raise UnknownStudy(f"Trial {number} of study {study.name!r} has no artifact {artifact!r}.")
+    return app.downloads.response(wanted)
 
 
 @router.get("/studies/{study}/best", tags=["results"])

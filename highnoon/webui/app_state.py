@@ -21,6 +21,7 @@ from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, 
 from highnoon.shared.views.environments import environment_facts
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
 from highnoon.webui.actions import ObjectiveFilter, StudyActions, WorkerActions
+from highnoon.webui.downloads import Downloads
 from highnoon.webui.event_stream import EventStream
 from highnoon.webui.results import FigureCache
 from highnoon.webui.settings import WebSettings
@@ -65,6 +66,7 @@ class AppState:
         self.actions = StudyActions(repository=self.repository, allowed=allowed)
         self.worker_actions = WorkerActions(self.repository, home=settings.home, silent_s=settings.silent_s)
         self.figures = FigureCache(self.repository)
+        self.downloads = Downloads(settings.settings)
         self.event_stream = EventStream(self.repository)
         self._values: dict[str, tuple[object, list[float]]] = {}
 

@@ -134,6 +134,7 @@ def _trial_page(
         "own": (own := own_attempt(trial, attempts)),
         "environment": app.environment(study, own),
         "quoted_name": shlex.quote(study.name),
+        "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
         "space": found.space,
         "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),

@@ -63,6 +63,8 @@ class WebSettings:
     objectives: tuple[str, ...]
     silent_s: float
     """A worker that was not seen for so long is not shown any more."""
+    settings: Settings
+    """Those that every process has; they name the store of artifacts."""
     flower_url: str | None
     """Where a browser finds Flower; None where it is not set."""
 
@@ -93,6 +95,7 @@ def web_settings(
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
         objectives=general.objectives or (),
         silent_s=general.presence_s * 12,
+        settings=general,
         flower_url=environ.get("HIGHNOON_WEBUI_FLOWER_URL") or None,
     )
 

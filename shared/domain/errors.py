@@ -16,6 +16,7 @@ Faults: something is wrong.
     │   ├── ServiceUnavailable   not reachable; retried with backoff by the holder of the connection
     │   │   └── RowLocked        another client holds a row for too long; that study alone waits
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
+    │   ├── FileStoreError       the store of artifacts and checkpoints does not take or give a file
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
     │   └── SchemaMismatch       the ledger was made by another version; never retried
     ├── SpaceExhausted           every point of a grid has been asked for; the study closes as exhausted
@@ -143,6 +144,10 @@ class RowLocked(ServiceUnavailable):
 
 class ServiceRefused(ServiceError):
     """Reachable, but it denies us a right (to create tables, say). Not retried; the message names the remedy."""
+
+
+class FileStoreError(ServiceError):
+    """The store of artifacts and checkpoints does not take or give a file. The trial goes on, and ends, without it."""
 
 
 class EmbeddedServiceError(ServiceError):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
 from highnoon.shared.domain.trial import Outcome, Params
 
@@ -104,6 +105,8 @@ class Candidate:
     waiting: Waiting | None = None
     must_be_alone: bool = False
     """A neighbour's memory has ended an attempt of it before: the next one has its node to itself."""
+    checkpoint: Checkpoint | None = None
+    """The newest one in the store, of whichever attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,7 @@ class Lease:
     params: Params
     before: LostAttempt | None = None
     must_be_alone: bool = False
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

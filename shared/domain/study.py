@@ -94,6 +94,8 @@ class StudySpec(Strict):
     max_failures_in_a_row: Natural | None = None
     """0 is never; left out, 5 end a study that had no success yet."""
     early_stop: EarlyStop | None = None
+    keep_best: Count | None = None
+    """Only the best so many trials keep their artifacts."""
     max_attempts: Count = 3
     retry_errors: Natural = 0
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1

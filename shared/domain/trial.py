@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.states import RESERVED, Ending, TrialState
 
 ParamValue = bool | int | float | str | None
@@ -91,6 +92,8 @@ class Outcome:
     memory: MemoryTrace | None = None
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     """The last value of each, as JSON has it: text for what is not finite."""
+    artifacts: tuple[Artifact, ...] = ()
+    """Files that are in the store by now: the trial's attributes name them from its end on."""
 
     @property
     def shown(self) -> str | float | None:
@@ -106,12 +109,14 @@ class Outcome:
         """Plain JSON values only; JSON has no infinity, so that becomes text."""
         numbers = {key: json_number(getattr(self, key)) for key in _NUMBERS}
         values = list(map(json_number, self.values))
-        return {**asdict(self), "ending": str(self.ending), "values": values, **numbers}
+        described = {**asdict(self), "ending": str(self.ending), "values": values, **numbers}
+        del described["artifacts"]  # attributes of the trial have them, which a person may remove
+        return described
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The inverse of `to_json`; keys of a newer version are dropped. Raises KeyError without an ending."""
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls)} - {"artifacts"}
         numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
         memory = MemoryTrace.from_json(data["memory"]) if data.get("memory") else None
         values = tuple(map(float, data.get("values") or ()))

@@ -38,6 +38,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
 from highnoon.shared.objective.repetition import ONCE, Repeats, repeated
+from highnoon.shared.objective.staged_files import StagedFiles
 from highnoon.shared.objective.trial_context import AttemptChannel, bound
 
 Objective = Callable[[Params], object]
@@ -66,13 +67,14 @@ def run_attempt(
     memory: MemoryWishes = NO_WISHES,
     checkpoints: Path | None = None,
     repeats: Repeats = ONCE,
+    files: StagedFiles | None = None,
 ) -> Outcome:
     """Calls `objective(params)` and returns how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
 
     `checkpoints` is a folder that outlives this attempt, None where no other would follow it. `repeats` has the trial's
-    seed too.
+    seed too. `files` takes what the trial saves.
     """
-    trial = _Trial(channel, scoring, memory, checkpoints)
+    trial = _Trial(channel, scoring, files or StagedFiles(), memory, checkpoints)
     started = time.monotonic()
     with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed):
         outcome = _ending_of(_with_repeats(objective, trial, repeats, checkpoints), dict(params), trial)
@@ -93,10 +95,13 @@ class _Trial:
         self,
         channel: AttemptChannel,
         scoring: Scoring,
+        files: StagedFiles,
         memory: MemoryWishes = NO_WISHES,
         checkpoints: Path | None = None,
     ) -> None:
         self._channel = channel
+        self._files = files
+        self._says_when_saved = False
         self._scoring = scoring
         self._memory = memory
         self._checkpoints = checkpoints
@@ -116,7 +121,12 @@ class _Trial:
         self._reports += 1
         if self._repeat > 0:
             self._channel.progress()
-            return
+        else:
+            self._send_report(given)
+        if not self._says_when_saved:
+            self._pack_checkpoint()
+
+    def _send_report(self, given: Report) -> None:
         self._warn_of(given)
         self._refuse_beyond_a_hard_budget()
         scored = replace(given, value=self._score(given.value))
@@ -179,6 +189,25 @@ class _Trial:
             self._take(count)
         self._refuse_beyond_a_hard_budget()
         return self._score(loss)
+
+    def save_artifact(self, path: object, name: object = None) -> None:
+        """Copies it now, so that the objective may change it. Raises InvalidInput, OSError."""
+        self._channel.save_file(self._files.copy(path, name))
+
+    def checkpoint_saved(self) -> None:
+        """From now on a report packs nothing: it may come before the checkpoint of the same epoch."""
+        self._says_when_saved = True
+        self._pack_checkpoint()
+
+    def _pack_checkpoint(self) -> None:
+        """A disk that refuses costs the checkpoint, and not the trial."""
+        try:
+            packed = self._files.pack_if_due(self._checkpoints)
+        except OSError as error:
+            _warn_once(f"the checkpoint could not be packed: {error}", "checkpoint_dir()")
+        else:
+            if packed is not None:
+                self._channel.save_file(packed)
 
     def completed(self, returned: object) -> Outcome:
         """The outcome of what the objective returned. Raises what `report` and `report_params` raise."""

@@ -1,5 +1,5 @@
 """The trial that runs here: the channel of `report`, `should_prune` and `report_params` in this process,
-what its study asks of memory, and the folder of its checkpoints.
+what its study asks of memory, the folder of its checkpoints, and the files that it saves.
 
 In a worker the folder of checkpoints belongs to the ticket: the attempt after a lost one finds what that one had saved.
 In process nothing is tried again, and the folder is a temporary one.
@@ -21,6 +21,7 @@ from typing import Protocol
 
 from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
+from highnoon.shared.objective.staged_files import SavedFile
 
 
 class Channel(Protocol):
@@ -42,12 +43,21 @@ class AttemptChannel(Channel, Protocol):
     def progress(self) -> None:
         """Shows that the trial goes on, where its report is not the study's."""
 
+    def save_file(self, saved: SavedFile) -> None:
+        """Has a copy stored, in place of an earlier one of its name."""
+
 
 class TrialChannel(Channel, Protocol):
     """The channel as an objective meets it."""
 
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
         """Keeps numbers beside the value: the last of each is stored when the trial ends. Raises InvalidInput."""
+
+    def save_artifact(self, path: object, name: object = None) -> None:
+        """Keeps a copy of a file, to be stored with the trial. Raises InvalidInput, OSError."""
+
+    def checkpoint_saved(self) -> None:
+        """The folder of checkpoints has a whole one now: it may be packed, and from now on at these calls only."""
 
 
 class CheckpointFolder:
@@ -59,9 +69,9 @@ class CheckpointFolder:
         self._trainings = itertools.count(1)
 
     @property
-    def outlives_its_attempt(self) -> bool:
-        """False where no other attempt would follow a lost one."""
-        return self._lasting is not None
+    def lasting(self) -> Path | None:
+        """The folder that outlives this attempt, made or not; None where no other attempt would follow a lost one."""
+        return self._lasting
 
     def path(self) -> Path:
         """The folder itself. Raises OSError when it cannot be made."""
@@ -145,9 +155,9 @@ def _required() -> _RunningTrial:
     found = _here()
     if found is None:
         raise NoTrialRunning(
-            "no trial is running here: report(), should_prune(), log(), report_params(), trial_seed() and "
-            "checkpoint_dir() may only "
-            "be called inside an objective that HPOTrialManager.optimize() or a worker runs"
+            "no trial is running here: report(), should_prune(), log(), report_params(), trial_seed(), "
+            "save_artifact(), checkpoint_saved() and checkpoint_dir() may only be called inside an objective that "
+            "HPOTrialManager.optimize() or a worker runs"
         )
     return found
 

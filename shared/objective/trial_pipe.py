@@ -8,6 +8,7 @@
                           {"event": "ask", "id": 2, "question": "suggest", "name": "rate", "domain": "{...}"}
                           {"event": "ask", "id": 3, "question": "relative_params"}
                           {"event": "set", "kind": "user_attr" or "constraint", "key": "size", "value": 3}
+                          {"event": "file", "file": "3", "name": "model.keras"}   (in its folder; null: its checkpoint)
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (the first line, except with isolation "none")
                           {"event": "answer", "id": 1, "answer": true}     (2, 3: {"value": ...} or {"error": ...})
@@ -34,6 +35,7 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report, json_number
+from highnoon.shared.objective.staged_files import SavedFile
 
 PIPE_VERSION = 1
 
@@ -159,6 +161,10 @@ class PipeChannel:
     def set_constraint(self, key: str, value: float) -> None:
         """Sends and does not wait."""
         self._send({"event": "set", "kind": "constraint", "key": key, "value": value})
+
+    def save_file(self, saved: SavedFile) -> None:
+        """Sends and does not wait."""
+        self._send({"event": "file", "file": saved.file, "name": saved.name})
 
     def result(self, outcome: Outcome) -> None:
         """The last line."""

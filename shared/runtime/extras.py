@@ -14,6 +14,7 @@ _EXTRA_OF = {
     "celery": "worker",
     "fastapi": "dashboard",
     "flower": "coordinator",
+    "fsspec": "fsspec",
     "jinja2": "dashboard",
     "keras": "tensorflow",
     "kombu": "worker",

@@ -8,6 +8,7 @@ through a pipe (`to_json`, secrets included), never through the environment, whe
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,8 +51,13 @@ READ_ELSEWHERE = (
 WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S",)
 """Settings of earlier versions: accepted, so that an installation that still has them starts."""
 
+ARTIFACTS = "artifacts"
+"""The folder of a home for artifacts and checkpoints of what `start` runs there."""
+
 REDIS_SCHEMES = ("redis://", "rediss://")
-SECRETS = frozenset({"database_url", "redis_url", "metrics_token", "cluster_key", "notify_key"})
+SECRETS = frozenset(
+    {"database_url", "redis_url", "artifacts_url", "artifacts_options", "metrics_token", "cluster_key", "notify_key"}
+)
 SHORTEST_KEY = 16
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -126,6 +132,10 @@ class Settings(BaseSettings):
     confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(_lowered)] = "off"
     trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(_split)] = (80, 443)
+    artifacts_url: str | None = None
+    artifacts_options: str | None = None
+    artifact_limit_bytes: Annotated[int, Field(ge=1)] = 5_000_000_000
+    checkpoint_s: Patience = 60.0
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
 
@@ -181,6 +191,25 @@ class Settings(BaseSettings):
             raise PydanticCustomError("key", "is needed where notifications are sent", {"hint": hint})
         return None if key is None else _long_enough(key, SHORTEST_KEY)
 
+    @field_validator("artifacts_url")
+    @classmethod
+    def _is_a_place_for_files(cls, url: str | None) -> str | None:
+        if not url or "://" in url or Path(url).expanduser().is_absolute():
+            return url and (url if "://" in url else str(Path(url).expanduser()))
+        hint = "Write an absolute path, which all machines reach, or an address of fsspec such as s3://bucket/folder."
+        raise PydanticCustomError("address", "is no place for files", {"hint": hint})
+
+    @field_validator("artifacts_options")
+    @classmethod
+    def _is_a_json_object(cls, options: str | None) -> str | None:
+        try:
+            if options is None or isinstance(json.loads(options), dict):
+                return options
+        except ValueError:
+            pass
+        hint = 'Write for example {"key": "...", "secret": "..."}, as fsspec takes them for this kind of address.'
+        raise PydanticCustomError("options", "must be a JSON object", {"hint": hint})
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
@@ -213,6 +242,11 @@ class Settings(BaseSettings):
             hint = "Set HIGHNOON_METRICS_TOKEN, and the same as bearer token in Prometheus."
             raise PydanticCustomError("token", f"is needed where others can reach the metrics ({host})", {"hint": hint})
         return None if token is None else _long_enough(token, SHORTEST_TOKEN)
+
+    @property
+    def artifacts_place(self) -> str | None:
+        """Where artifacts and checkpoints are stored: what is set; on a machine of its own its folder; else nowhere."""
+        return self.artifacts_url or (str(self.home / ARTIFACTS) if self.database_url is None else None)
 
     def describe(self) -> tuple[SettingRow, ...]:
         """Every setting with its value (secrets masked) and where it came from, for people."""

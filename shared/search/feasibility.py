@@ -67,7 +67,11 @@ def chance_to_fit(
 
 
 def _has_missed(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and any(trial.constraints.get(name, 0.0) > 0 for name in _SIZES)
+    # Most trials have no attribute at all, which is found out sooner.
+    if not trial.system_attrs or not trial.state.is_finished():
+        return False
+    constraints = trial.constraints
+    return any(constraints.get(name, 0.0) > 0 for name in _SIZES)
 
 
 def _has_fitted(trial: FrozenTrial) -> bool:

@@ -7,7 +7,7 @@ tests/contract/test_samplers.py.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any, cast
 
 from optuna.storages import BaseStorage
@@ -16,6 +16,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 PENDING = -1
 """Number and id of the trial that is being sampled for; no trial of any storage has them."""
+
+
+def new_trial(trial_id: int = PENDING, number: int = PENDING) -> FrozenTrial:
+    """A RUNNING trial without parameters and reports, for a sampler or a pruner."""
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def for_sampler(study: Study, trial: FrozenTrial) -> FrozenTrial:
@@ -27,18 +44,18 @@ def for_sampler(study: Study, trial: FrozenTrial) -> FrozenTrial:
     return one
 
 
-Translate = Callable[[FrozenTrial], FrozenTrial | None]
+See = Callable[[list[FrozenTrial]], list[FrozenTrial]]
+"""What a sampler sees in the place of a study's trials."""
 
 
 def snapshot_of(
     study: Study,
     pending: FrozenTrial | None = None,
-    translate: Translate | None = None,
-    earlier: Sequence[FrozenTrial] = (),
+    see: See | None = None,
 ) -> Study:
     """The study for the length of one decision: its history is read at most once, and only when it is needed."""
     view = copy.copy(study)
-    view._storage = cast(BaseStorage, HistorySnapshot(study, pending, translate, earlier))
+    view._storage = cast(BaseStorage, HistorySnapshot(study, pending, see))
     return view
 
 
@@ -52,12 +69,10 @@ class HistorySnapshot:
         self,
         study: Study,
         pending: FrozenTrial | None,
-        translate: Translate | None = None,
-        earlier: Sequence[FrozenTrial] = (),
+        see: See | None = None,
     ) -> None:
-        self._earlier = earlier
         self._storage = study._storage
-        self._translate = translate
+        self._see = see
         self._study_id = study._study_id
         self._pending = pending
         self._trials: list[FrozenTrial] | None = None
@@ -71,9 +86,7 @@ class HistorySnapshot:
         """As the storage gave it the first time."""
         if self._trials is None:
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
-            if self._translate is not None:
-                trials = [seen for seen in map(self._translate, trials) if seen is not None]
-            self._trials = [*self._earlier, *trials]
+            self._trials = trials if self._see is None else self._see(trials)
         trials = self._trials if states is None else [trial for trial in self._trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 

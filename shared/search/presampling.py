@@ -16,13 +16,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -30,7 +30,8 @@ from highnoon.shared.domain.errors import SpaceExhausted
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.feasibility import Chance, chance_to_fit
-from highnoon.shared.search.history_snapshot import PENDING, for_sampler, snapshot_of
+from highnoon.shared.search.history_snapshot import PENDING, new_trial, snapshot_of
+from highnoon.shared.search.known_trials import NEWEST, KnownTrials
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
 from highnoon.shared.search.sampling_space import SamplingSpace, only_value
 
@@ -42,9 +43,6 @@ _MOST_RETRIES = 16
 
 _MOST_DRAWS = 5_000
 """Random points, before a space is given up in which the sampler found none that keeps the constraints."""
-
-Seen = dict[int, FrozenTrial | None]
-"""Ended trials by id, as a space has them; None for those that it cannot have."""
 
 _RELATIVE_PARAMS = ("tpe:relative_params", "gp:relative_params")
 """Written for other processes, about parameters that are not stored yet. Ours are stored with their trial."""
@@ -72,14 +70,13 @@ def sample(
     seed: int,
     fixed: Params,
     ordinal: int = 0,
-    seen: Seen | None = None,
-    earlier: Sequence[FrozenTrial] = (),
+    known: KnownTrials | None = None,
 ) -> Sampled:
     """The next point by the study's sampler, in which what is `fixed` stays as it is.
 
     A sequence gives its point `ordinal`, what else is random follows from `seed`.
     Raises SpaceExhausted when no point that keeps the space's constraints was found.
-    `seen` remembers ended trials as this space has them; give the same again. `earlier` are trials of other studies.
+    `known` are the trials as this space has them; give the same again.
     """
     complete = space.completed(fixed)
     if complete is not None:
@@ -87,7 +84,9 @@ def sample(
     reseed(study.sampler, seed)
     if isinstance(study.sampler, AutoSampler | QuasiRandomSampler):
         study.sampler.ordinal = ordinal
-    history = snapshot_of(study, translate=_Translation(study, space, {} if seen is None else seen), earlier=earlier)
+    known = known or KnownTrials(space)
+    see = known.few if _goes_by_few(study) else known.all
+    history = snapshot_of(study, see=partial(see, study))
     chance = _chance_to_fit(history, space)
     if isinstance(study.sampler, AutoSampler):
         study.sampler.worth, chance = _worth(space, chance), None
@@ -138,7 +137,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
     """A point that keeps the constraints, drawn at random: the sampler has found none."""
     random = RandomSampler(seed=seed)
     for _ in range(_MOST_DRAWS):
-        pending = pending_trial()
+        pending = new_trial()
         _fill(pending, space, fixed, partial(random.sample_independent, history, pending))
         if not space.broken_by(pending.params):
             return Sampled(params=pending.params)
@@ -148,7 +147,7 @@ def _any_allowed(history: Study, space: SamplingSpace, fixed: Params, seed: int)
 
 def _propose(history: Study, space: SamplingSpace, fixed: Params) -> Sampled:
     """One point by the study's sampler, in which what is `fixed` stays as it is; of active parameters only."""
-    pending = pending_trial()
+    pending = new_trial()
     ahead = snapshot_of(history, pending)
     sampler = ahead.sampler
     sampler.before_trial(ahead, pending)
@@ -174,21 +173,10 @@ def _fill(
         pending.params[name], pending.distributions[name] = value, domain
 
 
-class _Translation:
-    """Trials as a space has them; ended ones are translated once."""
-
-    def __init__(self, study: Study, space: SamplingSpace, seen: Seen) -> None:
-        self._study = study
-        self._space = space
-        self._seen = seen
-
-    def __call__(self, trial: FrozenTrial) -> FrozenTrial | None:
-        if trial._trial_id in self._seen:
-            return self._seen[trial._trial_id]
-        translated = self._space.translated(for_sampler(self._study, trial))
-        if trial.state.is_finished():
-            self._seen[trial._trial_id] = translated
-        return translated
+def _goes_by_few(study: Study) -> bool:
+    """Whether the study's sampler proposes as well from a part of a large study."""
+    sampler = study.sampler
+    return isinstance(sampler, TPESampler) and len(study.directions) == 1 and sampler._n_startup_trials <= NEWEST
 
 
 def earlier_trials(space: SamplingSpace, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -217,23 +205,6 @@ def reseed(sampler: BaseSampler, seed: int) -> None:
     for name in ("_random_sampler", "_independent_sampler", "_tpe"):
         if hasattr(sampler, name):
             reseed(getattr(sampler, name), seed)
-
-
-def pending_trial() -> FrozenTrial:
-    """A trial that no storage has, for a sampler to fill."""
-    return FrozenTrial(
-        number=PENDING,
-        trial_id=PENDING,
-        state=TrialState.RUNNING,
-        value=None,
-        datetime_start=None,
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs={},
-        system_attrs={},
-        intermediate_values={},
-    )
 
 
 def only_what_lasts(attrs: Mapping[str, Any]) -> dict[str, Any]:

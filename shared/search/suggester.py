@@ -16,8 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.trial import Params, ParamValue
-from highnoon.shared.search.history_snapshot import for_sampler, snapshot_of
-from highnoon.shared.search.presampling import only_what_lasts, pending_trial, reseed
+from highnoon.shared.search.history_snapshot import for_sampler, new_trial, snapshot_of
+from highnoon.shared.search.presampling import only_what_lasts, reseed
 from highnoon.shared.search.sampling_space import only_value
 
 
@@ -26,10 +26,10 @@ class Suggester:
 
     def __init__(self, study: Study, *, trial_id: int, number: int, seed: int, fixed: Mapping[str, Any]) -> None:
         self._fixed = fixed
-        self._pending = pending_trial()
+        self._pending = new_trial()
         self._pending.number = number
         others = snapshot_of(
-            study, translate=lambda trial: None if trial._trial_id == trial_id else for_sampler(study, trial)
+            study, see=lambda trials: [for_sampler(study, one) for one in trials if one._trial_id != trial_id]
         )
         self._study = snapshot_of(others, self._pending)
         self._study.sampler = copy.deepcopy(study.sampler)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, bindparam, select, text, update
-from sqlalchemy.engine import RowMapping
+from sqlalchemy import select, update
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.lease import (
     OOM_NEIGHBOUR,
     RETRY_DELAY_S,
@@ -50,8 +51,8 @@ class Attempts:
 
     def look(self, ticket_id: int) -> Candidate | None:
         """What the next attempt's point depends on; None for a ticket that is taken, over or not due. Takes no lock."""
-        row = self._db.row(_LOOK, ticket=ticket_id, neighbour=OOM_NEIGHBOUR)
-        return None if row is None else _candidate(row)
+        found = self._db.call(_LOOK, ticket=ticket_id, neighbour=OOM_NEIGHBOUR)
+        return None if found is None else _candidate(found)
 
     def start(
         self,
@@ -97,6 +98,7 @@ class Attempts:
             params=answer.get("params", new.params),
             before=candidate.before,
             must_be_alone=candidate.must_be_alone,
+            checkpoint=candidate.checkpoint,
         )
 
     def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
@@ -118,13 +120,22 @@ class Attempts:
             _ADD,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
-            params=json_text({**lease.params, **new.params}),
+            params=json_text({**lease.params, **new.params}) if new.params else None,
             trial=_trial_json(new),
         )
 
     def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
         """Adds reports at once, for a pruner's decision; the first report of a step stays."""
         self._db.call(_ADD_REPORTS, ticket=lease.ticket_id, attempt=lease.attempt, reports=_reports(reports))
+
+    def note_file(self, lease: Lease, file_id: str) -> None:
+        """Notes a file before it is written to the store, so that it is removed unless it comes to count."""
+        self._db.call(_NOTE_FILE, file=file_id, ticket=lease.ticket_id, attempt=lease.attempt)
+
+    def keep_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """The ticket's next attempt goes on from this checkpoint, which is in the store."""
+        checkpoint_json = json_text(asdict(checkpoint))
+        self._db.call(_KEEP_CHECKPOINT, ticket=lease.ticket_id, attempt=lease.attempt, checkpoint=checkpoint_json)
 
     def finish(
         self,
@@ -146,7 +157,7 @@ class Attempts:
             ticket=lease.ticket_id,
             attempt=lease.attempt,
             token=token,
-            disposition=disposition,
+            disposition=disposition.value,
             delay=delay_s,
             outcome=json_text(outcome.to_json()),
             result=result_json(trial_result(outcome, has_goals=bool(lease.spec.get("objectives")))),
@@ -194,50 +205,31 @@ class Attempts:
         self._db.changed(queued.values(**waiting))
 
 
-_LOOK = text(
-    """
-    select t.id, t.study_id, t.ordinal, t.attempt, t.infrastructure_failures, t.errors, t.params, t.trial_number,
-           s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
-           exists (select 1 from hn_attempts a where a.ticket_id = t.id and a.cause = :neighbour) as must_be_alone,
-           w.trial_id as waiting_id, w.number as waiting_number,
-           (select value_json from trial_system_attributes
-            where trial_id = w.trial_id and key = 'fixed_params') as waiting_fixed,
-           (select json_agg(json_build_array(param_name, param_value, distribution_json) order by param_id)
-            from trial_params where trial_id = w.trial_id) as waiting_params
-    from hn_tickets t
-    join hn_studies s on s.id = t.study_id
-    left join studies o on o.study_id = coalesce(
-        s.optuna_study_id, (select study_id from studies where study_name = s.name))
-    left join lateral (
-        select trial_id, number from trials
-        where study_id = o.study_id and state = 'WAITING' and t.trial_number is null
-        order by trial_id limit 1) w on true
-    where t.id = :ticket and t.state in ('waiting', 'queued') and t.not_before <= hn_now_1()
-    """
+_LOOK = "select hn_look_1(%(ticket)s, %(neighbour)s)"
+_START = (
+    "select hn_start_attempt_1(%(ticket)s, %(attempt)s, %(spec_version)s, %(worker)s, %(host)s, %(pid)s, %(ttl)s,"
+    " cast(%(params)s as json), cast(%(trial)s as json), %(log_path)s, %(code)s)"
 )
-
-_START = text(
-    "select hn_start_attempt_1(:ticket, :attempt, :spec_version, :worker, :host, :pid, :ttl, cast(:params as json),"
-    " cast(:trial as json), :log_path, :code)"
+_RENEW = (
+    "select hn_renew_1(%(ticket)s, %(attempt)s, %(ttl)s, cast(%(step)s as bigint), cast(%(rss_bytes)s as bigint),"
+    " cast(%(reports)s as json))"
 )
-_RENEW = text(
-    "select hn_renew_1(:ticket, :attempt, :ttl, cast(:step as bigint), cast(:rss_bytes as bigint),"
-    " cast(:reports as json))"
+_ADD = "select hn_add_to_trial_1(%(ticket)s, %(attempt)s, cast(%(params)s as json), cast(%(trial)s as json))"
+_ADD_REPORTS = "select hn_add_reports_1(%(ticket)s, %(attempt)s, cast(%(reports)s as json))"
+_FINISH = (
+    "select hn_finish_attempt_1(%(ticket)s, %(attempt)s, %(token)s, %(disposition)s, %(delay)s,"
+    " cast(%(outcome)s as json), cast(%(result)s as json), cast(%(reports)s as json))"
 )
-_ADD = text("select hn_add_to_trial_1(:ticket, :attempt, cast(:params as json), cast(:trial as json))")
-_ADD_REPORTS = text("select hn_add_reports_1(:ticket, :attempt, cast(:reports as json))")
-_FINISH = text(
-    "select hn_finish_attempt_1(:ticket, :attempt, :token, :disposition, :delay, cast(:outcome as json),"
-    " cast(:result as json), cast(:reports as json))"
-).bindparams(bindparam("disposition", type_=Text))
-_REAP = text(
-    "select hn_reap_1(:ticket, :attempt, :only_expired, :retry_delay, cast(:outcome as json), cast(:result as json))"
+_NOTE_FILE = "select hn_note_file_1(%(ticket)s, %(attempt)s, %(file)s)"
+_KEEP_CHECKPOINT = "select hn_keep_checkpoint_1(%(ticket)s, %(attempt)s, cast(%(checkpoint)s as json))"
+_REAP = (
+    "select hn_reap_1(%(ticket)s, %(attempt)s, %(only_expired)s, %(retry_delay)s, cast(%(outcome)s as json),"
+    " cast(%(result)s as json))"
 )
-
-_EXHAUST = text("select hn_exhaust_1(:study, :spec_version)")
+_EXHAUST = "select hn_exhaust_1(%(study)s, %(spec_version)s)"
 
 
-def _candidate(row: RowMapping) -> Candidate:
+def _candidate(row: Mapping[str, Any]) -> Candidate:
     before = None
     if row["trial_number"] is not None:
         before = LostAttempt(params=row["params"], trial_number=row["trial_number"])
@@ -261,6 +253,7 @@ def _candidate(row: RowMapping) -> Candidate:
         before=before,
         waiting=waiting,
         must_be_alone=row["must_be_alone"],
+        checkpoint=None if row["checkpoint"] is None else Checkpoint(**row["checkpoint"]),
     )
 
 

@@ -119,6 +119,34 @@ begin
     return concat_ws(' ', v_state, nullif(array_to_string(v_values, ' '), ''));
 end $$;
 
+-- What the next attempt's point depends on; null for a ticket that is taken, over or not due. Takes no lock. A function
+-- since its plan is kept: a session would plan the query again for each trial, which takes longer than to run it.
+create or replace function hn_look_1(p_ticket bigint, p_neighbour text) returns json language plpgsql as $$
+declare
+    v_answer json;
+begin
+    select row_to_json(look) into v_answer from (
+        select t.id, t.study_id, t.ordinal, t.attempt, t.infrastructure_failures, t.errors, t.params, t.trial_number,
+               t.checkpoint, s.name, s.spec, s.spec_version, o.study_id as optuna_study_id,
+               exists (select 1 from hn_attempts a where a.ticket_id = t.id and a.cause = p_neighbour) as must_be_alone,
+               w.trial_id as waiting_id, w.number as waiting_number,
+               (select value_json from trial_system_attributes
+                where trial_id = w.trial_id and key = 'fixed_params') as waiting_fixed,
+               (select json_agg(json_build_array(param_name, param_value, distribution_json) order by param_id)
+                from trial_params where trial_id = w.trial_id) as waiting_params
+        from hn_tickets t
+        join hn_studies s on s.id = t.study_id
+        left join studies o on o.study_id = coalesce(
+            s.optuna_study_id, (select study_id from studies where study_name = s.name))
+        left join lateral (
+            select trial_id, number from trials
+            where study_id = o.study_id and state = 'WAITING' and t.trial_number is null
+            order by trial_id limit 1) w on true
+        where t.id = p_ticket and t.state in ('waiting', 'queued') and t.not_before <= hn_now_1()
+    ) look;
+    return v_answer;
+end $$;
+
 -- Starts the next attempt of a ticket: the ticket is running under the attempt's number, its Optuna trial RUNNING with
 -- parameters and attributes, the attempt noted. Answers {"attempt", "trial_id", "trial_number", "params"}, or
 -- {"refused": a StartRefusal}, and has changed nothing then, but that a ticket of a paused study waits again.
@@ -238,13 +266,13 @@ begin
 end $$;
 
 -- Adds parameters [[name, value, domain], ...] and attributes to the trial of an attempt that holds its lease; the
--- ticket keeps the parameters p_params for the attempt after it. HN001.
+-- ticket keeps the parameters p_params for the attempt after it; null leaves them. HN001.
 create or replace function hn_add_to_trial_1(p_ticket bigint, p_attempt integer, p_params json, p_trial json)
 returns void language plpgsql as $$
 declare
     v_trial bigint;
 begin
-    update hn_tickets set params = p_params where id = p_ticket and attempt = p_attempt and state = 'running'
+    update hn_tickets set params = coalesce(p_params, params) where id = p_ticket and attempt = p_attempt and state = 'running'
         returning trial_id into v_trial;
     if not found then
         raise exception 'add to trial: the lease is lost' using errcode = 'HN001';
@@ -256,6 +284,32 @@ begin
     end if;
     perform hn_write_params_1(v_trial, p_trial -> 'params');
     perform hn_write_attrs_1(v_trial, p_trial -> 'user_attrs', p_trial -> 'system_attrs');
+end $$;
+
+-- Notes a file of an attempt that holds its lease, before it is written to the store. HN001. May be repeated.
+create or replace function hn_note_file_1(p_ticket bigint, p_attempt integer, p_file text) returns void
+language plpgsql as $$
+begin
+    insert into hn_files (id, ticket_id, attempt, trial_id, created_at)
+        select p_file, id, attempt, trial_id, hn_now_1() from hn_tickets
+        where id = p_ticket and attempt = p_attempt and state = 'running'
+        on conflict (id) do nothing;
+    if not found and not exists (
+        select 1 from hn_tickets where id = p_ticket and attempt = p_attempt and state = 'running'
+    ) then
+        raise exception 'note file: the lease is lost' using errcode = 'HN001';
+    end if;
+end $$;
+
+-- The next attempt of the ticket goes on from this checkpoint. HN001. May be repeated.
+create or replace function hn_keep_checkpoint_1(p_ticket bigint, p_attempt integer, p_checkpoint json) returns void
+language plpgsql as $$
+begin
+    update hn_tickets set checkpoint = p_checkpoint
+        where id = p_ticket and attempt = p_attempt and state = 'running';
+    if not found then
+        raise exception 'keep checkpoint: the lease is lost' using errcode = 'HN001';
+    end if;
 end $$;
 
 -- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);

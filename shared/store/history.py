@@ -53,6 +53,10 @@ class _Detail(IntEnum):
 class HistoryStorage(RDBStorage):
     """Optuna's storage with a faster way to read many trials."""
 
+    reads_running_reports = True
+    """False for who only samples and prunes: that uses no reports of trials that have not ended, and reading them again
+    and again is what costs most where trials have thousands of steps."""
+
     def _get_trials(
         self,
         study_id: int,
@@ -70,7 +74,9 @@ class HistoryStorage(RDBStorage):
             # must be read whole.
             ids = list(found)
             for start in range(0, len(ids), _AT_ONCE):
-                for trial_id, *detail in connection.execute(_DETAILS, {"ids": ids[start : start + _AT_ONCE]}):
+                some = ids[start : start + _AT_ONCE]
+                reported = [one for one in some if self.reads_running_reports or found[one].state.is_finished()]
+                for trial_id, *detail in connection.execute(_DETAILS, {"ids": some, "reported": reported}):
                     _add(found[trial_id], *detail)
         return list(found.values())
 
@@ -88,6 +94,7 @@ def _details(
     name: ColumnElement[Any] | None = None,
     number: ColumnElement[Any] | None = None,
     text: ColumnElement[Any],
+    of: str = "ids",
 ) -> Select[Any]:
     return select(
         table.c.trial_id,
@@ -96,7 +103,7 @@ def _details(
         (null() if name is None else name).label("name"),
         (null() if number is None else number).label("number"),
         text.label("text"),
-    ).where(table.c.trial_id.in_(bindparam("ids", expanding=True)))
+    ).where(table.c.trial_id.in_(bindparam(of, expanding=True)))
 
 
 _DETAILS = union_all(
@@ -129,6 +136,7 @@ _DETAILS = union_all(
         reports.c.step,
         number=reports.c.intermediate_value,
         text=cast(reports.c.intermediate_value_type, String),
+        of="reported",
     ),
 ).order_by("position")
 

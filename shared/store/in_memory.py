@@ -6,7 +6,7 @@ Several steps for what is one transaction in `optuna_sql`: safe between threads,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from highnoon.shared.domain.artifact import Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import ENDING, TICKET
@@ -88,6 +89,15 @@ class MemoryTrials:
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         own = (trial for trial in reversed(trials) if {TICKET, ENDING} & trial.user_attrs.keys())
         return next((dict(trial.distributions) for trial in own), {})
+
+    def artifacts(self, number: int | None = None) -> dict[int, list[Artifact]]:
+        """As Trials describes it."""
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        found = {one.number: artifacts_in(one.system_attrs) for one in trials if number in (None, one.number)}
+        return {number: artifacts for number, artifacts in found.items() if artifacts}
+
+    def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
+        """As Trials describes it: `OptunaStudy.remove_artifacts` takes them out of what is kept in memory."""
 
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """As Trials describes it."""

@@ -20,9 +20,22 @@ from typing import Any, cast
 from optuna.distributions import json_to_distribution
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import BindParameter, Connection, Engine, Insert, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from highnoon.shared.domain.artifact import ARTIFACT, Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import ENDING, TICKET
@@ -119,6 +132,13 @@ STUDY_ATTR = select(study_attrs.c.value_json).where(
     study_attrs.c.study_id == _STUDY, study_attrs.c.key == bindparam("attr")
 )
 
+ARTIFACTS = (
+    select(trials.c.number, system_attrs.c.key, system_attrs.c.value_json)
+    .join(system_attrs, system_attrs.c.trial_id == trials.c.trial_id)
+    .where(trials.c.study_id == _STUDY, system_attrs.c.key.startswith(ARTIFACT))
+    .order_by(trials.c.number)
+)
+
 CATALOGUE = (
     select(studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state, func.count())
     .join(directions, directions.c.study_id == studies.c.study_id)
@@ -198,6 +218,25 @@ class SqlTrials:
         with autocommit(self._engine) as connection:
             rows = connection.execute(OWN_DOMAINS, self._study)
             return {name: json_to_distribution(domain) for name, domain in rows}
+
+    def artifacts(self, number: int | None = None) -> dict[int, list[Artifact]]:
+        """As Trials describes it."""
+        with autocommit(self._engine) as connection:
+            one = ARTIFACTS if number is None else ARTIFACTS.where(trials.c.number == number)
+            rows = connection.execute(one, self._study).all()
+        attrs: dict[int, dict[str, Any]] = {}
+        for number, key, value in rows:
+            attrs.setdefault(number, {})[key] = json.loads(value)
+        return {number: artifacts_in(found) for number, found in attrs.items()}
+
+    def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
+        """As Trials describes it."""
+        keys = [artifact.attr[0] for artifact in artifacts]
+        own = select(trials.c.trial_id).where(trials.c.study_id == self._study["study"])
+        with self._transaction() as connection:
+            connection.execute(
+                delete(system_attrs).where(system_attrs.c.key.in_(keys), system_attrs.c.trial_id.in_(own))
+            )
 
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """As Trials describes it."""

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from typing_extensions import Self
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     ServiceRefused,
     ServiceUnavailable,
@@ -64,10 +65,13 @@ IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 class OptunaStore:
     """Optuna's studies at one address; without an address, in this process's memory."""
 
-    def __init__(self, url: str | None, *, create_schema: bool = True, **engine_options: Any) -> None:
+    def __init__(
+        self, url: str | None, *, create_schema: bool = True, reads_running_reports: bool = True, **engine_options: Any
+    ) -> None:
         """Raises InvalidInput for what is no address, ServiceUnavailable, and SchemaMismatch for foreign tables.
 
-        With `create_schema` missing tables are made, however many processes start at once.
+        With `create_schema` missing tables are made, however many processes start at once. Without
+        `reads_running_reports` trials that have not ended have no reports: samplers and pruners need none.
         """
         address = None if url is None else normalise(url)
         self.url = None if address in IN_MEMORY else address
@@ -76,6 +80,7 @@ class OptunaStore:
         if self.url is not None:
             with _reported(self.url):
                 self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
+            self._database.reads_running_reports = reads_running_reports
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
     def create_study(
@@ -143,6 +148,11 @@ class OptunaStore:
         with self._error_boundary():
             self._id_of(name)
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
+
+    def artifacts(self, name: str, number: int | None = None) -> dict[int, list[Artifact]]:
+        """Of a study's trials, by number, as they are now; also those of other programs. Raises UnknownStudy."""
+        with self._error_boundary():
+            return self._trials_of(self._id_of(name)).artifacts(number)
 
     def catalogue(self) -> list[StudyEntry]:
         """All studies, oldest first, their trials counted but not loaded."""

@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     InvalidInput,
     InvalidObjectiveResult,
@@ -40,7 +41,10 @@ from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report,
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
-from highnoon.shared.search.presampling import Sampled, Seen, earlier_trials, sample, seed_of
+from highnoon.shared.search.known_trials import KnownTrials
+from highnoon.shared.search.presampling import Sampled, earlier_trials, sample, seed_of
+from highnoon.shared.search.pruning import PrunerView
+from highnoon.shared.search.ranking import best_numbers
 from highnoon.shared.search.samplers import build_pruner, depends_on_steps
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
@@ -89,8 +93,7 @@ class OptunaStudy:
         self._trials = trials
         self._error_boundary = error_boundary
         self._space = SamplingSpace(spec.search_space, spec.point_constraints)
-        self._seen: Seen = {}
-        self._earlier = earlier_trials(self._space, warm_start)
+        self._known = KnownTrials(self._space, earlier_trials(self._space, warm_start))
         self._knows_steps = not depends_on_steps(spec.pruner)
         self._grid = Grid.of(spec)
 
@@ -180,18 +183,23 @@ class OptunaStudy:
         """Reads all trials into this process's cache, so that the next decision reads only what is new."""
         self._study.get_trials(deepcopy=False)
 
+    @property
+    def prunes(self) -> bool:
+        """Whether it has a pruner, and reports that this can use."""
+        return self._spec.pruner.name != "none" and (not self._spec.objectives or self._spec.prune_on is not None)
+
+    @_acting
+    def pruner_view(self, trial_id: int) -> PrunerView:
+        """The study as it is now, for decisions on this running trial, which need no database."""
+        now = self._snapshot_for_pruner()
+        return PrunerView(now, now.get_trials(deepcopy=False), trial_id)
+
     @_acting
     def should_prune(self, trial_id: int) -> bool:
         """Whether the study's pruner would end this trial now, by the reports it has; False once it has ended."""
-        objectives = self._spec.objectives
-        if objectives and self._spec.prune_on is None:
+        if not self.prunes:
             return False
-        now = snapshot_of(self._study)
-        if objectives:
-            # Reports are of this one, and a pruner reads nothing else.
-            now._directions = [now.directions[list(objectives).index(str(self._spec.prune_on))]]
-        if not self._knows_steps:
-            now.pruner = self._study.pruner = self._with_steps(now)
+        now = self._snapshot_for_pruner()
         if isinstance(now.pruner, NopPruner):
             return False
         latest_first = reversed(now.get_trials(deepcopy=False))
@@ -281,6 +289,27 @@ class OptunaStudy:
         return best_trials(self._study)
 
     @_acting
+    def artifacts(self) -> dict[int, list[Artifact]]:
+        """The artifacts of each trial that has some, by its number, as they are now."""
+        return self._trials.artifacts()
+
+    @_acting
+    def artifacts_beyond_best(self, count: int) -> list[Artifact]:
+        """Those of trials that are over and none of the `count` best."""
+        trials = self._study.get_trials(deepcopy=False)
+        best = best_numbers(trials, self._study.directions, count)
+        over = {trial.number for trial in trials if trial.state.is_finished()} - best
+        return [one for number, found in self._trials.artifacts().items() if number in over for one in found]
+
+    @_acting
+    def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
+        """Takes them out of their trials, once their files are gone."""
+        self._trials.remove_artifacts(artifacts)
+        for trial in self._study.get_trials(deepcopy=False):  # ended trials stay in Optuna's cache for ever
+            for artifact in artifacts:
+                trial.system_attrs.pop(artifact.attr[0], None)
+
+    @_acting
     def dataframe(self, *args: Any, **options: Any) -> Any:
         """The trials as Optuna's pandas.DataFrame, with Optuna's arguments. Raises MissingExtra."""
         if find_spec("pandas") is None:
@@ -300,6 +329,15 @@ class OptunaStudy:
                 self._spec.name,
             )
         return shares
+
+    def _snapshot_for_pruner(self) -> optuna.Study:
+        now = snapshot_of(self._study)
+        if objectives := list(self._spec.objectives or ()):
+            # Reports are of this one, and a pruner reads nothing else.
+            now._directions = [now.directions[objectives.index(str(self._spec.prune_on))]]
+        if not self._knows_steps:
+            now.pruner = self._study.pruner = self._with_steps(now)
+        return now
 
     def _with_steps(self, now: optuna.Study) -> BasePruner:
         """The study's pruner, once one trial has shown how many steps a whole one has: the same for every node."""
@@ -340,9 +378,7 @@ class OptunaStudy:
 
     def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
         seed = seed_of(self._spec.seed, ordinal)
-        return sample(
-            self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, seen=self._seen, earlier=self._earlier
-        )
+        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
     def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
         return NewTrial(

@@ -7,7 +7,7 @@ and `in_memory.MemoryTrials` in a single process. Both leave sampling and every 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -15,13 +15,14 @@ from typing import Any, Protocol
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.artifact import ARTIFACT, Artifact
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
 from highnoon.shared.search.samplers import Distributions
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, TrialResult
 
-_OF_ONE_RUN = ("completed_rung_", "constraints")
+_OF_ONE_RUN = ("completed_rung_", "constraints", ARTIFACT)
 """System attributes about how one trial went: a retry starts without them."""
 
 
@@ -85,6 +86,12 @@ class Trials(Protocol):
 
     def own_domains(self) -> Distributions:
         """The parameters of the newest trial that this program started, as it has them."""
+
+    def artifacts(self, number: int | None = None) -> dict[int, list[Artifact]]:
+        """Those of each trial that has some, by its number, as they are now; of one trial, or of all."""
+
+    def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
+        """Takes them out of the attributes of their trials. Their files are gone."""
 
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """The study's attribute, which is `value` from now on if it had none: the first writer decides for all."""

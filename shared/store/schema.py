@@ -105,6 +105,8 @@ tickets = Table(
     Column("trial_number", Integer),
     Column("step", BigInteger),
     Column("rss_bytes", BigInteger),
+    # The newest checkpoint in the store, whichever attempt has saved it: {"id", "attempt", "size_bytes", "sha256"}.
+    Column("checkpoint", _Json),
     # Written once, when the ticket is closed.
     Column("ending", String(16)),
     Column("value", Double),
@@ -153,6 +155,20 @@ attempts = Table(
     # How somebody else had ended the Optuna trial, where that differs from this attempt's outcome.
     Column("foreign_ending", Text),
     Index("hn_attempts_of_worker", "worker_id", "ended_at"),
+)
+
+# Files in the store of artifacts and checkpoints, noted before they are written. One whose attempt is over and that
+# neither a trial's attributes nor its ticket names counts for nothing: the coordinator removes it, and then its row.
+files = Table(
+    "hn_files",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    # No foreign keys: it outlives its study until the file is removed.
+    Column("ticket_id", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("trial_id", Integer),
+    Column("created_at", Double, nullable=False),
+    Index("hn_files_of_ticket", "ticket_id"),
 )
 
 workers = Table(

@@ -56,7 +56,7 @@ def trial_result(outcome: Outcome, *, has_goals: bool = False) -> TrialResult:
         values=outcome.values if state is TrialState.COMPLETE else (),
         has_goals=has_goals,
         user_attrs={**outcome.metrics, **_described(outcome), **_measured(outcome)},
-        system_attrs=_constraints(outcome),
+        system_attrs={**_constraints(outcome), **dict(artifact.attr for artifact in outcome.artifacts)},
     )
 
 

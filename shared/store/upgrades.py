@@ -29,7 +29,10 @@ _COLUMNS = {
         "UPDATE hn_tickets SET state = 'running' WHERE state = 'leased'",
     ),
     5: (),  # a new table
-    6: ("ALTER TABLE hn_attempts ADD COLUMN environment VARCHAR(64)",),
+    6: (
+        "ALTER TABLE hn_attempts ADD COLUMN environment VARCHAR(64)",
+        "ALTER TABLE hn_tickets ADD COLUMN checkpoint JSON",
+    ),
 }
 
 _KNOW_OPTUNAS_STUDY = """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.front import front, minimized
 from highnoon.shared.domain.note import Note
@@ -123,6 +124,17 @@ def trial_object(trial: Trial, place: Located | None = None, note: Note | None =
         "host": place.host if place else None,
         "peak_rss_bytes": place.peak_rss_bytes if place else None,
         **note_object(note),
+    }
+
+
+def artifact_object(artifact: Artifact) -> dict[str, Any]:
+    """An artifact for programs."""
+    return {
+        "id": artifact.id,
+        "name": artifact.name,
+        "size_bytes": artifact.size_bytes,
+        "sha256": artifact.sha256,
+        "mimetype": artifact.mimetype,
     }
 
 

@@ -110,7 +110,7 @@ def test_a_restored_study_has_equal_rows_in_a_database_with_other_ids(
 
     assert lines(first) == lines(second)
     assert {line["table"] for line in lines(first)} >= {table.name for table in metadata.sorted_tables} - {
-        "hn_meta", "hn_workers", "hn_leader", "hn_audit", "hn_notifications",
+        "hn_meta", "hn_workers", "hn_leader", "hn_audit", "hn_notifications", "hn_files",
     }  # fmt: skip
     assert (read.trials, read.attempts) == (written.trials, written.attempts) == (10, 8)
     assert stat.S_IMODE(first.stat().st_mode) == 0o600 and sorted(tmp_path.iterdir()) == [first, second]

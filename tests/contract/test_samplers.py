@@ -27,6 +27,7 @@ from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
 from highnoon.shared.search.presampling import sample, seed_of
+from highnoon.shared.search.pruning import PrunedTrial, PrunerView
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
@@ -342,6 +343,27 @@ def test_pruners_decide_on_a_snapshot_as_on_the_study(pruner: PrunerSpec) -> Non
     expected = decisions(lambda study: study)
     assert decisions(snapshot_of) == expected
     assert any(expected) is (pruner.name != "none")
+    assert _decisions_on_views(pruner) == expected
+
+
+def _decisions_on_views(pruner: PrunerSpec) -> list[bool]:
+    """As a supervisor decides: on a view that was read when the trial began, and without a database."""
+    study = optuna.create_study(study_name="digits", sampler=RandomSampler(seed=1), pruner=build_pruner(pruner))
+    decided = []
+    for number in range(12):
+        trial = study.ask(distributions(NUMERIC))
+        view = PrunerView(study, study.get_trials(deepcopy=False), trial._trial_id)
+        running = PrunedTrial(trial._trial_id, trial.number)
+        for step in range(8):
+            running.report(Report(step=step, value=((number * 7) % 5) + step / 10))
+            decided.append(view.prunes(running))
+        # Written with the outcome: the other trials' rungs are what a trial is compared with.
+        for key, value in running.attrs.items():
+            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        for step, value in running.frozen.intermediate_values.items():
+            trial.report(value, step)
+        study.tell(trial, 1.0)
+    return decided
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,20 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
     assert len(hpo.trials) == 12
 
 
+def test_the_examples_of_artifacts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "artifacts.md").read_text()
+    saving, resuming = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    manager = run(saving)["manager"]
+    assert len(manager.artifacts()) == 3 and len(list((tmp_path / "models").iterdir())) == 3
+    assert (tmp_path / "best" / "model.txt").read_text() == f"x = {manager.best_params['x']}\n"
+
+    resumed = hn.HPOTrialManager("resumed", n_trials=1)
+    resumed.optimize(run(resuming)["objective"], {"x": ("uniform", 0.5, 0.5001)})
+    assert [report.step for report in resumed.best_trial.reports] == [1, 2, 3, 4, 5]
+
+
 def test_the_examples_of_local_trials_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "python.md").read_text().partition("## On a cluster")[0]

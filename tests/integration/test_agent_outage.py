@@ -13,12 +13,12 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
-from tests.cluster import Cluster
+from tests.cluster import PERIODS, Cluster
 from tests.conftest import new_stack
 from tests.frozen import Stopwatch, frozen
 from tests.support import eventually
 
-PRESENCE_S = 0.5
+PRESENCE_S = float(PERIODS["HIGHNOON_PRESENCE_S"])
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ def cluster(stack: Stack, tmp_path: Path) -> Iterator[Cluster]:
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("no file system may be mounted here")
     try:
-        with running_cluster(stack, tmp_path, {"TEST_GO_FILE": str(tmp_path / "go")}) as cluster:
+        with running_cluster(
+            stack, tmp_path, {"TEST_GO_FILE": str(tmp_path / "go"), "HIGHNOON_DRAIN_S": "5"}
+        ) as cluster:
             yield cluster
     finally:
         subprocess.run(["umount", "--lazy", str(home)], check=True)

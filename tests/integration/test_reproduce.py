@@ -36,6 +36,12 @@ SOURCES = {
             kind = trial.suggest_categorical("kind", ["a", None, 3])
             return trial.suggest_float("x", 0.0, 1.0) + random.random() + len(str(kind))
     """,
+    "two_goals": """
+        import random
+
+        def two_goals(params):
+            return {"error": params["x"] ** 2, "size": random.random()}
+    """,
     "is_pruned": """
         import highnoon as hn
 
@@ -72,6 +78,8 @@ def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def ran(cluster: Cluster, books: Books, folder: Path, name: str, **keys: Any) -> None:
     if name == "suggests":
         keys["search_space"] = None
+    if name == "two_goals":
+        keys |= {"objectives": {"error": "minimize", "size": "minimize"}, "pruner": "none"}
     cluster.submit(f"{name}.py:{name}", 1, name=name, code_dir=str(folder), **keys)
     books.wait_until_over(name)
 
@@ -83,14 +91,14 @@ def reproduced(cluster: Cluster, name: str, code: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", ["with_keras", "suggests", "fails"])
+@pytest.mark.parametrize("name", ["with_keras", "suggests", "fails", "two_goals"])
 def test_a_trial_has_the_same_result_again(name: str, cluster: Cluster, books: Books, folder: Path) -> None:
     ran(cluster, books, folder, name)
 
     found = reproduced(cluster, name, 0)
 
-    assert found["is_same"] and found["before"]["value"] == found["now"]["value"]
-    assert (found["now"]["value"] is None) == (name == "fails")
+    assert found["is_same"] and found["before"]["values"] == found["now"]["values"]
+    assert len(found["now"]["values"]) == {"fails": 0, "two_goals": 2}.get(name, 1)
     assert found["differs"] == [] and found["other_report"] is None
     assert books.closed(name) == 1 and len(books.attempts(name)) == 1, "nothing is recorded"
 
@@ -118,7 +126,7 @@ def test_what_differs_is_named(cluster: Cluster, books: Books, folder: Path) -> 
 
     found = reproduced(cluster, "is_pruned", 1)
 
-    assert found["now"]["value"] == found["before"]["value"] + 0.5 and found["other_report"] == 0
+    assert found["now"]["values"] == [found["before"]["values"][0] + 0.5] and found["other_report"] == 0
     assert found["differs"][0].startswith("code: digest ")
     assert found["differs"][1:] == [
         f"Python: 3.9.1, now {platform.python_version()}",

@@ -6,6 +6,7 @@ The model here is a plain Keras one, so that these tests are about the trainer a
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,6 +236,7 @@ class Study:
     def __init__(self, until: int) -> None:
         self.reports: list[tuple[int, float]] = []
         self._until = until
+        self.saved = Path()
 
     def report(self, value: float, step: int) -> None:
         self.reports.append((step, value))
@@ -242,10 +244,15 @@ class Study:
     def should_prune(self) -> bool:
         return len(self.reports) >= self._until
 
+    def save_artifact(self, path: Path, name: object = None) -> None:
+        """In place of the one before."""
+        shutil.copy(path, self.saved)
 
-def test_trainer_reports_each_epoch_and_raises_trial_pruned() -> None:
+
+def test_trainer_reports_each_epoch_and_raises_trial_pruned(tmp_path: Path) -> None:
     study = Study(until=3)
-    trainer = trainer_of(report_to="hpo")
+    study.saved = tmp_path
+    trainer = trainer_of(report_to="hpo", save_best=True)
     trainer.add_curriculum_stage("a", "birds", epochs=2).add_curriculum_stage("b", "birds", epochs=2)
     losses: list[float] = []
     trainer.add_callback(lambda event: losses.append(event["loss"]) if event["event"] == "epoch_end" else None)
@@ -254,6 +261,9 @@ def test_trainer_reports_each_epoch_and_raises_trial_pruned() -> None:
         trainer.train()
 
     assert study.reports == list(enumerate(losses))
+    assert keras.saving.load_model(tmp_path / "model.keras").count_params() == trainer.model.count_params()
+    with pytest.raises(InvalidInput, match="save_best: keeps the model with a trial, and report_to names none"):
+        trainer_of(save_best=True)
     with pytest.raises(NoTrialRunning):
         trainer.train()
 

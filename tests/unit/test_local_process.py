@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def test_the_first_status_stays(spawn: bool) -> None:
         scoring=Scoring(direction="minimize"),
         memory=MemoryWishes(),
         repeats=Repeats(seed=1),
+        saved=Path("unused"),
     )
     process = Launcher(leaves, spawn=spawn).start(task)
     eventually(lambda: process.poll() is not None, 30, what="it has ended")

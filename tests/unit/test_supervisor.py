@@ -22,13 +22,15 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.settings import load_settings
-from highnoon.workers import kernel, supervisor
+from highnoon.workers import kernel, store_thread, supervisor
 from highnoon.workers.claim import OpenStudy, StartedAttempt
 from highnoon.workers.code.code_gate import Code
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
+from highnoon.workers.store_thread import StoreThread
 from highnoon.workers.supervisor import Supervisor
 from highnoon.workers.trial.launch import ExitStatus
+from highnoon.workers.trial.process import SAVED_FILES
 from tests.unit.test_claim import LEASE, MESSAGE, Stub
 
 PID = 999_999_999
@@ -72,6 +74,9 @@ class Ledger:
         if self.error is not None:
             raise self.error
         self.finished.append((outcome, disposition, token, reports))
+
+    def note_file(self, lease: Lease, file_id: str) -> None:
+        """Before it is written."""
 
     def reap(self, ticket_id: int, attempt: int, *, message: str, only_expired: bool) -> None:
         self.reaped.append(message)
@@ -140,7 +145,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
     (node.folder / "slots").mkdir(parents=True)
     ledger = Ledger()
     made: Any = Supervisor(node, cast(Any, Stub(is_alive=lambda: True)))
-    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, None))
+    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, Stub(prunes=False)))
     made._claims = Stub(start=lambda _: StartedAttempt(lease=LEASE, study=study, code=Code(folder=None)))
     made._attempts = ledger
     made._resources = Stub(take=resources)
@@ -208,6 +213,26 @@ def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
     slot.run(Trial(result(COMPLETED)))
     assert time.monotonic() - began < 1.0
     assert SlotStates(slot.node.folder / "slots").states() == []
+
+
+def test_frozen_store_delays_no_outcome(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(store_thread, "file_store", lambda *_: Stub(put=lambda *_: answers.wait(20.0)))
+    settings = slot.node.settings.model_copy(update={"artifacts_url": "/frozen"})
+    slot.supervisor._store = StoreThread(settings, slot.supervisor._io.wakeup_fd, stalled_s=0.3)
+    saved = Path(slot.node.work_dir(SPEC.name, LEASE.trial_number), *SAVED_FILES)
+    for number in range(3):
+        saved.mkdir(parents=True)
+        (saved / "1").write_text("weights")
+        began = time.monotonic()
+        slot.run(Trial({"event": "file", "file": "1", "name": "model.keras"}, result(COMPLETED)))
+        took_s = time.monotonic() - began
+
+        outcome, disposition, _, _ = slot.ledger.finished[number]
+        assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
+        assert outcome.message.startswith("not stored: model.keras (the store ") and outcome.artifacts == ()
+        assert took_s < 5.0
+    answers.set()
 
 
 def test_full_disk_hands_the_trial_back_and_is_said_once(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:

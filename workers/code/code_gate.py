@@ -50,6 +50,7 @@ class CodeGate:
         self._shelf = BundleShelf(settings, bundles)
         self._digests = CodeDigests()
         self._answers: dict[tuple[str, str | None, str | None], tuple[Code, float]] = {}
+        self._parsed: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
         self._noted: set[str] = set()
         self._compared: set[tuple[str, str | None, str | None]] = set()
 
@@ -81,8 +82,19 @@ class CodeGate:
         root = root_of(spec.objective_ref, folder)
         digest = None if root is None else self._digests.of(root)
         file = script_of(spec.objective_ref, folder)[0]
-        settings = () if file is None else import_settings_in(file)
+        settings = () if file is None else self._settings_in(file)
         return Code(folder=None if folder is None else str(folder), digest=digest, import_settings=settings)
+
+    def _settings_in(self, file: Path) -> tuple[str, ...]:
+        """Parsed again only when the file's size or its time has changed."""
+        try:
+            info = file.stat()
+        except OSError:
+            return ()
+        version = (info.st_size, info.st_mtime_ns)
+        if self._parsed.get(file, (None, ()))[0] != version:
+            self._parsed[file] = (version, import_settings_in(file))
+        return self._parsed[file][1]
 
     def _folder(self, spec: StudySpec) -> Path | None:
         if spec.bundle is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.staged_files import SavedFile
 from highnoon.shared.objective.trial_pipe import Event
 
 Answer = dict[str, Any]
@@ -24,6 +25,13 @@ class SuggestionService(Protocol):
         """Keeps an attribute or a constraint."""
 
 
+class FileService(Protocol):
+    """What a trial saves. No method waits."""
+
+    def take(self, saved: SavedFile) -> None:
+        """Has a copy stored. Raises ValueError for one too many."""
+
+
 class Services(Protocol):
     """What the supervisor does for a running trial. No method waits."""
 
@@ -34,6 +42,10 @@ class Services(Protocol):
     @property
     def suggestions(self) -> SuggestionService:
         """For a trial that defines its space as it runs."""
+
+    @property
+    def files(self) -> FileService:
+        """For a trial that saves files."""
 
     def take_report(self, report: Report) -> bool:
         """Keeps one intermediate value; False when there are so many that others are left out."""

@@ -16,6 +16,7 @@ from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
+from highnoon.shared.objective.staged_files import saved_of
 from highnoon.shared.objective.trial_pipe import (
     PIPE_VERSION,
     WRONG_EVENT,
@@ -126,7 +127,9 @@ class TrialMonitor:
         return pipe.receive(0.0)
 
     def _take_events(self, events: list[Event]) -> None:
-        self._events_in_it += len(events)
+        if self._question is None and not any(event["event"] == "ask" for event in events):
+            # A trial that asks waits for the answer: it does not flood.
+            self._events_in_it += len(events)
         for event in events:
             try:
                 self._take(event)
@@ -156,6 +159,8 @@ class TrialMonitor:
                     self._services.ask_should_prune()
             case "set":
                 self._services.suggestions.take(setting_of(event))
+            case "file":
+                self._services.files.take(saved_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event, self._scoring), bool(event["interrupted"])
             case "hello" if event["version"] == PIPE_VERSION:

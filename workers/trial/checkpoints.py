@@ -20,17 +20,25 @@ class TicketCheckpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def folder_of(self, attempt: int) -> Path:
+        """Where the checkpoints of this attempt are, made or not."""
+        return self._folder / f"attempt-{attempt}"
+
     def begin(self, attempt: int, *, is_retry: bool) -> Path:
         """Where this attempt's checkpoints go; a retry finds there what the attempts before it have saved here.
 
         What a first attempt finds belongs to another study of the same name, and is removed.
         """
-        own = self._folder / f"attempt-{attempt}"
+        own = self.folder_of(attempt)
         if not is_retry:
             self.remove()
         elif (before := self._latest()) is not None:
             before.rename(own)
         return own
+
+    def has_since(self, attempt: int) -> bool:
+        """Whether what this attempt or a later one has saved is here."""
+        return any(number >= attempt and any(folder.iterdir()) for number, folder in self._folders())
 
     def leave(self) -> None:
         """The ticket may be tried again: keeps what is saved, removes empty folders."""
@@ -43,8 +51,10 @@ class TicketCheckpoints:
         _remove_if_empty(self._folder.parent)
 
     def _latest(self) -> Path | None:
-        found = self._folder.glob("attempt-*")
-        return max(found, key=lambda folder: int(folder.name.removeprefix("attempt-")), default=None)
+        return max(self._folders(), default=(0, None))[1]
+
+    def _folders(self) -> list[tuple[int, Path]]:
+        return [(int(folder.name.removeprefix("attempt-")), folder) for folder in self._folder.glob("attempt-*")]
 
 
 def sweep(checkpoints: Path, is_over: Callable[[str], bool]) -> None:

@@ -32,6 +32,7 @@ from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.repetition import ONCE, Repeats
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
+from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, SavingLimits, StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
@@ -47,6 +48,9 @@ NO_SPACE = (
 )
 _FAULT = 70
 """Of ours, before or after the objective."""
+
+SAVED_FILES = ("tmp", "saved")
+"""Below the working directory: copies of what the trial saves, until they are stored."""
 
 SHORT_PATH = ".short-path"
 """In the scratch folder a link to the folder in which its short path is, where it has one."""
@@ -69,6 +73,7 @@ class Assignment:
     """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
     work_dir: str
     checkpoint_dir: str
+    saving: SavingLimits = NO_CHECKPOINTS
     scoring: Scoring = UNSCORED
     repeats: Repeats = ONCE
     memory: MemoryWishes = NO_WISHES
@@ -86,6 +91,7 @@ class Assignment:
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
         parts: dict[str, Callable[..., object]] = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
+        parts["saving"] = SavingLimits
         read = {name: part(**data[name]) for name, part in parts.items()}
         return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
 
@@ -178,6 +184,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             memory=assignment.memory,
             checkpoints=Path(assignment.checkpoint_dir),
             repeats=assignment.repeats,
+            files=StagedFiles(Path(assignment.work_dir, *SAVED_FILES), assignment.saving),
         )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from highnoon.lm.training.loop import TrainingLoop
 
 logger = logging.getLogger("highnoon")
+
+BEST_MODEL = "model.keras"
+"""The artifact's name; `keras.saving.load_model` reads it."""
 
 _REDRAW_S = 0.5
 """Reading a loss waits for the device, so that it is done seldom."""
@@ -69,18 +74,32 @@ class FunctionCallback(TrainingCallback):
 class StudyCallback(TrainingCallback):
     """Reports each epoch's validation loss to the running trial. Raises TrialPruned, and NoTrialRunning.
 
-    Also reports the epochs before a resume: a resumed attempt is a new Optuna trial, and needs the whole curve.
+    Also reports the epochs before a resume: a resumed attempt is a new Optuna trial, and needs the whole curve. With
+    `save_best` the model of a stage's best epoch so far is kept as the trial's artifact.
     """
+
+    def __init__(self, *, save_best: bool = False) -> None:
+        super().__init__()
+        self._save_best = save_best
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         for epoch, entry in enumerate(self.loop.progress.history):
             current_trial.report(entry["val_loss"], epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        val_loss = self.loop.progress.history[-1]["val_loss"]
+        *before, last = self.loop.progress.history
+        val_loss = last["val_loss"]
+        if self._save_best and all(val_loss < one["val_loss"] for one in before if one["stage"] == last["stage"]):
+            with TemporaryDirectory() as folder:
+                path = Path(folder, BEST_MODEL)
+                self.model.save(path)
+                current_trial.save_artifact(path)
         current_trial.report(val_loss, epoch)
         if current_trial.should_prune():
             raise TrialPruned(f"not promising at epoch {epoch}: validation loss {val_loss:.4f}")
+
+    def on_checkpoint_saved(self, path: str, step: int) -> None:
+        current_trial.checkpoint_saved()
 
 
 class LogCallback(TrainingCallback):

@@ -192,7 +192,7 @@ def folder_of_the_trial() -> Path | None:
     None where no attempt follows. Raises NoTrialRunning.
     """
     folder = checkpoints()
-    return folder.for_next_training() if folder.outlives_its_attempt else None
+    return folder.for_next_training() if folder.lasting else None
 
 
 def checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | Path | None) -> Path | None:

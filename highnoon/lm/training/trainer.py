@@ -46,7 +46,8 @@ class Trainer:
 
     `hyperparameters` takes every option of `TrainingOptions`, and whole dicts of best parameters: what belongs to the
     model is kept and compared with it. Sequences are never longer than the model's `max_seq_length`.
-    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner decides so.
+    `report_to="hpo"` reports each epoch to the trial that runs here and ends it when its study's pruner decides so;
+    with `save_best` the model of its best epoch is the trial's artifact `model.keras`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Trainer:
         *,
         tokenizer: Tokenizer | None = None,
         report_to: str | None = None,
+        save_best: bool = False,
         **hyperparameters: Any,
     ) -> None:
         self.model = model
@@ -73,9 +75,13 @@ class Trainer:
             hint = nearest(str(report_to), ("hpo",))
             problem = Problem(key="report_to", message="must be 'hpo' or None", value=report_to, hint=hint)
             raise InvalidInput("Trainer()", [problem])
+        if save_best and report_to is None:
+            message, hint = "keeps the model with a trial, and report_to names none", 'Write report_to="hpo".'
+            raise InvalidInput("Trainer()", [Problem(key="save_best", message=message, value=save_best, hint=hint)])
         self.options = read_options(self.hyperparameters, _config_of(model))
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
+        self._save_best = save_best
         self._stages: list[Stage] = []
         self._callbacks: list[Any] = []
         self._train_state: TrainState | None = None
@@ -125,7 +131,7 @@ class Trainer:
         them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
-        when the worker crashes and the trial is retried on the same machine, the training continues from there.
+        when the worker crashes and the trial is retried, the training continues from there.
 
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is not finite,
         and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:
@@ -157,7 +163,7 @@ class Trainer:
         with memory, ExitStack() as at_the_end:
             callbacks: list[Any] = [LogCallback(intervals.log_interval), *self._bar(schedule.planned_steps, at_the_end)]
             callbacks += [MemoryGuardCallback(memory), *self._callbacks]
-            callbacks += [StudyCallback()] if self._report_to == "hpo" else []
+            callbacks += [StudyCallback(save_best=self._save_best)] if self._report_to == "hpo" else []
             loop = TrainingLoop(
                 train_state=self._built(),
                 plans=plans,

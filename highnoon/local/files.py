@@ -1,0 +1,99 @@
+"""The artifacts of trials that run in this process: copied while they run, stored when they end.
+
+They are in the store before their trial ends, and named by its attributes from its end on. What cannot be stored costs
+the trial nothing: its message says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from uuid import NAMESPACE_OID, uuid5
+
+from typing_extensions import Self
+
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS, Artifact
+from highnoon.shared.domain.errors import FileStoreError, HighNoonError
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.staged_files import SavedFile, opened_copy
+from highnoon.shared.runtime.file_store import FileStore, file_store
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.optuna_study import OptunaStudy
+
+logger = logging.getLogger("highnoon")
+
+
+Place = Callable[[], str | Path]
+"""Asked for with the first file: the settings of the environment concern nobody before."""
+
+
+class LocalFiles:
+    """The files of one call of `optimize`, in a temporary folder until they are stored at the place."""
+
+    def __init__(self, place: Place | None) -> None:
+        self._place = place
+        self.call = secrets.token_hex(16)
+        """What the ids of its files follow from: a later call knows those of a trial that was killed."""
+        self._copies = tempfile.TemporaryDirectory(prefix="highnoon-files-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._copies.cleanup()
+
+    def folder(self, number: int) -> Path:
+        """Where the trial of this number makes copies."""
+        return Path(self._copies.name, str(number))
+
+    def with_artifacts(self, outcome: Outcome, number: int, saved: Mapping[str, SavedFile]) -> Outcome:
+        """The outcome with what its trial has saved, which is in the store then."""
+        artifacts: list[Artifact] = []
+        missing: list[str] = []
+        for index, (name, copy) in enumerate(saved.items() if self._place is not None else ()):
+            file_id = _file_id(self.call, number, index)
+            try:
+                with opened_copy(self.folder(number), copy) as source:
+                    size, digest = self._store.put(file_id, source, int)
+                artifacts.append(Artifact.of_file(file_id, name, size_bytes=size, sha256=digest))
+                (self.folder(number) / copy.file).unlink()
+            except (HighNoonError, OSError) as error:
+                event(logger, "not_stored", level=logging.WARNING, trial=number, file=name, reason=error)
+                missing.append(f"not stored: {name} ({error})")
+        message = "; ".join(filter(None, [outcome.message, *missing]))
+        return replace(outcome, artifacts=tuple(artifacts), message=message)
+
+    def remove_all_of(self, call: str, number: int) -> None:
+        """Removes what a trial of another call had stored, which was killed before its end."""
+        with contextlib.suppress(HighNoonError):
+            for index in range(MOST_ARTIFACTS):
+                self._store.remove(_file_id(call, number, index))
+
+    def keep_best(self, study: OptunaStudy, count: int) -> None:
+        """Removes the artifacts of all but the best trials; what fails is tried again after the next trial."""
+        with contextlib.suppress(FileStoreError, HighNoonError):
+            beyond = study.artifacts_beyond_best(count)
+            for artifact in beyond:
+                self._store.remove(artifact.id)
+            if beyond:
+                study.remove_artifacts(beyond)
+
+    @cached_property
+    def _store(self) -> FileStore:
+        if self._place is None:
+            raise FileStoreError("a rehearsal stores nothing")
+        return file_store(self._place(), load_settings().artifacts_options)
+
+
+def _file_id(call: str, number: int, index: int) -> str:
+    return uuid5(NAMESPACE_OID, f"{call}:{number}:{index}").hex

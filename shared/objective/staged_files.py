@@ -1,0 +1,166 @@
+"""What a running trial saves: copies in a folder of its own, until the process that runs it has stored them.
+
+A file is copied when it is saved, so that the objective may change or delete it at once. The trial knows no store and
+holds no credential. Checkpoints are packed at a report, while the objective writes none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import stat
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS, name_flaw
+from highnoon.shared.domain.errors import InvalidInput, Problem
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedFile:
+    """A file in a trial's folder of copies. Without a name it is the trial's checkpoint, packed."""
+
+    file: str
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavingLimits:
+    """`artifact_bytes` for all files of a trial; `checkpoint_s` between two checkpoints, None for none to be stored."""
+
+    artifact_bytes: int = 5_000_000_000
+    checkpoint_s: float | None = None
+
+
+NO_CHECKPOINTS = SavingLimits()
+
+
+class StagedFiles:
+    """The trial's side. Makes its folder when something is saved."""
+
+    def __init__(self, folder: Path | None = None, limits: SavingLimits = NO_CHECKPOINTS) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._numbers = itertools.count(1)
+        self._sizes: dict[str, int] = {}
+        self._packed: object = None
+        self._packed_at = time.monotonic()
+
+    def copy(self, path: object, name: object = None) -> SavedFile:
+        """Copies a file to be stored by that name. Raises InvalidInput with every mistake, OSError for a full disk."""
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise _refused([Problem(key="path", message="must be the path of a file", value=path)])
+        source = Path(os.fsdecode(os.fspath(path)))
+        name = source.name if name is None else name
+        problems = []
+        if not source.is_file():
+            hint = "Pack it first, with shutil.make_archive for example." if source.is_dir() else ""
+            what = "is a folder, and an artifact is one file" if source.is_dir() else "there is no such file"
+            problems.append(Problem(key="path", message=what, value=str(source), hint=hint))
+        if flaw := name_flaw(name):
+            problems.append(Problem(key="name", message=flaw, value=name))
+        if problems or not isinstance(name, str):
+            raise _refused(problems)
+        size = source.stat().st_size
+        others = {key: others_size for key, others_size in self._sizes.items() if key != name}
+        if len(others) >= MOST_ARTIFACTS:
+            message = f"a trial keeps {MOST_ARTIFACTS} files; save this one by the name of an earlier one"
+            raise _refused([Problem(key="name", message=message, value=name)])
+        if size + sum(others.values()) > self._limits.artifact_bytes:
+            message = f"has {size:,} bytes, and all files of a trial may have {self._limits.artifact_bytes:,}"
+            hint = "HIGHNOON_ARTIFACT_LIMIT_BYTES of the worker sets that limit."
+            raise _refused([Problem(key="path", message=message, value=str(source), hint=hint)])
+        target = self._next()
+        try:
+            shutil.copyfile(source, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        self._sizes[name] = size
+        return SavedFile(file=target.name, name=name)
+
+    def pack_if_due(self, checkpoints: Path | None) -> SavedFile | None:
+        """The checkpoint, once an interval is over and where it changed since the last one. Raises OSError."""
+        every_s = self._limits.checkpoint_s
+        if every_s is None or checkpoints is None or time.monotonic() - self._packed_at < every_s:
+            return None
+        found = _fingerprint(checkpoints)
+        if not found or found == self._packed:
+            return None
+        target = self._next()
+        pack(checkpoints, target)
+        # After the copy: one that takes long does not fill the time in which the trial should train.
+        self._packed, self._packed_at = found, time.monotonic()
+        return SavedFile(file=target.name, name=None)
+
+    def _next(self) -> Path:
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / str(next(self._numbers))
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Writes a folder into one file, which is removed where that fails. Raises OSError."""
+    try:
+        with tarfile.open(target, "w") as archive:
+            archive.add(folder, arcname=".")
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def unpack(archive: BinaryIO, folder: Path) -> None:
+    """The inverse of `pack`: makes the folder, which appears whole. Raises OSError, tarfile.TarError."""
+    draft = folder.with_name(f".fetching-{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=archive, mode="r|") as packed:
+            packed.extractall(draft, filter="data")
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def saved_of(event: Mapping[str, Any]) -> SavedFile:
+    """The SavedFile in a `file` event. Raises ValueError, KeyError."""
+    file, name = event["file"], event["name"]
+    if not isinstance(file, str) or _NUMBER.fullmatch(file) is None:
+        raise ValueError(f"a file {file!r}")
+    if name is not None and (flaw := name_flaw(name)):
+        raise ValueError(f"a file named {name!r}, which {flaw}")
+    return SavedFile(file=file, name=name)
+
+
+def opened_copy(folder: Path, saved: SavedFile) -> BinaryIO:
+    """The copy, by the process that stores it: a plain file of the trial's, never what a link of it leads to.
+
+    Raises OSError.
+    """
+    descriptor = os.open(folder / saved.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{folder / saved.file} is no plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of all files; a change of one of them is a new checkpoint."""
+    try:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
+        return tuple((str(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in files)
+    except FileNotFoundError:  # written at this moment by a thread of the objective: at the next report, then
+        return ()
+
+
+def _refused(problems: list[Problem]) -> InvalidInput:
+    return InvalidInput("save_artifact()", problems)

@@ -1,0 +1,64 @@
+"""Files in the store that count for nothing: which there are, and that one of them is gone.
+
+A file is noted before it is written (`Attempts.note_file`). It counts while a trial's attributes name it as an
+artifact, or a ticket that is not over names it as its checkpoint. Everything else of attempts that are over is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, text
+
+from highnoon.shared.store.database import Database
+from highnoon.shared.store.schema import files
+
+_AT_ONCE = 1000
+
+_USELESS = text(
+    f"""
+    with found as materialized (
+        select f.id from hn_files f
+        left join hn_tickets t on t.id = f.ticket_id
+        left join hn_attempts a on a.ticket_id = f.ticket_id and a.attempt = f.attempt
+        where (a.ticket_id is null or a.ended_at is not null)
+            and coalesce(a.ended_at, f.created_at) < hn_now_1() - :grace
+            and not exists (select 1 from trial_system_attributes s
+                            where s.trial_id = f.trial_id and s.key = 'artifacts:' || f.id)
+            and (t.id is null or t.state in ('closed', 'cancelled') or t.checkpoint ->> 'id' is distinct from f.id)
+        order by f.created_at limit {_AT_ONCE}
+    )
+    select id from found
+    -- A study that was restored from a backup names the files of the one that it is a copy of.
+    where not exists (select 1 from trial_system_attributes s where s.key = 'artifacts:' || found.id)
+    """  # noqa: S608 - our own number
+)
+
+_KEEPING_BEST = text(
+    """
+    select s.name, concat(s.spec ->> 'keep_best', ' of ', count(*)) as wanted
+    from hn_studies s join hn_tickets t on t.study_id = s.id and t.state = 'closed'
+    where s.spec ->> 'keep_best' is not null group by s.id
+    """
+)
+
+
+class StoredFiles:
+    """The statements. For the coordinator, whose account may delete rows. Raises ServiceUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def useless(self, *, grace_s: float) -> list[str]:
+        """Ids of files whose attempt ended more than `grace_s` seconds ago, and that count for nothing."""
+        with self._db.transaction() as connection:
+            return list(connection.scalars(_USELESS, {"grace": grace_s}))
+
+    def keeping_best(self) -> dict[str, str]:
+        """Studies that keep the artifacts of their best trials only: how many, and of how many trials that are over."""
+        with self._db.transaction() as connection:
+            return {row.name: row.wanted for row in connection.execute(_KEEPING_BEST)}
+
+    def forget(self, file_ids: Sequence[str]) -> None:
+        """They are removed from the store."""
+        self._db.changed(delete(files).where(files.c.id.in_(file_ids)))

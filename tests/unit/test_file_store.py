@@ -1,0 +1,81 @@
+"""Stores of files: a folder and an address of fsspec behave alike, and a damaged file is found."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+
+from highnoon.shared.domain.artifact import Artifact
+from highnoon.shared.domain.errors import FileStoreError, InvalidInput
+from highnoon.shared.runtime.file_store import FileStore, download, file_store, store_of
+from highnoon.shared.runtime.settings import load_settings
+
+CONTENT = bytes(range(256)) * 5000
+
+
+@pytest.fixture(params=["folder", "file://", "memory://"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> FileStore:
+    if request.param == "memory://":
+        pytest.importorskip("fsspec")
+        return file_store(f"memory://{tmp_path}/artifacts")
+    return file_store(f"{'file://' if request.param == 'file://' else ''}{tmp_path}/artifacts")
+
+
+def test_a_file_is_stored_read_replaced_and_removed(store: FileStore, tmp_path: Path) -> None:
+    moved: list[int] = []
+    stored = store.put("a1", io.BytesIO(CONTENT), moved.append)
+    assert stored == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    assert sum(moved) == len(CONTENT)
+
+    artifact = Artifact(id="a1", name="model.bin", sha256=stored[1])
+    assert download(store, artifact, tmp_path / "down" / "model.bin").read_bytes() == CONTENT
+
+    store.put("a1", io.BytesIO(b"new"), int)
+    with store.opened("a1") as file:
+        assert file.read() == b"new"
+    with pytest.raises(FileStoreError, match=r"model.bin \(a1\) is damaged"):
+        download(store, artifact, tmp_path / "down" / "model.bin")
+    assert (tmp_path / "down" / "model.bin").read_bytes() == CONTENT
+    assert len(list((tmp_path / "down").iterdir())) == 1
+
+    store.remove("a1")
+    store.remove("a1")
+    with pytest.raises(FileStoreError, match="no such file"), store.opened("a1"):
+        pass
+
+
+@pytest.mark.parametrize("file_id", ["../a", "a/b", "", ".a", "a" * 101])
+def test_what_is_no_id_leads_nowhere(store: FileStore, file_id: str) -> None:
+    with pytest.raises(FileStoreError, match="is no id of a file"):
+        store.put(file_id, io.BytesIO(b""), int)
+
+
+def test_a_copy_that_is_cut_off_leaves_nothing_in_a_folder(tmp_path: Path) -> None:
+    def cut_off(_: int) -> None:
+        raise OSError("gone")
+
+    with pytest.raises(FileStoreError, match="gone"):
+        file_store(tmp_path).put("a1", io.BytesIO(CONTENT), cut_off)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileStoreError, match=str(tmp_path / "file" / "artifacts")):
+        file_store(tmp_path / "file" / "artifacts").put("a1", io.BytesIO(b""), int)
+
+
+def test_settings_name_the_place(tmp_path: Path) -> None:
+    addresses = {"database_url": "postgresql://u@h/d", "redis_url": "redis://h"}
+    assert load_settings({}, home=tmp_path).artifacts_place == str(tmp_path / "artifacts")
+    assert load_settings({"HIGHNOON_ARTIFACTS_URL": "s3://b/f"}, **addresses).artifacts_place == "s3://b/f"
+    with pytest.raises(FileStoreError, match="HIGHNOON_ARTIFACTS_URL"):
+        store_of(load_settings({}, **addresses))
+    wrong = {"HIGHNOON_ARTIFACTS_URL": "models", "HIGHNOON_ARTIFACTS_OPTIONS": "key=1"}
+    with pytest.raises(InvalidInput) as refused:
+        load_settings(wrong)
+    assert "HIGHNOON_ARTIFACTS_URL: is no place for files (got 'models'). Write an absolute path" in str(refused.value)
+    assert "HIGHNOON_ARTIFACTS_OPTIONS: must be a JSON object (got '***')" in str(refused.value)

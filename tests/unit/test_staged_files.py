@@ -1,0 +1,172 @@
+"""What a trial saves is copied at once, within limits; wrong files are refused with every mistake."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS, Artifact, artifacts_in
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.objective.staged_files import (
+    SavedFile,
+    SavingLimits,
+    StagedFiles,
+    opened_copy,
+    pack,
+    saved_of,
+    unpack,
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_a_saved_file_keeps_what_it_was_when_it_was_saved(tmp_path: Path, model: Path) -> None:
+    files = StagedFiles(tmp_path / "saved")
+    first, second = files.copy(model), files.copy(str(model), "again.keras")
+    model.unlink()
+
+    assert (first.name, second.name) == ("model.keras", "again.keras")
+    with opened_copy(tmp_path / "saved", first) as copy:
+        assert copy.read() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "why"),
+    [
+        (None, None, r"path: must be the path of a file \(got None\)"),
+        ("", None, "path: must be the path of a file"),
+        ("nowhere.bin", None, "path: there is no such file"),
+        (".", "folder", "path: is a folder, and an artifact is one file .*make_archive"),
+        ("nowhere.bin", "../up", r"(?s)path: there is no such file.*name: must be the name of a file"),
+        ("nowhere.bin", 3, "name: must be text"),
+        ("nowhere.bin", ".hidden", "name: must be the name of a file"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_with_every_mistake(path: Any, name: Any, why: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        StagedFiles(tmp_path / "saved").copy(path, name)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_files_of_a_trial_are_bounded_in_size_and_number(tmp_path: Path, model: Path) -> None:
+    files = StagedFiles(tmp_path / "saved", SavingLimits(artifact_bytes=15))
+    files.copy(model, "a")
+    files.copy(model, "b")
+    files.copy(model, "b")  # in place of the earlier one
+    with pytest.raises(InvalidInput, match=r"has 7 bytes, and all files of a trial may have 15.*ARTIFACT_LIMIT_BYTES"):
+        files.copy(model, "c")
+
+    many = StagedFiles(tmp_path / "many")
+    for number in range(MOST_ARTIFACTS):
+        many.copy(model, f"{number}")
+    many.copy(model, "7")
+    with pytest.raises(InvalidInput, match="a trial keeps 100 files"):
+        many.copy(model, "one more")
+
+
+def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "step-1").mkdir(parents=True)
+    (checkpoints / "step-1" / "weights").write_bytes(b"1")
+    (checkpoints / "latest").symlink_to("step-1")
+
+    assert StagedFiles(tmp_path / "saved").pack_if_due(checkpoints) is None
+    assert StagedFiles(tmp_path / "saved", SavingLimits(checkpoint_s=60.0)).pack_if_due(checkpoints) is None
+    files = StagedFiles(tmp_path / "saved", SavingLimits(checkpoint_s=0.0))
+    packed = files.pack_if_due(checkpoints)
+    assert packed == SavedFile(file="1", name=None)
+    assert files.pack_if_due(checkpoints) is None
+    (checkpoints / "step-1" / "weights").write_bytes(b"22")
+    assert files.pack_if_due(checkpoints) == SavedFile(file="2", name=None)
+
+    with opened_copy(tmp_path / "saved", packed) as archive:
+        unpack(archive, tmp_path / "elsewhere" / "attempt-2")
+    assert (tmp_path / "elsewhere" / "attempt-2" / "latest" / "weights").read_bytes() == b"1"
+
+
+def test_an_archive_that_leads_out_of_its_folder_makes_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "link").symlink_to("/etc")
+    pack(folder, tmp_path / "packed")
+    with (tmp_path / "packed").open("rb") as archive, pytest.raises(tarfile.TarError):
+        unpack(archive, tmp_path / "target")
+    assert not (tmp_path / "target").exists() and not list(tmp_path.glob(".fetching*"))
+
+
+def test_a_copy_that_is_a_link_is_not_followed(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "1").symlink_to(model)
+    (tmp_path / "2").mkdir()
+    for file in ("1", "2", "3"):
+        with pytest.raises(OSError):
+            opened_copy(tmp_path, SavedFile(file=file, name="x"))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"file": "../1", "name": "a"},
+        {"file": "1", "name": "../a"},
+        {"file": 1, "name": "a"},
+        {"file": "1", "name": 7},
+        {"name": "a"},
+        {"file": "1"},
+    ],
+)
+def test_a_wrong_event_about_a_file_is_refused(event: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        saved_of(event)
+
+
+def test_a_trial_that_says_when_it_saved_is_packed_then_only(tmp_path: Path) -> None:
+    from highnoon import checkpoint_dir, checkpoint_saved, report, save_artifact
+
+    class Channel:
+        def __init__(self) -> None:
+            self.calls: list[object] = []
+
+        def report(self, value: float, step: int) -> None:
+            self.calls.append(step)
+
+        def save_file(self, saved: SavedFile) -> None:
+            self.calls.append(saved.name or "checkpoint")
+
+    def objective(params: Any) -> float:
+        state = checkpoint_dir() / "state"
+        for step in range(4):
+            state.write_text("x" * step)
+            report(0.5, step)
+            if step == 1:
+                checkpoint_saved()
+        save_artifact(state)
+        return 0.5
+
+    channel: Any = Channel()
+    files = StagedFiles(tmp_path / "saved", SavingLimits(checkpoint_s=0.0))
+    outcome = run_attempt(objective, {}, channel, checkpoints=tmp_path / "checkpoints", files=files)
+    assert outcome.value == 0.5, outcome
+    assert channel.calls == [0, "checkpoint", 1, "checkpoint", 2, 3, "state"]
+
+
+def test_attributes_describe_artifacts_as_optuna_does_and_unusable_ones_are_left_out() -> None:
+    mine = Artifact.of_file("0a1b", "plot.png", size_bytes=3, sha256="ab")
+    optunas = '{"artifact_id": "c1", "filename": "folder/a.txt", "mimetype": "text/plain", "encoding": null}'
+    attrs = {
+        **dict([mine.attr]),
+        "artifacts:c1": optunas,
+        "artifacts:bad": '{"artifact_id": "../x", "filename": "a"}',
+        "artifacts:worse": "[]",
+        "artifacts:worst": 3,
+        "constraints:memory": 1.0,
+    }
+    assert artifacts_in(attrs) == [Artifact(id="c1", name="a.txt", mimetype="text/plain"), mine]
+    assert mine.mimetype == "image/png"

@@ -47,6 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 _FOR_SEVERAL = {
     "target_value": "End it by n_trials or timeout.",
     "early_stop": "End it by n_trials or timeout.",
+    "repeats": "Take the mean within the objective.",
     "param_budget": 'Make the size an objective, params = "minimize", or a constraint, params = "<= 5e6".',
 }
 
@@ -173,10 +174,10 @@ class StudySpec(Strict):
             raise refusal(problems)
         return constraints
 
-    @field_validator("target_value", "early_stop", "param_budget")
+    @field_validator("target_value", "early_stop", "param_budget", "repeats")
     @classmethod
     def _is_for_one_objective(cls, written: Any, info: ValidationInfo) -> Any:
-        if written is not None and info.data.get("objectives"):
+        if written not in (None, 1) and info.data.get("objectives"):
             key = str(info.field_name)
             value = written.model_dump() if isinstance(written, EarlyStop) else written
             raise refusal([Problem(key=key, message="is for one objective", value=value, hint=_FOR_SEVERAL[key])])

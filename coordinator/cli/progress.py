@@ -128,7 +128,8 @@ def progress_line(watched: WatchedStudy) -> str:
     if not study.running and not study.closed and not study.is_over:
         return "nothing runs yet: waiting for a free worker"
     parts = [
-        f"best {value_cell(study.best)}",
+        # Several objectives have no best value.
+        *([] if "," in study.direction else [f"best {value_cell(study.best)}"]),
         f"{study.running} running",
         f"{study.pruned} pruned",
         f"{study.failed} failed",

@@ -2,7 +2,8 @@
 at hand from which TPE proposes.
 
 TPE takes the best 25 trials at most for good ones; its cost grows with all others, whose density hardly changes after a
-few hundred. So of a large study it gets the best, the newest, and the newest that did not fit, whichever node asks.
+few hundred. So of a large study it gets the best (of several objectives
+those of the first fronts), the newest, and the newest that did not fit, whichever node asks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from highnoon.shared.domain.front import minimized, pareto_ranks
 from highnoon.shared.search.history_snapshot import for_sampler
 from highnoon.shared.search.sampling_space import SamplingSpace
 
@@ -65,6 +67,13 @@ class KnownTrials:
         insort(self._ended, trial, key=_number)
         if trial.system_attrs and any(value > 0 for value in trial.constraints.values()):
             insort(self._missed, trial, key=_number)
+        elif trial.state is TrialState.COMPLETE and len(study.directions) > 1:
+            self._best.append((0.0, trial.number, trial))
+            if len(self._best) >= 2 * _BEST:
+                ways = [direction.name.lower() for direction in study.directions]
+                ranks = pareto_ranks([minimized(one.values, ways) for _, _, one in self._best])
+                kept = sorted(zip(ranks, self._best, strict=True), key=lambda pair: (pair[0], pair[1][1]))
+                self._best = [one for _, one in kept[:_BEST]]
         elif trial.state is TrialState.COMPLETE and trial.values:
             sign = 1.0 if study.directions[0] is StudyDirection.MINIMIZE else -1.0
             insort(self._best, (sign * trial.values[0], trial.number, trial))

@@ -8,9 +8,13 @@ from statistics import median
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 import highnoon as hn
 from highnoon.shared.domain.front import hypervolume
+from highnoon.shared.domain.space import parse_space
+from highnoon.shared.search.known_trials import KnownTrials
+from highnoon.shared.search.sampling_space import SamplingSpace
 
 WIDTH, TRIALS, SEEDS = 5, 200, range(5)
 REFERENCE = (1.1, 10.0)
@@ -55,3 +59,17 @@ def optunas() -> float:
 @pytest.mark.parametrize("sampler", ["auto", "nsga2"])
 def test_as_much_volume_as_optunas_nsga2_within_two_percent(sampler: str, optunas: float) -> None:
     assert median(ours(sampler, seed) for seed in SEEDS) >= 0.98 * optunas
+
+
+def test_of_a_large_study_the_front_is_still_known() -> None:
+    known = KnownTrials(SamplingSpace(parse_space({"x0": ["uniform", 0.0, 1.0]}), ()))
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    domains = {"x0": FloatDistribution(0.0, 1.0)}
+    for number in range(1200):
+        # The oldest ones are the best, half of them in the first objective and half in the second.
+        values = [number / 10, 100.0 * (number % 2)] if number < 20 else [50.0 + number, 0.5 - number]
+        study.add_trial(optuna.create_trial(params={"x0": number / 1200}, distributions=domains, values=values))
+    known.few(study, study.get_trials(deepcopy=False))
+    few = known.few(study, study.get_trials(deepcopy=False))
+    assert len(few) < 1000
+    assert {trial.number for trial in study.best_trials} <= {trial.number for trial in few}

@@ -77,7 +77,7 @@ class FigureCache:
                 objectives=found.objectives,
                 directions=found.directions,
                 objective=objective,
-                params=self._pair(study.name, x, y) if kind == "contour" else (x, y),
+                params=self._pair(study.name, x, y) if kind == "contour" else (x, y) if kind == "pareto" else (),
                 most_params=None if whole else MOST_PARAMS,
                 raw=raw,
                 spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),

@@ -38,9 +38,10 @@ def opened(**keys: Any) -> OptunaStudy:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
+    before = set(psutil.Process().children())
     yield
     gc.collect()
-    eventually(lambda: not psutil.Process().children(), 20, what="plug-in processes have ended")
+    eventually(lambda: not set(psutil.Process().children()) - before, 20, what="plug-in processes have ended")
 
 
 def run(study: OptunaStudy, count: int) -> list[optuna.trial.FrozenTrial]:

@@ -64,7 +64,7 @@ def git_state(folder: Path) -> str | None:
 
     try:
         commit = answer("rev-parse", "--verify", "HEAD")
-        changed = answer("status", "--porcelain", "--", ".")
+        changed = answer("status", "--porcelain", "--", ".", ":(exclude,glob)**/__pycache__/**")
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return f"{commit}+" if changed else commit if re.fullmatch("[0-9a-f]{40,64}", commit) else None

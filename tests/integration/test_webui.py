@@ -530,7 +530,8 @@ def test_the_first_request_after_a_restart_of_the_database_is_answered(tmp_path:
             for path in paths:
                 stack.postgres.stop()
                 stack.postgres.start()
-                assert client.get(path, timeout=30).status_code == 200, path
+                answer = client.get(path, timeout=30)
+                assert answer.status_code == 200, (path, answer.text[-600:])
 
 
 # --- Who is let in

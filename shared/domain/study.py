@@ -250,14 +250,6 @@ class StudySpec(Strict):
         message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
         raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
 
-    @field_validator("repeats")
-    @classmethod
-    def _repeats_have_one_objective(cls, repeats: int, info: ValidationInfo) -> int:
-        if repeats > 1 and info.data.get("objectives"):
-            message, hint = "needs a single objective, whose mean is the value", "Average in the objective instead."
-            raise refusal([Problem(key="repeats", message=message, value=repeats, hint=hint)])
-        return repeats
-
     @field_validator("param_budget_hard")
     @classmethod
     def _a_hard_budget_is_a_budget(cls, is_hard: bool, info: ValidationInfo) -> bool:

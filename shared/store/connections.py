@@ -34,8 +34,8 @@ _CONNECT_S = 5.0
 _SERVER_FIRST_S = 2.0
 """By so much our deadline is later than the server's, whose answer is worth more: it names the cause."""
 
-_IDLE_S = 0.1
-"""No server restarts in less, and a supervisor's uses between two trials follow each other in milliseconds."""
+_IDLE_S = 0.02
+"""No server restarts in less (a local one in a tenth of a second), and a supervisor's uses between two trials follow each other in milliseconds."""
 
 
 def prepare_connections(engine: Engine, *, statement_s: float = STATEMENT_S) -> None:

@@ -90,8 +90,14 @@ def start(tmp_path: Path) -> Iterator[Path]:
             stdout=log,
             stderr=log,
         )
+    home = tmp_path / ".highnoon"
     try:
-        eventually(lambda: attach(tmp_path / ".highnoon") or process.poll() is not None, 60, what="start is ready")
+        eventually(
+            # Its coordinator has made the ledger by its first tick.
+            lambda: (attach(home) and (home / "coordinator.health").exists()) or process.poll() is not None,
+            60,
+            what="start is ready",
+        )
         yield tmp_path
     finally:
         process.send_signal(signal.SIGTERM)

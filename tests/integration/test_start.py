@@ -171,7 +171,7 @@ def test_every_reading_command_finds_a_study_whose_start_has_ended(
 
     (study,) = json.loads(call("list", "--json").out)
     assert (study["name"], study["state"], study["reason"]) == ("tiny", "finished", "n_trials")
-    assert json.loads(call("status", "tiny", "--json").out) == study
+    assert json.loads(call("status", "tiny", "--json").out) == study | {"note": ""}
     best = json.loads(call("best", "tiny", "--json").out)
     trials = json.loads(call("trials", "tiny", "--json").out)
     assert best["value"] == min(trial["value"] for trial in trials) == study["best_value"]

@@ -297,8 +297,8 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         (
             {"repeats": 2, "objectives": {"loss": "minimize", "ms": "minimize"}},
             "repeats",
-            "needs a single objective",
-            "Average in the objective",
+            "is for one objective",
+            "Take the mean within the objective",
         ),
         ({"repaets": 3}, "repaets", "is not a known key", "Did you mean repeats?"),
         ({"sampler": "GP"}, "sampler", "must be 'tpe'", "Write gp."),

@@ -35,7 +35,8 @@ _SERVER_FIRST_S = 2.0
 """By so much our deadline is later than the server's, whose answer is worth more: it names the cause."""
 
 _IDLE_S = 0.02
-"""No server restarts in less (a local one in a tenth of a second), and a supervisor's uses between two trials follow each other in milliseconds."""
+"""No server restarts in less: a local one takes a tenth of a second. A supervisor's uses between two trials follow each
+other in milliseconds."""
 
 
 def prepare_connections(engine: Engine, *, statement_s: float = STATEMENT_S) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.tracebacks import storable
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
@@ -51,6 +53,11 @@ _UNUSABLE_S = 10.0
 
 _PLUGIN_AGAIN_S = 30.0
 """How long a study waits here whose own sampler or pruner has failed: each try may cost seconds."""
+
+_NOT_CONFINED = (
+    "this node confines trials (HIGHNOON_CONFINE_TRIALS=require), and a sampler or pruner of the study's own cannot be "
+    "confined; use one of the built-in ones, or a node without it"
+)
 
 _TRIES = 20
 """Lost races for an enqueued trial, or changes of the study, before the ticket goes back."""
@@ -203,6 +210,9 @@ class Claims:
         """Once its own sampler or pruner has failed, the study waits; no other study does. Raises PluginFailed."""
         if time.monotonic() < self._plugins_wait.get((candidate.study_id, candidate.spec_version), 0.0):
             raise PluginFailed("has failed a moment ago")
+        if self._node.settings.confine_trials == "require":
+            self._report_plugin(candidate, _NOT_CONFINED)
+            raise PluginFailed(_NOT_CONFINED)
         try:
             if code.refusal is None:
                 study.optuna.allow_plugins(None if code.folder is None else Path(code.folder))
@@ -210,10 +220,15 @@ class Claims:
         finally:
             fault = study.optuna.plugin_fault()
             if fault is not None:
-                self._plugins_wait[candidate.study_id, candidate.spec_version] = time.monotonic() + _PLUGIN_AGAIN_S
-                self._event("plugin_failed", candidate, reason=fault)
-                at = f"{self._node.host}, {time.strftime('%H:%M:%S')}"
-                self._control.record_plugin_fault(candidate.study_id, f"{fault} ({at})")
+                self._report_plugin(candidate, fault)
+
+    def _report_plugin(self, candidate: Candidate, fault: str) -> None:
+        """Never raises for a database: an attempt may have started, and its lease must not be lost."""
+        self._plugins_wait[candidate.study_id, candidate.spec_version] = time.monotonic() + _PLUGIN_AGAIN_S
+        self._event("plugin_failed", candidate, reason=fault)
+        at = f"{self._node.host}, {time.strftime('%H:%M:%S')}"
+        with suppress(HighNoonError):
+            self._control.record_plugin_fault(candidate.study_id, f"{storable(fault)} ({at})")
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
         with self._telemetry.step("sample"):

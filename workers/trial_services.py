@@ -3,7 +3,8 @@
 Every statement runs in the I/O thread; the monitor submits it and looks at the answer later. Training never waits for
 the database: reports are kept and written in bulk, and what could not be written is written when the attempt is
 finished. The pruner decides in the monitor, on the trial's own reports and on the other trials as the I/O thread has
-read them within the last second, at first since the trial began.
+read them within the last second, at first since the trial began. A pruner of the study's own, which may be slow, is
+asked in the I/O thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
@@ -74,6 +76,7 @@ class TrialServices:
         self._view: PrunerView | None = None
         self._reading: Future[PrunerView] | None = None
         self._read_at = self._asked_at = 0.0
+        self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
         self._written_rungs: set[str] = set()
 
@@ -111,9 +114,21 @@ class TrialServices:
         if self._reading is not None and self._reading.done():
             self._take_view()
         if self._view is not None:
-            return self._view.prunes(self._pruned)
+            return self._plugin_answer(self._view) if self._view.waits else self._view.prunes(self._pruned)
         self._is_away = self._is_away or now_s() - self._asked_at > _VIEW_WITHIN_S
         return False if self._is_away else None
+
+    def _plugin_answer(self, view: PrunerView) -> bool | None:
+        """The answer of the study's own pruner; None while there is none."""
+        if self._deciding is None:
+            asked = self._pruned.copy()
+            self._deciding = asked, self._io.submit(partial(view.prunes, asked))
+        asked, decision = self._deciding
+        if not decision.done():
+            return None
+        self._deciding = None
+        self._pruned.note(asked.attrs)
+        return decision.result()
 
     def interruption(self) -> Outcome | None:
         """RELEASED when the node's drain is due, CANCELLED when a person wants it. Renews the lease as it falls due.

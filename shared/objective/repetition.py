@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from highnoon.shared.domain.errors import TrialPruned
-from highnoon.shared.domain.result_parsing import RESULT_KEYS, further_numbers, result
+from highnoon.shared.domain.result_parsing import RESULT_KEYS, can_name, further_numbers, result
 from highnoon.shared.domain.trial import REPEATS, REPEATS_STD, REPEATS_WORST, Params
 from highnoon.shared.objective.seeds import seed_libraries, trial_seed
 
@@ -85,7 +85,8 @@ def repeated(
                 f"its first repeat, {score:.6g}, is worse than the worst repeat of the best trial, {repeats.bar:.6g}"
             )
     further = [name for name in results[-1] if name not in RESULT_KEYS and all(name in one for one in results)]
-    trial.log({f"{name}_std": _spread([one[name] for one in results]) for name in further})
+    spreads = {f"{name}_std": _spread([one[name] for one in results]) for name in further}
+    trial.log({name: spread for name, spread in spreads.items() if can_name(name)})  # one of 100 characters has none
     return {**results[-1], **{name: statistics.fmean(one[name] for one in results) for name in ("loss", *further)}}
 
 

@@ -92,7 +92,7 @@ class PluginProcess:
         """Raises PluginFailed; the process is gone then, and the next question starts another one."""
         try:
             yield
-        except (OSError, ValueError, PluginFailed) as error:
+        except (OSError, ValueError, RuntimeError, PluginFailed) as error:  # JSON that is nested too deeply, too
             self.close()
             self.fault = f"{self._what}: {error}"
             raise PluginFailed(self.fault) from None
@@ -183,7 +183,7 @@ class PluggedSampler(BaseSampler):
         """What it chooses jointly. Raises PluginFailed."""
         if not self.process.is_allowed:
             return {}
-        params = self._asked(study, trial, {"ask": "relative", "seed": self.seed})["params"]
+        params = self._asked(study, trial, {"ask": "relative", "seed": self.seed}).get("params")
         return params if isinstance(params, dict) else {}
 
     def sample_independent(
@@ -193,7 +193,7 @@ class PluggedSampler(BaseSampler):
         if not self.process.is_allowed:
             return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
         question = {"ask": "independent", "name": param_name, "domain": param_distribution}
-        value = self._asked(study, trial, question)["value"]
+        value = self._asked(study, trial, question).get("value")
         if not holds(param_distribution, value):
             self.process.fault = f"sampler gave {param_name} = {value!r}, outside of {param_distribution}"
             raise PluginFailed(self.process.fault)

@@ -8,7 +8,7 @@ and used here (`Study._storage`, `FrozenTrial._trial_id`) is checked by tests/co
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.history_snapshot import new_trial
+from highnoon.shared.search.plugged import PluggedPruner
 
 _MOST_VALUES = 20_000
 """Of a trial that reports more often every second value is forgotten, the newest never: a decision reads them all."""
@@ -38,6 +39,17 @@ class PrunedTrial:
             kept = [*values.items()]
             self.frozen.intermediate_values = dict(kept[(len(kept) - 1) % 2 :: 2])
 
+    def copy(self) -> PrunedTrial:
+        """As it is now, for a decision in another thread."""
+        one = PrunedTrial(self.frozen._trial_id, self.frozen.number)
+        one.frozen.intermediate_values = dict(self.frozen.intermediate_values)
+        one.frozen.system_attrs = dict(self.frozen.system_attrs)
+        return one
+
+    def note(self, attrs: Mapping[str, Any]) -> None:
+        """Keeps what a pruner noted with a copy."""
+        self.frozen.system_attrs.update(attrs)
+
     @property
     def attrs(self) -> dict[str, Any]:
         """What pruners noted: the rungs that it has reached, which other trials are compared with."""
@@ -55,6 +67,11 @@ class PrunerView:
         self._decided: FrozenTrial | None = None
         self._study = copy.copy(study)
         self._study._storage = cast(BaseStorage, self)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a decision waits for another process, the one of the study's own pruner."""
+        return isinstance(self._study.pruner, PluggedPruner)
 
     def prunes(self, trial: PrunedTrial) -> bool:
         """Whether the study's pruner would end the trial now."""

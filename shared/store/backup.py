@@ -6,6 +6,7 @@ with all that belongs to it, or nothing has changed. What ran when the backup wa
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ _OF_OPTUNAS_TRIAL = (
     optuna.heartbeats,
 )
 _NAMED_BY_CONTENT = (bundles, environments)
+_BESIDE_A_TRIAL = re.compile(r"(dashboard|highnoon):(\d+):(.+)")
+"""The study's attributes that are a trial's notes and tags; the trial is named by its id, see `notes`."""
 _ORDER = (*_NAMED_BY_CONTENT, *_OF_OPTUNAS_STUDY, optuna.trials, studies, tickets, *_OF_OPTUNAS_TRIAL, attempts)
 """Each after what it refers to. Optuna's study itself has a name and an id, and no row in the file."""
 
@@ -138,13 +141,22 @@ def _all_rows(connection: Connection, study: StudyRecord, optuna_id: int) -> Ite
     own_environments = select(attempts.c.environment).where(attempts.c.ticket_id.in_(own_tickets))
     for row in _read(connection, _ordered(environments).where(environments.c.digest.in_(own_environments))):
         yield environments, encoded(environments, row, without=())
+    beside_trials: list[tuple[int, dict[str, Any]]] = []
     for table in _OF_OPTUNAS_STUDY:
         for row in _read(connection, _ordered(table).where(table.c.study_id == optuna_id)):
-            yield table, encoded(table, row, without=_ids(table))
+            written = encoded(table, row, without=_ids(table))
+            beside = _BESIDE_A_TRIAL.fullmatch(row["key"]) if table is optuna.study_system_attrs else None
+            if beside is None:
+                yield table, written
+            else:
+                beside_trials.append((int(beside[2]), {**written, "key": f"{beside[1]}:{beside[3]}"}))
     numbers: dict[int, int] = {}
     for row in _read(connection, _ordered(optuna.trials).where(optuna.trials.c.study_id == optuna_id)):
         numbers[row["trial_id"]] = row["number"]
         yield optuna.trials, encoded(optuna.trials, row, without=_ids(optuna.trials))
+    for trial_id, written in beside_trials:
+        if trial_id in numbers:
+            yield optuna.study_system_attrs, {**written, "trial": numbers[trial_id]}
     for row in _read(connection, select(studies).where(studies.c.id == study.id)):
         yield studies, encoded(studies, row, without=("id", "name", "optuna_study_id"))
     ordinals: dict[int, int] = {}
@@ -248,6 +260,9 @@ class _Restoring:
     def _with_ids(self, table: Table, row: dict[str, Any]) -> dict[str, Any]:
         trial, ticket = row.pop("trial", None), row.pop("ticket", None)
         values = decoded(table, row)
+        if table is optuna.study_system_attrs and trial is not None:
+            program, _, rest = str(values.get("key")).partition(":")
+            values["key"] = f"{program}:{_known(self.trial_ids, 'trial', trial)}:{rest}"
         if table in _OF_OPTUNAS_STUDY or table is optuna.trials:
             return {**values, "study_id": self._optuna_id}
         if table in _OF_OPTUNAS_TRIAL:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.errors import UnknownStudy, UserInputError
 from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
@@ -72,6 +72,8 @@ class NoteStore:
         """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError."""
         with self._db.transaction() as connection:
             study_id = connection.scalar(_LOCK, {"study": study})
+            if study_id is None:
+                raise UnknownStudy(f"no study {study!r} in Optuna's tables: it was deleted there")
             trial_id = None
             if number is not None:
                 trial_id = connection.scalar(_TRIAL, {"id": study_id, "number": number})

@@ -133,6 +133,13 @@ class OptunaStore:
         with self._error_boundary():
             for name in spec.warm_start:
                 self._check_directions(name, spec.scoring.directions)
+                goals = list(spec.scoring.objectives)
+                theirs = self._storage.get_study_system_attrs(self._id_of(name)).get(METRIC_NAMES, goals)
+                if goals and theirs != goals:
+                    raise StudyConflict(
+                        f"warm_start: study {name!r} has the objectives {', '.join(theirs)}, and this one "
+                        f"{', '.join(goals)}: their values cannot be compared"
+                    )
                 kept = self._storage.get_study_user_attrs(self._id_of(name)).get(SCORING)
                 if kept != spec.scoring.terms:
                     raise StudyConflict(

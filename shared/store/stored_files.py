@@ -18,7 +18,7 @@ _AT_ONCE = 1000
 _USELESS = text(
     f"""
     with found as materialized (
-        select f.id from hn_files f
+        select f.id, f.created_at from hn_files f
         left join hn_tickets t on t.id = f.ticket_id
         left join hn_attempts a on a.ticket_id = f.ticket_id and a.attempt = f.attempt
         where (a.ticket_id is null or a.ended_at is not null)
@@ -26,11 +26,11 @@ _USELESS = text(
             and not exists (select 1 from trial_system_attributes s
                             where s.trial_id = f.trial_id and s.key = 'artifacts:' || f.id)
             and (t.id is null or t.state in ('closed', 'cancelled') or t.checkpoint ->> 'id' is distinct from f.id)
-        order by f.created_at limit {_AT_ONCE}
     )
     select id from found
     -- A study that was restored from a backup names the files of the one that it is a copy of.
     where not exists (select 1 from trial_system_attributes s where s.key = 'artifacts:' || found.id)
+    order by created_at limit {_AT_ONCE}
     """  # noqa: S608 - our own number
 )
 

@@ -19,6 +19,7 @@ from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress, Wish
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Report
+from highnoon.shared.search.plugged import PluggedPruner
 from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.workers import trial_services
@@ -185,6 +186,33 @@ def test_outage_is_answered_with_go_on_and_keeps_the_reports(scene: Scene) -> No
 def test_a_study_without_a_pruner_reads_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "prunes", False)
     assert scene.ask(7)[0] is False and scene.database.views == 0
+
+
+def test_slow_pruner_of_the_study_does_not_block_the_monitor(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(PluggedPruner):
+        def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+            assert may_answer.wait(5.0)
+            study._storage.set_trial_system_attr(trial._trial_id, "plugin:seen", trial.last_step)
+            return True
+
+    def view(trial_id: int) -> PrunerView:
+        study = optuna.create_study(pruner=Slow("own.py:Slow", {}))
+        return PrunerView(study, [], trial_id)
+
+    may_answer = threading.Event()
+    monkeypatch.setattr(scene.database, "pruner_view", view)
+    scene.report(1)
+    scene.services.ask_should_prune()
+    began = time.monotonic()
+    while time.monotonic() - began < 0.2:
+        asked = time.monotonic()
+        assert scene.services.prune_answer() is None
+        assert time.monotonic() - asked < 0.1
+        time.sleep(0.01)
+    may_answer.set()
+    assert _answer(scene.services.prune_answer)
+    scene.services.flush()
+    assert scene.database.rungs == {"plugin:seen": 1}
 
 
 def test_lease_is_renewed_in_time_with_the_reports_and_again_soon_after_an_outage(scene: Scene) -> None:

@@ -93,6 +93,7 @@ class Authentication:
         try:
             scope["authentication"] = self
             request = Request(scope, receive)
+            request.state.arrived_at = time.time()
             receive, actor = await self._admit(request, receive, cookies)
         except Refused as refused:
             await refused.response(scope, receive, secured)

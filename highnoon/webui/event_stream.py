@@ -1,7 +1,8 @@
 """Live pages: one reading of the ledger per second for all of them, and a server-sent event for what changed.
 
 An event only names the studies that changed; the page fetches what it shows. A lost event costs nothing: the next one,
-or a reconnect, brings the page up to date.
+or a reconnect, brings the page up to date. The first event has the time of the last change, so that a page that was
+rendered before it, but connected after it, fetches again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -19,6 +21,7 @@ from highnoon.webui.study_repository import StudyRepository
 
 _PERIOD_S = 1.0
 _KEEP_ALIVE_S = 15.0
+_FIRST_READING_S = 5.0
 _MOST_LISTENERS = 200
 
 _log = logging.getLogger("highnoon.webui")
@@ -35,6 +38,9 @@ class EventStream:
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._is_over = False
         self._task: asyncio.Task[None] | None = None
+        self._known: StudyStates | None = None
+        self._has_read = asyncio.Event()
+        self._changed_at = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -46,9 +52,13 @@ class EventStream:
         queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         if self._task is None or self._task.done():
+            self._has_read.clear()
             self._task = asyncio.create_task(self._watch())
         try:
-            yield "retry: 2000\nevent: hello\ndata: {}\n\n"
+            # What changes from the first reading on is published; what changed before it is in `changed_at`.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._has_read.wait(), _FIRST_READING_S)
+            yield f'retry: 2000\nevent: hello\ndata: {{"changed_at": {self._changed_at:.3f}}}\n\n'
             while not self._is_over:
                 try:
                     event = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
@@ -62,6 +72,7 @@ class EventStream:
     def end(self) -> None:
         """Ends all streams, so that a server need not wait for them. In the server's own thread."""
         self._is_over = True
+        self._has_read.set()
         for queue in self._listeners:
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(None)
@@ -74,7 +85,7 @@ class EventStream:
                 await self._task
 
     async def _watch(self) -> None:
-        before: StudyStates | None = None
+        self._known = None
         away = False
         while self._listeners:
             try:
@@ -82,18 +93,27 @@ class EventStream:
             except HighNoonError as error:
                 if not away:
                     self._publish("outage", str(error))
-                away, before = True, None
+                away, self._known = True, None
             except Exception:
                 _log.exception("action=watch_failed")
             else:
-                names = () if before is None else {**before, **now}
-                changed = [name for name in names if (before or {}).get(name) != now.get(name)]
-                for name in changed:
-                    self._repository.invalidate(name)
+                changed = self._notice(now)
                 if changed or away:
                     self._publish("change", changed)
-                before, away = now, False
+                away = False
+            self._has_read.set()
             await asyncio.sleep(_PERIOD_S)
+
+    def _notice(self, now: StudyStates) -> list[str]:
+        """The names of the studies that have changed since the last reading; none at the first, which may hide some."""
+        before, self._known = self._known, now
+        names = {**(before or {}), **now}
+        changed = [name for name in names if before is None or before.get(name) != now.get(name)]
+        for name in changed:
+            self._repository.invalidate(name)
+        if changed:
+            self._changed_at = time.time()
+        return changed if before is not None else []
 
     def _read(self) -> StudyStates:
         repository = self._repository

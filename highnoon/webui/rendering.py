@@ -137,6 +137,8 @@ def shown(request: Request, template: str, context: Mapping[str, Any], *, status
         "csrf": principal.csrf if principal else "",
         "may_steer": principal is not None and principal.may_steer,
         "is_open": authentication_of(request).authenticator.is_open,
+        # Before anything of the page was read: what changes from then on may be missing in it.
+        "rendered_at": f"{getattr(request.state, 'arrived_at', 0.0):.3f}",
         "with_query": lambda **changes: _with_query(request, changes),
     }
     return _templates.TemplateResponse(request, template, {**common, **context}, status_code=status)

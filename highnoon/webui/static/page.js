@@ -90,7 +90,11 @@ function listen() {
   let missed = false;
   const open = () => {
     source = new EventSource("/api/hpo/events");
-    source.addEventListener("hello", () => { say(""); if (missed) catchUp(); missed = false; });
+    source.addEventListener("hello", (event) => {
+      say("");
+      if (missed || JSON.parse(event.data).changed_at > Number(document.body.dataset.rendered)) catchUp();
+      missed = false;
+    });
     source.addEventListener("outage", () => say("The database is away; what you see may be old."));
     source.addEventListener("change", (event) => {
       say("");

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import parse_qs, quote

@@ -77,8 +77,8 @@ class _CacheEntry:
     view: StudyView
     lock: Lock = field(default_factory=Lock)
     read_at: float = _LONG_AGO
-    """When the reading of `trials` began: one that a change overtook is old from the start."""
-    changed_at: float = _LONG_AGO
+    is_overtaken: bool = False
+    """Whether the study was changed since the reading of `trials` began."""
     trials: StudyTrials | None = None
     importance: dict[int, tuple[int, dict[str, float]]] = field(default_factory=dict)
     """By the place of the objective, with the number of ended trials that it was computed from."""
@@ -97,7 +97,7 @@ class StudyRepository:
         self._entries: dict[str, _CacheEntry] = {}
         self._has_ledger = False
         self._studies: tuple[float, list[StudySummary]] | None = None
-        self._changed_at = _LONG_AGO
+        self._changes = 0
 
     def access(self) -> Access:
         """The database at its present address; opened again when the address has changed."""
@@ -140,15 +140,16 @@ class StudyRepository:
     def studies(self) -> list[StudySummary]:
         """All studies, newest first; those that only Optuna knows last. At most `FRESH_S` old."""
         access = self.access()
-        kept, now = self._studies, self._clock()
-        if kept is not None and now - kept[0] <= FRESH_S and kept[0] > self._changed_at:
+        kept, changes = self._studies, self._changes
+        if kept is not None and self._clock() - kept[0] <= FRESH_S:
             return kept[1]
         ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
         ours = {progress.record.name for progress in ledger}
         others = [entry for entry in access.store.catalogue() if entry.name not in ours]
         found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
-        self._studies = (now, found)
+        # Not kept where a change overtook the reading.
+        self._studies = (self._clock(), found) if self._changes == changes else None
         return found
 
     def study(self, key: str, *, fresh: bool = False) -> StudySummary:
@@ -166,10 +167,10 @@ class StudyRepository:
         """The trials, at most `FRESH_S` old. Raises UnknownStudy."""
         entry = self._entry(name)
         with entry.lock:
-            now = self._clock()
-            if entry.trials is None or now - entry.read_at > FRESH_S or entry.read_at <= entry.changed_at:
+            if entry.trials is None or entry.is_overtaken or self._clock() - entry.read_at > FRESH_S:
+                entry.is_overtaken = False
                 entry.trials = StudyTrials.read(entry.view, entry.trials)
-                entry.read_at = now
+                entry.read_at = self._clock()
             return entry.trials
 
     def importance(self, name: str, objective: int = 0) -> dict[str, float]:
@@ -200,15 +201,17 @@ class StudyRepository:
         """The study was changed: the next reading goes to the database."""
         with self._lock:
             entry = self._entries.get(name)
-        self._changed_at = self._clock()
+        self._changes += 1
+        self._studies = None
         if entry is not None:
-            entry.changed_at = self._clock()
+            entry.is_overtaken = True
 
     def remove(self, name: str) -> None:
         """The study was deleted, and another one of its name may be created."""
         with self._lock:
             self._entries.pop(name, None)
-        self._changed_at = self._clock()
+        self._changes += 1
+        self._studies = None
 
     def _entry(self, name: str) -> _CacheEntry:
         access = self.access()

@@ -76,7 +76,7 @@ RESOLVE := $(PY) -m uv pip compile --universal --python-version 3.10 --generate-
 	--no-emit-find-links --quiet --custom-compile-command "make lock"
 IMAGES  := deploy/requirements
 
-lock: $(READY) ## Resolve the dependencies again into requirements.lock and those of the images (needs the network)
+lock: $(READY) ## Resolve the dependencies again into requirements.lock and the images' lists (needs the network)
 	@$(PIP) install uv
 	@$(RESOLVE) pyproject.toml --extra all --extra dev --extra examples --extra gpu --extra parquet -o requirements.lock
 	@$(RESOLVE) pyproject.toml -c requirements.lock --extra coordinator --extra dashboard -o $(IMAGES)/control.txt

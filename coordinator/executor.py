@@ -55,7 +55,7 @@ class ActionExecutor:
         self._faults = faults
         self._counters = counters
         self.turns: dict[int, float] = {}
-        """By study, for the planner: that of its last dispatch."""
+        """By study, for the planner: the turn of its last dispatch."""
 
     def execute(self, actions: Sequence[Action]) -> None:
         """All of them, in order. Raises ServiceUnavailable when the database goes away; Redis may be away."""

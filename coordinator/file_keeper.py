@@ -77,7 +77,7 @@ class FileKeeping:
     """Rounds of a FileKeeper in a thread that ends with the process: a store that is frozen holds nothing else."""
 
     def __init__(self, settings: Settings, leads: Callable[[], bool]) -> None:
-        """`leads` says whether this coordinator leads now."""
+        """`leads` returns whether this coordinator leads now."""
         self._settings = settings
         self._leads = leads
         self._stopping = threading.Event()

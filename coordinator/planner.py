@@ -46,7 +46,7 @@ class Snapshot:
     expired: tuple[ExpiredLease, ...] = ()
     queued: tuple[QueuedTicket, ...] = ()
     turns: Mapping[int, float] = field(default_factory=dict)
-    """By study: that of its last dispatch; none before the first one."""
+    """By study: the turn of its last dispatch; none before the first one."""
     streaks: tuple[Streak, ...] = ()
     """Of active nodes beside which there are others; read now and then."""
 

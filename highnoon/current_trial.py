@@ -73,7 +73,7 @@ def checkpoint_dir() -> Path:
 
 
 def checkpoint_saved() -> None:
-    """Says that `checkpoint_dir()` has a whole checkpoint now, for what saves at other times than just before a report.
+    """Marks `checkpoint_dir()` as complete now, for code that saves at other times than just before a report.
 
     It is packed here when an interval is over, and from now on at these calls only. Raises NoTrialRunning.
     """

@@ -1,4 +1,4 @@
-"""A study on a cluster, as Python sees it: watch, read, steer. On the stores and views that the command line uses.
+"""A study on a cluster, for Python: watch, read, steer. On the stores and views that the command line uses.
 
 Connects at the first call, again in a forked process, and to the new address after `start` was restarted.
 """

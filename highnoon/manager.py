@@ -172,7 +172,7 @@ class HPOTrialManager:
     ) -> Params:
         """Adds trials to the study; returns the best parameters that the study has then.
 
-        Of several objectives those of the best trial by the first one; `best_trials` has the others.
+        With several objectives: the best trial's by the first one; `best_trials` has the others.
 
         `n_trials` is how many this call adds, by default the manager's (a few in a rehearsal); `n_jobs` how many run at
         a time, -1 for one per core. `timeout` seconds after the call began none is started any more. After each trial

@@ -34,7 +34,7 @@ _log = logging.getLogger("highnoon.memory")
 
 CHECK_EVERY_S = 0.5
 """Steps shorter than this are not all checked: ten steps of a millisecond are no grace in which anything could help.
-The same interval as that of the supervisor outside."""
+The same interval as the supervisor's outside."""
 
 CALM_CHECK_EVERY_S = 2.0
 """... and this while memory is plenty: a check costs up to 0.4 ms of a CPU whose caches hold a training."""

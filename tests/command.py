@@ -40,7 +40,7 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 def answer_to(*arguments: str) -> Answer:
-    """The same for whoever has neither fixture, with the environment and in the folder that there are."""
+    """The same without either fixture, with the present environment and folder."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = _code_of(arguments)
@@ -94,7 +94,7 @@ class Terminal:
     def _read(self) -> str:
         try:
             chunk = os.read(self._ours, 65536).decode(errors="replace")
-        except OSError:  # how Linux says that nobody holds the other end any more
+        except OSError:  # Linux: the other end is closed
             return ""
         self.shown += chunk
         return chunk

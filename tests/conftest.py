@@ -117,7 +117,7 @@ def _in_memory() -> str | None:
 
 @pytest.fixture
 def postgres_url(stack: Stack) -> Iterator[str]:
-    """The address of an empty database; it is dropped afterwards, whoever is still connected."""
+    """The address of an empty database; it is dropped afterwards, also where a client is still connected."""
     with empty_database(stack) as url:
         yield url
 

@@ -16,7 +16,7 @@ from highnoon.coordinator.local.stack import Stack
 
 @contextmanager
 def frozen(stack: Stack, service: Literal["postgres", "redis"]) -> Iterator[None]:
-    """Stops all processes of a service, those of its open connections too."""
+    """Stops all processes of a service, also the processes of its open connections."""
     identity = stack.home.load().services[service].process
     assert identity is not None
     root = psutil.Process(identity.pid)

@@ -1,4 +1,4 @@
-"""Finished trials for the tests of loggers: a study with one trial of each ending, told as a runner tells it."""
+"""Finished trials for the tests of loggers: a study with one trial of each ending, passed on as a runner does it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import highnoon as hn
 
 
 def good(params: dict[str, Any]) -> float:
-    """A parabola with its minimum at x = 2; says what it does."""
+    """A parabola with its minimum at x = 2; prints what it does."""
     print(f"x = {params['x']}")
     return (float(params["x"]) - 2.0) ** 2
 
@@ -41,7 +41,7 @@ def slow(params: dict[str, Any]) -> float:
 
 
 def slow_unless_held(params: dict[str, Any]) -> float:
-    """As `slow`; while a file `<study>.hold` is there, it says by another file which process waits, and waits."""
+    """As `slow`; while a file `<study>.hold` is there, it writes into another file which process waits, and waits."""
     hold = Path(os.environ["TEST_GO_FOLDER"]) / f"{os.environ['HIGHNOON_STUDY']}.hold"
     value = slow(params)
     if hold.exists():
@@ -58,7 +58,7 @@ def patient(params: dict[str, Any]) -> float:
             return float(params["x"])
         hn.report(float(step), step)
         time.sleep(0.02)
-    raise TimeoutError("nobody said go")
+    raise TimeoutError("the test has not let it end")
 
 
 def patient_by_study(params: dict[str, Any]) -> float:
@@ -70,7 +70,7 @@ def patient_by_study(params: dict[str, Any]) -> float:
             return float(params["x"])
         hn.report(float(step), step)
         time.sleep(0.02)
-    raise TimeoutError("nobody said go")
+    raise TimeoutError("the test has not let it end")
 
 
 def leaks_when_told(params: dict[str, Any]) -> float:
@@ -148,7 +148,7 @@ def reports_and_prunes(params: dict[str, Any]) -> float:
 
 
 def sized(params: dict[str, Any]) -> float:
-    """Says its size, then reports its loss twice; both are fixed by x."""
+    """Reports its size, then its loss twice; both are fixed by x."""
     hn.report_params(500, active_params=200)
     hn.report(float(params["x"]), 0)
     hn.report(float(params["x"]), 1)
@@ -247,7 +247,7 @@ def uses_multiprocessing(params: dict[str, Any]) -> float:
 
 
 def shows_surroundings(params: dict[str, Any]) -> float:
-    """Where it runs, what it sees, and what chance says."""
+    """Where it runs, what it can read, and random numbers."""
     print(f"cwd {Path.cwd()}")
     print(f"work {os.environ['HIGHNOON_WORK_DIR']}")
     print(f"tmp {Path(os.environ['TMPDIR']).resolve()}")

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class Neighbours(BaseSampler):
-    """Half a step from the best point; says in the process's environment and files what it must not have."""
+    """Half a step from the best point; records credentials that its process must not have."""
 
     def __init__(self, step: float = 0.5) -> None:
         self._step = step

@@ -12,14 +12,14 @@ from tests.support import eventually
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
+    """A port without a listener now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def takes_calls(port: int) -> bool:
-    """Whether somebody listens there, on loopback."""
+    """Whether a process listens there, on loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,4 +1,4 @@
-"""A stranger: somebody who reaches a port and has no credential. Finds what listens, and tells what answers.
+"""A stranger: a client that reaches a port and has no credential. Finds what listens, and what answers.
 
 Every port is spoken to in Redis, HTTP and PostgreSQL, whatever it is meant for. A refusal is no answer, but it tells
 which protocol is spoken there.
@@ -25,7 +25,7 @@ _TCP_LISTENS, _UDP_TAKES, _UNIX_LISTENS = "0A", "07", 0x10000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Listener:
-    """A port that somebody may connect to, or send to."""
+    """A port that a client may connect to, or send to."""
 
     host: str
     port: int
@@ -113,7 +113,7 @@ def _by_redis(host: str, port: int) -> Heard | None:
 
 
 def _line(host: str, port: int, question: str) -> bytes:
-    """What Redis says at once; another server may wait for more."""
+    """What Redis answers at once; another server may wait for more."""
     with socket.create_connection((host, port), timeout=3) as connection, suppress(OSError):
         connection.sendall(f"{question}\r\n".encode())
         return connection.recv(200)

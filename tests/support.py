@@ -21,7 +21,7 @@ _MOST_PATIENCE = 3.0
 
 
 def eventually(fact: Callable[[], T], timeout_s: float = 10.0, *, what: str = "") -> T:
-    """Polls until `fact()` is true and returns it; an assertion error that says what it was last, after `timeout_s`.
+    """Polls until `fact()` is true and returns it; an assertion error with its last value, after `timeout_s`.
 
     It waits longer on a machine with too much to do. What must happen within a time is measured, not polled for.
     """

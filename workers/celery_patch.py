@@ -27,7 +27,7 @@ _EVENTS_EVERY_S = 0.5
 def replace_ended_children_at_once() -> None:
     """Patches the pool class of this process. Call once in the Celery parent, before the worker starts.
 
-    billiard's pool sees a child's descriptors close before the child is a zombie, misses it, and waits for its
+    billiard's pool finds a child's descriptors closed before the child is a zombie, misses it, and waits for its
     five-second maintenance timer (celery issue 9588, open in 5.7). A second look a few milliseconds later finds it.
     """
     original = asynpool.AsynPool._event_process_exit
@@ -69,7 +69,7 @@ def exit_when_drained(app: Celery, node: Node) -> None:
     """Adds a step to the worker of this app: a drained node ends this process as soon as its last trial is over.
 
     Celery alone takes some two seconds to end idle children. It calls the step between the end of its consumer and the
-    end of its pool: no message can come any more, and a supervisor that is not at work sees the drain before it starts.
+    end of its pool: no message can come any more, and an idle supervisor reads the drain before it starts.
     """
 
     class ExitWhenDrained(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Rejects what is no RunTrial message before Celery sees it: text that is not JSON, another task, a hostile header.
+"""Rejects what is no RunTrial message before Celery gets it: text that is not JSON, another task, a hostile header.
 
 A message that kombu or Celery cannot read would end the Celery parent, or go back to the queue and end the next one.
 The filter sits where redis-py parses the answer to BRPOP, by which a worker takes a message: a rejected message has

@@ -40,7 +40,7 @@ def reproduce(study: StudyName, trial: TrialNumber, json: AsJson = False) -> Non
 
 
 def is_same(found: dict[str, Any]) -> bool:
-    """Whether values and ending are those of before, to the last bit."""
+    """Whether values and ending are the same as before, to the last bit."""
     before, now = found["before"], found["now"]
     return bool(before["ending"] == now["ending"] and before["values"] == now["values"])
 

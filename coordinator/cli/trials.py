@@ -71,7 +71,7 @@ def trials(
     storage: Storage = None,
     json: AsJson = False,
 ) -> None:
-    """List a study's trials, those of lost attempts included.
+    """List a study's trials, also the trials of lost attempts.
 
     Trials without the value that they are sorted by come last.
 

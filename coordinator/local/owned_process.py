@@ -53,7 +53,7 @@ class Account:
         )
 
     def _has(self, path: Path, bits: int) -> bool:
-        """True for rights that the kernel grants by the mode; `bits` are those of others."""
+        """True for rights that the kernel grants by the mode; `bits` are the rights of others."""
         found = path.stat()
         shift = 6 if found.st_uid == self.uid else 3 if found.st_gid == self.gid else 0
         return found.st_mode & (bits << shift) == bits << shift

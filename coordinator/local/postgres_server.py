@@ -135,7 +135,7 @@ class Postgres(Service):
         return {"reason": f"PostgreSQL runs as {account.name}, who may not enter {self.home.root}"}
 
     def _usable_by(self, account: Account, binaries: Path) -> Path:
-        """The binaries, or a copy beside the data where the account may not use those of the installation."""
+        """The binaries, or a copy beside the data where the account may not use the installation's."""
         package, libraries = binaries.parents[1], _bundled_libraries(binaries)
         if account.may_use(binaries.parent) and (not libraries.exists() or account.may_use(libraries)):
             return binaries

@@ -21,7 +21,7 @@ def partial_fit(
 ) -> float:
     """Trains by the estimator's own `partial_fit`, all of `x` in each epoch; reports each score, returns the last.
 
-    The score is that of the estimator on `validation`, a pair of x and y; `scoring` is another one, as scikit-learn
+    The score is the estimator's own on `validation`, a pair of x and y; `scoring` is another one, as scikit-learn
     takes it. Scores are better when higher: the study's direction is "maximize". Batches are shuffled. Raises
     TrialPruned when the study's pruner ends the trial.
     """

@@ -1,7 +1,7 @@
 """The artifacts of trials that run in this process: copied while they run, stored when they end.
 
 They are in the store before their trial ends, and named by its attributes from its end on. What cannot be stored costs
-the trial nothing: its message says so.
+the trial nothing but a message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger("highnoon")
 
 
 Place = Callable[[], str | Path]
-"""Asked for with the first file: the settings of the environment concern nobody before."""
+"""Called at the first file, so that the environment's settings are not read without one."""
 
 
 class LocalFiles:
@@ -41,7 +41,7 @@ class LocalFiles:
     def __init__(self, place: Place | None) -> None:
         self._place = place
         self.call = secrets.token_hex(16)
-        """What the ids of its files follow from: a later call knows those of a trial that was killed."""
+        """The ids of its files are derived from it, so that a later call knows the files of a trial that was killed."""
         self._copies = tempfile.TemporaryDirectory(prefix="highnoon-files-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Self:

@@ -93,7 +93,7 @@ def chosen_artifact(artifacts: Mapping[int, Sequence[Artifact]], trial: int, nam
     if found:
         raise UserInputError(f"trial {trial} has no artifact {name!r}. {nearest(str(name), found)}")
     others = ", ".join(str(number) for number in sorted(artifacts)[:20])
-    raise UserInputError(f"trial {trial} has no artifact; those of trials {others}" if others else "no trial has one")
+    raise UserInputError(f"trial {trial} has no artifact; trials with some: {others}" if others else "no trial has one")
 
 
 def name_flaw(name: object) -> str:

@@ -1,6 +1,6 @@
 """Which points none beats in everything, and how much they beat together. Pure.
 
-One front for loss and size, for a study's own objectives and for those of another Optuna program.
+One front for loss and size, for a study's own objectives and for another Optuna program's.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def url_flaw(url: str) -> str:
         return "is no address"
     if parts.scheme not in ("http", "https") or not host:
         return "must begin with https:// or http:// and a host"
-    return "must not hold a password: everyone who reads the study sees it" if "@" in parts.netloc else ""
+    return "must not hold a password: everyone who reads the study can read it" if "@" in parts.netloc else ""
 
 
 def host_of(url: str) -> str:

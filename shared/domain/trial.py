@@ -1,4 +1,4 @@
-"""The trial as the whole system sees it: reports, outcomes and a frozen read model.
+"""The trial as the whole system knows it: reports, outcomes and a frozen read model.
 
 Owns no connection: Optuna's own trials and the rows of tables stay in `shared.store`.
 """

@@ -56,7 +56,7 @@ def read_at_import(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def secrets_in(environment: Mapping[str, str]) -> str:
-    """A warning for names that look like those of secrets; empty without any."""
+    """A warning for names that look like secrets' names; empty without any."""
     names = [name for name in environment if _SECRET.search(name)]
     if not names:
         return ""

@@ -1,4 +1,4 @@
-"""The kernel's small text files, and what those of the whole machine contain: memory, swap, stalls, OOM kills.
+"""The kernel's small text files, and what the files of the whole machine contain: memory, swap, stalls, OOM kills.
 
 Not psutil: the same readings run between two training steps, where files that stay open cost a third of its price.
 """

@@ -50,7 +50,7 @@ class StudyFacts:
 
     @property
     def direction(self) -> Any:
-        """That of the only objective. Raises RuntimeError where there are several, as Optuna does."""
+        """The direction of the only objective. Raises RuntimeError where there are several, as Optuna does."""
         if len(self.direction_names) > 1:
             raise RuntimeError("the study has several objectives: use trial.study.directions")
         return self.directions[0]

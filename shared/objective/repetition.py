@@ -1,6 +1,6 @@
 """The repeats of a point: one trial calls its objective several times, each time with a seed of its own.
 
-reports      those of the first repeat are the trial's, and its pruner decides in it; the others show progress only.
+reports      the first repeat's are the trial's, and its pruner decides in it; the others show progress only.
              Of an objective that reports nothing, the mean so far is reported after each repeat
 early end    a first repeat that is worse than the worst repeat of the best trial ends the point, as PRUNED
 result       the mean of each number that the objective returns
@@ -96,7 +96,7 @@ def _spread(numbers: Sequence[float]) -> float:
 
 
 def _numbers(returned: object) -> dict[str, Any]:
-    """A result that was scored before, as plain numbers. Its size is that of the model, which repeats share."""
+    """A result that was scored before, as plain numbers. Its size is the model's, which repeats share."""
     loss, count = result(returned)
     size = {} if count is None else {"params": count.total, "active_params": count.active}
     return {"loss": loss, **{name: value for name, value in size.items() if value}, **further_numbers(returned)[0]}

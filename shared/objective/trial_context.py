@@ -5,7 +5,7 @@ In a worker the folder of checkpoints belongs to the ticket: the attempt after a
 In process nothing is tried again, and the folder is a temporary one.
 
 Bound by `attempt.run_attempt`, read by the SDK. One trial at a time per thread of
-control; a thread started inside an objective sees the trial that was bound last in its process.
+control; a thread started inside an objective gets the trial that was bound last in its process.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def checkpoints() -> CheckpointFolder:
 
 
 def seed() -> int:
-    """The running trial's seed, or that of its repeat. Raises NoTrialRunning outside an objective."""
+    """The running trial's seed, or its repeat's. Raises NoTrialRunning outside an objective."""
     return _required().seed
 
 

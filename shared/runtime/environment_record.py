@@ -30,7 +30,7 @@ class EnvironmentRecord:
 
     @classmethod
     def here(cls, gpus: Iterable[str]) -> EnvironmentRecord:
-        """That of this process, with these GPUs. About 0.1 s for 150 packages; never raises."""
+        """The record of this process, with these GPUs. About 0.1 s for 150 packages; never raises."""
         content = {
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""Secrets in files: those of a deployment, as Compose, Kubernetes and systemd hand them over, and tokens of our own.
+"""Secrets in files: a deployment's, as Compose, Kubernetes and systemd hand them over, and tokens of our own.
 
 Turns each `..._FILE` variable into its value: a password inside an address, or a token. Owns the list of these
 variables and the reading of the files; the settings check what a token or an address must look like. A token of our own

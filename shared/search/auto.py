@@ -48,7 +48,7 @@ _RANDOM_CANDIDATES = 512
 _CENTRES, _NEIGHBOURS, _ROUNDS = 8, 40, 4
 
 _BEST_KEPT, _NEWEST_KEPT = 100, 700
-"""Trials that TPE sees of a large study."""
+"""Trials that TPE gets of a large study."""
 
 _LEAST_CHANCE, _DRAWS = 0.9, 12
 """Of TPE: it draws again what is known already or will hardly fit, so often at most."""

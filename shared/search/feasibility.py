@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from highnoon.shared.search.samplers import Distributions
 
 _SIZES = ("memory", "param_budget", "params", "active_params")
-"""The constraints that grow with each size: of others a plane says nothing, and the sampler learns them by itself."""
+"""The constraints that grow with each size: a plane cannot model others, and the sampler learns them by itself."""
 
 Chance = Callable[[Mapping[str, Any]], float]
 """Of a point to fit, from 0 to 1."""
@@ -34,7 +34,7 @@ _NEWEST = 200
 """Of either kind: enough for a plane, and the price of a proposal does not grow with the study."""
 
 _RIDGE = 0.1
-"""Keeps weights finite where a plane parts all trials, and those of parameters without influence near 0."""
+"""Keeps weights finite where a plane separates all trials, and near 0 for parameters without influence."""
 
 _STEPS = 15
 _CLOSE_ENOUGH = 1e-4

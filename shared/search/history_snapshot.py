@@ -45,7 +45,7 @@ def for_sampler(study: Study, trial: FrozenTrial) -> FrozenTrial:
 
 
 See = Callable[[list[FrozenTrial]], list[FrozenTrial]]
-"""What a sampler sees in the place of a study's trials."""
+"""What a sampler gets in the place of a study's trials."""
 
 
 def snapshot_of(

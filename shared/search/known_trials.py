@@ -2,8 +2,8 @@
 at hand from which TPE proposes.
 
 TPE takes the best 25 trials at most for good ones; its cost grows with all others, whose density hardly changes after a
-few hundred. So of a large study it gets the best (of several objectives
-those of the first fronts), the newest, and the newest that did not fit, whichever node asks.
+few hundred. So of a large study it gets the best (with several objectives
+the trials of the first fronts), the newest, and the newest that did not fit, whichever node asks.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class KnownTrials:
         return [*self._earlier, *(trial for trial in translated if trial is not None)]
 
     def few(self, study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The same of a small study. Of a large one the best, the newest, those of the newest that did not fit, and
-        those that are running."""
+        """All trials of a small study. Of a large one the best, the newest, the newest that did not fit, and
+        the running ones."""
         seen = self._seen
         new = [self._translated(study, trial) for trial in trials if trial._trial_id not in seen]
         running = [trial for trial in new if trial is not None and trial.state is TrialState.RUNNING]

@@ -1,7 +1,7 @@
 """Presampling: the point of a trial that does not exist yet.
 
 A plain `study.ask()` creates an empty trial and fills it parameter by parameter. We sample first, so that the whole
-trial can be created in one transaction: no reader sees half of it, and a crash in between leaves nothing behind.
+trial can be created in one transaction: no reader finds half of it, and a crash in between leaves nothing behind.
 For that a sampler gets a copy of the study whose storage is a HistorySnapshot.
 
 Unlike `study.ask()`, this does not filter by Hyperband's bracket: a bracket follows from the number, which is not given

@@ -26,7 +26,7 @@ _MOST_VALUES = 20_000
 
 
 class PrunedTrial:
-    """A running trial as a pruner sees it. The first report of a step stays, as in Optuna."""
+    """A running trial as a pruner gets it. The first report of a step stays, as in Optuna."""
 
     def __init__(self, trial_id: int, number: int) -> None:
         self.frozen = new_trial(trial_id, number)

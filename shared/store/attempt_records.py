@@ -15,7 +15,7 @@ class AttemptRecord:
     """One attempt: who made it, when, how it ended, what it used, and what it last wrote.
 
     Times are epoch seconds of the database's clock. `code` is the digest of the source tree that it ran.
-    `foreign_ending` is how somebody else had ended its Optuna trial, where that differs.
+    `foreign_ending` is how another program had ended its Optuna trial, where that differs.
     """
 
     ticket_id: int

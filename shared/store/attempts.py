@@ -1,7 +1,7 @@
 """What the holder of a lease does with a ticket, each in one call to the database, and what becomes of dead holders.
 
 Every call after `start` names (ticket, attempt). One that finds this attempt no longer running raises LeaseLost:
-somebody else has the ticket now. A call repeated after a lost acknowledgement finds its own first try and succeeds.
+another worker has the ticket now. A call repeated after a lost acknowledgement finds its own first try and succeeds.
 The transactions themselves are in `functions.sql`. Optuna is imported only by what a supervisor calls.
 """
 
@@ -149,8 +149,8 @@ class Attempts:
     ) -> str | None:
         """The only point of no return: ticket, Optuna trial and attempt end together.
 
-        Returns how somebody else had ended the Optuna trial, where that differs: theirs stands in Optuna, ours in the
-        ledger. Make `token` once per decision and repeat the call with it until it is acknowledged.
+        Returns how another program had ended the Optuna trial, where that differs: its ending stays in Optuna, ours is
+        in the ledger. Make `token` once per decision and repeat the call with it until it is acknowledged.
         """
         foreign: str | None = self._db.call(
             _FINISH,

@@ -192,7 +192,7 @@ class Control:
         return {row.id: row.best for row in self._db.rows(statement)}
 
     def succeeded(self, study_ids: Collection[int]) -> set[int]:
-        """Those of which a ticket has completed."""
+        """Studies of which a ticket has completed."""
         if not study_ids:
             return set()
         completed = exists().where(tickets.c.study_id == studies.c.id, tickets.c.ending == Ending.COMPLETED)
@@ -343,7 +343,7 @@ class Control:
             .values(fault=None)
         )
         with self._db.transaction() as connection:
-            # The lock first: a statement that waits for the row still sees the tickets of before, and would close a
+            # The lock first: a statement that waits for the row still reads the tickets of before, and would close a
             # study over tickets that were added meanwhile.
             is_ours = connection.scalar(_unlocked(studies, studies.c.id == study_id)) is not None
             return is_ours and connection.execute(statement).rowcount == 1

@@ -1,7 +1,7 @@
 """The connection to the ledger's database: engine, transactions, schema and its version.
 
 Raises our own errors only: ServiceUnavailable when the database cannot be reached, SchemaMismatch when another
-version made the tables, LeaseLost when a function of ours says so. Never build a Database before a fork; each process
+version made the tables, LeaseLost when a function of ours raises it. Never build a Database before a fork; each process
 that talks to PostgreSQL makes its own.
 """
 
@@ -90,7 +90,7 @@ class Database:
             return connection.execute(statement).rowcount
 
     def create_schema(self) -> None:
-        """Makes the tables, or brings those of an older version up to date. Raises SchemaMismatch for a newer one.
+        """Creates the tables, or brings an older version's up to date. Raises SchemaMismatch for a newer one.
 
         On PostgreSQL alone; another database may be opened, to find that it holds no ledger.
         """
@@ -118,7 +118,7 @@ class Database:
     def check_schema(self) -> None:
         """Raises ServiceUnavailable until a coordinator has made the tables this version needs.
 
-        Raises SchemaMismatch for those of a newer one: waiting would not help.
+        Raises SchemaMismatch for a newer version's tables: waiting would not help.
         """
         with self.transaction() as connection:
             found = _version(connection)

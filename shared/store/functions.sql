@@ -4,7 +4,7 @@
 -- Installed by `Database.create_schema`, called by `attempts.py` alone. A function whose arguments or answer change gets
 -- the next number in its name: processes of the version before go on beside newer ones.
 --
--- They rely on READ COMMITTED: each statement sees what was committed before it got its lock.
+-- They rely on READ COMMITTED: each statement reads what was committed before it got its lock.
 -- Locks are taken in this order: Optuna's study, the ticket, the Optuna trial, the attempt. Finish, renew and reap take
 -- no lock on a study.
 --
@@ -89,8 +89,8 @@ begin
     perform hn_write_attrs_1(p_trial, p_result -> 'user_attrs', p_result -> 'system_attrs');
 end $$;
 
--- Ends the Optuna trial of an attempt unless somebody else has. Answers how they ended it, where that differs: theirs
--- stands in Optuna, ours in the ticket.
+-- Ends the Optuna trial of an attempt unless another program has. Returns how that one ended it, where it differs: its
+-- ending stays in Optuna, ours is in the ticket.
 create or replace function hn_end_own_trial_1(p_trial bigint, p_result json, p_reports json) returns text
 language plpgsql as $$
 declare
@@ -313,7 +313,7 @@ begin
 end $$;
 
 -- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);
--- the Optuna trial and the attempt end with it. HN001. Answers how somebody else had ended the Optuna trial, if they did
+-- the Optuna trial and the attempt end with it. HN001. Returns how another program had ended the Optuna trial, if one did
 -- and it differs. Repeated with the same token it finds its own first try.
 create or replace function hn_finish_attempt_1(
     p_ticket bigint, p_attempt integer, p_token text, p_disposition text, p_delay double precision,

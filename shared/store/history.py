@@ -1,7 +1,7 @@
 """Reading Optuna's tables: an RDBStorage whose history costs two statements instead of seven, and no ORM.
 
 `_CachedStorage` reads what is new or unfinished through `_get_trials`. Only that method is replaced, so that
-every sampler, pruner and plot profits and sees just what Optuna's own reading gives. Writes nothing.
+every sampler, pruner and plot profits and gets just what Optuna's own reading gives. Writes nothing.
 
 Pinned to Optuna 5.0.x (schema v3.2.0.a); the contract tests compare this reading with Optuna's own.
 """
@@ -91,7 +91,7 @@ class HistoryStorage(RDBStorage):
         return list(found.values())
 
     def _shared_domains(self, domains: dict[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-        """One mapping for all trials with the same domains; nothing changes that of a trial that was read."""
+        """One mapping for all trials with the same domains; nothing changes the mapping of a trial that was read."""
         if len(self._domains) > _MOST_SHARED:
             self._domains.clear()
         # A mapping that is kept keeps its objects, so that an id stands for one.

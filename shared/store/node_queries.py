@@ -15,7 +15,7 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 
 LOOK_BACK_S = 86_400.0
-"""What is older says nothing about a node as it is now."""
+"""Older attempts are not counted: the node may have changed since."""
 
 MOST = 20
 """Of the newest attempts of each node."""
@@ -60,7 +60,7 @@ _REFUSED = "memory_forecast"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPeaks:
-    """`peaks` in bytes, newest first; `own_peaks` are those of earlier attempts at the ticket asked for."""
+    """`peaks` in bytes, newest first; `own_peaks` are the peaks of earlier attempts at the ticket asked for."""
 
     spec: dict[str, Any]
     peaks: tuple[int, ...]

@@ -49,7 +49,7 @@ class NoteStore:
         self._db = database
 
     def of_study(self, study: str) -> Notes:
-        """Its own and those of its trials."""
+        """The study's own note and its trials' notes."""
         if self._db.engine.dialect.name != "postgresql":
             return {}
         with self._db.transaction() as connection:

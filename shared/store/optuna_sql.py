@@ -90,7 +90,7 @@ START_WAITING = (
     .where(trials.c.trial_id == _TRIAL, trials.c.state == TrialState.WAITING)
     .values(state=TrialState.RUNNING, datetime_start=bindparam("now"))
 )
-"""Touches no row when somebody else has started the trial."""
+"""Touches no row when another worker has started the trial."""
 
 NUMBER = select(trials.c.number).where(trials.c.trial_id == _TRIAL)
 

@@ -163,7 +163,7 @@ class OptunaStore:
             return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
 
     def artifacts(self, name: str, number: int | None = None) -> dict[int, list[Artifact]]:
-        """Of a study's trials, by number, as they are now; also those of other programs. Raises UnknownStudy."""
+        """Of a study's trials, by number, as they are now; also of other programs' trials. Raises UnknownStudy."""
         with self._error_boundary():
             return self._trials_of(self._id_of(name)).artifacts(number)
 

@@ -125,8 +125,8 @@ class OptunaStudy:
     def choose(self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None) -> NewTrial:
         """The point of a ticket's next attempt, before anything of it is written. Raises SpaceExhausted.
 
-        That of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it leaves
-        open); else the sampler's. A grid's own ordinals keep their points; enqueued trials are served by those added
+        The point of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it
+        leaves open); else the sampler's. A grid's own ordinals keep their points; enqueued trials get the ordinals
         beyond them. An enqueued trial that cannot be run is failed, with the reason, and the next one taken.
 
         A study without a search space has no point yet, only what is fixed: see `definition`.
@@ -230,7 +230,7 @@ class OptunaStudy:
 
     @_acting
     def finish_trial(self, trial_id: int, outcome: Outcome) -> bool:
-        """Ends a trial without a ticket. False when somebody had failed it before: then it stays so.
+        """Ends a trial without a ticket. False when another program had failed it before: then it stays so.
 
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
@@ -292,7 +292,7 @@ class OptunaStudy:
             return None
 
     def repeat_bar(self) -> float | None:
-        """The score beyond which the first repeat of a point is its last: that of the best trial's worst repeat."""
+        """The score beyond which the first repeat of a point is its last: the worst repeat of the best trial."""
         if self._spec.repeats == 1 or self._spec.pruner.name == "none":
             return None
         best = self.best_trial()
@@ -314,7 +314,7 @@ class OptunaStudy:
 
     @_acting
     def artifacts_beyond_best(self, count: int) -> list[Artifact]:
-        """Those of trials that are over and none of the `count` best."""
+        """The artifacts of trials that are over and not among the `count` best."""
         trials = self._study.get_trials(deepcopy=False)
         best = best_numbers(trials, self._study.directions, count)
         over = {trial.number for trial in trials if trial.state.is_finished()} - best

@@ -88,7 +88,7 @@ class Trials(Protocol):
         """The parameters of the newest trial that this program started, as it has them."""
 
     def artifacts(self, number: int | None = None) -> dict[int, list[Artifact]]:
-        """Those of each trial that has some, by its number, as they are now; of one trial, or of all."""
+        """The artifacts of each trial that has some, by its number, as they are now; of one trial, or of all."""
 
     def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
         """Takes them out of the attributes of their trials. Their files are gone."""
@@ -127,7 +127,7 @@ def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:
-    """The trial as the rest of the system sees it; shares nothing that the study's cache holds."""
+    """The trial as the rest of the system knows it; shares nothing that the study's cache holds."""
     values = tuple(frozen.values or ())
     value = values[0] if len(values) == 1 else None
     return Trial(

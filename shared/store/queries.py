@@ -246,7 +246,7 @@ class LedgerQueries:
     def spans(
         self, study_id: int, *, limit: int | None = None, numbers: Sequence[int] | None = None
     ) -> list[AttemptSpan]:
-        """Attempts, oldest first: the newest `limit` of them, or those of some trial numbers."""
+        """Attempts, oldest first: the newest `limit` of them, or the attempts of some trial numbers."""
         names = list(AttemptSpan.__dataclass_fields__)
         limit_bytes = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger).label("limit_bytes")
         columns = [limit_bytes if name == "limit_bytes" else attempts.c[name] for name in names]

@@ -152,7 +152,7 @@ attempts = Table(
     Column("environment", String(64)),
     # Made by the holder once per decision: a finish that is repeated with it finds its own first try.
     Column("finish_token", String(64)),
-    # How somebody else had ended the Optuna trial, where that differs from this attempt's outcome.
+    # How another program had ended the Optuna trial, where that differs from this attempt's outcome.
     Column("foreign_ending", Text),
     Index("hn_attempts_of_worker", "worker_id", "ended_at"),
 )
@@ -187,7 +187,7 @@ workers = Table(
     Column("facts", _Json),
     # Why a person or the coordinator put it into its state.
     Column("state_reason", Text),
-    # When somebody took it back from quarantine: what it did before is forgiven.
+    # When a person took it back from quarantine: earlier failures count no longer.
     Column("reinstated_at", Double),
     _one_of("state", WorkerState),
 )
@@ -213,7 +213,7 @@ environments = Table(
 )
 
 # What is to be posted: one row for each study and kind of event until it is received. No foreign key: an insert would
-# then wait for whoever has locked the study.
+# then wait for the transaction that has locked the study.
 notifications = Table(
     "hn_notifications",
     metadata,

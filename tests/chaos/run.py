@@ -1,4 +1,4 @@
-"""One chaos run: a seed gives the faults and their times; the report says what became of the books.
+"""One chaos run: a seed gives the faults and their times; the report describes what became of the books.
 
 python -m tests.chaos.run --seeds 1..20 --trials 200 --faults 40 --lease default
 """

@@ -144,7 +144,7 @@ class World:
         return [pid, *(process.pid for process in _children(pid, recursive=True))]
 
     def processes(self) -> list[psutil.Process]:
-        """All that carry the mark of this run, whoever their parents are."""
+        """All that carry the mark of this run, whatever their parents are."""
         mark = f"{MARK}={self.cluster.environ[MARK]}".encode()
         found = []
         for folder in Path("/proc").iterdir():

@@ -332,7 +332,7 @@ def test_a_finish_that_is_repeated_finds_its_own_first_try(ledger: Ledger, dispo
         assert ledger.look(ticket).infrastructure_failures == (1 if disposition is Disposition.RETRY else 0)
         other = ledger.start(ticket, BERT)
         ledger.finish(lease, KILLED, disposition, token="one decision")
-        assert ledger.attempts.renew(other, Progress()) is Wish.CARRY_ON, "whoever has it now is undisturbed"
+        assert ledger.attempts.renew(other, Progress()) is Wish.CARRY_ON, "the present holder is undisturbed"
 
 
 def test_another_decision_about_a_finished_attempt_is_refused(ledger: Ledger) -> None:
@@ -484,7 +484,7 @@ def test_a_zombie_writes_nothing_and_is_never_taken_for_its_own_first_try(ledger
                 act()
         assert ledger.trial(zombie) == failed
 
-    # When it wakes, before and after somebody else has the ticket, then nothing that it writes arrives
+    # When it wakes, before and after another worker has the ticket, then nothing that it writes arrives
     wakes()
     ledger.skip_delay(ticket)
     holder = ledger.start(ticket, BERT)

@@ -118,7 +118,7 @@ def test_additions_stop_at_the_most_and_at_a_study_that_was_given_up(ledger: Led
 
 
 def test_a_study_is_not_closed_over_tickets_that_are_being_added(ledger: Ledger) -> None:
-    # Given a study without open tickets, to which somebody is adding one
+    # Given a study without open tickets, to which another client is adding one
     study = ledger.study(0)
     with ledger.database.transaction() as connection:
         connection.execute(update(studies).where(studies.c.id == study.id).values(stop_reason=None))

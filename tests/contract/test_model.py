@@ -217,7 +217,7 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
 
         @rule(seconds=st.sampled_from([-86_400, -40, 40, 86_400]))
         def clock_jumps(self, seconds: int) -> None:
-            """That of the database, by which alone leases expire."""
+            """The database's time, by which alone leases expire."""
             ledger.shift_clock(seconds)
 
         @rule(happens=SELDOM)

@@ -33,7 +33,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 class Receiver:
-    """An HTTP server that answers what `codes` says, and 200 afterwards."""
+    """An HTTP server that answers with `codes`, and with 200 afterwards."""
 
     def __init__(self) -> None:
         self.codes: list[int] = []

@@ -28,7 +28,7 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
         if outcome is not None:
             ledger.finish(lease, outcome)
 
-    # When somebody looks
+    # When a client reads
     (progress,) = queries.progress()
     (running,) = queries.running()
 

@@ -45,7 +45,7 @@ class Older:
             )
 
     def trial(self, ticket: int, attempt: int, *, ended: bool = False) -> FrozenTrial:
-        """As the version before created it, and told Optuna of its end."""
+        """As the version before created it and ended it in Optuna."""
         study = optuna.load_study(study_name="digits", storage=self.url)
         trial = study.ask()
         trial.suggest_float("x", 0.0, 1.0)
@@ -127,7 +127,7 @@ def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
         assert (found[2].user_attrs["highnoon:cause"], found[2].user_attrs["highnoon:message"]) == (
             "memory_limit", "too large",
         )  # fmt: skip
-        assert found[3].value == 0.25, "what Optuna had been told stands"
+        assert found[3].value == 0.25, "the value in Optuna stays"
         foreign = {attempt.ticket_id: attempt.foreign_ending for attempt in ledger.studies.attempts(1)}
         assert (foreign[2], foreign[3]) == (None, "COMPLETE 0.25")
         with ledger.database.transaction() as connection:

@@ -1,7 +1,7 @@
 """What of KEDA's and the Prometheus operator's resources our manifests use, as JSON schemas.
 
 Their own schemas are larger than all of our manifests, and Kubernetes drops without a word what they do not know. Here
-an unknown key is a mistake. Fields and kinds of values are those of KEDA 2 (keda.sh/v1alpha1) and of the operator's
+an unknown key is a mistake. Fields and kinds of values are from KEDA 2 (keda.sh/v1alpha1) and of the operator's
 monitoring.coreos.com/v1.
 """
 

@@ -19,7 +19,7 @@ from highnoon.coordinator.local.stack import Stack
 
 
 def main() -> None:
-    """Serves until nobody wants it any more."""
+    """Serves until it is stopped."""
     home, address = Path(sys.argv[1]), sys.argv[2]
     with (
         Stack(home) as stack,

@@ -145,7 +145,7 @@ def _run_roles(address: str, secrets: Path) -> subprocess.CompletedProcess[str]:
 def _redis_server(secrets: Path) -> Iterator[int]:
     port, folder = free_port(), secrets.parent / "redis"
     folder.mkdir()
-    # As docs/machines.md says, but for loopback.
+    # As in docs/machines.md, but for loopback.
     with redis_at(port, str(REDIS), "--aclfile", str(secrets / "redis_users.acl"), "--dir", str(folder)):
         yield port
 

@@ -150,12 +150,12 @@ def test_no_port_of_any_container_answers_a_stranger(deployment: Deployment) -> 
     deployment.coordinator("doctor")
     found = set()
     for container in deployment.compose("ps", "-q").split():
-        (told,) = json.loads(_docker("inspect", container))
-        service = told["Config"]["Labels"]["com.docker.compose.service"]
+        (inspected,) = json.loads(_docker("inspect", container))
+        service = inspected["Config"]["Labels"]["com.docker.compose.service"]
         port, expected = PORTS[service]
-        listening = listeners(family_of(told["State"]["Pid"]))
+        listening = listeners(family_of(inspected["State"]["Pid"]))
         assert {there.port for there in listening} == {port}, service
-        for network in told["NetworkSettings"]["Networks"].values():
+        for network in inspected["NetworkSettings"]["Networks"].values():
             assert hear(network["IPAddress"], port, ASKED) == expected, service
         found.add(service)
     assert found == set(PORTS)

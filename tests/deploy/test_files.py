@@ -89,7 +89,7 @@ _PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;\\]+)(?: ;[^\\]*)?(?:
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_package_is_one_version_with_its_hashes_and_comes_from_an_index(path: Path) -> None:
-    """No address of a file or a repository, no index of somebody's own, nothing that may be newer tomorrow."""
+    """No address of a file or a repository, no private index, nothing that may be newer tomorrow."""
     lines = _requirements(path)
     assert lines and [line for line in lines if not _PIN.fullmatch(line)] == []
 

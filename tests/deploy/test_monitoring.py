@@ -1,4 +1,4 @@
-"""What Prometheus itself says of our alerts, its configuration and the dashboard's expressions.
+"""What Prometheus itself finds in our alerts, its configuration and the dashboard's expressions.
 
 Skips where no promtool is on PATH; Debian's package `prometheus` brings one.
 """
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="no promtool is install
 
 
 def promtool(*words: str | Path) -> str:
-    told = subprocess.run([str(PROMTOOL), *map(str, words)], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
-    return told.stdout
+    answer = subprocess.run([str(PROMTOOL), *map(str, words)], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
 
 
 def expressions(part: Any) -> Iterator[str]:
@@ -63,6 +63,6 @@ def test_prometheus_understands_every_expression_of_the_dashboard(tmp_path: Path
     rules = [{"record": f"dashboard:{number}", "expr": expr} for number, expr in enumerate(filled)]
     (tmp_path / "dashboard.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
 
-    told = promtool("check", "rules", tmp_path / "dashboard.yml")
+    answer = promtool("check", "rules", tmp_path / "dashboard.yml")
 
-    assert f"{len(found)} rules found" in told
+    assert f"{len(found)} rules found" in answer

@@ -35,13 +35,13 @@ def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_what_trials_save_is_found_from_everywhere(cluster: Cluster, books: Books, tmp_path: Path) -> None:
-    # Given a study whose trials save files, and keep those of the two best
+    # Given a study whose trials save files, and that keeps the files of the two best
     name = cluster.submit(
         "saves_files", 6, name="saves", sampler="grid", search_space={"x": ["int", 0, 5]}, keep_best=2
     )
     books.wait_until_over(name)
 
-    # Then the coordinator leaves those of the two best, and the rest of the store is empty
+    # Then the coordinator leaves the files of the two best, and the rest of the store is empty
     store = cluster.folder / "store"
     eventually(lambda: len(list(store.iterdir())) == 4, 30.0, what="two trials keep two files each")
     best = {trial.number for trial in books.trials(name) if trial.value in (0.0, 1.0)}
@@ -93,7 +93,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_other_nodes(cluster: Cluster, bo
     node.send_signal(signal.SIGTERM)
     books.wait_until_over(name)
 
-    # Then the result is that of an uninterrupted training
+    # Then the result equals an uninterrupted training's
     attempts = books.attempts(name)
     assert [attempt.ending for attempt in attempts] == [Ending.LOST] * 5 + [Ending.RELEASED, Ending.COMPLETED]
     assert books.trials(name)[-1].value == pytest.approx(alone.best_value, rel=1e-12)

@@ -77,7 +77,7 @@ def test_there_is_a_story_for_every_bad_study_file() -> None:
 def test_a_bad_study_file_is_answered_and_leaves_nothing(
     name: str, coordinator: Callable[..., Answer], tmp_path: Path, postgres_url: str, redis_url: str
 ) -> None:
-    # Given an empty ledger, an empty Redis, and a home that nobody has used
+    # Given an empty ledger, an empty Redis, and an unused home
     with opened(postgres_url, create=True) as access, redis.Redis.from_url(redis_url) as client:
         home, cluster = tmp_path / "home", {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
 

@@ -53,7 +53,7 @@ def following(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_a_study_and_a_log_are_watched_to_their_end(cluster: Cluster) -> None:
-    # Given a study whose two trials run until somebody says go
+    # Given a study whose two trials run until the test lets them end
     name = cluster.submit_here("patient_by_study", 2, name="watched")
     wait_until_running(cluster, name, 2)
 

@@ -157,7 +157,7 @@ def test_each_figure_is_drawn(call: Call, kind: str, tmp_path: Path) -> None:
 def test_a_page_needs_no_network(call: Call, tmp_path: Path) -> None:
     assert call("plot", "digits", "-k", "slice", "-p", "units").out == "wrote digits-slice.html\n"
     page = (tmp_path / "digits-slice.html").read_text()
-    assert "$accent" not in page, "colours are those of a light page"
+    assert "$accent" not in page, "colours are a light page's"
     assert len(page) > 1_000_000 and '<script src="http' not in page and "units" in page
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=f"this kernel cannot con
 
 @pytest.fixture
 def ports(stack: Stack) -> list[int]:
-    """Those of PostgreSQL and Redis."""
+    """The ports of PostgreSQL and Redis."""
     return [make_url(url).port or 0 for url in (stack.database_url, stack.redis_url)]
 
 

@@ -225,15 +225,15 @@ class TestRefused:
         assert len(reader.trials) == 2
 
 
-@pytest.mark.parametrize(("budget", "says"), [(None, "efficiency is off"), (BUDGET, "score = loss * (1 + 0.1 *")])
-def test_log_line_describes_the_score(budget: int | None, says: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("budget", "words"), [(None, "efficiency is off"), (BUDGET, "score = loss * (1 + 0.1 *")])
+def test_log_line_describes_the_score(budget: int | None, words: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="highnoon")
 
     hn.HPOTrialManager("digits", 3, param_budget=budget).optimize(returns, SPACE)
 
     lines = [record.getMessage() for record in caplog.records if "action=efficiency" in record.getMessage()]
     assert len(lines) == 1
-    assert says in lines[0]
+    assert words in lines[0]
 
 
 def test_the_guides_settings_are_keys_of_manager_and_study_file() -> None:

@@ -1,4 +1,4 @@
-"""Slots on GPUs: each has its own, whoever dies. NVML is stood in for where a machine has none; nothing else is."""
+"""Slots on GPUs: each has its own, whichever process dies. Only NVML is replaced, where a machine has none."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def node_of(tmp_path: Path, *uuids: str) -> Node:
 
 
 def claims(node: Node, note: Path) -> Callable[[], None]:
-    """As a supervisor does; writes down what it sees, whole."""
+    """As a supervisor does; writes down all that it reads."""
 
     def act() -> None:
         claim = pin(node)

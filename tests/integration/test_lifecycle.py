@@ -457,7 +457,7 @@ def test_own_samplers_and_pruners_run_without_credentials_and_a_broken_one_harms
     assert {trial.system_attrs["plugin:after_two:asked"] for trial in seen} == {True}
     assert {trial.state for trial in books.trials(name)} == {TrialState.PRUNED}
 
-    # The broken one has begun nothing, says why on its page, and goes on once it is corrected
+    # The broken one has begun nothing, shows why on its page, and goes on once it is corrected
     record = eventually(lambda: fault_of(books, broken), what="the fault is known")
     assert record.startswith("plug-in sampler plugins.py:Dies: its process has ended")
     assert books.attempts(broken) == []

@@ -88,7 +88,7 @@ def test_the_node_counts_every_attempt_once_across_recycled_supervisors(
 ) -> None:
     endings = [a.ending for name in ("good", "bad") for a in books.studies.attempts(books.studies.get(name).id)]
     assert len(endings) == 18, "ten good trials, four bad ones with a repetition each"
-    eventually(lambda: total(scraped(ports[1]), "highnoon_worker_attempts_total") == 18, 10, what="all are told of")
+    eventually(lambda: total(scraped(ports[1]), "highnoon_worker_attempts_total") == 18, 10, what="all are counted")
 
     node = scraped(ports[1])
 

@@ -1,4 +1,4 @@
-"""A model that is built inside a trial says its own size: scores and budgets know it without a word of the user."""
+"""A model that is built inside a trial reports its own size: scores and budgets know it without a word of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HSMN as a whole: it counts as the formula says, never looks ahead, learns, answers, and comes back from disk."""
+"""The HSMN as a whole: it counts as the formula does, never looks ahead, learns, answers, and comes back from disk."""
 
 from __future__ import annotations
 

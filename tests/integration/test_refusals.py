@@ -1,4 +1,4 @@
-"""What a worker does not run: messages that are none of ours, code that nobody allowed, bundles that nobody signed.
+"""What a worker does not run: messages that are none of ours, code that is not allowed, bundles that are not signed.
 
 One node serves the module. Each story ends with an ordinary trial on it.
 """
@@ -72,7 +72,7 @@ def node_log(cluster: Cluster) -> str:
 
 
 def said(cluster: Cluster, words: str) -> None:
-    eventually(lambda: words in node_log(cluster), 30, what=f"the node says {words!r}")
+    eventually(lambda: words in node_log(cluster), 30, what=f"the node logs {words!r}")
 
 
 def goes_on(cluster: Cluster, books: Books, name: str) -> None:
@@ -84,7 +84,7 @@ def goes_on(cluster: Cluster, books: Books, name: str) -> None:
 
 
 def send(cluster: Cluster, task: str, *, serializer: str, kwargs: dict[str, Any]) -> None:
-    """What somebody could put into Redis who has its address."""
+    """What a client with its address could put into Redis."""
     with Celery(broker=cluster.redis_url, set_as_current=False) as app:
         app.send_task(task, kwargs=kwargs, queue=queue_name("cpu"), serializer=serializer)
 
@@ -283,7 +283,7 @@ def test_a_bundle_of_ours_is_run_and_named_in_each_attempt(
     (code / "train.py").unlink()
     books.wait_until_over(name)
 
-    # Then every trial has run it, from one folder of the node, and says so
+    # Then every trial has run it, from one folder of the node, and names it
     books.assert_balanced(name, 3)
     assert [trial.value for trial in books.trials(name)] == [100.0] * 3
     spec = books.studies.get(name).spec

@@ -72,7 +72,7 @@ class Place:
         return f"{name}.json"
 
     def begin(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """A command under way; what it says goes to a file, which `said` reads."""
+        """A command under way; its output goes to a file, which `said` reads."""
         with (self.folder / "said").open("w") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", "coordinator", *arguments],
@@ -189,7 +189,7 @@ def test_optunas_own_command_line_reads_the_study(place: Place, finished: str) -
 
 @pytest.mark.timeout(480)  # three starts
 def test_ctrl_c_and_kill_9_in_the_middle_and_the_same_command_again(place: Place) -> None:
-    # Given a study of six trials whose first two run until they are told to end
+    # Given a study of six trials whose first two run until the test lets them end
     study = place.study("interrupted", "patient", 6)
     start = place.begin("start", study, "--workers", "2")
     eventually(lambda: "2 running" in place.said(), 60, what="two trials run")
@@ -205,7 +205,7 @@ def test_ctrl_c_and_kill_9_in_the_middle_and_the_same_command_again(place: Place
     assert "interrupted" in eventually(lambda: fetched(dashboard[1]), 30, what="the dashboard serves")
     assert f'href="{flower[1]}"' in str(fetched(dashboard[1].replace("/hpo", "/hpo/cluster")))
 
-    # And Flower serves to who has its password, shows our tasks by study and ticket, and lets nobody change anything
+    # And Flower asks for its password, shows our tasks by study and ticket, and permits no changes
     page = eventually(lambda: fetched(flower[1] + "/", login), 30, what="flower serves")
     assert "Flower" in page
     for wrong in ("", "wrong"):
@@ -249,7 +249,7 @@ def test_ctrl_c_and_kill_9_in_the_middle_and_the_same_command_again(place: Place
     place.go.touch()
     place.run("start", study, "--workers", "2")
 
-    # Then exactly six are complete, and nobody of the killed one is left
+    # Then exactly six are complete, and no process of the killed one is left
     place.assert_balanced("interrupted", 6)
     eventually(lambda: not any(map(is_alive, family)), 20, what="the killed start's processes are gone")
 

@@ -1,4 +1,4 @@
-"""Trainer on real text with a small model: what it trains, what it says, what it refuses.
+"""Trainer on real text with a small model: what it trains, what it prints, what it refuses.
 
 The model here is a plain Keras one, so that these tests are about the trainer alone.
 """

@@ -457,7 +457,7 @@ def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
 
 
 def test_no_input_makes_a_500(visitor: Visitor) -> None:
-    """Every operation of the OpenAPI with values that nobody means."""
+    """Every operation of the OpenAPI with senseless values."""
     schema = visitor.client.get("/openapi.json").json()
     odd = ["", "0", "-1", "9" * 40, "1e999", "nan", "%00", "%F0%9F%92%A9", "'; drop table trials --", "..", "a" * 3000]
     bodies: list[Any] = [None, [], {}, {"params": {"units": 1e400}}, {"params": {"": None}}, {"name": "\x00"}]

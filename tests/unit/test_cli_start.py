@@ -1,4 +1,4 @@
-"""The command line starts fast, and says the same as what it calls."""
+"""The command line starts fast, and its lists equal the lists of what it calls."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from highnoon.shared.objective.attempt import Objective, run_attempt
 
 
 class RecordingChannel:
-    """A channel that keeps what it hears, and raises or prunes as the test says."""
+    """A channel that keeps what it gets, and raises or prunes as the test asks."""
 
     def __init__(self, *, prunes: bool = False, raises: BaseException | None = None) -> None:
         self.heard: list[tuple[float, int]] = []
@@ -465,7 +465,7 @@ HARD = Scoring(param_budget=1000, param_budget_hard=True)
 
 
 def sized(loss: object, *, reports: int = 0, params: Any = 500, active: Any = None, returns: bool = False) -> Objective:
-    """An objective that says its size, by a call or with its result, and reports its loss so often."""
+    """An objective that reports its size, by a call or with its result, and its loss so often."""
 
     def objective(_: dict[str, Any]) -> object:
         if not returns:

@@ -1,4 +1,4 @@
-"""An installation without extras: the SDK works in process, and what is missing says how to install it."""
+"""An installation without extras: the SDK works in process, and a missing part is named with its installation."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def size(params: dict[str, Any]) -> float:
     return float(params["width"] * params["layers"] * params["batch"] * factor)
 
 
-def told(params: dict[str, Any], state: TrialState = TrialState.COMPLETE) -> FrozenTrial:
+def trial_of(params: dict[str, Any], state: TrialState = TrialState.COMPLETE) -> FrozenTrial:
     missed = size(params) > LIMIT
     return create_trial(
         state=TrialState.PRUNED if missed else state,
@@ -57,7 +57,7 @@ def told(params: dict[str, Any], state: TrialState = TrialState.COMPLETE) -> Fro
 
 def history(count: int, seed: int = 1) -> list[FrozenTrial]:
     rng = random.Random(seed)
-    return [told(drawn(rng)) for _ in range(count)]
+    return [trial_of(drawn(rng)) for _ in range(count)]
 
 
 def test_it_knows_most_of_what_it_has_not_seen() -> None:
@@ -96,7 +96,7 @@ def test_what_failed_or_runs_says_nothing_and_what_was_pruned_did_fit() -> None:
     missed = [trial for trial in history(60) if trial.constraints]
     failed = [create_trial(state=TrialState.FAIL, params=small, distributions=DOMAINS) for _ in range(9)]
     assert chance_to_fit(missed + failed, DOMAINS) is None
-    assert chance_to_fit([*missed, told(small, TrialState.PRUNED)], DOMAINS) is not None
+    assert chance_to_fit([*missed, trial_of(small, TrialState.PRUNED)], DOMAINS) is not None
 
 
 def test_a_long_study_costs_no_more_than_a_short_one() -> None:

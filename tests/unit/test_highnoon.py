@@ -1,4 +1,4 @@
-"""The package as it is imported, and what a manager says before it has connected to anything."""
+"""The package as it is imported, and a manager's messages before it has connected to anything."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_every_change_of_code_changes_it(code: Path, change: object) -> None:
 def test_caches_hidden_files_and_what_is_ignored_are_no_code(code: Path) -> None:
     before = CodeDigests().of(code)
     no_code = (".git/x.py", ".venv/y.py", "lib/__pycache__/z.py", "data/big.py", "old_1.py")
-    tree(code, **dict.fromkeys(no_code, "1"), **{".highnoonignore": "# what nobody runs\ndata/\nold*\n"})
+    tree(code, **dict.fromkeys(no_code, "1"), **{".highnoonignore": "# not run\ndata/\nold*\n"})
     assert CodeDigests().of(code) == before
     assert [file.name for file in files_below(code)][-2:] == ["readme", "train.py"]
 

@@ -1,4 +1,4 @@
-"""Text to ids and back, and that no id is larger than what a tokenizer says it has."""
+"""Text to ids and back, and that no id is larger than the tokenizer's size."""
 
 from __future__ import annotations
 

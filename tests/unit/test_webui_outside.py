@@ -1,4 +1,4 @@
-"""The dashboard from outside: what importing it costs, and that its documentation says what it does."""
+"""The dashboard from outside: what importing it costs, and that its documentation is right."""
 
 from __future__ import annotations
 

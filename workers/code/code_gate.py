@@ -33,7 +33,7 @@ _HOLDS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """What an attempt runs. `digest` is that of its source tree; with a `refusal` nothing may be run."""
+    """What an attempt runs. `digest` is its source tree's; with a `refusal` nothing may be run."""
 
     folder: str | None
     digest: str | None = None
@@ -128,7 +128,7 @@ class CodeGate:
             event(_log, "import_settings", level=logging.WARNING, study=spec.name, reason=reason)
 
     def _compare(self, spec: StudySpec, code: Code) -> None:
-        """Says once for each study and each pair of digests that other code runs here than was submitted."""
+        """Logs once for each study and each pair of digests that other code runs here than was submitted."""
         pair = (spec.name, spec.code, code.digest)
         if None in pair or spec.code == code.digest or pair in self._compared:
             return

@@ -59,7 +59,7 @@ class Admitted:
 
 
 class Admission:
-    """Decides for one supervisor; `notes` are those of its node, `look_up` finds a study in the ledger by its name."""
+    """Decides for one supervisor; `notes` are its node's, `look_up` finds a study in the ledger by its name."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Admission:
         return Admitted()
 
     def _decide_alone(self, study: str, found: StudyPeaks) -> Admitted | None:
-        """Under the lock of the node: of two that decide at once, the second sees what the first has reserved."""
+        """Under the lock of the node: of two that decide at once, the second reads what the first has reserved."""
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -3,7 +3,7 @@
     Landlock    files: the trial's own folders and HIGHNOON_TRIAL_PATHS, to read the study's code and programs;
                 TCP: HIGHNOON_TRIAL_PORTS; signals, `ptrace` and /proc/<pid>/mem: processes of the same trial
     seccomp     the ways around Landlock's rules for TCP: Multipath TCP, SMC, Fast Open, io_uring
-    root        keeps those of its capabilities that concern files: the others reach other processes and raw packets
+    root        keeps its capabilities that concern files: the others reach other processes and raw packets
 
 All three only take rights away, are inherited by every program that the trial starts, and cannot be lifted. Owns the
 system calls and the list of what each trial needs; `node_confinement` decides whether trials of a node are confined.

@@ -166,7 +166,7 @@ def _would_come_from(folders: Sequence[Path], name: str) -> bool:
 
 
 def _comes_from(folders: Sequence[Path], name: str) -> bool:
-    """True for a module that was imported from one of the folders; those of a package by the package."""
+    """True for a module that was imported from one of the folders; a package's modules are judged by the package."""
     module: Any = sys.modules.get(name.partition(".")[0])
     file = getattr(module, "__file__", None)
     if file is not None:

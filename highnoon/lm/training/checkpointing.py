@@ -112,7 +112,7 @@ class Progress:
         }
 
     def to_json(self, sums: tuple[float, float]) -> dict[str, Any]:
-        """Plain JSON values only; `sums` are those of the current epoch's losses and labels."""
+        """Plain JSON values only; `sums` are the sums of the current epoch's losses and labels."""
         self.loss_sum, self.label_count = sums
         return asdict(self)
 

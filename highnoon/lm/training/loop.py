@@ -52,7 +52,7 @@ class TrainingLoop:
         self._batch = 0
         self._timer = ThroughputTimer()
         self.plan = self.plans[0]
-        """That of the current stage."""
+        """The plan of the current stage."""
 
     def run(self) -> dict[str, Any]:
         """All stages that are left; returns the summary of all, those before a resume included."""

@@ -70,6 +70,8 @@ class AttemptSpan:
     ending: Ending | None
     cause: str | None
     peak_rss_bytes: int | None
+    peak_bytes: int | None
+    """As the supervisor measured it, else as the kernel counted it, pages that the fork inherited included."""
     limit_bytes: int | None
 
 
@@ -248,8 +250,7 @@ class LedgerQueries:
     ) -> list[AttemptSpan]:
         """Attempts, oldest first: the newest `limit` of them, or the attempts of some trial numbers."""
         names = list(AttemptSpan.__dataclass_fields__)
-        limit_bytes = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger).label("limit_bytes")
-        columns = [limit_bytes if name == "limit_bytes" else attempts.c[name] for name in names]
+        columns = [_MEMORY[name] if name in _MEMORY else attempts.c[name] for name in names]
         statement = _of_study(select(*columns), study_id).order_by(attempts.c.started_at.desc()).limit(limit)
         if numbers is not None:
             statement = statement.where(attempts.c.trial_number.in_(numbers))
@@ -324,6 +325,12 @@ class LedgerQueries:
         return self._db.rows(statement)
 
 
+_LIMIT_BYTES = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger)
+_PEAK_BYTES = cast(attempts.c.memory["peak_bytes"].as_string(), BigInteger)
+_MEMORY = {
+    "limit_bytes": _LIMIT_BYTES.label("limit_bytes"),
+    "peak_bytes": func.coalesce(_PEAK_BYTES, attempts.c.peak_rss_bytes).label("peak_bytes"),
+}
 _is_current = and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt)
 
 

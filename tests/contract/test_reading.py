@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
@@ -13,7 +15,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries
 from tests.contract.digits import SPACE, completed, spec_of
-from tests.ledger import FAILED, Ledger
+from tests.ledger import FAILED, USED, Ledger
 
 
 def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
@@ -21,7 +23,8 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     queries = LedgerQueries(ledger.database)
     record = ledger.study(4)
     before = queries.change_marks()
-    outcomes = [Outcome(ending=Ending.COMPLETED, value=0.5), FAILED, None]
+    done = Outcome(ending=Ending.COMPLETED, value=0.5, memory=USED, peak_rss_bytes=10**12)
+    outcomes = [done, replace(FAILED, peak_rss_bytes=5), None]
     for number, (ticket, outcome) in enumerate(zip(ledger.tickets(record), outcomes, strict=False)):
         lease = ledger.start(ticket)
         ledger.attempts.renew(lease, Progress(step=number, rss_bytes=7))
@@ -39,6 +42,7 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
     assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
     assert [span.ending for span in queries.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
+    assert [span.peak_bytes for span in queries.spans(record.id)] == [300, 5, None], "measured, else the kernel's"
     assert [span.trial_number for span in queries.spans(record.id, limit=1)] == [2]
     assert [span.trial_number for span in queries.spans(record.id, numbers=[1])] == [1]
     assert set(queries.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}

@@ -62,6 +62,7 @@ def span(number: int, ending: Ending | None = Ending.COMPLETED, **changes: Any) 
         "cause": None,
         "limit_bytes": None,
         "peak_rss_bytes": 10**9,
+        "peak_bytes": 10**9,
     }
     return AttemptSpan(**{**usual, **times, "ending": ending, **changes})
 

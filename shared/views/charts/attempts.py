@@ -76,7 +76,7 @@ def outcomes(asked: FigureInput) -> Figure:
 
 def memory(asked: FigureInput) -> Figure:
     """The largest memory of each attempt against its limit; those that were stopped for it stand out."""
-    measured = [span for span in asked.spans if span.peak_rss_bytes and span.trial_number is not None]
+    measured = [span for span in asked.spans if span.peak_bytes and span.trial_number is not None]
     if not measured:
         return nothing("No attempt has reported its memory yet.")
     data = []
@@ -85,7 +85,7 @@ def memory(asked: FigureInput) -> Figure:
         ("stopped for it", True, {"color": "$stopped", "size": 10, "symbol": "x"}),
     ):
         spans = [span for span in measured if (span.ending is Ending.STOPPED) is wanted]
-        points = [(span.trial_number or 0, (span.peak_rss_bytes or 0) / 1e9) for span in spans]
+        points = [(span.trial_number or 0, (span.peak_bytes or 0) / 1e9) for span in spans]
         if points:
             data.append(scatter(label, points, marker=marker))
     limits = sorted((span.trial_number or 0, span.limit_bytes / 1e9) for span in measured if span.limit_bytes)

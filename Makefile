@@ -52,7 +52,7 @@ lint: $(READY) ## Check style, types and who imports whom
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
-screenshots: $(READY) ## Every page of the dashboard at 400 and 1600 pixels, light and dark, into screenshots/
+screenshots: $(READY) ## Every page of the dashboard at 420 and 1400 pixels, light and dark, into screenshots/
 	@mkdir -p screenshots
 	@SCREENSHOTS=$(CURDIR)/screenshots $(PY) -m pytest tests/browser -q -k fits
 

@@ -45,7 +45,7 @@ _ENDINGS = (
     (Ending.KILLED, "signal", "SIGKILL from outside", 1),
 )
 _LIMIT_BYTES = 4_000_000_000
-_FACTS = {
+FACTS = {
     "version": "0.1.0",
     "cpus": 16,
     "memory_total_bytes": 64_000_000_000,
@@ -108,7 +108,7 @@ def make_study(
         if running and not Nodes(access.database).workers(silent_for_s=60):
             nodes = Nodes(access.database)
             nodes.enter("w1", host="node-a", pid=4242, slots=_SLOTS, queues=["cpu"])
-            nodes.beat("w1", _FACTS)
+            nodes.beat("w1", FACTS)
 
 
 Row = tuple[FromClause, dict[str, Any]]
@@ -200,6 +200,8 @@ class _History:
         began = self._now - self._dice.uniform(5, 40)
         trial = {"trial_id": trial_id, "study_id": study_id, "number": number, "state": TrialState.RUNNING}
         yield tables.trials, {**trial, "datetime_start": _utc(began), "datetime_complete": None}
+        for key, word in (("highnoon:ticket", ticket), ("highnoon:attempt", 1)):
+            yield tables.user_attrs, {"trial_id": trial_id, "key": key, "value_json": json.dumps(word)}
         for name, given in params.items():
             domain = self._space[name]
             stored = {"param_value": domain.to_internal_repr(given), "distribution_json": distribution_to_json(domain)}

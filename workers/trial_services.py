@@ -47,6 +47,10 @@ _RENEW_AGAIN_S = 1.0
 """After an outage holders must be quicker than the reaper, which waits for a whole lease."""
 
 
+_FIRST_RENEWAL_S = 1.0
+"""A trial that runs longer shows its step and its memory from then on, not only after a whole period."""
+
+
 class TrialServices:
     """Implements `monitor.services.Services` for one attempt."""
 
@@ -93,6 +97,7 @@ class TrialServices:
     def attend(self, pid: int | None) -> None:
         """The trial runs now: its memory is part of each renewal."""
         self._pid = pid
+        self._renew_at = min(self._renew_at, now_s() + _FIRST_RENEWAL_S)
 
     def take_report(self, report: Report) -> bool:
         """Kept until the others are read, the lease renewed, or the attempt finished; False when some are left out."""

@@ -11,7 +11,7 @@ from highnoon.coordinator.cli.command_io import AsJson, StudyName, mistake, no_r
 from highnoon.coordinator.cli.reading import Storage, reading
 from highnoon.shared.domain.artifact import listed
 
-OneTrial = Annotated[int | None, typer.Argument(help="A trial's number. Default: all trials.", metavar="[TRIAL]")]
+OneTrial = Annotated[int | None, typer.Argument(help="A trial's number. Default: all trials.", metavar="TRIAL")]
 Into = Annotated[
     Path | None,
     typer.Option("--download", "-d", help="Copy the files into this folder, one for each trial.", metavar="DIR"),

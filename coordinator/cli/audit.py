@@ -20,7 +20,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, the 
 
 
 def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False) -> None:
-    """Show who changed what: studies, nodes, and programs run by exec.
+    """Show who changed what, and which programs exec ran.
 
     Studies that were deleted are in it, too.
 

@@ -17,9 +17,10 @@ NewName = Annotated[str | None, typer.Option("--as", help="Give the study anothe
 
 
 def backup(study: StudyName, output: Output = None) -> None:
-    """Write one study to one file: all its trials, attempts, and the code that was sent along.
+    """Write a study into one file, with all that belongs to it.
 
-    The study may run meanwhile. A file of that name is replaced when the new one is whole.
+    All its trials and attempts, and the code that was sent along. The study may run meanwhile. A file of that name is
+    replaced when the new one is whole.
 
     Example: python -m coordinator backup digits -o digits.jsonl
     """
@@ -34,10 +35,11 @@ def backup(study: StudyName, output: Output = None) -> None:
 
 
 def restore(file: BackupFile, name: NewName = None) -> None:
-    """Make the study of a backup in this database, which may be another one, or new.
+    """Make the study of a backup in this database.
 
-    All of it is there afterwards, or nothing. It goes on where the backup found it; what ran then waits again. Restore
-    only files of your own: who can change a file can change what your workers run.
+    The database may be another one, or new. All of it is there afterwards, or nothing. It goes on where the backup
+    found it; what ran then waits again. Restore only files of your own: who can change a file can change what your
+    workers run.
 
     Example: python -m coordinator restore digits.jsonl --as digits-again
     """

@@ -91,7 +91,7 @@ StudyFile = Annotated[Path, typer.Argument(help="TOML, JSON or YAML.", metavar="
 StudyName = Annotated[str, typer.Argument(help="The study's name.", metavar="STUDY", autocompletion=study_names)]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.", metavar="TRIAL")]
 TrialsInAll = Annotated[
-    int | None, typer.Option("--n-trials", help="Trials in all. Wins over the file's n_trials.", metavar="N")
+    int | None, typer.Option("--n-trials", help="Trials in all, in the place of the file's n_trials.", metavar="N")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

@@ -22,7 +22,9 @@ AsFormat = Annotated[
         autocompletion=lambda: list(_FORMATS),
     ),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Default: print it.", metavar="FILE")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where to write. Default: print it.", metavar="FILE")
+]
 
 
 def export(study: StudyName, format: AsFormat = None, output: Output = None, storage: Storage = None) -> None:

@@ -81,7 +81,9 @@ def drain(worker: WorkerName) -> None:
 
 
 def reinstate(worker: WorkerName) -> None:
-    """Take a node back from quarantine; its earlier failures no longer count.
+    """Take a node back from quarantine.
+
+    Its earlier failures no longer count.
 
     A node that fails at studies at which others succeed gets nothing more (HIGHNOON_QUARANTINE_AFTER failures in a
     row, by default 5; 0 for never). `workers` shows why. Repair it first.

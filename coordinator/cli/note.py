@@ -22,11 +22,11 @@ def note(
     untag: Untag = None,
     json: AsJson = False,
 ) -> None:
-    """Write a note or tags beside a study or a trial, or print them.
+    """Write or print the note and tags of a study or a trial.
 
     Lists, exports and the dashboard show them, and optuna-dashboard the notes.
 
-    Example: python -m coordinator note digits promising --trial 3 --tag baseline
+    Example: python -m coordinator note digits promising --trial 3 --tag sgd
     """
     from highnoon.coordinator.cli.tables import note_lines
     from highnoon.shared.domain.note import NoteChange

@@ -135,7 +135,7 @@ def execute(command: ShellCommand) -> None:
 
 
 def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
-    """Make the passwords and tokens that deploy/compose.yaml needs.
+    """Make the passwords and tokens for deploy/compose.yaml.
 
     Each goes into a file of its own in DIR/secrets, for its owner alone. What exists stays as it is.
 

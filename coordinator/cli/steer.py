@@ -21,8 +21,8 @@ TrialNumbers = Annotated[
 Point = Annotated[
     list[str], typer.Argument(help="Values of the point; what it leaves open is sampled.", metavar="NAME=VALUE")
 ]
-Priority = Annotated[int | None, typer.Option(help="Beside other studies: 1 to 1000, 1 by default.")]
-MaxRunning = Annotated[int | None, typer.Option(help="So many trials run at most; 0 is no limit.")]
+Priority = Annotated[int | None, typer.Option(help="Beside other studies: 1 to 1000, 1 by default.", metavar="N")]
+MaxRunning = Annotated[int | None, typer.Option(help="So many trials run at most; 0 is no limit.", metavar="N")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -51,7 +51,7 @@ def resume(study: StudyName) -> None:
 
 
 def cancel(study: StudyName) -> None:
-    """Give a study up: what waits is dropped, what runs is stopped.
+    """Give a study up: drop what waits, stop what runs.
 
     Example: python -m coordinator cancel digits
     """
@@ -81,7 +81,9 @@ def set_share(study: StudyName, priority: Priority = None, max_running: MaxRunni
 
 
 def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
-    """Run trials again that failed or did not fit into memory, with the same parameters.
+    """Run failed trials again, with the same parameters.
+
+    Also trials that did not fit into memory.
 
     Example: python -m coordinator retry digits 3 7
     """
@@ -100,7 +102,7 @@ def enqueue(study: StudyName, point: Point) -> None:
 
     Text may stand in quotes, for a choice such as "2" beside the number 2.
 
-    Example: python -m coordinator enqueue digits learning_rate=0.01 optimizer=adam
+    Example: python -m coordinator enqueue digits units=64 optimizer=adam
     """
     from highnoon.shared.store import steering
 
@@ -126,7 +128,7 @@ def stop_trial(study: StudyName, trial: TrialNumber) -> None:
 
 
 def delete(study: StudyName, yes: Yes = False) -> None:
-    """Delete a study that is over, with all its trials, also in Optuna.
+    """Delete a study that is over, also in Optuna.
 
     Logs stay where they are.
 

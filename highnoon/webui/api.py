@@ -193,7 +193,7 @@ def download_artifact(app: State, study: KnownStudy, number: int, artifact: str)
 
 @router.get("/studies/{study}/best", tags=["results"])
 def get_best(app: State, study: KnownStudy) -> Response:
-    """The best completed trial; of several objectives those that none beats in all, as `front`."""
+    """The best completed trial; with several objectives every trial that none beats in all of them."""
     front = app.front(study)
     return JsonResponse({"front": list(map(trial_object, front))} if front else trial_object(app.best(study)))
 

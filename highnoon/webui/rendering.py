@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from http import HTTPStatus
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -155,6 +155,9 @@ def error_page(request: Request, status: int, detail: str, problems: Sequence[Pr
 async def form_fields(request: Request) -> dict[str, str]:
     """The fields of a form that was sent."""
     return dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))
+
+
+Sent = Annotated[dict[str, str], Depends(form_fields)]
 
 
 def authentication_of(request: Request) -> Authentication:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from highnoon.shared.domain.errors import (
     HighNoonError,
@@ -77,3 +77,8 @@ def status_of(error: HighNoonError) -> int:
             return 503
         case _:
             return 500
+
+
+def redirect(address: str) -> Response:
+    """To a page of ours, after a form was executed."""
+    return RedirectResponse(address, status_code=303)

@@ -1,4 +1,4 @@
-"""Every page in a real browser: no complaint, no request to anybody else, usable at 400 and at 1600 pixels.
+"""Every page in a real browser: no complaint, no request to anybody else, usable at 420 and at 1400 pixels.
 
 Skips where no Chromium is installed.
 """
@@ -8,23 +8,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import optuna
 import pytest
-from sqlalchemy import text
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.store.access import Access, opened
-from highnoon.shared.store.submission import submit
 from tests.browser.chromium import Page, browser, installed
+from tests.browser.studies import keep_worker, make_studies
 from tests.conftest import empty_database
-from tests.ledger import FAILED, Ledger
-from tests.made_up import SPACE, make_study, spec_of
+from tests.made_up import SPACE
 from tests.support import eventually, steady_network
 from tests.web import TOKEN, dashboard
 
@@ -34,19 +30,33 @@ HERE = Path(__file__).parents[1]
 PAGES = {
     "studies": "/hpo",
     "study": "/hpo/studies/digits",
+    "trials": "/hpo/studies/digits/trials",
+    "trial": "/hpo/studies/digits/trials/7",
+    "trial-running": "/hpo/studies/digits/trials/60",
+    "compare": "/hpo/studies/digits/compare?trial=3&trial=7&trial=12",
+    "new": "/hpo/new?like=digits",
     "fresh": "/hpo/studies/fresh",
+    "large": "/hpo/studies/large",
+    "goals": "/hpo/studies/goals",
+    "goals-trials": "/hpo/studies/goals/trials",
+    "goals-trial": "/hpo/studies/goals/trials/11",
+    "goals-compare": "/hpo/studies/goals/compare?trial=3&trial=11",
+    "goals-new": "/hpo/new?like=goals",
+    "sixty": "/hpo/studies/sixty",
+    "sixty-trial": "/hpo/studies/sixty/trials/7",
+    "sixty-new": "/hpo/new?like=sixty",
+    "failed": "/hpo/studies/broken",
+    "failed-trial": "/hpo/studies/broken/trials/1",
     "external": "/hpo/studies/plain%20optuna",
     "wide": "/hpo/studies/wide",
     "wide-trials": "/hpo/studies/wide/trials",
-    "failed": "/hpo/studies/broken",
-    "trials": "/hpo/studies/digits/trials",
-    "trial": "/hpo/studies/digits/trials/7",
-    "compare": "/hpo/studies/digits/compare?trial=3&trial=7&trial=12",
-    "new": "/hpo/new?like=digits",
     "cluster": "/hpo/cluster",
     "docs": "/docs",
 }
-_DRAWN = "[...document.querySelectorAll('[data-figure] .note')].every((note) => note.textContent !== 'Loading …')"
+_SCREEN = 900
+_DRAWN = """[...document.querySelectorAll('[data-figure] .note')].every((note) =>
+    note.textContent !== 'Loading …' || note.closest('details:not([open])'))"""
+_OPEN = "document.querySelectorAll('details.more').forEach((more) => { more.open = true; })"
 _UNNAMED = """[...document.querySelectorAll('a, button, input:not([type=hidden]), select')].filter((e) => e.offsetParent
     && !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).map((e) => e.outerHTML)"""
 _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, label, summary, button')].filter((e) => {
@@ -89,47 +99,8 @@ _AXE = """axe.run({exclude: [['.js-plotly-plot']]}, {resultTypes: ['violations']
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     with empty_database(stack) as url:
-        make_study(url, "digits", n_trials=80, done=60, running=4)
-        with opened(url) as books:
-            submit(spec_of("fresh"), books)
-            _make_failed_study(books)
-        _make_plain_study(url)
-        _make_wide_study(url)
+        make_studies(url)
         yield url
-
-
-def _make_plain_study(url: str) -> None:
-    """Another program's, with names and choices that do not know how narrow a screen may be."""
-
-    def objective(trial: optuna.Trial) -> float:
-        trial.suggest_categorical("a_categorical_parameter_with_long_choices", ["a long choice of words", "short", "b"])
-        return trial.suggest_float("learning_rate_of_the_second_optimizer_group", 1e-5, 1, log=True)
-
-    optuna.create_study(study_name="plain optuna", storage=url, direction="maximize").optimize(objective, n_trials=8)
-
-
-def _make_wide_study(url: str) -> None:
-    """Sixty parameters, one of them with three thousand choices."""
-    words = [f"choice-{number:04}" for number in range(3000)]
-
-    def objective(trial: optuna.Trial) -> float:
-        trial.suggest_categorical("word", words)
-        return sum(trial.suggest_float(f"parameter_{number:02}", 0.0, 1.0) for number in range(59))
-
-    sampler = optuna.samplers.RandomSampler(seed=1)
-    optuna.create_study(study_name="wide", storage=url, sampler=sampler).optimize(objective, n_trials=12)
-
-
-def _make_failed_study(books: Access) -> None:
-    ledger = Ledger(books.url, create=False)
-    record = submit(spec_of("broken", n_trials=3), books).record
-    for ticket in ledger.tickets(record):
-        ledger.run(ticket, replace(FAILED, message="ValueError: no data"))
-    with books.database.transaction() as connection:
-        connection.execute(
-            text("update hn_studies set state = 'finished', ended_at = hn_now_1() where name = 'broken'")
-        )
-    ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +133,9 @@ def _no_complaint_and_no_stranger(page: Page, address: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
-def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, width: int, dark: bool) -> None:
+@pytest.mark.parametrize("width", [420, 1400])
+def test_every_page_fits_is_named_and_is_readable(page: Page, address: str, url: str, width: int, dark: bool) -> None:
+    keep_worker(url)
     page.look(width, dark=dark)
     for name, path in PAGES.items():
         page.goto(address + path)
@@ -193,12 +165,21 @@ def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None
         assert found == [], name
 
 
+def test_no_page_is_longer_than_three_screens_before_something_is_opened(page: Page, address: str) -> None:
+    for name, path in PAGES.items():
+        page.look(1400, height=8000)  # a figure is drawn when it comes into view
+        page.goto(address + path)
+        page.until(_DRAWN)
+
+        height = page.eval("document.querySelector('main').getBoundingClientRect().bottom")
+        assert height <= 3 * _SCREEN, f"{name} has {height:.0f} pixels"
+
+
 def test_a_study_of_sixty_parameters_is_a_page_and_not_a_scroll(page: Page, address: str) -> None:
     page.look(1400, height=3000)
     page.goto(f"{address}/hpo/studies/wide")
     page.until(_DRAWN)
 
-    assert page.eval("document.documentElement.scrollHeight") < 3600
     assert page.eval("document.documentElement.outerHTML.length") < 1_000_000
     assert page.eval("document.body.innerText.includes('The 10 of 60 parameters that matter most.')")
     page.goto(f"{address}/hpo/studies/wide/trials")

@@ -30,7 +30,8 @@ def visitor(ledger: Ledger, tmp_path: Path) -> Visitor:
     values = [(0.3, 0.9), (0.4, 0.8), (0.1, 0.5), (0.05, 0.99)]
     for ticket, (loss, accuracy) in zip(ledger.tickets(record), values, strict=False):
         misses = {"latency_ms": 0.5 if loss < 0.1 else -0.5}
-        outcome = Outcome(ending=Ending.COMPLETED, values=(loss, accuracy), misses=misses)
+        metrics = {"latency_ms": 20 * (1 + misses["latency_ms"]), "epochs": 7.0}
+        outcome = Outcome(ending=Ending.COMPLETED, values=(loss, accuracy), misses=misses, metrics=metrics)
         ledger.finish(ledger.start(ticket, new=point(loss)), outcome)
     theirs = optuna.create_study(
         storage=ledger.database.url, study_name="theirs", directions=["minimize", "maximize", "minimize"]
@@ -47,7 +48,11 @@ def test_pages_api_and_files_show_the_front(visitor: Visitor) -> None:
     assert "minimize loss, maximize accuracy" in study and "off without prune_on" in study
     listed = visitor.get("/hpo/studies/goals/trials", sort="-values.accuracy").text
     assert listed.index(">3</a>") < listed.index(">0</a>") < listed.index(">2</a>") and "infeasible" in listed
-    assert "latency_ms missed by 0.5" in visitor.get("/hpo/studies/goals/trials/3").text
+    trial = visitor.get("/hpo/studies/goals/trials/3").text
+    assert "latency_ms missed by 0.5" in trial and "&lt;= 20 missed" in trial
+    assert '>epochs</th><td title="7.0">7<' in trial
+    assert "&lt;= 20 kept" in visitor.get("/hpo/studies/goals/trials/0").text
+    assert "infeasible" in visitor.get("/hpo/studies/goals/compare?trial=0&trial=3").text
     assert visitor.get("/hpo").text.count("objectives</small>") == 2
 
     front = visitor.api("GET", "/studies/goals/best").json()["front"]

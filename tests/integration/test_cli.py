@@ -131,6 +131,11 @@ def test_help_fits_eighty_columns(name: str) -> None:
     assert "Options:" in shown.output
 
 
+def test_the_list_of_commands_cuts_off_no_summary_at_eighty_columns() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}, prog_name="python -m coordinator").output
+    assert [line for line in shown.splitlines() if line.endswith("...") and "Usage:" not in line] == []
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["status", "digits"], ["best", "digits"], ["trials", "digits"]])
 def test_an_unused_home_is_a_mistake_not_an_empty_answer(
     coordinator: Callable[..., Answer], arguments: list[str], tmp_path: Path

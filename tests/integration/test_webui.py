@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,6 +26,7 @@ from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import StudyRecord
+from highnoon.webui import actions
 from tests.conftest import empty_database
 from tests.made_up import make_study
 from tests.support import eventually
@@ -317,6 +319,20 @@ def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visito
     assert {worker["id"]: worker["state"] for worker in listed}["bad"] == "draining"
     for worker in ("good", "bad"):
         nodes.mark(worker, WorkerState.GONE)
+
+
+def test_a_worker_of_start_is_not_offered_to_be_drained(
+    visitor: Visitor, books: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = Nodes(books.database)
+    nodes.enter("own", host="node-own", pid=1, slots=1, queues=["gpu"])
+    assert "/hpo/workers/own/drain" in visitor.get("/hpo/cluster").text
+
+    monkeypatch.setattr(actions, "attach", lambda home: SimpleNamespace(database_url=books.database.url))
+    assert "/drain" not in visitor.get("/hpo/cluster").text
+    refused = visitor.api("PATCH", "/workers/own", json={"state": "draining"})
+    assert refused.status_code == 409 and "pause its studies instead" in refused.text
+    nodes.mark("own", WorkerState.GONE)
 
 
 def test_a_viewer_cannot_drain_a_worker(closed: str) -> None:

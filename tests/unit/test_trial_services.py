@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -226,6 +227,13 @@ def test_lease_is_renewed_in_time_with_the_reports_and_again_soon_after_an_outag
         time.sleep(0.01)
     scene.database.error = None
     eventually(lambda: scene.services.interruption() or len(scene.database.renewals) > renewals, 5, what="a renewal")
+
+
+def test_first_renewal_has_the_memory_and_does_not_wait_for_a_whole_period(scene: Scene) -> None:
+    scene.services._renew_at = time.monotonic() + 3600
+    scene.services.attend(os.getpid())
+    eventually(lambda: scene.services.interruption() or scene.database.renewals, 30, what="a renewal")
+    assert scene.database.renewals[0].rss_bytes
 
 
 def test_a_persons_cancel_and_a_lost_lease_arrive_with_the_renewal(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from highnoon.shared.domain.states import StudyState, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.views.studies import StudySummary
-from highnoon.webui.pages import eta_s
+from highnoon.webui.study_pages import eta_s
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 RECORD = StudyRecord(

@@ -26,7 +26,7 @@ function coloured(value) {
 }
 
 function layoutOf(figure, plot) {
-  const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true };
+  const axis = { gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true, exponentformat: "e" };
   const isNarrow = plot.clientWidth < 640;
   const hasLegend = figure.layout.showlegend !== false && figure.data.filter((trace) => trace.showlegend !== false).length > 1;
   const layout = {
@@ -35,7 +35,7 @@ function layoutOf(figure, plot) {
     height: 320,
     ...coloured(figure.layout),
     margin: {
-      l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.xaxis?.title ? 40 : 24,
+      l: 50, r: 14, t: hasLegend ? 30 : 10, b: figure.layout.grid ? 48 : figure.layout.xaxis?.title ? 40 : 24,
       ...(isNarrow ? {} : figure.layout.margin),
     },
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -50,9 +50,10 @@ function layoutOf(figure, plot) {
   }
   // A slanted label of the last axis would not fit beside it, and plotly leaves such ones out.
   if (isNarrow && layout.xaxis.ticktext?.length > 3) layout.xaxis.tickangle = -90;
-  if (layout.grid && isNarrow) {
-    const cells = layout.grid.rows * layout.grid.columns;
-    layout.grid = { ...layout.grid, rows: figure.data.length || cells, columns: 1 };
+  const columns = isNarrow ? 1 : plot.clientWidth < 1000 ? 3 : 5;
+  if (layout.grid?.columns > columns) {
+    const cells = figure.data.length || layout.grid.rows * layout.grid.columns;
+    layout.grid = { ...layout.grid, rows: Math.ceil(cells / columns), columns };
     layout.height = 60 + 200 * layout.grid.rows;
   }
   return layout;

@@ -69,7 +69,7 @@ def outcomes(asked: FigureInput) -> Figure:
     layout = {
         "yaxis": {"automargin": True},
         "xaxis": {"rangemode": "tozero"},
-        "height": max(320, 60 + 30 * len(ranked)),
+        "height": max(220, 60 + 30 * len(ranked)),
     }
     return Figure(data=[bar], layout=layout)
 

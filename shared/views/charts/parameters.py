@@ -44,7 +44,7 @@ def slices(asked: FigureInput) -> Figure:
         return nothing("No trial has completed yet.")
     shown = thinned_trials(trials, _MOST_POINTS_OF_A_PANEL)
     data: list[Json] = []
-    layout = _grid(len(names))
+    layout = _grid(len(names), 3 if len(names) <= 6 else 5)
     values = [value for _, value in asked.points()]
     for index, name in enumerate(names):
         domain = asked.space[name]
@@ -184,9 +184,9 @@ def _panel(
     ]
 
 
-def _grid(count: int) -> Json:
-    """The layout of so many panels, at most three in a row."""
-    columns = min(3, count)
+def _grid(count: int, most: int = 3) -> Json:
+    """The layout of so many panels, at most `most` in a row."""
+    columns = min(most, count)
     rows = math.ceil(count / columns)
     return {"grid": {"rows": rows, "columns": columns, "pattern": "independent"}, "height": 60 + 190 * rows}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -25,6 +26,12 @@ _MISSED = RETRIABLE | {Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those without a fault."""
 
 _MOST_OF_A_MESSAGE = 200
+
+_NATIVE = re.compile(
+    r"[IWEF]\d{4} \d\d:|WARNING: All log messages before absl|"
+    r"\d{4}-\d\d-\d\d \S+: [IWEF] (tensorflow|external)/"
+)
+"""How lines begin that the libraries of TensorFlow log on their own."""
 
 
 def failed(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
@@ -128,10 +135,15 @@ def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     say(console, f"Best trial {best.number} of {study.closed}: {result_of(best)}", style="bold")
     say(console, "\n".join(params_table(best.params)))
     its = access.studies.attempts(record.id, trial_number=best.number)
-    printed = [line for attempt in its for line in (attempt.log_tail or "").strip().splitlines()]
+    printed = [line for attempt in its for line in own_lines(attempt.log_tail or "")]
     if printed:
         say(console, f"Its last line: {printed[-1]}")
     return Exit.OK
+
+
+def own_lines(printed: str) -> list[str]:
+    """What a training printed, without blank lines and without what TensorFlow's C++ libraries log on their own."""
+    return [line for line in printed.splitlines() if line.strip() and not _NATIVE.match(line)]
 
 
 def _say_failures(attempts: list[AttemptRecord], console: Console) -> None:

@@ -158,7 +158,7 @@ def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None
     page.look(1400, dark=dark)
     for name, path in PAGES.items():
         page.goto(address + path)
-        page.eval(f"{axe}; true")
+        page.eval(f"{_OPEN}; {axe}; true")
 
         found = page.eval(_AXE)
 
@@ -228,6 +228,7 @@ def test_a_range_on_an_axis_keeps_the_lines_that_cross_it(page: Page, address: s
 def test_every_figure_is_drawn(page: Page, address: str) -> None:
     page.look(1400, height=6000)
     page.goto(f"{address}/hpo/studies/digits")
+    page.eval(_OPEN)
 
     page.until(_DRAWN)
     page.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 18", what="nine figures are drawn")
@@ -239,6 +240,7 @@ def test_every_figure_is_drawn(page: Page, address: str) -> None:
 def test_figures_keep_their_words_on_a_narrow_screen(page: Page, address: str) -> None:
     page.look(400, height=6500)
     page.goto(f"{address}/hpo/studies/digits")
+    page.eval(_OPEN)
     page.until(_DRAWN)
     page.until("document.querySelectorAll('.modebar').length === 9", what="nine figures are drawn")
 
@@ -250,6 +252,7 @@ def test_figures_keep_their_words_on_a_narrow_screen(page: Page, address: str) -
 def test_figures_follow_the_window(page: Page, address: str) -> None:
     page.look(1600, height=4000)
     page.goto(f"{address}/hpo/studies/digits")
+    page.eval(_OPEN)
     page.until("document.querySelectorAll('.modebar').length === 9", what="nine figures are drawn")
 
     for width in (900, 400, 1600):

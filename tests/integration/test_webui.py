@@ -6,7 +6,11 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,6 +33,7 @@ from highnoon.shared.store.studies import StudyRecord
 from highnoon.webui import actions
 from tests.conftest import empty_database
 from tests.made_up import make_study
+from tests.ports import free_port, takes_calls
 from tests.support import eventually
 from tests.web import TOKEN, VIEWER, Visitor, dashboard
 
@@ -139,6 +144,17 @@ def test_notes_and_tags_are_written_by_forms_and_the_api(visitor: Visitor, mine:
     refused = visitor.api("PATCH", f"/studies/{mine}/trials/4", json={"tags": ["a,b"]})
     assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "tag"
     assert [entry.action for entry in AuditLog(books.database).entries(study=mine, limit=9)].count("note") == 5
+
+
+def test_pages_use_the_words_of_study_files(visitor: Visitor) -> None:
+    form = visitor.get("/hpo/new").text
+    for key in ("n_trials", "direction", "trial_timeout", "sampler", "param_budget"):
+        assert f'<code class="key">{key}</code>' in form, key
+    pages = [form, visitor.get(f"/hpo/studies/{PATH}").text, visitor.get(f"/hpo/studies/{PATH}/trials").text]
+    numbers = visitor.api("GET", f"/studies/{PATH}/trials", params={"state": "PRUNED"}).json()["trials"]
+    pages.append(visitor.get(f"/hpo/studies/{PATH}/trials/{numbers[0]['number']}").text)
+    for riddle in ("Trials over", "Left with status", "pruned pruner", "TOML"):
+        assert not [page for page in pages if riddle in re.sub(r"<[^>]*>", "", page)], riddle
 
 
 def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
@@ -434,6 +450,9 @@ def test_figures_importance_and_workers(visitor: Visitor) -> None:
         assert visitor.api("GET", f"/studies/{PATH}/figures/{kind}").json()["data"], kind
     plain = visitor.client.get(f"/api/hpo/studies/{PATH}/figures/history", headers={"accept-encoding": "identity"})
     assert "content-encoding" not in plain.headers and plain.json()["data"]
+    two_first = sorted(shares, key=lambda name: -shares[name])[:2]
+    layout = visitor.api("GET", f"/studies/{PATH}/figures/contour").json()["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == two_first
     contour = {"x": "units", "y": "dropout"}
     assert visitor.api("GET", f"/studies/{PATH}/figures/contour", params=contour).json()["data"]
     assert visitor.api("GET", f"/studies/{PATH}/figures/histroy").json()["errors"][0]["hint"] == "Did you mean history?"
@@ -520,6 +539,17 @@ def test_a_page_that_is_open_does_not_keep_the_server(url: str, home: Path) -> N
         assert "event: change" not in list(lines), "the stream came to its end"
 
 
+def test_ctrl_c_ends_a_script_that_serves_without_a_traceback(url: str, tmp_path: Path) -> None:
+    port = free_port()
+    code = f"from highnoon.webui import app; app.run(port={port}, storage={url!r})"
+    environ = {**os.environ, "HIGHNOON_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: takes_calls(port) or process.poll() is not None, 120, what="the dashboard listens")
+        process.send_signal(signal.SIGINT)
+        _, written = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in written, written
+
+
 def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, books: Access) -> None:
     with books.database.transaction() as connection:
         others = "pid <> pg_backend_pid() AND datname = current_database()"
@@ -580,6 +610,12 @@ def test_a_change_from_elsewhere_is_refused(
     answer = visitor.client.post(f"/hpo/studies/{mine}/cancel", data=data, headers=headers)
 
     assert answer.status_code == 403 and record(books, mine).state is StudyState.RUNNING
+
+
+def test_a_change_by_a_program_without_a_token_is_answered_with_how_to_send_it(address: str, mine: str) -> None:
+    answer = httpx.patch(f"{address}/api/hpo/studies/{mine}", json={"state": "paused"})
+    assert answer.status_code == 403
+    assert "HIGHNOON_TOKEN" in answer.text and "Authorization: Bearer" in answer.text
 
 
 def test_nothing_answers_without_a_credential(closed: str) -> None:

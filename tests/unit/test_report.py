@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from highnoon.config import ModelConfig, TrainingConfig
-from highnoon.coordinator.cli.failures import account, by_cause, failed, notes
+from highnoon.coordinator.cli.failures import account, by_cause, failed, notes, own_lines
 from highnoon.coordinator.cli.tables import (
     aligned,
     params_table,
@@ -213,6 +213,17 @@ def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> N
 def test_a_long_message_stays_one_line() -> None:
     (line,) = by_cause([raised(1, "ValueError: " + "tensor of a shape\n" * 100)])
     assert "\n" not in line and len(line) < 300 and "…" in line
+
+
+def test_what_tensorflow_logs_by_itself_is_no_line_of_the_training() -> None:
+    printed = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "best val_loss=0.1\n\n"
+        "E0000 00:00:1795949907.882409   26404 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
+        "2026-11-29 10:12:10.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] optimized\n"
+    )
+    assert own_lines(printed) == ["best val_loss=0.1"]
+    assert own_lines("E0 is no log line\n") == ["E0 is no log line"]
 
 
 def test_a_trial_that_was_tried_again_names_the_other_one() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from threading import Event
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -65,22 +66,25 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: AppState = app.state.app_state
-    warming = asyncio.create_task(run_in_threadpool(_warm, state.repository))
+    is_over = Event()
+    warming = asyncio.create_task(run_in_threadpool(_warm, state.repository, is_over))
     try:
         yield
     finally:
+        is_over.set()
         await state.event_stream.stop()
         warming.cancel()
         state.repository.close()
 
 
-def _warm(repository: StudyRepository) -> None:
+def _warm(repository: StudyRepository, is_over: Event) -> None:
     try:
         repository.warm()
     except HighNoonError:
         return  # the first request gets the same error as its answer
     except Exception:
-        _log.exception("action=warm_failed")
+        if not is_over.is_set():  # modules that are imported while the interpreter ends raise all kinds of errors
+            _log.exception("action=warm_failed")
 
 
 async def _health(request: Request) -> Response:

@@ -105,7 +105,7 @@ class Page:
         self._next += 1
         self.socket.send(json.dumps({"id": self._next, "method": method, "params": params}))
         while True:
-            result = json.loads(self.socket.recv(timeout=60))
+            result = json.loads(self.socket.recv(timeout=300))
             if result.get("id") == self._next:
                 assert "error" not in result, result
                 return result.get("result", {})

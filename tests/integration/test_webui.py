@@ -32,7 +32,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.webui import actions
 from tests.conftest import empty_database
-from tests.made_up import make_study
+from tests.made_up import FACTS, make_study
 from tests.ports import free_port, takes_calls
 from tests.support import eventually
 from tests.web import TOKEN, VIEWER, Visitor, dashboard
@@ -313,6 +313,7 @@ def test_a_study_is_made_by_the_form(url: str, home: Path, books: Access) -> Non
 
 def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visitor, books: Access) -> None:
     nodes = Nodes(books.database)
+    nodes.beat("w1", FACTS)  # it may have been silent for too long by now
     for worker in ("good", "bad"):
         nodes.enter(worker, host=f"node-{worker}", pid=1, slots=1, queues=["gpu"])
     nodes.mark("bad", WorkerState.QUARANTINED, "its GPU <b>fell</b> off the bus")
@@ -443,7 +444,7 @@ def test_exports_are_files_and_best_is_the_best(visitor: Visitor) -> None:
     assert json.loads(lines[7])["params"]["units"] == int(rows[7]["params.units"])
 
 
-def test_figures_importance_and_workers(visitor: Visitor) -> None:
+def test_figures_importance_and_workers(visitor: Visitor, books: Access) -> None:
     shares = visitor.api("GET", f"/studies/{PATH}/importance").json()["importance"]
     assert sum(shares.values()) == pytest.approx(1) and len(shares) == 6
     for kind in ("history", "slice", "parallel", "importance", "intermediate", "timeline", "outcomes", "memory"):
@@ -457,6 +458,7 @@ def test_figures_importance_and_workers(visitor: Visitor) -> None:
     assert visitor.api("GET", f"/studies/{PATH}/figures/contour", params=contour).json()["data"]
     assert visitor.api("GET", f"/studies/{PATH}/figures/histroy").json()["errors"][0]["hint"] == "Did you mean history?"
 
+    Nodes(books.database).beat("w1", FACTS)  # it may have been silent for too long by now
     (worker,) = (result := visitor.api("GET", "/workers").json())["workers"]
     assert (worker["host"], worker["slots"], len(worker["running"])) == ("node-a", 4, 3)
     (queue,) = result["queues"]

@@ -1,4 +1,4 @@
-"""Removes what the store need not keep: files of attempts that did not count, and artifacts beyond the best ones.
+"""Removes what the store need not keep: files of attempts that did not count, and of trials beyond the best ones.
 
 In a thread of the coordinator, with connections of its own: no tick waits for a store. Each file is removed first and
 then forgotten, so that whatever ends this between the two is repaired by the next round. Two at once are harmless.
@@ -60,6 +60,18 @@ class FileKeeper:
                     event(_log, "keep_best_failed", level=logging.WARNING, study=name, error=error)
         return count
 
+    def keep_checkpoints(self) -> None:
+        """Drops last checkpoints beyond those of the best trials: `remove_useless` removes their files."""
+        for kept in self._files.keeping_checkpoints():
+            if len(kept.numbers) <= kept.most:
+                continue
+            try:
+                study = self._access.optuna(self._access.study(kept.study))
+                best = study.worth_extending(set(kept.numbers), kept.most)
+                self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - best)
+            except HighNoonError as error:
+                event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=error)
+
     def _keep_best_of(self, name: str) -> int:
         record = self._access.studies.find(name)
         if record is None:
@@ -118,6 +130,7 @@ class FileKeeping:
     def _round(self, keeper: FileKeeper) -> None:
         removed = keeper.keep_best()
         if time.monotonic() >= self._useless_at:
+            keeper.keep_checkpoints()
             removed += keeper.remove_useless()
             self._useless_at = time.monotonic() + _USELESS_EVERY_S
         self._trouble = ""

@@ -54,6 +54,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "5 failures before the first success end it.",
     "early_stop": "The study ends after `patience` trials without a better value.",
     "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
+    "keep_checkpoints": "So many trials, the best ones, keep their last checkpoint, to [train longer](artifacts.md#train-longer).",
     "keep_best": "Only so many trials, the best ones, keep their [artifacts](artifacts.md). Without it all do.",
     "max_attempts": "How often a trial is tried when its process or node is lost.",
     "repeats": "How often each point is run, with a seed each; its value is the [mean](search.md#repeats).",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from highnoon.current_trial import save_artifact as save_artifact
     from highnoon.current_trial import should_prune as should_prune
     from highnoon.current_trial import trial_seed as trial_seed
+    from highnoon.current_trial import trial_settings as trial_settings
     from highnoon.handle import StudyHandle as StudyHandle
     from highnoon.lm import hsmn_search_space as hsmn_search_space
     from highnoon.lm.data import TextDataset as TextDataset
@@ -63,6 +64,7 @@ _NAMES = {
         "save_artifact",
         "should_prune",
         "trial_seed",
+        "trial_settings",
     ),
     "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),

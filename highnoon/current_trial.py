@@ -1,5 +1,5 @@
 """What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `trial_seed`,
-`save_artifact`, `checkpoint_dir` and `checkpoint_saved`.
+`trial_settings`, `save_artifact`, `checkpoint_dir` and `checkpoint_saved`.
 
 The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
 channel that the runner of the attempt has bound.
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from highnoon.shared.objective.trial_context import channel, checkpoints, seed
+from highnoon.shared.objective.trial_context import channel, checkpoints, seed, settings
 
 
 def report(value: float, step: int) -> None:
@@ -50,6 +51,15 @@ def trial_seed() -> int:
     It follows from the study's seed and is the same in a retry. Raises NoTrialRunning outside an objective.
     """
     return seed()
+
+
+def trial_settings() -> dict[str, Any]:
+    """What a person set when this trial was made to train longer, such as {"epochs": 20}; {} for every other trial.
+
+    See `StudyHandle.extend_trial`. `Trainer` takes `epochs` from there by itself. Raises NoTrialRunning outside an
+    objective.
+    """
+    return dict(settings())
 
 
 def save_artifact(path: str | os.PathLike[str], name: str | None = None) -> None:

@@ -5,30 +5,29 @@ Connects at the first call, again in a forked process, and to the new address af
 
 from __future__ import annotations
 
-import html
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
-from highnoon.progress import ProgressView, progress_view
+from highnoon.handle_view import as_html, counts_line
+from highnoon.progress import progress_view
 from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
-from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, ServiceUnavailable, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, UserInputError
 from highnoon.shared.domain.note import Note, NoteChange
-from highnoon.shared.domain.states import MESSAGE, TrialState
+from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.file_store import download, store_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.notes import NoteStore
-from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.views.attempt_logs import printed_by
-from highnoon.shared.views.trials import front_of
+from highnoon.shared.views.trials import front_of, in_order
+from highnoon.watching import Watcher, log_trial
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
     from highnoon.shared.views.studies import StudySummary
 
 logger = logging.getLogger("highnoon")
-
-T = TypeVar("T")
-
-_LOOK_S = 0.5
-_GONE_S = 15.0
-"""So long a `start` may be away while it is waited for: it is started again, perhaps."""
 
 
 class StudyHandle:
@@ -175,6 +168,15 @@ class StudyHandle:
         """One more trial at this point; the sampler chooses what it leaves open. Raises InvalidInput."""
         steering.enqueue(self.access, self._record, dict(params))
 
+    def extend_trial(self, number: int, **settings: Any) -> None:
+        """One more trial that trains trial `number` longer: from its stored checkpoint, with the same parameters.
+
+        `settings` are what the objective reads by `hn.trial_settings()`, such as `epochs=20`, which `Trainer` reads by
+        itself; one that is a parameter of the study replaces it. Raises InvalidInput, StudyConflict, and UserInputError
+        for a trial without a stored checkpoint.
+        """
+        steering.extend_trial(self.access, self._record, number, settings)
+
     def stop_trial(self, number: int) -> None:
         """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
         steering.stop_trial(self.access, self._record, number)
@@ -197,7 +199,7 @@ class StudyHandle:
         nothing. Raises TimeoutError after `timeout` seconds, ServiceUnavailable when its `start` has ended.
         """
         with progress_view(shown=progress) as view:
-            self._watch([_log] if progress and not view.is_bar else [], view, timeout)
+            self._watcher.watch([log_trial] if progress and not view.is_bar else [], view, timeout)
         return self
 
     def follow(self, *callbacks: Callable[[Any, Any], object]) -> Self:
@@ -208,43 +210,21 @@ class StudyHandle:
         if problems := callable_problems("callbacks", callbacks):
             raise InvalidInput("follow()", problems)
         with progress_view(shown=False) as view:
-            if self._watch(callbacks, view, None):
-                paused = self._when_available(lambda: self.access.studies.pause(self._record.id))
+            watcher = self._watcher
+            if watcher.watch(callbacks, view, None):
+                paused = watcher.when_available(lambda: self.access.studies.pause(self._record.id))
                 action, reason = "paused" if paused else "stopped", "a callback called study.stop()"
                 event(logger, action, study=self.name, reason=reason)
         return self
 
-    def _watch(
-        self, callbacks: Sequence[Callable[[Any, Any], object]], view: ProgressView, timeout: float | None
-    ) -> bool:
-        """Calls back and shows how far it is until the study is over; True when a callback stopped it before."""
-        from highnoon.shared.store.callbacks import Announcer
-
-        announcer = Announcer(lambda: self._study, callbacks)
-        ends_at = None if timeout is None else time.monotonic() + timeout
-        while True:
-            try:
-                # Read before the trials: when the study is over by now, the next read of its trials is complete.
-                summary = self._when_available(lambda: self.summary, ends_at)
-                if self._when_available(announcer.call_for_ended, ends_at):
-                    return True
-            except ServiceUnavailable:
-                if ends_at is None or time.monotonic() < ends_at:
-                    raise
-            else:
-                view.show(self.name, summary.over, summary.total, self._counts(summary))
-                if summary.is_over:
-                    return False
-            if ends_at is not None and time.monotonic() >= ends_at:
-                raise TimeoutError(f"study {self.name!r} is not over after {timeout:g} seconds; it goes on")
-            time.sleep(_LOOK_S)
-
-    def _when_available(self, step: Callable[[], T], ends_at: float | None = None) -> T:
-        """Repeats the step during an outage, to `ends_at`. Raises ServiceUnavailable when its `start` has ended."""
-        limits = [_GONE_S] if self._cluster.is_embedded else []
-        if ends_at is not None:
-            limits.append(max(0.0, ends_at - time.monotonic()))
-        return retry_until_available(step, logger, for_s=min(limits, default=None))
+    @property
+    def _watcher(self) -> Watcher:
+        return Watcher(
+            name=self.name,
+            summary=lambda: self.summary,
+            study=lambda: self._study,
+            is_embedded=self._cluster.is_embedded,
+        )
 
     @property
     def _record(self) -> StudyRecord:
@@ -260,12 +240,7 @@ class StudyHandle:
 
     def _nothing_completed(self) -> NoCompletedTrial:
         what = "feasible" if self._record.spec.get("constraints") else "completed"
-        return NoCompletedTrial(f"study {self.name!r} has no {what} trial yet: {self._counts(self.summary)}")
-
-    def _counts(self, summary: StudySummary) -> str:
-        best = None if summary.best is None else f"best {summary.best:.6g}"
-        counts = {name: getattr(summary, name) for name in ("complete", "pruned", "failed", "running", "waiting")}
-        return "  ".join(filter(None, [best, *(f"{count} {name}" for name, count in counts.items() if count)]))
+        return NoCompletedTrial(f"study {self.name!r} has no {what} trial yet: {counts_line(self.summary)}")
 
     def __repr__(self) -> str:
         """Name, state and counts now; never raises."""
@@ -273,44 +248,12 @@ class StudyHandle:
             summary = self.summary
         except Exception as error:
             return f"StudyHandle({self.name!r}, cannot be read: {error})"
-        return (
-            f"StudyHandle({self.name!r}, {summary.state}, {summary.over} of {summary.total}  {self._counts(summary)})"
-        )
+        return f"StudyHandle({self.name!r}, {summary.state}, {summary.over} of {summary.total}  {counts_line(summary)})"
 
     def _repr_html_(self) -> str:
         """For notebooks: how far it is, and the best trials."""
-        from highnoon.shared.views.trials import in_order
-
         summary = self.summary
-        goals = list(summary.spec.get("objectives") or ())
+        if summary.spec.get("objectives"):
+            return as_html(summary, self._study.best_trials())
         complete = [trial for trial in self._study.trials([TrialState.COMPLETE]) if trial.is_feasible]
-        best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
-        if goals:
-            best = self._study.best_trials()
-        names = list(best[0].params) if best else []
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *(goals or ["value"]), *names))
-        rows = "".join(
-            f"<tr><td>{trial.number}</td>"
-            + "".join(f"<td>{value:.6g}</td>" for value in trial.values or (trial.value or 0.0,))
-            + "".join(f"<td>{html.escape(str(trial.params.get(name)))}</td>" for name in names)
-            + "</tr>"
-            for trial in best
-        )
-        line = f"{summary.state}, {summary.over} of {summary.total} trials, {self._counts(summary)}"
-        return f"<b>{html.escape(self.name)}</b>: {html.escape(line)}<table><tr>{head}</tr>{rows}</table>"
-
-
-def _log(study: Any, trial: Any) -> None:
-    """The line of a trial, as `HPOTrialManager` logs it."""
-    failed = trial.state.name == "FAIL"
-    event(
-        logger,
-        "trial",
-        level=logging.WARNING if failed else logging.INFO,
-        study=study.study_name,
-        trial=trial.number,
-        state=trial.state.name,
-        value=None if failed else " ".join(f"{value:.6g}" for value in trial.values or ()) or None,
-        seconds=None if trial.duration is None else trial.duration.total_seconds(),
-        reason=trial.user_attrs.get(MESSAGE),
-    )
+        return as_html(summary, in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5])

@@ -417,3 +417,17 @@ def descends(params: dict[str, Any]) -> float:
         hn.report(loss, step)
         time.sleep(params.get("pause", PAUSE_S))
     return loss
+
+
+def halves(params: dict[str, Any]) -> float:
+    """Halves its loss in each of the epochs that it is to have, 3 unless it is set; saves its state after each."""
+    saved = hn.checkpoint_dir() / "state.json"
+    state = json.loads(saved.read_text()) if saved.exists() else {"epoch": 0, "loss": float(params["x"])}
+    print(f"begins with epoch {state['epoch']}", flush=True)
+    while state["epoch"] < hn.trial_settings().get("epochs", 3):
+        state = {"epoch": state["epoch"] + 1, "loss": state["loss"] / 2}
+        saved.write_text(json.dumps(state))
+        hn.report(state["loss"], state["epoch"])
+        if params["x"] > 100.0:
+            raise hn.TrialPruned
+    return float(state["loss"])

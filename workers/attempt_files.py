@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from highnoon.shared.domain.errors import FileStoreError
+from highnoon.shared.domain.extension import EXTENDABLE
 from highnoon.shared.domain.lease import Disposition, Lease
 from highnoon.shared.domain.trial import Outcome
 from highnoon.workers.node import Node
@@ -24,18 +26,30 @@ class AttemptFiles:
         self._files = services.files
 
     def begun_checkpoints(self, lease: Lease) -> Path:
-        """The folder of the attempt's checkpoints, with what the one before it has saved: here, else in the store."""
+        """The folder of the attempt's checkpoints, with what the one before it has saved: here, else in the store.
+
+        Raises FileStoreError for a longer training whose beginning cannot be fetched: it would be another training.
+        """
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
-        is_retry, stored = lease.before is not None, lease.checkpoint
-        if is_retry and stored is not None and not checkpoints.has_since(stored.attempt):
+        if lease.before is None:
+            checkpoints.remove()  # of another study of the same name
+        stored = lease.checkpoint
+        if stored is not None and not checkpoints.has_since(stored.attempt):
             self._files.fetch(stored)
             self._wait()
-        return checkpoints.begin(lease.attempt, is_retry=is_retry)
+            if self._files.not_fetched and lease.extension is not None and lease.extension.begins_with(stored):
+                raise FileStoreError(
+                    f"the checkpoint of trial {lease.extension.of} is not to be had: {self._files.not_fetched}"
+                )
+        return checkpoints.begin(lease.attempt)
 
-    def added_to(self, outcome: Outcome, disposition: Disposition) -> Outcome:
-        """The outcome with its artifacts, once they are stored; where another attempt follows, its checkpoint is."""
+    def added_to(self, outcome: Outcome, disposition: Disposition, *, keeps_checkpoint: bool) -> Outcome:
+        """The outcome with its artifacts, once they are stored; where another attempt follows, its checkpoint is.
+
+        `keeps_checkpoint`: its study keeps last checkpoints, for longer trainings.
+        """
         is_closed = disposition is Disposition.CLOSE
-        self._files.end(goes_on=not is_closed)
+        self._files.end(goes_on=not is_closed, keeps_checkpoint=keeps_checkpoint and outcome.ending in EXTENDABLE)
         self._wait()
         if not is_closed:
             return outcome

@@ -44,6 +44,11 @@ class StoreThread:
         self._left_alone_until = 0.0
 
     @property
+    def has_place(self) -> bool:
+        """Whether files can be stored at all."""
+        return self._place is not None
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be stored now; empty when it can be tried."""
         if self._place is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from highnoon.shared.domain.errors import LeaseLost
+from highnoon.shared.domain.errors import FileStoreError, LeaseLost
 from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
@@ -157,6 +157,8 @@ class Supervisor:
         try:
             self._slots.add_attempt(lease.attempt, str(self._node.work_dir(lease.spec["name"], lease.trial_number)))
             outcome = self._run_trial(started, services)
+        except FileStoreError as error:
+            return Outcome(ending=Ending.LOST, cause="checkpoint", message=str(error))
         except OSError as error:
             if not is_full(error):
                 raise
@@ -232,7 +234,8 @@ class Supervisor:
         disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
         is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
         delay_s = retry_delay_s(failures, outcome.cause) if is_charged else _DISK_FULL_S * (outcome.cause == FULL)
-        outcome = AttemptFiles(self._node, services).added_to(outcome, disposition)
+        files = AttemptFiles(self._node, services)
+        outcome = files.added_to(outcome, disposition, keeps_checkpoint=spec.keep_checkpoints > 0 and spec.repeats == 1)
         token = uuid4().hex
 
         def finish() -> str | None:
@@ -309,6 +312,7 @@ class Supervisor:
             work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
             checkpoint_dir=str(checkpoints),
             saving=self._store.limits,
+            settings={} if lease.extension is None else lease.extension.settings,
         )
 
     def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:

@@ -62,6 +62,8 @@ class TrialFiles:
         self._current: SavedFile | None = None
         self._is_copying = False
         self._again_at = 0.0
+        self.not_fetched = ""
+        """Why there is no checkpoint where one was to be fetched; empty when there is."""
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -82,17 +84,21 @@ class TrialFiles:
             self._drop(self._waiting[saved.name])
         self._waiting[saved.name] = saved
 
-    def end(self, *, goes_on: bool) -> None:
-        """The trial has ended: of what waits, its artifacts are of use, or, where another attempt follows, the
-        checkpoint that it has left."""
+    def end(self, *, goes_on: bool, keeps_checkpoint: bool = False) -> None:
+        """The trial has ended: of what waits, its artifacts are of use, unless another attempt follows.
+
+        The checkpoint that it has left is, for that attempt, or where it is kept for a longer training.
+        """
         useless = [saved for name, saved in self._waiting.items() if goes_on or name is None]
         for saved in useless:
             self._drop(self._waiting.pop(saved.name))
-        if goes_on and self._thread.limits.checkpoint_s is not None and any(self._folders.checkpoints.glob("*")):
+        travels = goes_on and self._thread.limits.checkpoint_s is not None
+        is_kept = keeps_checkpoint and self._thread.has_place
+        if (travels or is_kept) and any(self._folders.checkpoints.glob("*")):
             self._waiting[None] = _LAST
 
     def fetch(self, checkpoint: Checkpoint) -> None:
-        """Begins to make the folder of checkpoints from the store, where that answers."""
+        """Begins to make the folder of checkpoints from the store, where that answers: see `not_fetched`."""
         self._steps, self._step = self._fetch(checkpoint), None
 
     def advance(self) -> bool:
@@ -116,6 +122,8 @@ class TrialFiles:
         """Copies nothing more: neither the trial's end nor the next trial waits for this store."""
         if self._is_copying:
             self._thread.leave_alone()
+        if self._is_copying and self._current is None:
+            self.not_fetched = why
         for saved in (*([self._current] if self._current else []), *self._waiting.values()):
             self._lose(saved, why)
         self._waiting.clear()
@@ -161,6 +169,7 @@ class TrialFiles:
 
     def _fetch(self, checkpoint: Checkpoint) -> Iterator[Future[Any]]:
         if trouble := self._thread.trouble:
+            self.not_fetched = trouble
             self._event("checkpoint_not_fetched", trouble)
             return
         fetching = self._thread.submit(partial(self._unpack, checkpoint))
@@ -169,6 +178,7 @@ class TrialFiles:
         self._is_copying = False
         error = fetching.exception()
         if error is not None:
+            self.not_fetched = str(error)
             self._event("checkpoint_not_fetched", error)
         else:
             self._event("checkpoint_fetched", None, level=logging.INFO, of_attempt=checkpoint.attempt)

@@ -76,6 +76,7 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "set": steer.set_share,
         "retry": steer.retry,
         "enqueue": steer.enqueue,
+        "extend-trial": steer.extend_trial,
         "stop-trial": steer.stop_trial,
         "note": note.note,
         "delete": steer.delete,

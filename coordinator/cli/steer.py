@@ -1,4 +1,4 @@
-"""Commands that change a study or one of its trials: pause, resume, cancel, set, retry, enqueue, stop-trial, delete."""
+"""Commands that change a study or one of its trials, and delete a study."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ TrialNumbers = Annotated[
 ]
 Point = Annotated[
     list[str], typer.Argument(help="Values of the point; what it leaves open is sampled.", metavar="NAME=VALUE")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="What hn.trial_settings() has in it. May be repeated.", metavar="NAME=VALUE"),
 ]
 Priority = Annotated[int | None, typer.Option(help="Beside other studies: 1 to 1000, 1 by default.", metavar="N")]
 MaxRunning = Annotated[int | None, typer.Option(help="So many trials run at most; 0 is no limit.", metavar="N")]
@@ -113,6 +117,23 @@ def enqueue(study: StudyName, point: Point) -> None:
     typer.echo(f"study {study}: one more trial, at {' '.join(point)}")
 
 
+def extend_trial(study: StudyName, trial: TrialNumber, settings: Settings = None) -> None:
+    """Train a trial that has ended longer, as a new trial.
+
+    It has the same parameters and goes on from the stored checkpoint. The objective reads what --set gives by
+    hn.trial_settings(); the Trainer takes epochs from there.
+
+    Example: python -m coordinator extend-trial digits 12 --set epochs=20
+    """
+    from highnoon.shared.store import steering
+
+    with ledger() as access:
+        record = access.study(study)
+        steering.extend_trial(access, record, trial, settings_of(settings or [], _space_of(record)))
+    given = f", with {' '.join(settings)}" if settings else ""
+    typer.echo(f"study {study}: one more trial, which goes on from trial {trial}{given}")
+
+
 def stop_trial(study: StudyName, trial: TrialNumber) -> None:
     """End one running trial, and leave the others alone.
 
@@ -171,6 +192,13 @@ def point_of(written: list[str], space: SearchSpace | None) -> Params:
     if problems:
         raise InvalidInput("command line", problems)
     return params
+
+
+def settings_of(written: list[str], space: SearchSpace | None) -> dict[str, ParamValue]:
+    """What NAME=VALUE arguments set; names of parameters as `point_of`. Raises InvalidInput with every mistake."""
+    ours = [argument for argument in written if argument.partition("=")[0] in (space or {})]
+    others = [argument for argument in written if argument not in ours]
+    return {**point_of(ours, space or {}), **point_of(others, None)}
 
 
 def _value(text: str, choices: tuple[ParamValue, ...] | None) -> ParamValue:

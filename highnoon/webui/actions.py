@@ -151,6 +151,11 @@ class StudyActions:
         steering.enqueue(self.repository.access(), _known(study), params)
         self.repository.invalidate(study.name)
 
+    def extend(self, study: StudySummary, number: int, settings: Mapping[str, Any]) -> None:
+        """One more trial, which trains this one longer. Raises InvalidInput, UserInputError without a checkpoint."""
+        steering.extend_trial(self.repository.access(), _known(study), number, settings)
+        self.repository.invalidate(study.name)
+
     def delete(self, study: StudySummary) -> None:
         """Removes a study that is over, with all trials. Log files stay where they are."""
         steering.delete_study(self.repository.access(), _known(study))

@@ -74,6 +74,12 @@ class Point(_Body):
     params: dict[str, bool | int | float | str | None]
 
 
+class LongerTraining(_Body):
+    """What the objective of a trial that trains longer reads by `hn.trial_settings()`."""
+
+    settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+
+
 @router.get("/studies", tags=["studies"])
 def list_studies(app: State, query: Annotated[StudyQuery, Query()]) -> Response:
     """All studies, newest first."""
@@ -164,6 +170,13 @@ def annotate_trial(app: State, study: FreshStudy, number: int, change: NotePatch
 def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
     """Run a failed trial again, with the same parameters."""
     app.actions.retry(study, app.trial(study, number).number)
+    return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
+
+
+@router.post("/studies/{study}/trials/{number}/extend", tags=["trials"], status_code=202)
+def extend_trial(app: State, study: FreshStudy, number: int, longer: LongerTraining) -> Response:
+    """Train a trial that has ended longer: one more trial, from its stored checkpoint, with the same parameters."""
+    app.actions.extend(study, app.trial(study, number).number, longer.settings)
     return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
 
 

@@ -18,8 +18,10 @@ from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
+from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.views.environments import environment_facts
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
+from highnoon.shared.views.trials import has_ended
 from highnoon.webui.actions import ObjectiveFilter, StudyActions, WorkerActions
 from highnoon.webui.downloads import Downloads
 from highnoon.webui.event_stream import EventStream
@@ -120,6 +122,12 @@ class AppState:
         dirty = " with changes" if commit and commit.endswith("+") else ""
         git = {"Git": f"{commit[:12]}{dirty} where it was submitted"} if commit else {}
         return {} if content is None else {**environment_facts(content), **code, **git}
+
+    def has_checkpoint(self, study: StudySummary, trial: Trial) -> bool:
+        """Whether a longer training can go on from it."""
+        if study.record is None or not has_ended(trial):
+            return False
+        return trial.number in StoredFiles(self.repository.access().database).extendable(study.record.id)
 
     def spans(self, study: StudySummary, numbers: Sequence[int]) -> Mapping[int, AttemptSpan]:
         """By trial number: where and how long it ran."""

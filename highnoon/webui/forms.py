@@ -10,14 +10,14 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.space import KINDS, UNSET, Categorical, Int, Param, SearchSpace, listed_form, parse_param
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
@@ -269,6 +269,16 @@ def point(sent: Mapping[str, str], space: SearchSpace) -> Params:
     """The parameters of one trial as `param-<name>` fields hold them, in their domain's types; empty ones are open."""
     words = {key.removeprefix("param-"): word.strip() for key, word in sent.items() if key.startswith("param-")}
     return {name: _in_domain(word, space.get(name)) for name, word in words.items() if word}
+
+
+def settings(sent: Mapping[str, str]) -> dict[str, ParamValue]:
+    """What the field `settings` sets, such as `epochs=20 warmup=0`. Raises InvalidInput with every mistake."""
+    pairs = [(word, *word.partition("=")) for word in sent.get("settings", "").split()]
+    wrong = [word for word, _, equals, _ in pairs if not equals]
+    if wrong:
+        problems = [Problem(key=word, message="is not of the form name=value") for word in wrong]
+        raise InvalidInput("request", problems)
+    return {name: cast(ParamValue, _number(text, int)) for _, name, _, text in pairs}
 
 
 def _in_domain(word: str, domain: Param | None) -> ParamValue:

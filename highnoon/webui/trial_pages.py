@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.studies import StudySummary
@@ -55,6 +56,8 @@ def _trial_page(
         "environment": app.environment(study, own),
         "quoted_name": shlex.quote(study.name),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
+        "can_extend": app.has_checkpoint(study, trial),
+        "extends": trial.attrs.get(EXTENDS),
         "space": found.space,
         "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),
@@ -105,6 +108,13 @@ def compare_trials(request: Request, app: State, study: KnownStudy, trial: Chose
 def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
     """Run a failed trial again."""
     app.actions.retry(study, app.trial(study, number).number)
+    return redirect(f"/hpo/studies/{segment(study.name)}")
+
+
+@router.post("/hpo/studies/{study:path}/trials/{number:int}/extend")
+def extend_trial(app: State, sent: Sent, study: FreshStudy, number: int) -> Response:
+    """Train a trial longer, as a new one."""
+    app.actions.extend(study, app.trial(study, number).number, forms.settings(sent))
     return redirect(f"/hpo/studies/{segment(study.name)}")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.extension import Extension
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
 from highnoon.shared.domain.trial import Outcome, Params
 
@@ -82,6 +83,8 @@ class Waiting:
     trial_id: int
     number: int
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    extension: Extension | None = None
+    """Of one that goes on from the checkpoint of another trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,7 @@ class Lease:
     before: LostAttempt | None = None
     must_be_alone: bool = False
     checkpoint: Checkpoint | None = None
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
 from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
@@ -96,6 +97,8 @@ class StudySpec(Strict):
     early_stop: EarlyStop | None = None
     keep_best: Count | None = None
     """Only the best so many trials keep their artifacts."""
+    keep_checkpoints: Natural = KEPT_CHECKPOINTS
+    """The best so many trials keep their last checkpoint, so that they can train longer."""
     max_attempts: Count = 3
     retry_errors: Natural = 0
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1

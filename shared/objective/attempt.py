@@ -39,7 +39,7 @@ from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
 from highnoon.shared.objective.repetition import ONCE, Repeats, repeated
 from highnoon.shared.objective.staged_files import StagedFiles
-from highnoon.shared.objective.trial_context import AttemptChannel, bound
+from highnoon.shared.objective.trial_context import NO_SETTINGS, AttemptChannel, bound
 
 Objective = Callable[[Params], object]
 """What a user writes: takes a plain dict of parameters, returns one number, or a dict of loss and size.
@@ -68,15 +68,16 @@ def run_attempt(
     checkpoints: Path | None = None,
     repeats: Repeats = ONCE,
     files: StagedFiles | None = None,
+    settings: Mapping[str, ParamValue] = NO_SETTINGS,
 ) -> Outcome:
     """Calls `objective(params)` and returns how it ended. Raises nothing but KeyboardInterrupt, whatever the user does.
 
     `checkpoints` is a folder that outlives this attempt, None where no other would follow it. `repeats` has the trial's
-    seed too. `files` takes what the trial saves.
+    seed too. `files` takes what the trial saves. `settings` are what a person set for a longer training.
     """
     trial = _Trial(channel, scoring, files or StagedFiles(), memory, checkpoints)
     started = time.monotonic()
-    with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed):
+    with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed, settings=settings):
         outcome = _ending_of(_with_repeats(objective, trial, repeats, checkpoints), dict(params), trial)
     return replace(
         trial.judged(outcome),

@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.trial import ParamValue
 from highnoon.shared.objective.staged_files import SavedFile
 
 
@@ -98,7 +100,10 @@ class _RunningTrial:
     memory: MemoryWishes
     checkpoints: CheckpointFolder
     seed: int
+    settings: Mapping[str, ParamValue]
 
+
+NO_SETTINGS: Mapping[str, ParamValue] = MappingProxyType({})
 
 _mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
 """The trial whose objective this thread of control is in."""
@@ -109,13 +114,19 @@ _bound: list[_RunningTrial] = []
 
 @contextmanager
 def bound(
-    channel: TrialChannel, *, memory: MemoryWishes = NO_WISHES, checkpoints: Path | None = None, seed: int = 0
+    channel: TrialChannel,
+    *,
+    memory: MemoryWishes = NO_WISHES,
+    checkpoints: Path | None = None,
+    seed: int = 0,
+    settings: Mapping[str, ParamValue] = NO_SETTINGS,
 ) -> Iterator[None]:
     """Makes `channel` the one that the trial running here uses.
 
     `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
     """
-    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=CheckpointFolder(checkpoints), seed=seed)
+    folder = CheckpointFolder(checkpoints)
+    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=folder, seed=seed, settings=settings)
     token = _mine.set(trial)
     _bound.append(trial)
     try:
@@ -145,6 +156,11 @@ def seed() -> int:
     return _required().seed
 
 
+def settings() -> Mapping[str, ParamValue]:
+    """What a person set for the running trial. Raises NoTrialRunning outside an objective."""
+    return _required().settings
+
+
 def memory_wishes() -> MemoryWishes:
     """What the study of the trial running here asks of memory; nothing outside a trial."""
     found = _here()
@@ -156,8 +172,8 @@ def _required() -> _RunningTrial:
     if found is None:
         raise NoTrialRunning(
             "no trial is running here: report(), should_prune(), log(), report_params(), trial_seed(), "
-            "save_artifact(), checkpoint_saved() and checkpoint_dir() may only be called inside an objective that "
-            "HPOTrialManager.optimize() or a worker runs"
+            "trial_settings(), save_artifact(), checkpoint_saved() and checkpoint_dir() may only be called inside an "
+            "objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found
 

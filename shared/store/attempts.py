@@ -66,6 +66,8 @@ class Attempts:
         environment: str | None = None,
     ) -> Lease | StartRefusal:
         """Starts the attempt after `candidate.attempt` at the point `new`. `log_path` may contain `NUMBER`."""
+        begins = candidate.before is None and new.extension is not None
+        first_checkpoint = new.extension.first_checkpoint if begins and new.extension else None
         answer = self._db.call(
             _START,
             ticket=candidate.ticket_id,
@@ -76,7 +78,7 @@ class Attempts:
             pid=holder.pid,
             ttl=ttl_s,
             params=json_text(dict(new.params)),
-            trial=_trial_json(new, environment),
+            trial=_trial_json(new, environment, first_checkpoint),
             log_path=log_path,
             code=code,
         )
@@ -98,7 +100,8 @@ class Attempts:
             params=answer.get("params", new.params),
             before=candidate.before,
             must_be_alone=candidate.must_be_alone,
-            checkpoint=candidate.checkpoint,
+            checkpoint=first_checkpoint or candidate.checkpoint,
+            extension=new.extension,
         )
 
     def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
@@ -205,9 +208,9 @@ class Attempts:
         self._db.changed(queued.values(**waiting))
 
 
-_LOOK = "select hn_look_1(%(ticket)s, %(neighbour)s)"
+_LOOK = "select hn_look_2(%(ticket)s, %(neighbour)s)"
 _START = (
-    "select hn_start_attempt_1(%(ticket)s, %(attempt)s, %(spec_version)s, %(worker)s, %(host)s, %(pid)s, %(ttl)s,"
+    "select hn_start_attempt_2(%(ticket)s, %(attempt)s, %(spec_version)s, %(worker)s, %(host)s, %(pid)s, %(ttl)s,"
     " cast(%(params)s as json), cast(%(trial)s as json), %(log_path)s, %(code)s)"
 )
 _RENEW = (
@@ -235,10 +238,14 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         before = LostAttempt(params=row["params"], trial_number=row["trial_number"])
     waiting = None
     if row["waiting_id"] is not None:
-        from highnoon.shared.store.optuna_trials import fixed_params
+        from highnoon.shared.store.optuna_trials import extension_of, fixed_params
 
-        fixed = fixed_params(row["waiting_fixed"], row["waiting_params"] or ())
-        waiting = Waiting(trial_id=row["waiting_id"], number=row["waiting_number"], fixed=fixed)
+        waiting = Waiting(
+            trial_id=row["waiting_id"],
+            number=row["waiting_number"],
+            fixed=fixed_params(row["waiting_fixed"], row["waiting_params"] or ()),
+            extension=extension_of(row["waiting_extension"]),
+        )
     return Candidate(
         ticket_id=row["id"],
         study_id=row["study_id"],
@@ -257,8 +264,8 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     )
 
 
-def _trial_json(new: NewTrial, environment: str | None = None) -> str:
-    """As `hn_start_attempt_1` (which alone reads the environment) and `hn_add_to_trial_1` in functions.sql take it."""
+def _trial_json(new: NewTrial, environment: str | None = None, checkpoint: Checkpoint | None = None) -> str:
+    """As `hn_start_attempt_2` in functions.sql takes it; `hn_add_to_trial_1` reads parameters and attributes only."""
     from highnoon.shared.store.optuna_trials import param_rows
 
     return json_text(
@@ -268,6 +275,7 @@ def _trial_json(new: NewTrial, environment: str | None = None) -> str:
             "user_attrs": attr_texts(new.user_attrs),
             "system_attrs": attr_texts(new.system_attrs),
             "environment": environment,
+            **({} if checkpoint is None else {"checkpoint": asdict(checkpoint)}),
         }
     )
 

@@ -121,7 +121,7 @@ end $$;
 
 -- What the next attempt's point depends on; null for a ticket that is taken, over or not due. Takes no lock. A function
 -- since its plan is kept: a session would plan the query again for each trial, which takes longer than to run it.
-create or replace function hn_look_1(p_ticket bigint, p_neighbour text) returns json language plpgsql as $$
+create or replace function hn_look_2(p_ticket bigint, p_neighbour text) returns json language plpgsql as $$
 declare
     v_answer json;
 begin
@@ -132,6 +132,8 @@ begin
                w.trial_id as waiting_id, w.number as waiting_number,
                (select value_json from trial_system_attributes
                 where trial_id = w.trial_id and key = 'fixed_params') as waiting_fixed,
+               (select value_json from trial_system_attributes
+                where trial_id = w.trial_id and key = 'highnoon:extension') as waiting_extension,
                (select json_agg(json_build_array(param_name, param_value, distribution_json) order by param_id)
                 from trial_params where trial_id = w.trial_id) as waiting_params
         from hn_tickets t
@@ -150,8 +152,9 @@ end $$;
 -- Starts the next attempt of a ticket: the ticket is running under the attempt's number, its Optuna trial RUNNING with
 -- parameters and attributes, the attempt noted. Answers {"attempt", "trial_id", "trial_number", "params"}, or
 -- {"refused": a StartRefusal}, and has changed nothing then, but that a ticket of a paused study waits again.
--- Repeated after a lost acknowledgement it finds its own first try.
-create or replace function hn_start_attempt_1(
+-- Repeated after a lost acknowledgement it finds its own first try. A trial that goes on from another one's checkpoint has
+-- that in p_trial, and the ticket keeps it.
+create or replace function hn_start_attempt_2(
     p_ticket bigint, p_attempt integer, p_spec_version integer, p_worker text, p_host text, p_pid integer,
     p_ttl double precision, p_params json, p_trial json, p_log_path text, p_code text
 ) returns json language plpgsql as $$
@@ -225,7 +228,8 @@ begin
     update hn_tickets set
         state = 'running', attempt = p_attempt + 1, worker_id = p_worker, lease_expires_at = hn_now_1() + p_ttl,
         cancel_requested = false, step = null, rss_bytes = null,
-        trial_id = v_trial, trial_number = v_number, params = p_params
+        trial_id = v_trial, trial_number = v_number, params = p_params,
+        checkpoint = coalesce(p_trial -> 'checkpoint', checkpoint)
         where id = p_ticket;
     insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, log_path, code, environment, started_at)
         values (p_ticket, p_attempt + 1, p_worker, p_host, p_pid, v_number,

@@ -37,6 +37,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from highnoon.shared.domain.artifact import ARTIFACT, Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.extension import EXTENSION
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
@@ -54,7 +55,14 @@ from highnoon.shared.store.optuna_tables import (
     user_attrs,
     values,
 )
-from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial, fixed_params, param_rows
+from highnoon.shared.store.optuna_trials import (
+    EarlierEnding,
+    NewTrial,
+    StartedTrial,
+    extension_of,
+    fixed_params,
+    param_rows,
+)
 from highnoon.shared.store.study_view import StudyEntry
 from highnoon.shared.store.trial_results import TrialResult
 
@@ -84,6 +92,10 @@ FIXED_PARAMS = select(system_attrs.c.value_json).where(
     system_attrs.c.trial_id == _TRIAL, system_attrs.c.key == "fixed_params"
 )
 """What `enqueue_trial` fixed, as JSON."""
+
+ENQUEUED_EXTENSION = select(system_attrs.c.value_json).where(
+    system_attrs.c.trial_id == _TRIAL, system_attrs.c.key == EXTENSION
+)
 
 START_WAITING = (
     update(trials)
@@ -169,7 +181,9 @@ class SqlTrials:
                 return None
             enqueued = connection.scalar(FIXED_PARAMS, {"trial": row.trial_id})
             stored = connection.execute(STORED_PARAMS, {"trial": row.trial_id}).all()
-        return Waiting(trial_id=row.trial_id, number=row.number, fixed=fixed_params(enqueued, stored))
+            extension = extension_of(connection.scalar(ENQUEUED_EXTENSION, {"trial": row.trial_id}))
+        fixed = fixed_params(enqueued, stored)
+        return Waiting(trial_id=row.trial_id, number=row.number, fixed=fixed, extension=extension)
 
     def start(self, new: NewTrial) -> StartedTrial | None:
         """As Trials describes it."""

@@ -33,6 +33,7 @@ from highnoon.shared.domain.errors import (
     UserInputError,
     nearest,
 )
+from highnoon.shared.domain.extension import EXTENDS, EXTENSION, Extension
 from highnoon.shared.domain.lease import LostAttempt, Waiting
 from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
@@ -139,7 +140,7 @@ class OptunaStudy:
             waiting = None
         while waiting is not None:
             try:
-                return self._new(self._around(ordinal, waiting.fixed), waiting_trial_id=waiting.trial_id)
+                return self._new(self._around(ordinal, waiting.fixed), waiting)
             except (ValueError, SpaceExhausted) as error:
                 self._fail_waiting(waiting, error)
                 waiting = self._trials.waiting()
@@ -164,7 +165,10 @@ class OptunaStudy:
     ) -> StartedTrial:
         """A RUNNING trial without a ticket, at the point that `choose` gives."""
         while True:
-            new = self.choose(ordinal=ordinal, waiting=self._trials.waiting(), before=before)
+            waiting = self._trials.waiting()
+            if waiting is not None and waiting.extension is not None:
+                waiting = None  # only a worker can fetch the checkpoint that it goes on from
+            new = self.choose(ordinal=ordinal, waiting=waiting, before=before)
             started = self._trials.start(replace(new, system_attrs={**new.system_attrs, **(system_attrs or {})}))
             if started is not None:
                 return replace(started, ordinal=ordinal)
@@ -176,16 +180,28 @@ class OptunaStudy:
         Values of parameters that the others make inactive are left out. Raises InvalidInput for names and values that
         the search space does not have, and for a point that breaks a constraint.
         """
+        self._study.enqueue_trial(self._as_enqueued(params))
+
+    @_acting
+    def enqueue_extension(self, params: Params, extension: Extension) -> None:
+        """As `enqueue`, for a trial that goes on from a checkpoint."""
+        waiting = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            system_attrs={"fixed_params": self._as_enqueued(params), EXTENSION: extension.to_json()},
+            user_attrs={EXTENDS: extension.of},
+        )
+        self._study.add_trial(waiting)
+
+    def _as_enqueued(self, params: Params) -> Params:
         if self._spec.defines_by_run:
-            self._study.enqueue_trial(_plain_point(params))
-            return
+            return _plain_point(params)
         problems = [*_misfits(self._space.domains, params, self._spec.search_space)]
         fixed = {} if problems else self._space.as_stored(params)
         for constraint in self._space.broken_by(fixed):
             problems.append(Problem(key="params", message=f"the point does not keep {constraint}", value=params))
         if problems:
             raise InvalidInput("params", problems)
-        self._study.enqueue_trial(fixed)
+        return fixed
 
     @_acting
     def report(self, trial_id: int, report: Report) -> None:
@@ -321,6 +337,14 @@ class OptunaStudy:
         return [one for number, found in self._trials.artifacts().items() if number in over for one in found]
 
     @_acting
+    def worth_extending(self, numbers: Collection[int], count: int) -> set[int]:
+        """The `count` best of these trials; completed ones before the others, of those the newest."""
+        trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number in numbers]
+        best = best_numbers(trials, self._study.directions, count)
+        others = sorted({trial.number for trial in trials} - best, reverse=True)
+        return best | set(others[: count - len(best)])
+
+    @_acting
     def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
         """Takes them out of their trials, once their files are gone."""
         self._trials.remove_artifacts(artifacts)
@@ -370,17 +394,32 @@ class OptunaStudy:
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
         point = self._sampled(ordinal, self._space.as_repeated(before.params))
+        new = self._new(point)
+        return replace(new, **self._inherited(before, point.system_attrs))
+
+    def _inherited(self, before: LostAttempt, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What a retry has of the trial before it, if that is there."""
         failed = self._found(before.trial_number)
-        attrs = {} if failed is None else inherited_by_retry(failed)
-        return self._new(Sampled(params=point.params, system_attrs={**point.system_attrs, **attrs}))
+        if failed is None:
+            return {"system_attrs": own}
+        extends = {key: value for key, value in failed.user_attrs.items() if key == EXTENDS}
+        written = failed.system_attrs.get(EXTENSION)
+        return {
+            "system_attrs": {**own, **inherited_by_retry(failed)},
+            "user_attrs": extends,
+            "extension": None if written is None else Extension.from_json(written),
+        }
 
     def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:
         if before is not None:
-            failed = self._found(before.trial_number)
-            attrs = {} if failed is None else inherited_by_retry(failed)
-            return NewTrial(params=before.params, distributions={}, system_attrs=attrs)
+            return NewTrial(params=before.params, distributions={}, **self._inherited(before, {}))
         if waiting is not None:
-            return NewTrial(params=dict(waiting.fixed), distributions={}, waiting_trial_id=waiting.trial_id)
+            return NewTrial(
+                params=dict(waiting.fixed),
+                distributions={},
+                waiting_trial_id=waiting.trial_id,
+                extension=waiting.extension,
+            )
         return NewTrial(params={}, distributions={})
 
     @_acting
@@ -399,12 +438,13 @@ class OptunaStudy:
         seed = None if self._seeds_itself else seed_of(self._spec.seed, ordinal)
         return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
-    def _new(self, point: Sampled, waiting_trial_id: int | None = None) -> NewTrial:
+    def _new(self, point: Sampled, waiting: Waiting | None = None) -> NewTrial:
         return NewTrial(
             params=point.params,
             distributions=self._space.domains,
             system_attrs=point.system_attrs,
-            waiting_trial_id=waiting_trial_id,
+            waiting_trial_id=None if waiting is None else waiting.trial_id,
+            extension=None if waiting is None else waiting.extension,
         )
 
     def _fail_waiting(self, waiting: Waiting, reason: Exception) -> None:

@@ -16,6 +16,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.artifact import ARTIFACT, Artifact
+from highnoon.shared.domain.extension import Extension
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
@@ -38,6 +39,8 @@ class NewTrial:
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
     waiting_trial_id: int | None = None
+    extension: Extension | None = None
+    """Its attributes have that, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,11 @@ def fixed_params(enqueued: str | None, stored: Iterable[Sequence[Any]]) -> dict[
     """
     fixed = {} if enqueued is None else dict(json.loads(enqueued))
     return fixed | {name: json_to_distribution(domain).to_external_repr(value) for name, value, domain in stored}
+
+
+def extension_of(stored: str | None) -> Extension | None:
+    """What the attribute EXTENSION says, as JSON. Raises what `Extension.from_json` raises."""
+    return None if stored is None else Extension.from_json(json.loads(stored))
 
 
 def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:

@@ -1,20 +1,24 @@
-"""What a person does to one study, for the command line, the dashboard and Python: pause, add, enqueue, delete.
+"""What a person does to one study, for the command line, the dashboard and Python: pause, add, enqueue, extend, delete.
 
 Raises StudyConflict where the study's state forbids it. The transactions on the ledger are in `studies`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
-from highnoon.shared.domain.scalars import plain
+from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UserInputError
+from highnoon.shared.domain.extension import Extension, setting_problems
+from highnoon.shared.domain.scalars import choice, plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.studies import StudyRecord
 from highnoon.shared.store.submission import trials_of
 
@@ -101,6 +105,48 @@ def delete_study(access: Access, record: StudyRecord) -> None:
     access.studies.delete(record.id)
     access.store.delete_study(record.name)
     Bundles(access.database).drop_unused()
+
+
+def extend_trial(access: Access, record: StudyRecord, number: int, settings: Mapping[str, Any] | None = None) -> None:
+    """One more trial, which goes on from the checkpoint of an ended one, with the same parameters.
+
+    `settings` are what its objective reads by `hn.trial_settings()`; one that is a parameter of the study replaces it.
+    Raises InvalidInput for wrong settings, UserInputError where there is no such checkpoint, StudyConflict.
+    """
+    given = {} if settings is None else settings
+    if problems := [*setting_problems(given)]:
+        raise InvalidInput("extend trial", problems)
+    require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
+    spec, study = StudySpec.from_json(record.spec), access.optuna(record)
+    if spec.repeats > 1:
+        raise StudyConflict(f"study {record.name!r} runs each point {spec.repeats} times: none of its trials can go on")
+    trial, checkpoint = study.trial(number), _checkpoint_of(access, record, spec, number)
+    values = {name: choice(value) for name, value in given.items()}
+    params = {**trial.params, **{name: value for name, value in values.items() if name in spec.search_space}}
+    further = {name: value for name, value in values.items() if name not in spec.search_space}
+    if spec.sampler.is_exhaustive and access.studies.counts(record.id).by_state.get(TicketState.CANCELLED):
+        raise StudyConflict(f"study {record.name!r} has points of its grid left: add-trials runs these first")
+    study.enqueue_extension(params, Extension(of=number, checkpoint=checkpoint, settings=further))
+    details = {"trial": number, "set": values}
+    require(
+        access.studies.add_trials(record.id, 1, at_most=MOST_TRIALS, action="extend trial", details=details) == 1,
+        record,
+        "it was given up: start a new one like it",
+    )
+
+
+def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number: int) -> Checkpoint:
+    """Raises UserInputError with the trials that have one."""
+    found = StoredFiles(access.database).extendable(record.id)
+    if number in found:
+        return found[number]
+    others = ", ".join(map(str, list(found)[:20]))
+    keep = f"keep_checkpoints = {spec.keep_checkpoints}"
+    raise UserInputError(
+        f"trial {number} of study {record.name} has no stored checkpoint to go on from: "
+        + (f"trials {others} have one" if others else "no trial of it has one")
+        + f". The best trials keep what they saved in hn.checkpoint_dir() ({keep}), where files are stored"
+    )
 
 
 def _add(access: Access, record: StudyRecord, count: int, **audited: Any) -> int:

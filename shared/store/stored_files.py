@@ -1,15 +1,19 @@
 """Files in the store that count for nothing: which there are, and that one of them is gone.
 
 A file is noted before it is written (`Attempts.note_file`). It counts while a trial's attributes name it as an
-artifact, or a ticket that is not over names it as its checkpoint. Everything else of attempts that are over is removed.
+artifact, or a ticket names it as its checkpoint: its own, or the one that a longer training begins with. Everything
+else of attempts that are over is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete, text
 
+from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import files
 
@@ -25,11 +29,13 @@ _USELESS = text(
             and coalesce(a.ended_at, f.created_at) < hn_now_1() - :grace
             and not exists (select 1 from trial_system_attributes s
                             where s.trial_id = f.trial_id and s.key = 'artifacts:' || f.id)
-            and (t.id is null or t.state in ('closed', 'cancelled') or t.checkpoint ->> 'id' is distinct from f.id)
+            and (t.id is null or t.state = 'cancelled' or t.checkpoint ->> 'id' is distinct from f.id)
     )
     select id from found
     -- A study that was restored from a backup names the files of the one that it is a copy of.
     where not exists (select 1 from trial_system_attributes s where s.key = 'artifacts:' || found.id)
+        and not exists (select 1 from hn_tickets other where other.checkpoint ->> 'id' = found.id
+                        and other.state in ('waiting', 'queued', 'running'))
     order by created_at limit {_AT_ONCE}
     """  # noqa: S608 - our own number
 )
@@ -41,6 +47,45 @@ _KEEPING_BEST = text(
     where s.spec ->> 'keep_best' is not null group by s.id
     """
 )
+
+_KEEPING_CHECKPOINTS = text(
+    f"""
+    select s.id, s.name, coalesce((s.spec ->> 'keep_checkpoints')::integer, {KEPT_CHECKPOINTS}) as most,
+           array_agg(t.trial_number order by t.trial_number) as numbers
+    from hn_studies s join hn_tickets t on t.study_id = s.id
+    where t.state = 'closed' and t.checkpoint is not null group by s.id
+    """  # noqa: S608 - our own number
+)
+
+_DROP_CHECKPOINTS = text(
+    """
+    update hn_tickets t set checkpoint = null
+    where t.study_id = :study and t.state = 'closed' and t.trial_number = any(:numbers)
+        and not exists (
+            select 1 from trials w join trial_user_attributes a on a.trial_id = w.trial_id
+            where a.key = 'highnoon:extends' and w.study_id = (select optuna_study_id from hn_studies where id = :study)
+                and w.state = 'WAITING' and a.value_json = t.trial_number::text)
+    """
+)
+
+_EXTENDABLE = text(
+    """
+    select t.trial_number, t.checkpoint from hn_tickets t
+    where t.study_id = :study and t.state = 'closed' and t.checkpoint is not null
+        and exists (select 1 from hn_files f where f.id = t.checkpoint ->> 'id')
+    order by t.trial_number
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCheckpoints:
+    """A study's trials that are over and whose last checkpoint is in the store; `most` of them may keep it."""
+
+    study_id: int
+    study: str
+    most: int
+    numbers: tuple[int, ...]
 
 
 class StoredFiles:
@@ -58,6 +103,23 @@ class StoredFiles:
         """Studies that keep the artifacts of their best trials only: how many, and of how many trials that are over."""
         with self._db.transaction() as connection:
             return {row.name: row.wanted for row in connection.execute(_KEEPING_BEST)}
+
+    def keeping_checkpoints(self) -> list[KeptCheckpoints]:
+        """Of each study that has some."""
+        rows = self._db.rows(_KEEPING_CHECKPOINTS)
+        return [
+            KeptCheckpoints(study_id=row.id, study=row.name, most=row.most, numbers=tuple(row.numbers)) for row in rows
+        ]
+
+    def drop_checkpoints(self, study_id: int, numbers: Collection[int]) -> None:
+        """They name theirs no more, so that it is removed; one that a longer training waits for stays."""
+        with self._db.transaction() as connection:
+            connection.execute(_DROP_CHECKPOINTS, {"study": study_id, "numbers": list(numbers)})
+
+    def extendable(self, study_id: int) -> dict[int, Checkpoint]:
+        """The last checkpoint of each trial of the study that is over, by its number, where it is in the store."""
+        rows = self._db.rows(_EXTENDABLE.bindparams(study=study_id))
+        return {row.trial_number: Checkpoint(**row.checkpoint) for row in rows}
 
     def forget(self, file_ids: Sequence[str]) -> None:
         """They are removed from the store."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.front import front, minimized
 from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
@@ -116,6 +117,7 @@ def trial_object(trial: Trial, place: Located | None = None, note: Note | None =
         "params_count": trial.params_count,
         "active_params": trial.active_params,
         "params": trial.params,
+        **({"extends": trial.attrs[EXTENDS]} if EXTENDS in trial.attrs else {}),
         "metrics": {name: trial.attrs[name] for name in trial.metrics},
         "reports": [{"step": report.step, "value": json_number(report.value)} for report in trial.reports],
         "started_at": trial.started_at.isoformat() if trial.started_at else None,

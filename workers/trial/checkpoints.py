@@ -24,15 +24,10 @@ class TicketCheckpoints:
         """Where the checkpoints of this attempt are, made or not."""
         return self._folder / f"attempt-{attempt}"
 
-    def begin(self, attempt: int, *, is_retry: bool) -> Path:
-        """Where this attempt's checkpoints go; a retry finds there what the attempts before it have saved here.
-
-        What a first attempt finds belongs to another study of the same name, and is removed.
-        """
+    def begin(self, attempt: int) -> Path:
+        """Where this attempt's checkpoints go, with what was fetched or the attempts before it have saved here."""
         own = self.folder_of(attempt)
-        if not is_retry:
-            self.remove()
-        elif (before := self._latest()) is not None:
+        if (before := self._latest()) is not None:
             before.rename(own)
         return own
 

@@ -27,7 +27,7 @@ from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.domain.trial import Outcome, Params, ParamValue
 from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.repetition import ONCE, Repeats
@@ -80,6 +80,8 @@ class Assignment:
     environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     defines_by_run: bool = False
+    settings: Mapping[str, ParamValue] = field(default_factory=dict)
+    """What a person set for a longer training."""
     confinement: Confinement | None = None
     """Of its process; a thread cannot be confined."""
 
@@ -185,6 +187,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             checkpoints=Path(assignment.checkpoint_dir),
             repeats=assignment.repeats,
             files=StagedFiles(Path(assignment.work_dir, *SAVED_FILES), assignment.saving),
+            settings=assignment.settings,
         )
 
 

@@ -102,6 +102,16 @@ class Progress:
         self.best = BestLoss()
         return record
 
+    def reopen_last_stage(self, epochs: int, *, early_stopped_too: bool) -> None:
+        """All stages are over, and the last one is to have so many epochs: it goes on where it ended."""
+        last = self.stages_completed[-1]
+        if last["epochs"] >= epochs or (last["early_stopped"] and not early_stopped_too):
+            return
+        self.stages_completed.pop()
+        self.stage -= 1
+        self.epoch, self.stage_steps = last["epochs"], last["steps"]
+        self.best = BestLoss(best=last["best_loss"], beaten=last["best_loss"])
+
     def summary(self) -> dict[str, Any]:
         """What `train` returns: plain values, the guide's keys among them."""
         return {

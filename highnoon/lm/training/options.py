@@ -26,6 +26,7 @@ from highnoon.config import (
     is_rehearsal,
 )
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.objective.trial_context import settings
 
 STAGE_OVERRIDES = ("learning_rate", "batch_size", "max_seq_length", "gradient_accumulation_steps")
 """What a stage may set for itself; everything else belongs to the whole training."""
@@ -147,6 +148,15 @@ def read_stage(
         weight=numbers.weight,
         overrides={key: getattr(options, key) for key in own},
     )
+
+
+def epochs_of_the_trial() -> int | None:
+    """How many a person set for the last stage of a trial that trains longer. Raises InvalidInput, NoTrialRunning."""
+    epochs = settings().get("epochs")
+    if epochs is None or (isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0):
+        return epochs
+    message = "was set for this trial, and must be a whole number above 0"
+    raise InvalidInput("Trainer.train()", [Problem(key="epochs", message=message, value=epochs)])
 
 
 def _misspelled(foreign: Iterable[str], known: Iterable[str]) -> list[Problem]:

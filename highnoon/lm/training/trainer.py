@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from highnoon.lm.training.checkpointing import (
     write_whole,
 )
 from highnoon.lm.training.loop import TrainingLoop
-from highnoon.lm.training.options import Intervals, Stage, read_options, read_stage
+from highnoon.lm.training.options import Intervals, Stage, epochs_of_the_trial, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
@@ -131,7 +132,8 @@ class Trainer:
         them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
-        when the worker crashes and the trial is retried, the training continues from there.
+        when the worker crashes and the trial is retried, the training continues from there. A trial that was made to
+        train longer (`coordinator extend-trial`) has its last stage go on, to the `epochs` that were set for it.
 
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is not finite,
         and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:
@@ -153,11 +155,16 @@ class Trainer:
             resume_from = resume_from or (LATEST if checkpoint_dir else None)
         folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
         checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
+        wanted = epochs_of_the_trial() if self._report_to == "hpo" else None
         plans = self._planned(epochs_per_stage)
+        if wanted is not None:
+            plans[-1] = replace(plans[-1], epochs=wanted)
         for plan in plans:
             refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
         state = self._state(plans)
         self._progress = self._continued(checkpoint, state)
+        if self._progress.stage == len(plans):
+            self._progress.reopen_last_stage(plans[-1].epochs, early_stopped_too=wanted is not None)
         schedule = Schedule.of(plans, self.options.warmup_steps)
         memory = EnterpriseMemoryManager(prefetch_buffer_size=self.options.prefetch_buffer_size)
         with memory, ExitStack() as at_the_end:

@@ -1,0 +1,86 @@
+"""Waiting for a study of a cluster: its progress, its trials as they end, and outages on the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from highnoon.handle_view import counts_line
+from highnoon.progress import ProgressView
+from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.states import MESSAGE
+from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.outages import retry_until_available
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.optuna_study import OptunaStudy
+    from highnoon.shared.views.studies import StudySummary
+
+logger = logging.getLogger("highnoon")
+
+T = TypeVar("T")
+
+_LOOK_S = 0.5
+_GONE_S = 15.0
+"""So long a `start` may be away while it is waited for: it is started again, perhaps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Of one study; `summary` and `study` read it as it is now, and raise ServiceUnavailable."""
+
+    name: str
+    summary: Callable[[], StudySummary]
+    study: Callable[[], OptunaStudy]
+    is_embedded: bool
+
+    def watch(
+        self, callbacks: Sequence[Callable[[Any, Any], object]], view: ProgressView, timeout: float | None
+    ) -> bool:
+        """Calls back and shows how far it is until the study is over; True when a callback stopped it before."""
+        from highnoon.shared.store.callbacks import Announcer
+
+        announcer = Announcer(self.study, callbacks)
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                # Read before the trials: when the study is over by now, the next read of its trials is complete.
+                summary = self.when_available(self.summary, ends_at)
+                if self.when_available(announcer.call_for_ended, ends_at):
+                    return True
+            except ServiceUnavailable:
+                if ends_at is None or time.monotonic() < ends_at:
+                    raise
+            else:
+                view.show(self.name, summary.over, summary.total, counts_line(summary))
+                if summary.is_over:
+                    return False
+            if ends_at is not None and time.monotonic() >= ends_at:
+                raise TimeoutError(f"study {self.name!r} is not over after {timeout:g} seconds; it goes on")
+            time.sleep(_LOOK_S)
+
+    def when_available(self, step: Callable[[], T], ends_at: float | None = None) -> T:
+        """Repeats the step during an outage, to `ends_at`. Raises ServiceUnavailable when its `start` has ended."""
+        limits = [_GONE_S] if self.is_embedded else []
+        if ends_at is not None:
+            limits.append(max(0.0, ends_at - time.monotonic()))
+        return retry_until_available(step, logger, for_s=min(limits, default=None))
+
+
+def log_trial(study: Any, trial: Any) -> None:
+    """The line of a trial, as `HPOTrialManager` logs it."""
+    failed = trial.state.name == "FAIL"
+    event(
+        logger,
+        "trial",
+        level=logging.WARNING if failed else logging.INFO,
+        study=study.study_name,
+        trial=trial.number,
+        state=trial.state.name,
+        value=None if failed else " ".join(f"{value:.6g}" for value in trial.values or ()) or None,
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        reason=trial.user_attrs.get(MESSAGE),
+    )

@@ -1,0 +1,244 @@
+"""Training longer, in the ledger: what is kept for it, what a new trial goes on from, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from highnoon.coordinator.file_keeper import FileKeeper
+from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
+from highnoon.shared.domain.extension import EXTENDS, Extension
+from highnoon.shared.domain.lease import Disposition, Lease
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.runtime.file_store import FileStore, file_store
+from highnoon.shared.store import steering
+from highnoon.shared.store.optuna_trials import NewTrial
+from highnoon.shared.store.schema import files
+from highnoon.shared.store.steering import extend_trial
+from highnoon.shared.store.stored_files import StoredFiles
+from highnoon.shared.store.studies import StudyRecord
+from tests.ledger import DONE, FAILED, KILLED, Ledger
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(folder: Path) -> FileStore:
+    return file_store(folder)
+
+
+@pytest.fixture
+def keeper(store: FileStore, ledger: Ledger) -> FileKeeper:
+    return FileKeeper(store, ledger.access)
+
+
+def study_of(ledger: Ledger, n_trials: int = 1, **keys: object) -> StudyRecord:
+    written = {"name": "digits", "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, **keys}
+    optuna_id = ledger.access.store.create_study("digits", "minimize")
+    spec = StudySpec.from_json({**written, "n_trials": n_trials}).to_json()
+    return ledger.studies.create("digits", spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
+
+
+def started(ledger: Ledger, ticket: int) -> Lease:
+    """As a supervisor does it, with the study's own sampler."""
+    candidate = ledger.look(ticket)
+    optuna = ledger.access.optuna(ledger.studies.get("digits"))
+    return ledger.start(
+        ticket, new=optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
+    )
+
+
+def with_checkpoint(ledger: Ledger, store: FileStore, ticket: int, file_id: str, outcome: Outcome = DONE) -> Lease:
+    """A trial that has saved this last checkpoint."""
+    lease = started(ledger, ticket)
+    keep(ledger, store, lease, file_id)
+    ledger.finish(lease, outcome)
+    return lease
+
+
+def keep(ledger: Ledger, store: FileStore, lease: Lease, file_id: str) -> Checkpoint:
+    ledger.attempts.note_file(lease, file_id)
+    size, digest = store.put(file_id, io.BytesIO(file_id.encode()), int)
+    kept = Checkpoint(id=file_id, attempt=lease.attempt, size_bytes=size, sha256=digest)
+    ledger.attempts.keep_checkpoint(lease, kept)
+    return kept
+
+
+def stored(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def noted(ledger: Ledger) -> set[str]:
+    with ledger.database.transaction() as connection:
+        return set(connection.scalars(select(files.c.id)))
+
+
+def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
+) -> None:
+    # Given a trial that is over, in a study that is finished
+    study = study_of(ledger)
+    done = with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+
+    # When a person trains it longer
+    extend_trial(ledger.access, ledger.studies.get("digits"), 0, {"epochs": 20})
+
+    # Then there is one more ticket, whose first attempt has the point, the settings and the checkpoint
+    _, ticket = ledger.tickets(study)
+    lease = started(ledger, ticket)
+    assert lease.params == done.params and lease.trial_number == 1
+    assert lease.extension is not None
+    assert (lease.extension.of, lease.extension.settings) == (0, {"epochs": 20})
+    assert lease.checkpoint is not None and lease.checkpoint.id == "c0"
+    assert lease.extension.begins_with(lease.checkpoint)
+    assert ledger.trial(lease).user_attrs[EXTENDS] == 0
+
+    # And so has the attempt after a lost one
+    ledger.finish(lease, KILLED, Disposition.RETRY)
+    again = started(ledger, ticket)
+    assert (again.attempt, again.params, again.extension) == (2, done.params, lease.extension)
+    assert again.checkpoint == lease.checkpoint
+    assert ledger.trial(again).user_attrs[EXTENDS] == 0
+
+    # And once it has saved one of its own, the next one goes on from that
+    own = keep(ledger, store, again, "c1")
+    ledger.finish(again, KILLED, Disposition.RELEASE)
+    last = started(ledger, ticket)
+    assert last.checkpoint == own and last.extension is not None and not last.extension.begins_with(last.checkpoint)
+    ledger.finish(last, DONE)
+    assert keeper.remove_useless(grace_s=0.0) == 0, "both may be trained longer"
+    assert stored(folder) == noted(ledger) == {"c0", "c1"}
+
+
+def test_the_best_trials_keep_their_last_checkpoint(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
+) -> None:
+    # Given five trials with checkpoints, of which two may keep them
+    study = study_of(ledger, 5, keep_checkpoints=2)
+    outcomes = [
+        Outcome(ending=Ending.COMPLETED, value=0.3),
+        Outcome(ending=Ending.COMPLETED, value=0.1),
+        Outcome(ending=Ending.PRUNED, value=0.05),
+        Outcome(ending=Ending.COMPLETED, value=0.2),
+        FAILED,
+    ]
+    for number, (ticket, outcome) in enumerate(zip(ledger.tickets(study), outcomes, strict=True)):
+        with_checkpoint(ledger, store, ticket, f"c{number}", outcome)
+
+    # When the coordinator looks
+    keeper.keep_checkpoints()
+    assert keeper.remove_useless(grace_s=0.0) == 3
+
+    # Then only these are left
+    assert stored(folder) == noted(ledger) == {"c1", "c3"}
+    assert set(StoredFiles(ledger.database).extendable(study.id)) == {1, 3}
+
+
+@pytest.mark.parametrize("is_started", [False, True], ids=["waits", "runs"])
+def test_a_checkpoint_that_a_longer_training_needs_is_not_removed(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper, is_started: bool
+) -> None:
+    # Given a trial whose extension is open, and a better one that alone may keep its checkpoint
+    study = study_of(ledger, 2, keep_checkpoints=1)
+    first, second = ledger.tickets(study)
+    with_checkpoint(ledger, store, first, "worse", Outcome(ending=Ending.COMPLETED, value=0.9))
+    extend_trial(ledger.access, study, 0, {})
+    if is_started:
+        lease = started(ledger, second)
+        assert lease.checkpoint is not None and lease.checkpoint.id == "worse"
+        with_checkpoint(ledger, store, ledger.tickets(study)[2], "better", Outcome(ending=Ending.COMPLETED, value=0.1))
+    else:
+        new = ledger.access.optuna(study).choose(ordinal=1, waiting=None)
+        lease = ledger.start(second, new=new)
+        keep(ledger, store, lease, "better")
+        ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=0.1))
+
+    # When the coordinator looks, then it stays
+    keeper.keep_checkpoints()
+    keeper.remove_useless(grace_s=0.0)
+    assert stored(folder) == {"worse", "better"}
+
+    # And once the extension has a checkpoint of its own, or is over, it goes
+    if is_started:
+        own = keep(ledger, store, lease, "own")
+        assert own.id == "own"
+        assert keeper.remove_useless(grace_s=0.0) == 1
+        assert stored(folder) == {"own", "better"}
+
+
+def test_a_trial_without_a_stored_checkpoint_is_refused_with_those_that_have_one(
+    ledger: Ledger, store: FileStore
+) -> None:
+    study = study_of(ledger, 3)
+    first, second, third = ledger.tickets(study)
+    ledger.finish(started(ledger, first), DONE)
+    with pytest.raises(UserInputError, match=r"trial 0 of study digits has no stored checkpoint.*no trial of it has"):
+        extend_trial(ledger.access, study, 0, {})
+    with_checkpoint(ledger, store, second, "c1")
+    with pytest.raises(UserInputError, match=r"trials 1 have one.*keep_checkpoints = 3"):
+        extend_trial(ledger.access, study, 0, {})
+    with pytest.raises(UserInputError, match="has no trial 7"):
+        extend_trial(ledger.access, study, 7, {})
+    started(ledger, third)
+    with pytest.raises(UserInputError, match="trial 2 of study digits has no stored"):
+        extend_trial(ledger.access, study, 2, {})
+    assert len(ledger.tickets(study)) == 3 and len(ledger.optuna().get_trials()) == 3, "nothing was added"
+
+
+def test_settings_that_are_parameters_replace_them_within_their_domain(ledger: Ledger, store: FileStore) -> None:
+    space = {"x": ["uniform", 0.0, 1.0], "epochs": ["int", 1, 30]}
+    study = study_of(ledger, search_space=space)
+    done = with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+
+    with pytest.raises(InvalidInput, match=r'epochs: is outside of \["int", 1, 30\]'):
+        extend_trial(ledger.access, study, 0, {"epochs": 99})
+    for wrong in ({"epochs": [1]}, {"highnoon:x": 1}, {"": 1}, {"a" * 999: 1}):
+        with pytest.raises(InvalidInput):
+            extend_trial(ledger.access, study, 0, wrong)
+
+    extend_trial(ledger.access, study, 0, {"epochs": 30, "warmup": 0})
+    lease = started(ledger, ledger.tickets(study)[1])
+    assert lease.params == {**done.params, "epochs": 30}
+    assert lease.extension is not None and lease.extension.settings == {"warmup": 0}
+
+
+def test_studies_that_cannot_train_longer_say_so(ledger: Ledger, store: FileStore) -> None:
+    study = study_of(ledger, repeats=3)
+    with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+    with pytest.raises(StudyConflict, match="runs each point 3 times"):
+        extend_trial(ledger.access, study, 0, {})
+
+    ledger.studies.cancel(study.id)
+    with pytest.raises(StudyConflict, match="given up"):
+        extend_trial(ledger.access, ledger.studies.get("digits"), 0, {})
+
+
+def test_a_trial_of_a_grid_trains_longer_beyond_its_points(ledger: Ledger, store: FileStore) -> None:
+    # Given a grid whose points have all been tried
+    study = study_of(ledger, 2, sampler="grid", search_space={"x": ["categorical", [0.25, 0.75]]})
+    for number, ticket in enumerate(ledger.tickets(study)):
+        with_checkpoint(ledger, store, ticket, f"c{number}")
+
+    # When one trains longer, then a third trial has its point
+    extend_trial(ledger.access, study, 1, {"epochs": 9})
+    lease = started(ledger, ledger.tickets(study)[2])
+    assert lease.params == {"x": 0.75} and lease.extension is not None and lease.extension.of == 1
+    with pytest.raises(StudyConflict, match="every point of its grid has its trial already"):
+        steering.add_trials(ledger.access, ledger.studies.get("digits"), 1)
+
+
+def test_a_longer_training_survives_its_json() -> None:
+    one = Extension(of=3, checkpoint=Checkpoint(id="c", attempt=2, size_bytes=5, sha256="ab"), settings={"epochs": 9})
+    assert Extension.from_json(one.to_json()) == one
+    assert one.first_checkpoint.id == "c" and one.begins_with(one.first_checkpoint)
+    assert not one.begins_with(one.checkpoint) and not one.begins_with(None)
+    assert NewTrial(params={}, distributions={}).extension is None

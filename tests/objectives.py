@@ -431,3 +431,10 @@ def halves(params: dict[str, Any]) -> float:
         if params["x"] > 100.0:
             raise hn.TrialPruned
     return float(state["loss"])
+
+
+def breaks_its_own_constraint(trial: Any) -> float:
+    """The lower its value, the less it keeps a constraint that it sets by itself."""
+    x = float(trial.suggest_float("x", 0.0, 1.0))
+    trial.set_constraint("size", 0.5 - x)
+    return x

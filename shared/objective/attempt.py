@@ -18,7 +18,7 @@ import os
 import reprlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +112,8 @@ class _Trial:
         self._steps: set[int] = set()
         self.count: ParamCount | None = None
         self.metrics: dict[str, float | str] = {}
+        self.logged: list[Mapping[str, float | str]] = []
+        self._own_misses: dict[str, float] = {}
         self._logged_at: dict[str, int | None] = {}
         self.last: Report | None = None
         self.loss: float | None = None
@@ -167,6 +169,10 @@ class _Trial:
                 self.metrics[name] = json_number(number) or 0.0
                 self._logged_at[name] = last if index is None else index
 
+    def set_constraint(self, name: str, miss: float) -> None:
+        """One that the objective has set by itself; the first value stays."""
+        self._own_misses.setdefault(name, miss)
+
     @contextmanager
     def begin_repeat(self, index: int, seed: int) -> Iterator[None]:
         """In a folder of its own, or a repeat would go on where the one before it has ended."""
@@ -174,8 +180,13 @@ class _Trial:
         folder = None if self._checkpoints is None else self._checkpoints / f"repeat-{index + 1}"
         if folder is not None and CHECKPOINT_VARIABLE in os.environ:
             os.environ[CHECKPOINT_VARIABLE] = str(folder)
-        with bound(self, memory=self._memory, checkpoints=folder, seed=seed):
-            yield
+        before, self.metrics, self._logged_at = self.metrics, {}, {}
+        try:
+            with bound(self, memory=self._memory, checkpoints=folder, seed=seed):
+                yield
+        finally:
+            self.logged.append(self.metrics)
+            self.metrics = {**before, **_means(self.logged)}
 
     def end_repeat(self, index: int, mean: float) -> None:
         """Reports the mean so far, of an objective that reports nothing."""
@@ -231,14 +242,17 @@ class _Trial:
         return Outcome(ending=Ending.COMPLETED, values=values)
 
     def judged(self, outcome: Outcome) -> Outcome:
-        """With how far it is from each constraint of the study, and in words where it does not keep one."""
-        if not self._scoring.constraints or outcome.ending not in (Ending.COMPLETED, Ending.PRUNED):
+        """With how far it is from each constraint of the study or of its own, in words where it does not keep one."""
+        has_some = self._scoring.constraints or self._own_misses
+        if not has_some or outcome.ending not in (Ending.COMPLETED, Ending.PRUNED):
             return outcome
         is_complete = outcome.ending is Ending.COMPLETED
         returned = dict(zip(self._scoring.objectives, outcome.values, strict=False))
         found = feasibility(self._scoring.constraints, {**self._known, **returned}, is_complete=is_complete)
-        words = [outcome.message, *(f"infeasible: {reason}" for reason in found.reasons)]
-        return replace(outcome, misses=found.misses, message="; ".join(filter(None, words)))
+        own = (f"constraint {name} is {miss:g}, above 0" for name, miss in self._own_misses.items() if miss > 0)
+        words = [outcome.message, *(f"infeasible: {reason}" for reason in (*found.reasons, *own))]
+        misses = {**found.misses, **self._own_misses}
+        return replace(outcome, misses=misses, message="; ".join(filter(None, words)))
 
     @property
     def _known(self) -> dict[str, float]:
@@ -278,6 +292,13 @@ def _with_repeats(objective: Objective, trial: _Trial, repeats: Repeats, checkpo
         return objective
     maximize = trial.maximizes
     return lambda params: repeated(objective, params, trial, repeats, maximize=maximize, folder=checkpoints)
+
+
+def _means(logged: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
+    """Of each metric over the repeats that have it."""
+    names = dict.fromkeys(name for one in logged for name in one)
+    values = {name: [float(one[name]) for one in logged if name in one] for name in names}
+    return {name: json_number(math.fsum(found) / len(found)) or 0.0 for name, found in values.items()}
 
 
 def _warn_once(sentence: str, of: str = "report()") -> None:

@@ -150,6 +150,8 @@ class DefinedTrial:
             raise ValueError(f"the constraint {key!r} may not be NaN")
         if key not in self._constraints:
             self._channel.set_constraint(key, number)
+            if trial_context.is_trial_running():
+                trial_context.channel().set_constraint(key, number)
             self._constraints[key] = number
 
     def __getattr__(self, name: str) -> Any:

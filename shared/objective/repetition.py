@@ -3,7 +3,7 @@
 reports      the first repeat's are the trial's, and its pruner decides in it; the others show progress only.
              Of an objective that reports nothing, the mean so far is reported after each repeat
 early end    a first repeat that is worse than the worst repeat of the best trial ends the point, as PRUNED
-result       the mean of each number that the objective returns
+result       the mean of each number that the objective returns or logs
 a retry      finds the results of finished repeats in its folder of checkpoints, and does not run them again
 """
 
@@ -24,6 +24,8 @@ from highnoon.shared.domain.trial import REPEATS, REPEATS_STD, REPEATS_WORST, Pa
 from highnoon.shared.objective.seeds import seed_libraries, trial_seed
 
 _RESULTS = "repeats.json"
+_LOGGED = "logged"
+"""Beside the numbers of a result there: what the repeat has logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,9 @@ ONCE = Repeats()
 
 class RepeatedTrial(Protocol):
     """What a repetition needs of its trial."""
+
+    logged: list[Mapping[str, float | str]]
+    """What each repeat has logged."""
 
     def begin_repeat(self, index: int, seed: int) -> AbstractContextManager[None]:
         """Binds the trial with the folder of this repeat."""
@@ -69,6 +74,7 @@ def repeated(
 ) -> object:
     """What the objective returns, on average. Raises what it raises, and TrialPruned after a bad first repeat."""
     results = _results_in(folder)[: repeats.count - 1]
+    trial.logged.extend(one.pop(_LOGGED, {}) for one in results)
     worst_of = min if maximize else max
     for index in range(len(results), repeats.count):
         seed_libraries(repeats.seed_of(index))
@@ -76,7 +82,7 @@ def repeated(
             returned = objective(dict(params))
         score = trial.score_of(returned)
         results.append(_numbers(returned))
-        _keep(results, folder)
+        _keep([{**one, _LOGGED: logged} for one, logged in zip(results, trial.logged, strict=True)], folder)
         losses = [one["loss"] for one in results]
         trial.end_repeat(index, statistics.fmean(losses))
         trial.log({REPEATS: len(results), REPEATS_STD: _spread(losses), REPEATS_WORST: worst_of(losses)})

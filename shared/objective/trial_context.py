@@ -55,6 +55,9 @@ class TrialChannel(Channel, Protocol):
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
         """Keeps numbers beside the value: the last of each is stored when the trial ends. Raises InvalidInput."""
 
+    def set_constraint(self, name: str, miss: float) -> None:
+        """The trial is infeasible where the miss is above 0."""
+
     def save_artifact(self, path: object, name: object = None) -> None:
         """Keeps a copy of a file, to be stored with the trial. Raises InvalidInput, OSError."""
 

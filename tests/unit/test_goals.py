@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.objective.defined_trial import DefinedTrial, given_trial
 from highnoon.shared.objective.trial_pipe import WRONG_EVENT, outcome_of
 
 TWO = {"loss": "minimize", "latency_ms": "minimize"}
@@ -177,3 +178,27 @@ def test_python_gets_the_same_answers() -> None:
 
     with pytest.raises(InvalidInput, match=r"must be two or more"):
         hn.HPOTrialManager("digits", objectives={"loss": "minimize"})
+
+
+def test_a_constraint_that_the_objective_sets_by_itself_is_in_the_outcome() -> None:
+    # Given an objective with Optuna's interface that sets two constraints, one of them twice
+    class Answers:
+        def set_constraint(self, key: str, value: float) -> None:
+            pass
+
+    def objective(trial: DefinedTrial) -> float:
+        trial.set_constraint("size", 2.5)
+        trial.set_constraint("size", -1.0)
+        trial.set_constraint("speed", -3.0)
+        return 0.1
+
+    outcome = run_attempt(given_trial(objective, cast(Any, Answers()), 0), {}, Silence())
+
+    # Then it counts as infeasible, in words too
+    assert outcome.misses == {"size": 2.5, "speed": -3.0} and not outcome.is_feasible
+    assert outcome.message == "infeasible: constraint size is 2.5, above 0"
+
+    # And a bound of the study stands beside it
+    scoring = Scoring(constraints={"loss": "<= 0.05"})
+    both = run_attempt(given_trial(objective, cast(Any, Answers()), 0), {}, Silence(), scoring)
+    assert both.misses == {"loss": pytest.approx(1.0), "size": 2.5, "speed": -3.0}

@@ -115,3 +115,50 @@ def test_a_retry_goes_on_after_the_repeats_that_are_finished(tmp_path: Path) -> 
     assert seeds[2] == seeds[1], "the second repeat, a second time"
     (tmp_path / "repeats.json").write_text("no list")
     assert attempt(returning(1.0, 1.0), Repeats(count=2), checkpoints=tmp_path)[0].value == 1.0
+
+
+def logging_seeds(params: dict[str, Any]) -> float:
+    """Logs a metric at two steps, one of them in every second repeat only."""
+    number = len(seen)
+    seen.append(number)
+    hn.log(0, accuracy=99.0)
+    hn.log(1, accuracy=0.1 * number)
+    if number % 2 == 0:
+        hn.log(rare=float(number))
+    return 1.0
+
+
+seen: list[int] = []
+
+
+def test_what_the_repeats_log_is_averaged() -> None:
+    seen.clear()
+    outcome, _ = attempt(logging_seeds, Repeats(count=3))
+    assert outcome.metrics["accuracy"] == pytest.approx(0.1), "the mean of the last value of each repeat: 0, 0.1, 0.2"
+    assert outcome.metrics["rare"] == 1.0, "over the repeats that have it: 0 and 2"
+    assert outcome.metrics["repeats"] == 3
+
+    # Also of those that an earlier attempt has finished
+    assert attempt(logging_seeds, Repeats(count=1))[0].metrics["accuracy"] == pytest.approx(0.3)
+
+
+def test_a_retry_averages_what_finished_repeats_have_logged(tmp_path: Path) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        if len(seen) == 1 and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            raise KeyboardInterrupt
+        return logging_seeds(params)
+
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        attempt(objective, Repeats(count=2), checkpoints=tmp_path)
+    outcome, _ = attempt(objective, Repeats(count=2), checkpoints=tmp_path)
+    assert seen == [0, 1] and outcome.metrics["accuracy"] == pytest.approx(0.05)
+
+
+def test_metrics_of_repeats_that_are_not_finite_stay_so() -> None:
+    def objective(params: dict[str, Any]) -> float:
+        hn.log(worst=math.inf)
+        return 1.0
+
+    assert attempt(objective, Repeats(count=2))[0].metrics["worst"] == "inf"

@@ -66,8 +66,10 @@ class FileKeeper:
             if len(kept.numbers) <= kept.most:
                 continue
             try:
-                study = self._access.optuna(self._access.study(kept.study))
-                best = study.worth_extending(set(kept.numbers), kept.most)
+                best: set[int] = set()
+                if kept.most:
+                    study = self._access.optuna(self._access.study(kept.study))
+                    best = study.worth_extending(set(kept.numbers), kept.most)
                 self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - best)
             except HighNoonError as error:
                 event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=error)

@@ -175,7 +175,8 @@ def _documented(name: str, value: Any, level: int) -> Iterator[str]:
     yield f"```text\n{name}{_signature(value)}\n```\n"
     yield f"{_prose(inspect.getdoc(value) or '')}\n"
     if inspect.isclass(value) and not issubclass(value, BaseException):
-        for member, found in sorted(vars(value).items()):
+        ours = [base for base in reversed(value.__mro__) if base.__module__.startswith("highnoon")]
+        for member, found in sorted({name: found for base in ours for name, found in vars(base).items()}.items()):
             text = inspect.getdoc(found) or ""
             if member.startswith("_") or not text or member in ("model_config",):
                 continue

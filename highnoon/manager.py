@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,23 +24,20 @@ from highnoon.arguments import (
     storage_problems,
 )
 from highnoon.config import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
+from highnoon.local.results import StudyResults
 from highnoon.shared.domain import errors
-from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import (
     InvalidInput,
-    NoCompletedTrial,
     Problem,
     StudyConflict,
     UserInputError,
 )
-from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.domain.trial import Params
 from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
-from highnoon.shared.runtime.file_store import download, file_store
 from highnoon.shared.runtime.settings import ARTIFACTS, load_settings
 from highnoon.shared.runtime.urls import masked
 
@@ -52,7 +48,7 @@ if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a
 logger = logging.getLogger("highnoon")
 
 
-class HPOTrialManager:
+class HPOTrialManager(StudyResults):
     """A study of `study_name`. Raises InvalidInput with every mistake in its arguments at once.
 
     Managers that name the same study and storage, in any process or machine, add trials to the same study; with
@@ -234,28 +230,10 @@ class HPOTrialManager:
         else:
             self._study.enqueue(dict(params))
 
-    def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
-        """Files that trials have saved, with the number of their trial; of one trial, or of all."""
-        return listed(self._results().artifacts(), trial)
-
-    def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
-        """Copies a file that a trial has saved into the folder `to`. Raises UserInputError where there is none."""
-        chosen = chosen_artifact(self._results().artifacts(), trial, name)
-        return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
-
     @property
     def _artifacts_place(self) -> str | Path:
         settings = load_settings()
         return self._artifacts or settings.artifacts_url or settings.home / ARTIFACTS
-
-    @property
-    def study(self) -> Any:
-        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
-        return self._results().optuna_study
-
-    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
-        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
-        return self._results().dataframe(*args, **options)
 
     def __repr__(self) -> str:
         """What it is, and how far it is by now once its study was opened; never raises for a database that is away."""
@@ -264,83 +242,13 @@ class HPOTrialManager:
         if self._study is None or os.getpid() != self._pid:
             return f"{known}, {self._spec.n_trials} trials asked for)"
         try:
-            states = Counter(str(trial.state).lower() for trial in self.trials)
-            best = self._study.best_trials()
+            return f"{known}, {self._progress()})"
         except errors.HighNoonError as error:
             return f"{known}, cannot be read: {error})"
-        counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "no trials"
-        words = f", {len(best)} on the front" if self._spec.objectives else ""
-        if best and best[0].value is not None:
-            words = f", best {best[0].value:.6g} of trial {best[0].number}"
-        return f"{known}, {counts}{words})"
 
     def __getstate__(self) -> dict[str, Any]:
         """For an objective that refers to its manager and goes to another process: without connections."""
         return {**self.__dict__, "_store": None, "_study": None, "_plugins": {}}
-
-    @property
-    def best_trial(self) -> Trial:
-        """The best completed trial of the study, of all processes. Raises NoCompletedTrial.
-
-        UserInputError for a study with several objectives.
-        """
-        best = self._results().best_trial()
-        if best is None:
-            raise self._nothing_completed()
-        return best
-
-    @property
-    def best_trials(self) -> list[Trial]:
-        """The completed trials that none beats in all objectives, by the first; of one objective the best.
-
-        Raises NoCompletedTrial.
-        """
-        best = self._results().best_trials()
-        if not best:
-            raise self._nothing_completed()
-        return best
-
-    @property
-    def best_params(self) -> Params:
-        """The parameters of the best trial. Raises NoCompletedTrial."""
-        return dict(self.best_trial.params)
-
-    @property
-    def best_value(self) -> float:
-        """The value of the best trial: its score, which is its loss without a param_budget. Raises NoCompletedTrial."""
-        return _present(self.best_trial.value, "value", self._spec)
-
-    @property
-    def best_loss(self) -> float:
-        """The loss of the best trial, as its objective gave it. Raises NoCompletedTrial."""
-        return _present(self.best_trial.loss, "loss", self._spec)
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials of the study by number, of all processes, also the running and the failed ones."""
-        return self._results().trials()
-
-    def pareto_front(self) -> list[tuple[int, float, int]]:
-        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first.
-
-        Independent of lambda. Raises NoCompletedTrial, and UserInputError when no completed trial reported its size.
-        """
-        completed = self._results().trials([TrialState.COMPLETE])
-        if not completed:
-            raise self._nothing_completed()
-        from highnoon.shared.views.trials import front_of
-
-        return front_of(self._spec.name, completed, maximize=self._spec.direction == "maximize")
-
-    def get_param_importance(self) -> dict[str, float]:
-        """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
-
-        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
-        warning is logged.
-        """
-        if not self._results().trials([TrialState.COMPLETE]):
-            raise self._nothing_completed()
-        return self._results().param_importance()
 
     def _joined(self, spec: StudySpec) -> OptunaStudy:
         """The study, created if it does not exist. Raises StudyConflict."""
@@ -385,19 +293,3 @@ class HPOTrialManager:
                 )
             self._store = OptunaStore(None if is_rehearsal() else self._url)
         return self._store
-
-    def _nothing_completed(self) -> NoCompletedTrial:
-        trials = self.trials
-        states = Counter(str(trial.state) for trial in trials)
-        ended = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "it has no trials"
-        reasons = [trial.attrs.get(MESSAGE) for trial in trials if trial.state is TrialState.COMPLETE]
-        if reasons:
-            ended = f"{ended}. The last one is {reasons[-1] or 'infeasible'}"
-        what = "feasible" if reasons else "completed"
-        return NoCompletedTrial(f"study {self._spec.name!r} has no {what} trial yet: {ended}")
-
-
-def _present(number: float | None, what: str, spec: StudySpec) -> float:
-    if number is None:
-        raise errors.InvariantBroken(f"the best trial of study {spec.name} completed without a {what}")
-    return number

@@ -83,9 +83,9 @@ class Reader:
         return [] if self.access is None or study.id is None else self.access.studies.attempts(study.id)
 
     def notes(self, study: str) -> Notes:
-        """What people wrote beside it and its trials; nothing of a database without a ledger."""
+        """What people wrote beside it and its trials."""
         if self.access is None:
-            return {}
+            return self.view(study).notes()
         from highnoon.shared.store.notes import NoteStore
 
         return NoteStore(self.access.database).of_study(study)
@@ -93,7 +93,8 @@ class Reader:
     def tags(self) -> Mapping[str, Sequence[str]]:
         """Of each study that has some."""
         if self.access is None:
-            return {}
+            notes = {study.name: self.view(study.name).notes().get(None) for study in self.studies()}
+            return {name: note.tags for name, note in notes.items() if note and note.tags}
         from highnoon.shared.store.notes import NoteStore
 
         return NoteStore(self.access.database).tags_of_studies()

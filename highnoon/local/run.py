@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from highnoon.local.environment import recorded_environment
 from highnoon.local.files import LocalFiles, Place
 from highnoon.local.owner import OWNER, is_gone, this_process
 from highnoon.local.process import Launcher, Task
@@ -30,11 +32,7 @@ from highnoon.local.trial import (
     wait_for_ended,
 )
 from highnoon.progress import ProgressView, progress_view
-from highnoon.shared.domain.errors import (
-    EveryTrialFailed,
-    HighNoonError,
-    SpaceExhausted,
-)
+from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, SpaceExhausted
 from highnoon.shared.domain.limits import RunLimits, failure_limit
 from highnoon.shared.domain.states import CAUSE, ENDING, OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -81,7 +79,8 @@ def run_trials(
         ended_by_sigterm(),
     ):
         fail_abandoned(study, spec, files)
-        run = _Run(study, spec, callbacks, options, view, files)
+        attrs = retry_until_available(lambda: recorded_environment(study, objective, spec.environment), logger)
+        run = _Run(study, spec, callbacks, options, view, files, attrs)
         try:
             if launcher is None:
                 run.in_this_process(objective)
@@ -115,9 +114,10 @@ class _Run:
         options: RunOptions,
         view: ProgressView,
         files: LocalFiles,
+        attrs: Mapping[str, Any],
     ) -> None:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
-        self._files = files
+        self._files, self._attrs = files, attrs
         self._next_ordinal = _ordinal_source(study, spec)
         self._began_s = time.monotonic()
         self._owner = {OWNER: {**this_process(), "call": files.call}}
@@ -184,7 +184,10 @@ class _Run:
             return None
         try:
             started = retry_until_available(
-                lambda: self._study.start_trial(ordinal=self._next_ordinal(), system_attrs=self._owner), logger
+                lambda: self._study.start_trial(
+                    ordinal=self._next_ordinal(), system_attrs=self._owner, user_attrs=self._attrs
+                ),
+                logger,
             )
         except SpaceExhausted as exhausted:
             self._over = str(exhausted)

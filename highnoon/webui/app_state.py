@@ -13,6 +13,7 @@ from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, Unkno
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.domain.trial_environment import GIT, HOST
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.nodes import Worker
@@ -106,21 +107,27 @@ class AppState:
 
     def notes(self, study: StudySummary) -> Notes:
         """What people wrote beside it and its trials."""
-        return NoteStore(self.repository.access().database).of_study(study.name)
+        access = self.repository.access()
+        if not self.repository.has_ledger():
+            return access.store.view(study.name).notes()
+        return NoteStore(access.database).of_study(study.name)
 
     def tags(self) -> Mapping[str, Sequence[str]]:
         """Of each study that has some."""
         return NoteStore(self.repository.access().database).tags_of_studies()
 
-    def environment(self, study: StudySummary, attempt: AttemptRecord | None) -> Mapping[str, str]:
-        """What an attempt ran in, by label; nothing where it was not recorded."""
-        if attempt is None or attempt.environment is None:
+    def environment(self, study: StudySummary, trial: Trial, attempt: AttemptRecord | None) -> Mapping[str, str]:
+        """What a trial ran in, by label; nothing where it was not recorded."""
+        access = self.repository.access()
+        if attempt is None:
+            content = access.store.view(study.name).environment(trial)
+            host = {"Host": str(trial.attrs.get(HOST))} if HOST in trial.attrs else {}
+            return {} if content is None else {**environment_facts(content), **host, **_git(trial.attrs.get(GIT), "")}
+        if attempt.environment is None:
             return {}
-        content = Environments(self.repository.access().database).find(attempt.environment)
+        content = Environments(access.database).find(attempt.environment)
         code = {"Code": f"digest {attempt.code[:12]}"} if attempt.code else {}
-        commit = (study.full_spec or {}).get("git")
-        dirty = " with changes" if commit and commit.endswith("+") else ""
-        git = {"Git": f"{commit[:12]}{dirty} where it was submitted"} if commit else {}
+        git = _git((study.full_spec or {}).get("git"), " where it was submitted")
         return {} if content is None else {**environment_facts(content), **code, **git}
 
     def has_checkpoint(self, study: StudySummary, trial: Trial) -> bool:
@@ -154,6 +161,11 @@ class AppState:
             queues=queries.queues(),
             leader=queries.leader(),
         )
+
+
+def _git(commit: str | None, where: str) -> dict[str, str]:
+    dirty = " with changes" if commit and commit.endswith("+") else ""
+    return {"Git": f"{commit[:12]}{dirty}{where}"} if commit else {}
 
 
 def own_attempt(trial: Trial, attempts: Sequence[AttemptRecord]) -> AttemptRecord | None:

@@ -53,7 +53,7 @@ def _trial_page(
         "attempts": attempts,
         "note": app.notes(study).get(trial.number),
         "own": (own := own_attempt(trial, attempts)),
-        "environment": app.environment(study, own),
+        "environment": app.environment(study, trial, own),
         "quoted_name": shlex.quote(study.name),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
         "can_extend": app.has_checkpoint(study, trial),

@@ -1,4 +1,7 @@
-"""Environment variables that a study sets for its trials: which it may set, which libraries read when imported."""
+"""Environment variables that a study sets for its trials: which it may set, which libraries read when imported.
+
+And the attributes that name what a trial ran in.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from highnoon.shared.domain.errors import Problem
 from highnoon.shared.domain.scalars import is_storable
+
+ENVIRONMENT, HOST, GIT = "highnoon:environment", "highnoon:host", "highnoon:git"
+"""Attributes of a trial that no coordinator runs: the digest of what it ran in, where, and the commit of its code."""
 
 MOST_VARIABLES = 100
 LONGEST_VALUE = 10_000

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -35,11 +36,13 @@ from highnoon.shared.domain.errors import (
 )
 from highnoon.shared.domain.extension import EXTENDS, EXTENSION, Extension
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import REPEATS_WORST, Outcome, Params, Report, Trial
+from highnoon.shared.domain.trial_environment import ENVIRONMENT
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
@@ -58,6 +61,7 @@ from highnoon.shared.store.optuna_trials import (
     inherited_by_retry,
     trial_of,
 )
+from highnoon.shared.store.study_notes import StudyNotes
 from highnoon.shared.store.study_view import best_trials, importances
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
 from highnoon.shared.store.trial_results import failure, trial_result
@@ -161,7 +165,12 @@ class OptunaStudy:
 
     @_acting
     def start_trial(
-        self, *, ordinal: int, before: LostAttempt | None = None, system_attrs: Mapping[str, Any] | None = None
+        self,
+        *,
+        ordinal: int,
+        before: LostAttempt | None = None,
+        system_attrs: Mapping[str, Any] = MappingProxyType({}),
+        user_attrs: Mapping[str, Any] = MappingProxyType({}),
     ) -> StartedTrial:
         """A RUNNING trial without a ticket, at the point that `choose` gives."""
         while True:
@@ -169,7 +178,8 @@ class OptunaStudy:
             if waiting is not None and waiting.extension is not None:
                 waiting = None  # only a worker can fetch the checkpoint that it goes on from
             new = self.choose(ordinal=ordinal, waiting=waiting, before=before)
-            started = self._trials.start(replace(new, system_attrs={**new.system_attrs, **(system_attrs or {})}))
+            new = replace(new, system_attrs={**new.system_attrs, **system_attrs})
+            started = self._trials.start(replace(new, user_attrs={**new.user_attrs, **user_attrs}))
             if started is not None:
                 return replace(started, ordinal=ordinal)
 
@@ -282,6 +292,21 @@ class OptunaStudy:
         if found is None:
             raise UserInputError(f"study {self._spec.name} has no trial {number}")
         return trial_of(found)
+
+    @_acting
+    def keep_environment(self, digest: str, content: Mapping[str, Any]) -> None:
+        """Keeps what trials name by the digest."""
+        self._trials.keep_study_attr(f"{ENVIRONMENT}:{digest}", dict(content))
+
+    @_acting
+    def notes(self) -> Notes:
+        """What people wrote beside it and its trials."""
+        return StudyNotes(self._study._storage, self._study._study_id).read()
+
+    @_acting
+    def annotate(self, number: int | None, change: NoteChange) -> Note:
+        """Changes the note of the study or of a trial; returns it afterwards. Raises UserInputError."""
+        return StudyNotes(self._study._storage, self._study._study_id).change(number, change)
 
     @_acting
     def running_with(self, attribute: str) -> list[tuple[int, int, Mapping[str, Any]]]:

@@ -10,15 +10,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from highnoon.shared.domain.front import front, minimized
+from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.domain.trial_environment import ENVIRONMENT
 from highnoon.shared.store.optuna_trials import trial_of
+from highnoon.shared.store.study_notes import StudyNotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,17 @@ class StudyView:
         """`minimize` or `maximize`; several of them where the study has several objectives."""
         with self._border():
             return ", ".join(direction.name.lower() for direction in self._study.directions)
+
+    def notes(self) -> Notes:
+        """What people wrote beside it and its trials."""
+        with self._border():
+            return StudyNotes(self._study._storage, self._study._study_id).read()
+
+    def environment(self, trial: Trial) -> Mapping[str, Any] | None:
+        """What a trial of `HPOTrialManager` ran in; None where that is not recorded."""
+        with self._border():
+            found = self._study.user_attrs.get(f"{ENVIRONMENT}:{trial.attrs.get(ENVIRONMENT)}")
+        return found if isinstance(found, Mapping) else None
 
     def best(self) -> list[Trial]:
         """The best feasible COMPLETE trial; of several objectives every one that none beats in all; [] without any."""

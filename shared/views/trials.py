@@ -14,11 +14,15 @@ from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
 from highnoon.shared.domain.trial import Trial, json_number
+from highnoon.shared.domain.trial_environment import ENVIRONMENT, GIT, HOST
 
 if TYPE_CHECKING:
     from highnoon.shared.store.attempt_records import AttemptRecord
 
 T = TypeVar("T")
+
+_RAN_IN = {ENVIRONMENT: "environment", GIT: "git"}
+"""Of a trial that no coordinator runs; of others the attempts have it."""
 
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
@@ -117,13 +121,14 @@ def trial_object(trial: Trial, place: Located | None = None, note: Note | None =
         "params_count": trial.params_count,
         "active_params": trial.active_params,
         "params": trial.params,
+        **{key: trial.attrs[name] for name, key in _RAN_IN.items() if name in trial.attrs},
         **({"extends": trial.attrs[EXTENDS]} if EXTENDS in trial.attrs else {}),
         "metrics": {name: trial.attrs[name] for name in trial.metrics},
         "reports": [{"step": report.step, "value": json_number(report.value)} for report in trial.reports],
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
         "ended_at": trial.ended_at.isoformat() if trial.ended_at else None,
         "duration_s": trial.duration_s,
-        "host": place.host if place else None,
+        "host": place.host if place else trial.attrs.get(HOST),
         "peak_rss_bytes": place.peak_rss_bytes if place else None,
         **note_object(note),
     }

@@ -103,7 +103,7 @@ def test_files_of_attempts_that_did_not_count_are_removed(
     ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
 ) -> None:
     # Given a lost attempt with a file and two checkpoints, and one that runs and goes on from the second
-    (ticket,) = ledger.tickets(ledger.study())
+    (ticket,) = ledger.tickets(ledger.study(keep_checkpoints=0))
     lost = ledger.start(ticket)
     saved(ledger, store, lost, "lost-model")
     for checkpoint in ("c1", "c2"):
@@ -122,6 +122,7 @@ def test_files_of_attempts_that_did_not_count_are_removed(
 
     # And once the trial is over, what it names
     ledger.finish(held, replace(DONE, artifacts=(Artifact.of_file("model", "m", size_bytes=5, sha256=""),)))
+    keeper.keep_checkpoints()
     assert keeper.remove_useless(grace_s=0.0) == 1
     assert kept(folder) == noted(ledger) == {"model"}
 

@@ -17,6 +17,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.lm.data import sources
+from highnoon.lm.training.checkpointing import Progress
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
@@ -172,6 +173,52 @@ def test_each_training_of_a_trial_resumes_its_own_checkpoint(tmp_path: Path) -> 
     assert (again, fresh) == (0, second["total_steps"])
     assert retried.reports[:2] == lost.reports == list(enumerate(entry["loss"] for entry in first["history"]))
     assert second["history"] != first["history"]
+
+
+def test_a_trial_that_trains_longer_goes_on_with_its_last_stage(tmp_path: Path) -> None:
+    # Given a trial that has trained two stages, one epoch each
+    done, longer = Study(until=99), Study(until=99)
+    with bound(done, checkpoints=tmp_path):
+        before = new_trainer(report_to="hpo").train(epochs_per_stage=1)
+
+    # When a person wants three epochs of it
+    with bound(longer, checkpoints=tmp_path, settings={"epochs": 3}):
+        after = new_trainer(model_seed=99, report_to="hpo").train(epochs_per_stage=1)
+
+    # Then the last stage has two more, after what there was
+    assert after["history"][:2] == before["history"]
+    assert [(entry["stage"], entry["epoch"]) for entry in after["history"]] == [("a", 0), ("b", 0), ("b", 1), ("b", 2)]
+    assert [record["epochs"] for record in after["stages_completed"]] == [1, 3]
+    steps = [record["steps"] for record in before["stages_completed"]]
+    assert after["total_steps"] == before["total_steps"] + 2 * steps[1] == steps[0] + 3 * steps[1]
+    assert after["final_loss"] < before["final_loss"]
+
+    # And what is no number of epochs is refused
+    with (
+        bound(Study(until=99), checkpoints=tmp_path, settings={"epochs": "many"}),
+        pytest.raises(InvalidInput, match="epochs: was set for this trial, and must be a whole number above 0"),
+    ):
+        new_trainer(report_to="hpo").train(epochs_per_stage=1)
+
+
+def test_a_stage_that_stopped_early_goes_on_when_a_person_wants_it_longer() -> None:
+    def over(*, early: bool) -> Progress:
+        progress = Progress()
+        for loss in (0.5, 0.6):
+            progress.finish_epoch("a", loss, loss)
+            progress.best.update(loss, 0.0)
+        progress.stage_over = early
+        progress.finish_stage("a")
+        return progress
+
+    for early, wanted, stage in [(True, False, 1), (True, True, 0), (False, False, 0)]:
+        progress = over(early=early)
+        progress.reopen_last_stage(5, early_stopped_too=wanted)
+        assert (progress.stage, progress.epoch) == (stage, 0 if stage else 2)
+        assert progress.best.best == (float("inf") if stage else 0.5) and progress.best.stale_epochs == 0
+    progress.finish_stage("a")
+    progress.reopen_last_stage(2, early_stopped_too=True)
+    assert progress.stage == 1, "it has as many already"
 
 
 def test_trial_saves_no_checkpoint_without_a_retry_or_when_switched_off(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from highnoon.current_trial import report as report
     from highnoon.current_trial import report_params as report_params
     from highnoon.current_trial import save_artifact as save_artifact
+    from highnoon.current_trial import scratch_dir as scratch_dir
     from highnoon.current_trial import should_prune as should_prune
     from highnoon.current_trial import trial_seed as trial_seed
     from highnoon.current_trial import trial_settings as trial_settings
@@ -62,6 +63,7 @@ _NAMES = {
         "report",
         "report_params",
         "save_artifact",
+        "scratch_dir",
         "should_prune",
         "trial_seed",
         "trial_settings",

@@ -1,5 +1,5 @@
 """What an objective calls about its trial: `report`, `log`, `should_prune`, `report_params`, `trial_seed`,
-`trial_settings`, `save_artifact`, `checkpoint_dir` and `checkpoint_saved`.
+`trial_settings`, `save_artifact`, `checkpoint_dir`, `checkpoint_saved` and `scratch_dir`.
 
 The same in process and in a worker's trial process, the first three also as methods of HPOTrialManager. They use the
 channel that the runner of the attempt has bound.
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from highnoon.shared.objective.trial_context import channel, checkpoints, seed, settings
+from highnoon.shared.objective.trial_context import channel, checkpoints, scratch, seed, settings
 
 
 def report(value: float, step: int) -> None:
@@ -80,6 +80,15 @@ def checkpoint_dir() -> Path:
     nothing is retried: there it is a temporary folder. Raises NoTrialRunning outside an objective.
     """
     return checkpoints().path()
+
+
+def scratch_dir() -> Path:
+    """A folder for files that this trial alone needs, on a disk of its machine: removed when the trial is over.
+
+    The working directory is that of the study, which trials share. Each repeat of a trial has its own. Raises
+    NoTrialRunning outside an objective.
+    """
+    return scratch().path()
 
 
 def checkpoint_saved() -> None:

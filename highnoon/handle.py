@@ -251,9 +251,10 @@ class StudyHandle:
         return f"StudyHandle({self.name!r}, {summary.state}, {summary.over} of {summary.total}  {counts_line(summary)})"
 
     def _repr_html_(self) -> str:
-        """For notebooks: how far it is, and the best trials."""
+        """For notebooks: how far it is, its history, and the best trials."""
         summary = self.summary
         if summary.spec.get("objectives"):
             return as_html(summary, self._study.best_trials())
         complete = [trial for trial in self._study.trials([TrialState.COMPLETE]) if trial.is_feasible]
-        return as_html(summary, in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5])
+        best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
+        return as_html(summary, best, [trial.value for trial in complete if trial.value is not None])

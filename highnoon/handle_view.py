@@ -1,9 +1,11 @@
-"""How a study handle shows itself: a line of counts, and a table for notebooks. Pure."""
+"""How a study handle shows itself: a line of counts, and a table with a drawing for notebooks. Pure."""
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.trial import Trial
@@ -19,8 +21,29 @@ def counts_line(summary: StudySummary) -> str:
     return "  ".join(filter(None, [best, *(f"{count} {name}" for name, count in counts.items() if count)]))
 
 
-def as_html(summary: StudySummary, best: Sequence[Trial]) -> str:
-    """How far it is, and its best trials."""
+def history_svg(values: Sequence[float], *, maximize: bool, width: int = 480, height: int = 120) -> str:
+    """Values in the order of their trials as points, and the best so far as a line; nothing below two finite ones."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    low, high = min(finite), max(finite)
+
+    def place(index: int, value: float) -> str:
+        across = 4 + index * (width - 8) / (len(finite) - 1)
+        return f"{across:.1f},{4 + (height - 8) * (high - value) / ((high - low) or 1.0):.1f}"
+
+    best = list(accumulate(finite, max if maximize else min))
+    line = " ".join(place(index, value) for index, value in enumerate(best))
+    places = [place(index, value).split(",") for index, value in enumerate(finite)]
+    points = "".join(f'<circle cx="{across}" cy="{down}" r="2" fill="#999"/>' for across, down in places)
+    return (
+        f'<svg width="{width}" height="{height}" role="img" aria-label="values of its trials, best {best[-1]:.6g}">'
+        f'{points}<polyline points="{line}" fill="none" stroke="#06c" stroke-width="2"/></svg>'
+    )
+
+
+def as_html(summary: StudySummary, best: Sequence[Trial], values: Sequence[float] = ()) -> str:
+    """How far it is, its history, and its best trials."""
     goals = list(summary.spec.get("objectives") or ())
     names = list(best[0].params) if best else []
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *(goals or ["value"]), *names))
@@ -32,4 +55,5 @@ def as_html(summary: StudySummary, best: Sequence[Trial]) -> str:
         for trial in best
     )
     line = f"{summary.state}, {summary.over} of {summary.total} trials, {counts_line(summary)}"
-    return f"<b>{html.escape(summary.name)}</b>: {html.escape(line)}<table><tr>{head}</tr>{rows}</table>"
+    history = history_svg(values, maximize=summary.maximize)
+    return f"<b>{html.escape(summary.name)}</b>: {html.escape(line)}<br>{history}<table><tr>{head}</tr>{rows}</table>"

@@ -1,4 +1,4 @@
-"""How far a study is, for a person who waits: a bar in a terminal, a line for each trial elsewhere.
+"""How far a study is, for a person who waits: a bar in a terminal and in a notebook, a line for each trial elsewhere.
 
 The lines are records of the logger `highnoon` with level INFO, in the format that the program has chosen. A program
 that has configured no logging gets them on stderr while it waits, as they are.
@@ -6,11 +6,12 @@ that has configured no logging gets them on stderr while it waits, as they are.
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,8 +22,10 @@ _LOGGER = logging.getLogger("highnoon")
 class ProgressView:
     """Where the number of trials that are over, and a few words, are shown."""
 
-    def __init__(self, bar: Progress | None) -> None:
+    def __init__(self, bar: Progress | None, notebook: Any = None) -> None:
+        """`notebook` shows HTML by its `update`, as IPython's display handles do."""
         self._bar = bar
+        self._notebook = notebook
         self._task = None if bar is None else bar.add_task("", total=None, words="")
 
     @property
@@ -32,6 +35,8 @@ class ProgressView:
 
     def show(self, name: str, over: int, total: int, words: str) -> None:
         """Redraws the bar; does nothing without one."""
+        if self._notebook is not None:
+            self._notebook.update(_Html(progress_html(name, over, total, words)))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=name, completed=over, total=total, words=words)
 
@@ -46,7 +51,32 @@ def progress_view(*, shown: bool = True) -> Iterator[ProgressView]:
             yield ProgressView(bar)
     else:
         with _lines(logging.INFO):
-            yield ProgressView(None)
+            yield ProgressView(None, _notebook())
+
+
+class _Html:
+    """As Jupyter takes it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _repr_html_(self) -> str:
+        return self._text
+
+
+def progress_html(name: str, over: int, total: int, words: str) -> str:
+    """A bar of HTML, without a script and without widgets."""
+    label = html.escape(f"{name}: {over} of {total} trials  {words}".rstrip())
+    return f'<div><progress value="{over}" max="{max(total, 1)}" style="width:20em"></progress> {label}</div>'
+
+
+def _notebook() -> Any:
+    """A place below the cell that runs, which is redrawn; None outside of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    display = sys.modules["IPython"].display
+    return display.display(_Html(""), display_id=True)
 
 
 def _bar() -> Progress:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.views.formats import plural
-from highnoon.webui import api, assets, login_pages, pages, study_pages, trial_pages
+from highnoon.webui import api, assets, login_pages, pages, study_comparison, study_pages, trial_pages
 from highnoon.webui.app_state import AppState
 from highnoon.webui.authentication import Authentication, Refused
 from highnoon.webui.event_stream import EventStream
@@ -53,7 +53,7 @@ def create(settings: WebSettings, *, database: Callable[[], str], port: int) -> 
     )
     app.state.app_state = state = AppState(settings, database)
     # The path of a study may have slashes: what follows it is looked for first.
-    for routes in (api, pages, login_pages, trial_pages, study_pages, assets):
+    for routes in (api, pages, study_comparison, login_pages, trial_pages, study_pages, assets):
         app.include_router(routes.router)
     app.add_route("/health", _health, include_in_schema=False)
     for kind in (HighNoonError, Refused, HTTPException, RequestValidationError, Exception):

@@ -36,7 +36,7 @@ def browse(request: Request, app: State, query: Annotated[StudyQuery, Query()]) 
         "query": query,
         "total": len(studies),
         "tags": app.tags(),
-        "sparks": {study.name: _spark(app, study) for study in page.items},
+        "sparks": {study.name: spark(app, study) for study in page.items},
         "states": STATES,
         "has_ledger": app.repository.has_ledger(),
     }
@@ -116,7 +116,7 @@ def _form(request: Request, app: AppState, form: forms.StudyForm, *, status: int
     return shown(request, "new.html", context, status=status)
 
 
-def _spark(app: AppState, study: StudySummary) -> str:
+def spark(app: AppState, study: StudySummary) -> str:
     """From the ledger's values; a study without a coordinator has none."""
     if study.record is None or study.complete < 2:
         return ""

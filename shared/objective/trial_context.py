@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -97,6 +97,24 @@ class CheckpointFolder:
             self._temporary.cleanup()
 
 
+class ScratchFolder:
+    """Made when it is first asked for; removed with all that is in it when the trial, or its repeat, is over."""
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self) -> Path:
+        """The folder itself. Raises OSError when it cannot be made."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="highnoon-scratch-", ignore_cleanup_errors=True)
+        return Path(self._folder.name)
+
+    def close(self) -> None:
+        """Removes it."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _RunningTrial:
     channel: TrialChannel
@@ -104,6 +122,7 @@ class _RunningTrial:
     checkpoints: CheckpointFolder
     seed: int
     settings: Mapping[str, ParamValue]
+    scratch: ScratchFolder = field(default_factory=ScratchFolder)
 
 
 NO_SETTINGS: Mapping[str, ParamValue] = MappingProxyType({})
@@ -137,6 +156,7 @@ def bound(
     finally:
         _bound.remove(trial)
         _mine.reset(token)
+        trial.scratch.close()
 
 
 def is_trial_running() -> bool:
@@ -159,6 +179,11 @@ def seed() -> int:
     return _required().seed
 
 
+def scratch() -> ScratchFolder:
+    """The running trial's folder for scratch files. Raises NoTrialRunning outside an objective."""
+    return _required().scratch
+
+
 def settings() -> Mapping[str, ParamValue]:
     """What a person set for the running trial. Raises NoTrialRunning outside an objective."""
     return _required().settings
@@ -175,8 +200,8 @@ def _required() -> _RunningTrial:
     if found is None:
         raise NoTrialRunning(
             "no trial is running here: report(), should_prune(), log(), report_params(), trial_seed(), "
-            "trial_settings(), save_artifact(), checkpoint_saved() and checkpoint_dir() may only be called inside an "
-            "objective that HPOTrialManager.optimize() or a worker runs"
+            "trial_settings(), save_artifact(), checkpoint_saved(), checkpoint_dir() and scratch_dir() may only be "
+            "called inside an objective that HPOTrialManager.optimize() or a worker runs"
         )
     return found
 

@@ -162,6 +162,21 @@ def test_data_beside_the_objective_is_found_by_a_relative_path(
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_scratch_files_are_the_trials_own_and_gone_with_it(cluster: Cluster, tmp_path: Path, isolation: str) -> None:
+    source = """
+        import highnoon as hn
+
+        def objective(params):
+            (hn.scratch_dir() / "file").write_text("x")
+            print(hn.scratch_dir(), end="")
+            return 0.0
+    """
+    folder = project(tmp_path, train=source)
+    outputs = completed(attempts_of(cluster, folder, name=f"scratch-{isolation}", n_trials=2, isolation=isolation))
+    assert len(set(outputs)) == 2 and not any(Path(output).exists() for output in outputs)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_the_objective_decides_the_format_and_the_level_of_its_log(
     cluster: Cluster, tmp_path: Path, isolation: str
 ) -> None:

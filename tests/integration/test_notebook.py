@@ -120,8 +120,11 @@ def test_a_notebook_from_the_first_cell_to_the_last(start: Path) -> None:
     _, waited, shown, read, local = run(start, OBJECTIVE, SUBMIT, SHOW, READ, LOCAL)
 
     assert printed(waited, "stderr").count("action=trial study=from-a-notebook") == 4
+    bar = next(output["data"]["text/html"] for output in waited if "text/html" in output.get("data", {}))
+    assert '<progress value="4" max="4"' in bar and "from-a-notebook: 4 of 4 trials  best 0." in bar
     page = next(output["data"]["text/html"] for output in shown if "text/html" in output.get("data", {}))
     assert "<b>from-a-notebook</b>: finished, 4 of 4 trials" in page and page.count("<tr>") == 5
+    assert page.count("<circle") == 4 and "<polyline" in page, "its history"
     lines = printed(read).splitlines()
     assert lines[0].startswith("4 ['COMPLETE'] True {'lr': 0.") and "loss" in lines[1]
     assert lines[2] == "True"

@@ -119,6 +119,23 @@ def test_every_page_of_a_study_whose_name_and_logs_are_hostile(visitor: Visitor)
     assert "&lt;script&gt;alert(7)" in visitor.get(f"/hpo/studies/{PATH}/trials/7").text
 
 
+def test_studies_are_compared_beside_each_other(visitor: Visitor, mine: str, books: Access) -> None:
+    # Given a hostile name among two studies, which were asked for other numbers of trials
+    other = f"{mine}-wide"
+    make_study(books.database.url, other, n_trials=40, done=20)
+
+    page = visitor.get("/hpo/compare", study=[mine, other, NAME]).text
+
+    assert "<b>bold" not in page and page.count("<polyline") == 3
+    assert "50 / 60" in page and "20 / 40" in page
+    best = books.optuna(record(books, other)).best_trial()
+    assert best is not None and f'title="{best.value}"' in page
+    assert re.search(r"<th scope=\"row\">n_trials</th><td.*>60<.*>40<", page), "what was asked differently"
+    assert "Choose two or more" in visitor.get("/hpo/compare").text
+    assert visitor.get("/hpo/compare", study="nowhere").status_code == 404
+    assert 'name="study" value="' in visitor.get("/hpo").text
+
+
 def test_notes_and_tags_are_written_by_forms_and_the_api(visitor: Visitor, mine: str, books: Access) -> None:
     visitor.post(f"/hpo/studies/{mine}/note", note="<i>sound</i>", tags="baseline, sgd")
     visitor.post(f"/hpo/studies/{mine}/trials/3/note", note="=odd", tags="")
@@ -635,10 +652,11 @@ def test_nothing_answers_without_a_credential(closed: str) -> None:
 
 def _all_paths() -> list[tuple[str, str]]:
     """Every route of the application, with something in the place of its parts."""
-    from highnoon.webui import api, assets, pages
+    from highnoon.webui import api, assets, pages, study_comparison
 
     found = [("GET", "/openapi.json"), ("GET", "/"), ("GET", "/nope")]
-    for route in [*api.router.routes, *pages.router.routes, *assets.router.routes]:
+    routers = (api.router, pages.router, assets.router, study_comparison.router)
+    for route in [route for router in routers for route in router.routes]:
         path = re.sub(r"\{(\w+)[^}]*\}", lambda part: "0" if part[1] == "number" else PATH, route.path)  # type: ignore[attr-defined]
         found += [(method, path) for method in route.methods if path not in ("/login",)]  # type: ignore[attr-defined]
     assert len(found) > 30

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from highnoon import current_trial as hn
+from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.objective.attempt import Objective, run_attempt
@@ -162,3 +163,20 @@ def test_metrics_of_repeats_that_are_not_finite_stay_so() -> None:
         return 1.0
 
     assert attempt(objective, Repeats(count=2))[0].metrics["worst"] == "inf"
+
+
+def test_each_repeat_has_a_scratch_folder_that_ends_with_it() -> None:
+    folders: list[Path] = []
+
+    def objective(params: dict[str, Any]) -> float:
+        assert not any(folder.exists() for folder in folders), "that of the repeat before is gone"
+        assert hn.scratch_dir() == hn.scratch_dir()
+        (hn.scratch_dir() / "file").write_text("x")
+        folders.append(hn.scratch_dir())
+        return 1.0
+
+    attempt(objective, Repeats(count=2))
+    attempt(objective, Repeats(count=1))
+    assert len(set(folders)) == 3 and not any(folder.exists() for folder in folders)
+    with pytest.raises(NoTrialRunning, match=r"scratch_dir\(\) may only be called inside an objective"):
+        hn.scratch_dir()

@@ -66,7 +66,10 @@ async function refreshParts() {
       const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
       if (fresh && fresh.innerHTML !== part.innerHTML && !isBusy(part)) {
         const place = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        const box = (one) => `input[name="${one.name}"][value="${CSS.escape(one.value)}"]`;
+        const chosen = [...part.querySelectorAll("input[type=checkbox][name]:checked")].map(box);
         part.innerHTML = fresh.innerHTML;
+        for (const one of chosen) part.querySelector(one)?.setAttribute("checked", "");
         if (place) part.querySelector(`a[href="${CSS.escape(place)}"]`)?.focus();
       }
     }

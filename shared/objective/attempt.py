@@ -171,7 +171,8 @@ class _Trial:
 
     def set_constraint(self, name: str, miss: float) -> None:
         """One that the objective has set by itself; the first value stays."""
-        self._own_misses.setdefault(name, miss)
+        largest = sys.float_info.max  # JSON has no infinity
+        self._own_misses.setdefault(name, max(-largest, min(miss, largest)))
 
     @contextmanager
     def begin_repeat(self, index: int, seed: int) -> Iterator[None]:

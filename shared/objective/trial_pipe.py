@@ -251,7 +251,7 @@ def outcome_of(event: Event, scoring: Scoring) -> Outcome:
     """The Outcome in a `result` event: what a trial knows of its own end. Raises WRONG_EVENT."""
     given = Outcome.from_json(event["outcome"])
     numbers = [number for number in (given.value, given.loss, given.constraint) if number is not None]
-    misses = {name: float(given.misses[name]) for name in scoring.constraints if name in given.misses}
+    misses = _misses_of(given, scoring)
     numbers += [*given.values, *misses.values()]
     count = None if given.params_count is None else readings.param_count(given.params_count, given.active_params)
     if given.ending not in _ENDINGS or any(map(math.isnan, numbers)):
@@ -261,7 +261,7 @@ def outcome_of(event: Event, scoring: Scoring) -> Outcome:
         raise ValueError(f"a trial that is {given.ending} with the values {given.values}")
     if is_complete and given.value is None and not given.values:
         raise ValueError("a completed trial without a value")
-    if is_complete and misses.keys() != scoring.constraints.keys():
+    if is_complete and not scoring.constraints.keys() <= misses.keys():
         raise ValueError(f"a completed trial with the constraints {sorted(misses)}")
     logged = {name: float(value) for name, value in given.metrics.items()}
     return Outcome(
@@ -278,6 +278,18 @@ def outcome_of(event: Event, scoring: Scoring) -> Outcome:
         traceback=shortened(storable(given.traceback), TRACEBACK_LIMIT),
         metrics={name: json_number(value) or 0.0 for name, value in readings.metrics(logged)[0].items()},
     )
+
+
+def _misses_of(given: Outcome, scoring: Scoring) -> dict[str, float]:
+    """Those of the study's constraints first, then those that the objective has set. Raises WRONG_EVENT."""
+    names = [name for name in scoring.constraints if name in given.misses]
+    own = [name for name in given.misses if name not in scoring.constraints]
+    for name in own:
+        setting_of({"key": name, "kind": "constraint", "value": given.misses[name]})
+    misses = {name: float(given.misses[name]) for name in (*names, *own)}
+    if not all(map(math.isfinite, misses.values())):
+        raise ValueError(f"a trial with the constraints {misses}")
+    return misses
 
 
 def _event(line: bytes) -> Event | None:

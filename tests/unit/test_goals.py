@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, cast
 
@@ -202,3 +203,18 @@ def test_a_constraint_that_the_objective_sets_by_itself_is_in_the_outcome() -> N
     scoring = Scoring(constraints={"loss": "<= 0.05"})
     both = run_attempt(given_trial(objective, cast(Any, Answers()), 0), {}, Silence(), scoring)
     assert both.misses == {"loss": pytest.approx(1.0), "size": 2.5, "speed": -3.0}
+
+    # And so it is for the process that runs the trial, also where it is infinitely far
+    sent = {"event": "result", "outcome": both.to_json()}
+    assert outcome_of(sent, scoring).misses == both.misses
+
+    def far(trial: DefinedTrial) -> float:
+        trial.set_constraint("size", math.inf)
+        return 0.1
+
+    outcome = run_attempt(given_trial(far, cast(Any, Answers()), 0), {}, Silence())
+    text = json.dumps(outcome.to_json(), allow_nan=False)
+    assert outcome_of({"event": "result", "outcome": json.loads(text)}, Scoring()).misses["size"] > 1e300
+    for wrong in ({"size": "far"}, {"highnoon:x": 1.0}, {"size": math.inf}):
+        with pytest.raises(WRONG_EVENT):
+            outcome_of({"event": "result", "outcome": {**outcome.to_json(), "misses": wrong}}, Scoring())

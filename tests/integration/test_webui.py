@@ -652,11 +652,11 @@ def test_nothing_answers_without_a_credential(closed: str) -> None:
 
 def _all_paths() -> list[tuple[str, str]]:
     """Every route of the application, with something in the place of its parts."""
-    from highnoon.webui import api, assets, pages, study_comparison
+    from highnoon.webui import api, assets, login_pages, pages, study_comparison, study_pages, trial_pages
 
     found = [("GET", "/openapi.json"), ("GET", "/"), ("GET", "/nope")]
-    routers = (api.router, pages.router, assets.router, study_comparison.router)
-    for route in [route for router in routers for route in router.routes]:
+    modules = (api, pages, study_comparison, login_pages, trial_pages, study_pages, assets)
+    for route in [route for module in modules for route in module.router.routes]:
         path = re.sub(r"\{(\w+)[^}]*\}", lambda part: "0" if part[1] == "number" else PATH, route.path)  # type: ignore[attr-defined]
         found += [(method, path) for method in route.methods if path not in ("/login",)]  # type: ignore[attr-defined]
     assert len(found) > 30

@@ -136,14 +136,14 @@ def test_files_of_attempts_that_did_not_count_are_removed(
 class Refusing:
     """A store that cannot remove these files; all, where none is given."""
 
-    def __init__(self, store: FileStore, *refused: str) -> None:
-        self._store, self._refused = store, refused
+    def __init__(self, store: FileStore, *refused: str, error: type[Exception] = FileStoreError) -> None:
+        self._store, self._refused, self._error = store, refused, error
         self.tried: list[str] = []
 
     def remove(self, file_id: str) -> None:
         self.tried.append(file_id)
         if not self._refused or file_id in self._refused:
-            raise FileStoreError("permission denied")
+            raise self._error("permission denied")
         self._store.remove(file_id)
 
 
@@ -227,10 +227,10 @@ def test_files_that_a_restored_study_names_are_kept_until_it_does_not_need_them(
     assert kept(folder) == {f"m{two}"}
 
 
-def keeping_best(ledger: Ledger, count: int, *, n_trials: int) -> StudyRecord:
-    spec = {"name": "digits", "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
-    optuna_id = ledger.access.store.create_study("digits", "minimize")
-    return ledger.studies.create("digits", spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
+def keeping_best(ledger: Ledger, count: int, *, n_trials: int, name: str = "digits") -> StudyRecord:
+    spec = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
+    optuna_id = ledger.access.store.create_study(name, "minimize")
+    return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
 
 
 def keep_best_of(ledger: Ledger, name: str, count: int) -> None:
@@ -241,18 +241,17 @@ def keep_best_of(ledger: Ledger, name: str, count: int) -> None:
         )
 
 
-def test_fault_of_one_study_stops_the_removal_for_no_other(
-    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
-) -> None:
-    study = keeping_best(ledger, 1, n_trials=2)
-    for ticket, value in zip(ledger.tickets(study), (0.3, 0.1), strict=True):
-        lease = ledger.start(ticket)
-        artifact = saved(ledger, store, lease, f"m{value}".replace(".", "-"))
-        ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=value, artifacts=(artifact,)))
-    broken = ledger.study(1, name="broken", keep_best="many")
-    ledger.run(ledger.tickets(broken)[0])
+def test_fault_of_one_study_stops_the_removal_for_no_other(ledger: Ledger, store: FileStore, folder: Path) -> None:
+    for name in ("one", "broken", "other"):
+        study = keeping_best(ledger, 1, n_trials=2, name=name)
+        for number, ticket in enumerate(ledger.tickets(study)):
+            lease = ledger.start(ticket)
+            artifact = saved(ledger, store, lease, f"{name}-{number}")
+            ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=-number, artifacts=(artifact,)))
+    chosen: Any = Refusing(store, "broken-0", error=ZeroDivisionError)
 
-    assert keeper.keep_best() == 1 and kept(folder) == {"m0-1"}
+    assert FileKeeper(chosen, ledger.access).keep_best() == 2
+    assert kept(folder) == {"one-1", "broken-0", "broken-1", "other-1"}
 
 
 def test_only_the_best_trials_keep_their_artifacts(

@@ -157,6 +157,25 @@ def test_pages_use_the_words_of_study_files(visitor: Visitor) -> None:
         assert not [page for page in pages if riddle in re.sub(r"<[^>]*>", "", page)], riddle
 
 
+def test_form_of_a_note_that_has_changed_meanwhile_is_refused(visitor: Visitor, mine: str) -> None:
+    seen = re.search(r'name="seen" value="(\w+)"', visitor.get(f"/hpo/studies/{mine}").text)
+    assert seen is not None
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"note": "theirs", "tags": ["t"]}).status_code == 200
+    assert visitor.post(f"/hpo/studies/{mine}/note", note="mine", tags="m", seen=seen[1]).status_code == 409
+    found = visitor.api("GET", f"/studies/{mine}").json()
+    assert (found["note"], found["tags"]) == ("theirs", ["t"])
+
+
+def test_changes_of_one_request_are_reported_up_to_the_first_that_fails(visitor: Visitor, mine: str) -> None:
+    change = {"priority": 7, "tags": ["t"], "note": "x" * 10_001, "add_trials": 3}
+    before = visitor.api("GET", f"/studies/{mine}").json()
+    refused = visitor.api("PATCH", f"/studies/{mine}", json=change)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "note"
+    assert refused.json()["done"] == ["priority"]
+    after = visitor.api("GET", f"/studies/{mine}").json()
+    assert (after["spec"]["priority"], after["tags"], after["spec"]["n_trials"]) == (7, [], before["spec"]["n_trials"])
+
+
 def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
     page = visitor.get(f"/hpo/studies/{PATH}/compare?trial=3&trial=7&trial=3").text
     assert page.count('<th scope="col" class="num">') == 2 and "units" in page and "dropout" in page

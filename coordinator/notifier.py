@@ -11,6 +11,8 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
+from queue import Full, Queue
 
 from highnoon.coordinator.webhook import post
 from highnoon.shared.domain.errors import HighNoonError
@@ -37,7 +39,8 @@ class Notifier:
     def __init__(self, settings: Settings, database_url: str) -> None:
         self._hosts, self._key = settings.notify_hosts, settings.notify_key
         self._url = database_url
-        self._is_due = threading.Event()
+        self._due: Queue[None] = Queue(maxsize=1)
+        """What wakes one thread."""
         self._is_over = False
         self._database: Database | None = None
         self._threads: list[threading.Thread] = []
@@ -54,12 +57,12 @@ class Notifier:
                 thread = threading.Thread(target=self._run, args=(outbox,), name=f"notifier-{number}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        self._is_due.set()
+        self._wake_one()
 
     def close(self) -> None:
         """Waits a moment for what is under way; the rest is sent by the next coordinator."""
         self._is_over = True
-        self._is_due.set()
+        self._wake_one()
         give_up_at = time.monotonic() + 1.0
         for thread in self._threads:
             thread.join(max(0.0, give_up_at - time.monotonic()))
@@ -67,8 +70,8 @@ class Notifier:
             self._database.close()
 
     def _run(self, outbox: Outbox) -> None:
-        while self._is_due.wait() and not self._is_over:
-            self._is_due.clear()
+        while not self._is_over:
+            self._due.get()
             try:
                 while not self._is_over and self._sent_one(outbox):
                     pass
@@ -76,7 +79,11 @@ class Notifier:
                 event(_log, "outage", level=logging.WARNING, during="notify", error=error)
             except Exception:  # a fault of ours must not end the thread; it is due again later
                 _log.exception("action=notify_failed")
-        self._is_due.set()  # the next thread ends as well
+        self._wake_one()  # so that the next one ends as well
+
+    def _wake_one(self) -> None:
+        with suppress(Full):
+            self._due.put_nowait(None)
 
     def _sent_one(self, outbox: Outbox) -> bool:
         """Sends one that is due, and has another thread look for more meanwhile; False where none is."""
@@ -85,7 +92,7 @@ class Notifier:
             if notification is None:
                 return False
             self._busy.add(notification.study_id)
-        self._is_due.set()
+        self._wake_one()
         try:
             self._send(notification, outbox)
         finally:

@@ -17,14 +17,14 @@ from highnoon.shared.domain.note import Note, NoteChange, NoteReplacement, Notes
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 
-_CHUNK = 2045
+CHUNK = 2045
 """What optuna-dashboard puts into one attribute."""
 
 _CHANGED_MEANWHILE = (
     "the note or its tags were changed by somebody else meanwhile: open the page again, and write yours anew"
 )
 
-_KEY = re.compile(r"(?:dashboard|highnoon):(?:(\d+):)?(note_ver|note_str:\d+|tags)")
+KEY = re.compile(r"(?:dashboard|highnoon):(?:(\d+):)?(note_ver|note_str:\d+|tags)")
 
 _READ = text(
     "select a.key, a.value_json from study_system_attributes a join studies s using (study_id)"
@@ -64,7 +64,7 @@ class NoteStore:
             ids = [trial_id for trial_id in attrs if trial_id is not None]
             rows = connection.execute(_NUMBERS, {"study": study, "ids": ids}) if ids else ()
             numbers: dict[int | None, int | None] = {None: None, **{row.trial_id: row.number for row in rows}}
-        found = {numbers[key]: _note(kept) for key, kept in attrs.items() if key in numbers}
+        found = {numbers[key]: note_of(kept) for key, kept in attrs.items() if key in numbers}
         return {number: note for number, note in found.items() if note}
 
     def tags_of_studies(self) -> dict[str, tuple[str, ...]]:
@@ -91,7 +91,7 @@ class NoteStore:
                 if trial_id is None:
                     raise UserInputError(f"study {study} has no trial {number}")
             attrs = _attrs_of(connection, study).get(trial_id, {})
-            before = _note(attrs)
+            before = note_of(attrs)
             if seen not in (None, before.version):
                 raise StudyConflict(_CHANGED_MEANWHILE)
             note = change.of(before)
@@ -100,7 +100,7 @@ class NoteStore:
             place = "" if trial_id is None else f"{trial_id}:"
             if note.text != before.text:
                 connection.execute(_DROP, {"id": study_id, "prefix": f"dashboard:{place}note_str:%"})
-                chunks = [note.text[start : start + _CHUNK] for start in range(0, len(note.text), _CHUNK)]
+                chunks = [note.text[start : start + CHUNK] for start in range(0, len(note.text), CHUNK)]
                 written = {f"note_str:{index}": chunk for index, chunk in enumerate(chunks)}
                 written["note_ver"] = int(attrs.get("note_ver") or 0) + 1  # type: ignore[assignment]
                 for key, value in written.items():
@@ -115,7 +115,7 @@ def _attrs_of(connection: Connection, study: str) -> _Attrs:
     """By trial id; the study's own under None."""
     found: _Attrs = {}
     for row in connection.execute(_READ, {"study": study}):
-        key = _KEY.fullmatch(row.key)
+        key = KEY.fullmatch(row.key)
         if key is not None:
             trial_id = int(key[1]) if key[1] else None
             found.setdefault(trial_id, {})[key[2]] = json.loads(row.value_json)
@@ -126,7 +126,7 @@ def _write(connection: Connection, study_id: int | None, key: str, value: object
     connection.execute(_WRITE, {"id": study_id, "key": key, "value": json.dumps(value)})
 
 
-def _note(attrs: dict[str, Any]) -> Note:
+def note_of(attrs: dict[str, Any]) -> Note:
     """What another program has written wrongly is left out."""
     chunks = sorted((int(key.partition(":")[2]), value) for key, value in attrs.items() if key.startswith("note_str"))
     return Note(text="".join(str(value) for _, value in chunks), tags=_tags(attrs.get("tags")))

@@ -28,6 +28,7 @@ class Report:
     done: list[Done] = field(default_factory=list)
     planned: int = 0
     recovery: dict[str, list[float]] = field(default_factory=dict)
+    given_back: dict[str, list[float]] = field(default_factory=dict)
     lost: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 0
@@ -66,6 +67,21 @@ def recovery_times(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[st
     return found
 
 
+def times_until_given_back(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, list[float]]:
+    """Seconds from a fault until the attempts that it interrupts have ended in the books: their tickets may run again.
+
+    Recovery lasts longer where other faults, or a busy machine, leave no node that could take them.
+    """
+    ends = {(attempt.ticket, attempt.attempt): attempt for attempt in attempts}
+    found: dict[str, list[float]] = {}
+    for fault in done:
+        for slot in fault.hit.victims:
+            ended = ends.get((slot.ticket, slot.attempt or 0))
+            if ended is not None and ended.ending != "completed" and ended.ended_at is not None:
+                found.setdefault(fault.kind, []).append(max(0.0, ended.ended_at - fault.at))
+    return found
+
+
 def seconds_lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, float]:
     """Seconds from the start of an attempt that did not count to the start of the next one, by the fault behind it.
 
@@ -90,11 +106,11 @@ def seconds_lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str,
     return lost
 
 
-def _percentiles(times: Sequence[float]) -> str:
+def _percentiles(times: Sequence[float], *, of: str = "recovery ") -> str:
     if not times:
         return "no recovery"
     p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-    return f"recovery p50 {statistics.median(times):.2f} s, p95 {p95:.2f} s"
+    return f"{of}p50 {statistics.median(times):.2f} s, p95 {p95:.2f} s"
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -107,7 +123,10 @@ def summary(reports: Sequence[Report]) -> str:
         everything += times
         if count:
             lost_s = sum(report.lost.get(kind, 0.0) for report in reports) / count
-            lines.append(f"{kind:24} {count:5} {lost_s:7.1f}  {_percentiles(times) if times else ''}")
+            back = sorted(seconds for report in reports for seconds in report.given_back.get(kind, []))
+            given_back = f"; given back {_percentiles(back, of='')}" if back else ""
+            recovered = _percentiles(times) if times else ""
+            lines.append(f"{kind:24} {count:5} {lost_s:7.1f}  {recovered}{given_back}")
     clean = sum(not report.wrong for report in reports)
     count = sum(len(report.done) for report in reports)
     lost_s = sum(sum(report.lost.values()) for report in reports) / max(1, count)

@@ -27,7 +27,7 @@ from highnoon.shared.store.submission import submit
 from tests.chaos.books import Books, leftovers
 from tests.chaos.clients import OUTAGE
 from tests.chaos.faults import FAULTS, STUDY, Hit
-from tests.chaos.report import Done, Report, recovery_times, seconds_lost, summary
+from tests.chaos.report import Done, Report, recovery_times, seconds_lost, summary, times_until_given_back
 from tests.chaos.waits import Waits
 from tests.chaos.world import World, world
 
@@ -73,6 +73,7 @@ def run(
         attempts = books.attempts(STUDY) + books.attempts(BYSTANDER)
         report.attempts = len(attempts)
         report.recovery = recovery_times(report.done, attempts)
+        report.given_back = times_until_given_back(report.done, attempts)
         report.lost = seconds_lost(report.done, attempts)
         report.wrong += _tracebacks(folder)
         _keep(folder, books, report)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from highnoon.shared.domain.errors import HighNoonError
+from highnoon.shared.domain.errors import FileStoreError, HighNoonError
 from highnoon.shared.runtime.file_store import FileStore, file_store
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
@@ -23,28 +23,35 @@ _log = logging.getLogger("highnoon.coordinator.file_keeper")
 _USELESS_EVERY_S = 60.0
 _GRACE_S = 300.0
 """A holder that lost its lease may still be writing a file."""
+_MOST_IN_A_ROW = 5
+"""After so many files that could not be removed the others wait for the next round: each may take long to fail."""
 
 
 class FileKeeper:
-    """The files of one store and one ledger."""
+    """The files of one store and one ledger. A file that cannot be removed is logged once and delays no other."""
 
     def __init__(self, store: FileStore, access: Access) -> None:
         self._store = store
         self._access = access
         self._files = StoredFiles(access.database)
         self._seen: dict[str, str] = {}
+        self._stuck: set[str] = set()
+        self._unfinished: set[str] = set()
+        self._logged: set[str] = set()
 
     def remove_useless(self, *, grace_s: float = _GRACE_S) -> int:
-        """Removes files of attempts that did not count; how many. Raises FileStoreError, ServiceUnavailable."""
-        file_ids = self._files.useless(grace_s=grace_s)
-        removed: list[str] = []
-        try:
-            for file_id in file_ids:
-                self._store.remove(file_id)
-                removed.append(file_id)
-        finally:
-            if removed:
-                self._files.forget(removed)
+        """Removes files of attempts that did not count; how many. Raises ServiceUnavailable.
+
+        What could not be removed is tried again when there is nothing else to remove.
+        """
+        self._forget_unfinished()
+        file_ids = self._files.useless(grace_s=grace_s, but=self._stuck)
+        if not file_ids:
+            self._stuck.clear()
+        removed = self._removed(file_ids)
+        self._stuck |= self._logged.intersection(file_ids)
+        if removed:
+            self._files.forget(removed)
         return len(removed)
 
     def keep_best(self) -> int:
@@ -56,8 +63,8 @@ class FileKeeper:
                 try:
                     count += self._keep_best_of(name)
                     self._seen[name] = wanted
-                except HighNoonError as error:
-                    event(_log, "keep_best_failed", level=logging.WARNING, study=name, error=error)
+                except Exception as error:  # of its data, or of a library behind its store
+                    event(_log, "keep_best_failed", level=logging.WARNING, study=name, error=_described(error))
         return count
 
     def keep_checkpoints(self) -> None:
@@ -80,11 +87,50 @@ class FileKeeper:
             return 0
         study = self._access.optuna(record)
         beyond = study.artifacts_beyond_best(int(record.spec["keep_best"]))
-        for artifact in beyond:
-            self._store.remove(artifact.id)
-        if beyond:
-            study.remove_artifacts(beyond)
-        return len(beyond)
+        # The last study that names a file removes it.
+        shared = self._files.named_elsewhere(name, beyond)
+        removed = self._removed([artifact.id for artifact in beyond if artifact.id not in shared])
+        done = [artifact for artifact in beyond if artifact.id in shared or artifact.id in removed]
+        if done:
+            study.remove_artifacts(done)
+        if len(done) < len(beyond):
+            self._unfinished.add(name)
+        return len(removed)
+
+    def _removed(self, file_ids: Sequence[str]) -> list[str]:
+        """Removes what can be removed, and stops early where the whole store seems to be away."""
+        removed: list[str] = []
+        failed: dict[str, FileStoreError] = {}
+        in_a_row = 0
+        for file_id in file_ids:
+            try:
+                self._store.remove(file_id)
+            except FileStoreError as error:
+                failed[file_id], in_a_row = error, in_a_row + 1
+                if in_a_row == _MOST_IN_A_ROW:
+                    break
+            else:
+                removed.append(file_id)
+                in_a_row = 0
+        self._log_once(failed)
+        self._logged.difference_update(removed)
+        return removed
+
+    def _log_once(self, failed: Mapping[str, FileStoreError]) -> None:
+        new = [file_id for file_id in failed if file_id not in self._logged]
+        if new:
+            event(_log, "file_not_removed", level=logging.WARNING, file=new[0], files=len(new), error=failed[new[0]])
+            self._logged.update(new)
+
+    def _forget_unfinished(self) -> None:
+        """So that their files are tried again with the next round, and not with each."""
+        for name in self._unfinished:
+            self._seen.pop(name, None)
+        self._unfinished.clear()
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, HighNoonError) else f"{type(error).__name__}: {error}"
 
 
 class FileKeeping:
@@ -142,5 +188,5 @@ class FileKeeping:
     def _report(self, error: Exception) -> None:
         """Once, until a round succeeds."""
         if not self._trouble:
-            event(_log, "files_not_removed", level=logging.WARNING, error=f"{type(error).__name__}: {error}")
+            event(_log, "files_not_removed", level=logging.WARNING, error=_described(error))
         self._trouble = str(error) or "trouble"

@@ -89,7 +89,7 @@ class Terminal:
         while self._read():
             pass
         os.close(self._ours)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=120)
 
     def _read(self) -> str:
         try:

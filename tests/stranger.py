@@ -122,7 +122,7 @@ def _line(host: str, port: int, question: str) -> bytes:
 
 def _by_http(host: str, port: int, paths: Iterable[str]) -> Heard | None:
     answered = set()
-    with httpx.Client(base_url=f"http://{host}:{port}", timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=60, trust_env=False) as client:
         for path, method in product(("/", *paths), ("GET", "POST", "DELETE")):
             try:
                 answer = client.request(method, path)

@@ -35,7 +35,8 @@ from highnoon.workers.slot_state import SlotState, SlotStates
 
 _log = logging.getLogger("highnoon.workers.agent")
 
-_POLL_S = 0.5
+_POLL_S = 0.2
+"""A supervisor is no child of this process: its end is found by looking."""
 _REMOVE_DEAD_NODES_EVERY_S = 5.0
 _RELEASE_AGAIN_S = 2.0
 _LEAVE_S = 2.0

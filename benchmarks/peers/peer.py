@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import Any
 
 import optuna
@@ -16,22 +15,18 @@ from optuna.storages import RDBStorage, RetryFailedTrialCallback
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
+from benchmarks.peers import record
+
 NAME = "peers"
 HEARTBEAT_S = 2
-STEPS, STEP_S = 5, 0.3
 
 app = Celery("peers", broker=os.environ.get("PEERS_REDIS_URL", "memory://"))
 app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True, task_default_queue="peers")
 
 
 def train(trial: Any) -> float:
-    """A second and a half, five reports; the process that works on it is written down, so that it can be killed."""
-    trial.set_user_attr("pid", os.getpid())
-    x: float = trial.suggest_float("x", 0.0, 1.0)
-    for step in range(STEPS):
-        time.sleep(STEP_S)
-        trial.report(x, step)
-    return x
+    """The trial of the comparison."""
+    return record.train(trial.suggest_float("x", 0.0, 1.0), trial.report)
 
 
 def optimize(n_trials: int) -> None:

@@ -1,8 +1,8 @@
-"""What is left of a study whose workers are killed: `python -m benchmarks.peers.reliability [--json FILE]`.
+"""What is left of a study whose processes are killed: `python -m benchmarks.peers.reliability [WAY ...] [--json FILE]`.
 
-40 trials of a second and a half, two at a time, on one PostgreSQL and one Redis. Every four seconds the process that
-works on a trial gets SIGKILL, five times. Then, from Optuna's tables alone: trials that completed, trials that stay
-RUNNING, and how long the point of a killed trial waited until it was begun again.
+40 trials of a second and a half, two at a time. From the third trial on, every few seconds a process gets SIGKILL: five
+times the one that works on a trial, or in a second run twice the driver. What died is started again within a second, as
+systemd would. The books are what the trainings themselves wrote down, so that all ways have the same.
 """
 
 from __future__ import annotations
@@ -16,161 +16,188 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+import psutil
+from optuna.trial import TrialState
 
 from benchmarks.peers.peer import NAME
+from benchmarks.peers.record import N_TRIALS, RECORD, Line, lines
+from benchmarks.peers.ways import WAYS, Run, Way
 from highnoon.coordinator.local.stack import Stack
-from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.access import opened
 
-HERE = Path(__file__).parent
-N_TRIALS, KILLS, EVERY_S, SLOTS = 40, 5, 4.0, 2
-_LONGEST_S = 180.0
-_QUIET_S = 15.0
-"""Without a change for so long, a study that has no end of its own is over."""
+KILLS = {"worker": (5, 4.0), "driver": (2, 10.0)}
+"""How often, and after how many seconds again."""
+
+_LONGEST_S = 900.0
+_QUIET_S, _BEGINS_WITHIN_S = 90.0, 400.0
+"""Without a line for so long, a study that has no end of its own is over; the first line may come later."""
+
+Victim = Literal["worker", "driver"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """When it was, and the point of the training that it ended; None where that went on."""
+
+    at: float
+    x: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One way to run it, and what came of it."""
+    """One way, what was killed, and what came of it."""
 
     way: str
+    killed: Victim
+    kills: int
     completed: int
-    still_running: int
-    killed: int
-    begun_again: int
-    seconds_until_begun_again: float | None
+    lost: int
+    """Points that were begun and never completed."""
+    twice: int
+    """Trainings that ended although their point had been completed before."""
+    still_running: int | None
+    """Trials that stay RUNNING in Optuna's tables."""
+    processes_left: int
+    seconds_until_begun_again: list[float]
+    """Until the point of a training that a kill has ended was begun again; of a driver, until any training began."""
     seconds: float
+    load: float
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a study is run: processes, each started again a second after it died, and who works on a trial."""
+@dataclass
+class Watch:
+    """A run that is under way."""
 
-    name: str
-    commands: list[list[str]]
-    holder: Callable[[Access, FrozenTrial], int | None]
+    way: Way
+    run: Run
+    victim: Victim
+    processes: list[subprocess.Popen[bytes]]
+    kills: list[Kill] = field(default_factory=list)
+    kill_at: float = 0.0
+
+    def is_over(self, record: Sequence[Line]) -> bool:
+        """Whether nothing more is to be expected."""
+        if self.way.ends_by_itself:
+            return all(process.poll() == 0 for process in self.processes)
+        return sum(line.event == "end" for line in record) >= N_TRIALS and not open_trainings(record)
+
+    def kill_if_due(self, record: Sequence[Line]) -> None:
+        """The next kill, once it is time and there is something to kill."""
+        most, every_s = KILLS[self.victim]
+        if len(self.kills) == most or sum(line.event == "end" for line in record) < 2:
+            return
+        if time.time() < self.kill_at:
+            return
+        done = self._kill_driver() if self.victim == "driver" else self._kill_worker(record)
+        if done is not None:
+            self.kills.append(done)
+            self.kill_at = done.at + every_s
+
+    def _kill_worker(self, record: Sequence[Line]) -> Kill | None:
+        for line in open_trainings(record):
+            with suppress(psutil.Error, ProcessLookupError, IndexError):
+                os.kill(self.way.worker(line.pid), signal.SIGKILL)
+                return Kill(at=time.time(), x=line.x)
+        return None
+
+    def _kill_driver(self) -> Kill | None:
+        driver = self.processes[0]
+        if driver.poll() is not None:
+            return None
+        driver.kill()
+        return Kill(at=time.time(), x=None)
 
 
-def by_attribute(_access: Access, trial: FrozenTrial) -> int | None:
-    """As the trial wrote it down itself."""
-    return trial.user_attrs.get("pid")
+def open_trainings(record: Sequence[Line]) -> list[Line]:
+    """Those that have begun, have not ended, and whose process is still there; the newest first."""
+    ended = {(line.x, line.pid) for line in record if line.event == "end"}
+    begun = [line for line in record if line.event == "begin" and (line.x, line.pid) not in ended]
+    return [line for line in reversed(begun) if psutil.pid_exists(line.pid)]
 
 
-def by_attempt(access: Access, trial: FrozenTrial) -> int | None:
-    """The supervisor, as the ledger has it."""
-    found = access.studies.attempts(access.study(NAME).id, trial_number=trial.number)
-    return found[-1].pid if found and found[-1].ended_at is None else None
-
-
-PYTHON = sys.executable
-WAYS = {
-    "optimize": Way(
-        "Optuna optimize, heartbeat 2 s", [[PYTHON, "-m", "benchmarks.peers.peer", str(N_TRIALS)]] * SLOTS, by_attribute
-    ),
-    "celery": Way(
-        "Optuna ask/tell in Celery",
-        [[PYTHON, "-m", "celery", "-A", "benchmarks.peers.peer", "worker", "--concurrency", str(SLOTS), "-l", "ERROR"]],
-        by_attribute,
-    ),
-    "highnoon": Way(
-        "HighNoon",
-        [[PYTHON, "-m", "coordinator", "start"], [PYTHON, "-m", "workers", "start", "--slots", str(SLOTS)]],
-        by_attempt,
-    ),
-}
-
-
-def run(way: Way, stack: Stack, folder: Path) -> Cell:
+def measure(way: Way, victim: Victim, run: Run) -> Cell:
     """One cell: a new study, the kills, the books."""
-    url = stack.database_url
-    environ = {
-        **os.environ,
-        "PEERS_DATABASE_URL": url,
-        "PEERS_REDIS_URL": stack.redis_url,
-        "HIGHNOON_DATABASE_URL": url,
-        "HIGHNOON_REDIS_URL": stack.redis_url,
-        "HIGHNOON_HOME": str(folder),
-        "HIGHNOON_OBJECTIVES": f"{HERE}/*.py",
-        "HIGHNOON_PRELOAD": "",
-    }
-    with opened(url, create=True) as access:
-        submit(way, environ, url, folder)
-        began = time.time()
-        killed: dict[int, float] = {}
-        with kept_running(way.commands, environ, folder) as keep:
-            kill_at, changed_at, before = 0.0, time.time(), ""
-            while time.time() - began < _LONGEST_S and time.time() - changed_at < _QUIET_S:
-                trials = optuna.load_study(study_name=NAME, storage=url).get_trials(deepcopy=False)
-                states = " ".join(str(trial.state.value) for trial in trials)
-                if states != before or not trials:
-                    changed_at, before = time.time(), states
-                done = sum(trial.state is TrialState.COMPLETE for trial in trials)
-                running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-                if done >= N_TRIALS and not running:
-                    break
-                kill_at = kill_at or (time.time() if done >= 2 else 0.0)
-                if kill_at and len(killed) < KILLS and time.time() >= kill_at:
-                    number = kill_one(way, access, [trial for trial in running if trial.number not in killed])
-                    if number is not None:
-                        killed[number], kill_at = time.time(), time.time() + EVERY_S
-                keep()
-                time.sleep(0.2)
-    return books(way, optuna.load_study(study_name=NAME, storage=url).get_trials(), killed, changed_at - began)
+    with opened(run.database_url, create=True):
+        pass
+    way.submit(run)
+    began, loads = time.time(), [os.getloadavg()[0]]
+    with kept_running(way.commands(run), run) as processes:
+        watch = Watch(way, run, victim, processes)
+        changed_at, known = began, 0
+        while time.time() - began < _LONGEST_S and time.time() - changed_at < (_QUIET_S if known else _BEGINS_WITHIN_S):
+            record = lines(run.record)
+            if len(record) != known:
+                changed_at, known = time.time(), len(record)
+            if watch.is_over(record):
+                break
+            watch.kill_if_due(record)
+            keep(processes, way.commands(run), run)
+            loads.append(os.getloadavg()[0])
+            time.sleep(0.1)
+    still_running = running_in_optuna(run) if way.has_optunas_tables else None
+    if not known:
+        print((run.folder / "log").read_text(errors="replace")[-2000:], file=sys.stderr)
+    return books(way, victim, run, watch.kills, still_running, changed_at - began, statistics.mean(loads))
 
 
-def submit(way: Way, environ: dict[str, str], url: str, folder: Path) -> None:
-    """The study, and what starts its trials."""
-    if way is WAYS["highnoon"]:
-        spec = {
-            "name": NAME,
-            "objective": f"{HERE}/objective.py:train",
-            "n_trials": N_TRIALS,
-            "search_space": {"x": ["uniform", 0.0, 1.0]},
-        }
-        (folder / "study.json").write_text(json.dumps(spec))
-        command = [PYTHON, "-m", "coordinator", "submit", str(folder / "study.json")]
-        subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
-        return
-    optuna.create_study(study_name=NAME, storage=url)
-    if way is WAYS["celery"]:
-        code = f"from benchmarks.peers.peer import ask_and_tell\nfor _ in range({N_TRIALS}): ask_and_tell.delay()"
-        subprocess.run([PYTHON, "-c", code], env=environ, check=True)
+def books(
+    way: Way, victim: Victim, run: Run, kills: Sequence[Kill], still_running: int | None, seconds: float, load: float
+) -> Cell:
+    """From the record, and what is left of the run's processes, which end now."""
+    record = lines(run.record)
+    begun = [line for line in record if line.event == "begin"]
+    ended = [line.x for line in record if line.event == "end"]
+    delays = []
+    for kill in kills:
+        later = [line.at - kill.at for line in begun if line.at > kill.at and kill.x in (None, line.x)]
+        delays += later[:1]
+    return Cell(
+        way=way.name,
+        killed=victim,
+        kills=len(kills),
+        completed=len(set(ended)),
+        lost=len({line.x for line in begun} - set(ended)),
+        twice=len(ended) - len(set(ended)),
+        still_running=still_running,
+        processes_left=end_what_is_left(run),
+        seconds_until_begun_again=[round(delay, 1) for delay in delays],
+        seconds=round(seconds, 1),
+        load=round(load, 1),
+    )
 
 
-def kill_one(way: Way, access: Access, running: list[FrozenTrial]) -> int | None:
-    """Ends a process that works on a trial; returns the trial's number."""
-    for trial in running:
-        pid = way.holder(access, trial)
-        if pid is not None and "x" in trial.params:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return trial.number
-    return None
+def running_in_optuna(run: Run) -> int:
+    """Trials that Optuna's tables have as RUNNING."""
+    trials = optuna.load_study(study_name=NAME, storage=run.database_url).get_trials(deepcopy=False)
+    return sum(trial.state is TrialState.RUNNING for trial in trials)
+
+
+def keep(processes: list[subprocess.Popen[bytes]], commands: list[list[str]], run: Run) -> None:
+    """Starts again what was killed."""
+    for place, process in enumerate(processes):
+        if (process.poll() or 0) < 0:
+            processes[place] = started(commands[place], run)
+
+
+def started(command: list[str], run: Run) -> subprocess.Popen[bytes]:
+    """A process of the run, in its folder."""
+    with (run.folder / "log").open("ab") as log:
+        return subprocess.Popen(command, env=run.environ, stdout=log, stderr=log)
 
 
 @contextmanager
-def kept_running(commands: list[list[str]], environ: dict[str, str], folder: Path) -> Iterator[Callable[[], None]]:
-    """Processes that are started again when they were killed, as systemd would, until the end."""
-    log = (folder / "log").open("wb")
-
-    def started(command: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-
-    processes = [started(command) for command in commands]
-
-    def keep() -> None:
-        for place, process in enumerate(processes):
-            if process.poll() is not None and process.returncode < 0:
-                processes[place] = started(commands[place])
-
+def kept_running(commands: list[list[str]], run: Run) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes of a way, which are ended in order afterwards."""
+    processes = [started(command, run) for command in commands]
     try:
-        yield keep
+        yield processes
     finally:
         for process in processes:
             process.terminate()
@@ -178,50 +205,65 @@ def kept_running(commands: list[list[str]], environ: dict[str, str], folder: Pat
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
             process.kill()
-        log.close()
 
 
-def books(way: Way, trials: list[FrozenTrial], killed: dict[int, float], seconds: float) -> Cell:
-    """From Optuna's tables alone. A trial is begun again by a later one at the same point."""
-    delays = []
-    for number, when in killed.items():
-        later = [
-            trial.datetime_start.timestamp() - when
-            for trial in trials[number + 1 :]
-            if trial.params == trials[number].params and trial.datetime_start is not None
-        ]
-        delays += later[:1]
-    return Cell(
-        way=way.name,
-        completed=sum(trial.state is TrialState.COMPLETE for trial in trials),
-        still_running=sum(trial.state is TrialState.RUNNING for trial in trials),
-        killed=len(killed),
-        begun_again=len(delays),
-        seconds_until_begun_again=round(statistics.median(delays), 1) if delays else None,
-        seconds=round(seconds, 1),
-    )
+def end_what_is_left(run: Run) -> int:
+    """Processes that carry the record's name a few seconds after the end; they are killed."""
+    mark = f"{RECORD}={run.record}".encode()
+    deadline = time.time() + 5.0
+    while (left := marked(mark)) and time.time() < deadline:
+        time.sleep(0.2)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    return len(left)
 
 
-def main() -> None:
+def marked(mark: bytes) -> list[psutil.Process]:
+    """All processes with this in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, psutil.Error, ValueError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(psutil.Process(int(folder.name)))
+    return found
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """As docs/reliability.md has it."""
+    heads = ("Way", "killed", f"completed of {N_TRIALS}", "points lost", "run twice", "stay RUNNING")
+    rows = [(*heads, "processes left", "begun again", "after (median, longest)", "took", "load")]
+    for cell in cells:
+        delays = cell.seconds_until_begun_again
+        again = f"{statistics.median(delays):.1f} s, {max(delays):.1f} s" if delays else "-"
+        running = "-" if cell.still_running is None else cell.still_running
+        row = (cell.way, f"{cell.killed} x {cell.kills}", cell.completed, cell.lost, cell.twice, running)
+        last = (f"{len(delays)} of {cell.kills}", again, f"{cell.seconds:.0f} s", f"{cell.load:.0f}")
+        rows.append((*map(str, row), str(cell.processes_left), *last))
+    written = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([written[0], "|" + "---|" * len(rows[0]), *written[1:]])
+
+
+def main() -> int:
     """Runs the cells one after the other and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ways", nargs="*", choices=[*WAYS, []], default=list(WAYS))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    cells = []
-    for name in arguments.ways:
-        with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "stack") as stack:
-            cells.append(run(WAYS[name], stack, Path(folder)))
+    parser.add_argument("--kill", choices=list(KILLS), default=None, help="default: both, one after the other")
+    parser.add_argument("--json", type=Path, help="a file for the figures, one line for each cell")
+    chosen = parser.parse_args()
+    cells: list[Cell] = []
+    for name in chosen.ways:
+        for victim in [chosen.kill] if chosen.kill else list(KILLS):
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Stack(Path(folder) / "s") as stack:
+                run = Run(stack.database_url, stack.redis_url, Path(folder))
+                cells.append(measure(WAYS[name], victim, run))
             print(cells[-1], flush=True)
-    print("| Way | completed of 40 | still RUNNING | killed | begun again | after (median) | took |")
-    print("|---|---|---|---|---|---|---|")
-    for cell in cells:
-        after = "-" if cell.seconds_until_begun_again is None else f"{cell.seconds_until_begun_again} s"
-        row = (cell.way, cell.completed, cell.still_running, cell.killed, cell.begun_again, after, f"{cell.seconds} s")
-        print(f"| {' | '.join(map(str, row))} |")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=2))
+            if chosen.json is not None:
+                with chosen.json.open("a") as file:
+                    file.write(json.dumps(asdict(cells[-1])) + "\n")
+    print(table(cells))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
-from highnoon.shared.domain.note import Note, NoteChange
+from highnoon.shared.domain.note import NoteReplacement
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
@@ -125,19 +125,23 @@ class StudyActions:
         return added
 
     def annotate(
-        self, study: StudySummary, number: int | None, *, text: str | None = None, tags: Sequence[str] | None = None
+        self,
+        study: StudySummary,
+        number: int | None,
+        *,
+        text: str | None = None,
+        tags: Sequence[str] | None = None,
+        seen: str | None = None,
     ) -> None:
-        """Replaces note or tags of the study or one of its trials; None leaves them. Raises InvalidInput."""
-        store = NoteStore(self.repository.access().database)
-        before = store.of_study(_known(study).name).get(number, Note())
-        wanted = before.tags if tags is None else tuple(tags)
-        change = NoteChange(
-            text=before.text if text is None else text.replace("\r\n", "\n").strip(),
-            tag=wanted,
-            untag=tuple(tag for tag in before.tags if tag not in wanted),
+        """Replaces note or tags of the study or one of its trials; None leaves them. Raises InvalidInput.
+
+        `seen` is the version that a person had before their eyes: of another one nothing is replaced.
+        """
+        change = NoteReplacement(
+            text=None if text is None else text.replace("\r\n", "\n").strip(),
+            tags=None if tags is None else tuple(tags),
         )
-        if change.of(before) != before:
-            store.change(study.name, number, change)
+        NoteStore(self.repository.access().database).change(_known(study).name, number, change, seen=seen)
 
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""

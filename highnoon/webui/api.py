@@ -104,18 +104,26 @@ def get_study(app: State, study: KnownStudy) -> Response:
 
 
 @router.patch("/studies/{study}", tags=["studies"])
-def change_study(app: State, study: FreshStudy, change: StudyPatch) -> Response:
-    """Pause, resume or cancel it, add trials, change its share of the slots, or write note and tags."""
+def change_study(request: Request, app: State, study: FreshStudy, change: StudyPatch) -> Response:
+    """Pause, resume or cancel it, add trials, change its share of the slots, or write note and tags.
+
+    Several changes are made one after the other: share, note and tags, state, trials. The first that fails ends the
+    request, and its error lists in `done` what was changed before.
+    """
     if not change.model_dump(exclude_none=True):
         message = "or add_trials, priority, max_running, note, tags is needed"
         raise InvalidInput("request", [Problem(key="state", message=message)])
+    request.state.done = done = []
     if change.priority is not None or change.max_running is not None:
         app.actions.set_share(study, change.priority, change.max_running)
+        done += [key for key in ("priority", "max_running") if getattr(change, key) is not None]
     if change.note is not None or change.tags is not None:
         app.actions.annotate(study, None, text=change.note, tags=change.tags)
+        done += [key for key in ("note", "tags") if getattr(change, key) is not None]
     if change.state is not None and change.state != study.state:
         acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
         acts[change.state](study)
+        done.append("state")
     if change.add_trials is not None:
         app.actions.add_trials(study, change.add_trials)
     return JsonResponse(study_object(app.repository.study(study.name)))

@@ -118,5 +118,6 @@ async def _answer(request: Request, error: Exception) -> Response:
             _log.error("action=request_failed path=%s", request.url.path, exc_info=error)
             status, detail = 500, "This is a bug of the dashboard. Its log has the details."
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
-        return problem_response(status, detail, problems, {"retry-after": "5"} if status == 503 else None)
+        headers = {"retry-after": "5"} if status == 503 else None
+        return problem_response(status, detail, problems, headers, getattr(request.state, "done", ()))
     return error_page(request, status, detail, problems)

@@ -44,13 +44,19 @@ class ProblemDetail(BaseModel):
     status: int
     detail: str
     errors: list[Problem] = Field(default_factory=list)
+    done: list[str] = Field(default_factory=list, description="What of the request was done before the error.")
 
 
 def problem_response(
-    status: int, detail: str, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    problems: Sequence[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+    done: Sequence[str] = (),
 ) -> Response:
     """An error for programs."""
-    body = ProblemDetail(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(problems))
+    title = HTTPStatus(status).phrase
+    body = ProblemDetail(title=title, status=status, detail=detail, errors=list(problems), done=list(done))
     return Response(dumps(body.model_dump()), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
 
 

@@ -139,4 +139,4 @@ def annotate_trial(app: State, sent: Sent, study: FreshStudy, number: int) -> Re
 def annotate(app: AppState, sent: Mapping[str, str], study: StudySummary, number: int | None) -> None:
     """Writes note and tags of a form beside a study, or beside one of its trials."""
     tags = [tag.strip() for tag in sent.get("tags", "").split(",") if tag.strip()]
-    app.actions.annotate(study, number, text=sent.get("note", ""), tags=tags)
+    app.actions.annotate(study, number, text=sent.get("note", ""), tags=tags, seen=sent.get("seen"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,6 +25,11 @@ class Note:
 
     def __bool__(self) -> bool:
         return bool(self.text or self.tags)
+
+    @property
+    def version(self) -> str:
+        """Another one for other content: whoever changes what they have read can see whether it is still that."""
+        return hashlib.sha256(json.dumps([self.text, self.tags]).encode()).hexdigest()[:16] if self else "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,24 @@ class NoteChange:
         if len(tags) > MOST_TAGS:
             raise InvalidInput("note", [Problem(key="tag", message=f"would be {len(tags)}: at most {MOST_TAGS}")])
         return Note(text=before.text if self.text is None else self.text, tags=tags)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteReplacement:
+    """What is to stand there instead; None leaves text or tags as they are. Raises InvalidInput with every mistake."""
+
+    text: str | None = None
+    tags: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if problems := [*_text_problems(self.text), *_tag_problems(self.tags or ())]:
+            raise InvalidInput("note", problems)
+
+    def of(self, before: Note) -> Note:
+        """The note afterwards. Raises InvalidInput for too many tags."""
+        tags = before.tags if self.tags is None else self.tags
+        kept = tuple(tag for tag in before.tags if tag in tags)
+        return NoteChange(text=before.text if self.text is None else self.text, tag=tags).of(Note(tags=kept))
 
 
 def _text_problems(text: object) -> Iterable[Problem]:

@@ -53,22 +53,30 @@ def url_flaw(url: str) -> str:
         return f"must be at most {_LONGEST_URL:,} printable ASCII characters"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
     except ValueError:
         return "is no address"
+    try:
+        has_port = parts.port != 0
+    except ValueError:
+        has_port = False
+    if not has_port:
+        return "must have a port from 1 to 65535, or none"
     if parts.scheme not in ("http", "https") or not host:
         return "must begin with https:// or http:// and a host"
     return "must not hold a password: everyone who reads the study can read it" if "@" in parts.netloc else ""
 
 
 def host_of(url: str) -> str:
-    """The host that an allow-list names; with its port where that is not the scheme's own."""
+    """The host that an allow-list names; with its port where that is not the scheme's own. For one without a flaw."""
     parts = urlsplit(url)
     return (parts.hostname or "") if parts.port is None else f"{parts.hostname}:{parts.port}"
 
 
 def is_allowed(url: str, hosts: Sequence[str]) -> bool:
     """`*.example.com` in the list stands for every host below it, `host:8443` for that port."""
+    if url_flaw(url):
+        return False
     host = host_of(url)
     return any(host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in hosts)
 

@@ -12,20 +12,27 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from highnoon.shared.domain.errors import UnknownStudy, UserInputError
-from highnoon.shared.domain.note import Note, NoteChange, Notes
+from highnoon.shared.domain.errors import StudyConflict, UnknownStudy, UserInputError
+from highnoon.shared.domain.note import Note, NoteChange, NoteReplacement, Notes
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 
 CHUNK = 2045
 """What optuna-dashboard puts into one attribute."""
 
+_CHANGED_MEANWHILE = (
+    "the note or its tags were changed by another person meanwhile: open the page again and repeat your change"
+)
+
 KEY = re.compile(r"(?:dashboard|highnoon):(?:(\d+):)?(note_ver|note_str:\d+|tags)")
 
 _READ = text(
-    "select s.study_name, a.key, a.value_json from study_system_attributes a join studies s using (study_id)"
-    " where (cast(:study as text) is null or s.study_name = :study)"
-    " and (a.key like 'dashboard:%note_%' or a.key like 'highnoon:%tags')"
+    "select a.key, a.value_json from study_system_attributes a join studies s using (study_id)"
+    " where s.study_name = :study and (a.key like 'dashboard:%note_%' or a.key like 'highnoon:%tags')"
+)
+_TAGS = text(
+    "select s.study_name, a.value_json from study_system_attributes a join studies s using (study_id)"
+    " where a.key = 'highnoon:tags'"
 )
 _NUMBERS = text(
     "select trial_id, number from trials join studies using (study_id)"
@@ -53,7 +60,7 @@ class NoteStore:
         if self._db.engine.dialect.name != "postgresql":
             return {}
         with self._db.transaction() as connection:
-            attrs = _attrs_of(connection, study).get(study, {})
+            attrs = _attrs_of(connection, study)
             ids = [trial_id for trial_id in attrs if trial_id is not None]
             rows = connection.execute(_NUMBERS, {"study": study, "ids": ids}) if ids else ()
             numbers: dict[int | None, int | None] = {None: None, **{row.trial_id: row.number for row in rows}}
@@ -64,12 +71,16 @@ class NoteStore:
         """The tags of each study that has some."""
         if self._db.engine.dialect.name != "postgresql":
             return {}
-        with self._db.transaction() as connection:
-            found = {name: note_of(attrs.get(None, {})).tags for name, attrs in _attrs_of(connection, None).items()}
+        found = {row.study_name: _tags(json.loads(row.value_json)) for row in self._db.rows(_TAGS)}
         return {name: tags for name, tags in found.items() if tags}
 
-    def change(self, study: str, number: int | None, change: NoteChange) -> Note:
-        """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError."""
+    def change(
+        self, study: str, number: int | None, change: NoteChange | NoteReplacement, *, seen: str | None = None
+    ) -> Note:
+        """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError.
+
+        With `seen`, the version that the change was made for, raises StudyConflict where it is another one by now.
+        """
         with self._db.transaction() as connection:
             study_id = connection.scalar(_LOCK, {"study": study})
             if study_id is None:
@@ -79,30 +90,35 @@ class NoteStore:
                 trial_id = connection.scalar(_TRIAL, {"id": study_id, "number": number})
                 if trial_id is None:
                     raise UserInputError(f"study {study} has no trial {number}")
-            before = _attrs_of(connection, study).get(study, {}).get(trial_id, {})
-            note = change.of(note_of(before))
+            attrs = _attrs_of(connection, study).get(trial_id, {})
+            before = note_of(attrs)
+            if seen not in (None, before.version):
+                raise StudyConflict(_CHANGED_MEANWHILE)
+            note = change.of(before)
+            if note == before:
+                return note
             place = "" if trial_id is None else f"{trial_id}:"
-            if change.text is not None:
+            if note.text != before.text:
                 connection.execute(_DROP, {"id": study_id, "prefix": f"dashboard:{place}note_str:%"})
                 chunks = [note.text[start : start + CHUNK] for start in range(0, len(note.text), CHUNK)]
                 written = {f"note_str:{index}": chunk for index, chunk in enumerate(chunks)}
-                written["note_ver"] = int(before.get("note_ver") or 0) + 1  # type: ignore[assignment]
+                written["note_ver"] = int(attrs.get("note_ver") or 0) + 1  # type: ignore[assignment]
                 for key, value in written.items():
                     _write(connection, study_id, f"dashboard:{place}{key}", value)
-            if change.tag or change.untag:
+            if note.tags != before.tags:
                 _write(connection, study_id, f"highnoon:{place}tags", note.tags)
             record(connection, "note", study=study, trial=number, tags=list(note.tags), text=note.text[:200])
         return note
 
 
-def _attrs_of(connection: Connection, study: str | None) -> dict[str, _Attrs]:
-    """By study and trial id."""
-    found: dict[str, _Attrs] = {}
+def _attrs_of(connection: Connection, study: str) -> _Attrs:
+    """By trial id; the study's own under None."""
+    found: _Attrs = {}
     for row in connection.execute(_READ, {"study": study}):
         key = KEY.fullmatch(row.key)
         if key is not None:
             trial_id = int(key[1]) if key[1] else None
-            found.setdefault(row.study_name, {}).setdefault(trial_id, {})[key[2]] = json.loads(row.value_json)
+            found.setdefault(trial_id, {})[key[2]] = json.loads(row.value_json)
     return found
 
 
@@ -113,8 +129,8 @@ def _write(connection: Connection, study_id: int | None, key: str, value: object
 def note_of(attrs: dict[str, Any]) -> Note:
     """What another program has written wrongly is left out."""
     chunks = sorted((int(key.partition(":")[2]), value) for key, value in attrs.items() if key.startswith("note_str"))
-    tags = attrs.get("tags")
-    return Note(
-        text="".join(str(value) for _, value in chunks),
-        tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
-    )
+    return Note(text="".join(str(value) for _, value in chunks), tags=_tags(attrs.get("tags")))
+
+
+def _tags(stored: object) -> tuple[str, ...]:
+    return tuple(map(str, stored)) if isinstance(stored, list) else ()

@@ -5,6 +5,7 @@ There is one row for each study and kind of event: several events before it is s
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from highnoon.shared.store.database import Database
 
 _CLAIM = text(
     "with due as (select n.id from hn_notifications n where n.next_at <= hn_now_1()"
-    " order by n.next_at limit 1 for update skip locked)"
+    " and n.study_id <> all (:but) order by n.next_at limit 1 for update skip locked)"
     " update hn_notifications n set next_at = hn_now_1() + :again_s, tries = n.tries + 1 from due where n.id = due.id"
     " returning n.id, n.study_id, n.event, n.ticket_id, n.count, n.seq, n.tries, n.at"
 )
@@ -48,6 +49,7 @@ class Notification:
     """One to send. `body` is JSON for the receiver; `seq` changes when more has happened meanwhile."""
 
     id: int
+    study_id: int
     seq: int
     tries: int
     url: str
@@ -60,10 +62,10 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def claim(self, *, again_s: float) -> Notification | None:
-        """One that is due, or None. When its sender dies, it is due again after `again_s`."""
+    def claim(self, *, again_s: float, but: Collection[int] = ()) -> Notification | None:
+        """One that is due, of none of these studies, or None. When its sender dies, it is due again after `again_s`."""
         # Without a transaction around both: a sender that freezes must hold no lock that the end of a trial waits for.
-        while (row := self._db.row(_CLAIM, again_s=again_s)) is not None:
+        while (row := self._db.row(_CLAIM, again_s=again_s, but=[*but])) is not None:
             facts = self._db.row(_FACTS, study=row["study_id"], ticket=row["ticket_id"])
             if facts is not None:
                 return _notification(row, facts)
@@ -97,4 +99,4 @@ def _notification(row: RowMapping, facts: RowMapping) -> Notification:
         **{key: facts[key] for key in ("state", "stop_reason", "trials", "best", "trial")},
     }
     url = (facts["spec"].get("notify") or {}).get("url", "")
-    return Notification(id=row["id"], seq=row["seq"], tries=row["tries"], url=url, body=body)
+    return Notification(id=row["id"], study_id=row["study_id"], seq=row["seq"], tries=row["tries"], url=url, body=body)

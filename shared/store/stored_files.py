@@ -7,12 +7,12 @@ else of attempts that are over is removed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, text
 
-from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.artifact import Artifact, Checkpoint
 from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import files
@@ -30,6 +30,7 @@ _USELESS = text(
             and not exists (select 1 from trial_system_attributes s
                             where s.trial_id = f.trial_id and s.key = 'artifacts:' || f.id)
             and (t.id is null or t.state = 'cancelled' or t.checkpoint ->> 'id' is distinct from f.id)
+            and f.id <> all (:but)
     )
     select id from found
     -- A study that was restored from a backup names the files of the one that it is a copy of.
@@ -38,6 +39,13 @@ _USELESS = text(
                         and other.state in ('waiting', 'queued', 'running'))
     order by created_at limit {_AT_ONCE}
     """  # noqa: S608 - our own number
+)
+
+_NAMED_ELSEWHERE = text(
+    """
+    select distinct a.key from trial_system_attributes a join trials t using (trial_id) join studies s using (study_id)
+    where a.key = any (:keys) and s.study_name <> :study
+    """
 )
 
 _KEEPING_BEST = text(
@@ -94,10 +102,17 @@ class StoredFiles:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def useless(self, *, grace_s: float) -> list[str]:
-        """Ids of files whose attempt ended more than `grace_s` seconds ago, and that count for nothing."""
+    def useless(self, *, grace_s: float, but: Collection[str] = ()) -> list[str]:
+        """Ids of files, but these, whose attempt ended more than `grace_s` seconds ago and that count for nothing."""
         with self._db.transaction() as connection:
-            return list(connection.scalars(_USELESS, {"grace": grace_s}))
+            return list(connection.scalars(_USELESS, {"grace": grace_s, "but": [*but]}))
+
+    def named_elsewhere(self, study: str, artifacts: Iterable[Artifact]) -> set[str]:
+        """Ids of those that trials of other studies name as well: copies of this study, restored from backups."""
+        by_key = {artifact.attr[0]: artifact.id for artifact in artifacts}
+        with self._db.transaction() as connection:
+            keys = connection.scalars(_NAMED_ELSEWHERE, {"keys": [*by_key], "study": study})
+            return {by_key[key] for key in keys}
 
     def keeping_best(self) -> dict[str, str]:
         """Studies that keep the artifacts of their best trials only: how many, and of how many trials that are over."""

@@ -20,6 +20,9 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+_PATIENCE = 4
+"""A deadline counts for a machine that is fast and idle."""
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -50,7 +53,7 @@ class Page:
 
     def until(self, script: str, timeout_s: float = 90.0, *, what: str = "") -> Any:
         """Polls until an expression is true in the page."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + _PATIENCE * timeout_s
         while time.monotonic() < deadline:
             result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
             if result.get("result", {}).get("value"):
@@ -159,7 +162,7 @@ def browser() -> Iterator[Page]:
 
 
 def _address(profile: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _PATIENCE * 30
     port_file = profile / "DevToolsActivePort"
     while time.monotonic() < deadline:
         if port_file.exists() and len(lines := port_file.read_text().splitlines()) == 2:

@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import psycopg2.extras
 
+from tests.chaos.clients import connected
 from tests.chaos.objective import value_of
 from tests.chaos.world import TEMPORARY, World
 
@@ -42,18 +42,17 @@ class Books:
     """Plain SQL on the run's database."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.replace("+psycopg2", "", 1)
+        self._url = url
         self._closed: dict[int, Any] = {}
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
-        options = {"connect_timeout": 3, "options": "-c statement_timeout=5000", "tcp_user_timeout": 5000}
-        with closing(psycopg2.connect(self._url, **options)) as connection:
+        with closing(connected(self._url)) as connection:
             cursor = connection.cursor(cursor_factory=psycopg2.extras.NamedTupleCursor)
             cursor.execute(statement, values)
             return list(cursor.fetchall())
 
     def execute(self, statement: str, *values: Any) -> None:
-        with closing(psycopg2.connect(self._url)) as connection, connection:
+        with closing(connected(self._url)) as connection, connection:
             connection.cursor().execute(statement, values)
 
     def closed(self, study: str) -> int:

@@ -15,64 +15,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
-import psutil
-import psycopg2
 
 import tests.chaos.service_faults  # noqa: F401 - registers its kinds
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.submission import submit
-from tests.chaos.books import Attempt, Books, leftovers
+from tests.chaos.books import Books, leftovers
+from tests.chaos.clients import OUTAGE
 from tests.chaos.faults import FAULTS, STUDY, Hit
+from tests.chaos.report import Done, Report, recovery_times, seconds_lost, summary, times_until_given_back
+from tests.chaos.waits import Waits
 from tests.chaos.world import World, world
 
 BYSTANDER, POISONED = "bystander", "poisoned"
-_OUTAGE = (psycopg2.Error, OSError)
-
-_STARTS_WITHIN_S = 15.0
-"""A process that was started less than this ago may not handle signals yet: Python still imports."""
-
-
-@dataclass
-class Done:
-    """A fault that was done, at this time of the wall clock."""
-
-    kind: str
-    at: float
-    hit: Hit
-
-
-@dataclass
-class Report:
-    """The result of one run."""
-
-    seed: int
-    wrong: list[str] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
-    planned: int = 0
-    recovery: dict[str, list[float]] = field(default_factory=dict)
-    lost: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    attempts: int = 0
-    restarts: int = 0
-
-    def text(self) -> str:
-        kinds = {kind: sum(done.kind == kind for done in self.done) for kind in FAULTS}
-        times = sorted(seconds for found in self.recovery.values() for seconds in found)
-        lines = [
-            f"seed {self.seed}: {'clean' if not self.wrong else 'FAILED'}, {len(self.done)} of {self.planned} faults, "
-            f"{self.attempts} attempts, {self.restarts} restarts, {self.seconds:.0f} s, "
-            f"lost {sum(self.lost.values()) / max(1, len(self.done)):.1f} s a fault, {_percentiles(times)}",
-            "  " + ", ".join(f"{kind} {count}" for kind, count in kinds.items() if count),
-            *(f"  not done: {done.kind}, {done.hit.note}" for done in self.done if done.hit.note),
-            *(f"  ! {text}" for text in self.wrong),
-        ]
-        return "\n".join(lines)
+_LEFT_WITHIN_S = 15.0
+"""What a node has left is gone by then: the kernel ends processes of a busy machine late."""
 
 
 def run(
@@ -92,24 +53,28 @@ def run(
     began = time.monotonic()
     bystanders = max(5, trials // 5)
     step_s = _step_s(faults * statistics.mean(every_s), trials + bystanders)
-    with world(folder, nodes=2, short_lease=short_lease, step_s=step_s) as cluster:
+    with closing(Waits()) as waits, world(folder, nodes=2, short_lease=short_lease, step_s=step_s) as cluster:
         books = Books(cluster.cluster.database_url)
-        _submit(cluster, STUDY, trials)
-        _submit(cluster, BYSTANDER, bystanders)
-        _submit(cluster, POISONED, 10)
-        _poison(books, chance)
-        finished = _under_faults(cluster, books, chance, report, faults, kinds, limit_s, every_s)
+        with waits.named("the studies to be submitted"):
+            _submit(cluster, STUDY, trials)
+            _submit(cluster, BYSTANDER, bystanders)
+            _submit(cluster, POISONED, 10)
+            _poison(books, chance)
+        finished = _under_faults(cluster, books, chance, report, waits, faults, kinds, limit_s, every_s)
         report.restarts = cluster.restarts
         if not finished:
             report.wrong.append(f"not over after {limit_s:g} s: {_open_tickets(books)}")
         else:
-            report.wrong += _end(cluster)
-            report.wrong += books.faults_of(STUDY, trials) + books.faults_of(BYSTANDER, bystanders)
-            report.wrong += leftovers(cluster, books.supervisors()) + books.changed()
+            with waits.named("nodes and coordinator to end"):
+                report.wrong += _end(cluster)
+            with waits.named("the books"):
+                report.wrong += books.faults_of(STUDY, trials) + books.faults_of(BYSTANDER, bystanders)
+                report.wrong += leftovers(cluster, books.supervisors()) + books.changed()
         attempts = books.attempts(STUDY) + books.attempts(BYSTANDER)
         report.attempts = len(attempts)
-        report.recovery = _recovery(report.done, attempts)
-        report.lost = _lost(report.done, attempts)
+        report.recovery = recovery_times(report.done, attempts)
+        report.given_back = times_until_given_back(report.done, attempts)
+        report.lost = seconds_lost(report.done, attempts)
         report.wrong += _tracebacks(folder)
         _keep(folder, books, report)
     report.seconds = time.monotonic() - began
@@ -121,6 +86,7 @@ def _under_faults(
     books: Books,
     chance: random.Random,
     report: Report,
+    waits: Waits,
     faults: int,
     kinds: Sequence[str],
     limit_s: float,
@@ -132,15 +98,18 @@ def _under_faults(
     due_at, look_at = 0.0, 0.0
     has_begun = False
     while time.monotonic() < give_up_at:
-        cluster.turn()
+        with waits.named("a timer, or a process to be started again"):
+            cluster.turn()
         now = time.monotonic()
         if has_begun and plan and now >= due_at:
             at = time.time()
-            try:
-                hit = FAULTS[plan[0]](cluster, chance)
-            except (*_OUTAGE, Exception) as error:
-                hit = Hit(note=f"{type(error).__name__}: {error}") if not isinstance(error, _OUTAGE) else None
             kind = plan.pop(0)
+            hit: Hit | None = None
+            try:
+                with waits.named(f"the fault {kind}"), suppress(*OUTAGE):
+                    hit = FAULTS[kind](cluster, chance)
+            except Exception as error:
+                hit = Hit(note=f"{type(error).__name__}: {error}")
             if hit is None:
                 # Nothing to hit now, or a service that another fault took away: the kind comes again, later.
                 plan.insert(min(len(plan), chance.randrange(1, 4)), kind)
@@ -150,7 +119,7 @@ def _under_faults(
                 due_at = now + chance.uniform(*every_s)
         if now >= look_at and not cluster.frozen:
             look_at = now + 0.3
-            with suppress(*_OUTAGE):
+            with waits.named("the books"), suppress(*OUTAGE):
                 books.note_closed()
                 has_begun = has_begun or books.closed(STUDY) > 0
                 if not cluster.has_timers and books.is_over(STUDY) and books.is_over(BYSTANDER):
@@ -178,27 +147,30 @@ def _end(cluster: World) -> list[str]:
     """Ends nodes and coordinator in order; what is wrong with how they end."""
     cluster.keeps = False
     wrong = []
-    young = {role for role, process in cluster.running.items() if _age_s(process.pid) < _STARTS_WITHIN_S}
+    # Python may still import: then nobody handles the signal yet.
+    young = {role for role, process in cluster.running.items() if not _handles_sigterm(process.pid)}
     for process in cluster.running.values():
         process.terminate()
     for role, process in cluster.running.items():
         try:
-            status = process.wait(40)
+            status = process.wait(120)
         except Exception:
             wrong.append(f"{role} does not end on SIGTERM")
         else:
             if status != 0 and not (status == -signal.SIGTERM and role in young):
                 wrong.append(f"{role} ended with {status}")
-    deadline = time.monotonic() + 3.0
+    deadline = time.monotonic() + _LEFT_WITHIN_S
     while cluster.processes() and time.monotonic() < deadline:
         time.sleep(0.05)
     return wrong
 
 
-def _age_s(pid: int) -> float:
-    with suppress(psutil.Error):
-        return time.time() - psutil.Process(pid).create_time()
-    return 0.0
+def _handles_sigterm(pid: int) -> bool:
+    """Whether the process catches the signal, or blocks it and waits for it."""
+    with suppress(OSError):
+        fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return bool((int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def _submit(cluster: World, name: str, trials: int) -> None:
@@ -237,56 +209,6 @@ def _poison(books: Books, chance: random.Random) -> None:
         )
 
 
-def _recovery(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, list[float]]:
-    """Seconds from a fault until what it interrupted runs again; without victims, until any attempt starts."""
-    starts = {(attempt.ticket, attempt.attempt): attempt for attempt in attempts}
-    found: dict[str, list[float]] = {}
-    for fault in done:
-        times = []
-        for slot in fault.hit.victims:
-            if slot.attempt is None:
-                continue
-            ended = starts.get((slot.ticket, slot.attempt))
-            following = starts.get((slot.ticket, slot.attempt + 1))
-            if ended is not None and ended.ending != "completed" and following is not None:
-                times.append(following.started_at - fault.at)
-        if not fault.hit.victims:
-            times = [a.started_at - fault.at - fault.hit.lasts_s for a in attempts if a.started_at > fault.at][:1]
-        found.setdefault(fault.kind, []).extend(max(0.0, seconds) for seconds in times)
-    return found
-
-
-def _lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Seconds from the start of an attempt that did not count to the start of the next one, by the fault behind it.
-
-    That is the one whose victim it was, else the last one before its end.
-    """
-    starts = {(attempt.ticket, attempt.attempt): attempt.started_at for attempt in attempts}
-    lost: dict[str, float] = {}
-    for attempt in attempts:
-        following = starts.get((attempt.ticket, attempt.attempt + 1))
-        if following is None or attempt.ended_at is None:
-            continue
-        before = [fault for fault in done if attempt.started_at <= fault.at <= attempt.ended_at]
-        own = [
-            f
-            for f in before
-            for slot in f.hit.victims
-            if (slot.ticket, slot.attempt) == (attempt.ticket, attempt.attempt)
-        ]
-        before = before or [fault for fault in done if fault.at <= attempt.ended_at]
-        for fault in (own or before)[-1:]:
-            lost[fault.kind] = lost.get(fault.kind, 0.0) + following - attempt.started_at
-    return lost
-
-
-def _percentiles(times: Sequence[float]) -> str:
-    if not times:
-        return "no recovery"
-    p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-    return f"recovery p50 {statistics.median(times):.2f} s, p95 {p95:.2f} s"
-
-
 def _tracebacks(folder: Path) -> list[str]:
     """Exceptions that were not expected."""
     wrong = []
@@ -303,7 +225,7 @@ def _tracebacks(folder: Path) -> list[str]:
 
 
 def _open_tickets(books: Books) -> str:
-    with suppress(*_OUTAGE):
+    with suppress(*OUTAGE):
         rows = books.rows(
             "select t.id, t.state, t.attempt, t.worker_id, t.lease_expires_at - hn_now_1() as lease, "
             "t.not_before - hn_now_1() as due, hn_now_1() - t.queued_at as queued from hn_tickets t "
@@ -315,7 +237,7 @@ def _open_tickets(books: Books) -> str:
 
 def _keep(folder: Path, books: Books, report: Report) -> None:
     """For who looks into a failed run: the attempts and the faults, beside the logs."""
-    with suppress(*_OUTAGE):
+    with suppress(*OUTAGE):
         rows = books.rows("select * from hn_attempts order by started_at")
         text = [json.dumps({k: v for k, v in row._asdict().items() if k != "memory"}, default=str) for row in rows]
         (folder / "attempts.jsonl").write_text("\n".join(text))
@@ -324,24 +246,6 @@ def _keep(folder: Path, books: Books, report: Report) -> None:
         for done in report.done
     ]
     (folder / "faults.txt").write_text("\n".join(faults))
-
-
-def summary(reports: Sequence[Report]) -> str:
-    """Faults by kind, seconds lost by each and the time of recovery, over all runs."""
-    lines = [f"{'fault':24} {'times':>5} {'lost s':>7}"]
-    everything: list[float] = []
-    for kind in FAULTS:
-        count = sum(done.kind == kind for report in reports for done in report.done)
-        times = sorted(seconds for report in reports for seconds in report.recovery.get(kind, []))
-        everything += times
-        if count:
-            lost = sum(report.lost.get(kind, 0.0) for report in reports) / count
-            lines.append(f"{kind:24} {count:5} {lost:7.1f}  {_percentiles(times) if times else ''}")
-    clean = sum(not report.wrong for report in reports)
-    count = sum(len(report.done) for report in reports)
-    lost = sum(sum(report.lost.values()) for report in reports) / max(1, count)
-    lines.append(f"{'all':24} {count:5} {lost:7.1f}  {_percentiles(sorted(everything))}")
-    return "\n".join([*lines, f"{clean} of {len(reports)} seeds clean"])
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ import redis
 
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.runtime.broker import Broker
+from tests.chaos.clients import OUTAGE, connected, optuna_storage
 from tests.chaos.faults import STUDY, Fault, Hit, fault
 from tests.chaos.world import World
 from tests.rubbish import RUBBISH, envelope
@@ -119,7 +120,7 @@ def freeze_postgres(world: World, chance: random.Random) -> Hit | None:
 @fault_of("postgres")
 def terminate_backends(world: World, chance: random.Random) -> Hit | None:
     """Sessions end in the middle of whatever they do."""
-    with closing(psycopg2.connect(_plain(world.cluster.database_url))) as connection, connection.cursor() as cursor:
+    with closing(connected(world.cluster.database_url)) as connection, connection.cursor() as cursor:
         cursor.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
     return Hit()
 
@@ -128,7 +129,7 @@ def terminate_backends(world: World, chance: random.Random) -> Hit | None:
 def use_up_connections(world: World, chance: random.Random) -> Hit | None:
     """Other clients hold every connection that PostgreSQL allows; ours are ended and find no place."""
     seconds = chance.uniform(1.0, 4.0)
-    held = [psycopg2.connect(_plain(world.cluster.database_url))]
+    held = [connected(world.cluster.database_url)]
     ours = [connection.info.backend_pid for connection in held]
     with held[0].cursor() as cursor, suppress(psycopg2.OperationalError):
         while True:
@@ -137,7 +138,7 @@ def use_up_connections(world: World, chance: random.Random) -> Hit | None:
                 "where backend_type = 'client backend' and pid <> all(%s)",
                 (ours,),
             )
-            held.append(psycopg2.connect(_plain(world.cluster.database_url)))
+            held.append(connected(world.cluster.database_url))
             ours.append(held[-1].info.backend_pid)
     world.frozen.add("postgres")
 
@@ -156,8 +157,8 @@ def make_postgres_read_only(world: World, chance: random.Random) -> Hit | None:
     seconds = chance.uniform(1.0, 4.0)
 
     def switch(statement: str) -> None:
-        options = "-c default_transaction_read_only=off"
-        with closing(psycopg2.connect(_plain(world.cluster.database_url), options=options)) as connection:
+        writable = "-c default_transaction_read_only=off"
+        with closing(connected(world.cluster.database_url, settings=writable)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -196,30 +197,35 @@ def rubbish(world: World, chance: random.Random) -> Hit | None:
 
 @fault_of("postgres")
 def foreign_trial(world: World, chance: random.Random) -> Hit | None:
-    """An ordinary Optuna script joins, with a parameter of its own."""
-    study = optuna.load_study(study_name=STUDY, storage=world.cluster.database_url)
+    """An ordinary Optuna script joins, with a parameter of its own. It ends its trial, whatever happens meanwhile."""
+    storage = optuna_storage(world.cluster.database_url)
+    value = chance.random()
+    study = optuna.load_study(study_name=STUDY, storage=storage)
     trial = study.ask()
-    trial.suggest_categorical("side", ["left", "right"])
-    study.tell(trial, chance.random())
+
+    def end() -> None:
+        try:
+            trial.suggest_categorical("side", ["left", "right"])
+            study.tell(trial, value, skip_if_finished=True)
+        except OUTAGE:
+            world.later(0.3, end)
+        else:
+            storage.engine.dispose()
+
+    end()
     return Hit()
 
 
 @fault_of("postgres")
 def locked_ticket(world: World, chance: random.Random) -> Hit | None:
     """A client hangs in its transaction, with the locks of Optuna's study and of some tickets."""
-    connection = psycopg2.connect(_plain(world.cluster.database_url))
+    connection = connected(world.cluster.database_url)
     seconds = chance.uniform(0.5, 4.0)
-    with connection.cursor() as cursor:
-        cursor.execute("set lock_timeout = '500ms'")
-        with suppress(psycopg2.Error):
-            cursor.execute("select 1 from studies where study_name = %s for update", (STUDY,))
+    with connection.cursor() as cursor, suppress(psycopg2.Error):
+        cursor.execute("select 1 from studies where study_name = %s for update", (STUDY,))
     world.later(seconds, connection.close)
     return Hit(lasts_s=seconds)
 
 
 def _redis(world: World) -> redis.Redis:
     return redis.Redis.from_url(world.cluster.redis_url, socket_timeout=5)
-
-
-def _plain(url: str) -> str:
-    return url.replace("+psycopg2", "", 1)

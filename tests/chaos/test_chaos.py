@@ -13,6 +13,6 @@ SEED = 1
 
 def test_books_balance_after_random_faults(tmp_path: Path) -> None:
     seed = int(os.environ.get("TEST_CHAOS_SEED") or SEED)
-    report = run(seed, tmp_path, trials=90, faults=14, limit_s=180.0, every_s=(0.3, 1.5))
+    report = run(seed, tmp_path, trials=90, faults=14, limit_s=450.0, every_s=(0.3, 1.5))
     print(report.text())
     assert not report.wrong, f"replay with TEST_CHAOS_SEED={seed}:\n{report.text()}"

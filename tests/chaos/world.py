@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import psycopg2
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
+from tests.chaos.clients import connected
 from tests.chaos.objective import STEP_S
 from tests.chaos.slow_link import SERVICES, SlowLink, own_network
 from tests.cluster import DEFAULT_PERIODS, Cluster
@@ -236,7 +236,7 @@ def world(folder: Path, *, nodes: int, short_lease: bool, step_s: float = 0.03) 
         lease_s = 3.0 if short_lease else 30.0
         made = World(cluster, stack, lease_s, has_own_disk=_mounted(folder / "home"), link=link)
         if link is not None:
-            _admit(stack.database_url.replace("+psycopg2", "", 1))
+            _admit(stack.database_url)
         try:
             with opened(stack.database_url, create=True):
                 made.start("coordinator")
@@ -258,7 +258,7 @@ def world(folder: Path, *, nodes: int, short_lease: bool, step_s: float = 0.03) 
 
 def _admit(database_url: str) -> None:
     """Lets clients from beyond the link log in; PostgreSQL was made for this machine alone."""
-    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+    with closing(connected(database_url)) as connection, connection.cursor() as cursor:
         cursor.execute("show hba_file")
         (file,) = cursor.fetchone() or ("",)
         with Path(file).open("a") as lines:

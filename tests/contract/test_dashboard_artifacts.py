@@ -88,8 +88,8 @@ def test_files_are_for_those_who_may_read(folder: Path) -> None:
     }
     with dashboard(f"sqlite:///{folder}/hpo.db", folder / "closed", host="0.0.0.0", environ=environ) as address:
         path = f"{address}/api/hpo/studies/digits/trials/0/artifacts"
-        assert httpx.get(path).status_code == 401
+        assert httpx.get(path, timeout=60).status_code == 401
         headers = {"authorization": f"Bearer {VIEWER}"}
-        (listed,) = httpx.get(path, headers=headers).json()["artifacts"]
-        assert httpx.get(f"{path}/{listed['id']}").status_code == 401
-        assert httpx.get(f"{path}/{listed['id']}", headers=headers).text == CONTENT
+        (listed,) = httpx.get(path, headers=headers, timeout=60).json()["artifacts"]
+        assert httpx.get(f"{path}/{listed['id']}", timeout=60).status_code == 401
+        assert httpx.get(f"{path}/{listed['id']}", headers=headers, timeout=60).text == CONTENT

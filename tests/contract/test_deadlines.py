@@ -61,7 +61,7 @@ def test_statement_on_a_frozen_database_is_an_outage_and_its_connection_is_repla
     before = _answer(database, "SELECT pg_backend_pid()")
     with frozen(own_stack, "postgres"), Stopwatch() as watch, pytest.raises(ServiceUnavailable, match="no answer"):
         _answer(database)
-    assert watch.seconds < 2.5
+    assert watch.seconds < _FAR_FROM_FOR_EVER_S
     assert _answer(database, "SELECT pg_backend_pid()") != before
 
 
@@ -74,7 +74,7 @@ def test_commit_on_a_frozen_database_is_an_outage(own_stack: Stack, database: Da
         ):
             connection.execute(text("SELECT 1"))
             freeze.enter_context(frozen(own_stack, "postgres"))
-        assert watch.seconds < 2.5
+        assert watch.seconds < _FAR_FROM_FOR_EVER_S
     assert _answer(database) == 1
 
 
@@ -82,7 +82,7 @@ def test_connecting_to_a_frozen_database_is_an_outage(own_stack: Stack, deadline
     database = Database(own_stack.database_url)
     with frozen(own_stack, "postgres"), Stopwatch() as watch, pytest.raises(ServiceUnavailable, match="no answer"):
         _answer(database)
-    assert watch.seconds < 2.5
+    assert watch.seconds < _FAR_FROM_FOR_EVER_S
     assert _answer(database) == 1
     database.close()
 
@@ -116,6 +116,8 @@ def test_use_in_a_process_of_a_user_sets_no_hook(own_stack: Stack) -> None:
     subprocess.run([sys.executable, "-c", program, own_stack.database_url], check=True)
 
 
+_FAR_FROM_FOR_EVER_S = 15.0
+
 MESSAGE = RunTrial(study="digits", ticket=17)
 
 CALLS: dict[str, Callable[[Broker], object]] = {
@@ -143,11 +145,12 @@ def test_calls_on_a_frozen_redis_fail_in_time_and_the_next_ones_at_once(
                     with pytest.raises(ServiceUnavailable, match="gave no answer"):
                         call(broker)
                 broker.notify()
-    assert first.seconds < 1.0 and others.seconds < 0.2
+    assert first.seconds < 5.0, "one answer is waited for"
+    assert others.seconds < len(CALLS) * 0.5 / 2, "and no other"
 
 
 def test_waiting_for_a_notification_takes_its_time_and_no_more_while_redis_is_frozen(own_stack: Stack) -> None:
-    assert broker_module._ANSWER_S < 2.0
+    assert 1.5 < broker_module._ANSWER_S < 2.0
     with Broker(own_stack.redis_url) as broker:
         broker.wait_for_notification(0.01)
         with frozen(own_stack, "redis"):
@@ -156,7 +159,7 @@ def test_waiting_for_a_notification_takes_its_time_and_no_more_while_redis_is_fr
             broker.notify()
             with Stopwatch() as silent:
                 assert not broker.wait_for_notification(0.2)
-    assert 0.2 <= connected.seconds < 0.5 and 0.2 <= silent.seconds < 0.5
+    assert 0.2 <= connected.seconds < 1.5 and 0.2 <= silent.seconds < 1.5, "not as long as for an answer"
 
 
 def test_redis_that_goes_on_is_used_again_after_the_pause(own_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_beyond_loopback_only_the_token_opens(guarded_port: int, credential: str
     answer = httpx.get(
         f"http://127.0.0.1:{guarded_port}/metrics",
         headers=[(b"authorization", credential.encode("utf-8", "surrogateescape"))],
+        timeout=60,
     )
     assert answer.status_code == 401 and "highnoon_tests" not in answer.text
 

@@ -471,9 +471,8 @@ def test_any_simultaneous_events_leave_ledger_and_optuna_in_agreement(ledger: Le
     """The same steps from eight threads at once, without a model: none fails or waits for ever, and the books agree."""
     study = ledger.study(12, "crowd", max_attempts=3)
     storage = RDBStorage(ledger.database.url)
-    stop_at = time.monotonic() + 4.0
 
-    def act(seed: int) -> Counter[str]:
+    def act(seed: int, stop_at: float) -> Counter[str]:
         chance, done = random.Random(seed), Counter[str]()
         mine: list[Lease] = []
         holder = Holder(worker_id=f"worker-{seed}", host="host", pid=seed)
@@ -488,9 +487,14 @@ def test_any_simultaneous_events_leave_ledger_and_optuna_in_agreement(ledger: Le
                 done[f"{name} refused"] += 1
         return done
 
-    with ThreadPoolExecutor(8) as pool:
-        done = sum(pool.map(act, range(8)), Counter[str]())
-    assert done["start"] and done["finish"] and done["reap"] and done["finish refused"], done
+    wanted, done = {"start", "finish", "reap", "finish refused"}, Counter[str]()
+    # Once more on a machine that is too slow for all of it within four seconds.
+    for _ in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            done += sum(pool.map(act, range(8), [time.monotonic() + 4.0] * 8), Counter[str]())
+        if wanted <= done.keys():
+            break
+    assert wanted <= done.keys(), done
     now = read(ledger, study)
     check(now, Model(holder=running_in(now), ended_by_others=ended_by_others_in(now)), optuna_deleted=False)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from highnoon.shared.domain.errors import InvalidInput, UserInputError
-from highnoon.shared.domain.note import Note, NoteChange
+import pytest
+from sqlalchemy import event
+
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
+from highnoon.shared.domain.note import Note, NoteChange, NoteReplacement
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.notes import NoteStore
 from tests.ledger import Ledger
@@ -55,6 +58,39 @@ def test_a_note_of_optuna_dashboard_is_read_and_replaced(ledger: Ledger) -> None
     assert {key: value for key, value in system_attrs(ledger).items() if key.startswith("dashboard:")} == {
         "dashboard:note_ver": 8
     }
+
+
+def test_two_who_write_at_once_lose_nothing_of_each_other(ledger: Ledger) -> None:
+    ledger.study()
+    store = NoteStore(ledger.database)
+    seen = store.change("digits", None, NoteChange(text="first", tag=("baseline",))).version
+
+    # One replaces the tags alone, the other the text alone
+    store.change("digits", None, NoteReplacement(tags=("baseline", "sgd")))
+    store.change("digits", None, NoteReplacement(text="second"))
+    assert store.of_study("digits") == {None: Note(text="second", tags=("baseline", "sgd"))}
+
+    # Who replaces what they have not seen changes nothing
+    with pytest.raises(StudyConflict, match="changed by somebody else meanwhile"):
+        store.change("digits", None, NoteReplacement(text="mine", tags=()), seen=seen)
+    now = store.of_study("digits")[None]
+    assert (now.text, now.tags) == ("second", ("baseline", "sgd"))
+    assert store.change("digits", None, NoteReplacement(text="mine", tags=("b",)), seen=now.version).tags == ("b",)
+
+
+def test_tags_of_studies_are_read_without_the_notes(ledger: Ledger) -> None:
+    lease = ledger.run(ledger.tickets(ledger.study())[0])
+    store = NoteStore(ledger.database)
+    store.change("digits", None, NoteChange(text="long " * 1000, tag=("baseline",)))
+    store.change("digits", lease.trial_number, NoteChange(text="other", tag=("odd",)))
+    read: list[int] = []
+
+    def count(_connection: object, cursor: Any, *_: object) -> None:
+        read.append(cursor.rowcount)
+
+    event.listen(ledger.database.engine, "after_cursor_execute", count)
+    assert store.tags_of_studies() == {"digits": ("baseline",)}
+    assert sum(rows for rows in read if rows > 0) == 1
 
 
 def test_what_cannot_be_written_is_refused(ledger: Ledger) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from highnoon.coordinator.notifier import Notifier
 from highnoon.coordinator.service import Service
+from highnoon.coordinator.webhook import post
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.notification import is_allowed
@@ -25,7 +28,7 @@ from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.notifications import Outbox
 from highnoon.shared.store.studies import StudyRecord
 from tests.guide.blocks import run
-from tests.ledger import Ledger
+from tests.ledger import FAILED, Ledger
 from tests.support import eventually
 
 KEY = "a-key-of-these-tests-alone"
@@ -162,6 +165,75 @@ def test_what_is_not_received_is_tried_again(ledger: Ledger, receiver: Receiver,
     assert {headers["x-highnoon-event"] for headers, _ in receiver.received} == {"best"}
 
 
+class Dripping:
+    """A receiver that sends its answer byte by byte, for ever."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.is_asked = threading.Event()
+        self.is_over = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server.getsockname()[1]}"
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self.server.accept()
+                threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            self.is_asked.set()
+            while not self.is_over.wait(0.02):
+                connection.sendall(b"x")
+
+
+@pytest.fixture
+def dripping() -> Iterator[Dripping]:
+    receiver = Dripping()
+    yield receiver
+    receiver.is_over.set()
+    receiver.server.close()
+
+
+def test_receiver_that_never_ends_its_answer_delays_no_other_study(
+    ledger: Ledger, receiver: Receiver, dripping: Dripping
+) -> None:
+    hosts = (receiver.host, dripping.host)
+    slow = notified(ledger, f"http://{dripping.host}/hook", name="slow")
+    other = notified(ledger, f"http://{receiver.host}/hook", name="other")
+    notifier = Notifier(load_settings({}, notify_hosts=hosts, notify_key=KEY), ledger.database.url)
+    ledger.run(ledger.tickets(slow)[0], completed(1.0))
+    notifier.wake()
+    assert dripping.is_asked.wait(30.0)
+
+    ledger.run(ledger.tickets(other)[0], completed(1.0))
+    notifier.wake()
+    eventually(lambda: receiver.bodies, what="the other study's is received")
+    assert Outbox(ledger.database).trouble("slow") == [], "while the first is under way"
+    notifier.close()
+
+
+def test_answer_that_does_not_end_is_given_up_at_the_deadline(dripping: Dripping) -> None:
+    assert post(f"http://{dripping.host}/", b"{}", {}, deadline_s=0.5) == "the receiver did not answer within 0.5 s"
+
+
+def test_one_notification_of_a_study_is_under_way_at_a_time(ledger: Ledger) -> None:
+    study = notified(ledger, "https://hooks.example.com", name="one")
+    first, second, _ = ledger.tickets(study)
+    ledger.run(first, completed(1.0))
+    ledger.run(second, FAILED)
+    outbox = Outbox(ledger.database)
+    claimed = outbox.claim(again_s=60.0)
+    assert claimed is not None and claimed.study_id == study.id
+    assert outbox.claim(again_s=60.0, but={study.id}) is None
+    assert outbox.claim(again_s=60.0) is not None
+
+
 def test_more_that_happens_while_one_is_sent_is_sent_too(ledger: Ledger) -> None:
     study = notified(ledger, "https://hooks.example.com")
     one, two, _ = ledger.tickets(study)
@@ -186,6 +258,7 @@ def test_other_hosts_get_nothing(ledger: Ledger, receiver: Receiver, notifier: N
     assert receiver.received == []
     assert is_allowed("https://a.b.example.com/x", ["*.example.com"]) and not is_allowed("https://x.com", ["*.com.x"])
     assert is_allowed("https://h:8443/x", ["h:8443"]) and not is_allowed("https://h:8443/x", ["h"])
+    assert not is_allowed("https://h:port/x", ["h"])
 
 
 def test_a_study_that_asks_for_nothing_writes_nothing(ledger: Ledger) -> None:
@@ -202,6 +275,8 @@ def test_a_study_that_asks_for_nothing_writes_nothing(ledger: Ledger) -> None:
         ("https://h", ["notify: must be a table with a url"]),
         ({"url": "ftp://h/x", "on": ["best", "finish"], "to": 1}, ["must begin with https", "finished?", "notify.to"]),
         ({"url": "https://a:b@h/x"}, ["must not hold a password"]),
+        ({"url": "https://h:port/x"}, ["notify.url: must have a port from 1 to 65535", "https://h:port/x"]),
+        ({"url": "https://h:99999/x"}, ["notify.url: must have a port from 1 to 65535"]),
         ({"url": "https://h/x", "on": []}, ["must be a list of events"]),
     ],
 )

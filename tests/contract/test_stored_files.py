@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from highnoon.coordinator.file_keeper import FileKeeper
 from highnoon.shared.domain.artifact import Artifact, Checkpoint
@@ -19,8 +19,10 @@ from highnoon.shared.domain.lease import Disposition, Lease
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore, file_store
+from highnoon.shared.store.backup import backup, restore
 from highnoon.shared.store.schema import files, tickets
 from highnoon.shared.store.stored_files import StoredFiles
+from highnoon.shared.store.studies import StudyRecord
 from tests.ledger import BERT, DONE, FAILED, KILLED, Ledger
 
 
@@ -132,36 +134,132 @@ def test_files_of_attempts_that_did_not_count_are_removed(
     assert kept(folder) == noted(ledger) == set()
 
 
-def test_a_store_that_is_away_is_tried_again(ledger: Ledger, store: FileStore, keeper: FileKeeper) -> None:
+class Refusing:
+    """A store that cannot remove these files; all, where none is given."""
+
+    def __init__(self, store: FileStore, *refused: str, error: type[Exception] = FileStoreError) -> None:
+        self._store, self._refused, self._error = store, refused, error
+        self.tried: list[str] = []
+
+    def remove(self, file_id: str) -> None:
+        self.tried.append(file_id)
+        if not self._refused or file_id in self._refused:
+            raise self._error("permission denied")
+        self._store.remove(file_id)
+
+
+def refusing(ledger: Ledger, store: FileStore, *refused: str) -> tuple[FileKeeper, Refusing]:
+    chosen: Any = Refusing(store, *refused)
+    return FileKeeper(chosen, ledger.access), chosen
+
+
+def test_a_store_that_is_away_is_tried_again(
+    ledger: Ledger, store: FileStore, keeper: FileKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    (ticket,) = ledger.tickets(ledger.study())
+    lease = ledger.start(ticket)
+    for number in range(20):
+        saved(ledger, store, lease, f"a{number}")
+    ledger.finish(lease, DONE)
+
+    away, seen = refusing(ledger, store)
+    assert away.remove_useless(grace_s=0.0) == 0
+    assert len(seen.tried) == 5, "a store that is away is not asked for each file"
+    assert len(noted(ledger)) == 20, "what is not removed is not forgotten"
+    assert len([record for record in caplog.records if "file_not_removed" in record.getMessage()]) == 1
+    assert keeper.remove_useless(grace_s=0.0) == 20
+
+
+def test_a_file_that_cannot_be_removed_delays_no_other_and_is_logged_once(
+    ledger: Ledger, store: FileStore, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (ticket,) = ledger.tickets(ledger.study())
     lease = ledger.start(ticket)
     for name in ("a1", "a2", "a3"):
         saved(ledger, store, lease, name)
     ledger.finish(lease, DONE)
 
-    class Away:
-        def __init__(self) -> None:
-            self.removed: list[str] = []
-
-        def remove(self, file_id: str) -> None:
-            if self.removed:
-                raise FileStoreError("away")
-            self.removed.append(file_id)
-
-    away: Any = Away()
-    with pytest.raises(FileStoreError):
-        FileKeeper(away, ledger.access).remove_useless(grace_s=0.0)
-    assert len(noted(ledger)) == 2, "what is removed is forgotten, and no more"
+    keeper, seen = refusing(ledger, store, "a1")
     assert keeper.remove_useless(grace_s=0.0) == 2
+    assert kept(folder) == noted(ledger) == {"a1"}
+    for _ in range(4):
+        assert keeper.remove_useless(grace_s=0.0) == 0
+    assert seen.tried.count("a1") > 1, "it is tried again"
+    assert len([record for record in caplog.records if "file_not_removed" in record.getMessage()]) == 1
+
+
+def test_files_that_a_restored_study_names_are_kept_until_it_does_not_need_them(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper, tmp_path: Path
+) -> None:
+    # Given a study that keeps its best trial, and one ticket of it that waits with a checkpoint
+    study = keeping_best(ledger, 1, n_trials=3)
+    one, two, three = ledger.tickets(study)
+    for ticket, value in ((one, 0.3), (two, 0.1)):
+        lease = ledger.start(ticket)
+        artifact = saved(ledger, store, lease, f"m{ticket}")
+        ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=value, artifacts=(artifact,)))
+    lease = ledger.start(three)
+    saved(ledger, store, lease, "c1")
+    ledger.attempts.keep_checkpoint(lease, Checkpoint(id="c1", attempt=1, size_bytes=2, sha256="ab"))
+    ledger.finish(lease, KILLED, Disposition.RELEASE)
+
+    # When it is restored by another name, where more trials keep theirs, and then ends
+    backup(study, ledger.access, tmp_path / "backup.jsonl")
+    restore(tmp_path / "backup.jsonl", ledger.access, name="copy")
+    keep_best_of(ledger, "copy", 2)
+    ledger.skip_delay(three)
+    ledger.run(three, FAILED)
+    keeper.keep_best()
+    keeper.remove_useless(grace_s=0.0)
+
+    # Then what its copy names is still there, also what the original does not name any more
+    assert kept(folder) == {f"m{one}", f"m{two}", "c1"}
+    names = {number: [one.id for one in found] for number, found in ledger.access.store.artifacts("copy").items()}
+    assert names == {0: [f"m{one}"], 1: [f"m{two}"]} and set(ledger.access.store.artifacts("digits")) == {1}
+
+    # And it is removed when the copy does not need it either
+    keep_best_of(ledger, "copy", 1)
+    copy = ledger.studies.get("copy")
+    waiting = ledger.tickets(copy)[2]
+    ledger.skip_delay(waiting)
+    ledger.run(waiting, FAILED)
+    keeper.keep_best()
+    keeper.remove_useless(grace_s=0.0)
+    assert kept(folder) == {f"m{two}"}
+
+
+def keeping_best(ledger: Ledger, count: int, *, n_trials: int, name: str = "digits") -> StudyRecord:
+    spec = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
+    optuna_id = ledger.access.store.create_study(name, "minimize")
+    return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
+
+
+def keep_best_of(ledger: Ledger, name: str, count: int) -> None:
+    with ledger.database.transaction() as connection:
+        connection.execute(
+            text("update hn_studies set spec = jsonb_set(spec::jsonb, '{keep_best}', :n)::json where name = :name"),
+            {"n": str(count), "name": name},
+        )
+
+
+def test_fault_of_one_study_stops_the_removal_for_no_other(ledger: Ledger, store: FileStore, folder: Path) -> None:
+    for name in ("one", "broken", "other"):
+        study = keeping_best(ledger, 1, n_trials=2, name=name)
+        for number, ticket in enumerate(ledger.tickets(study)):
+            lease = ledger.start(ticket)
+            artifact = saved(ledger, store, lease, f"{name}-{number}")
+            ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=-number, artifacts=(artifact,)))
+    chosen: Any = Refusing(store, "broken-0", error=ZeroDivisionError)
+
+    assert FileKeeper(chosen, ledger.access).keep_best() == 2
+    assert kept(folder) == {"one-1", "broken-0", "broken-1", "other-1"}
 
 
 def test_only_the_best_trials_keep_their_artifacts(
     ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
 ) -> None:
     # Given five trials with artifacts, two of which may keep them
-    spec = {"name": "digits", "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": 2}
-    optuna_id = ledger.access.store.create_study("digits", "minimize")
-    study = ledger.studies.create("digits", spec, queue="cpu", n_trials=5, optuna_study_id=optuna_id)
+    study = keeping_best(ledger, 2, n_trials=5)
     outcomes = [
         Outcome(ending=Ending.COMPLETED, value=0.3),
         Outcome(ending=Ending.COMPLETED, value=0.1),

@@ -225,7 +225,7 @@ def test_flower_sees_what_runs(deployed: Deployed) -> None:
 def _status(port: int, path: str, **headers: str) -> int:
     try:
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -98,12 +98,12 @@ def test_a_trial_goes_on_from_its_checkpoint_on_other_nodes(cluster: Cluster, bo
     assert [attempt.ending for attempt in attempts] == [Ending.LOST] * 5 + [Ending.RELEASED, Ending.COMPLETED]
     assert books.trials(name)[-1].value == pytest.approx(alone.best_value, rel=1e-12)
 
-    # And less than one interval was repeated each time
+    # And about one interval was repeated each time, not all that was done before
     steps = [_steps(cluster, number) for number in range(7)]
     assert steps[0][0] == 1 and steps[-1][-1] == objectives.STEPS
     for before, after in pairwise(steps):
         assert 1 < after[0] <= before[-1] + 1, "it goes on, and leaves nothing out"
-        assert (before[-1] - after[0] + 1) * objectives.PAUSE_S < INTERVAL_S, (before, after)
+        assert (before[-1] - after[0] + 1) * objectives.PAUSE_S < 2 * INTERVAL_S, (before, after)
 
     assert steps[-1][0] == steps[-2][-1] + 1, "a drain repeats nothing"
 

@@ -21,7 +21,7 @@ def test_a_study_goes_to_a_file_and_into_an_empty_database_and_a_new_home(stack:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("HIGHNOON_")}
         command = [sys.executable, "-m", "coordinator", *arguments]
         variables = {**ours, "HIGHNOON_HOME": str(tmp_path / "home"), **environ}
-        return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=240, check=False)
 
     file = str(tmp_path / "digits.jsonl")
     with empty_database(stack) as url, empty_database(stack) as empty:

@@ -202,7 +202,7 @@ def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanw
     line = waiting.stdout.readline()
     assert line.startswith("waiting: database postgresql+psycopg2://somebody:***@127.0.0.1:1/highnoon: ")
     waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=15)
+    _, err = waiting.communicate(timeout=200)
     assert waiting.returncode == Exit.INTERRUPTED, err
 
 

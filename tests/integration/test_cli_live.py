@@ -67,7 +67,7 @@ def test_a_study_and_a_log_are_watched_to_their_end(cluster: Cluster) -> None:
 
     # Then both see it happen, and end with it
     assert board.read_to_the_end() == Exit.OK
-    out, err = log.communicate(timeout=60)
+    out, err = log.communicate(timeout=200)
     assert log.returncode == Exit.OK, err
     shown = plain(board.shown)
     assert re.search(r"slot +trial +attempt +step +memory +runs for", shown)
@@ -112,7 +112,7 @@ def test_a_drained_node_ends(
     (node,) = json.loads(call("workers", "--json", **environ(cluster)).out)
     assert "drains: 0 trials run there" in call("drain", node["id"][:6]).out
     worker = cluster.processes[-1]
-    assert worker.wait(timeout=30) == Exit.OK
+    assert worker.wait(timeout=120) == Exit.OK
     assert call("workers").out == "no worker is there; python -m workers start --slots 2 starts one\n"
 
 

@@ -15,13 +15,14 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.service import HEALTH_FILE, Service
 from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.runtime import broker as broker_module
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from tests.conftest import SHORT_PERIODS, new_stack
-from tests.frozen import frozen
+from tests.frozen import Stopwatch, frozen
 from tests.support import eventually
 
 
@@ -38,15 +39,16 @@ def access(own_stack: Stack) -> Iterator[Access]:
 
 
 def test_ticks_go_on_and_leadership_stays_while_redis_is_frozen(
-    own_stack: Stack, access: Access, tmp_path: Path
+    own_stack: Stack, access: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(broker_module, "_ANSWER_S", 8.0)  # what a tick that waits for Redis would take at least
     # Given a coordinator that serves a study, and a node
     settings = load_settings(
         {},
         database_url=own_stack.database_url,
         redis_url=own_stack.redis_url,
         home=tmp_path,
-        **{**SHORT_PERIODS, "presence_s": 60.0},
+        **{**SHORT_PERIODS, "presence_s": 60.0, "leader_ttl_s": 5.0},
     )
     nodes, control = Nodes(access.database), Control(access.database)
     nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
@@ -62,11 +64,11 @@ def test_ticks_go_on_and_leadership_stays_while_redis_is_frozen(
             # When Redis is frozen for longer than a lease, and a ticket waits that could be dispatched
             with frozen(own_stack, "redis"):
                 control.stop(record.id, "nothing", spec_version=record.spec_version)
-                ages = [_age_of_health_file(tmp_path) for _ in _seconds(4.0)]
+                ages = [_age_of_health_file(tmp_path) for _ in _seconds(7.0)]
                 lead = nodes.lead("another", ttl_s=1.0)
 
             # Then each tick was on time, and the study was closed meanwhile
-            assert max(ages) < 1.5, "a tick waited for Redis"
+            assert max(ages) < 5.0, "a tick waited for Redis"
             assert not lead.mine, "leadership was lost"
             assert access.studies.get("digits").is_over
         finally:
@@ -74,7 +76,7 @@ def test_ticks_go_on_and_leadership_stays_while_redis_is_frozen(
             stopping.set()
             service.wake()
             thread.join()
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
 
 
 def test_frozen_redis_counts_as_away_until_it_answers_again(own_stack: Stack) -> None:
@@ -83,10 +85,10 @@ def test_frozen_redis_counts_as_away_until_it_answers_again(own_stack: Stack) ->
         queues = QueueClient(broker)
         assert queues.depths() == {"cpu": 0, "gpu": 0}
         with frozen(own_stack, "redis"):
-            began = time.monotonic()
-            queues.publish([RunTrial(study="digits", ticket=1)], resource="cpu")
-            assert queues.depths() == {"cpu": 0, "gpu": 0}, "as before: it may be slow only"
-            assert time.monotonic() - began < 1.0
+            with Stopwatch() as watch:
+                queues.publish([RunTrial(study="digits", ticket=1)], resource="cpu")
+                assert queues.depths() == {"cpu": 0, "gpu": 0}, "as before: it may be slow only"
+            assert watch.seconds < 1.5, "less than Redis may take"
             eventually(lambda: queues.depths() is None, 5.0, what="it counts as away")
         eventually(lambda: queues.depths() is not None, 10.0, what="it is back")
         queues.publish([RunTrial(study="digits", ticket=2)], resource="cpu")

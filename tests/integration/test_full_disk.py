@@ -72,7 +72,7 @@ def test_node_with_a_full_disk_leaves_the_rotation_and_drains_in_order(cluster: 
         fill(home)
         worker = cluster.latest("workers")
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(120) == 0
         filler.unlink()
         endings = [(attempt.ending, attempt.cause) for attempt in books.attempts("study")]
         assert endings == [(Ending.RELEASED, "drain")] * 2

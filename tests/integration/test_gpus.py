@@ -159,7 +159,7 @@ def test_a_real_gpu_survives_the_fork_of_a_warm_pool() -> None:
         "import tensorflow; from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu; "
         f"print('flaw:', flaw_of_forks(lambda: uses_gpu({uuid!r})))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.splitlines()[-1].strip() == "flaw:", done.stdout
 
 

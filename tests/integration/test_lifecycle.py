@@ -554,4 +554,4 @@ def test_a_second_coordinator_waits_and_takes_over_when_the_leader_is_killed(
     assert len(books.trials(name)) == 6, "no attempt was lost"
     assert "action=lead term=2" in log.read_text()
     second.send_signal(signal.SIGTERM)
-    assert second.wait(20) == 0
+    assert second.wait(120) == 0

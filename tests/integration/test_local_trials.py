@@ -187,7 +187,7 @@ class TestProcesses:
                 hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)}, n_jobs=2)
                 print([str(trial.state) for trial in hpo.trials])
         """
-        output, errors = program(text).communicate(timeout=90)
+        output, errors = program(text).communicate(timeout=200)
         assert output == "['COMPLETE', 'COMPLETE']\n", errors
 
 
@@ -235,7 +235,7 @@ class TestEnds:
         ended = program(self.FOREVER, url, isolation)
         assert ended.stdout is not None and ended.stdout.readline() == "training\n"
         ended.send_signal(signum)
-        _, errors = ended.communicate(timeout=30)
+        _, errors = ended.communicate(timeout=200)
 
         assert ended.returncode == (143 if signum == signal.SIGTERM else -signal.SIGINT), errors
         trials = study_of(url).trials

@@ -288,7 +288,7 @@ class TestFailures:
         assert process.stdout.readline() == "training\n"
 
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=200)
 
         assert process.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in errors
@@ -356,7 +356,7 @@ class TestJoining:
         """
 
         workers = [in_a_process(program, database_url) for _ in range(2)]
-        endings = [(worker.communicate(timeout=120)[1], worker.returncode) for worker in workers]
+        endings = [(worker.communicate(timeout=200)[1], worker.returncode) for worker in workers]
 
         assert endings == [("", 0)] * 2
         hpo = hn.HPOTrialManager("digits", storage=database_url)
@@ -452,7 +452,7 @@ class TestGrid:
         """
 
         workers = [in_a_process(program, sqlite_url) for _ in range(2)]
-        endings = [(worker.communicate(timeout=120)[1], worker.returncode) for worker in workers]
+        endings = [(worker.communicate(timeout=200)[1], worker.returncode) for worker in workers]
 
         assert endings == [("", 0)] * 2
         visits = Counter(trial.params["x"] for trial in study_of(sqlite_url).trials)
@@ -509,7 +509,7 @@ def test_a_line_for_each_trial_unless_it_is_not_wanted(tmp_path: Path, arguments
     """
 
     done = in_a_process(program, cwd=tmp_path, env={**os.environ})
-    output, errors = done.communicate(timeout=60)
+    output, errors = done.communicate(timeout=200)
 
     assert (output, done.returncode) == ("", 0)
     assert [line.startswith("action=trial study=digits trial=") for line in errors.splitlines()] == [True] * lines

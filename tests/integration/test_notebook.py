@@ -101,7 +101,7 @@ def start(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         print((tmp_path / "start.log").read_text()[-4000:])
 
 

@@ -79,7 +79,7 @@ def start(home: Home) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(120)
 
 
 def _port(home: Home, name: str) -> int:
@@ -90,7 +90,9 @@ def _port(home: Home, name: str) -> int:
 def paths(home: Home, start: subprocess.Popen[bytes]) -> list[str]:
     """Every page and every operation of the dashboard and of Flower, with names that exist where they take one."""
     address = f"http://127.0.0.1:{_port(home, 'dashboard')}"
-    described = httpx.get(f"{address}/openapi.json", headers={"authorization": f"Bearer {TOKEN}"}).raise_for_status()
+    described = httpx.get(
+        f"{address}/openapi.json", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
+    ).raise_for_status()
     api = [re.sub("{.*?}", "1", path.replace("{study}", "scanned")) for path in described.json()["paths"]]
     pages = ["/hpo", "/hpo/new", "/hpo/cluster", "/hpo/studies/scanned", "/docs", "/openapi.json", "/health", "/login"]
     flower = [

@@ -224,7 +224,7 @@ def test_ctrl_c_and_kill_9_in_the_middle_and_the_same_command_again(place: Place
 
     # When it is interrupted
     start.send_signal(signal.SIGINT)
-    assert start.wait(timeout=60) == Exit.INTERRUPTED, place.said()
+    assert start.wait(timeout=120) == Exit.INTERRUPTED, place.said()
     assert "interrupted: the same command goes on" in place.said()
 
     # Then the running trials were handed back, and nothing was charged for it
@@ -284,7 +284,7 @@ def test_a_worker_that_cannot_live_ends_the_start_with_its_reason(place: Place) 
 def fetched(url: str, password: str = "") -> str | None:
     """A page that is served with 200; None while it is not."""
     try:
-        with urllib.request.urlopen(_request(url, password), timeout=10) as answer:
+        with urllib.request.urlopen(_request(url, password), timeout=60) as answer:
             assert answer.status == 200
             return str(answer.read().decode())
     except OSError:
@@ -294,7 +294,7 @@ def fetched(url: str, password: str = "") -> str | None:
 def refusal(url: str, password: str, *, method: str) -> int:
     """The status with which a request is refused."""
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(_request(url, password, method), timeout=10)
+        urllib.request.urlopen(_request(url, password, method), timeout=60)
     return int(refused.value.code)
 
 

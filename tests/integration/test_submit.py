@@ -51,7 +51,7 @@ def script(folder: Path, **sources: str) -> subprocess.CompletedProcess[str]:
         path = folder / f"{name.replace('.', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dedent(source))
-    return subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 def test_a_function_of_the_script_travels_with_the_modules_beside_it(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_function_of_a_module_goes_by_its_name_and_the_handle_reads_everything
     caplog.set_level(logging.INFO, logger="highnoon")
     handle = hn.submit(objectives.good, SPACE, name="by-name", n_trials=3, sampler="random", seed=1)
 
-    assert handle.wait(timeout=60) is handle
+    assert handle.wait(timeout=120) is handle
 
     assert handle.status == "finished" and handle.summary.complete == 3
     assert [trial.state for trial in handle.trials] == ["COMPLETE"] * 3

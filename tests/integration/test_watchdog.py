@@ -72,7 +72,7 @@ def test_a_trial_that_crosses_its_limit_is_ended_with_its_cause(bench: Bench, ob
     assert outcome.memory.peak_bytes >= 0.98 * LIMIT
     over = [at_s for at_s, used in outcome.memory.samples if used >= 0.98 * LIMIT]
     assert outcome.duration_s is not None
-    assert outcome.duration_s - (over[0] if over else outcome.memory.samples[-1][0]) < 2.0
+    assert outcome.duration_s - (over[0] if over else outcome.memory.samples[-1][0]) < 10.0
     eventually(lambda: not _children_that_eat(), what="nothing of it is left")
 
 
@@ -190,7 +190,7 @@ def test_a_trial_that_was_pushed_out_by_a_neighbour_is_tried_again_alone(
             eventually(lambda: _attempts(books, name)[0].ending, 60, what="the trial is ended")
         finally:
             leave.touch()
-        neighbour.wait(10)
+        neighbour.wait(120)
     (cluster.folder / name).touch()
     # Then no failure is counted, and the second attempt completes
     books.wait_until_over(name)

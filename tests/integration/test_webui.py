@@ -174,6 +174,25 @@ def test_pages_use_the_words_of_study_files(visitor: Visitor) -> None:
         assert not [page for page in pages if riddle in re.sub(r"<[^>]*>", "", page)], riddle
 
 
+def test_form_of_a_note_that_has_changed_meanwhile_is_refused(visitor: Visitor, mine: str) -> None:
+    seen = re.search(r'name="seen" value="(\w+)"', visitor.get(f"/hpo/studies/{mine}").text)
+    assert seen is not None
+    assert visitor.api("PATCH", f"/studies/{mine}", json={"note": "theirs", "tags": ["t"]}).status_code == 200
+    assert visitor.post(f"/hpo/studies/{mine}/note", note="mine", tags="m", seen=seen[1]).status_code == 409
+    found = visitor.api("GET", f"/studies/{mine}").json()
+    assert (found["note"], found["tags"]) == ("theirs", ["t"])
+
+
+def test_changes_of_one_request_are_reported_up_to_the_first_that_fails(visitor: Visitor, mine: str) -> None:
+    change = {"priority": 7, "tags": ["t"], "note": "x" * 10_001, "add_trials": 3}
+    before = visitor.api("GET", f"/studies/{mine}").json()
+    refused = visitor.api("PATCH", f"/studies/{mine}", json=change)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "note"
+    assert refused.json()["done"] == ["priority"]
+    after = visitor.api("GET", f"/studies/{mine}").json()
+    assert (after["spec"]["priority"], after["tags"], after["spec"]["n_trials"]) == (7, [], before["spec"]["n_trials"])
+
+
 def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
     page = visitor.get(f"/hpo/studies/{PATH}/compare?trial=3&trial=7&trial=3").text
     assert page.count('<th scope="col" class="num">') == 2 and "units" in page and "dropout" in page
@@ -548,13 +567,13 @@ def test_a_change_is_heard_by_those_who_listen(visitor: Visitor, books: Access, 
 
 
 def test_a_page_that_is_open_does_not_keep_the_server(url: str, home: Path) -> None:
-    with httpx.Client() as client, ExitStack() as streams:
+    with httpx.Client(timeout=60) as client, ExitStack() as streams:
         with dashboard(url, home) as address:
             stream = streams.enter_context(client.stream("GET", f"{address}/api/hpo/events"))
             lines = stream.iter_lines()
             next(lines)
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert "event: change" not in list(lines), "the stream came to its end"
 
 
@@ -581,20 +600,25 @@ def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, b
     eventually(lambda: page() == 200, 15, what="the dashboard connects again")
     # The other dashboard of these tests has lost its connections as well.
     headers = {"authorization": f"Bearer {TOKEN}"}
-    eventually(lambda: httpx.get(f"{closed}/api/hpo/studies/{PATH}", headers=headers).status_code == 200, 15)
+    eventually(
+        lambda: httpx.get(f"{closed}/api/hpo/studies/{PATH}", headers=headers, timeout=60).status_code == 200, 15
+    )
 
 
 def test_the_first_request_after_a_restart_of_the_database_is_answered(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack") as stack:
         make_study(stack.database_url, n_trials=5)
-        with dashboard(stack.database_url, tmp_path / "home") as address, httpx.Client(base_url=address) as client:
+        with (
+            dashboard(stack.database_url, tmp_path / "home") as address,
+            httpx.Client(base_url=address, timeout=60) as client,
+        ):
             paths = ["/hpo/cluster", "/hpo/studies/digits", "/api/hpo/studies/digits/trials/3", "/api/hpo/workers"]
-            assert {client.get(path, timeout=30).status_code for path in paths} == {200}
+            assert {client.get(path, timeout=60).status_code for path in paths} == {200}
 
             for path in paths:
                 stack.postgres.stop()
                 stack.postgres.start()
-                answer = client.get(path, timeout=30)
+                answer = client.get(path, timeout=60)
                 assert answer.status_code == 200, (path, answer.text[-600:])
 
 
@@ -638,7 +662,7 @@ def test_a_change_by_a_program_without_a_token_is_answered_with_how_to_send_it(a
 
 
 def test_nothing_answers_without_a_credential(closed: str) -> None:
-    with httpx.Client(base_url=closed) as client:
+    with httpx.Client(base_url=closed, timeout=60) as client:
         schema_paths = _all_paths()
         for method, path in schema_paths:
             answer = client.request(method, path, headers={"origin": closed})
@@ -694,7 +718,7 @@ def test_a_viewer_looks_and_changes_nothing(closed: str, books: Access) -> None:
         for path in (f"/hpo/studies/{PATH}/cancel", "/hpo/new", f"/hpo/studies/{PATH}/trials/1/retry"):
             assert visitor.post(path).status_code == 403
         bearer = {"authorization": f"Bearer {VIEWER}"}
-        assert httpx.get(f"{closed}/api/hpo/studies", headers=bearer).status_code == 200
+        assert httpx.get(f"{closed}/api/hpo/studies", headers=bearer, timeout=60).status_code == 200
         refused = httpx.patch(f"{closed}/api/hpo/studies/{PATH}", headers=bearer, json={"state": "paused"})
         assert refused.status_code == 403 and record(books, NAME).state is StudyState.RUNNING
 
@@ -714,12 +738,12 @@ def test_guesses_have_to_wait_and_lock_nobody_out(url: str, tmp_path: Path) -> N
         anna.post("/login", token=TOKEN)
         statuses = [mallory.post("/login", token=f"guess {number}").status_code for number in range(7)]
         assert statuses == [401] * 5 + [429] * 2
-        guess = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": "Bearer guess"})
+        guess = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": "Bearer guess"}, timeout=60)
         assert guess.status_code == 429 and 0 < int(guess.headers["retry-after"]) <= 61
 
         # Behind a proxy everybody has one address: sessions, tokens of programs and logins go on
         assert anna.get("/hpo").status_code == 200
-        program = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"})
+        program = httpx.get(f"{address}/api/hpo/studies", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
         assert program.status_code == 200
         assert anna.post("/login", token=TOKEN).status_code == 303
 

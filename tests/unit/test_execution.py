@@ -270,7 +270,7 @@ def test_the_channel_is_bound_only_while_the_objective_runs() -> None:
 
 
 def test_two_threads_run_two_trials_without_mixing_their_reports() -> None:
-    both_run = threading.Barrier(2, timeout=10)
+    both_run = threading.Barrier(2, timeout=60)
     channels = [RecordingChannel(), RecordingChannel()]
 
     def objective(params: dict[str, Any]) -> float:
@@ -446,7 +446,7 @@ def test_the_duration_is_measured() -> None:
     outcome = attempt(lambda params: 1.0)
 
     assert outcome.duration_s is not None
-    assert 0 <= outcome.duration_s < 1
+    assert 0 <= outcome.duration_s < 60
 
 
 def test_the_core_imports_neither_optuna_nor_numpy() -> None:

@@ -35,7 +35,7 @@ importlib.util.find_spec = lambda name: None if name in {BLOCKED} else found(nam
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = [str(ROOT), *filter(None, sys.path)]
     program = f"import sys; sys.path[:] = {path}\n{WITHOUT}\n{code}"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, timeout=60)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, timeout=240)
 
 
 def test_a_study_runs_in_process_on_sqlite(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_question_waits_for_its_own_answer(ends: tuple[Pipe, Pipe]) -> None:
     (question,) = supervisor.receive(5.0)
     supervisor.send({"event": "answer", "id": question["id"] - 1, "answer": False})
     supervisor.send({"event": "answer", "id": question["id"], "answer": True})
-    asking.join(5.0)
+    asking.join(60.0)
     assert answers == [True]
 
 
@@ -185,7 +185,7 @@ def test_line_without_end_is_bounded(ends: tuple[Pipe, Pipe]) -> None:
     (fault,) = events
     assert fault["event"] == "fault" and len(fault["reason"]) < 300
     supervisor._socket.shutdown(2)
-    sending.join(5.0)
+    sending.join(60.0)
 
 
 _ANY = st.sampled_from(

@@ -211,7 +211,7 @@ def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
     slot.node.drain.give(allowed_s=0.0)
     began = time.monotonic()
     slot.run(Trial(result(COMPLETED)))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0
     assert SlotStates(slot.node.folder / "slots").states() == []
 
 
@@ -231,7 +231,7 @@ def test_frozen_store_delays_no_outcome(slot: Slot, monkeypatch: pytest.MonkeyPa
         outcome, disposition, _, _ = slot.ledger.finished[number]
         assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
         assert outcome.message.startswith("not stored: model.keras (the store ") and outcome.artifacts == ()
-        assert took_s < 5.0
+        assert took_s < 15.0
     answers.set()
 
 

@@ -95,12 +95,12 @@ def files(world: World, tmp_path: Path) -> Iterator[TrialFiles]:
     thread = StoreThread(settings, io.wakeup_fd, stalled_s=0.2)
     yield TrialFiles(thread, io, cast(Any, world), LEASE, world.folders)
     world.answers.set()
-    assert io.stop(5.0)
+    assert io.stop(60.0)
     thread.close()
 
 
 def settle(files: TrialFiles) -> None:
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while files.advance():
         assert time.monotonic() < deadline, "still under way"
         time.sleep(0.002)

@@ -145,7 +145,7 @@ def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int
             continue
         else:
             search.finish(handle, min(curve.values), step)
-        if begun < trials:
+        if begun < trials and best > target:
             begin(now_s)
     return Run(reached=best <= target, seconds=now_s, trials=begun, epochs=epochs, best=best)
 
@@ -278,7 +278,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=300, help="of a study that does not reach the target")
     parser.add_argument("--epochs", type=int, help="of a whole trial, where they are to be fewer than were recorded")
     parser.add_argument("--target", type=float, help="in the place of the one that is found")
-    parser.add_argument("--target-trials", type=int, default=30)
+    parser.add_argument("--target-trials", type=int, default=15)
     parser.add_argument("--sampler", default="tpe", help="of ours, or order")
     parser.add_argument("--start-share", type=float, help="of a whole trial, in the place of what was measured")
     parser.add_argument("--entries", nargs="+", default=list(ENTRIES))

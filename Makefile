@@ -86,7 +86,7 @@ lock: $(READY) ## Resolve the dependencies again into requirements.lock and the 
 	@$(RESOLVE) $(IMAGES)/build.in -c requirements.lock -o $(IMAGES)/build.txt
 	@$(RESOLVE) docs/requirements.in -o docs/requirements.txt
 	@$(RESOLVE) pyproject.toml tests/frameworks.in -c requirements.lock --extra embedded -o tests/frameworks.txt
-	@for peer in ray syne; do $(RESOLVE) benchmarks/peers/$$peer.in -c requirements.lock -o benchmarks/peers/$$peer.txt; done
+	@for peer in hyperopt ray smac syne; do $(RESOLVE) benchmarks/peers/$$peer.in -c requirements.lock -o benchmarks/peers/$$peer.txt; done
 	@$(RESOLVE) examples/digits/requirements.in -c requirements.lock -o examples/digits/requirements.txt
 
 audit: $(READY) ## Ask the advisories of PyPI about every locked package (takes network)

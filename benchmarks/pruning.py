@@ -1,153 +1,288 @@
-"""Does pruning pay? `python -m benchmarks.pruning`: time until the digits example reaches a fixed loss, by pruner.
+"""Does pruning pay? `python -m benchmarks.pruning digits`: seconds until a study reaches a fixed loss, by pruner.
 
-Each entry searches the space of examples/digits with TPE, one trial after the other in one process, until a trial
-reports the target or `--trials` trials are over (which counts as the time that they took).
+Studies run on recorded learning curves (`python -m benchmarks.curves digits`, first) on a virtual clock: a report comes
+after as many seconds of the processor as it took when the point was trained, the start of the trial included, and a
+worker that becomes free begins the next trial at once. Everything else is as it is: our entries sample, report and
+prune through the path of `HPOTrialManager`, and Optuna's through its own ask and tell, as `study.optimize` does.
 
-    none      HPOTrialManager without pruning
-    asha      HPOTrialManager with ASHA, its rungs from the first whole trial
-    median    Optuna's `study.optimize` with its MedianPruner, the same objective and sampler
+    none, asha, ...   our sampler (`--sampler`) with this pruner and nothing configured
+    optuna            Optuna's TPE with its MedianPruner, both as they come
 
-The seconds are the processor's, which a busy machine changes little, and beside them the clock's; the import of
-TensorFlow is left out. Each seed of each entry is a process of its own.
+With `--sampler order` no sampler takes part: all entries try the recorded points in the same order, one for each seed.
+With `--start-share 0.1` the start of a trial (imports are none of it; building, tracing, data) takes a tenth of a whole
+one, in the place of what it took when it was measured.
+
+The target is fixed before anything is compared: the median of what 20 studies without pruning, of other seeds, have
+found after `--target-trials` trials. A study ends when a trial reports it. The figures are the same on a busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import heapq
 import json
+import math
+import random
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 
-import highnoon as hn
+from benchmarks.curves import PROBLEMS, Curve, Problem, curves, key
 from highnoon.shared.domain.space import parse_space
-from highnoon.shared.objective.study_file import load_study_file
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Params, Report
 from highnoon.shared.search.samplers import distributions
+from highnoon.shared.store.optuna_store import OptunaStore
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "digits"
-ENTRIES = ("none", "asha", "median")
-
-Train = Callable[[dict[str, Any]], float]
+OTHER_SEEDS = range(1000, 1020)
 
 
-class _TargetReached(KeyboardInterrupt):
-    """Ends the search, as Ctrl-C does: no runner takes it for a failure."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A study as the clock sees it: what a worker asks of it. The handle of a trial is its own."""
+
+    start: Callable[[int], tuple[Any, Params]]
+    prunes: Callable[[Any, float, int], bool]
+    """Reports a value of a step; whether the trial is to end."""
+    finish: Callable[[Any, float | None, int], None]
+    """With its loss and how many steps it took; without one when it was pruned."""
 
 
-class _Reports:
-    """What the example calls in the place of highnoon's functions: counts, and ends the search at the target."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a study went until the target, or the last trial."""
 
-    def __init__(self, target: float) -> None:
-        self._target = target
-        self._report: Callable[[float, int], None] = hn.report
-        self._should_prune: Callable[[], bool] = hn.should_prune
-        self.epochs = 0
-
-    def report(self, value: float, step: int) -> None:
-        self.epochs += 1
-        if value <= self._target:
-            raise _TargetReached
-        self._report(value, step)
-
-    def should_prune(self) -> bool:
-        return self._should_prune()
-
-    def go_to(self, trial: optuna.Trial) -> None:
-        """From now on this trial of Optuna's gets them."""
-        self._report, self._should_prune = trial.report, trial.should_prune
+    reached: bool
+    seconds: float
+    trials: int
+    epochs: int
+    best: float
 
 
-def run(entry: str, seed: int, target: float, trials: int) -> dict[str, Any]:
-    """Seconds until the target, and how many trials and epochs that took."""
-    sys.path.insert(0, str(EXAMPLE))
-    example: Any = importlib.import_module("objective")
-    reports = _Reports(target)
-    hn.report, hn.should_prune = reports.report, reports.should_prune
-    space = load_study_file(EXAMPLE / "study.toml").to_json()["search_space"]
-    begun = 0
-
-    def train(params: dict[str, Any]) -> float:
-        nonlocal begun
-        begun += 1
-        return float(example.train(params))
-
-    began_s, cpu_s = time.monotonic(), time.process_time()
-    reached = False
-    try:
-        if entry == "median":
-            _optimize_by_optuna(train, distributions(parse_space(space)), seed, trials, reports)
-        else:
-            hpo = hn.HPOTrialManager("digits", n_trials=trials, seed=seed, pruner=entry, isolation="none")
-            hpo.optimize(train, space, show_progress=False)
-    except _TargetReached:
-        reached = True
-    found = {"reached": reached, "trials": begun, "epochs": reports.epochs}
-    seconds = {"cpu_s": time.process_time() - cpu_s, "clock_s": time.monotonic() - began_s}
-    return {"entry": entry, "seed": seed, **found, **{name: round(value, 2) for name, value in seconds.items()}}
+Order = Iterator[Params]
 
 
-def _optimize_by_optuna(
-    train: Train, space: Mapping[str, BaseDistribution], seed: int, trials: int, reports: _Reports
-) -> None:
-    def objective(trial: optuna.Trial) -> float:
-        reports.go_to(trial)
-        try:
-            return train({name: trial._suggest(name, domain) for name, domain in space.items()})
-        except hn.TrialPruned:
-            raise optuna.TrialPruned from None
+def ours(problem: Problem, sampler: str, pruner: Any, seed: int, *, trials: int, order: Order | None = None) -> Search:
+    """Through the path that an in-process study takes."""
+    store = OptunaStore(None)
+    question = {"name": "q", "objective": "m:f", "search_space": dict(problem.space), "n_trials": trials}
+    spec = StudySpec.from_json({**question, "sampler": "random" if order else sampler, "pruner": pruner, "seed": seed})
+    store.create_study("q", "minimize")
+    study = store.open(spec)
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    def start(ordinal: int) -> tuple[int, Params]:
+        if order is not None:
+            study.enqueue(next(order))
+        started = study.start_trial(ordinal=ordinal)
+        return started.trial_id, started.params
+
+    def prunes(trial: int, value: float, step: int) -> bool:
+        study.report(trial, Report(step=step, value=value))
+        return study.should_prune(trial)
+
+    def finish(trial: int, loss: float | None, _: int) -> None:
+        ending = Ending.PRUNED if loss is None else Ending.COMPLETED
+        study.finish_trial(trial, Outcome(ending=ending, value=loss))
+
+    return Search(start=start, prunes=prunes, finish=finish)
+
+
+def optunas(problem: Problem, seed: int, order: Order | None = None) -> Search:
+    """What `study.optimize` does, with its default sampler and its default pruner."""
     study = optuna.create_study(sampler=TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
-    study.optimize(objective, n_trials=trials, catch=())
+    space = distributions(parse_space(dict(problem.space)))
+
+    def start(_: int) -> tuple[optuna.Trial, Params]:
+        if order is not None:
+            study.enqueue_trial(dict(next(order)))
+        trial = study.ask(space)
+        return trial, trial.params
+
+    def prunes(trial: optuna.Trial, value: float, step: int) -> bool:
+        trial.report(value, step)
+        return trial.should_prune()
+
+    def finish(trial: optuna.Trial, loss: float | None, _: int) -> None:
+        if loss is None:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, loss)
+
+    return Search(start=start, prunes=prunes, finish=finish)
+
+
+def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int, target: float) -> Run:
+    """One study on the virtual clock."""
+    due: list[tuple[float, int, int, float, Any, Curve]] = []
+    begun = epochs = 0
+    best = math.inf
+
+    def begin(now_s: float) -> None:
+        nonlocal begun
+        handle, params = search.start(begun)
+        curve = known[key(params)]
+        heapq.heappush(due, (now_s + curve.seconds[0], begun, 0, now_s, handle, curve))
+        begun += 1
+
+    for _ in range(min(workers, trials)):
+        begin(0.0)
+    now_s = 0.0
+    while due and best > target:
+        now_s, number, step, began_s, handle, curve = heapq.heappop(due)
+        value = curve.values[step]
+        epochs, best = epochs + 1, min(best, value)
+        if search.prunes(handle, value, step):
+            search.finish(handle, None, step)
+        elif step + 1 < len(curve.values):
+            heapq.heappush(due, (began_s + curve.seconds[step + 1], number, step + 1, began_s, handle, curve))
+            continue
+        else:
+            search.finish(handle, min(curve.values), step)
+        if begun < trials and best > target:
+            begin(now_s)
+    return Run(reached=best <= target, seconds=now_s, trials=begun, epochs=epochs, best=best)
+
+
+def in_order(known: Mapping[str, Curve], seed: int) -> Order:
+    """The recorded points, again and again."""
+    points = [curve.params for curve in known.values()]
+    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, no secret
+    while True:
+        shuffle(points)
+        yield from points
+
+
+def with_start(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
+    """The same trainings after a start that takes this share of a whole trial, in the median."""
+
+    def start_of(curve: Curve) -> float:
+        epoch = (curve.seconds[-1] - curve.seconds[0]) / (len(curve.seconds) - 1)
+        return max(curve.seconds[0] - epoch, 0.0)
+
+    starts = statistics.median(start_of(curve) for curve in known.values())
+    trainings = statistics.median(curve.seconds[-1] - start_of(curve) for curve in known.values())
+    factor = share / (1 - share) * trainings / starts
+    return {
+        one: Curve(
+            params=curve.params,
+            values=curve.values,
+            seconds=[at + (factor - 1) * start_of(curve) for at in curve.seconds],
+        )
+        for one, curve in known.items()
+    }
+
+
+def shortened(known: dict[str, Curve], epochs: int) -> dict[str, Curve]:
+    """The same trainings, ended earlier."""
+    return {
+        one: Curve(params=curve.params, values=curve.values[:epochs], seconds=curve.seconds[:epochs])
+        for one, curve in known.items()
+    }
+
+
+ENTRIES: dict[str, Any] = {
+    "none": "none",
+    "asha": "asha",
+    "median": "median",
+    "hyperband": "hyperband",
+    "optuna": None,
+}
+
+
+def search_of(
+    entry: str, problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace, seed: int
+) -> Search:
+    """One of the entries, or a pruner as JSON: {"name": "asha", "reduction_factor": 4}."""
+    order = in_order(known, seed) if options.sampler == "order" else None
+    if entry == "optuna":
+        return optunas(problem, seed, order)
+    pruner = ENTRIES[entry] if entry in ENTRIES else json.loads(entry)
+    return ours(problem, options.sampler, pruner, seed, trials=options.trials, order=order)
+
+
+def target_of(problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace) -> float:
+    """What studies without pruning find in so many trials, in the median."""
+    found = []
+    for seed in OTHER_SEEDS:
+        search = search_of("none", problem, known, options, seed)
+        found.append(run(search, known, workers=1, trials=options.target_trials, target=-math.inf).best)
+    return statistics.median(found)
 
 
 def main() -> int:
     options = _options()
-    if options.one:
-        print(json.dumps(run(options.entries[0], options.first_seed, options.target, options.trials)))
-        return 0
-    runs = []
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    problem = PROBLEMS[options.problem]
+    recorded = curves(options.problem)
+    missing = sum(key(point) not in recorded for point in problem.points())
+    if missing and (options.sampler != "order" or not recorded):
+        print(f"{missing} curves are missing: python -m benchmarks.curves {options.problem}", file=sys.stderr)
+        return 1
+    known = shortened(recorded, options.epochs or problem.settings["EPOCHS"])
+    if options.start_share is not None:
+        known = with_start(known, options.start_share)
+    target = target_of(problem, known, options) if options.target is None else options.target
+    first = statistics.median(curve.seconds[0] for curve in known.values())
+    whole = statistics.median(curve.seconds[-1] for curve in known.values())
+    print(f"{len(known)} points; in the median {whole:.2f} s a trial, {first:.2f} s until its first report")
+    reach = sum(min(curve.values) <= target for curve in known.values())
+    print(f"target {target:.4f}, which {reach} of them reach", flush=True)
+    lines = []
+    for workers in options.workers:
+        found: dict[str, list[Run]] = {}
         for entry in options.entries:
-            given = ["--one", "--entries", entry, "--first-seed", seed, "--target", options.target]
-            command = [sys.executable, "-m", "benchmarks.pruning", *map(str, given), "--trials", str(options.trials)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-            print(runs[-1], file=sys.stderr, flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(runs, indent=1))
-    _show(runs, options.entries)
+            found[entry] = [
+                run(
+                    search_of(entry, problem, known, options, seed),
+                    known,
+                    workers=workers,
+                    trials=options.trials,
+                    target=target,
+                )
+                for seed in range(options.first_seed, options.first_seed + options.seeds)
+            ]
+            lines += [{"workers": workers, "entry": entry, **asdict(one)} for one in found[entry]]
+        _show(workers, found)
+    if options.json:
+        options.json.write_text(json.dumps({"target": target, "runs": lines}, indent=1))
     return 0
 
 
-def _show(runs: list[dict[str, Any]], entries: list[str]) -> None:
-    columns = ("cpu_s", "clock_s", "trials", "epochs")
-    print(f"{'median':10s}" + "".join(f"{column:>10s}" for column in columns) + f"{'reached':>10s}")
-    for entry in entries:
-        own = [one for one in runs if one["entry"] == entry]
-        figures = [statistics.median(one[column] for one in own) for column in columns]
-        reached = f"{sum(one['reached'] for one in own)}/{len(own)}"
-        print(f"{entry:10s}" + "".join(f"{figure:10.1f}" for figure in figures) + f"{reached:>10s}")
+def _show(workers: int, found: Mapping[str, Sequence[Run]]) -> None:
+    print(f"\n{f'{workers} workers, medians':24s}" + "".join(f"{column:>10s}" for column in _COLUMNS) + "   reached")
+    for entry, runs in found.items():
+        figures = [statistics.median(getattr(one, column) for one in runs) for column in _COLUMNS]
+        print(
+            f"{entry:24s}"
+            + "".join(f"{figure:10.1f}" for figure in figures)
+            + f"{f'{sum(one.reached for one in runs)}/{len(runs)}':>10s}"
+        )
+
+
+_COLUMNS = ("seconds", "trials", "epochs")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--target", type=float, default=0.022)
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--entries", nargs="+", choices=ENTRIES, default=list(ENTRIES))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--trials", type=int, default=300, help="of a study that does not reach the target")
+    parser.add_argument("--epochs", type=int, help="of a whole trial, where they are to be fewer than were recorded")
+    parser.add_argument("--target", type=float, help="in the place of the one that is found")
+    parser.add_argument("--target-trials", type=int, default=15)
+    parser.add_argument("--sampler", default="tpe", help="of ours, or order")
+    parser.add_argument("--start-share", type=float, help="of a whole trial, in the place of what was measured")
+    parser.add_argument("--entries", nargs="+", default=list(ENTRIES))
     parser.add_argument("--json", type=Path, help="where to write all runs")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -130,7 +130,8 @@ class Claims:
                 self.decline(message, delay_s=answer.delay_s)
                 return None
             if answer is StartRefusal.STUDY_DELETED:
-                self._open.pop(candidate.study_id, None)
+                if (deleted := self._open.pop(candidate.study_id, None)) is not None:
+                    deleted.optuna.close_plugins()
                 self._event("study_deleted", candidate)
             if answer is not StartRefusal.CHANGED:
                 return None
@@ -192,10 +193,14 @@ class Claims:
 
     def _opened(self, candidate: Candidate) -> OpenStudy:
         """Opened once for each version of its specification. Raises InvalidInput for what a newer HighNoon wrote."""
+        for one in self._open.values():
+            one.optuna.close_plugins(if_idle=True)
         known = self._open.pop(candidate.study_id, None)
         if known is not None and known.version == candidate.spec_version:
             self._open[candidate.study_id] = known
             return known
+        if known is not None:
+            known.optuna.close_plugins()
         spec = StudySpec.from_json(candidate.spec)
         study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
         if spec.pruner.name != "none" or spec.defines_by_run:
@@ -203,7 +208,7 @@ class Claims:
             study.optuna.load_history()
         self._open[candidate.study_id] = study
         while len(self._open) > _MOST_OPEN:
-            del self._open[next(iter(self._open))]
+            self._open.pop(next(iter(self._open))).optuna.close_plugins()
         return study
 
     def _with_plugins(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-NAMES = ("ray", "syne")
+NAMES = ("hyperopt", "ray", "smac", "syne")
 
 
 def python_of(name: str) -> str:

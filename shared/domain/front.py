@@ -31,11 +31,15 @@ def front(candidates: Iterable[T], point: Callable[[T], Point]) -> list[T]:
     return kept
 
 
-def pareto_ranks(points: Sequence[Point]) -> list[int]:
-    """The rank of each: 0 on the front, 1 on the front of what is left without it, and so on. Of equals all."""
-    ranks = [-1] * len(points)
+def pareto_ranks(points: Sequence[Point], at_least: int | None = None) -> list[int]:
+    """The rank of each: 0 on the front, 1 on the front of what is left without it, and so on. Of equals all.
+
+    With `at_least` only so many are ranked, and all of their last front; the others get a rank beyond any.
+    """
+    ranks = [len(points)] * len(points)
     left, rank = set(range(len(points))), 0
-    while left:
+    end = 0 if at_least is None else max(0, len(points) - at_least)
+    while len(left) > end:
         on_front = {points[one] for one in front(left, lambda place: points[place])}
         now = {place for place in left if points[place] in on_front}
         for place in now:

@@ -154,8 +154,8 @@ class HyperbandOptions(Strict):
 class AshaOptions(Strict):
     """Asynchronous successive halving, in Ray's words; without `grace_period` a hundredth of the first trial's steps.
 
-    A trial reaches a rung at step grace_period * reduction_factor ** rung, and goes on if it is among the best
-    1 / reduction_factor there.
+    A trial reaches a rung at step grace_period * reduction_factor ** rung, and goes on if its value there is among the
+    best 1 / reduction_factor; reduction_factor is 3 unless it is given.
     """
 
     grace_period: Count | None = None

@@ -4,6 +4,7 @@ That process is a new interpreter without any credential (`store.plugin_process`
 the last question as a pickle; its answers are JSON, and values are checked against their domains: whatever its code
 does, nothing of it runs here. An answer has a time limit. A process that does not keep it, dies or answers nonsense is
 killed, the question raises PluginFailed (a pruner: lets the trial go on), and the next question starts another process.
+One that is not asked for some minutes ends: its study may be over, or goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ _ANSWER_S = 10.0
 _START_S = 25.0
 """With the imports of the study's code, before there is a lease."""
 
+_IDLE_S = 300.0
+"""Without a question for so long a process ends itself. We end it a little earlier, so that no question is lost."""
+
 _MOST_BYTES = 1 << 20
 """Of an answer."""
 
@@ -59,6 +63,7 @@ class PluginProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._sent: dict[int, tuple[Any, ...]] = {}
+        self._asked_at = 0.0
         self.is_allowed = False
         self.fault: str | None = None
         """Why the last question had no answer."""
@@ -70,12 +75,14 @@ class PluginProcess:
 
     def begin(self, study: Study) -> None:
         """Starts the process unless it runs, with more time than within a question. Raises PluginFailed."""
+        self.close_if_idle()
         with self._lock, self._guarded():
             if self._process is None and self.is_allowed:
                 self._begin(study, _START_S)
 
     def ask(self, study: Study, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one question about a study. Raises PluginFailed."""
+        self.close_if_idle()
         with self._lock, self._guarded():
             if self._process is None:
                 self._begin(study, _ANSWER_S)
@@ -96,6 +103,12 @@ class PluginProcess:
             self.close()
             self.fault = f"{self._what}: {error}"
             raise PluginFailed(self.fault) from None
+
+    def close_if_idle(self) -> None:
+        """Ends the process unless it was asked in the last minutes; another question starts one again."""
+        with self._lock:
+            if self._process is not None and time.monotonic() - self._asked_at > 0.9 * _IDLE_S:
+                self.close()
 
     def close(self) -> None:
         """Ends the process, and what it has started."""
@@ -127,7 +140,8 @@ class PluginProcess:
                 cwd=self._start["folder"] if self._start["folder"] and Path(self._start["folder"]).is_dir() else None,
             )
         directions = [direction.name.lower() for direction in study.directions]
-        self._exchange({**self._start, "study": study.study_name, "directions": directions}, limit_s)
+        about = {"study": study.study_name, "directions": directions, "idle_s": _IDLE_S}
+        self._exchange({**self._start, **about}, limit_s)
 
     def _exchange(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         assert self._socket is not None
@@ -145,6 +159,7 @@ class PluginProcess:
             raise PluginFailed(f"answered {str(answer)[:100]}")
         if "error" in answer:
             raise PluginFailed(str(answer["error"])[:300])
+        self._asked_at = time.monotonic()
         return answer
 
     def _line(self, give_up_at: float) -> bytes:

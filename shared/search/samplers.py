@@ -18,7 +18,6 @@ from optuna.pruners import (
     NopPruner,
     PatientPruner,
     PercentilePruner,
-    SuccessiveHalvingPruner,
     ThresholdPruner,
     WilcoxonPruner,
 )
@@ -35,6 +34,7 @@ from optuna.samplers import (
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
+from highnoon.shared.search.asha import AshaPruner
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
@@ -81,7 +81,7 @@ def build_pruner(spec: PrunerSpec, steps: int | None = None) -> BasePruner | Non
             inner = None if wrapped is None else build_pruner(PrunerSpec.model_validate(wrapped), steps)
             return _built(_PRUNERS, spec.name, {**options, "wrapped_pruner": inner})
         case "asha":
-            options["min_resource"] = options.pop("grace_period", None) or max((steps or 1) // 100, 1)
+            options = {"grace_period": max((steps or 1) // 100, 1), **options}
         case "hyperband":
             options = {"max_resource": max(steps or 1, options.get("min_resource", 1)), **options}
     return _built(_PRUNERS, spec.name, options)
@@ -111,7 +111,7 @@ _PRUNERS: dict[str, Callable[..., BasePruner]] = {
     "median": MedianPruner,
     "percentile": PercentilePruner,
     "hyperband": HyperbandPruner,
-    "asha": SuccessiveHalvingPruner,
+    "asha": AshaPruner,
     "wilcoxon": WilcoxonPruner,
     "threshold": ThresholdPruner,
     "patient": PatientPruner,

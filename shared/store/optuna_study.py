@@ -122,6 +122,14 @@ class OptunaStudy:
         """What is wrong with its own sampler or pruner, by the last question to each."""
         return "; ".join(process.fault for process in self._plugins() if process.fault) or None
 
+    def close_plugins(self, *, if_idle: bool = False) -> None:
+        """Ends the processes of its own sampler and pruner; with `if_idle` those that nothing has asked for minutes."""
+        for process in self._plugins():
+            if if_idle:
+                process.close_if_idle()
+            else:
+                process.close()
+
     def _plugins(self) -> list[PluginProcess]:
         used = (self._study.sampler, self._study.pruner)
         return [one.process for one in used if isinstance(one, PluggedSampler | PluggedPruner)]
@@ -356,10 +364,13 @@ class OptunaStudy:
     @_acting
     def artifacts_beyond_best(self, count: int) -> list[Artifact]:
         """The artifacts of trials that are over and not among the `count` best."""
+        kept = self._trials.artifacts()
+        if not kept:
+            return []
         trials = self._study.get_trials(deepcopy=False)
         best = best_numbers(trials, self._study.directions, count)
         over = {trial.number for trial in trials if trial.state.is_finished()} - best
-        return [one for number, found in self._trials.artifacts().items() if number in over for one in found]
+        return [one for number, found in kept.items() if number in over for one in found]
 
     @_acting
     def worth_extending(self, numbers: Collection[int], count: int) -> set[int]:

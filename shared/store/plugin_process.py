@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import select
 import signal
 import socket
 import sys
@@ -76,8 +77,10 @@ def serve(descriptor: int, parent: int) -> NoReturn:
     with suppress(BaseException), socket.socket(fileno=descriptor) as end, end.makefile("rb") as questions:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         plugin: _Plugin | None = None
-        while (head := questions.read(8)) and len(head) == 8:
+        idle_s: float | None = None
+        while select.select([end], [], [], idle_s)[0] and len(head := questions.read(8)) == 8:
             question = pickle.loads(questions.read(int.from_bytes(head, "big")))  # noqa: S301 - from its parent
+            idle_s = question.get("idle_s", idle_s)
             try:
                 answer = {} if plugin is not None else {"ready": True}
                 if plugin is None:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from highnoon.shared.domain.param import Float
 from highnoon.shared.search.known_trials import NEWEST, KnownTrials
-from highnoon.shared.search.presampling import sample
+from highnoon.shared.search.presampling import earlier_trials, sample
 from highnoon.shared.search.sampling_space import SamplingSpace
 
 SPACE = SamplingSpace({"x": Float(0.0, 1.0)})
@@ -49,6 +49,19 @@ def test_of_a_large_study_the_best_the_newest_what_did_not_fit_and_what_runs_are
     large.add_trial(ended(0.301))
     newer = known.few(large, large.get_trials(deepcopy=False))
     assert newer[-1].params == {"x": 0.301} and len(known.all(large, large.get_trials(deepcopy=False))) == 1509
+
+
+def test_of_a_large_warm_start_as_few_are_seen_as_of_a_large_study() -> None:
+    earlier = [ended(0.3), ended(0.9, missed=True), *(ended(0.5 + number / 10_000) for number in range(3000))]
+    study = optuna.create_study(sampler=TPESampler(seed=1))
+    study.add_trials([ended(0.31), ended(0.7)])
+    known = KnownTrials(SPACE, earlier_trials(SPACE, earlier))
+    seen = known.few(study, study.get_trials(deepcopy=False))
+    assert NEWEST < len(seen) < NEWEST + 120
+    assert [trial.params["x"] for trial in seen[:2]] == [0.3, 0.9], "the best, and what did not fit"
+    assert [trial.params["x"] for trial in seen[-2:]] == [0.31, 0.7], "the study's own are the newest"
+    assert _split_trials(study, seen, 1)[0] == [seen[0]]
+    assert len(known.all(study, study.get_trials(deepcopy=False))) == 3004
 
 
 def test_a_small_study_is_seen_whole() -> None:

@@ -113,6 +113,38 @@ def test_a_pruner_of_its_own_decides_and_a_broken_one_lets_trials_go_on() -> Non
     )
 
 
+@pytest.mark.parametrize("kind", ["sampler", "pruner"])
+def test_a_process_that_is_not_asked_any_longer_ends_and_the_next_question_starts_another_one(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugged, "_IDLE_S", 4.0)
+    study = opened(sampler="tests.plugins:Neighbours", pruner="tests.plugins:AfterTwo")
+    before = set(psutil.Process().children())
+    study.allow_plugins(ROOT)
+    run(study, 1)
+
+    def working() -> set[psutil.Process]:
+        started = set(psutil.Process().children()) - before
+        return {one for one in started if one.status() != psutil.STATUS_ZOMBIE}
+
+    assert working()
+    eventually(lambda: not working(), 60, what="both have ended by themselves")
+    study.close_plugins(if_idle=True)
+    assert set(psutil.Process().children()) == before, "and nothing of them is left"
+    monkeypatch.undo()
+    if kind == "sampler":
+        assert len(run(study, 2)) == 3
+    else:
+        started = study.start_trial(ordinal=1)
+        answers = []
+        for step in range(2):
+            study.report(started.trial_id, Report(step=step, value=1.0))
+            answers.append(study.should_prune(started.trial_id))
+        assert answers == [False, True]
+    assert study.plugin_fault() is None
+    study.close_plugins()
+
+
 def test_what_is_not_allowed_is_not_started() -> None:
     study = opened(sampler="tests.plugins:Raises", pruner="tests.plugins:RaisingPruner")
     before = psutil.Process().children()

@@ -56,6 +56,7 @@ class World:
     choose: Callable[[], object] = lambda: "point"
     answers: list[object] = field(default_factory=list)
     calls: list[object] = field(default_factory=list)
+    closed: list[Study] = field(default_factory=list)
 
     def look(self, ticket_id: int) -> Candidate | None:
         self.calls.append("look")
@@ -109,6 +110,10 @@ class Study:
     def repeat_bar(self) -> float | None:
         return None
 
+    def close_plugins(self, *, if_idle: bool = False) -> None:
+        if not if_idle:
+            self._world.closed.append(self)
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
@@ -145,6 +150,15 @@ def test_only_the_studies_that_were_used_last_stay_open(claims: Claims, world: W
         world.candidate = replace(CANDIDATE, study_id=study_id)
         assert claims.start(MESSAGE) is not None
     assert list(claims._open) == [*range(5, 16), 0, *range(16, 20)]
+    assert len(world.closed) == 4, "plug-ins of those that were closed are ended"
+
+
+def test_plugins_of_an_older_version_of_a_study_are_ended(claims: Claims, world: World) -> None:
+    assert claims.start(MESSAGE) is not None
+    older = claims._open[1].optuna
+    world.candidate = replace(CANDIDATE, spec_version=2)
+    assert claims.start(MESSAGE) is not None
+    assert world.closed == [older]
 
 
 def test_row_locked_by_another_client_costs_no_slot(claims: Claims, world: World) -> None:

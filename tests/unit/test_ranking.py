@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from highnoon.shared.domain.front import front, pareto_ranks
 from highnoon.shared.search.ranking import best_numbers
 
 DOWN, UP = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
@@ -35,6 +39,24 @@ def test_several_goals() -> None:
     assert best_numbers(found, [DOWN, UP], 2) == {2, 4}
     assert best_numbers(found, [DOWN, DOWN], 1) == {2}
     assert best_numbers(found, [DOWN, DOWN], 3) == {0, 2, 4}
+
+
+def test_of_many_trials_only_the_first_fronts_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 300 fronts of ten points each.
+    found = trials(*([float(level + place), float(level - place)] for level in range(300) for place in range(10)))
+    drawn: list[int] = []
+
+    def counted(candidates: Any, point: Any) -> Any:
+        drawn.append(1)
+        return front(candidates, point)
+
+    monkeypatch.setattr("highnoon.shared.domain.front.front", counted)
+    fifteen = best_numbers(found, [DOWN, DOWN], 15)
+    assert len(drawn) <= 4, "fronts beyond the best are not looked for"
+    assert len(fifteen) == 15
+    points = [(one.values[0], one.values[1]) for one in found]
+    order = sorted(zip(pareto_ranks(points), range(len(points)), strict=True))
+    assert fifteen == {number for _, number in order[:15]}
 
 
 def test_infeasible_trials_come_last() -> None:

@@ -1,0 +1,93 @@
+"""Who answers the questions of `benchmarks.quality`: each entry is asked for points, and gets their losses.
+
+Those of other libraries (`PEERS`) run in environments of their own: see `benchmarks.peers.samplers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+
+from benchmarks.peers.sampler_process import PEERS, SamplerProcess
+from benchmarks.quality_tables import Question
+from highnoon.shared.domain.space import parse_space
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.search.samplers import distributions
+from highnoon.shared.store.optuna_store import OptunaStore
+
+Ask = Callable[[int], tuple[Any, Params]]
+Tell = Callable[[Any, float], None]
+Entry = Callable[[Question, int], tuple[Ask, Tell]]
+"""A question and a seed in, what is asked and told out."""
+
+
+def ours(name: str) -> Entry:
+    """A sampler of ours by its name in a study file."""
+
+    def opened(asked: Question, seed: int) -> tuple[Ask, Tell]:
+        store = OptunaStore(None)
+        spec = StudySpec.from_json(
+            {"name": "q", "objective": "m:f", "sampler": name, "search_space": asked.space, "seed": seed}
+        )
+        store.create_study("q", "minimize")
+        study = store.open(spec)
+
+        def ask(ordinal: int) -> tuple[Any, Params]:
+            started = study.start_trial(ordinal=ordinal)
+            return started.trial_id, started.params
+
+        def tell(trial_id: Any, loss: float) -> None:
+            study.finish_trial(trial_id, Outcome(ending=Ending.COMPLETED, value=loss))
+
+        return ask, tell
+
+    return opened
+
+
+def theirs(sampler: Callable[[int], BaseSampler]) -> Entry:
+    """A sampler of Optuna, as a script of its users asks it."""
+
+    def opened(asked: Question, seed: int) -> tuple[Ask, Tell]:
+        study = optuna.create_study(sampler=sampler(seed))
+        space = distributions(parse_space(asked.space))
+
+        def ask(_: int) -> tuple[Any, Params]:
+            trial = study.ask(space)
+            return trial, trial.params
+
+        return ask, study.tell
+
+    return opened
+
+
+_processes: dict[str, SamplerProcess] = {}
+
+
+def _peer(name: str, asked: Question, seed: int) -> tuple[Ask, Tell]:
+    """A sampler of another library; its process serves one study after the other."""
+    if name not in _processes:
+        _processes[name] = SamplerProcess(name)
+    process = _processes[name]
+    process.open(asked.space, seed)
+    return process.ask, process.tell
+
+
+ENTRIES: Mapping[str, Entry] = {
+    "auto": ours("auto"),
+    "tpe": ours("tpe"),
+    "optuna": theirs(lambda seed: TPESampler(seed=seed)),
+    "optuna-univariate": theirs(lambda seed: TPESampler(seed=seed, multivariate=False)),
+    "cmaes": theirs(lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False)),
+    "random": theirs(lambda seed: RandomSampler(seed=seed)),
+    "gp": theirs(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False)),
+    **{name: partial(_peer, name) for name in PEERS},
+}
+
+USUAL = tuple(name for name in ENTRIES if name != "gp" and name not in PEERS)
+"""What needs nothing beyond the development environment, and milliseconds for a proposal."""

@@ -1,0 +1,44 @@
+"""The comparison of samplers: goes on where it was cut off, and compares only what all entries have answered."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import quality
+from benchmarks.quality_report import Key, Run, ranks, report
+
+
+def test_equal_losses_share_their_ranks() -> None:
+    assert ranks([3.0, 1.0, 1.0, 2.0]) == [4.0, 1.5, 1.5, 3.0]
+
+
+def test_entries_are_compared_where_all_of_them_have_answered() -> None:
+    def found(loss: float) -> Run:
+        return Run(losses={50: loss, 100: loss}, repeats=0, cpu_s=0.0)
+
+    one, two = (Key(question="sphere:5", workers=1, seed=seed) for seed in (0, 1))
+    runs = {("a", one): found(1.0), ("b", one): found(2.0), ("a", two): found(9.0)}
+    table = report(runs, ["a", "b"])
+    assert table["mean_rank"]["1 workers, 100 trials"] == {"a": 1.0, "b": 2.0}
+    assert table["studies"] == {"1 workers": {"sphere:5": 1}}
+
+
+def test_a_comparison_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "runs.jsonl"
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        f"quality --questions sphere:5 --workers 2 --seeds 2 --entries random tpe --resume {kept}".split(),
+    )
+    quality.main()
+    whole = kept.read_text().splitlines()
+    assert len(whole) == 4
+    kept.write_text("\n".join(whole[:3]) + "\n" + whole[3][:40])
+    quality.main()
+    again = kept.read_text().splitlines()
+    assert again[:3] == whole[:3], "not run again"
+    assert len(again) == 4 and json.loads(again[3])["losses"] == json.loads(whole[3])["losses"]

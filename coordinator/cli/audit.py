@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from highnoon.coordinator.cli.command_io import AsJson, ledger, print_json, print_sentence, print_table, study_names
-from highnoon.coordinator.cli.tables import aligned
-
-if TYPE_CHECKING:
-    from highnoon.shared.store.audit import AuditEntry
+from highnoon.coordinator.cli.tables import audit_table
+from highnoon.shared.runtime.terminal import open_console
 
 MaybeStudyName = Annotated[
     str | None, typer.Argument(help="Of this study only.", metavar="STUDY", autocompletion=study_names)
@@ -35,13 +32,6 @@ def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False)
     if json:
         print_json([asdict(entry) for entry in entries])
     elif entries:
-        headings = ("when", "who", "by", "did", "study", "details")
-        print_table(aligned([headings, *map(_cells, entries)]))
+        print_table(audit_table(entries, open_console()))
     else:
         print_sentence("no change was made yet" if study is None else f"no change was made to a study named {study}")
-
-
-def _cells(entry: AuditEntry) -> tuple[str, ...]:
-    details = (f"{key}={value}" for key, value in (entry.details or {}).items() if value is not None)
-    when = datetime.fromtimestamp(entry.at).astimezone().isoformat(sep=" ", timespec="seconds")
-    return (when, entry.actor, entry.via, entry.action, entry.study or "", " ".join(details))

@@ -7,6 +7,7 @@ has a width.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from highnoon.shared.views.trials import by_objective, in_order, metric_names
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from highnoon.shared.store.audit import AuditEntry
     from highnoon.shared.views.studies import StudySummary
 
 _INDENT = " " * 7
@@ -88,8 +90,32 @@ def studies_table(studies: Sequence[StudySummary], tags: Mapping[str, Sequence[s
 def trials_table(
     trials: Sequence[Trial], notes: Mapping[int, str], console: Console, goals: Sequence[str] = ()
 ) -> list[str]:
-    """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own."""
+    """A line per trial, below their headings. On a terminal it is wrapped, and a note has a line of its own.
+
+    Metrics that need more columns than the terminal has stand behind the parameters.
+    """
     metrics = metric_names(trials)
+    first, *lines = _heads(trials, metrics, goals)
+    rest = "parameters"
+    inline: Sequence[str] = ()
+    if console.is_terminal and metrics and len(first) + len(rest) + 2 > console.width:
+        (first, *lines), inline, rest = _heads(trials, (), goals), metrics, "parameters, metrics"
+    table = [f"{first}  {rest}"]
+    for trial, head in zip(trials, lines, strict=True):
+        # With few digits: `best` and `--json` give more.
+        shown = [f"{name}={formats.param(value)}" for name, value in trial.params.items()]
+        shown += [f"{name}={formats.number(trial.metrics[name])}" for name in inline if name in trial.metrics]
+        params = " ".join(shown)
+        note = notes.get(trial.number, "")
+        if console.is_terminal:
+            table += fitted(f"{head}  {params}", console, hang=_INDENT)
+            table += fitted(f"{_INDENT}{note}", console, hang="") if note else []
+        else:
+            table.append(f"{head}  {params}  {note}".rstrip())
+    return table
+
+
+def _heads(trials: Sequence[Trial], metrics: Sequence[str], goals: Sequence[str]) -> list[str]:
     values = goals or ("value",)
     heads = [("trial", "state", *values, "took", *metrics)]
     for trial in trials:
@@ -97,17 +123,20 @@ def trials_table(
         state = str(trial.state) if trial.is_feasible else f"{trial.state} infeasible"
         row = (str(trial.number), state, *map(value_cell, found), time_cell(trial.duration_s))
         heads.append((*row, *(value_cell(trial.metrics.get(name)) for name in metrics)))
-    first, *lines = aligned(heads, right=set(range(2, 3 + len(values) + len(metrics))))
-    table = [f"{first}  parameters"]
-    for trial, head in zip(trials, lines, strict=True):
-        # With few digits: `best` and `--json` give more.
-        params = " ".join(f"{name}={formats.param(value)}" for name, value in trial.params.items())
-        note = notes.get(trial.number, "")
-        if console.is_terminal:
-            table += fitted(f"{head}  {params}", console, hang=_INDENT)
-            table += fitted(f"{_INDENT}{note}", console, hang="") if note else []
-        else:
-            table.append(f"{head}  {params}  {note}".rstrip())
+    return aligned(heads, right=set(range(2, 3 + len(values) + len(metrics))))
+
+
+def audit_table(entries: Sequence[AuditEntry], console: Console) -> list[str]:
+    """A line per change, below their headings; on a terminal its details are wrapped."""
+    rows = [("when", "who", "by", "did", "study")]
+    for entry in entries:
+        when = datetime.fromtimestamp(entry.at).astimezone().isoformat(sep=" ", timespec="seconds")
+        rows.append((when, entry.actor, entry.via, entry.action, entry.study or ""))
+    first, *lines = aligned(rows)
+    table = [f"{first}  details"]
+    for entry, head in zip(entries, lines, strict=True):
+        details = " ".join(f"{key}={value}" for key, value in (entry.details or {}).items() if value is not None)
+        table += fitted(f"{head}  {details}".rstrip(), console, hang=_INDENT)
     return table
 
 

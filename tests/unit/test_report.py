@@ -14,6 +14,7 @@ from highnoon.config import ModelConfig, TrainingConfig
 from highnoon.coordinator.cli.failures import account, by_cause, failed, notes, own_lines
 from highnoon.coordinator.cli.tables import (
     aligned,
+    audit_table,
     params_table,
     result_of,
     studies_table,
@@ -26,6 +27,7 @@ from highnoon.shared.domain.states import Ending, StudyState, TicketState, Trial
 from highnoon.shared.domain.trial import Params, ParamValue, Report, Trial
 from highnoon.shared.runtime.terminal import Exit, say, show
 from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.audit import AuditEntry
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import StudyCounts, StudyRecord
 from highnoon.shared.views.best_config import MODEL_OPTIONS, TRAINER_OPTIONS, as_json, as_python
@@ -119,6 +121,24 @@ def test_seven_parameters_stay_readable_in_eighty_columns() -> None:
     assert "       signal: the trial process was killed by SIGKILL; tried again as trial 100" in lines
     for name in DIGITS:
         assert sum(f"{name}=" in line for line in lines) == len(trials), "no parameter is cut"
+
+
+def test_metrics_that_do_not_fit_into_columns_stand_behind_the_parameters() -> None:
+    attrs = dict.fromkeys(("accuracy", "loss", "val_accuracy", "val_loss", "validation_precision"), 0.97202795)
+    trials = [Trial(number=1, state=TrialState.COMPLETE, params=DIGITS, value=0.0813617, attrs=attrs)]
+    first, *lines = trials_table(trials, {}, terminal())
+    assert first == "trial  state         value  took  parameters, metrics"
+    assert max(map(len, lines)) <= 80 and "validation_precision=0.97203" in " ".join(lines)
+    assert trials_table(trials, {}, pipe())[0].split()[4:] == [*attrs, "parameters"]
+
+
+def test_the_audit_fits_a_terminal_and_is_one_line_per_change_in_a_pipe() -> None:
+    details = {"trials": 12, "objective": "train.py:objective", "text": "a note that is longer than the line " * 3}
+    who: dict[str, Any] = {"actor": "root@vm", "via": "command line", "account": "highnoon"}
+    entry = AuditEntry(id=1, at=0.0, action="note", study="cancer", details=details, **who)
+    lines = audit_table([entry], terminal())
+    assert max(map(len, lines)) <= 80 and len(lines) > 3 and lines[2].startswith("       ")
+    assert len(audit_table([entry], pipe())) == 2
 
 
 def test_a_pipe_gets_one_line_per_trial() -> None:

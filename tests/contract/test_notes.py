@@ -71,7 +71,7 @@ def test_two_who_write_at_once_lose_nothing_of_each_other(ledger: Ledger) -> Non
     assert store.of_study("digits") == {None: Note(text="second", tags=("baseline", "sgd"))}
 
     # Who replaces what they have not seen changes nothing
-    with pytest.raises(StudyConflict, match="changed by somebody else meanwhile"):
+    with pytest.raises(StudyConflict, match="changed by another person meanwhile"):
         store.change("digits", None, NoteReplacement(text="mine", tags=()), seen=seen)
     now = store.of_study("digits")[None]
     assert (now.text, now.tags) == ("second", ("baseline", "sgd"))

@@ -210,6 +210,7 @@ def test_files_that_a_restored_study_names_are_kept_until_it_does_not_need_them(
     ledger.skip_delay(three)
     ledger.run(three, FAILED)
     keeper.keep_best()
+    keeper.keep_checkpoints()
     keeper.remove_useless(grace_s=0.0)
 
     # Then what its copy names is still there, also what the original does not name any more
@@ -224,12 +225,14 @@ def test_files_that_a_restored_study_names_are_kept_until_it_does_not_need_them(
     ledger.skip_delay(waiting)
     ledger.run(waiting, FAILED)
     keeper.keep_best()
+    keeper.keep_checkpoints()
     keeper.remove_useless(grace_s=0.0)
     assert kept(folder) == {f"m{two}"}
 
 
 def keeping_best(ledger: Ledger, count: int, *, n_trials: int, name: str = "digits") -> StudyRecord:
     spec = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
+    spec["keep_checkpoints"] = 0
     optuna_id = ledger.access.store.create_study(name, "minimize")
     return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
 

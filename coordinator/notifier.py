@@ -51,7 +51,7 @@ class Notifier:
     def wake(self) -> None:
         """Looks for what is due; does not wait."""
         if self._database is None:
-            self._database = Database(self._url)
+            self._database = Database(self._url, at_most=1)
             outbox = Outbox(self._database)
             for number in range(_SENDERS):
                 thread = threading.Thread(target=self._run, args=(outbox,), name=f"notifier-{number}", daemon=True)

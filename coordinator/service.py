@@ -26,6 +26,7 @@ from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.outages import OutageLog
 
 _log = logging.getLogger("highnoon.coordinator.service")
 
@@ -69,6 +70,7 @@ class Service:
         self._steady_since: float | None = None
         self._read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._remove_old_at = 0.0
+        self._outages = OutageLog(_log)
 
     def serve(self, stopping: threading.Event) -> None:
         """Ticks until `stopping` is set; `wake` starts the next tick at once. Survives outages of both services."""
@@ -80,7 +82,7 @@ class Service:
             except ServiceUnavailable as error:
                 self._steady_since = None
                 self._count_failure()
-                event(_log, "outage", level=logging.WARNING, during="tick", error=error)
+                self._outages.note("outage", error, during="tick")
             except Exception:
                 # A bug must not end the service. It is no outage: leases are reaped on time all the same.
                 self._count_failure()
@@ -109,6 +111,7 @@ class Service:
         self._remove_old_rows()
         self._notifier.wake()
         self._counters.tick_s.observe(time.perf_counter() - began)
+        self._outages.end()
         return True
 
     def wake(self) -> None:

@@ -126,11 +126,11 @@ def postgres_url(stack: Stack) -> Iterator[str]:
 def empty_database(stack: Stack, *, template: str | None = None) -> Iterator[str]:
     """The same for fixtures that live longer than a test; with a `template` it is a copy of that database."""
     name = f"test_{next(_database_numbers)}"
-    _execute(stack, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    execute(stack, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     try:
         yield f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
     finally:
-        _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -162,8 +162,14 @@ SHORT_PERIODS: dict[str, Any] = {
 """Short enough to watch a lease expire, long enough for a busy machine."""
 
 
-def _execute(stack: Stack, statement: str) -> None:
-    with closing(psycopg2.connect(stack.database_url.replace("+psycopg2", "", 1))) as connection:
+def execute(stack: Stack, statement: str) -> None:
+    """A statement of a superuser of these services, outside of a transaction."""
+    with closing(psycopg2.connect(driverless(stack.database_url))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+def driverless(url: str) -> str:
+    """An address as psycopg2 takes it."""
+    return url.replace("+psycopg2", "", 1)

@@ -22,6 +22,7 @@ from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import adopt_orphans
 from highnoon.shared.runtime.terminal import Exit
+from highnoon.shared.store.outages import OutageLog
 from highnoon.workers import kernel
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.kill_selection import KillRecords
@@ -68,6 +69,7 @@ class Agent:
         self._has_entered = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
+        self._outages = OutageLog(_log)
 
     def run(self) -> int:
         """Serves until drained. Returns the exit code. Raises InvalidInput for a port that cannot be had."""
@@ -158,15 +160,16 @@ class Agent:
             beat, self._beating = self._beating, None
             try:
                 self._obey(beat.result())
+                self._outages.end()
             except ServiceUnavailable as error:
-                self._event("outage", level=logging.WARNING, during="beat", error=error)
+                self._outages.note("outage", error, worker=self._node.worker_id[:8], during="beat")
 
     def _remove_dead_nodes(self) -> None:
         """Of this machine: what agents that were killed left behind, the leases of their supervisors first."""
         if self._removing is not None and self._removing.done():
             removing, self._removing = self._removing, None
             if (error := removing.exception()) is not None:
-                self._event("outage", level=logging.WARNING, during="remove_dead_nodes", error=error)
+                self._outages.note("outage", error, worker=self._node.worker_id[:8], during="remove_dead_nodes")
             elif removed := removing.result():
                 self._event("swept", nodes=removed)
         if self._removing is None and time.monotonic() >= self._remove_at:

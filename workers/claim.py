@@ -104,7 +104,7 @@ class Claims:
         self._attempts = Attempts(database)
         self._environments = Environments(database)
         self._environment_is_kept = False
-        self._url = database.url
+        self._database = database
         self._code = CodeGate(node.settings, Bundles(database))
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
@@ -114,8 +114,9 @@ class Claims:
 
     @cached_property
     def _store(self) -> OptunaStore:
-        """Made at its first use, in the I/O thread."""
-        return OptunaStore(self._url, create_schema=False, reads_running_reports=False)
+        """Made at its first use, in the I/O thread, and on its connection."""
+        database = self._database
+        return OptunaStore(database.url, create_schema=False, reads_running_reports=False, engine=database.engine)
 
     def start(self, message: RunTrial) -> StartedAttempt | None:
         """The attempt that the message leads to; None when the ticket is not to be had or goes back."""

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.runtime.logs import event
+from highnoon.shared.store.outages import OutageLog
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class IoThread:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_stopping = threading.Event()
         self._try_began_at: float | None = None
+        self._outages = OutageLog(_log)
         # A daemon: a process that must end does not wait for a server that does not answer.
         self._thread = threading.Thread(target=self._serve, name="io", daemon=True)
         self._thread.start()
@@ -85,9 +86,11 @@ class IoThread:
                 result = error
             self._try_began_at = None
             if isinstance(result, ServiceUnavailable) and persistent and not self._is_stopping.is_set():
-                event(_log, "waiting_for_database", level=logging.WARNING, tries=tries, error=result)
+                self._outages.note("waiting_for_database", result, tries=tries)
                 self._is_stopping.wait(self._pause_s(tries))
                 continue
+            if not isinstance(result, ServiceUnavailable):
+                self._outages.end()
             self._deliver(future, result)
             return
 

@@ -57,7 +57,7 @@ class NodeRecord:
             raise ValueError("a worker needs the addresses of PostgreSQL and Redis")
         self._node = node
         self._slots = slots
-        self._database = Database(settings.database_url)
+        self._database = Database(settings.database_url, at_most=1)
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()

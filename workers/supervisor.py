@@ -83,7 +83,7 @@ class Supervisor:
         self._store = StoreThread(settings, self._io.wakeup_fd)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._broker = Broker(settings.redis_url)
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, at_most=1)
         self._attempts = Attempts(database)
         self._claims = Claims(node, database, self._broker, self._slots, self._telemetry)
         self._resources = ResourceAllocator(node)

@@ -70,6 +70,7 @@ def _checked(name: str, check: Callable[[], str]) -> Check:
 def _database_answers(url: str) -> str:
     with closing(Database(url)) as database:
         database.check_schema()
+        database.check_limits()
     return "answers, ledger of this version"
 
 

@@ -30,6 +30,13 @@ SET LOCAL log_statement = 'none';
 SET LOCAL log_min_error_statement = 'panic';
 CREATE ROLE highnoon_coordinator LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD :'coordinator_password';
 CREATE ROLE highnoon_worker LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD :'worker_password';
+-- What every connection asks for by itself, and loses behind PgBouncer. Long readings are the coordinator's role's alone.
+ALTER ROLE highnoon_coordinator SET statement_timeout = '120s';
+ALTER ROLE highnoon_coordinator SET lock_timeout = '5s';
+ALTER ROLE highnoon_coordinator SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE highnoon_worker SET statement_timeout = '10s';
+ALTER ROLE highnoon_worker SET lock_timeout = '5s';
+ALTER ROLE highnoon_worker SET idle_in_transaction_session_timeout = '10s';
 
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;

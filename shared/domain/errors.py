@@ -14,7 +14,8 @@ Faults: something is wrong.
     │   └── DoesNotFit           a model or a training that cannot fit into memory, by forecast
     ├── ServiceError             an outside system does not do its part; exit code 3
     │   ├── ServiceUnavailable   not reachable; retried with backoff by the holder of the connection
-    │   │   └── RowLocked        another client holds a row for too long; that study alone waits
+    │   │   ├── RowLocked        another client holds a row for too long; that study alone waits
+    │   │   └── TooManyConnections  its limit of connections is reached; retried as any outage
     │   ├── ServiceRefused       reachable, but it denies us a right; never retried
     │   ├── FileStoreError       the store of artifacts and checkpoints does not take or give a file
     │   ├── EmbeddedServiceError a service that `start` runs itself cannot be started
@@ -141,6 +142,10 @@ class ServiceUnavailable(ServiceError):
 class RowLocked(ServiceUnavailable):
     """Reachable, but another client has held a lock on a row for longer than we wait. Retried as an outage where work
     would be lost; supervisors and coordinator go on with other studies instead."""
+
+
+class TooManyConnections(ServiceUnavailable):
+    """The database takes no further connection. Retried as an outage; the message names the setting and the remedy."""
 
 
 class ServiceRefused(ServiceError):

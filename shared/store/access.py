@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
-from highnoon.shared.store.connections import READING_S
+from highnoon.shared.store.connections import READING_S, is_postgres
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies, StudyRecord
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """Both sides of one database."""
+    """Both sides of one database, on the same connections."""
 
     def __init__(self, url: str, *, statement_s: float = READING_S) -> None:
         self.url = url
@@ -74,7 +74,8 @@ class Access:
 
         with self._opening:
             if self._store is None:
-                self._store = OptunaStore(self.url, create_schema=create)
+                lent = self.database.engine if is_postgres(self.database.url) else None
+                self._store = OptunaStore(self.url, create_schema=create, engine=lent)
             return self._store
 
 

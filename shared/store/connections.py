@@ -16,7 +16,7 @@ import time
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -30,6 +30,12 @@ after 5 s. Short against a lease of 30 s: after one that hung, a renewal can be 
 READING_S = 120.0
 """Histories, dashboard, exports: one statement may bring all trials of a study of 100,000."""
 
+AT_MOST = 5
+"""Connections of one engine, where it does not say fewer. One that is made is kept: each is a process of the server."""
+
+_READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
+"""As an option of the connection: as one of the engine, each change to autocommit would cost a round trip."""
+
 _CONNECT_S = 5.0
 _SERVER_FIRST_S = 2.0
 """By so much our deadline is later than the server's, whose answer is worth more: it names the cause."""
@@ -37,6 +43,25 @@ _SERVER_FIRST_S = 2.0
 _IDLE_S = 0.02
 """No server restarts in less: a local one takes a tenth of a second. A supervisor's uses between two trials follow each
 other in milliseconds."""
+
+
+def postgres_engine(url: str, *, statement_s: float = STATEMENT_S, at_most: int = AT_MOST) -> Engine:
+    """An engine for a normalised address of PostgreSQL: at most so many connections, each with its deadlines."""
+    options = f"{make_url(url).query.get('options', '')} {_READ_COMMITTED}"
+    engine = create_engine(
+        url,
+        pool_size=at_most,
+        max_overflow=0,
+        pool_recycle=1800,
+        connect_args=_arguments(options, statement_s=statement_s),
+    )
+    prepare_connections(engine, statement_s=statement_s)
+    return engine
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a normalised address is one of PostgreSQL by the driver that we use."""
+    return make_url(url).get_driver_name() == "psycopg2"
 
 
 def prepare_connections(engine: Engine, *, statement_s: float = STATEMENT_S) -> None:
@@ -66,7 +91,7 @@ def prepare_connections(engine: Engine, *, statement_s: float = STATEMENT_S) -> 
     event.listen(engine, "checkout", on_checkout)
 
 
-def postgres_arguments(options: str = "", *, statement_s: float = STATEMENT_S) -> dict[str, Any]:
+def _arguments(options: str, *, statement_s: float) -> dict[str, Any]:
     """The arguments of psycopg2 for each connection; `options` are those that an address brings.
 
     A server that vanished silently (its machine lost power) is given up after 20 to 25 seconds; by the kernel's own
@@ -89,8 +114,8 @@ def postgres_arguments(options: str = "", *, statement_s: float = STATEMENT_S) -
 def allow_longer(connection: Connection, seconds: float) -> None:
     """Sets the deadlines for the rest of this transaction on PostgreSQL: upgrades of large tables, backups to disks."""
     if connection.dialect.driver == "psycopg2":
-        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            connection.exec_driver_sql(f"SET LOCAL {limit} = {seconds * 1000:.0f}")
+        limits = ("statement_timeout", "idle_in_transaction_session_timeout")
+        connection.exec_driver_sql("; ".join(f"SET LOCAL {limit} = {seconds * 1000:.0f}" for limit in limits))
         _set_deadline(connection.connection.dbapi_connection, seconds + _SERVER_FIRST_S)
 
 

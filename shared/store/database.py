@@ -21,7 +21,6 @@ from sqlalchemy import (
     create_engine,
     insert,
     inspect,
-    make_url,
     select,
     text,
     update,
@@ -30,15 +29,19 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from highnoon.shared.domain.errors import InvalidInput, LeaseLost, Problem, SchemaMismatch, ServiceUnavailable
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    LeaseLost,
+    Problem,
+    SchemaMismatch,
+    ServiceRefused,
+    ServiceUnavailable,
+)
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.store.connections import STATEMENT_S, allow_longer, postgres_arguments, prepare_connections
+from highnoon.shared.store.connections import AT_MOST, STATEMENT_S, allow_longer, is_postgres, postgres_engine
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.schema import SCHEMA_VERSION, meta, metadata
 from highnoon.shared.store.upgrades import upgrade_rows, upgrade_tables
-
-READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
-"""As an option of the connection: as one of the engine, each change to autocommit would cost a round trip."""
 
 _SCHEMA_LOCK = 0x484E_4850
 """Advisory lock (HNHP): two coordinators that start together must not both create the tables."""
@@ -53,10 +56,18 @@ _LEASE_LOST = "HN001"
 class Database:
     """One process's way to the ledger."""
 
-    def __init__(self, url: str, *, statement_s: float = STATEMENT_S) -> None:
-        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable."""
+    def __init__(self, url: str, *, statement_s: float = STATEMENT_S, at_most: int = AT_MOST) -> None:
+        """No statement takes longer than `statement_s`; beyond it is an outage, ServiceUnavailable.
+
+        It has `at_most` so many connections, each made at its first use. A process with one thread that runs statements
+        needs one, and must not begin a statement beside an open transaction.
+        """
         self.url = normalise(url)
-        self.engine = _engine(self.url, statement_s)
+        self.engine = (
+            postgres_engine(self.url, statement_s=statement_s, at_most=at_most)
+            if is_postgres(self.url)
+            else create_engine(self.url)
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -133,6 +144,14 @@ class Database:
             raise ServiceUnavailable(f"{problem}: start a coordinator of this version, which brings it up to date")
         raise SchemaMismatch(f"{problem}: use the HighNoon that made it, or another database")
 
+    def check_limits(self) -> None:
+        """Raises ServiceRefused where a pooler leaves out the deadlines that each connection asks for."""
+        if self.call(text("SHOW lock_timeout")) == "0":
+            raise ServiceRefused(
+                f"database {masked(self.url)}: lock_timeout is 0 for this role, so that a client that hangs holds up "
+                "the others: set the limits of deploy/postgres/roles.sql for it (ALTER ROLE ... SET lock_timeout = '5s')"
+            )
+
     def close(self) -> None:
         """Gives all connections back to the server."""
         self.engine.dispose()
@@ -178,23 +197,6 @@ def _version(connection: Connection) -> int | None:
 def _install_functions(connection: Connection) -> None:
     script = files("highnoon.shared.store").joinpath("functions.sql").read_text(encoding="utf-8")
     connection.exec_driver_sql(script, execution_options={"no_parameters": True})
-
-
-def _engine(url: str, statement_s: float) -> Engine:
-    address = make_url(url)
-    if address.get_driver_name() != "psycopg2":
-        return create_engine(url)
-    options = f"{address.query.get('options', '')} {READ_COMMITTED}"
-    engine = create_engine(
-        url,
-        # Made when they are needed, and kept: each new one is a new process of the server.
-        pool_size=5,
-        max_overflow=0,
-        pool_recycle=1800,
-        connect_args=postgres_arguments(options, statement_s=statement_s),
-    )
-    prepare_connections(engine, statement_s=statement_s)
-    return engine
 
 
 __all__ = ["Database", "IntegrityError", "autocommit"]

@@ -9,7 +9,8 @@ Pinned to Optuna 5.0.x (schema v3.2.0.a); the contract tests compare this readin
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from enum import IntEnum
 from functools import lru_cache
@@ -18,10 +19,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
+from optuna.storages._rdb.models import BaseModel, TrialIntermediateValueModel, TrialValueModel
+from optuna.storages._rdb.storage import _VersionManager
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
+    Connection,
+    Engine,
     Select,
     String,
     Table,
@@ -33,7 +37,9 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.orm import scoped_session, sessionmaker
 
+from highnoon.shared.store.connections import READING_S, allow_longer
 from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.optuna_tables import params, reports, system_attrs, trials, user_attrs, values
 
@@ -61,9 +67,25 @@ class HistoryStorage(RDBStorage):
     """False for who only samples and prunes: that uses no reports of trials that have not ended, and reading them again
     and again is what costs most where trials have thousands of steps."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, url: str, *, engine: Engine | None = None, **options: Any) -> None:
+        """With Optuna's own options, or on the connections of an `engine`: then nothing is read or made here."""
         self._domains: dict[tuple[Any, ...], dict[str, BaseDistribution]] = {}
+        self._has_read: set[int] = set()
+        if engine is None:
+            super().__init__(url, **options)
+            return
+        # As its constructor has it, which makes an engine with connections of its own.
+        self.url, self.engine_kwargs, self.engine = url, {}, engine
+        self.skip_compatibility_check = True
+        self.heartbeat_interval = self.grace_period = None
+        self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
+        self.scoped_session = scoped_session(sessionmaker(bind=engine))
+
+    def create_tables(self) -> None:
+        """Makes what tables are missing. Raises RuntimeError for those of another version of Optuna."""
+        BaseModel.metadata.create_all(self.engine)
+        self._version_manager = _VersionManager(self.url, self.engine, self.scoped_session)
+        self._version_manager.check_table_schema_compatibility()
 
     def _get_trials(
         self,
@@ -75,7 +97,7 @@ class HistoryStorage(RDBStorage):
         """The study's trials that are newer than an id or among those named, oldest first."""
         named = [trial_id for trial_id in included_trial_ids if trial_id <= trial_id_greater_than]
         wanted = or_(trials.c.trial_id > trial_id_greater_than, trials.c.trial_id.in_(named))
-        with autocommit(self.engine) as connection:
+        with self._reading(study_id) as connection:
             rows = connection.execute(_TRIALS.where(trials.c.study_id == study_id, wanted))
             found = {row[0]: _frozen(*row) for row in rows if states is None or row.state in states}
             # Details come after the trials, never before: one that is read as finished is cached for ever, so it
@@ -89,6 +111,19 @@ class HistoryStorage(RDBStorage):
             for trial in found.values():
                 trial.distributions = self._shared_domains(trial.distributions)
         return list(found.values())
+
+    @contextmanager
+    def _reading(self, study_id: int) -> Iterator[Connection]:
+        """The first reading may bring a hundred thousand trials, on a connection that is for short statements."""
+        if study_id in self._has_read:
+            with autocommit(self.engine) as connection:
+                yield connection
+            return
+        # READ COMMITTED as well: each of its statements sees what was committed before it.
+        with self.engine.begin() as connection:
+            allow_longer(connection, READING_S)
+            yield connection
+        self._has_read.add(study_id)
 
     def _shared_domains(self, domains: dict[str, BaseDistribution]) -> dict[str, BaseDistribution]:
         """One mapping for all trials with the same domains; nothing changes the mapping of a trial that was read."""

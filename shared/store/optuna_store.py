@@ -20,6 +20,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from typing_extensions import Self
@@ -67,20 +68,27 @@ class OptunaStore:
     """Optuna's studies at one address; without an address, in this process's memory."""
 
     def __init__(
-        self, url: str | None, *, create_schema: bool = True, reads_running_reports: bool = True, **engine_options: Any
+        self,
+        url: str | None,
+        *,
+        create_schema: bool = True,
+        reads_running_reports: bool = True,
+        engine: Engine | None = None,
     ) -> None:
         """Raises InvalidInput for what is no address, ServiceUnavailable, and SchemaMismatch for foreign tables.
 
         With `create_schema` missing tables are made, however many processes start at once. Without
-        `reads_running_reports` trials that have not ended have no reports: samplers and pruners need none.
+        `reads_running_reports` trials that have not ended have no reports: samplers and pruners need none. An `engine`
+        of the same PostgreSQL lends its connections, and is not closed here.
         """
         address = None if url is None else normalise(url)
         self.url = None if address in IN_MEMORY else address
         self._pid = os.getpid()
+        self._owns_connections = engine is None
         self._database: HistoryStorage | None = None
         if self.url is not None:
             with _reported(self.url):
-                self._database = connect(self.url, create_schema=create_schema, engine_options=engine_options)
+                self._database = connect(self.url, create_schema=create_schema, engine=engine)
             self._database.reads_running_reports = reads_running_reports
         self._storage: BaseStorage = _CachedStorage(self._database) if self._database else InMemoryStorage()
 
@@ -189,7 +197,8 @@ class OptunaStore:
         """Gives the connections back. The store cannot be used afterwards."""
         if self._database is not None:
             self._database.remove_session()
-            self._database.engine.dispose()
+            if self._owns_connections:
+                self._database.engine.dispose()
 
     def __enter__(self) -> Self:
         return self

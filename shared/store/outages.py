@@ -7,14 +7,22 @@ not be lost to an outage.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, stop_never, wait_random_exponential
 
-from highnoon.shared.domain.errors import InvariantBroken, RowLocked, ServiceError, ServiceRefused, ServiceUnavailable
+from highnoon.shared.domain.errors import (
+    InvariantBroken,
+    RowLocked,
+    ServiceError,
+    ServiceRefused,
+    ServiceUnavailable,
+    TooManyConnections,
+)
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.urls import masked
 
@@ -25,13 +33,35 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _READ_ONLY = "25006"
 """A standby that is not promoted yet, or a server that protects a full disk."""
 
+_LIMITS: Mapping[str, str] = {
+    "too many clients": "max_connections of PostgreSQL",
+    "remaining connection slots are reserved": "max_connections of PostgreSQL",
+    "too many connections for role": "the CONNECTION LIMIT of its role",
+    "too many connections for database": "the CONNECTION LIMIT of the database",
+    "no more connections allowed": "max_client_conn of PgBouncer",
+}
+"""In the servers' words, for an error that has no code: a connection that was refused brings none."""
+
+_NEEDED = "A node takes one connection for each slot and one more, a coordinator up to 6, a dashboard up to 5"
+
+_POOLER_REFUSES = "unsupported startup parameter"
+
+_AGAIN_S = 60.0
+
 
 def service_error(url: str, error: BaseException | None) -> ServiceError | None:
     """ServiceUnavailable for what passes (a lost connection, a lock not granted in time), ServiceRefused for a missing
     right, None for everything else: that is a fault of the statement."""
     if not isinstance(error, DBAPIError | PoolTimeout):
         return None
-    message = f"database {masked(url)}: {first_line(error)}"
+    words = first_line(error)
+    message = f"database {masked(url)}: {words}"
+    if limit := next((limit for sign, limit in _LIMITS.items() if sign in words), None):
+        return TooManyConnections(
+            f"{message}. {_NEEDED}: raise {limit}, run fewer slots, or put PgBouncer in front of PostgreSQL"
+        )
+    if _POOLER_REFUSES in words:
+        return ServiceRefused(f"{message}; set ignore_startup_parameters = options in pgbouncer.ini")
     code = getattr(getattr(error, "orig", None), "pgcode", None)
     if code == _INSUFFICIENT_PRIVILEGE:
         return ServiceRefused(f"{message}; grant its user the right to create and use tables")
@@ -61,9 +91,11 @@ def retry_until_available(
     def is_worth_waiting(error: BaseException) -> bool:
         return isinstance(error, ServiceUnavailable) and (wait_for_locks or not isinstance(error, RowLocked))
 
+    outages = OutageLog(log)
+
     def note_wait(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        event(log, "waiting_for_database", level=logging.WARNING, tries=state.attempt_number, error=error)
+        outages.note("waiting_for_database", error, tries=state.attempt_number)
 
     for attempt in Retrying(
         retry=retry_if_exception(is_worth_waiting),
@@ -75,3 +107,22 @@ def retry_until_available(
         with attempt:
             return step()
     raise InvariantBroken("an endless retry ended")
+
+
+class OutageLog:
+    """Logs each trouble of an outage once, and again every minute while it lasts."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._noted: dict[tuple[str, str], float] = {}
+
+    def note(self, action: str, error: BaseException | None, **fields: object) -> None:
+        """One failed try. The words of the error decide whether it is a new trouble."""
+        key, now = (action, str(error)), time.monotonic()
+        if now >= self._noted.get(key, 0.0):
+            self._noted[key] = now + _AGAIN_S
+            event(self._log, action, level=logging.WARNING, **fields, error=error)
+
+    def end(self) -> None:
+        """The database answers: what comes next is logged at once."""
+        self._noted.clear()

@@ -35,6 +35,7 @@ from highnoon.shared.store import history
 from highnoon.shared.store import optuna_sql as statements
 from highnoon.shared.store import optuna_tables as tables
 from highnoon.shared.store.optuna_store import OptunaStore
+from tests.conftest import driverless
 from tests.contract.digits import POINT, before, completed, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -241,7 +242,7 @@ def test_a_connection_cut_within_a_call_is_unavailable_and_the_call_may_be_repea
 
 
 def test_a_lock_that_is_not_granted_is_unavailable(postgres_url: str) -> None:
-    with OptunaStore(postgres_url, connect_args={"options": "-c lock_timeout=50ms"}) as store:
+    with OptunaStore(f"{postgres_url}?options=-c%20lock_timeout%3D50ms") as store:
         store.create_study("digits", "minimize")
         study = store.open(spec_of())
         with psycopg2.connect(driverless(postgres_url)) as frozen, frozen.cursor() as cursor:
@@ -279,10 +280,6 @@ def cut_connections(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-
-
-def driverless(url: str) -> str:
-    return normalise(url).replace("+psycopg2", "", 1)
 
 
 def test_an_enqueued_trial_is_started_once(url: str) -> None:

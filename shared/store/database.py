@@ -149,7 +149,7 @@ class Database:
         if self.call(text("SHOW lock_timeout")) == "0":
             raise ServiceRefused(
                 f"database {masked(self.url)}: lock_timeout is 0 for this role, so that a client that hangs holds up "
-                "the others: set the limits of deploy/postgres/roles.sql for it (ALTER ROLE ... SET lock_timeout = '5s')"
+                "the others. Set the limits of deploy/postgres/roles.sql for it: ALTER ROLE ... SET lock_timeout = '5s'"
             )
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from sqlalchemy import func, insert, text, update
 
+from benchmarks.roles import Role, postgres_of
 from highnoon.coordinator.local.stack import Stack
 from highnoon.coordinator.service import Service
 from highnoon.shared.runtime.broker import Broker
@@ -70,7 +71,6 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
         took_s = [_timed(lambda name=f"study-{n}": _submit(access, name, n_tickets)) for n in range(n_studies)]
         figures[f"submit {n_tickets:,} tickets, median (s)"] = round(statistics.median(took_s), 2)
         _add_workers(access, n_workers)
-        _analyze(access)
         with closing(Database(stack.database_url)) as database:
 
             def new_service() -> Service:
@@ -105,10 +105,6 @@ def _add_workers(access: Access, count: int) -> None:
         connection.execute(insert(workers), rows)
 
 
-def _analyze(access: Access) -> None:
-    access.database.changed(text("analyze"))  # type: ignore[arg-type]
-
-
 def _run_queued(access: Access, broker: Broker) -> None:
     """Every queued ticket is running since a minute, with a lease that lasts; its message is gone."""
     broker.purge("cpu")
@@ -128,7 +124,7 @@ def _tick_after_an_end(service: Service, access: Access, broker: Broker) -> floa
         "update hn_tickets set state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = 'completed',"
         " outcome = '{}', value = 1 where id = (select id from hn_tickets where state = 'running' limit 1)"
     )
-    access.database.changed(one)  # type: ignore[arg-type]
+    access.database.changed(one)
     took_s = _timed(service.tick)
     _run_queued(access, broker)
     return took_s
@@ -142,21 +138,15 @@ def _cpu(service: Service, stack: Stack) -> str:
     """Of this process and of PostgreSQL while the service waits and ticks as it does without any notification."""
     stopping = threading.Event()
     ticking = threading.Thread(target=service.serve, args=(stopping,))
-    server = psutil.Process(int((stack.home.postgres / "postmaster.pid").read_text().splitlines()[0]))
-    before, server_before = time.process_time(), _cpu_s(server)
+    server = Role(process=postgres_of(stack))
+    before, server_before = time.process_time(), server.cpu_s()
     ticking.start()
     time.sleep(_IDLE_S)
-    mine, servers = time.process_time() - before, _cpu_s(server) - server_before
+    mine, servers = time.process_time() - before, server.cpu_s() - server_before
     stopping.set()
     service.wake()
     ticking.join()
     return f"{100 * mine / _IDLE_S:.2f}, PostgreSQL {100 * servers / _IDLE_S:.2f}"
-
-
-def _cpu_s(server: psutil.Process) -> float:
-    mine = server.cpu_times()
-    children = [child.cpu_times() for child in server.children(recursive=True)]
-    return mine.children_user + mine.children_system + sum(t.user + t.system for t in [mine, *children])
 
 
 def _timed(step: Callable[[], object]) -> float:

@@ -22,13 +22,13 @@ from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.goals import directions_of
 from highnoon.shared.domain.limits import FIRST_FAILURES, OWN_FAILURES, failure_limit
 from highnoon.shared.domain.messages import RESOURCES
-from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.control import Control, StudyLoad
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
-from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes, Worker
+from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
 
 _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
@@ -47,6 +47,7 @@ class SnapshotReader:
         self._node_queries = NodeQueries(database)
         self._queue_client = queues
         self._faults = faults
+        self._silent_s = settings.presence_s * PRESENCE_MISSES
         self._streaks_at = 0.0
         self._trial_s_at = 0.0
         self._trial_s: dict[int, float] = {}
@@ -55,23 +56,20 @@ class SnapshotReader:
 
     def read(self, *, steady_s: float, turns: Mapping[int, float] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
-        active = [worker for worker in self._present() if worker.state is WorkerState.ACTIVE]
+        capacity = self._nodes.capacity(silent_for_s=self._silent_s)
         found = self._control.loads()
         live = {load.study.id for load in found}
         self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
-        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), active)
+        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), capacity)
         return Snapshot(
             steady_s=steady_s,
             loads=tuple(loads),
-            queues=self._queues(loads, active),
+            queues=self._queues(loads, capacity),
             expired=tuple(self._control.expired()),
             queued=tuple(self._control.queued()) if any(load.queued for load in loads) else (),
             turns=dict(turns or {}),
-            streaks=self._streaks_of(active, loads),
+            streaks=self._streaks_of(capacity, loads),
         )
-
-    def _present(self) -> list[Worker]:
-        return self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES, with_facts=False)
 
     def _sound(self, load: StudyLoad) -> StudyLoad:
         """The load as it is, or marked as faulty."""
@@ -117,25 +115,23 @@ class SnapshotReader:
             since_best = self._control.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
         return [
             self._with_endings(
-                replace(
-                    load,
-                    best_value=best.get(load.study.id),
-                    has_success=load.study.id in succeeded,
-                    since_best=since_best.get(load.study.id, 0),
-                ),
+                load,
                 recent.get(load.study.id, []),
+                best_value=best.get(load.study.id),
+                has_success=load.study.id in succeeded,
+                since_best=since_best.get(load.study.id, 0),
             )
             for load in loads
         ]
 
-    def _with_endings(self, load: StudyLoad, recent: Sequence[str]) -> StudyLoad:
+    def _with_endings(self, load: StudyLoad, recent: Sequence[str], **found: Any) -> StudyLoad:
         study = load.study
         endings = self._faults.isolate("endings", study.id, study.name, lambda: tuple(map(Ending, recent)))
         if endings is None:
-            return replace(load, fault="endings")
-        return replace(load, recent_endings=endings)
+            return replace(load, fault="endings", **found)
+        return replace(load, recent_endings=endings, **found)
 
-    def _with_ready(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> list[StudyLoad]:
+    def _with_ready(self, loads: Sequence[StudyLoad], capacity: Capacity) -> list[StudyLoad]:
         """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""
         waiting = [
             load for load in loads if load.waiting and load.fault is None and load.study.state is StudyState.RUNNING
@@ -145,9 +141,11 @@ class SnapshotReader:
         for resource in RESOURCES:
             wanting = [load for load in waiting if load.study.queue == resource]
             if wanting:
-                ready.update(self._ready(resource, wanting, loads, active, seconds))
+                ready.update(self._ready(resource, wanting, loads, capacity, seconds))
         return [
-            replace(load, ready=ready.get(load.study.id, 0), trial_s=seconds.get(load.study.id, math.inf))
+            replace(load, ready=count, trial_s=seconds.get(load.study.id, math.inf))
+            if (count := ready.get(load.study.id, 0))
+            else load
             for load in loads
         ]
 
@@ -156,11 +154,11 @@ class SnapshotReader:
         resource: str,
         wanting: Sequence[StudyLoad],
         loads: Sequence[StudyLoad],
-        active: Sequence[Worker],
+        capacity: Capacity,
         seconds: Mapping[int, float],
     ) -> dict[int, int]:
         """The ready tickets of a resource's studies."""
-        slots = sum(worker.slots for worker in active if resource in worker.queues)
+        slots = capacity.slots.get(resource, 0)
         open_tickets = sum(load.queued + load.running for load in loads if load.study.queue == resource)
         most = self._settings.dispatch_buffer
         per_slot = max(messages_per_slot(seconds.get(load.study.id, math.inf), most) for load in wanting)
@@ -175,7 +173,7 @@ class SnapshotReader:
             self._trial_s = self._control.seconds_of_trials(study_ids)
         return self._trial_s
 
-    def _queues(self, loads: Sequence[StudyLoad], active: Sequence[Worker]) -> dict[str, QueueLoad]:
+    def _queues(self, loads: Sequence[StudyLoad], capacity: Capacity) -> dict[str, QueueLoad]:
         """Asks Redis after the ledger: a ticket counts as queued before its message can."""
         wanted = [resource for resource in RESOURCES if any(load.study.queue == resource for load in loads)]
         depths = self._queue_client.depths() if wanted else None
@@ -185,20 +183,24 @@ class SnapshotReader:
             queued = sum(load.queued for load in loads if load.study.queue == resource)
             missing = 0 if messages is None else queued - messages
             queues[resource] = QueueLoad(
-                slots=sum(worker.slots for worker in active if resource in worker.queues),
+                slots=capacity.slots.get(resource, 0),
                 messages=messages,
                 lost=self._lost[resource].add(missing, time.monotonic()),
             )
         return queues
 
-    def _streaks_of(self, active: Sequence[Worker], loads: Sequence[StudyLoad]) -> tuple[Streak, ...]:
+    def _streaks_of(self, capacity: Capacity, loads: Sequence[StudyLoad]) -> tuple[Streak, ...]:
         """Only where another node could go on, and now and then."""
-        if len(active) < 2 or not loads or not self._settings.quarantine_after or time.monotonic() < self._streaks_at:
+        if (
+            capacity.workers < 2
+            or not loads
+            or not self._settings.quarantine_after
+            or time.monotonic() < self._streaks_at
+        ):
             return ()
         self._streaks_at = time.monotonic() + self._settings.reap_s
-        return tuple(
-            self._node_queries.failure_streaks([worker.id for worker in active], [load.study.id for load in loads])
-        )
+        active = self._nodes.active_ids(silent_for_s=self._silent_s)
+        return tuple(self._node_queries.failure_streaks(active, [load.study.id for load in loads]))
 
 
 def _mistake_in(spec: object) -> StudyConflict | None:

@@ -36,6 +36,7 @@ AT_MOST = 5
 _READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 """As an option of the connection: as one of the engine, each change to autocommit would cost a round trip."""
 
+_STATEMENT_S = "statement_s"
 _CONNECT_S = 5.0
 _SERVER_FIRST_S = 2.0
 """By so much our deadline is later than the server's, whose answer is worth more: it names the cause."""
@@ -54,9 +55,15 @@ def postgres_engine(url: str, *, statement_s: float = STATEMENT_S, at_most: int 
         max_overflow=0,
         pool_recycle=1800,
         connect_args=_arguments(options, statement_s=statement_s),
+        execution_options={_STATEMENT_S: statement_s},
     )
     prepare_connections(engine, statement_s=statement_s)
     return engine
+
+
+def allows(engine: Engine, seconds: float) -> bool:
+    """Whether a statement may take so long without `allow_longer`."""
+    return float(engine.get_execution_options().get(_STATEMENT_S, math.inf)) >= seconds
 
 
 def is_postgres(url: str) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    bindparam,
     case,
     cast,
     column,
@@ -139,27 +140,8 @@ class Control:
 
     def loads(self) -> list[StudyLoad]:
         """The studies that are not over, with their open tickets counted; one statement."""
-        known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
-        way = cast(_optuna_directions.c.direction, String)
-        in_order: Any = aggregate_order_by(literal_column("','"), _optuna_directions.c.objective)
-        directions = select(func.string_agg(way, in_order)).where(
-            _optuna_directions.c.study_id == studies.c.optuna_study_id
-        )
-        statement = (
-            select(
-                studies,
-                exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
-                _count(TicketState.QUEUED).label("queued"),
-                _count(TicketState.RUNNING).label("running"),
-                func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
-                (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
-                directions.scalar_subquery().label("directions"),
-            )
-            .where(studies.c.state.in_(LIVE_STUDIES))
-            .order_by(studies.c.id)
-        )
         names = ("waiting", "queued", "running", "age_s", "deleted", "directions")
-        rows = [row._mapping for row in self._db.rows(statement)]
+        rows = [row._mapping for row in self._db.rows(_LOADS)]
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
 
     def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
@@ -228,40 +210,16 @@ class Control:
 
     def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
         """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
-        newest = (
-            select(tickets.c.ending)
-            .where(
-                tickets.c.study_id == studies.c.id,
-                tickets.c.state == TicketState.CLOSED,
-                tickets.c.closed_at >= studies.c.started_at,
-            )
-            .order_by(tickets.c.closed_at.desc())
-            .limit(count)
-            .scalar_subquery()
-        )
-        endings = func.array(newest, type_=ARRAY(String)).label("endings")
-        found = self._db.rows(select(studies.c.id, endings).where(studies.c.id.in_(study_ids)))
+        found = self._db.rows(_RECENT_ENDINGS, studies=list(study_ids), count=count)
         return {row.id: row.endings for row in found}
 
     def expired(self) -> list[ExpiredLease]:
         """Leases that ran out by the database's clock, the longest first."""
-        statement = (
-            select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
-            .join(studies, studies.c.id == tickets.c.study_id)
-            .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
-            .order_by(tickets.c.lease_expires_at)
-        )
-        return [ExpiredLease(**row._mapping) for row in self._db.rows(statement)]
+        return [ExpiredLease(**row._mapping) for row in self._db.rows(_EXPIRED)]
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
-        age = (db_now() - tickets.c.queued_at).label("age_s")
-        statement = (
-            select(tickets.c.id.label("ticket_id"), tickets.c.study_id, age)
-            .where(tickets.c.state == TicketState.QUEUED)
-            .order_by(tickets.c.queued_at, tickets.c.ordinal)
-        )
-        return [QueuedTicket(**row._mapping) for row in self._db.rows(statement)]
+        return [QueuedTicket(**row._mapping) for row in self._db.rows(_QUEUED)]
 
     def dispatch(self, study_id: int, count: int) -> dict[int, int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
@@ -294,7 +252,8 @@ class Control:
             .returning(tickets.c.id, tickets.c.attempt)
         )
         not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
-        self._db.changed(update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()))
+        clock = update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()).cte("clock")
+        statement = statement.add_cte(clock)
         return {row.id: row.attempt for row in sorted(self._db.rows(statement), key=lambda row: int(row.id))}
 
     def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
@@ -377,3 +336,57 @@ def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:
 
 def _count(state: TicketState) -> ScalarSelect[int]:
     return select(func.count()).select_from(tickets).where(*_of_study(state)).scalar_subquery()
+
+
+def _loads() -> Select[Any]:
+    known = exists().where(_optuna_studies.c.study_id == studies.c.optuna_study_id)
+    way = cast(_optuna_directions.c.direction, String)
+    in_order: Any = aggregate_order_by(literal_column("','"), _optuna_directions.c.objective)
+    directions = select(func.string_agg(way, in_order)).where(
+        _optuna_directions.c.study_id == studies.c.optuna_study_id
+    )
+    return (
+        select(
+            studies,
+            exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
+            _count(TicketState.QUEUED).label("queued"),
+            _count(TicketState.RUNNING).label("running"),
+            func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
+            (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
+            directions.scalar_subquery().label("directions"),
+        )
+        .where(studies.c.state.in_(LIVE_STUDIES))
+        .order_by(studies.c.id)
+    )
+
+
+def _recent_endings() -> Select[Any]:
+    newest = (
+        select(tickets.c.ending)
+        .where(
+            tickets.c.study_id == studies.c.id,
+            tickets.c.state == TicketState.CLOSED,
+            tickets.c.closed_at >= studies.c.started_at,
+        )
+        .order_by(tickets.c.closed_at.desc())
+        .limit(bindparam("count"))
+        .scalar_subquery()
+    )
+    endings = func.array(newest, type_=ARRAY(String)).label("endings")
+    return select(studies.c.id, endings).where(studies.c.id.in_(bindparam("studies", expanding=True)))
+
+
+# Of every tick: building a statement takes longer than PostgreSQL needs for it.
+_LOADS = _loads()
+_RECENT_ENDINGS = _recent_endings()
+_EXPIRED = (
+    select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
+    .join(studies, studies.c.id == tickets.c.study_id)
+    .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
+    .order_by(tickets.c.lease_expires_at)
+)
+_QUEUED = (
+    select(tickets.c.id.label("ticket_id"), tickets.c.study_id, (db_now() - tickets.c.queued_at).label("age_s"))
+    .where(tickets.c.state == TicketState.QUEUED)
+    .order_by(tickets.c.queued_at, tickets.c.ordinal)
+)

@@ -90,12 +90,12 @@ class Database:
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement, values).mappings().first()
 
-    def rows(self, statement: Executable) -> Sequence[Any]:
+    def rows(self, statement: Executable, **values: Any) -> Sequence[Any]:
         """All rows of one statement, which is a transaction of its own: one round trip."""
         with self._errors(), autocommit(self.engine) as connection:
-            return connection.execute(statement).all()
+            return connection.execute(statement, values).all()
 
-    def changed(self, statement: UpdateBase) -> int:
+    def changed(self, statement: UpdateBase | TextClause) -> int:
         """How many rows one statement changed, which is a transaction of its own: one round trip."""
         with self._errors(), autocommit(self.engine) as connection:
             return connection.execute(statement).rowcount

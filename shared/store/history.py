@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from highnoon.shared.store.connections import READING_S, allow_longer
+from highnoon.shared.store.connections import READING_S, allow_longer, allows
 from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.optuna_tables import params, reports, system_attrs, trials, user_attrs, values
 
@@ -115,7 +115,7 @@ class HistoryStorage(RDBStorage):
     @contextmanager
     def _reading(self, study_id: int) -> Iterator[Connection]:
         """The first reading may bring a hundred thousand trials, on a connection that is for short statements."""
-        if study_id in self._has_read:
+        if study_id in self._has_read or allows(self.engine, READING_S):
             with autocommit(self.engine) as connection:
                 yield connection
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, cast, delete, exists, insert, null, or_, select, update
+from sqlalchemy import BindParameter, Integer, Text, bindparam, cast, delete, exists, func, insert, or_, select, update
 
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.store.audit import record
@@ -34,6 +36,14 @@ class Worker:
     silent_s: float
     state_reason: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How many workers there are, and their slots by queue."""
+
+    workers: int
+    slots: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +113,10 @@ class Nodes:
                 record(connection, action, worker=worker_id, host=host)
         return host is not None
 
-    def workers(self, *, silent_for_s: float, with_facts: bool = True) -> list[Worker]:
-        """The workers that have not left and were seen within `silent_for_s` seconds.
-
-        Their facts are most of what is read: a tick goes without.
-        """
+    def workers(self, *, silent_for_s: float) -> list[Worker]:
+        """The workers that have not left and were seen within `silent_for_s` seconds."""
         silent = (db_now() - workers.c.seen_at).label("silent_s")
-        facts = workers.c.facts if with_facts else null().label("facts")
-        others = [column for column in workers.c if column is not workers.c.facts]
-        statement = select(*others, facts, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
+        statement = select(workers, silent).where(workers.c.state != WorkerState.GONE, silent < silent_for_s)
         return [
             Worker(
                 id=row.id,
@@ -127,6 +132,19 @@ class Nodes:
             for row in self._db.rows(statement.order_by(workers.c.started_at))
         ]
 
+    def capacity(self, *, silent_for_s: float) -> Capacity:
+        """What the active workers that were seen within `silent_for_s` seconds have together."""
+        # A few rows for any number of workers: a tick reads them.
+        rows = self._db.rows(_CAPACITY, silent_for_s=silent_for_s)
+        slots: Counter[str] = Counter()
+        for written, _, count in rows:
+            slots.update(dict.fromkeys(json.loads(written), int(count)))
+        return Capacity(workers=sum(row[1] for row in rows), slots=slots)
+
+    def active_ids(self, *, silent_for_s: float) -> list[str]:
+        """The ids of these workers."""
+        return [row.id for row in self._db.rows(_ACTIVE, silent_for_s=silent_for_s)]
+
     def remove_silent(self, *, for_s: float) -> int:
         """Removes the rows of nodes that are gone: silent for so long, and without an attempt that is still open."""
         runs = exists().where(attempts.c.worker_id == workers.c.id, attempts.c.ended_at.is_(None))
@@ -134,14 +152,7 @@ class Nodes:
 
     def lead(self, holder: str, *, ttl_s: float) -> Leadership:
         """Bids for the leader row: kept if ours, taken if expired. It saves work, and is never a fence."""
-        bid = (
-            update(leader)
-            .where(leader.c.id == 1, or_(leader.c.holder == holder, leader.c.expires_at < db_now()))
-            .values(holder=holder, term=leader.c.term + cast(leader.c.holder != holder, Integer))
-            .values(expires_at=db_now() + ttl_s)
-            .returning(leader.c.term)
-        )
-        if won := self._db.rows(bid):
+        if won := self._db.rows(_BID, bidder=holder, ttl=ttl_s):
             return Leadership(mine=True, holder=holder, term=won[0].term)
         if rows := self._db.rows(select(leader.c.holder, leader.c.term).where(leader.c.id == 1)):
             return Leadership(mine=False, holder=rows[0].holder, term=rows[0].term)
@@ -153,3 +164,19 @@ class Nodes:
     def step_down(self, holder: str) -> None:
         """Releases the leader row, so that the next coordinator need not wait until it expires."""
         self._db.changed(update(leader).where(leader.c.holder == holder).values(expires_at=0.0))
+
+
+_is_active = (workers.c.state == WorkerState.ACTIVE, db_now() - workers.c.seen_at < bindparam("silent_for_s"))
+_QUEUES = cast(workers.c.queues, Text)
+
+# Of every tick: building a statement takes longer than PostgreSQL needs for it.
+_CAPACITY = select(_QUEUES, func.count(), func.sum(workers.c.slots)).where(*_is_active).group_by(_QUEUES)
+_ACTIVE = select(workers.c.id).where(*_is_active)
+_BIDDER: BindParameter[str] = bindparam("bidder")
+_BID = (
+    update(leader)
+    .where(leader.c.id == 1, or_(leader.c.holder == _BIDDER, leader.c.expires_at < db_now()))
+    .values(holder=_BIDDER, term=leader.c.term + cast(leader.c.holder != _BIDDER, Integer))
+    .values(expires_at=db_now() + bindparam("ttl"))
+    .returning(leader.c.term)
+)

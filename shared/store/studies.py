@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.errors import StudyConflict, UnknownStudy
+from highnoon.shared.domain.errors import ServiceError, StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
+
+_MANY = 1000
+"""Tickets that change what the planner of PostgreSQL should know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,7 @@ class Studies:
             created = record_of(row.mappings().one())
             _add_tickets(connection, created.id, n_trials)
             record(connection, "create", study=name, trials=n_trials, objective=spec.get("objective"))
+        self._analyze(n_trials)
         return created
 
     def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int) -> int:
@@ -120,6 +125,7 @@ class Studies:
             _add_tickets(connection, study_id, missing)
             _revive_study(connection, study_id, spec)
             record(connection, "extend", study_id=study_id, trials=n_trials, added=missing)
+        self._analyze(missing)
         return missing
 
     def add_trials(
@@ -144,6 +150,7 @@ class Studies:
                 _add_tickets(connection, study_id, added)
                 _revive_study(connection, study_id, {**spec, "n_trials": have + added})
                 record(connection, action, study_id=study_id, **({"added": added} if details is None else details))
+        self._analyze(added)
         return added
 
     def set_share(self, study_id: int, changes: Mapping[str, Any]) -> bool:
@@ -272,6 +279,15 @@ class Studies:
         """The database's now: what the times of a StudyRecord are to be compared with."""
         ((now,),) = self._db.rows(select(db_now()))
         return float(now)
+
+    def _analyze(self, added: int) -> None:
+        """A table that has grown gets new statistics at once, and not in a minute: until then ticks read all of it.
+
+        Best effort: the tickets are there already.
+        """
+        if added >= _MANY:
+            with suppress(ServiceError):
+                self._db.changed(text("ANALYZE hn_tickets"))
 
     def _change(self, study_id: int, action: str, before: tuple[StudyState, ...], after: StudyState) -> bool:
         statement = update(studies).where(studies.c.id == study_id, studies.c.state.in_(before)).values(state=after)

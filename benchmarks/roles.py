@@ -1,0 +1,56 @@
+"""CPU time, memory and connections of the processes of a cluster, read from outside."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from highnoon.coordinator.local.stack import Stack
+
+
+@dataclass(slots=True, kw_only=True)
+class Role:
+    """One process with its children: PostgreSQL's backends, say."""
+
+    process: psutil.Process
+    memory_mb: list[float] = field(default_factory=list)
+    """At each look."""
+
+    def cpu_s(self) -> float:
+        """Since it began, with children that have ended."""
+        mine = self.process.cpu_times()
+        total = mine.children_user + mine.children_system
+        for one in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                total += times.user + times.system
+        return float(total)
+
+    def look(self) -> None:
+        """Notes its memory: pages that are shared count by their parts."""
+        total = 0
+        for one in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += one.memory_full_info().pss
+        self.memory_mb.append(total / 1e6)
+
+
+def postgres_of(stack: Stack) -> psutil.Process:
+    """The server of an embedded stack."""
+    return psutil.Process(int((stack.home.postgres / "postmaster.pid").read_text().splitlines()[0]))
+
+
+def redis_of(stack: Stack) -> psutil.Process:
+    """The server of an embedded stack."""
+    port = stack.home.service("redis").port
+    servers = psutil.Process().children(recursive=True)
+    return next(one for one in servers if _listens(one, port))
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    with suppress(psutil.Error):
+        connections = process.net_connections("tcp")
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+    return False

@@ -22,6 +22,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.search.samplers import distributions
 from highnoon.shared.store import optuna_tables as tables
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, tickets
 from highnoon.shared.store.schema import studies as ledger_studies
@@ -44,6 +45,9 @@ _ENDINGS = (
     (Ending.TIMED_OUT, "timeout", "ran for more than 60 s", 2),
     (Ending.KILLED, "signal", "SIGKILL from outside", 1),
 )
+_MAKING_S = 1800.0
+"""A hundred thousand trials are millions of rows."""
+
 _LIMIT_BYTES = 4_000_000_000
 FACTS = {
     "version": "0.1.0",
@@ -80,6 +84,7 @@ def make_study(
         over = n_trials if done is None else done
         history = _History(random.Random(name), time.time(), over, running)
         with access.database.transaction() as connection:
+            allow_longer(connection, _MAKING_S)
             ticket_ids = list(
                 connection.scalars(
                     select(tickets.c.id).where(tickets.c.study_id == record.id).order_by(tickets.c.ordinal)

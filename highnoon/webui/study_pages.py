@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from fastapi import APIRouter, Request, Response
 
@@ -62,7 +63,7 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     found = app.repository.trials(study.name)
     asked = read_space(study.spec.get("search_space", {}))[0]
     running = app.repository.queries().running(study.id) if study.record is not None else []
-    steps = {trial.number: trial.reports[-1].step for trial in found.trials if trial.reports and not has_ended(trial)}
+    steps = {trial.number: trial.reports[-1].step for trial in found.not_ended if trial.reports}
     context = {
         "study": study,
         "best": found.best,
@@ -81,7 +82,7 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "space": {name: listed_form(param) for name, param in {**asked, **found.space}.items()},
         "conditions": {name: forms.conditions(param) for name, param in asked.items() if param.when},
         "constraints": study.spec.get("param_constraints", ()),
-        "has_loss": any(trial.params_count is not None for trial in found.trials),
+        "has_loss": found.has_sizes,
         "eta_s": eta_s(study, found.trials),
         "formats": BEST,
         "most": MOST_PARAMS,
@@ -96,7 +97,10 @@ def _newest_failure(trials: Sequence[Trial]) -> Trial | None:
 def eta_s(study: StudySummary, trials: Sequence[Trial]) -> float | None:
     """By the time that the last trials took and how many run at a time; None while none runs, or nothing is left."""
     left = study.total - study.over
-    took = [trial.duration_s for trial in trials if has_ended(trial) and trial.duration_s is not None][-_PACE_OF:]
-    if study.record is None or not study.running or left <= 0 or len(took) < 3:
+    if study.record is None or not study.running or left <= 0:
+        return None
+    newest = (trial.duration_s for trial in reversed(trials) if has_ended(trial))
+    took = list(islice((seconds for seconds in newest if seconds is not None), _PACE_OF))
+    if len(took) < 3:
         return None
     return sum(took) / len(took) * left / study.running

@@ -21,7 +21,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.study_view import StudyEntry, StudyView
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import best_of, front_trials, has_ended
+from highnoon.shared.views.trials import best_of, cause_of, ending_of, front_trials
 
 FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one reading of the database."""
@@ -37,6 +37,8 @@ class StudyTrials:
     space: SearchSpace
     maximize: bool
     version: tuple[int, int, int]
+    not_ended: tuple[Trial, ...] = ()
+    """Those that may change, by number."""
     objectives: tuple[str, ...] = ()
     """The names of several."""
     directions: tuple[str, ...] = ()
@@ -44,14 +46,15 @@ class StudyTrials:
     @classmethod
     def read(cls, view: StudyView, before: StudyTrials | None) -> StudyTrials:
         """The trials now; the value before where nothing has changed since."""
-        trials = tuple(view.trials())
-        reports = sum(len(trial.reports) for trial in trials if trial.state is TrialState.RUNNING)
-        version = (len(trials), sum(map(has_ended, trials)), reports)
+        trials, not_ended = view.read()
+        reports = sum(len(trial.reports) for trial in not_ended if trial.state is TrialState.RUNNING)
+        version = (len(trials), len(trials) - len(not_ended), reports)
         if before is not None and before.version == version:
             return before
         directions = tuple(view.direction.split(", "))
         return cls(
-            trials=trials,
+            trials=tuple(trials),
+            not_ended=tuple(not_ended),
             space=view.space(),
             maximize=directions[0] == "maximize",
             version=version,
@@ -59,10 +62,20 @@ class StudyTrials:
             directions=directions,
         )
 
-    @property
+    @cached_property
     def best(self) -> Trial | None:
         """The best completed and feasible trial; None also where several objectives have a front."""
         return best_of(self.trials, maximize=self.maximize)
+
+    @cached_property
+    def has_sizes(self) -> bool:
+        """Whether any trial has told its number of parameters."""
+        return any(trial.params_count is not None for trial in self.trials)
+
+    @cached_property
+    def causes(self) -> list[str]:
+        """How and why trials ended, by name."""
+        return sorted({word for trial in self.trials for word in (cause_of(trial), ending_of(trial)) if word})
 
     @cached_property
     def front(self) -> list[Trial]:

@@ -13,7 +13,7 @@ from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import cause_of, ending_of, metric_names
+from highnoon.shared.views.trials import metric_names
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import TrialQuery, choose_trials
@@ -82,7 +82,7 @@ def list_trials(request: Request, app: State, study: KnownStudy, query: Annotate
         "query": query,
         "names": names,
         "objectives": found.objectives,
-        "causes": sorted({word for trial in found.trials for word in (cause_of(trial), ending_of(trial)) if word}),
+        "causes": found.causes,
         "spans": app.spans(study, [trial.number for trial in page.items]),
         "notes": app.notes(study),
         "states": [str(state) for state in TrialState],

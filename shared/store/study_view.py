@@ -50,7 +50,9 @@ class StudyView:
     def __init__(self, study: optuna.Study, border: Callable[[], AbstractContextManager[None]]) -> None:
         self._study = study
         self._border = border
-        self._ended: dict[int, Trial] = {}
+        self._trials: list[Trial] = []
+        self._open: list[int] = []
+        """Places of those that may change."""
         self._space: SearchSpace = {}
         self._lock = Lock()
 
@@ -86,11 +88,26 @@ class StudyView:
 
     def trials(self) -> list[Trial]:
         """All trials by number. Raises ServiceUnavailable."""
+        return self.read()[0]
+
+    def read(self) -> tuple[list[Trial], list[Trial]]:
+        """All trials by number, and those of them that have not ended. Raises ServiceUnavailable."""
         with self._lock, self._border():
             frozen = self._study.get_trials(deepcopy=False)
-            for trial in frozen[len(self._ended) :] if len(self._ended) <= len(frozen) else frozen:
-                self._note_domains(trial)
-            return [self._translated(trial) for trial in frozen]
+            known = len(self._trials)
+            if known and (known > len(frozen) or frozen[known - 1].number != self._trials[-1].number):
+                self._trials, self._open, known = [], [], 0  # another program has removed or inserted some
+            for place in self._open:
+                self._note_domains(frozen[place], renews=False)  # one that defines its space as it runs
+            for trial in frozen[known:]:
+                self._note_domains(trial, renews=True)
+            self._trials.extend(map(trial_of, frozen[known:]))
+            for place in self._open:
+                self._trials[place] = trial_of(frozen[place])
+            self._open = [
+                place for place in (*self._open, *range(known, len(frozen))) if not frozen[place].state.is_finished()
+            ]
+            return self._trials.copy(), [self._trials[place] for place in self._open]
 
     def space(self) -> SearchSpace:
         """The domains that its trials were drawn from, of those that `trials` has seen; the newest of each name."""
@@ -105,18 +122,9 @@ class StudyView:
             complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
             return {} if len(complete) < 2 else importances(self._study, objective)[0]
 
-    def _translated(self, frozen: optuna.trial.FrozenTrial) -> Trial:
-        known = self._ended.get(frozen.number)
-        if known is not None:
-            return known
-        trial = trial_of(frozen)
-        if frozen.state.is_finished():
-            self._ended[frozen.number] = trial
-        return trial
-
-    def _note_domains(self, frozen: optuna.trial.FrozenTrial) -> None:
+    def _note_domains(self, frozen: optuna.trial.FrozenTrial, *, renews: bool) -> None:
         for name, domain in frozen.distributions.items():
-            param = param_of(domain)
+            param = param_of(domain) if renews or name not in self._space else None
             if param is not None:
                 self._space[name] = param
 

@@ -291,9 +291,13 @@ class Control:
 
     def finish(self, study_id: int, *, before: StudyState, state: StudyState, reason: str) -> bool:
         """Moves the study from `before` to its final state if none of its tickets is open; False otherwise."""
-        open_states = (TicketState.WAITING, TicketState.QUEUED, TicketState.RUNNING)
+        of_study = tickets.c.study_id == study_id
         any_open = [
-            exists().where(tickets.c.study_id == study_id, tickets.c.state == open_state) for open_state in open_states
+            _first_waiting(of_study).is_not(None),
+            *[
+                exists().where(of_study, tickets.c.state == state)
+                for state in (TicketState.QUEUED, TicketState.RUNNING)
+            ],
         ]
         statement = (
             update(studies)
@@ -334,6 +338,16 @@ def _of_study(state: TicketState) -> tuple[ColumnElement[bool], ...]:
     return tickets.c.study_id == studies.c.id, tickets.c.state == state
 
 
+def _first_waiting(of_study: ColumnElement[bool]) -> ScalarSelect[int]:
+    """The ordinal of the first ticket that waits; null without one.
+
+    Not an EXISTS: where a good part of the table waits, PostgreSQL expects to meet such a row soon and reads from the
+    table's beginning, but the tickets of a study lie together, behind those of all older ones.
+    """
+    first = select(tickets.c.ordinal).where(of_study, tickets.c.state == TicketState.WAITING)
+    return first.order_by(tickets.c.ordinal).limit(1).correlate(studies).scalar_subquery()
+
+
 def _count(state: TicketState) -> ScalarSelect[int]:
     return select(func.count()).select_from(tickets).where(*_of_study(state)).scalar_subquery()
 
@@ -348,7 +362,7 @@ def _loads() -> Select[Any]:
     return (
         select(
             studies,
-            exists().where(*_of_study(TicketState.WAITING)).label("waiting"),
+            _first_waiting(tickets.c.study_id == studies.c.id).is_not(None).label("waiting"),
             _count(TicketState.QUEUED).label("queued"),
             _count(TicketState.RUNNING).label("running"),
             func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),

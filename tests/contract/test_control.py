@@ -312,6 +312,28 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
                 )
 
 
+def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(access: Access, control: Control) -> None:
+    # Given a table of which all waits: PostgreSQL expects to meet a waiting ticket of any study soon
+    records = [study(access, f"study-{number}", 2000) for number in range(12)]
+    statements: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    # When a coordinator reads them, and tries to close the last one
+    event.listen(access.database.engine, "before_cursor_execute", note)
+    assert [load.waiting for load in control.loads()] == [True] * len(records)
+    assert set(control.ready([record.id for record in records], at_most=5).values()) == {5}
+    assert not control.finish(records[-1].id, before=RUNNING, state=FINISHED, reason="n_trials")
+    event.remove(access.database.engine, "before_cursor_execute", note)
+
+    # Then it reads each study's first tickets by their index
+    with access.database.transaction() as connection:
+        for statement, parameters in statements:
+            plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
+            assert "Seq Scan on hn_tickets" not in plan, f"{statement}\n{plan}"
+
+
 def test_how_long_trials_take_is_read_from_the_newest_and_from_those_that_run(ledger: Ledger) -> None:
     # Given a study whose older trials took an hour and its eight newest 2 s, one of whose trials has run for 1 s,
     record = ledger.study(n_trials=11)

@@ -43,14 +43,7 @@ def postgres_of(stack: Stack) -> psutil.Process:
 
 
 def redis_of(stack: Stack) -> psutil.Process:
-    """The server of an embedded stack."""
-    port = stack.home.service("redis").port
-    servers = psutil.Process().children(recursive=True)
-    return next(one for one in servers if _listens(one, port))
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    with suppress(psutil.Error):
-        connections = process.net_connections("tcp")
-        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
-    return False
+    """The server of an embedded stack of this process."""
+    data = str(stack.home.root)
+    servers = [one for one in psutil.Process().children(recursive=True) if one.name().startswith(("redis", "valkey"))]
+    return next(one for one in servers if data in one.cwd() or data in " ".join(one.cmdline()))

@@ -1,0 +1,357 @@
+"""A cluster of up to hundreds of slots on one machine: what each step of a trial costs, and what the roles take.
+
+    python -m benchmarks.scale [--slots 1,20,200] [--latency-ms 2] [--trials 1000] [--trial-s 10] [--json FILE]
+    python -m benchmarks.scale --long
+
+Run it on an idle machine: whatever else runs there is measured as well, and each table has the load average.
+
+The slots are simulated: each looks, samples, starts, renews, reports and finishes as a supervisor does, with a
+connection of its own and a network that is `latency-ms` away, and waits where another one trains. PostgreSQL, Redis,
+coordinator and dashboard are real. `--trials` is how many trials the study has before. `--long` takes 30 s for a trial,
+measures for two minutes, and takes every combination of 1, 20 and 200 slots, 0.5 and 2 ms, 1,000 and 10,000 trials, and
+20 slots at 100,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from sqlalchemy import make_url, text
+
+from benchmarks.roles import Role, postgres_of, redis_of
+from benchmarks.simulated_slots import Task
+from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.nodes import Nodes
+from tests.made_up import make_study
+from tests.ports import free_port
+from tests.support import eventually
+
+_SLOTS_OF_A_NODE = 20
+_SLOTS_OF_A_PROCESS = 25
+"""Threads of one process wait for one another while one samples; more processes take more memory."""
+
+_BEAT_S = 5.0
+_LOOK_S = 1.0
+_READY_S = 1800.0
+_SPARE = 100_000
+"""Tickets beyond the trials that are there."""
+
+_STEPS = ("look", "join", "sample", "start", "renew", "finish")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is measured once."""
+
+    slots: int
+    latency_ms: float
+    trials: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """Of one scenario; times in milliseconds, CPU in percent of a core, memory in MB."""
+
+    scenario: Scenario
+    seconds: float
+    trials_per_s: float = 0.0
+    p50_p99_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """At the first look and at the last one."""
+    connections: int = 0
+    tick_ms: float = 0.0
+    """The mean."""
+    study_page_p95_ms: float = 0.0
+    load_average: float = 0.0
+
+
+class Cluster:
+    """The services and processes that all scenarios share."""
+
+    def __init__(self, stack: Stack, ends: ExitStack) -> None:
+        self.stack = stack
+        self.access: Access = ends.enter_context(opened(stack.database_url, create=True))
+        self.metrics_port, self.page_port = free_port(), free_port()
+        environ = {
+            **os.environ,
+            "HIGHNOON_DATABASE_URL": stack.database_url,
+            "HIGHNOON_REDIS_URL": stack.redis_url,
+            "HIGHNOON_HOME": str(stack.home.root / "of-processes"),
+            "HIGHNOON_METRICS_PORT": str(self.metrics_port),
+        }
+        begin = ends.enter_context(_processes(environ, stack.home.root / "processes.log"))
+        self.roles = {
+            "PostgreSQL": Role(process=postgres_of(stack)),
+            "Redis": Role(process=redis_of(stack)),
+            "coordinator": Role(process=begin(sys.executable, "-m", "coordinator", "start")),
+            "dashboard": Role(
+                process=begin(sys.executable, "-m", "highnoon.webui", "--port", str(self.page_port)),
+            ),
+        }
+
+    def tick_sums(self) -> tuple[float, float]:
+        """Seconds and number of the coordinator's ticks so far."""
+        found = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        name = "highnoon_coordinator_tick_seconds_"
+        total, count = (re.search(rf"^{name}{part} ([0-9.e+-]+)", found, re.M) for part in ("sum", "count"))
+        return (float(total[1]), float(count[1])) if total and count else (0.0, 0.0)
+
+    def connections(self) -> int:
+        """To PostgreSQL, of all clients."""
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        return int(self.access.database.call(text(statement)))
+
+    def page_s(self, study: str) -> float:
+        """How long the study's page takes now."""
+        began = time.perf_counter()
+        address = f"http://127.0.0.1:{self.page_port}/hpo/studies/{study}"
+        httpx.get(address, headers={"accept": "text/html"}, timeout=120).raise_for_status()
+        return time.perf_counter() - began
+
+
+@contextmanager
+def _processes(environ: Mapping[str, str], log: Path) -> Iterator[Any]:
+    """Starts processes that end with this block."""
+    with ExitStack() as ends:
+        stream = ends.enter_context(log.open("wb"))
+
+        def begin(*command: str) -> psutil.Popen:
+            process = psutil.Popen(command, env=dict(environ), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+            ends.callback(process.wait)
+            ends.callback(process.terminate)
+            return process
+
+        yield begin
+
+
+@contextmanager
+def _nodes(access: Access, slots: int) -> Iterator[list[str]]:
+    """Rows of nodes that are there; the node of each slot."""
+    nodes, stopping = Nodes(access.database), threading.Event()
+    sizes = [min(_SLOTS_OF_A_NODE, slots - first) for first in range(0, slots, _SLOTS_OF_A_NODE)]
+    ids = [f"{number:032x}" for number in range(len(sizes))]
+
+    def beat() -> None:
+        while not stopping.wait(_BEAT_S):
+            for worker_id in ids:
+                nodes.beat(worker_id)
+
+    for worker_id, size in zip(ids, sizes, strict=True):
+        nodes.enter(worker_id, host="simulated", pid=1, slots=size, queues=["cpu"])
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        yield [worker_id for worker_id, size in zip(ids, sizes, strict=True) for _ in range(size)]
+    finally:
+        stopping.set()
+        beating.join()
+        with access.database.transaction() as connection:
+            connection.execute(text("DELETE FROM hn_workers"))
+
+
+@contextmanager
+def _away(database_url: str, latency_ms: float) -> Iterator[str]:
+    """The address of PostgreSQL behind a network."""
+    address = make_url(database_url)
+    command = [sys.executable, "-m", "benchmarks.delaying_proxy", str(address.host), str(address.port), str(latency_ms)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout is not None
+        try:
+            port = int(proxy.stdout.readline())
+            yield address.set(port=port, query={"sslmode": "disable"}).render_as_string(hide_password=False)
+        finally:
+            proxy.terminate()
+
+
+def measure(cluster: Cluster, scenario: Scenario, study: str, *, trial_s: float, measure_s: float) -> Result:
+    """One scenario on a study that is there; it is paused afterwards."""
+    access, stack = cluster.access, cluster.stack
+    result = Result(scenario=scenario, seconds=measure_s)
+    with ExitStack() as ends:
+        worker_ids = ends.enter_context(_nodes(access, scenario.slots))
+        away = ends.enter_context(_away(stack.database_url, scenario.latency_ms))
+        children = []
+        for some in _parts(worker_ids):
+            task = Task(
+                database_url=away,
+                redis_url=stack.redis_url,
+                worker_ids=tuple(some),
+                trial_s=trial_s,
+                report_s=1.0,
+                measure_s=measure_s,
+            )
+            children.append(ends.enter_context(_slots_process(task)))
+        for child in children:
+            _expect_ready(child)
+        found = _watched(cluster, children, study, measure_s, result)
+    for name in _STEPS:
+        seconds = [one for part in found for one in part["seconds"].get(name, [])]
+        result.counts[name] = len(seconds)
+        if len(seconds) > 1:
+            cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+            result.p50_p99_ms[name] = round(1e3 * cuts[49], 2), round(1e3 * cuts[98], 2)
+    for part in found:
+        for words, count in part["errors"].items():
+            result.errors[words] = result.errors.get(words, 0) + count
+    result.trials_per_s = round(result.counts["start"] / measure_s, 2)
+    result.cpu["simulated slots"] = round(100 * sum(part["cpu_s"] for part in found) / measure_s, 1)
+    return result
+
+
+def _parts(worker_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(worker_ids), _SLOTS_OF_A_PROCESS):
+        yield worker_ids[first : first + _SLOTS_OF_A_PROCESS]
+
+
+@contextmanager
+def _slots_process(task: Task) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.simulated_slots"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            _write(child, task.to_json())
+            yield child
+        finally:
+            child.kill()
+
+
+def _write(child: subprocess.Popen[str], line: str) -> None:
+    assert child.stdin is not None
+    child.stdin.write(line + "\n")
+    child.stdin.flush()
+
+
+def _expect_ready(child: subprocess.Popen[str]) -> None:
+    assert child.stdout is not None
+    if child.stdout.readline().strip() != "ready":
+        raise RuntimeError("a process of simulated slots has ended")
+
+
+def _watched(
+    cluster: Cluster, children: Sequence[subprocess.Popen[str]], study: str, measure_s: float, result: Result
+) -> list[dict[str, Any]]:
+    """Has the slots measured, and looks at the roles meanwhile; what the slots have found."""
+    began, cpu = time.monotonic(), {name: role.cpu_s() for name, role in cluster.roles.items()}
+    ticks_s, ticks = cluster.tick_sums()
+    pages: list[float] = []
+    for child in children:
+        _write(child, "measure")
+    for role in cluster.roles.values():
+        role.memory_mb.clear()
+    while (left := began + measure_s - time.monotonic()) > 0:
+        for role in cluster.roles.values():
+            role.look()
+        result.connections = max(result.connections, cluster.connections())
+        pages.append(cluster.page_s(study))
+        time.sleep(min(left, _LOOK_S))
+    took_s = time.monotonic() - began
+    for name, role in cluster.roles.items():
+        result.cpu[name] = round(100 * (role.cpu_s() - cpu[name]) / took_s, 1)
+        result.memory_mb[name] = round(role.memory_mb[0], 1), round(role.memory_mb[-1], 1)
+    last_s, last = cluster.tick_sums()
+    result.tick_ms = round(1e3 * (last_s - ticks_s) / max(1.0, last - ticks), 2)
+    result.study_page_p95_ms = round(1e3 * max(statistics.quantiles(pages, n=20, method="inclusive")), 1)
+    result.load_average = round(os.getloadavg()[0], 1)
+    return [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
+
+
+def show(result: Result) -> None:
+    """For people."""
+    scenario = result.scenario
+    print(
+        f"\n{scenario.slots} slots, {scenario.latency_ms:g} ms, {scenario.trials:,} trials before: "
+        f"{result.trials_per_s:g} trials/s, {result.connections} connections, load {result.load_average:g}"
+    )
+    print(f"{'':12} {'count':>8} {'p50 ms':>10} {'p99 ms':>10}")
+    for name, (p50, p99) in result.p50_p99_ms.items():
+        print(f"{name:12} {result.counts[name]:>8,} {p50:>10.2f} {p99:>10.2f}")
+    print(f"{'':16} {'CPU %':>8} {'MB at first':>12} {'MB at last':>12}")
+    for name, percent in result.cpu.items():
+        memory = "".join(f" {megabytes:>12.1f}" for megabytes in result.memory_mb.get(name, ()))
+        print(f"{name:16} {percent:>8.1f}{memory}")
+    print(f"coordinator's tick: {result.tick_ms:g} ms, study page p95: {result.study_page_p95_ms:g} ms")
+    for words, count in result.errors.items():
+        print(f"ERROR {count} times: {words}")
+
+
+def main() -> int:
+    """Prints a table for each scenario. 1 where a step has failed."""
+    arguments = _arguments()
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="highnoon-scale-") as folder, ExitStack() as ends:
+        stack = ends.enter_context(Stack(Path(folder, "home")))
+        cluster = Cluster(stack, ends)
+        for trials, some in itertools.groupby(_scenarios(arguments), key=lambda scenario: scenario.trials):
+            study = f"of-{trials}"
+            make_study(stack.database_url, study, n_trials=trials + _SPARE, done=trials, sampler=arguments.sampler)
+            eventually(lambda name=study: _has_page(cluster, name), 120, what="the dashboard answers")
+            for scenario in some:
+                print(f"preparing {scenario}", file=sys.stderr)
+                results.append(
+                    measure(cluster, scenario, study, trial_s=arguments.trial_s, measure_s=arguments.measure_s)
+                )
+                show(results[-1])
+            cluster.access.studies.pause(cluster.access.study(study).id)
+    if arguments.json:
+        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "trial_s": arguments.trial_s}
+        found = {"machine": machine, "results": [asdict(result) for result in results]}
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    return int(any(result.errors for result in results))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--slots", default="1,20,200")
+    parser.add_argument("--latency-ms", default="2", help="added to each round trip to PostgreSQL")
+    parser.add_argument("--trials", default="1000", help="trials that the study has before")
+    parser.add_argument("--trial-s", type=float, default=10.0)
+    parser.add_argument("--measure-s", type=float, default=30.0)
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--long", action="store_true", help="every combination, trials of 30 s: some two hours")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    if arguments.long:
+        arguments.slots, arguments.latency_ms, arguments.trials = "1,20,200", "0.5,2", "1000,10000,100000"
+        arguments.trial_s, arguments.measure_s = 30.0, 120.0
+    return arguments
+
+
+def _scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
+    slots = [int(number) for number in arguments.slots.split(",")]
+    latencies = [float(number) for number in arguments.latency_ms.split(",")]
+    for trials in map(int, arguments.trials.split(",")):
+        for latency_ms, count in itertools.product(latencies, slots):
+            if not (arguments.long and trials >= 100_000 and count != 20):
+                yield Scenario(slots=count, latency_ms=latency_ms, trials=trials)
+
+
+def _has_page(cluster: Cluster, study: str) -> bool:
+    with suppress(httpx.HTTPError):
+        cluster.page_s(study)
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -252,26 +252,28 @@ def _watched(
     cluster: Cluster, children: Sequence[subprocess.Popen[str]], study: str, measure_s: float, result: Result
 ) -> list[dict[str, Any]]:
     """Has the slots measured, and looks at the roles meanwhile; what the slots have found."""
-    began, cpu = time.monotonic(), {name: role.cpu_s() for name, role in cluster.roles.items()}
     ticks_s, ticks = cluster.tick_sums()
     pages: list[float] = []
-    for child in children:
-        _write(child, "measure")
     for role in cluster.roles.values():
         role.memory_mb.clear()
-    while (left := began + measure_s - time.monotonic()) > 0:
+    began, cpu = time.monotonic(), {name: role.cpu_s() for name, role in cluster.roles.items()}
+    for child in children:
+        _write(child, "measure")
+    left = measure_s
+    while left > 0:
         for role in cluster.roles.values():
             role.look()
         result.connections = max(result.connections, cluster.connections())
         pages.append(cluster.page_s(study))
-        time.sleep(min(left, _LOOK_S))
+        left = began + measure_s - time.monotonic()
+        time.sleep(max(0.0, min(left, _LOOK_S)))
     took_s = time.monotonic() - began
     for name, role in cluster.roles.items():
         result.cpu[name] = round(100 * (role.cpu_s() - cpu[name]) / took_s, 1)
         result.memory_mb[name] = round(role.memory_mb[0], 1), round(role.memory_mb[-1], 1)
     last_s, last = cluster.tick_sums()
     result.tick_ms = round(1e3 * (last_s - ticks_s) / max(1.0, last - ticks), 2)
-    result.study_page_p95_ms = round(1e3 * max(statistics.quantiles(pages, n=20, method="inclusive")), 1)
+    result.study_page_p95_ms = round(1e3 * sorted(pages)[int(0.95 * len(pages))], 1)
     result.load_average = round(os.getloadavg()[0], 1)
     return [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
 

@@ -219,7 +219,11 @@ class Control:
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
-        return [QueuedTicket(**row._mapping) for row in self._db.rows(_QUEUED)]
+        # By place: there may be thousands, at each tick.
+        return [
+            QueuedTicket(ticket_id=ticket_id, study_id=study_id, age_s=age_s)
+            for ticket_id, study_id, age_s in self._db.rows(_QUEUED)
+        ]
 
     def dispatch(self, study_id: int, count: int) -> dict[int, int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -79,9 +80,11 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
             service = new_service()
             figures["first tick, dispatching (ms)"] = round(1e3 * _timed(service.tick))
             _run_queued(access, broker)
+            cpu_s: list[float] = []
             figures["tick, every slot at work: p50 / p95 (ms)"] = _percentiles(
-                [_timed(service.tick) for _ in range(_TICKS)]
+                [_timed(service.tick, cpu_s) for _ in range(_TICKS)]
             )
+            figures["of that CPU of the coordinator: p50 / p95 (ms)"] = _percentiles(cpu_s)
             figures["tick, a ticket ends before each: p50 / p95 (ms)"] = _percentiles(
                 [_tick_after_an_end(service, access, broker) for _ in range(_TICKS)]
             )
@@ -90,6 +93,7 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
             _set_workers_silent(access)
             figures["coordinator's CPU, no node (% of a core)"] = _cpu(new_service(), stack)
         figures[f"submit {_LARGE:,} tickets (s)"] = round(_timed(lambda: _submit(access, "large", _LARGE)), 2)
+        figures["load average of the machine"] = round(os.getloadavg()[0], 1)
         figures["memory of the process (MB)"] = round(psutil.Process().memory_info().rss / 1e6)
     return figures
 
@@ -149,9 +153,12 @@ def _cpu(service: Service, stack: Stack) -> str:
     return f"{100 * mine / _IDLE_S:.2f}, PostgreSQL {100 * servers / _IDLE_S:.2f}"
 
 
-def _timed(step: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _timed(step: Callable[[], object], cpu_s: list[float] | None = None) -> float:
+    """Seconds by the clock; those of this thread's CPU are added to `cpu_s`."""
+    began, before = time.perf_counter(), time.thread_time()
     step()
+    if cpu_s is not None:
+        cpu_s.append(time.thread_time() - before)
     return time.perf_counter() - began
 
 

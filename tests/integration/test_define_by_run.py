@@ -84,7 +84,7 @@ def test_an_objective_that_takes_parameters_needs_a_search_space(cluster: Cluste
 
 def test_a_trial_that_breaks_a_constraint_of_its_own_is_never_the_best(cluster: Cluster, books: Books) -> None:
     # Given trials below the target value, all of which break a constraint that the objective sets
-    options = {"search_space": None, "target_value": 0.45, "early_stop": {"patience": 12}}
+    options = {"search_space": None, "target_value": 0.45}
     name = cluster.submit("breaks_its_own_constraint", 12, name="own", **options)
     for x in (0.1, 0.2, 0.7):
         assert cluster.cli("enqueue", name, f"x={x}").returncode == 0

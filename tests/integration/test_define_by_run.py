@@ -97,5 +97,5 @@ def test_a_trial_that_breaks_a_constraint_of_its_own_is_never_the_best(cluster: 
     assert record.stop_reason == "n_trials" and len(trials) == 15
     best = min(trial.value for trial in trials if trial.is_feasible and trial.value is not None)
     assert json.loads(cluster.cli("best", name, "--json").stdout)["value"] == best >= 0.5
-    assert json.loads(cluster.cli("status", name, "--json").stdout)["best"] == best
+    assert json.loads(cluster.cli("status", name, "--json").stdout)["best_value"] == best
     assert "infeasible: constraint size is 0." in str(infeasible[0].attrs["highnoon:message"])

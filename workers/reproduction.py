@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Report, Trial, json_number
+from highnoon.shared.domain.trial import Outcome, ParamValue, Report, Trial, json_number
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
@@ -45,6 +46,7 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
         record = access.study(study)
         spec, attempt, before = StudySpec.from_json(record.spec), *_ended(access, study, number)
         was = Environments(access.database).find(attempt.environment)
+        extension = access.optuna(record).extension(number)
         code = CodeGate(settings, Bundles(access.database)).pass_or_refuse(spec)
     if code.refusal is not None:
         raise UserInputError(code.refusal.message)
@@ -55,8 +57,11 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
         differs.insert(0, f"host: {attempt.host}, now {socket.gethostname()}")
     if attempt.code != code.digest:
         differs.insert(0, f"code: digest {str(attempt.code)[:12]}, now {str(code.digest)[:12]}")
+    if extension is not None:
+        differs.insert(0, f"it went on from the checkpoint of trial {extension.of}, now it begins at its beginning")
     replay = Replay(before)
-    outcome = _run(settings, spec, before, attempt.ordinal, code, replay)
+    longer = {} if extension is None else extension.settings
+    outcome = _run(settings, spec, before, attempt.ordinal, code, replay, longer)
     return {
         "study": study,
         "before": {
@@ -143,7 +148,15 @@ def _ended(access: Access, study: str, number: int) -> tuple[AttemptRecord, Tria
     return attempts[-1], trial
 
 
-def _run(settings: Settings, spec: StudySpec, before: Trial, ordinal: int, code: Code, replay: Replay) -> Outcome:
+def _run(
+    settings: Settings,
+    spec: StudySpec,
+    before: Trial,
+    ordinal: int,
+    code: Code,
+    replay: Replay,
+    longer: Mapping[str, ParamValue],
+) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="highnoon-reproduce-") as folder:
         output = Output(
             Path(folder, "trial.log"), limit_bytes=settings.log_limit_bytes, tail_bytes=settings.log_tail_bytes
@@ -166,6 +179,7 @@ def _run(settings: Settings, spec: StudySpec, before: Trial, ordinal: int, code:
             memory=spec.memory,
             environment=spec.environment,
             defines_by_run=spec.defines_by_run,
+            settings=longer,
         )
         with closing(output):
             trial = launch("spawn", assignment, output, None)

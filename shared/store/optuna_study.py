@@ -317,6 +317,13 @@ class OptunaStudy:
         return StudyNotes(self._study._storage, self._study._study_id).change(number, change)
 
     @_acting
+    def extension(self, number: int) -> Extension | None:
+        """What a trial goes on from; None for one that begins at its beginning."""
+        found = self._found(number)
+        written = None if found is None else found.system_attrs.get(EXTENSION)
+        return None if written is None else Extension.from_json(written)
+
+    @_acting
     def running_with(self, attribute: str) -> list[tuple[int, int, Mapping[str, Any]]]:
         """The RUNNING trials that have this system attribute: id, number, and its value."""
         running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
@@ -439,11 +446,10 @@ class OptunaStudy:
         if failed is None:
             return {"system_attrs": own}
         extends = {key: value for key, value in failed.user_attrs.items() if key == EXTENDS}
-        written = failed.system_attrs.get(EXTENSION)
         return {
             "system_attrs": {**own, **inherited_by_retry(failed)},
             "user_attrs": extends,
-            "extension": None if written is None else Extension.from_json(written),
+            "extension": self.extension(before.trial_number),
         }
 
     def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:

@@ -101,6 +101,8 @@ def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(
     assert lease.checkpoint is not None and lease.checkpoint.id == "c0"
     assert lease.extension.begins_with(lease.checkpoint)
     assert ledger.trial(lease).user_attrs[EXTENDS] == 0
+    optuna_side = ledger.access.optuna(study)
+    assert optuna_side.extension(1) == lease.extension and optuna_side.extension(0) is None
 
     # And so has the attempt after a lost one
     ledger.finish(lease, KILLED, Disposition.RETRY)

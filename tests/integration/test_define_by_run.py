@@ -84,7 +84,7 @@ def test_an_objective_that_takes_parameters_needs_a_search_space(cluster: Cluste
 
 def test_a_trial_that_breaks_a_constraint_of_its_own_is_never_the_best(cluster: Cluster, books: Books) -> None:
     # Given trials below the target value, all of which break a constraint that the objective sets
-    options = {"search_space": None, "target_value": 0.45, "early_stop": {"patience": 12}}
+    options = {"search_space": None, "target_value": 0.45}
     name = cluster.submit("breaks_its_own_constraint", 12, name="own", **options)
     for x in (0.1, 0.2, 0.7):
         assert cluster.cli("enqueue", name, f"x={x}").returncode == 0
@@ -97,5 +97,5 @@ def test_a_trial_that_breaks_a_constraint_of_its_own_is_never_the_best(cluster: 
     assert record.stop_reason == "n_trials" and len(trials) == 15
     best = min(trial.value for trial in trials if trial.is_feasible and trial.value is not None)
     assert json.loads(cluster.cli("best", name, "--json").stdout)["value"] == best >= 0.5
-    assert json.loads(cluster.cli("status", name, "--json").stdout)["best"] == best
+    assert json.loads(cluster.cli("status", name, "--json").stdout)["best_value"] == best
     assert "infeasible: constraint size is 0." in str(infeasible[0].attrs["highnoon:message"])

@@ -114,15 +114,15 @@ class Smac:
 
 
 class SyneTune:
-    """CQR, conformal quantile regression: what its authors recommend where trials are not stopped early."""
+    """BORE, expected improvement by classification: of its model-based searchers the one that needs no further package."""
 
     def __init__(self, space: dict[str, list[Any]], seed: int) -> None:
         from syne_tune.config_space import choice, lograndint, randint, uniform
-        from syne_tune.optimizer.baselines import CQR
+        from syne_tune.optimizer.baselines import BORE
 
         kinds = {"categorical": choice, "uniform": uniform, "int": randint, "int_log": lograndint}
         known = {name: kinds[kind](*bounds) for name, (kind, *bounds) in space.items()}
-        self._scheduler = CQR(known, metric="loss", do_minimize=True, random_seed=seed)
+        self._scheduler = BORE(known, metric="loss", do_minimize=True, random_seed=seed)
         self._trials: dict[int, Any] = {}
 
     def ask(self, trial: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving, in Ray's words: a pruner of Optuna's interface.
+"""Asynchronous successive halving, in Ray's words, and Hyperband's brackets of it: pruners of Optuna's interface.
 
 A trial reaches rung k with its first report at step `grace_period * reduction_factor ** k` or later, and goes on if
 that value is among the best 1 / `reduction_factor` of those that others had there. The others' values are what was
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -58,6 +59,16 @@ class AshaPruner(BasePruner):
             if value is not None and not math.isnan(value) and one._trial_id != trial._trial_id:
                 found.append(value)
         return found
+
+
+class Hyperband(HyperbandPruner):
+    """Optuna's Hyperband with brackets that decide as AshaPruner does. Overrides what is private in Optuna 5.0.x."""
+
+    def _try_initialization(self, study: Study) -> None:
+        super()._try_initialization(study)
+        factor = self._reduction_factor
+        brackets = [AshaPruner(self._min_resource * factor**bracket, factor) for bracket in range(len(self._pruners))]
+        self._pruners = cast(list[SuccessiveHalvingPruner], brackets)
 
 
 def _note(rung: int) -> str:

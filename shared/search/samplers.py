@@ -13,7 +13,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import (
     BasePruner,
-    HyperbandPruner,
     MedianPruner,
     NopPruner,
     PatientPruner,
@@ -34,7 +33,7 @@ from optuna.samplers import (
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
 from highnoon.shared.runtime.extras import require
-from highnoon.shared.search.asha import AshaPruner
+from highnoon.shared.search.asha import AshaPruner, Hyperband
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
@@ -110,7 +109,7 @@ _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 _PRUNERS: dict[str, Callable[..., BasePruner]] = {
     "median": MedianPruner,
     "percentile": PercentilePruner,
-    "hyperband": HyperbandPruner,
+    "hyperband": Hyperband,
     "asha": AshaPruner,
     "wilcoxon": WilcoxonPruner,
     "threshold": ThresholdPruner,

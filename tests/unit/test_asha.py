@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from highnoon.shared.search.asha import AshaPruner, is_good
+from highnoon.shared.search.asha import AshaPruner, Hyperband, is_good
 
 CURVE = [5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.2, 1.1, 1.0, 0.9]
+
+
+PRUNERS = [
+    pytest.param(lambda: AshaPruner(grace_period=1), id="asha"),
+    pytest.param(lambda: Hyperband(min_resource=1, max_resource=2), id="hyperband of one bracket"),
+]
 
 
 def study_with(pruner: optuna.pruners.BasePruner, direction: str = "minimize") -> optuna.Study:
@@ -53,6 +61,13 @@ def test_rungs_follow_from_grace_period_and_reduction_factor() -> None:
     assert noted[1:] == [["completed_rung_0", "completed_rung_1"], ["completed_rung_0"], noted[0]]
 
 
+def test_the_brackets_of_hyperband_begin_at_later_steps() -> None:
+    pruner = Hyperband(min_resource=2, max_resource=18, reduction_factor=3)
+    study = study_with(pruner)
+    trained(study, CURVE)
+    assert [bracket._step(0) for bracket in cast(list[AshaPruner], pruner._pruners)] == [2, 6, 18]
+
+
 def test_larger_is_better_where_the_study_maximizes() -> None:
     study = study_with(AshaPruner(grace_period=1), "maximize")
     assert trained(study, [1.0, 2.0, 3.0])[1] is None
@@ -60,21 +75,25 @@ def test_larger_is_better_where_the_study_maximizes() -> None:
     assert trained(study, [1.0, float("nan")])[1] == 1
 
 
-def test_trials_that_ended_before_the_rungs_were_known_count() -> None:
+@pytest.mark.parametrize("made", PRUNERS)
+def test_trials_that_ended_before_the_rungs_were_known_count(made: Callable[[], optuna.pruners.BasePruner]) -> None:
     study = study_with(optuna.pruners.NopPruner())
     trained(study, CURVE)
-    study.pruner = AshaPruner(grace_period=1)
+    study.pruner = made()
     assert trained(study, [value + 1 for value in CURVE])[1] == 1
 
 
-def test_a_trial_is_compared_by_its_value_at_the_rung_and_not_by_its_newest() -> None:
+@pytest.mark.parametrize("made", PRUNERS)
+def test_a_trial_is_compared_by_its_value_at_the_rung_and_not_by_its_newest(
+    made: Callable[[], optuna.pruners.BasePruner],
+) -> None:
     # Given eight workers whose trials have gone far when the first of them shows how many steps a whole one has
     study = study_with(optuna.pruners.NopPruner())
     running = [study.ask() for _ in range(8)]
     for step, value in enumerate(CURVE[:-1]):
         for number, trial in enumerate(running):
             trial.report(value + number / 100, step)
-    study.pruner = AshaPruner(grace_period=1)
+    study.pruner = made()
     for trial in running:
         trial.report(0.9, len(CURVE) - 1)
         trial.should_prune()

@@ -20,8 +20,8 @@ from typing import Any
 
 from highnoon.arguments import refuse_in_a_workers_trial
 from highnoon.cluster import Cluster, found_cluster
-from highnoon.config import is_rehearsal
 from highnoon.handle import StudyHandle
+from highnoon.rehearsal import is_rehearsal
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.reference import objective_problems

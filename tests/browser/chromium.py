@@ -51,7 +51,7 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, script: str, timeout_s: float = 90.0, *, what: str = "") -> Any:
+    def until(self, script: str, timeout_s: float = 240.0, *, what: str = "") -> Any:
         """Polls until an expression is true in the page."""
         deadline = time.monotonic() + _PATIENCE * timeout_s
         while time.monotonic() < deadline:

@@ -10,9 +10,10 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from highnoon.config import Config, ModelConfig, reduced_in_rehearsal
+from highnoon.config import Config, ModelConfig
 from highnoon.current_trial import report_params
 from highnoon.lm.models.size import active_parameters, count_parameters, refuse_model
+from highnoon.rehearsal import reduced_in_rehearsal
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.objective.trial_context import is_trial_running
 

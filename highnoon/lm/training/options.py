@@ -23,8 +23,8 @@ from highnoon.config import (
     Section,
     TrainingConfig,
     checked,
-    is_rehearsal,
 )
+from highnoon.rehearsal import is_rehearsal
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.objective.trial_context import settings
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from highnoon.config import REHEARSAL_SEQUENCE, REHEARSAL_TOKENS_PER_EPOCH, limited_in_rehearsal
 from highnoon.lm.data.sources import Split, load_documents, split_documents, without_leaks
 from highnoon.lm.data.windows import TextDataset
 from highnoon.lm.tokenizer import Tokenizer
 from highnoon.lm.training.options import Stage, TrainingOptions
+from highnoon.rehearsal import REHEARSAL_SEQUENCE, REHEARSAL_TOKENS_PER_EPOCH, limited_in_rehearsal
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
 
 LAST_SHARE = 0.1

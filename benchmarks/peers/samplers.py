@@ -114,7 +114,7 @@ class Smac:
 
 
 class SyneTune:
-    """BORE, expected improvement by classification: of its model-based searchers the one that needs no further package."""
+    """BORE, improvement by classification: of its model-based searchers one that needs no further package."""
 
     def __init__(self, space: dict[str, list[Any]], seed: int) -> None:
         from syne_tune.config_space import choice, lograndint, randint, uniform

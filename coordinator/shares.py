@@ -3,6 +3,9 @@
 A message goes to the study that has least queued and running for its priority. Among equals they take turns, the more
 often the higher the priority (stride scheduling, Waldspurger and Weihl 1995): with more studies than slots, no other
 order would ever reach the last of them.
+
+A ticket that has been tried before goes to the head of the queue, and is sent though messages fill the queue: those may
+be there for the slots of a node that is gone.
 """
 
 from __future__ import annotations
@@ -46,15 +49,18 @@ def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, fl
     """The shares by study, of those that get something."""
     loads = {load.study.id: load for load in wanting}
     now = max((turns[study_id] for study_id in loads if study_id in turns), default=0.0)
-    has = {study_id: load.queued + load.running for study_id, load in loads.items()}
-    shares: dict[int, Share] = {}
+    retried = {load.study.id: max(0, min(load.retried, _most(load), room.slots)) for load in wanting}
+    has = {study_id: load.queued + load.running + retried[study_id] for study_id, load in loads.items()}
+    shares = {
+        study_id: Share(count=count, turn=turns.get(study_id, now)) for study_id, count in retried.items() if count
+    }
     heap = [
         (has[study_id] // load.priority, _next_turn(load, turns.get(study_id), now), study_id)
         for study_id, load in loads.items()
-        if _most(load) > 0
+        if _most(load) > retried[study_id]
     ]
     heapq.heapify(heap)
-    given = 0
+    given = sum(retried.values())
     while heap and given < room.free + room.slots * room.buffer - room.queued:
         _, turn, study_id = heapq.heappop(heap)
         load, count = loads[study_id], shares[study_id].count if study_id in shares else 0

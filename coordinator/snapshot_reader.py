@@ -25,7 +25,7 @@ from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import Control, StudyLoad
+from highnoon.shared.store.control import Control, ReadyTickets, StudyLoad
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
@@ -34,6 +34,8 @@ _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
 
 _TRIAL_S_FOR_S = 1.0
+_FIRST = 16
+"""So many of a study's ready tickets are read where there is no room: what was tried before has the lowest numbers."""
 """For so long a reading of how long trials take is good enough."""
 
 
@@ -137,14 +139,14 @@ class SnapshotReader:
             load for load in loads if load.waiting and load.fault is None and load.study.state is StudyState.RUNNING
         ]
         seconds = self._seconds_of_trials([load.study.id for load in waiting])
-        ready: dict[int, int] = {}
+        ready: dict[int, ReadyTickets] = {}
         for resource in RESOURCES:
             wanting = [load for load in waiting if load.study.queue == resource]
             if wanting:
                 ready.update(self._ready(resource, wanting, loads, capacity, seconds))
         return [
-            replace(load, ready=count, trial_s=seconds.get(load.study.id, math.inf))
-            if (count := ready.get(load.study.id, 0))
+            replace(load, ready=found.ready, retried=found.retried, trial_s=seconds.get(load.study.id, math.inf))
+            if (found := ready.get(load.study.id)) and found.ready
             else load
             for load in loads
         ]
@@ -156,13 +158,15 @@ class SnapshotReader:
         loads: Sequence[StudyLoad],
         capacity: Capacity,
         seconds: Mapping[int, float],
-    ) -> dict[int, int]:
-        """The ready tickets of a resource's studies."""
+    ) -> dict[int, ReadyTickets]:
+        """The ready tickets of a resource's studies: what there is room for, and the first ones in any case, since what
+        has been tried before needs no room."""
         slots = capacity.slots.get(resource, 0)
         open_tickets = sum(load.queued + load.running for load in loads if load.study.queue == resource)
         most = self._settings.dispatch_buffer
         per_slot = max(messages_per_slot(seconds.get(load.study.id, math.inf), most) for load in wanting)
-        at_most = ready_at_most(slots * (1 + per_slot) - open_tickets, [load.priority for load in wanting])
+        room = ready_at_most(slots * (1 + per_slot) - open_tickets, [load.priority for load in wanting])
+        at_most = max(room, min(slots, _FIRST))
         return self._control.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
     def _seconds_of_trials(self, study_ids: Collection[int]) -> Mapping[int, float]:

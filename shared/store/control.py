@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ScalarSelect,
@@ -27,6 +27,7 @@ from sqlalchemy import (
     select,
     table,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
@@ -65,6 +66,13 @@ PLUGIN_FAULT = "plug-in "
 """How a fault begins that a worker found, and not the coordinator."""
 
 
+class ReadyTickets(NamedTuple):
+    """Tickets of one study that may be dispatched, and how many of them have been tried before."""
+
+    ready: int
+    retried: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyLoad:
     """One live study and its open tickets."""
@@ -74,6 +82,8 @@ class StudyLoad:
     """Whether any ticket waits, be it ready or not."""
     ready: int = 0
     """Waiting tickets whose `not_before` has passed; counted only as far as they could be dispatched now."""
+    retried: int = 0
+    """How many of the counted ones have been tried before."""
     queued: int = 0
     running: int = 0
     trial_s: float = 0.0
@@ -144,16 +154,17 @@ class Control:
         rows = [row._mapping for row in self._db.rows(_LOADS)]
         return [StudyLoad(study=record_of(row), **{name: row[name] for name in names}) for row in rows]
 
-    def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, int]:
+    def ready(self, study_ids: Collection[int], *, at_most: int) -> dict[int, ReadyTickets]:
         """Waiting tickets of these studies whose `not_before` has passed, counted up to `at_most` for each."""
         # As a subquery the clock is read once, and not for each ticket.
         is_due = tickets.c.not_before <= select(db_now()).scalar_subquery()
-        waiting = select(literal(1)).where(*_of_study(TicketState.WAITING), is_due)
+        waiting = select(tickets.c.attempt).where(*_of_study(TicketState.WAITING), is_due)
         # In the order of the index: without it all that waits is read before the limit applies.
-        rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).subquery()
-        count = select(func.count()).select_from(rows).scalar_subquery().label("ready")
-        found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_(study_ids)))
-        return {row.id: row.ready for row in found}
+        rows = waiting.order_by(tickets.c.ordinal).limit(at_most).correlate(studies).lateral()
+        counts = (func.count(rows.c.attempt), func.count(rows.c.attempt).filter(rows.c.attempt > 0))
+        each = select(studies.c.id, *counts).select_from(studies.outerjoin(rows, true()))
+        found = self._db.rows(each.where(studies.c.id.in_(study_ids)).group_by(studies.c.id))
+        return {study_id: ReadyTickets(ready, retried) for study_id, ready, retried in found}
 
     def seconds_of_trials(self, study_ids: Collection[int]) -> dict[int, float]:
         """By study: the mean of its newest trials, or the mean age of those that run where that is more."""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text, update
+from sqlalchemy import event, func, select, text, update
 
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.service import Service
@@ -77,9 +77,13 @@ def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_di
     assert len(control.dispatch(record.id, 4)) == 4
     (load,) = control.loads()
     assert (load.waiting, load.queued, load.running) == (True, 4, 0)
-    assert control.ready([record.id], at_most=5) == {record.id: 5}
-    assert control.ready([record.id], at_most=50) == {record.id: 16}
+    assert control.ready([record.id], at_most=5) == {record.id: (5, 0)}
+    assert control.ready([record.id], at_most=50) == {record.id: (16, 0)}
     assert load.age_s > 0 and not load.deleted
+    with access.database.transaction() as connection:
+        first = select(func.min(tickets.c.ordinal)).where(tickets.c.state == TicketState.WAITING).scalar_subquery()
+        connection.execute(update(tickets).where(tickets.c.ordinal == first).values(attempt=1))
+    assert control.ready([record.id], at_most=1) == {record.id: (1, 1)}
 
 
 def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> None:
@@ -323,7 +327,7 @@ def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(acc
     # When a coordinator reads them, and tries to close the last one
     event.listen(access.database.engine, "before_cursor_execute", note)
     assert [load.waiting for load in control.loads()] == [True] * len(records)
-    assert set(control.ready([record.id for record in records], at_most=5).values()) == {5}
+    assert set(control.ready([record.id for record in records], at_most=5).values()) == {(5, 0)}
     assert not control.finish(records[-1].id, before=RUNNING, state=FINISHED, reason="n_trials")
     event.remove(access.database.engine, "before_cursor_execute", note)
 

@@ -73,6 +73,21 @@ def test_queued_tickets_count_against_the_room() -> None:
     assert plan(snapshot(load(ready=100, running=2, queued=7), messages=7), RULES) == [dispatch(1)]
 
 
+def test_ticket_that_was_tried_before_needs_no_room() -> None:
+    # Given a node that was lost: what was sent for its slots fills the queue
+    full = load(ready=100, retried=2, running=2, queued=16)
+    assert plan(snapshot(full, messages=16), RULES) == [dispatch(2)]
+    # Beside another study, whose tickets wait for the first time; and where there is room for one more anyway
+    assert plan(snapshot(full, load(study_id=2, ready=100), messages=16), RULES) == [dispatch(2)]
+    roomy = load(ready=100, retried=2, running=2, queued=5)
+    assert plan(snapshot(roomy, messages=5), RULES) == [dispatch(3)]
+    # But not more than there are slots, nor than the study may run
+    many = load(ready=100, retried=40, running=2, queued=16)
+    assert plan(snapshot(many, messages=16), RULES) == [dispatch(2)]
+    assert plan(snapshot(load(ready=9, retried=2, running=1, spec={"max_running": 2})), RULES) == [dispatch(1)]
+    assert plan(snapshot(load(ready=9, retried=2), slots=0), RULES) == []
+
+
 def test_nothing_is_dispatched_without_workers_or_without_redis() -> None:
     assert plan(snapshot(load(ready=5), slots=0), RULES) == []
     assert plan(snapshot(load(ready=5), messages=None), RULES) == []

@@ -7,6 +7,7 @@ prune through the path of `HPOTrialManager`, and Optuna's through its own ask an
 
     none, asha, ...   our sampler (`--sampler`) with this pruner and nothing configured
     optuna            Optuna's TPE with its MedianPruner, both as they come
+    optuna-asha       the same with its SuccessiveHalvingPruner
 
 With `--sampler order` no sampler takes part: all entries try the recorded points in the same order, one for each seed.
 With `--start-share 0.1` the start of a trial (imports are none of it; building, tracing, data) takes a tenth of a whole
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 
 from benchmarks.curves import PROBLEMS, Curve, Problem, curves, key
@@ -94,9 +96,9 @@ def ours(problem: Problem, sampler: str, pruner: Any, seed: int, *, trials: int,
     return Search(start=start, prunes=prunes, finish=finish)
 
 
-def optunas(problem: Problem, seed: int, order: Order | None = None) -> Search:
-    """What `study.optimize` does, with its default sampler and its default pruner."""
-    study = optuna.create_study(sampler=TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
+def optunas(problem: Problem, pruner: BasePruner, seed: int, order: Order | None = None) -> Search:
+    """What `study.optimize` does, with its default sampler."""
+    study = optuna.create_study(sampler=TPESampler(seed=seed), pruner=pruner)
     space = distributions(parse_space(dict(problem.space)))
 
     def start(_: int) -> tuple[optuna.Trial, Params]:
@@ -192,8 +194,8 @@ ENTRIES: dict[str, Any] = {
     "asha": "asha",
     "median": "median",
     "hyperband": "hyperband",
-    "optuna": None,
 }
+OPTUNAS = {"optuna": MedianPruner, "optuna-asha": SuccessiveHalvingPruner}
 
 
 def search_of(
@@ -201,8 +203,8 @@ def search_of(
 ) -> Search:
     """One of the entries, or a pruner as JSON: {"name": "asha", "reduction_factor": 4}."""
     order = in_order(known, seed) if options.sampler == "order" else None
-    if entry == "optuna":
-        return optunas(problem, seed, order)
+    if entry in OPTUNAS:
+        return optunas(problem, OPTUNAS[entry](), seed, order)
     pruner = ENTRIES[entry] if entry in ENTRIES else json.loads(entry)
     return ours(problem, options.sampler, pruner, seed, trials=options.trials, order=order)
 
@@ -281,7 +283,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target-trials", type=int, default=15)
     parser.add_argument("--sampler", default="tpe", help="of ours, or order")
     parser.add_argument("--start-share", type=float, help="of a whole trial, in the place of what was measured")
-    parser.add_argument("--entries", nargs="+", default=list(ENTRIES))
+    parser.add_argument("--entries", nargs="+", default=[*ENTRIES, *OPTUNAS])
     parser.add_argument("--json", type=Path, help="where to write all runs")
     return parser.parse_args()
 

@@ -44,12 +44,12 @@ def test_time_goes_by_what_trials_took() -> None:
     assert (never.reached, never.trials, never.epochs) == (False, 4, 16)
 
 
-@pytest.mark.parametrize("entry", ["asha", "optuna"])
+@pytest.mark.parametrize("entry", ["asha", "optuna", "optuna-asha"])
 def test_pruned_trials_cost_what_they_took_until_then(entry: str) -> None:
     points = (0, *range(1, 10))
     search = (
-        pruning.optunas(PROBLEM, 0, ordered(*points))
-        if entry == "optuna"
+        pruning.optunas(PROBLEM, pruning.OPTUNAS[entry](), 0, ordered(*points))
+        if entry in pruning.OPTUNAS
         else pruning.ours(PROBLEM, "random", entry, 0, trials=10, order=ordered(*points))
     )
     found = pruning.run(search, CURVES, workers=1, trials=10, target=-1.0)

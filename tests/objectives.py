@@ -73,6 +73,14 @@ def patient_by_study(params: dict[str, Any]) -> float:
     raise TimeoutError("the test has not let it end")
 
 
+def silent_by_study(params: dict[str, Any]) -> float:
+    """As `patient_by_study`, and reports nothing."""
+    go = Path(os.environ["TEST_GO_FOLDER"]) / os.environ["HIGHNOON_STUDY"]
+    while not go.exists():
+        time.sleep(0.02)
+    return float(params["x"])
+
+
 def leaks_when_told(params: dict[str, Any]) -> float:
     """Waits for the file `leak`, then takes memory without end; writes down when it has 200 MB."""
     folder = Path(os.environ["TEST_GO_FOLDER"])

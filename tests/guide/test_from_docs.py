@@ -103,7 +103,7 @@ def test_the_first_study_of_a_beginner(tmp_path: Path) -> None:
 def test_the_examples_of_artifacts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "artifacts.md").read_text()
-    saving, resuming = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    saving, resuming, longer = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
     manager = run(saving)["manager"]
     assert len(manager.artifacts()) == 3 and len(list((tmp_path / "models").iterdir())) == 3
@@ -112,6 +112,10 @@ def test_the_examples_of_artifacts_run(tmp_path: Path, monkeypatch: pytest.Monke
     resumed = hn.HPOTrialManager("resumed", n_trials=1)
     resumed.optimize(run(resuming)["objective"], {"x": ("uniform", 0.5, 0.5001)})
     assert [report.step for report in resumed.best_trial.reports] == [1, 2, 3, 4, 5]
+
+    longest = hn.HPOTrialManager("longest", n_trials=1)
+    longest.optimize(run(f"{resuming}\n{longer}")["objective_that_trains_longer"], {"x": ("uniform", 0.5, 0.5001)})
+    assert [report.step for report in longest.best_trial.reports] == [1, 2, 3, 4, 5]
 
 
 def test_the_examples_of_local_trials_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,10 @@ def save(folder: Path, text: str = "weights") -> None:
 
 def test_retry_finds_the_checkpoint_of_the_attempt_before(folder: Path) -> None:
     ticket = TicketCheckpoints(folder)
-    save(ticket.begin(1, is_retry=False))
+    save(ticket.begin(1))
     ticket.leave()
 
-    own = ticket.begin(3, is_retry=True)
+    own = ticket.begin(3)
 
     assert (own / "model").read_text() == "weights"
     assert list(folder.iterdir()) == [own]
@@ -52,25 +52,27 @@ def test_retry_finds_the_checkpoint_of_the_attempt_before(folder: Path) -> None:
 
 def test_zombie_attempt_does_not_overwrite_its_successor(folder: Path) -> None:
     ticket = TicketCheckpoints(folder)
-    zombies = ticket.begin(1, is_retry=False)
+    zombies = ticket.begin(1)
     save(zombies)
-    save(ticket.begin(2, is_retry=True), "of the second")
+    save(ticket.begin(2), "of the second")
 
     save(zombies, "of the zombie")
 
-    assert (ticket.begin(3, is_retry=True) / "model").read_text() == "of the second"
+    assert (ticket.begin(3) / "model").read_text() == "of the second"
 
 
-def test_first_attempt_ignores_leftover_checkpoints(folder: Path) -> None:
-    save(TicketCheckpoints(folder).begin(1, is_retry=False))
+def test_first_attempt_ignores_leftovers_of_another_study(folder: Path) -> None:
+    save(TicketCheckpoints(folder).begin(1))
 
-    assert not TicketCheckpoints(folder).begin(1, is_retry=False).exists()
+    TicketCheckpoints(folder).remove()
+
+    assert not TicketCheckpoints(folder).begin(1).exists()
 
 
 def test_empty_folders_and_finished_tickets_are_removed(folder: Path) -> None:
     ticket, other = TicketCheckpoints(folder), TicketCheckpoints(folder.with_name("ticket-00008"))
-    save(other.begin(1, is_retry=False))
-    ticket.begin(1, is_retry=False).mkdir(parents=True)
+    save(other.begin(1))
+    ticket.begin(1).mkdir(parents=True)
 
     ticket.leave()
     assert [path.name for path in folder.parent.iterdir()] == ["ticket-00008"]

@@ -125,6 +125,7 @@ def measure_forks(count: int) -> None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
+    from highnoon.shared.objective.repetition import Repeats
     from highnoon.workers.trial import huge_pages
     from highnoon.workers.trial.fork_server import ForkServer
     from highnoon.workers.trial.launch import launch
@@ -145,7 +146,7 @@ def measure_forks(count: int) -> None:
                 objective="objectives.py:noop",
                 code_dir=str(HERE),
                 params={"x0": 0.0},
-                seed=1,
+                repeats=Repeats(seed=1),
                 work_dir=f"{folder}/{number}",
                 checkpoint_dir=f"{folder}/checkpoints",
             )
@@ -168,13 +169,22 @@ def percentiles(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.1f} / {cuts[18]:.1f}"
 
 
+class Figures(dict[str, Any]):
+    """Prints each figure when it is set: all of them take minutes."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        print(f"{name:50} {value}", flush=True)
+
+
 def main() -> None:
-    """Prints the figures."""
+    """Prints the figures as they are measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--trials", type=int, default=300, help="no-op trials per study")
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {"machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"}
+    figures = Figures()
+    figures["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     with tempfile.TemporaryDirectory(prefix="highnoon-bench-") as folder:
         home = Path(folder, "home")
         n = arguments.trials
@@ -211,8 +221,6 @@ def main() -> None:
         forked, ready = fork_times_ms()
         figures["fork p50 / p95 (ms)"] = percentiles(forked)
         figures["fork to trial process ready p50 / p95 (ms)"] = percentiles(ready)
-    for name, value in figures.items():
-        print(f"{name:50} {value}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

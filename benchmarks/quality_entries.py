@@ -24,7 +24,7 @@ from highnoon.shared.store.optuna_store import OptunaStore
 Ask = Callable[[int], tuple[Any, Params]]
 Tell = Callable[[Any, float], None]
 Entry = Callable[[Question, int], tuple[Ask, Tell]]
-"""A question and a seed in, what is asked and told out."""
+"""Runs the sampler of one question and seed, and returns its proposals and results."""
 
 
 def ours(name: str) -> Entry:

@@ -61,7 +61,7 @@ class _Cut:
         return make
 
     def off(self) -> None:
-        """Whoever reads from it gets no more."""
+        """Ends the connection: a reader gets no more."""
         self.is_off = True
         if self._connection is not None and isinstance(self._connection.sock, socket.socket):
             with suppress(OSError):

@@ -32,7 +32,7 @@ def is_installed() -> bool:
 def pooled(url: str, **changes: str) -> Iterator[str]:
     """The address of the same database behind a PgBouncer that ends with this block, or with this process.
 
-    It is configured as deploy/postgres/pgbouncer.ini says, but for its addresses and these `changes`.
+    It is configured as in deploy/postgres/pgbouncer.ini, but for its addresses and these `changes`.
     """
     server, account = make_url(url), ordinary_account()
     folder, port = Path(tempfile.mkdtemp(prefix="highnoon-pgbouncer-")), free_port()

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
-    # A machine may have a hundred slots; what nobody uses costs a few kilobytes.
+    # A machine may have a hundred slots; an unused one costs a few kilobytes.
     "max_connections": "300",
     "shared_buffers": "128MB",
     "fsync": "on",

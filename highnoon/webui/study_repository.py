@@ -69,7 +69,7 @@ class StudyTrials:
 
     @cached_property
     def has_sizes(self) -> bool:
-        """Whether any trial has told its number of parameters."""
+        """Whether any trial has reported its number of parameters."""
         return any(trial.params_count is not None for trial in self.trials)
 
     @cached_property

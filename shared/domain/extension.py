@@ -20,7 +20,7 @@ EXTENSION = "highnoon:extension"
 """Optuna's system attribute of such a trial, from the moment it is enqueued: what `Extension.to_json` gives."""
 
 KEPT_CHECKPOINTS = 3
-"""So many trials of a study keep their last checkpoint, unless it says otherwise."""
+"""How many trials of a study keep their last checkpoint by default."""
 
 MOST_SETTINGS = 20
 

@@ -28,7 +28,7 @@ class Note:
 
     @property
     def version(self) -> str:
-        """Another one for other content: whoever changes what they have read can see whether it is still that."""
+        """Another one for other content: a change can be refused where the content is another one by now."""
         return hashlib.sha256(json.dumps([self.text, self.tags]).encode()).hexdigest()[:16] if self else "none"
 
 

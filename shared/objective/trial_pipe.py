@@ -281,7 +281,7 @@ def outcome_of(event: Event, scoring: Scoring) -> Outcome:
 
 
 def _misses_of(given: Outcome, scoring: Scoring) -> dict[str, float]:
-    """Those of the study's constraints first, then those that the objective has set. Raises WRONG_EVENT."""
+    """The study's constraints first, then the ones that the objective has set. Raises WRONG_EVENT."""
     names = [name for name in scoring.constraints if name in given.misses]
     own = [name for name in given.misses if name not in scoring.constraints]
     for name in own:

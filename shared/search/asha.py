@@ -2,7 +2,7 @@
 
 A trial reaches rung k with its first report at step `grace_period * reduction_factor ** k` or later, and goes on if
 that value is among the best 1 / `reduction_factor` of those that others had there. The others' values are what was
-noted with them, or what their reports say; of running trials a supervisor reads the notes alone.
+noted with them, or by their reports; of running trials a supervisor reads the notes alone.
 
 Optuna's SuccessiveHalvingPruner lets only the best one go on until there are twice `reduction_factor` at a rung, where
 Ray interpolates. And it compares a trial by its newest value, with values that were noted and no others: where rungs

@@ -90,5 +90,5 @@ _Age = tuple[bool, int]
 
 
 def _age(trial: FrozenTrial) -> _Age:
-    """Those of a warm start have ids below all others, and numbers of their own."""
+    """Trials of a warm start have ids below all others, and numbers of their own."""
     return trial._trial_id > PENDING, trial.number

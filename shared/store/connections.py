@@ -31,7 +31,7 @@ READING_S = 120.0
 """Histories, dashboard, exports: one statement may bring all trials of a study of 100,000."""
 
 AT_MOST = 5
-"""Connections of one engine, where it does not say fewer. One that is made is kept: each is a process of the server."""
+"""Most connections of one engine by default. One that is made is kept: each is a process of the server."""
 
 _READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 """As an option of the connection: as one of the engine, each change to autocommit would cost a round trip."""

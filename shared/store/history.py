@@ -119,7 +119,7 @@ class HistoryStorage(RDBStorage):
             with autocommit(self.engine) as connection:
                 yield connection
             return
-        # READ COMMITTED as well: each of its statements sees what was committed before it.
+        # READ COMMITTED as well: each of its statements reads what was committed before it.
         with self.engine.begin() as connection:
             allow_longer(connection, READING_S)
             yield connection

@@ -123,7 +123,7 @@ def fixed_params(enqueued: str | None, stored: Iterable[Sequence[Any]]) -> dict[
 
 
 def extension_of(stored: str | None) -> Extension | None:
-    """What the attribute EXTENSION says, as JSON. Raises what `Extension.from_json` raises."""
+    """The attribute EXTENSION, as JSON. Raises what `Extension.from_json` raises."""
     return None if stored is None else Extension.from_json(json.loads(stored))
 
 

@@ -147,7 +147,7 @@ def _end(cluster: World) -> list[str]:
     """Ends nodes and coordinator in order; what is wrong with how they end."""
     cluster.keeps = False
     wrong = []
-    # Python may still import: then nobody handles the signal yet.
+    # Python may still import: then the signal is not handled yet.
     young = {role for role, process in cluster.running.items() if not _handles_sigterm(process.pid)}
     for process in cluster.running.values():
         process.terminate()

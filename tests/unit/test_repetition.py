@@ -169,7 +169,7 @@ def test_each_repeat_has_a_scratch_folder_that_ends_with_it() -> None:
     folders: list[Path] = []
 
     def objective(params: dict[str, Any]) -> float:
-        assert not any(folder.exists() for folder in folders), "that of the repeat before is gone"
+        assert not any(folder.exists() for folder in folders), "the folder of the repeat before is gone"
         assert hn.scratch_dir() == hn.scratch_dir()
         (hn.scratch_dir() / "file").write_text("x")
         folders.append(hn.scratch_dir())

@@ -1,4 +1,4 @@
-"""Live pages: what the first event of a stream says, and that no reading outlives the change that overtook it."""
+"""Live pages: what the first event of a stream contains, and that no reading outlives the change that overtook it."""
 
 from __future__ import annotations
 

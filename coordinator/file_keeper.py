@@ -78,8 +78,8 @@ class FileKeeper:
                     study = self._access.optuna(self._access.study(kept.study))
                     best = study.worth_extending(set(kept.numbers), kept.most)
                 self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - best)
-            except HighNoonError as error:
-                event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=error)
+            except Exception as error:  # of its data
+                event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=_described(error))
 
     def _keep_best_of(self, name: str) -> int:
         record = self._access.studies.find(name)

@@ -19,9 +19,6 @@ from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-_NOTE = "completed_rung_{}"
-"""Optuna's own names: what one of its pruners noted counts as well."""
-
 
 class AshaPruner(BasePruner):
     """Decides at a trial's report by the rungs that it has reached; between two rungs it goes on."""

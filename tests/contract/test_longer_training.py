@@ -18,6 +18,8 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore, file_store
 from highnoon.shared.store import steering
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import files
 from highnoon.shared.store.steering import extend_trial
@@ -41,11 +43,11 @@ def keeper(store: FileStore, ledger: Ledger) -> FileKeeper:
     return FileKeeper(store, ledger.access)
 
 
-def study_of(ledger: Ledger, n_trials: int = 1, **keys: object) -> StudyRecord:
-    written = {"name": "digits", "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, **keys}
-    optuna_id = ledger.access.store.create_study("digits", "minimize")
+def study_of(ledger: Ledger, n_trials: int = 1, name: str = "digits", **keys: object) -> StudyRecord:
+    written = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, **keys}
+    optuna_id = ledger.access.store.create_study(name, "minimize")
     spec = StudySpec.from_json({**written, "n_trials": n_trials}).to_json()
-    return ledger.studies.create("digits", spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
+    return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
 
 
 def started(ledger: Ledger, ticket: int) -> Lease:
@@ -143,6 +145,28 @@ def test_the_best_trials_keep_their_last_checkpoint(
     # Then only these are left
     assert stored(folder) == noted(ledger) == {"c1", "c3"}
     assert set(StoredFiles(ledger.database).extendable(study.id)) == {1, 3}
+
+
+def test_fault_of_one_study_keeps_no_checkpoint_of_another(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("broken", "other"):
+        for number, ticket in enumerate(ledger.tickets(study_of(ledger, 2, name=name, keep_checkpoints=1))):
+            lease = ledger.start(ticket)
+            keep(ledger, store, lease, f"{name}-{number}")
+            ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=float(number)))
+    sound = Access.optuna
+
+    def optuna_of(access: Access, record: StudyRecord) -> OptunaStudy:
+        if record.name == "broken":
+            raise ZeroDivisionError("of its data")
+        return sound(access, record)
+
+    monkeypatch.setattr(Access, "optuna", optuna_of)
+    keeper.keep_checkpoints()
+    keeper.remove_useless(grace_s=0.0)
+
+    assert stored(folder) == {"broken-0", "broken-1", "other-0"}
 
 
 @pytest.mark.parametrize("is_started", [False, True], ids=["waits", "runs"])

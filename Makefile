@@ -46,7 +46,7 @@ test-default-lease: $(READY) ## The tests of faults with the lease of a user (30
 chaos: $(READY) ## Random faults on a cluster of its own, the books checked afterwards (SEEDS=1..20 TRIALS=200 FAULTS=40 LEASE=short)
 	@$(PY) -m tests.chaos.run $(if $(SEEDS),--seeds $(SEEDS)) --trials $(TRIALS) --faults $(FAULTS) --lease $(LEASE) $(ARGS)
 
-lint: $(READY) ## Check style, types and who imports whom
+lint: $(READY) ## Check style, types (of the benchmarks too) and who imports whom
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy

@@ -174,6 +174,9 @@ class _Recorder:
     def report_params(self, total: int, active: int | None = None) -> None:
         """Of no use here."""
 
+    def set_constraint(self, name: str, miss: float) -> None:
+        """Of no use here."""
+
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
         """Of no use here."""
 

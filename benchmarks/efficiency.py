@@ -95,12 +95,14 @@ def whole(table: Table) -> dict[str, Any]:
     if best is None or best.value is None or best.loss is None or best.params_count is None:
         sys.exit(f"{table.name}: no trial completed")
     visited_all = {table.row(trial.params) for trial in trials} == set(range(len(table.losses)))
-    found = {
+    best_is_right = visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0))
+    front_is_right = visited_all and {(one.loss, one.params) for one in front} == table.front()
+    found: dict[str, Any] = {
         "table": table.name,
         "entries": len(trials),
         "budget": table.budget,
-        "best_is_right": visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0)),
-        "front_is_right": visited_all and {(one.loss, one.params) for one in front} == table.front(),
+        "best_is_right": best_is_right,
+        "front_is_right": front_is_right,
         "front_size": len(front),
         "best_loss": best.loss,
         "best_size": best.params_count,
@@ -112,9 +114,7 @@ def whole(table: Table) -> dict[str, Any]:
     print(
         "{table}: {entries:,} entries, budget {budget:,}: best {best}, front of {front_size} {front}; best score: loss "
         "{best_loss:.4g} with {best_size:,} parameters, lowest loss {lowest_loss:.4g} at {largest_of_front:,} "
-        "({seconds:.0f} s)".format(
-            **found, best=verdicts[found["best_is_right"]], front=verdicts[found["front_is_right"]]
-        ),
+        "({seconds:.0f} s)".format(**found, best=verdicts[best_is_right], front=verdicts[front_is_right]),
         flush=True,
     )
     return found
@@ -134,7 +134,7 @@ def search(table: Table, *, sampler: str, trials: int, seeds: int) -> dict[str, 
         values.append(hpo.best_value)
     best = float(table.scores.min())
     regrets = [value / best - 1 for value in values]
-    found = {
+    found: dict[str, Any] = {
         "table": table.name,
         "sampler": sampler,
         "trials": trials,

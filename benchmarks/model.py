@@ -131,7 +131,6 @@ def _training_step(model: Any, ids: Any) -> Callable[[], Any]:
     weights = model.trainable_variables
     optimizer.build(weights)
 
-    @tf.function(autograph=False)
     def step() -> Any:
         with tf.GradientTape() as tape:
             logits = model(ids[:, :-1], training=True)
@@ -141,20 +140,20 @@ def _training_step(model: Any, ids: Any) -> Callable[[], Any]:
         optimizer.apply(gradients, weights)
         return loss
 
-    return step
+    compiled: Callable[[], Any] = tf.function(step, autograph=False)
+    return compiled
 
 
 def _gradients_of(
     function: Callable[..., Any], given: list[Any], jit: bool = False, weights: list[Any] | None = None
 ) -> Callable[[], Any]:
-    @tf.function(autograph=False, jit_compile=jit)
     def gradients(given: list[Any]) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(given)
             loss = tf.reduce_sum(function(*given) ** 2)
         return tape.gradient(loss, [*given, *(weights or [])])
 
-    return lambda: gradients(given)
+    return partial(tf.function(gradients, autograph=False, jit_compile=jit), given)
 
 
 def _report(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

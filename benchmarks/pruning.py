@@ -195,7 +195,7 @@ ENTRIES: dict[str, Any] = {
     "median": "median",
     "hyperband": "hyperband",
 }
-OPTUNAS = {"optuna": MedianPruner, "optuna-asha": SuccessiveHalvingPruner}
+OPTUNAS: Mapping[str, Callable[[], BasePruner]] = {"optuna": MedianPruner, "optuna-asha": SuccessiveHalvingPruner}
 
 
 def search_of(

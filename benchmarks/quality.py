@@ -25,7 +25,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,9 @@ def main() -> int:
     return 0
 
 
-def _wanted(entries: list[str], names: list[str], workers: list[int], seed: int) -> Iterator[tuple[str, Key]]:
+def _wanted(
+    entries: Sequence[str], names: Sequence[str], workers: Sequence[int], seed: int
+) -> Iterator[tuple[str, Key]]:
     for count in workers:
         for name in names:
             for entry in entries:

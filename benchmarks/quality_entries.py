@@ -61,7 +61,10 @@ def theirs(sampler: Callable[[int], BaseSampler]) -> Entry:
             trial = study.ask(space)
             return trial, trial.params
 
-        return ask, study.tell
+        def tell(trial: Any, loss: float) -> None:
+            study.tell(trial, loss)
+
+        return ask, tell
 
     return opened
 

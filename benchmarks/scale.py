@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,7 @@ def main() -> int:
         for trials, some in itertools.groupby(_scenarios(arguments), key=lambda scenario: scenario.trials):
             study = f"of-{trials}"
             make_study(stack.database_url, study, n_trials=trials + _SPARE, done=trials, sampler=arguments.sampler)
-            eventually(lambda name=study: _has_page(cluster, name), 120, what="the dashboard answers")
+            eventually(partial(_has_page, cluster, study), 120, what="the dashboard answers")
             for scenario in some:
                 print(f"preparing {scenario}", file=sys.stderr)
                 results.append(

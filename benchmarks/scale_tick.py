@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
     settings = load_settings(home=stack.home.root, database_url=stack.database_url, redis_url=stack.redis_url)
     figures: dict[str, Any] = {"studies x tickets, workers": f"{n_studies} x {n_tickets:,}, {n_workers}"}
     with opened(stack.database_url, create=True) as access, Broker(stack.redis_url) as broker:
-        took_s = [_timed(lambda name=f"study-{n}": _submit(access, name, n_tickets)) for n in range(n_studies)]
+        took_s = [_timed(partial(_submit, access, f"study-{n}", n_tickets)) for n in range(n_studies)]
         figures[f"submit {n_tickets:,} tickets, median (s)"] = round(statistics.median(took_s), 2)
         _add_workers(access, n_workers)
         with closing(Database(stack.database_url)) as database:

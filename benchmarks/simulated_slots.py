@@ -123,7 +123,9 @@ class Slot:
             return
         self.has_begun.set()
         reports = self._train(lease)
-        outcome = Outcome(ending=Ending.COMPLETED, value=lease.params["dropout"], duration_s=self._task.trial_s)
+        outcome = Outcome(
+            ending=Ending.COMPLETED, value=float(lease.params["dropout"] or 0), duration_s=self._task.trial_s
+        )
         with self._measured.timed("finish"):
             token = uuid4().hex
             close = Disposition.CLOSE

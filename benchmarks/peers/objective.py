@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -12,6 +13,6 @@ from record import train as trained
 import highnoon as hn
 
 
-def train(params: hn.Params) -> float:
+def train(params: dict[str, Any]) -> float:
     """A second and a half, five reports."""
-    return trained(float(params["x"]), hn.report)
+    return float(trained(float(params["x"]), hn.report))

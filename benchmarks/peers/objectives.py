@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from work import WORK
 
 import highnoon as hn
+
+Params = dict[str, Any]
 
 
 def _report(value: float, step: int) -> bool:
@@ -12,26 +16,26 @@ def _report(value: float, step: int) -> bool:
     return not hn.should_prune()
 
 
-def noop(params: hn.Params) -> float:
+def noop(params: Params) -> float:
     """As its namesake in `work`; so are the others."""
-    return WORK["noop"](params, _report)
+    return float(WORK["noop"](params, _report))
 
 
-def small_keras(params: hn.Params) -> float:
+def small_keras(params: Params) -> float:
     """As above."""
-    return WORK["small_keras"](params, _report)
+    return float(WORK["small_keras"](params, _report))
 
 
-def one_second(params: hn.Params) -> float:
+def one_second(params: Params) -> float:
     """As above."""
-    return WORK["one_second"](params, _report)
+    return float(WORK["one_second"](params, _report))
 
 
-def ten_seconds(params: hn.Params) -> float:
+def ten_seconds(params: Params) -> float:
     """As above."""
-    return WORK["ten_seconds"](params, _report)
+    return float(WORK["ten_seconds"](params, _report))
 
 
-def hundred_reports(params: hn.Params) -> float:
+def hundred_reports(params: Params) -> float:
     """As above."""
-    return WORK["hundred_reports"](params, _report)
+    return float(WORK["hundred_reports"](params, _report))

@@ -41,7 +41,7 @@ def study_of(sampler: str) -> Study:
     return optuna.load_study(study_name=NAME, storage=os.environ["PEERS_DATABASE_URL"], sampler=chosen)
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def run_task(work: str, sampler: str) -> None:
     """One trial by one message."""
     study_of(sampler).optimize(lambda trial: run_trial(trial, work), n_trials=1)

@@ -42,7 +42,7 @@ def optimize(n_trials: int) -> None:
     study.optimize(train, callbacks=[MaxTrialsCallback(n_trials, states=(TrialState.COMPLETE,))])
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def ask_and_tell() -> None:
     """One trial, as tutorials of ask and tell have it."""
     study = optuna.load_study(study_name=NAME, storage=os.environ["PEERS_DATABASE_URL"])

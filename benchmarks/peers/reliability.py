@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,14 +32,14 @@ from benchmarks.peers.ways import WAYS, Run, Way
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
 
-KILLS = {"worker": (5, 4.0), "driver": (2, 10.0)}
+Victim = Literal["worker", "driver"]
+
+KILLS: Mapping[Victim, tuple[int, float]] = {"worker": (5, 4.0), "driver": (2, 10.0)}
 """How often, and after how many seconds again."""
 
 _LONGEST_S = 900.0
 _QUIET_S, _BEGINS_WITHIN_S = 90.0, 400.0
 """Without a line for so long, a study that has no end of its own is over; the first line may come later."""
-
-Victim = Literal["worker", "driver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +232,7 @@ def marked(mark: bytes) -> list[psutil.Process]:
 def table(cells: Sequence[Cell]) -> str:
     """As docs/reliability.md has it."""
     heads = ("Way", "killed", f"completed of {N_TRIALS}", "points lost", "run twice", "stay RUNNING")
-    rows = [(*heads, "processes left", "begun again", "after (median, longest)", "took", "load")]
+    rows: list[tuple[str, ...]] = [(*heads, "processes left", "begun again", "after (median, longest)", "took", "load")]
     for cell in cells:
         delays = cell.seconds_until_begun_again
         again = f"{statistics.median(delays):.1f} s, {max(delays):.1f} s" if delays else "-"
@@ -253,7 +253,8 @@ def main() -> int:
     chosen = parser.parse_args()
     cells: list[Cell] = []
     for name in chosen.ways:
-        for victim in [chosen.kill] if chosen.kill else list(KILLS):
+        victims: list[Victim] = [chosen.kill] if chosen.kill else list(KILLS)
+        for victim in victims:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Stack(Path(folder) / "s") as stack:
                 run = Run(stack.database_url, stack.redis_url, Path(folder))
                 cells.append(measure(WAYS[name], victim, run))

@@ -49,6 +49,6 @@ class SamplerProcess:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process has ended: {self._process.args}")
+            raise RuntimeError(f"the process has ended: {self._process.args!r}")
         answer: dict[str, Any] = json.loads(line)
         return answer

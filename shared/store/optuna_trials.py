@@ -13,10 +13,11 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.artifact import ARTIFACT, Artifact
-from highnoon.shared.domain.extension import Extension
+from highnoon.shared.domain.extension import EXTENSION, Extension
 from highnoon.shared.domain.lease import Waiting
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
@@ -125,6 +126,21 @@ def fixed_params(enqueued: str | None, stored: Iterable[Sequence[Any]]) -> dict[
 def extension_of(stored: str | None) -> Extension | None:
     """The attribute EXTENSION, as JSON. Raises what `Extension.from_json` raises."""
     return None if stored is None else Extension.from_json(json.loads(stored))
+
+
+def extension_in(trial: FrozenTrial) -> Extension | None:
+    """What the trial goes on from; None for one that begins at its beginning."""
+    written = trial.system_attrs.get(EXTENSION)
+    return None if written is None else Extension.from_json(written)
+
+
+def find_trial(study: Study, number: int) -> FrozenTrial | None:
+    """The trial of that number; None where the study has none."""
+    storage = study._storage
+    try:
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+    except KeyError:
+        return None
 
 
 def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:

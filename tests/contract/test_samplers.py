@@ -31,8 +31,9 @@ from highnoon.shared.search.pruning import PrunedTrial, PrunerView
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
-from highnoon.shared.store.optuna_study import STEPS, OptunaStudy
+from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
+from highnoon.shared.store.pruning_decisions import STEPS
 
 MIXED: SearchSpace = {
     "rate": Float(low=1e-5, high=1e-1, log=True),

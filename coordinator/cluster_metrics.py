@@ -19,10 +19,10 @@ from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import Control
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
 from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.snapshot_queries import SnapshotQueries
 
 _ENDED_WITHIN_S = 3600.0
 _TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -60,7 +60,7 @@ class LedgerCollector(Collector):
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._settings = settings
         self._queries = LedgerQueries(database)
-        self._control = Control(database)
+        self._snapshot = SnapshotQueries(database)
         self._nodes = Nodes(database)
         self._broker = broker
 
@@ -98,7 +98,7 @@ class LedgerCollector(Collector):
         for ended in self._queries.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
             attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
         faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
-        for name in self._control.faults():
+        for name in self._snapshot.faults():
             faults.add_metric([name], 1)
         yield from (studies, tickets, best, retries, attempts, faults)
         leases = self._queries.leases()

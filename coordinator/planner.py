@@ -14,8 +14,8 @@ from highnoon.coordinator.shares import Room, fair_shares
 from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.node_queries import Streak
+from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, StudyLoad
 
 _RARE = 1e-5
 """How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""

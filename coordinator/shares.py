@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from highnoon.shared.store.control import StudyLoad
+from highnoon.shared.store.snapshot_rows import StudyLoad
 
 _BUFFERED_S = 2.0
 """So much work may wait for each slot: the time of a tick, and of some that are late."""

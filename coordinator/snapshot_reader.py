@@ -25,10 +25,11 @@ from highnoon.shared.domain.messages import RESOURCES
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import Control, ReadyTickets, StudyLoad
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
+from highnoon.shared.store.snapshot_queries import SnapshotQueries
+from highnoon.shared.store.snapshot_rows import ReadyTickets, StudyLoad
 
 _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
@@ -44,7 +45,7 @@ class SnapshotReader:
 
     def __init__(self, settings: Settings, *, database: Database, queues: QueueClient, faults: StudyFaults) -> None:
         self._settings = settings
-        self._control = Control(database)
+        self._snapshot = SnapshotQueries(database)
         self._nodes = Nodes(database)
         self._node_queries = NodeQueries(database)
         self._queue_client = queues
@@ -59,7 +60,7 @@ class SnapshotReader:
     def read(self, *, steady_s: float, turns: Mapping[int, float] | None = None) -> Snapshot:
         """The state of everything now. Raises ServiceUnavailable when the database is away."""
         capacity = self._nodes.capacity(silent_for_s=self._silent_s)
-        found = self._control.loads()
+        found = self._snapshot.loads()
         live = {load.study.id for load in found}
         self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
         loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), capacity)
@@ -67,8 +68,8 @@ class SnapshotReader:
             steady_s=steady_s,
             loads=tuple(loads),
             queues=self._queues(loads, capacity),
-            expired=tuple(self._control.expired()),
-            queued=tuple(self._control.queued()) if any(load.queued for load in loads) else (),
+            expired=tuple(self._snapshot.expired()),
+            queued=tuple(self._snapshot.queued()) if any(load.queued for load in loads) else (),
             turns=dict(turns or {}),
             streaks=self._streaks_of(capacity, loads),
         )
@@ -100,12 +101,12 @@ class SnapshotReader:
         recent: dict[int, list[str]] = {}
         if counted:
             most = max(failure_limit(load.study.spec) for load in counted.values())
-            recent = self._control.recent_endings(list(counted), most)
-        succeeded = self._control.succeeded([load.study.id for load in loads if _begins_badly(load, recent)])
+            recent = self._snapshot.recent_endings(list(counted), most)
+        succeeded = self._snapshot.succeeded([load.study.id for load in loads if _begins_badly(load, recent)])
         aimed = [load for load in loads if _has(load, "target_value")]
         best: dict[int, float | None] = {}
         if aimed:
-            best = self._control.best_values(
+            best = self._snapshot.best_values(
                 [load.study.id for load in aimed if load.maximizes],
                 [load.study.id for load in aimed if not load.maximizes],
             )
@@ -114,7 +115,7 @@ class SnapshotReader:
         if patient:
             most = max(load.study.spec["early_stop"]["patience"] for load in patient.values())
             maximized = [study_id for study_id, load in patient.items() if load.maximizes]
-            since_best = self._control.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
+            since_best = self._snapshot.since_best(maximized, [*(patient.keys() - set(maximized))], at_most=most)
         return [
             self._with_endings(
                 load,
@@ -167,14 +168,14 @@ class SnapshotReader:
         per_slot = max(messages_per_slot(seconds.get(load.study.id, math.inf), most) for load in wanting)
         room = ready_at_most(slots * (1 + per_slot) - open_tickets, [load.priority for load in wanting])
         at_most = max(room, min(slots, _FIRST))
-        return self._control.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
+        return self._snapshot.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
     def _seconds_of_trials(self, study_ids: Collection[int]) -> Mapping[int, float]:
         """How long trials of these studies take, read again once a second; none for a study without any."""
         now = time.monotonic()
         if study_ids and now >= self._trial_s_at:
             self._trial_s_at = now + _TRIAL_S_FOR_S
-            self._trial_s = self._control.seconds_of_trials(study_ids)
+            self._trial_s = self._snapshot.seconds_of_trials(study_ids)
         return self._trial_s
 
     def _queues(self, loads: Sequence[StudyLoad], capacity: Capacity) -> dict[str, QueueLoad]:

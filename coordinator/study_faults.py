@@ -13,7 +13,8 @@ from typing import TypeVar
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.shared.domain.errors import HighNoonError, RowLocked, ServiceError
 from highnoon.shared.runtime.logs import logfmt
-from highnoon.shared.store.control import PLUGIN_FAULT, Control, StudyLoad
+from highnoon.shared.store.control import PLUGIN_FAULT, Control
+from highnoon.shared.store.snapshot_rows import StudyLoad
 
 _log = logging.getLogger("highnoon.coordinator.study_faults")
 

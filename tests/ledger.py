@@ -19,6 +19,7 @@ from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import db_now, tickets
+from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.studies import StudyRecord
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
@@ -58,11 +59,8 @@ class Ledger:
         if create:
             self.access.create()
         self.database, self.studies = self.access.database, self.access.studies
-        self.attempts, self.control, self.nodes = (
-            Attempts(self.database),
-            Control(self.database),
-            Nodes(self.database),
-        )
+        self.attempts, self.nodes = Attempts(self.database), Nodes(self.database)
+        self.control, self.snapshot = Control(self.database), SnapshotQueries(self.database)
 
     def close(self) -> None:
         self.access.close()

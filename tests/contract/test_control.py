@@ -24,6 +24,7 @@ from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
+from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.studies import StudyRecord
 from tests.conftest import SHORT_PERIODS
 from tests.ledger import Ledger
@@ -44,6 +45,11 @@ RUNNING, PAUSED, FINISHED = StudyState.RUNNING, StudyState.PAUSED, StudyState.FI
 def access(postgres_url: str) -> Iterator[Access]:
     with opened(postgres_url, create=True) as access:
         yield access
+
+
+@pytest.fixture
+def snapshot(access: Access) -> SnapshotQueries:
+    return SnapshotQueries(access.database)
 
 
 @pytest.fixture
@@ -71,35 +77,37 @@ def close_all(access: Access, record: StudyRecord, ending: Ending = Ending.COMPL
 
 
 def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_dispatched(
-    access: Access, control: Control
+    access: Access, control: Control, snapshot: SnapshotQueries
 ) -> None:
     record = study(access, n_trials=20)
     assert len(control.dispatch(record.id, 4)) == 4
-    (load,) = control.loads()
+    (load,) = snapshot.loads()
     assert (load.waiting, load.queued, load.running) == (True, 4, 0)
-    assert control.ready([record.id], at_most=5) == {record.id: (5, 0)}
-    assert control.ready([record.id], at_most=50) == {record.id: (16, 0)}
+    assert snapshot.ready([record.id], at_most=5) == {record.id: (5, 0)}
+    assert snapshot.ready([record.id], at_most=50) == {record.id: (16, 0)}
     assert load.age_s > 0 and not load.deleted
     with access.database.transaction() as connection:
         first = select(func.min(tickets.c.ordinal)).where(tickets.c.state == TicketState.WAITING).scalar_subquery()
         connection.execute(update(tickets).where(tickets.c.ordinal == first).values(attempt=1))
-    assert control.ready([record.id], at_most=1) == {record.id: (1, 1)}
+    assert snapshot.ready([record.id], at_most=1) == {record.id: (1, 1)}
 
 
-def test_study_deleted_in_optuna_is_seen(access: Access, control: Control) -> None:
+def test_study_deleted_in_optuna_is_seen(access: Access, snapshot: SnapshotQueries) -> None:
     record = study(access)
     with access.database.transaction() as connection:
         connection.execute(
             text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
         )
-    (load,) = control.loads()
+    (load,) = snapshot.loads()
     assert (load.deleted, load.directions) == (False, "MINIMIZE")
     access.store.delete_study(record.name)
-    (load,) = control.loads()
+    (load,) = snapshot.loads()
     assert load.deleted
 
 
-def test_best_values_and_recent_endings_of_several_studies(access: Access, control: Control) -> None:
+def test_best_values_and_recent_endings_of_several_studies(
+    access: Access, control: Control, snapshot: SnapshotQueries
+) -> None:
     low, high, empty = study(access, "low"), study(access, "high"), study(access, "empty")
     for record, ending in ((low, Ending.COMPLETED), (high, Ending.COMPLETED)):
         control.dispatch(record.id, 1)
@@ -107,8 +115,8 @@ def test_best_values_and_recent_endings_of_several_studies(access: Access, contr
     with access.database.transaction() as connection:
         connection.execute(update(tickets).where(tickets.c.ordinal == 1).values(value=0.9, ending="vanished"))
         connection.execute(update(tickets).where(tickets.c.ordinal == 2).values(value=0.7))
-    assert control.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
-    endings = control.recent_endings([low.id, empty.id], 2)
+    assert snapshot.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
+    endings = snapshot.recent_endings([low.id, empty.id], 2)
     assert len(endings[low.id]) == 2 and endings[empty.id] == []
 
 
@@ -202,18 +210,18 @@ def test_nothing_is_added_to_a_cancelled_study(access: Access) -> None:
     assert states(access, record) == {TicketState.CANCELLED: 3}
 
 
-def test_fault_is_kept_until_it_is_mended(access: Access, control: Control) -> None:
+def test_fault_is_kept_until_it_is_mended(access: Access, control: Control, snapshot: SnapshotQueries) -> None:
     record = study(access)
     control.record_fault(record.id, "specification: timeout: not a number")
-    assert control.faults() == {"digits": "specification: timeout: not a number"}
+    assert snapshot.faults() == {"digits": "specification: timeout: not a number"}
     assert access.studies.get("digits").fault == "specification: timeout: not a number"
     control.record_fault(record.id, None)
-    assert control.faults() == {}
+    assert snapshot.faults() == {}
 
 
 @pytest.mark.parametrize(("direction", "later"), [("minimize", 3), ("maximize", 2)])
 def test_trials_since_the_best_are_counted_since_the_clock_began(
-    access: Access, control: Control, direction: str, later: int
+    access: Access, control: Control, snapshot: SnapshotQueries, direction: str, later: int
 ) -> None:
     # Given tickets closed one after the other, of which the first of several best ones decides
     record = study(access, n_trials=6, direction=direction)
@@ -228,7 +236,7 @@ def test_trials_since_the_best_are_counted_since_the_clock_began(
 
     def since_best(at_most: int = 9) -> int:
         ways = ([record.id], []) if direction == "maximize" else ([], [record.id])
-        return control.since_best(*ways, at_most=at_most)[record.id]
+        return snapshot.since_best(*ways, at_most=at_most)[record.id]
 
     close(0, 0.0, Ending.PRUNED)
     assert since_best() == 1, "nothing has completed"
@@ -316,7 +324,9 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
                 )
 
 
-def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(access: Access, control: Control) -> None:
+def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(
+    access: Access, control: Control, snapshot: SnapshotQueries
+) -> None:
     # Given a table of which all waits: PostgreSQL expects to meet a waiting ticket of any study soon
     records = [study(access, f"study-{number}", 2000) for number in range(12)]
     statements: list[tuple[str, Any]] = []
@@ -326,8 +336,8 @@ def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(acc
 
     # When a coordinator reads them, and tries to close the last one
     event.listen(access.database.engine, "before_cursor_execute", note)
-    assert [load.waiting for load in control.loads()] == [True] * len(records)
-    assert set(control.ready([record.id for record in records], at_most=5).values()) == {(5, 0)}
+    assert [load.waiting for load in snapshot.loads()] == [True] * len(records)
+    assert set(snapshot.ready([record.id for record in records], at_most=5).values()) == {(5, 0)}
     assert not control.finish(records[-1].id, before=RUNNING, state=FINISHED, reason="n_trials")
     event.remove(access.database.engine, "before_cursor_execute", note)
 
@@ -365,7 +375,7 @@ def test_how_long_trials_take_is_read_from_the_newest_and_from_those_that_run(le
     took(ended, 1.0)
     took(old, 500.0)
 
-    seconds = ledger.control.seconds_of_trials([record.id, other.id, empty.id])
+    seconds = ledger.snapshot.seconds_of_trials([record.id, other.id, empty.id])
 
     assert seconds == {record.id: pytest.approx(2.0, abs=0.5), other.id: pytest.approx(500.0, abs=5.0)}
 
@@ -378,7 +388,7 @@ def test_a_share_is_changed_while_the_study_runs_and_no_sampled_trial_is_refused
     changed = access.studies.get("digits")
     assert (changed.spec["priority"], changed.spec["max_running"]) == (3, None)
     assert changed.spec_version == record.spec_version
-    (load,) = Control(access.database).loads()
+    (load,) = SnapshotQueries(access.database).loads()
     assert (load.priority, load.max_running) == (3, None)
 
     with pytest.raises(InvalidInput, match=r"priority: .*\(got 1001\)") as refused:

@@ -189,8 +189,8 @@ def test_an_attempt_ends_with_a_value_for_each_objective(ledger: Ledger) -> None
     ]
     progress = StudyProgress.of(ledger.studies.get("digits"), ledger.studies)
     assert progress.best_value is None
-    assert [load.fault for load in ledger.control.loads()] == [None]
-    assert ledger.control.loads()[0].directions == "MINIMIZE,MAXIMIZE"
+    assert [load.fault for load in ledger.snapshot.loads()] == [None]
+    assert ledger.snapshot.loads()[0].directions == "MINIMIZE,MAXIMIZE"
 
 
 def test_the_ledgers_best_value_is_of_a_feasible_trial(ledger: Ledger) -> None:
@@ -199,8 +199,8 @@ def test_the_ledgers_best_value_is_of_a_feasible_trial(ledger: Ledger) -> None:
         outcome = Outcome(ending=Ending.COMPLETED, value=value, misses={"latency_ms": miss})
         ledger.finish(ledger.start(ticket), outcome)
     assert ledger.studies.best_value(record.id, maximize=False) == 0.2
-    assert ledger.control.best_values([], [record.id]) == {record.id: 0.2}
-    assert ledger.control.since_best([], [record.id], at_most=9) == {record.id: 0}
-    assert ledger.control.succeeded([record.id]) == {record.id}
+    assert ledger.snapshot.best_values([], [record.id]) == {record.id: 0.2}
+    assert ledger.snapshot.since_best([], [record.id], at_most=9) == {record.id: 0}
+    assert ledger.snapshot.succeeded([record.id]) == {record.id}
     best = ledger.access.store.view("digits").best()
     assert [(trial.number, trial.value, trial.is_feasible) for trial in best] == [(2, 0.2, True)]

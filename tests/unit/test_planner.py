@@ -15,7 +15,7 @@ from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resen
 from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.control import ExpiredLease, QueuedTicket, StudyLoad
+from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.studies import StudyRecord
 
 RULES = Settings(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from highnoon.shared.store.optuna_study import OptunaStudy
-    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_records import StudyRecord
     from highnoon.shared.views.studies import StudySummary
 
 logger = logging.getLogger("highnoon")

@@ -31,7 +31,8 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.schema import tickets
-from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.studies import Studies
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import submit
 from highnoon.workers.slot_state import SlotStates
 from tests.command import answer_to

@@ -20,7 +20,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import db_now, tickets
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 
 SPEC = {"max_attempts": 3, "retry_errors": 0, "direction": "minimize"}
 ANNA = Holder(worker_id="anna", host="node-a", pid=1)

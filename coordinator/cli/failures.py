@@ -14,7 +14,7 @@ from highnoon.shared.domain.states import RETRIABLE, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.formats import plural
 from highnoon.shared.views.studies import StudySummary
 

@@ -23,7 +23,7 @@ from highnoon.shared.runtime.terminal import Exit, open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
-    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_records import StudyRecord
     from highnoon.shared.views.studies import StudySummary
 
 _FORMATS = ("json", "yaml", "toml", "python", "env")

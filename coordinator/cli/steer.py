@@ -13,7 +13,7 @@ from highnoon.shared.domain.states import RETRIABLE
 if TYPE_CHECKING:
     from highnoon.shared.domain.space import SearchSpace
     from highnoon.shared.domain.trial import Params, ParamValue
-    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_records import StudyRecord
 
 TrialNumbers = Annotated[
     list[int] | None, typer.Argument(help="Their numbers. Default: all that failed.", metavar="TRIAL")

@@ -25,7 +25,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.callbacks import Announcer, Callback
 from highnoon.shared.store.code_upload import packed
 from highnoon.shared.store.outages import retry_until_available
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import Submission
 from highnoon.shared.views.formats import plural
 

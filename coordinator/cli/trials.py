@@ -33,7 +33,7 @@ from highnoon.shared.views.attempt_logs import is_elsewhere, printed_by
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
     from highnoon.shared.store.attempt_records import AttemptRecord
-    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_records import StudyRecord
 
 
 STATES = tuple(state.lower() for state in TrialState)

@@ -22,7 +22,7 @@ from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store import steering
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository

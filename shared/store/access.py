@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from highnoon.shared.domain.errors import UnknownStudy, nearest
 from highnoon.shared.store.connections import READING_S, is_postgres
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.studies import Studies, StudyRecord
+from highnoon.shared.store.studies import Studies
+from highnoon.shared.store.study_records import StudyRecord
 
 if TYPE_CHECKING:
     from highnoon.shared.store.optuna_store import OptunaStore

@@ -40,7 +40,7 @@ from highnoon.shared.store.backup_file import (
 from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.outages import first_line
 from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, environments, studies, tickets
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.trial_results import json_text, result_json, trial_result
 
 _LONGEST_S = 1800.0

@@ -17,7 +17,8 @@ from typing_extensions import Self
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, leader, meta, studies, tickets
-from highnoon.shared.store.studies import Studies, StudyCounts, StudyRecord, record_of
+from highnoon.shared.store.studies import Studies
+from highnoon.shared.store.study_records import StudyCounts, StudyRecord, record_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, ReadyTickets, StudyLoad
-from highnoon.shared.store.studies import record_of
+from highnoon.shared.store.study_records import record_of
 
 # Optuna's tables as far as they are read here: its models would import all of Optuna.
 _optuna_studies = table("studies", column("study_id"))

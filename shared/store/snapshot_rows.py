@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 
 
 class ReadyTickets(NamedTuple):

@@ -19,7 +19,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.stored_files import StoredFiles
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import trials_of
 
 

@@ -23,7 +23,7 @@ from highnoon.shared.runtime.extras import require
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.database import IntegrityError
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from highnoon.shared.store.nodes import Worker
     from highnoon.shared.store.queries import QueueState, RunningAttempt, StudyProgress
-    from highnoon.shared.store.studies import StudyRecord
+    from highnoon.shared.store.study_records import StudyRecord
     from highnoon.shared.store.study_view import StudyEntry
 
 STATES = (*(str(state) for state in StudyState), "external")

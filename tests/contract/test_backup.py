@@ -24,7 +24,7 @@ from highnoon.shared.store.backup import backup, readable, restore
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.schema import audit, metadata
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import empty_database
 from tests.ledger import BERT, DONE, FAILED, KILLED, RELEASED, USED, Ledger, point
 

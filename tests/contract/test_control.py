@@ -25,7 +25,7 @@ from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import SHORT_PERIODS
 from tests.ledger import Ledger
 

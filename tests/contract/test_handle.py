@@ -22,7 +22,7 @@ from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.audit import AuditLog
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.ledger import Ledger
 
 SPEC: dict[str, Any] = {

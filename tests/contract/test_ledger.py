@@ -23,7 +23,7 @@ from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.schema import bundles as bundle_rows
 from highnoon.shared.store.schema import db_now, studies, tickets
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, Ledger, point
 
 

@@ -24,7 +24,7 @@ from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import files
 from highnoon.shared.store.steering import extend_trial
 from highnoon.shared.store.stored_files import StoredFiles
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.ledger import DONE, FAILED, KILLED, Ledger
 
 

@@ -40,7 +40,7 @@ from highnoon.shared.domain.errors import LeaseLost, StudyConflict
 from highnoon.shared.domain.lease import Candidate, Disposition, Holder, Lease, Progress, StartRefusal, Wish
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState
 from highnoon.shared.domain.trial import Outcome, Report
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.ledger import Ledger, point
 
 HOLDERS = [Holder(worker_id=f"worker-{number}", host="host", pid=number) for number in range(3)]

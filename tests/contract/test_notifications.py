@@ -26,7 +26,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.notifications import Outbox
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.guide.blocks import run
 from tests.ledger import FAILED, Ledger
 from tests.support import eventually

@@ -22,7 +22,7 @@ from highnoon.shared.runtime.file_store import FileStore, file_store
 from highnoon.shared.store.backup import backup, restore
 from highnoon.shared.store.schema import files, tickets
 from highnoon.shared.store.stored_files import StoredFiles
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from tests.ledger import BERT, DONE, FAILED, KILLED, Ledger
 
 

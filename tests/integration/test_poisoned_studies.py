@@ -30,7 +30,7 @@ from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import db_now, tickets
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import submit
 from tests.conftest import SHORT_PERIODS
 

@@ -20,7 +20,7 @@ from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.store.access import opened
-from highnoon.shared.store.studies import AttemptRecord
+from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.workers.monitor.kill_selection import KillRecords
 from highnoon.workers.monitor.memory_policy import TrialLimits
 from highnoon.workers.monitor.trial_cgroups import TrialGroup, TrialGroups

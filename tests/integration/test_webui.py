@@ -29,7 +29,7 @@ from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.webui import actions
 from tests.conftest import empty_database
 from tests.made_up import FACTS, make_study

@@ -16,7 +16,7 @@ from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, StudyLoad
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 
 RULES = Settings(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)
 

@@ -29,7 +29,7 @@ from highnoon.shared.runtime.terminal import Exit, say, show
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.audit import AuditEntry
 from highnoon.shared.store.queries import StudyProgress
-from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.store.study_records import StudyCounts, StudyRecord
 from highnoon.shared.views.best_config import MODEL_OPTIONS, TRAINER_OPTIONS, as_json, as_python
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object

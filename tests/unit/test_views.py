@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import Ending, StudyState, TicketState, Trial
 from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.queries import RunningAttempt, StudyProgress
-from highnoon.shared.store.studies import StudyCounts, StudyRecord
+from highnoon.shared.store.study_records import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, worker_object
 
 COUNTS = StudyCounts(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from highnoon.shared.domain.states import StudyState, TrialState
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_pages import eta_s
 

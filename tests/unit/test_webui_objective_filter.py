@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.states import StudyState
-from highnoon.shared.store.studies import StudyRecord
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.actions import ObjectiveFilter
 

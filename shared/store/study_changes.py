@@ -1,0 +1,101 @@
+"""Parts of a transaction that changes a study: its lock, its tickets, its life. Each is called under that lock.
+
+The connection is the caller's (`Studies`), which commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, insert, literal, or_, select, text, update
+
+from highnoon.shared.domain.errors import UnknownStudy
+from highnoon.shared.domain.states import StudyState, TicketState
+from highnoon.shared.store.schema import studies, tickets
+
+NEXT_VERSION = {"spec_version": studies.c.spec_version + 1}
+"""Whatever was planned or sampled for the study as it was does not apply any more."""
+
+_FAIL_ENQUEUED = text(
+    """
+    with failed as (
+        update trials
+        set state = 'FAIL', datetime_complete = hn_utc_now_1(),
+            datetime_start = coalesce(datetime_start, hn_utc_now_1())
+        where state = 'WAITING' and study_id = (
+            select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
+            from hn_studies s where s.id = :study)
+        returning trial_id)
+    insert into trial_user_attributes (trial_id, key, value_json)
+    select trial_id, 'highnoon:cause', '"cancelled"' from failed
+    on conflict (trial_id, key) do update set value_json = excluded.value_json
+    """
+)
+
+
+def lock_study(connection: Connection, study_id: int) -> tuple[StudyState, dict[str, Any]]:
+    """The study's row is the lock: two that add tickets at the same time must both see what the first one added."""
+    statement = select(studies.c.state, studies.c.spec).where(studies.c.id == study_id).with_for_update()
+    row = connection.execute(statement).first()
+    if row is None:
+        raise UnknownStudy("the study was deleted")
+    return StudyState(row.state), row.spec
+
+
+def count_tickets(connection: Connection, study_id: int) -> int:
+    """Its tickets that were not dropped."""
+    kept = and_(tickets.c.study_id == study_id, tickets.c.state != TicketState.CANCELLED)
+    return int(connection.scalar(select(func.count()).select_from(tickets).where(kept)) or 0)
+
+
+def add_tickets(connection: Connection, study_id: int, count: int) -> None:
+    """So many more tickets, of which those that a limit had dropped come first. Under the study's lock."""
+    dropped = (
+        select(tickets.c.id)
+        .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CANCELLED)
+        .order_by(tickets.c.ordinal)
+        .limit(count)
+    )
+    revived = connection.execute(
+        update(tickets)
+        .where(tickets.c.id.in_(dropped))
+        .values(state=TicketState.WAITING, cancel_requested=False, queued_at=None)
+    ).rowcount
+    last = select(func.coalesce(func.max(tickets.c.ordinal), -1)).where(tickets.c.study_id == study_id)
+    further = select(literal(study_id), last.scalar_subquery() + func.generate_series(1, count - revived))
+    connection.execute(insert(tickets).from_select(["study_id", "ordinal"], further))
+
+
+def revive_study(connection: Connection, study_id: int, spec: Mapping[str, Any]) -> None:
+    """No limit ends it until one is met again: what was over starts its clock with its next dispatch."""
+    was_over = studies.c.state.in_([StudyState.FINISHED, StudyState.CANCELLED])
+    is_paused = studies.c.state == StudyState.PAUSED
+    changed = {
+        "spec": dict(spec),
+        "state": case((is_paused, StudyState.PAUSED.value), else_=StudyState.RUNNING.value),
+        "stop_reason": None,
+        "fault": None,
+        "started_at": case((was_over, None), else_=studies.c.started_at),
+        "ended_at": None,
+    }
+    connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **NEXT_VERSION))
+
+
+def request_cancel(connection: Connection, study_id: int) -> None:
+    """What has not begun is cancelled at once; the holder of what runs learns it by its next renewal."""
+    of_study = tickets.c.study_id == study_id
+    runs = tickets.c.state == TicketState.RUNNING
+    connection.execute(
+        update(tickets)
+        .where(of_study, or_(runs, tickets.c.state.in_([TicketState.WAITING, TicketState.QUEUED])))
+        .values(
+            state=case((runs, TicketState.RUNNING.value), else_=TicketState.CANCELLED.value),
+            cancel_requested=runs,
+        )
+    )
+
+
+def fail_enqueued(connection: Connection, study_id: int) -> None:
+    """Ends Optuna's enqueued trials of the study, as cancelled: no ticket is left that would take them."""
+    connection.execute(_FAIL_ENQUEUED, {"study": study_id})

@@ -19,7 +19,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import highnoon as hn
-from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import SECRETS, Settings, load_settings
 

@@ -18,8 +18,9 @@ else:
     import tomli as tomllib
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.space import KINDS, UNSET, Categorical, Int, Param, SearchSpace, listed_form, parse_param
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.views.formats import param
 

@@ -1,39 +1,32 @@
 """The study: the question that is asked, as a person wrote it and as the ledger keeps it.
 
-Owns the keys of a study file, their defaults, and every check that runs no user code. The text of a file is read by
-`study_file`, samplers and pruners are named in `strategy`, the objective's source is judged by `objective`.
+Owns the keys of a study file and their defaults; `study_checks` checks them, and runs no user code. The text of a file
+is read by `study_file`, samplers and pruners are in `sampler_spec` and `pruner_spec`, `objective` judges the source.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
+from highnoon.shared.domain import study_checks as checks
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
-from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
-from highnoon.shared.domain.grid import grid_problems
-from highnoon.shared.domain.memory_sizes import MemoryWishes, memory_limit, memory_limit_problem
-from highnoon.shared.domain.notification import notify_problems, notify_table
+from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints
-from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
-from highnoon.shared.domain.scalars import is_storable
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import SearchSpace, read_space, written_form
-from highnoon.shared.domain.strategy import Count, Natural, Strict, several_problems
-from highnoon.shared.domain.strategy import PrunerSpec as PrunerSpec
-from highnoon.shared.domain.strategy import SamplerSpec as SamplerSpec
-from highnoon.shared.domain.study_hints import hint_for, moved_up
-from highnoon.shared.domain.trial_environment import environment_problems
-from highnoon.shared.domain.validation import Key, problems_in, refusal
+from highnoon.shared.domain.space import SearchSpace, written_form
+from highnoon.shared.domain.strategy import Count, Natural, Strict
+from highnoon.shared.domain.study_hints import hint_for
+from highnoon.shared.domain.validation import Key, problems_in
 
 MOST_TRIALS = 1_000_000
-NAME_LIMIT = 100
 QUESTION = ("direction", "objectives", "constraints", "objective", "param_budget", "lambda_efficiency")
 """What makes a study another study; everything else may differ between two that share a name. For the search space
 there is a rule of its own: `space_change`.
@@ -44,13 +37,6 @@ The last two set the scale of its scores: on another scale they cannot be compar
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Up to 31 years: beyond that, databases cannot add it to a time."""
 
-
-_FOR_SEVERAL = {
-    "target_value": "End it by n_trials or timeout.",
-    "early_stop": "End it by n_trials or timeout.",
-    "repeats": "Take the mean within the objective.",
-    "param_budget": 'Make the size an objective, params = "minimize", or a constraint, params = "<= 5e6".',
-}
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -121,169 +107,28 @@ class StudySpec(Strict):
     git: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}\+?$")] | None = None
     """The commit of its folder then, with `+` where files differed from it; `submit` writes it."""
 
-    @field_validator("name")
-    @classmethod
-    def _name_fits_into_paths_and_addresses(cls, name: str) -> str:
-        wrong = name_flaw(name)
-        if wrong:
-            meant = name.replace("/", "-").strip().lstrip("-")
-            hint = "" if name_flaw(meant) else f'Write for example "{meant}".'
-            raise refusal([Problem(key="name", message=wrong, value=name, hint=hint)])
-        return name
-
-    @field_validator("objective")
-    @classmethod
-    def _objective_is_a_reference(cls, objective: str) -> str:
-        try:
-            return str(ObjectiveRef.parse(objective))
-        except InvalidInput as invalid:
-            raise refusal(invalid.problems) from None
-
-    @field_validator("objectives", mode="plain")
-    @classmethod
-    def _objectives_suit_the_strategy(cls, written: object, info: ValidationInfo) -> dict[str, str] | None:
-        if written is None:
-            return None
-        objectives, problems = read_objectives(written)
-        if info.data.get("direction") == "maximize":
-            hint = "Leave it out: each objective has its own."
-            problems.append(Problem(key="direction", message="is for one objective", value="maximize", hint=hint))
-        problems += several_problems(info.data.get("sampler"), info.data.get("pruner"))
-        if problems:
-            raise refusal(problems)
-        return objectives
-
-    @field_validator("prune_on", mode="plain")
-    @classmethod
-    def _prune_on_is_an_objective(cls, written: object, info: ValidationInfo) -> str | None:
-        objectives, pruner = info.data.get("objectives"), info.data.get("pruner")
-        if written is None:
-            if objectives and pruner is not None and pruner not in (PrunerSpec(name="median"), PrunerSpec(name="none")):
-                hint = f'Write for example prune_on = "{next(iter(objectives))}".'
-                message = "prunes by one of several objectives, which prune_on names"
-                raise refusal([Problem(key="pruner", message=message, value=pruner.name, hint=hint)])
-            return None
-        # Of objectives that could not be read, every name would seem wrong.
-        problem = prune_on_problem(written, objectives or {}) if "objectives" in info.data else None
-        if problem is not None:
-            raise refusal([problem])
-        return str(written)
-
-    @field_validator("constraints", mode="plain")
-    @classmethod
-    def _constraints_are_bounds(cls, written: object) -> dict[str, str]:
-        constraints, problems = read_constraints(written)
-        if problems:
-            raise refusal(problems)
-        return constraints
-
-    @field_validator("target_value", "early_stop", "param_budget", "repeats")
-    @classmethod
-    def _is_for_one_objective(cls, written: Any, info: ValidationInfo) -> Any:
-        if written not in (None, 1) and info.data.get("objectives"):
-            key = str(info.field_name)
-            value = written.model_dump() if isinstance(written, EarlyStop) else written
-            raise refusal([Problem(key=key, message="is for one objective", value=value, hint=_FOR_SEVERAL[key])])
-        return written
-
-    @field_validator("search_space", mode="plain")
-    @classmethod
-    def _search_space_suits_the_sampler(cls, written: object, info: ValidationInfo) -> SearchSpace:
-        sampler = info.data.get("sampler")
-        if written is None:
-            if sampler is not None and sampler.needs_space:
-                raise refusal([Problem(key="search_space", message=f"the sampler {sampler.name} needs one")])
-            return {}
-        space, problems = read_space(written)
-        if sampler is not None and sampler.is_exhaustive:
-            problems += grid_problems(space, sampler.options.get("points"))
-        if problems:
-            raise refusal(moved_up(problem, cls.model_fields) for problem in problems)
-        return space
-
-    @field_validator("param_constraints", mode="plain")
-    @classmethod
-    def _param_constraints_suit_the_space(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
-        # Without a space that could be read, every name in a constraint would seem wrong.
-        space, sampler = info.data.get("search_space"), info.data.get("sampler")
-        constraints, problems = read_param_constraints(written, space)
-        if constraints and space and sampler is not None and sampler.is_exhaustive:
-            problems = [*problems, *grid_problems(space, sampler.options.get("points"), constraints)]
-        if problems:
-            raise refusal(problems)
-        return tuple(map(str, constraints))
-
-    @field_validator("warm_start", mode="plain")
-    @classmethod
-    def _warm_start_names_other_studies(cls, written: object, info: ValidationInfo) -> tuple[str, ...]:
-        hint = 'Write for example warm_start = ["first-study"].'
-        if not isinstance(written, list | tuple) or not all(isinstance(name, str) and name for name in written):
-            raise refusal([Problem(key="warm_start", message="must be a list of names", value=written, hint=hint)])
-        if written and info.data.get("search_space") == {}:
-            raise refusal([Problem(key="warm_start", message="needs a search_space", value=written)])
-        if info.data.get("name") in written:
-            message = "names the study itself, whose trials its sampler knows anyway"
-            raise refusal([Problem(key="warm_start", message=message, value=written)])
-        return tuple(written)
-
-    @field_validator("environment", mode="plain")
-    @classmethod
-    def _environment_suits_trials(cls, written: object, info: ValidationInfo) -> dict[str, str]:
-        problems = environment_problems(written)
-        if written and info.data.get("isolation") == "none":
-            message = "needs a process for each trial, and isolation is none"
-            problems.append(Problem(key="environment", message=message, value=written))
-        if problems or not isinstance(written, Mapping):
-            raise refusal(problems)
-        return dict(written)
-
-    @field_validator("notify", mode="plain")
-    @classmethod
-    def _notify_is_a_table(cls, written: object) -> dict[str, Any] | None:
-        problems = [] if written is None else notify_problems(written)
-        if problems:
-            raise refusal(problems)
-        return notify_table(written) if isinstance(written, Mapping) else None
-
-    @field_validator("early_stop", mode="before")
-    @classmethod
-    def _early_stop_is_a_table(cls, written: object) -> object:
-        if written is None or isinstance(written, Mapping | EarlyStop):
-            return written
-        message, hint = "must be a table with a patience", "Write for example early_stop = {patience = 30}."
-        raise refusal([Problem(key="early_stop", message=message, value=written, hint=hint)])
-
-    @field_validator("param_budget_hard")
-    @classmethod
-    def _a_hard_budget_is_a_budget(cls, is_hard: bool, info: ValidationInfo) -> bool:
-        if is_hard and info.data.get("param_budget", 0) is None:
-            hint = "Write for example param_budget = 1000000."
-            raise refusal([Problem(key="param_budget_hard", message="needs a param_budget", value=is_hard, hint=hint)])
-        return is_hard
-
-    @field_validator("memory_warning_pct")
-    @classmethod
-    def _memory_warning_pct_is_a_fraction(cls, fraction: float | None) -> float | None:
-        if fraction is None or 0 < fraction <= 1:
-            return fraction
-        hint = f"Write {fraction / 100:g}." if 1 < fraction <= 100 else ""
-        message = "must be a fraction between 0 and 1"
-        raise refusal([Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint)])
-
-    @field_validator("trial_memory_limit", mode="before")
-    @classmethod
-    def _trial_memory_limit_is_a_size(cls, written: object) -> int | None:
-        size = None if written is None else memory_limit(written)
-        if written is not None and size is None:
-            raise refusal([memory_limit_problem(written)])
-        return size
-
-    @field_validator("code_dir")
-    @classmethod
-    def _code_dir_is_absolute(cls, code_dir: str | None) -> str | None:
-        if code_dir is None or (Path(code_dir).is_absolute() and is_storable(code_dir)):
-            return code_dir
-        raise refusal([Problem(key="code_dir", message="must be an absolute path in UTF-8", value=code_dir)])
+    _check_name = field_validator("name")(checks.name_fits_into_paths_and_addresses)
+    _check_objective = field_validator("objective")(checks.objective_is_a_reference)
+    _check_objectives = field_validator("objectives", mode="plain")(checks.objectives_suit_the_strategy)
+    _check_prune_on = field_validator("prune_on", mode="plain")(checks.prune_on_is_an_objective)
+    _check_constraints = field_validator("constraints", mode="plain")(checks.constraints_are_bounds)
+    _check_single_objective = field_validator("target_value", "early_stop", "param_budget", "repeats")(
+        checks.is_for_one_objective
+    )
+    _check_search_space = field_validator("search_space", mode="plain")(checks.search_space_suits_the_sampler)
+    _check_param_constraints = field_validator("param_constraints", mode="plain")(
+        checks.param_constraints_suit_the_space
+    )
+    _check_warm_start = field_validator("warm_start", mode="plain")(checks.warm_start_names_other_studies)
+    _check_environment = field_validator("environment", mode="plain")(checks.environment_suits_trials)
+    _check_notify = field_validator("notify", mode="plain")(checks.notify_is_a_table)
+    _check_early_stop = field_validator("early_stop", mode="before")(checks.early_stop_is_a_table)
+    _check_param_budget_hard = field_validator("param_budget_hard")(checks.a_hard_budget_is_a_budget)
+    _check_memory_warning_pct = field_validator("memory_warning_pct")(checks.memory_warning_pct_is_a_fraction)
+    _check_trial_memory_limit = field_validator("trial_memory_limit", mode="before")(
+        checks.trial_memory_limit_is_a_size
+    )
+    _check_code_dir = field_validator("code_dir")(checks.code_dir_is_absolute)
 
     @field_serializer("search_space")
     def _written_space(self, space: SearchSpace) -> dict[str, Any] | None:
@@ -371,17 +216,6 @@ def validate(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem
         return StudySpec.model_validate(written), []
     except ValidationError as error:
         return None, problems_in(error, written, hints)
-
-
-def name_flaw(name: str) -> str:
-    """Why a study cannot have this name; empty when it can. It becomes a file's name, an address and an argument."""
-    if not name.strip("."):
-        return "must not be only dots" if name else f"must be 1 to {NAME_LIMIT} printable characters"
-    if name.startswith("-"):
-        return "must not begin with -, or command lines would take it for an option"
-    if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():
-        return f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
-    return ""
 
 
 def _canonical(value: object) -> str:

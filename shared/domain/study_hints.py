@@ -9,8 +9,9 @@ from typing import Any
 
 from highnoon.shared.domain.correction_hints import key_for
 from highnoon.shared.domain.errors import Problem, did_you_mean, nearest
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.space import KINDS, TYPES
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.validation import Key
 
 Fields = Mapping[str, object]

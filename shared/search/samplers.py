@@ -31,7 +31,9 @@ from optuna.samplers import (
 )
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec, modules_of
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
+from highnoon.shared.domain.strategy import modules_of
 from highnoon.shared.runtime.extras import require
 from highnoon.shared.search.asha import AshaPruner, Hyperband
 from highnoon.shared.search.auto import AutoSampler

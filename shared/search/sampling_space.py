@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from highnoon.shared.domain.conditions import active_part, is_active, is_conditional, parents_first
 from highnoon.shared.domain.param import UNSET, SearchSpace
 from highnoon.shared.domain.param_constraints import ParamConstraint, broken
-from highnoon.shared.domain.strategy import SamplerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.samplers import Distributions, distributions
 

@@ -22,7 +22,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
 from highnoon.shared.domain.states import TICKET, Ending
-from highnoon.shared.domain.study import StudySpec, name_flaw
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.study_checks import name_flaw
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.access import Access

@@ -22,7 +22,7 @@ from typing import IO, Any
 from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Enum, Float, Integer, LargeBinary, String, Table
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.study import name_flaw
+from highnoon.shared.domain.study_checks import name_flaw
 
 FORMAT = 1
 _MOST_LINE_BYTES = 256 * 2**20

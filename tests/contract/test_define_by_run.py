@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 import highnoon as hn
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import LostAttempt
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.states import Ending, TrialState
-from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.defined_trial import DefinedTrial, takes_trial

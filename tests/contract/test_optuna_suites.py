@@ -15,7 +15,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param
-from highnoon.shared.domain.strategy import SamplerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.search.presampling import sample
 from highnoon.shared.search.samplers import build_sampler
 from highnoon.shared.search.sampling_space import SamplingSpace

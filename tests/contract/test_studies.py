@@ -11,10 +11,11 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TrialState
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy

@@ -27,8 +27,8 @@ from highnoon.shared.domain.errors import (
     ServiceUnavailable,
     UserInputError,
 )
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.states import Ending, TrialState
-from highnoon.shared.domain.strategy import SamplerSpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.runtime.urls import normalise
 from highnoon.shared.store import history

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import highnoon as hn
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.space import parse_param
-from highnoon.shared.domain.strategy import PrunerSpec, SamplerSpec
 from highnoon.shared.objective.study_file import load_study_file
 from tests.guide.blocks import run
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem
+from highnoon.shared.domain.pruner_spec import PrunerSpec
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Float, Int
-from highnoon.shared.domain.study import PrunerSpec, SamplerSpec, StudySpec
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.study_file import build_spec, load_study_file
 
 BAD_STUDIES = Path(__file__).parent / "bad_studies"

@@ -19,7 +19,8 @@ from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.queries import LedgerQueries
-from highnoon.shared.store.study_view import StudyEntry, StudyView
+from highnoon.shared.store.study_catalogue import StudyEntry
+from highnoon.shared.store.study_view import StudyView
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import best_of, cause_of, ending_of, front_trials
 

@@ -6,7 +6,6 @@ Build it after forks only, one per process: a database connection cannot be shar
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,7 +17,6 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -36,7 +34,6 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.space import SearchSpace, read_space, written_form
 from highnoon.shared.domain.space_change import REMEDY, refused_changes
-from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
@@ -44,11 +41,12 @@ from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.in_memory import MemoryTrials
 from highnoon.shared.store.optuna_connection import connect
-from highnoon.shared.store.optuna_sql import SqlTrials, sql_catalogue
+from highnoon.shared.store.optuna_sql import SqlTrials
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import first_line, service_error
-from highnoon.shared.store.study_view import StudyEntry, StudyView, param_of
+from highnoon.shared.store.study_catalogue import StudyEntry, sql_catalogue, storage_catalogue
+from highnoon.shared.store.study_view import StudyView, param_of
 
 SCORING = "highnoon:scoring"
 """Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
@@ -180,7 +178,7 @@ class OptunaStore:
         with self._error_boundary():
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
-            return [_entry(study, self._storage) for study in self._storage.get_all_studies()]
+            return storage_catalogue(self._storage)
 
     def delete_study(self, name: str) -> None:
         """Removes Optuna's study with all trials. Raises UnknownStudy."""
@@ -291,12 +289,6 @@ class OptunaStore:
             f"study {name!r} exists and has {_terms_in_words(kept)}, not {_terms_in_words(wanted)}: its scores could "
             "not be compared. Give this one another name, or the same terms"
         )
-
-
-def _entry(study: FrozenStudy, storage: BaseStorage) -> StudyEntry:
-    states = Counter(TrialState[trial.state.name] for trial in storage.get_all_trials(study._study_id, deepcopy=False))
-    directions = tuple(direction.name.lower() for direction in study.directions)
-    return StudyEntry(name=study.study_name, directions=directions, by_state=states)
 
 
 def quiet() -> None:

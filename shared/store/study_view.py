@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -18,30 +17,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from highnoon.shared.domain.front import front, minimized
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
-from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.domain.trial_environment import ENVIRONMENT
 from highnoon.shared.store.optuna_trials import trial_of
 from highnoon.shared.store.study_notes import StudyNotes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyEntry:
-    """One line of the catalogue of a database: a study with its trials counted by state."""
-
-    name: str
-    directions: tuple[str, ...]
-    by_state: Mapping[TrialState, int]
-
-    @property
-    def direction(self) -> str:
-        """`minimize` or `maximize`; several of them where the study has several objectives."""
-        return ", ".join(self.directions)
-
-    @property
-    def total(self) -> int:
-        """All trials that it ever had."""
-        return sum(self.by_state.values())
 
 
 class StudyView:

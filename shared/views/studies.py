@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from highnoon.shared.store.nodes import Worker
     from highnoon.shared.store.queries import QueueState, RunningAttempt, StudyProgress
+    from highnoon.shared.store.study_catalogue import StudyEntry
     from highnoon.shared.store.study_records import StudyRecord
-    from highnoon.shared.store.study_view import StudyEntry
 
 STATES = (*(str(state) for state in StudyState), "external")
 """What `StudySummary.state` may be."""

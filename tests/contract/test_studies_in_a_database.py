@@ -32,7 +32,7 @@ from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.runtime.urls import normalise
 from highnoon.shared.store import history
-from highnoon.shared.store import optuna_sql as statements
+from highnoon.shared.store import optuna_statements as statements
 from highnoon.shared.store import optuna_tables as tables
 from highnoon.shared.store.optuna_store import OptunaStore
 from tests.conftest import driverless

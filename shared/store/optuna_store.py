@@ -6,10 +6,9 @@ Build it after forks only, one per process: a database connection cannot be shar
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -27,17 +26,16 @@ from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     ServiceRefused,
     ServiceUnavailable,
-    StudyConflict,
     UnknownStudy,
     UserInputError,
 )
 from highnoon.shared.domain.score import UNSCORED, Scoring
-from highnoon.shared.domain.space import SearchSpace, read_space, written_form
-from highnoon.shared.domain.space_change import REMEDY, refused_changes
+from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import suited
+from highnoon.shared.store import study_agreement as agreement
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.in_memory import MemoryTrials
 from highnoon.shared.store.optuna_connection import connect
@@ -46,16 +44,7 @@ from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.study_catalogue import StudyEntry, sql_catalogue, storage_catalogue
-from highnoon.shared.store.study_view import StudyView, param_of
-
-SCORING = "highnoon:scoring"
-"""Study attribute: the value of `Scoring.terms`. Absent where the score is the loss."""
-
-METRIC_NAMES = "study:metric_names"
-"""Optuna's own study attribute: the names of several objectives."""
-
-SPACE = "highnoon:search_space"
-"""Study attribute: the search space of the last process that created or joined the study, as a study file has it."""
+from highnoon.shared.store.study_view import StudyView
 
 _DELETE_TRIES = 5
 
@@ -100,16 +89,13 @@ class OptunaStore:
         """
         ways = scoring.directions if scoring.objectives else (direction,)
         with self._error_boundary(), _silently():
-            try:
-                self._storage.create_new_study([StudyDirection[way.upper()] for way in ways], name)
-            except optuna.exceptions.DuplicatedStudyError:
-                self._check_directions(name, ways)
-            self._agree_on_scoring(name, scoring)
-            study_id = self._id_of(name)
+            study_id = self._created_or_joined(name, ways)
+            agreement.agree_on_scoring(self._storage, study_id, name, scoring)
             if scoring.objectives:
-                self._agree_on_objectives(name, study_id, list(scoring.objectives))
+                agreement.agree_on_objectives(self._storage, study_id, name, list(scoring.objectives))
             if space:
-                self._agree_on_space(name, study_id, space)
+                domains = self._trials_of(study_id).own_domains()
+                agreement.agree_on_space(self._storage, study_id, name, space, domains)
             return study_id
 
     def open(
@@ -121,7 +107,7 @@ class OptunaStore:
         """
         with self._error_boundary():
             study_id = self._id_of(spec.name)
-            self._check_directions(spec.name, spec.scoring.directions)
+            agreement.check_directions(self._storage, study_id, spec.name, spec.scoring.directions)
             trials = self._trials_of(study_id)
             study = optuna.Study(
                 study_name=spec.name,
@@ -138,20 +124,7 @@ class OptunaStore:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""
         with self._error_boundary():
             for name in spec.warm_start:
-                self._check_directions(name, spec.scoring.directions)
-                goals = list(spec.scoring.objectives)
-                theirs = self._storage.get_study_system_attrs(self._id_of(name)).get(METRIC_NAMES, goals)
-                if goals and theirs != goals:
-                    raise StudyConflict(
-                        f"warm_start: study {name!r} has the objectives {', '.join(theirs)}, and this one "
-                        f"{', '.join(goals)}: their values cannot be compared"
-                    )
-                kept = self._storage.get_study_user_attrs(self._id_of(name)).get(SCORING)
-                if kept != spec.scoring.terms:
-                    raise StudyConflict(
-                        f"warm_start: study {name!r} has {_terms_in_words(kept)}, and this one "
-                        f"{_terms_in_words(spec.scoring.terms)}: their scores cannot be compared"
-                    )
+                agreement.check_comparable(self._storage, self._id_of(name), name, spec.scoring)
 
     def exists(self, name: str) -> bool:
         """Whether there is a study of that name."""
@@ -217,6 +190,14 @@ class OptunaStore:
         with _reported(self.url or "in memory"):
             yield
 
+    def _created_or_joined(self, name: str, ways: Sequence[str]) -> int:
+        try:
+            return self._storage.create_new_study([StudyDirection[way.upper()] for way in ways], name)
+        except optuna.exceptions.DuplicatedStudyError:
+            study_id = self._id_of(name)
+            agreement.check_directions(self._storage, study_id, name, ways)
+            return study_id
+
     def _ended_of(self, name: str) -> list[FrozenTrial]:
         """Empty for a study that was deleted since."""
         try:
@@ -238,58 +219,6 @@ class OptunaStore:
             where = masked(self.url) if self.url else "memory"
             raise UnknownStudy(f"no study {name!r} in {where}") from None
 
-    def _check_directions(self, name: str, wanted: Sequence[str]) -> None:
-        directions = [one.name.lower() for one in self._storage.get_study_directions(self._id_of(name))]
-        if len(directions) != len(wanted):
-            of_this = "a single one" if len(wanted) == 1 else f"{len(wanted)} ({' and '.join(wanted)})"
-            of_that = "a single objective" if len(directions) == 1 else f"{len(directions)} objectives"
-            raise StudyConflict(
-                f"study {name!r} has {of_that} ({' and '.join(directions)}), and this one has {of_this}. Give it "
-                "another name; `coordinator trials` and `best` with --storage read that study"
-            )
-        if directions != [*wanted]:
-            raise StudyConflict(
-                f"study {name!r} exists with direction {', '.join(directions)}, not {', '.join(wanted)}"
-            )
-
-    def _agree_on_objectives(self, name: str, study_id: int, names: list[str]) -> None:
-        """Optuna keeps them as metric names, which its figures and tables show."""
-        kept = self._storage.get_study_system_attrs(study_id).get(METRIC_NAMES)
-        if kept is not None and kept != names:
-            raise StudyConflict(f"study {name!r} exists with the objectives {', '.join(kept)}, not {', '.join(names)}")
-        if kept is None:
-            self._storage.set_study_system_attr(study_id, METRIC_NAMES, names)
-
-    def _agree_on_space(self, name: str, study_id: int, space: SearchSpace) -> None:
-        """Optuna would refuse other choices, and takes every other change; we write past its check."""
-        kept = self._storage.get_study_user_attrs(study_id).get(SPACE)
-        own = {key: param_of(domain) for key, domain in self._trials_of(study_id).own_domains().items()}
-        # The newest trial has the domains that count, of parameters that were active in it.
-        before = read_space(kept or {})[0] | {key: param for key, param in own.items() if param is not None}
-        refused = refused_changes(before, space) if self._storage.get_n_trials(study_id) else []
-        if refused:
-            lines = "\n".join(f"  {line}" for line in refused)
-            raise StudyConflict(
-                f"study {name!r} exists and has another search_space, which may not become this one:\n{lines}\n{REMEDY}"
-            )
-        written = {key: written_form(param) for key, param in space.items()}
-        if written != kept:
-            self._storage.set_study_user_attr(study_id, SPACE, written)
-
-    def _agree_on_scoring(self, name: str, scoring: Scoring) -> None:
-        """The study keeps the scale of its scores; a study without trials takes the first one that it is given."""
-        study_id, wanted = self._id_of(name), scoring.terms
-        kept = self._storage.get_study_user_attrs(study_id).get(SCORING)
-        if kept == wanted:
-            return
-        if kept is None and not self._storage.get_n_trials(study_id):
-            self._storage.set_study_user_attr(study_id, SCORING, wanted)
-            return
-        raise StudyConflict(
-            f"study {name!r} exists and has {_terms_in_words(kept)}, not {_terms_in_words(wanted)}: its scores could "
-            "not be compared. Give this one another name, or the same terms"
-        )
-
 
 def quiet() -> None:
     """Optuna logs warnings and errors only. For our own processes: it is a setting of the whole process."""
@@ -305,14 +234,6 @@ def _silently() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def _terms_in_words(terms: Mapping[str, Any] | None) -> str:
-    if terms is None:
-        return "no param_budget and no constraints"
-    words = {key: value for key, value in terms.items() if key != "constraints"}
-    bounds = [f"{name} {bound}" for name, bound in terms.get("constraints", {}).items()]
-    return " and ".join([*(f"{key} {value}" for key, value in words.items()), *bounds])
 
 
 @contextmanager

@@ -95,13 +95,13 @@ class LedgerCollector(Collector):
             if study.best_value is not None:
                 best.add_metric([name], study.best_value)
         attempts = _family("highnoon_attempts", "Attempts that ended, by how and why.", "study", "ending", "cause")
-        for ended in self._queries.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
+        for ended in self._queries.attempts.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
             attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
         faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
         for name in self._snapshot.faults():
             faults.add_metric([name], 1)
         yield from (studies, tickets, best, retries, attempts, faults)
-        leases = self._queries.leases()
+        leases = self._queries.attempts.leases()
         yield _gauge("highnoon_leases", "Attempts under way.", leases.count)
         yield _gauge("highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s)
         silence_s = max(0.0, self._settings.lease_s - leases.least_left_s) if leases.least_left_s is not None else 0.0

@@ -144,7 +144,7 @@ def compare(study: StudyName, other: OtherStudy, storage: Storage = None, json: 
 
 
 def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reader) -> Figure:
-    from highnoon.shared.store.queries import LedgerQueries
+    from highnoon.shared.store.attempt_queries import AttemptQueries
     from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
     from highnoon.shared.views.trials import by_objective
 
@@ -161,7 +161,7 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
     if name == "contour" and len(names) < 2:
         raise no_result(f"study {study.name} has one parameter, and a contour needs two")
     record, access = study.record, reader.access
-    queries = LedgerQueries(access.database) if access and record and name in NEEDS_ATTEMPTS else None
+    queries = AttemptQueries(access.database) if access and record and name in NEEDS_ATTEMPTS else None
     return FIGURES[name](
         FigureInput(
             trials=trials,

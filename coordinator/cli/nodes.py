@@ -25,8 +25,8 @@ from highnoon.shared.views.studies import worker_object
 if TYPE_CHECKING:
     from highnoon.shared.runtime.settings import Settings
     from highnoon.shared.store.access import Access
+    from highnoon.shared.store.attempt_queries import RunningAttempt
     from highnoon.shared.store.nodes import Worker
-    from highnoon.shared.store.queries import RunningAttempt
 
 _SHOWN_OF_ID = 8
 
@@ -39,12 +39,12 @@ def workers(json: AsJson = False) -> None:
     Example: python -m coordinator workers
     """
     from highnoon.shared.runtime.settings import load_settings
-    from highnoon.shared.store.queries import LedgerQueries
+    from highnoon.shared.store.attempt_queries import AttemptQueries
 
     settings = load_settings()
     with ledger(settings) as access:
         present = present_workers(access, settings)
-        running = LedgerQueries(access.database).running()
+        running = AttemptQueries(access.database).running()
     if json:
         print_json([worker_object(worker, running) for worker in present])
     elif present:
@@ -64,8 +64,8 @@ def drain(worker: WorkerName) -> None:
     Example: python -m coordinator drain node-a
     """
     from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store.attempt_queries import AttemptQueries
     from highnoon.shared.store.nodes import Nodes
-    from highnoon.shared.store.queries import LedgerQueries
     from highnoon.shared.views.formats import plural
 
     settings = load_settings()
@@ -75,7 +75,7 @@ def drain(worker: WorkerName) -> None:
             hint = "Pause its studies: python -m coordinator pause STUDY."
             raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
         Nodes(access.database).drain(chosen.id, "a person drained it by the command line")
-        count = sum(attempt.worker_id == chosen.id for attempt in LedgerQueries(access.database).running())
+        count = sum(attempt.worker_id == chosen.id for attempt in AttemptQueries(access.database).running())
     runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")
 

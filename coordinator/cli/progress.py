@@ -24,8 +24,9 @@ from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.attempt_queries import AttemptQueries, RunningAttempt
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
-from highnoon.shared.store.queries import LedgerQueries, RunningAttempt, StudyProgress
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import Studies
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
@@ -200,7 +201,7 @@ class Slots:
     @classmethod
     def of(cls, name: str, access: Access, settings: Settings) -> Self:
         """Reads the ledger."""
-        everything = LedgerQueries(access.database).running()
+        everything = AttemptQueries(access.database).running()
         nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
         return cls(
             running=[attempt for attempt in everything if attempt.study == name],

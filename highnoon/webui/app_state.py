@@ -14,11 +14,12 @@ from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.domain.trial_environment import GIT, HOST
+from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
-from highnoon.shared.store.queries import AttemptSpan, LeaderState, QueueState, RunningAttempt
+from highnoon.shared.store.queries import LeaderState, QueueState
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.views.environments import environment_facts
 from highnoon.shared.views.studies import StudySummary, queue_object, worker_object
@@ -140,7 +141,7 @@ class AppState:
         """By trial number: where and how long it ran."""
         if study.record is None:
             return {}
-        found = self.repository.queries().spans(study.record.id, numbers=numbers)
+        found = self.repository.queries().attempts.spans(study.record.id, numbers=numbers)
         return {span.trial_number: span for span in found if span.trial_number is not None}
 
     def values(self, study: StudySummary) -> list[float]:
@@ -157,7 +158,7 @@ class AppState:
         queries = self.repository.queries()
         return Cluster(
             workers=self.repository.nodes().workers(silent_for_s=self.settings.silent_s),
-            running=queries.running(),
+            running=queries.attempts.running(),
             queues=queries.queues(),
             leader=queries.leader(),
         )

@@ -80,8 +80,8 @@ class FigureCache:
                 params=self._pair(study.name, x, y) if kind == "contour" else (x, y) if kind == "pareto" else (),
                 most_params=None if whole else MOST_PARAMS,
                 raw=raw,
-                spans=() if record is None else self._repository.queries().spans(record.id, limit=_SPANS),
-                causes=() if record is None else self._repository.queries().causes(record.id),
+                spans=() if record is None else self._repository.queries().attempts.spans(record.id, limit=_SPANS),
+                causes=() if record is None else self._repository.queries().attempts.causes(record.id),
                 importance=self._repository.importance(study.name, objective)
                 if self._ranks(kind, len(found.space))
                 else {},
@@ -141,7 +141,7 @@ def _rows(repository: StudyRepository, study: StudySummary, kind: tuple[str, ...
 
 
 def _places(repository: StudyRepository, study: StudySummary, since: int) -> Places:
-    return {} if study.record is None else repository.queries().places(study.record.id, since=since)
+    return {} if study.record is None else repository.queries().attempts.places(study.record.id, since=since)
 
 
 def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Rows) -> Iterator[str]:

@@ -62,7 +62,7 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
     """One study: its progress, its best trial, and its figures."""
     found = app.repository.trials(study.name)
     asked = read_space(study.spec.get("search_space", {}))[0]
-    running = app.repository.queries().running(study.id) if study.record is not None else []
+    running = app.repository.queries().attempts.running(study.id) if study.record is not None else []
     steps = {trial.number: trial.reports[-1].step for trial in found.not_ended if trial.reports}
     context = {
         "study": study,

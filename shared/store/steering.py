@@ -16,8 +16,8 @@ from highnoon.shared.domain.states import GIVEN_UP, TicketState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.store.access import Access
+from highnoon.shared.store.attempt_queries import AttemptQueries
 from highnoon.shared.store.bundles import Bundles
-from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import trials_of
@@ -94,7 +94,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
 def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
     """Ends one running trial, as cancelled. Raises StudyConflict."""
     if not access.studies.stop_trial(record.id, number):
-        running = sorted(run.trial_number or 0 for run in LedgerQueries(access.database).running(record.id))
+        running = sorted(run.trial_number or 0 for run in AttemptQueries(access.database).running(record.id))
         hint = f"these run: {', '.join(map(str, running[:20]))}" if running else "none runs"
         raise StudyConflict(f"trial {number} of study {record.name} does not run now; {hint}")
 

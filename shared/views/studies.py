@@ -14,8 +14,9 @@ from highnoon.shared.domain.trial import json_number
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from highnoon.shared.store.attempt_queries import RunningAttempt
     from highnoon.shared.store.nodes import Worker
-    from highnoon.shared.store.queries import QueueState, RunningAttempt, StudyProgress
+    from highnoon.shared.store.queries import QueueState, StudyProgress
     from highnoon.shared.store.study_catalogue import StudyEntry
     from highnoon.shared.store.study_records import StudyRecord
 

@@ -33,7 +33,7 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
 
     # When a client reads
     (progress,) = queries.progress()
-    (running,) = queries.running()
+    (running,) = queries.attempts.running()
 
     # Then all is there
     assert queries.has_ledger() and queries.change_marks() != before
@@ -41,11 +41,13 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     assert progress.counts.by_state == {TicketState.CLOSED: 2, TicketState.RUNNING: 1, TicketState.WAITING: 1}
     assert (running.study, running.trial_number, running.step, running.rss_bytes) == ("digits", 2, 2, 7)
     assert 0 <= running.age_s < 30 and 0 < running.lease_left_s <= 30
-    assert [span.ending for span in queries.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
-    assert [span.peak_bytes for span in queries.spans(record.id)] == [300, 5, None], "measured, else the kernel's"
-    assert [span.trial_number for span in queries.spans(record.id, limit=1)] == [2]
-    assert [span.trial_number for span in queries.spans(record.id, numbers=[1])] == [1]
-    assert set(queries.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
+    assert [span.ending for span in queries.attempts.spans(record.id)] == [Ending.COMPLETED, Ending.FAILED, None]
+    assert [span.peak_bytes for span in queries.attempts.spans(record.id)] == [300, 5, None], (
+        "measured, else the kernel's"
+    )
+    assert [span.trial_number for span in queries.attempts.spans(record.id, limit=1)] == [2]
+    assert [span.trial_number for span in queries.attempts.spans(record.id, numbers=[1])] == [1]
+    assert set(queries.attempts.causes(record.id)) == {(Ending.COMPLETED, None, 1), (Ending.FAILED, "exception", 1)}
     assert queries.values(record.id) == [0.5]
     assert [(queue.resource, queue.waiting, queue.running) for queue in queries.queues()] == [("cpu", 1, 1)]
     assert queries.leader() is None

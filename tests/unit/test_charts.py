@@ -14,7 +14,7 @@ import pytest
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Report, Trial
-from highnoon.shared.store.queries import AttemptSpan
+from highnoon.shared.store.attempt_queries import AttemptSpan
 from highnoon.shared.views.charts import FIGURES, Figure, FigureInput
 from highnoon.shared.views.formats import dumps
 

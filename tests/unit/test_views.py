@@ -16,8 +16,9 @@ from highnoon.coordinator.cli.tables import importance_table, size_cell
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
 from highnoon.shared.domain.trial import Params, Trial
+from highnoon.shared.store.attempt_queries import RunningAttempt
 from highnoon.shared.store.nodes import Worker
-from highnoon.shared.store.queries import RunningAttempt, StudyProgress
+from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.study_records import StudyCounts, StudyRecord
 from highnoon.shared.views.studies import StudySummary, worker_object
 

@@ -13,7 +13,7 @@ from highnoon.shared.views.formats import duration
 from highnoon.shared.views.trials import cause_of, ending_of, has_ended
 
 if TYPE_CHECKING:
-    from highnoon.shared.store.queries import AttemptSpan
+    from highnoon.shared.store.attempt_queries import AttemptSpan
 
 
 def timeline(asked: FigureInput) -> Figure:

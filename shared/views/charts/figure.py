@@ -16,7 +16,7 @@ from highnoon.shared.domain.trial import ParamValue, Trial
 from highnoon.shared.views import formats
 
 if TYPE_CHECKING:
-    from highnoon.shared.store.queries import AttemptSpan
+    from highnoon.shared.store.attempt_queries import AttemptSpan
 
 
 Json = dict[str, Any]

@@ -43,8 +43,8 @@ def restore(file: BackupFile, name: NewName = None) -> None:
 
     Example: python -m coordinator restore digits.jsonl --as digits-again
     """
-    from highnoon.shared.store.backup import readable
-    from highnoon.shared.store.backup import restore as read
+    from highnoon.shared.store.restore import readable
+    from highnoon.shared.store.restore import restore as read
     from highnoon.shared.views.formats import plural
 
     readable(file)  # before a database is made for it

@@ -1,54 +1,34 @@
-"""One study to one file and back: its rows in the ledger, in Optuna's tables, and the bundle that it names.
+"""One study to one file: its rows in the ledger, in Optuna's tables, and the bundle that it names.
 
-A backup is one snapshot of the database: the study may run meanwhile. A restore is one transaction: the study is there
-with all that belongs to it, or nothing has changed. What ran when the backup was made is handed back, uncharged.
+A backup is one snapshot of the database: the study may run meanwhile. `restore` reads the file.
 """
 
 from __future__ import annotations
 
 import re
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import groupby, islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, insert, select, text
-from sqlalchemy.dialects.postgresql import insert as insert_or_not
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy import Connection, Select, Table, select, text
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
-from highnoon.shared.domain.states import TICKET, Ending
-from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.study_checks import name_flaw
-from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.states import TICKET
 from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.audit import record
-from highnoon.shared.store.backup_file import (
-    BackupWriter,
-    Header,
-    damaged,
-    decoded,
-    encoded,
-    rows,
-    verified,
-    whole_file,
-)
+from highnoon.shared.store.backup_file import BackupWriter, Header, encoded, whole_file
 from highnoon.shared.store.connections import allow_longer
-from highnoon.shared.store.outages import first_line
 from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, environments, studies, tickets
 from highnoon.shared.store.study_records import StudyRecord
-from highnoon.shared.store.trial_results import json_text, result_json, trial_result
 
-_LONGEST_S = 1800.0
+LONGEST_S = 1800.0
 _AT_ONCE = 1000
 
-_OF_OPTUNAS_STUDY = (optuna.directions, optuna.study_attrs, optuna.study_system_attrs)
-_OF_OPTUNAS_TRIAL = (
+OF_OPTUNAS_STUDY = (optuna.directions, optuna.study_attrs, optuna.study_system_attrs)
+OF_OPTUNAS_TRIAL = (
     optuna.params,
     optuna.values,
     optuna.reports,
@@ -56,16 +36,14 @@ _OF_OPTUNAS_TRIAL = (
     optuna.system_attrs,
     optuna.heartbeats,
 )
-_NAMED_BY_CONTENT = (bundles, environments)
-_BESIDE_A_TRIAL = re.compile(r"(dashboard|highnoon):(\d+):(.+)")
-"""The study's attributes that are a trial's notes and tags; the trial is named by its id, see `notes`."""
-_ORDER = (*_NAMED_BY_CONTENT, *_OF_OPTUNAS_STUDY, optuna.trials, studies, tickets, *_OF_OPTUNAS_TRIAL, attempts)
+NAMED_BY_CONTENT = (bundles, environments)
+"""Rows that several studies may share, and that a restore leaves alone where they are there already."""
+
+ORDER = (*NAMED_BY_CONTENT, *OF_OPTUNAS_STUDY, optuna.trials, studies, tickets, *OF_OPTUNAS_TRIAL, attempts)
 """Each after what it refers to. Optuna's study itself has a name and an id, and no row in the file."""
 
-_HAND_BACK = text(
-    "select hn_finish_attempt_1(id, attempt, :token, 'release', 0, cast(:outcome as json), cast(:result as json), '[]')"
-    " from hn_tickets where study_id = :study and state = 'running'"
-)
+_BESIDE_A_TRIAL = re.compile(r"(dashboard|highnoon):(\d+):(.+)")
+"""The study's attributes that are a trial's notes and tags; the trial is named by its id, see `notes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +58,10 @@ class Copied:
 
 def backup(study: StudyRecord, access: Access, path: Path) -> Copied:
     """Writes the study as it is now to `path`, replacing a file of that name. Raises StudyConflict, OSError."""
-    counts = dict.fromkeys(_ORDER, 0)
+    counts = dict.fromkeys(ORDER, 0)
     with access.database.transaction() as connection, whole_file(path) as file:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        allow_longer(connection, _LONGEST_S)
+        allow_longer(connection, LONGEST_S)
         optuna_id = connection.scalar(
             select(optuna.studies.c.study_id).where(optuna.studies.c.study_name == study.name)
         )
@@ -95,7 +73,7 @@ def backup(study: StudyRecord, access: Access, path: Path) -> Copied:
             made_at=datetime.now(timezone.utc).isoformat(" ", "seconds"),
         )
         writer = BackupWriter(file, header)
-        for table, row in _all_rows(connection, study, optuna_id):
+        for table, row in _StudyRows(connection, study, optuna_id).all():
             writer.row(table.name, row)
             counts[table] += 1
         writer.end()
@@ -104,83 +82,91 @@ def backup(study: StudyRecord, access: Access, path: Path) -> Copied:
     return Copied(study=study.name, trials=counts[optuna.trials], attempts=counts[attempts], made_at=header.made_at)
 
 
-def readable(path: Path) -> Header:
-    """The header of a whole backup that this version can restore. Raises InvalidInput; needs no database."""
-    header = verified(path)
-    if header.ledger_version > SCHEMA_VERSION:
-        raise damaged(path, f"is of ledger version {header.ledger_version}; this HighNoon has {SCHEMA_VERSION}", 1)
-    return header
+class _StudyRows:
+    """Every row of one study with the name of its table, as the file has it: ids of this database are left out.
 
-
-def restore(path: Path, access: Access, *, name: str | None = None) -> Copied:
-    """Makes the study of a file that is `readable`, called `name` where that is given.
-
-    Raises StudyConflict where a study of that name exists, InvalidInput for rows that cannot be.
+    Rows that belong to a trial or a ticket have its number or ordinal instead.
     """
-    header = readable(path)
-    name = header.study if name is None else name
-    if flaw := name_flaw(name):
-        raise InvalidInput("restore", [Problem(key="name", message=flaw, value=name)])
-    with access.database.transaction() as connection:
-        allow_longer(connection, _LONGEST_S)
-        try:
-            copy = _Restoring(connection, path, name)
-            for number, table, batch in _batches(path):
-                copy.add(number, table, batch)
-        except (IntegrityError, DataError) as error:
-            raise damaged(path, f"has rows that cannot be stored ({first_line(error)})") from None
-        copy.hand_back()
-        record(connection, "restore", study=name, of=header.study, made_at=header.made_at)
-    return Copied(study=name, trials=len(copy.trial_ids), attempts=copy.counts[attempts.name], made_at=header.made_at)
 
+    def __init__(self, connection: Connection, study: StudyRecord, optuna_id: int) -> None:
+        self._connection, self._study, self._optuna_id = connection, study, optuna_id
+        self._own_tickets = select(tickets.c.id).where(tickets.c.study_id == study.id)
+        self._numbers: dict[int, int] = {}
+        """Of Optuna's trials, by id."""
+        self._ordinals: dict[int, int] = {}
+        """Of tickets, by id."""
+        self._beside_trials: list[tuple[int, dict[str, Any]]] = []
+        """Notes and tags of trials, which Optuna has as attributes of the study."""
 
-def _all_rows(connection: Connection, study: StudyRecord, optuna_id: int) -> Iterator[tuple[Table, dict[str, Any]]]:
-    bundle = study.spec.get("bundle")
-    for row in _read(connection, select(bundles).where(bundles.c.digest == bundle)):
-        yield bundles, encoded(bundles, row, without=())
-    own_tickets = select(tickets.c.id).where(tickets.c.study_id == study.id)
-    own_environments = select(attempts.c.environment).where(attempts.c.ticket_id.in_(own_tickets))
-    for row in _read(connection, _ordered(environments).where(environments.c.digest.in_(own_environments))):
-        yield environments, encoded(environments, row, without=())
-    beside_trials: list[tuple[int, dict[str, Any]]] = []
-    for table in _OF_OPTUNAS_STUDY:
-        for row in _read(connection, _ordered(table).where(table.c.study_id == optuna_id)):
-            written = encoded(table, row, without=_ids(table))
-            beside = _BESIDE_A_TRIAL.fullmatch(row["key"]) if table is optuna.study_system_attrs else None
-            if beside is None:
-                yield table, written
-            else:
-                beside_trials.append((int(beside[2]), {**written, "key": f"{beside[1]}:{beside[3]}"}))
-    numbers: dict[int, int] = {}
-    for row in _read(connection, _ordered(optuna.trials).where(optuna.trials.c.study_id == optuna_id)):
-        numbers[row["trial_id"]] = row["number"]
-        yield optuna.trials, encoded(optuna.trials, row, without=_ids(optuna.trials))
-    for trial_id, written in beside_trials:
-        if trial_id in numbers:
-            yield optuna.study_system_attrs, {**written, "trial": numbers[trial_id]}
-    for row in _read(connection, select(studies).where(studies.c.id == study.id)):
-        yield studies, encoded(studies, row, without=("id", "name", "optuna_study_id"))
-    ordinals: dict[int, int] = {}
-    for row in _read(connection, _ordered(tickets).where(tickets.c.study_id == study.id)):
-        ordinals[row["id"]] = row["ordinal"]
-        ticket = encoded(tickets, row, without=("id", "study_id", "trial_id"))
-        yield tickets, {**ticket, "trial": numbers.get(row["trial_id"])}
-    own_trials = select(optuna.trials.c.trial_id).where(optuna.trials.c.study_id == optuna_id)
-    for table in _OF_OPTUNAS_TRIAL:
-        for row in _read(connection, _ordered(table).where(table.c.trial_id.in_(own_trials))):
-            written = encoded(table, row, without=_ids(table))
-            if table is optuna.user_attrs and row["key"] == TICKET and row["value_json"].isdecimal():
-                ordinal = ordinals.get(int(row["value_json"]))
-                written |= {} if ordinal is None else {"value_json": None, "ticket": ordinal}
-            yield table, {**written, "trial": numbers[row["trial_id"]]}
-    for row in _read(connection, _ordered(attempts).where(attempts.c.ticket_id.in_(own_tickets))):
-        attempt = encoded(attempts, row, without=("ticket_id",))
-        yield attempts, {**attempt, "ticket": ordinals[row["ticket_id"]]}
+    def all(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        """In an order in which they can be inserted: each after what it refers to."""
+        yield from self._bundle()
+        yield from self._environments()
+        yield from self._study_in_optuna()
+        yield from self._trials()
+        yield from self._notes_of_trials()
+        yield from self._study_in_ledger()
+        yield from self._tickets()
+        yield from self._details_of_trials()
+        yield from self._attempts()
 
+    def _bundle(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for row in self._read(select(bundles).where(bundles.c.digest == self._study.spec.get("bundle"))):
+            yield bundles, encoded(bundles, row, without=())
 
-def _read(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
-    """Some rows at a time, as they are read."""
-    yield from connection.execute(statement, execution_options={"yield_per": _AT_ONCE}).mappings()
+    def _environments(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        own = select(attempts.c.environment).where(attempts.c.ticket_id.in_(self._own_tickets))
+        for row in self._read(_ordered(environments).where(environments.c.digest.in_(own))):
+            yield environments, encoded(environments, row, without=())
+
+    def _study_in_optuna(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for table in OF_OPTUNAS_STUDY:
+            for row in self._read(_ordered(table).where(table.c.study_id == self._optuna_id)):
+                written = encoded(table, row, without=_ids(table))
+                beside = _BESIDE_A_TRIAL.fullmatch(row["key"]) if table is optuna.study_system_attrs else None
+                if beside is None:
+                    yield table, written
+                else:
+                    self._beside_trials.append((int(beside[2]), {**written, "key": f"{beside[1]}:{beside[3]}"}))
+
+    def _trials(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for row in self._read(_ordered(optuna.trials).where(optuna.trials.c.study_id == self._optuna_id)):
+            self._numbers[row["trial_id"]] = row["number"]
+            yield optuna.trials, encoded(optuna.trials, row, without=_ids(optuna.trials))
+
+    def _notes_of_trials(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for trial_id, written in self._beside_trials:
+            if trial_id in self._numbers:
+                yield optuna.study_system_attrs, {**written, "trial": self._numbers[trial_id]}
+
+    def _study_in_ledger(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for row in self._read(select(studies).where(studies.c.id == self._study.id)):
+            yield studies, encoded(studies, row, without=("id", "name", "optuna_study_id"))
+
+    def _tickets(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for row in self._read(_ordered(tickets).where(tickets.c.study_id == self._study.id)):
+            self._ordinals[row["id"]] = row["ordinal"]
+            ticket = encoded(tickets, row, without=("id", "study_id", "trial_id"))
+            yield tickets, {**ticket, "trial": self._numbers.get(row["trial_id"])}
+
+    def _details_of_trials(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        own = select(optuna.trials.c.trial_id).where(optuna.trials.c.study_id == self._optuna_id)
+        for table in OF_OPTUNAS_TRIAL:
+            for row in self._read(_ordered(table).where(table.c.trial_id.in_(own))):
+                written = encoded(table, row, without=_ids(table))
+                if table is optuna.user_attrs and row["key"] == TICKET and row["value_json"].isdecimal():
+                    ordinal = self._ordinals.get(int(row["value_json"]))
+                    written |= {} if ordinal is None else {"value_json": None, "ticket": ordinal}
+                yield table, {**written, "trial": self._numbers[row["trial_id"]]}
+
+    def _attempts(self) -> Iterator[tuple[Table, dict[str, Any]]]:
+        for row in self._read(_ordered(attempts).where(attempts.c.ticket_id.in_(self._own_tickets))):
+            attempt = encoded(attempts, row, without=("ticket_id",))
+            yield attempts, {**attempt, "ticket": self._ordinals[row["ticket_id"]]}
+
+    def _read(self, statement: Select[Any]) -> Iterator[Any]:
+        """Some rows at a time, as they are read."""
+        yield from self._connection.execute(statement, execution_options={"yield_per": _AT_ONCE}).mappings()
 
 
 def _ordered(table: Table) -> Select[Any]:
@@ -190,119 +176,3 @@ def _ordered(table: Table) -> Select[Any]:
 def _ids(table: Table) -> set[str]:
     """What names rows in this database only: its own key, and what it refers to."""
     return {column.name for column in table.columns if column.primary_key or column.foreign_keys}
-
-
-def _batches(path: Path) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
-    """Rows of one table that follow one another, and the line that the first of them is in."""
-    for table, group in groupby(rows(path), key=itemgetter(1)):
-        while batch := list(islice(group, _AT_ONCE)):
-            yield batch[0][0], table, [row for _, _, row in batch]
-
-
-class _Restoring:
-    """The rows of one file on their way into a database, with the ids that they get there."""
-
-    def __init__(self, connection: Connection, path: Path, name: str) -> None:
-        self._connection, self._path, self.name = connection, path, name
-        self._tables = {table.name: table for table in _ORDER}
-        self.counts = dict.fromkeys(self._tables, 0)
-        self.trial_ids: dict[int, int] = {}
-        self._ticket_ids: dict[int, int] = {}
-        self._study_id = 0
-        known = select(studies.c.id).where(studies.c.name == name)
-        optunas = select(optuna.studies.c.study_id).where(optuna.studies.c.study_name == name)
-        if connection.scalar(known) is not None or connection.scalar(optunas) is not None:
-            raise StudyConflict(f"a study named {name!r} exists: restore this one by another name, with --as NAME")
-        try:
-            self._optuna_id = self._inserted(optuna.studies, {"study_name": name})
-        except IntegrityError:
-            raise StudyConflict(f"a study named {name!r} has just been made") from None
-
-    def add(self, line: int, name: str, batch: list[dict[str, Any]]) -> None:
-        """Rows of one table, the first of them in that line of the file."""
-        table = self._tables.get(name)
-        if table is None:
-            raise damaged(self._path, f"has rows of a table that is not known, {name!r}", line)
-        self.counts[name] += len(batch)
-        for number, row in enumerate(batch, line):
-            try:
-                batch[number - line] = self._with_ids(table, row)
-            except (ValueError, TypeError) as error:
-                raise damaged(self._path, f"has a row that cannot be stored ({error})", number) from None
-        if table is studies:
-            if len(batch) != 1 or self._study_id:
-                raise damaged(self._path, "has more than one study", line)
-            self._study_id = self._inserted(studies, batch[0])
-            return
-        for _, alike in groupby(batch, key=list):
-            self._insert(table, list(alike))
-        if table is optuna.trials:
-            numbers = optuna.trials.c.number, optuna.trials.c.trial_id
-            self.trial_ids |= self._ids(*numbers, optuna.trials.c.study_id == self._optuna_id, batch)
-        elif table is tickets:
-            ordinals = tickets.c.ordinal, tickets.c.id
-            self._ticket_ids |= self._ids(*ordinals, tickets.c.study_id == self._study_id, batch)
-
-    def hand_back(self) -> None:
-        """What ran when the backup was made runs nowhere here: it waits again, and is charged nothing."""
-        if not self._study_id:
-            raise damaged(self._path, "has no study")
-        outcome = Outcome(ending=Ending.RELEASED, cause="restore", message="its study was restored from a backup")
-        self._connection.execute(
-            _HAND_BACK,
-            {
-                "study": self._study_id,
-                "token": uuid.uuid4().hex,
-                "outcome": json_text(outcome.to_json()),
-                "result": result_json(trial_result(outcome)),
-            },
-        )
-
-    def _with_ids(self, table: Table, row: dict[str, Any]) -> dict[str, Any]:
-        trial, ticket = row.pop("trial", None), row.pop("ticket", None)
-        values = decoded(table, row)
-        if table is optuna.study_system_attrs and trial is not None:
-            program, _, rest = str(values.get("key")).partition(":")
-            values["key"] = f"{program}:{_known(self.trial_ids, 'trial', trial)}:{rest}"
-        if table in _OF_OPTUNAS_STUDY or table is optuna.trials:
-            return {**values, "study_id": self._optuna_id}
-        if table in _OF_OPTUNAS_TRIAL:
-            if ticket is not None:
-                values["value_json"] = str(_known(self._ticket_ids, "ticket", ticket))
-            return {**values, "trial_id": _known(self.trial_ids, "trial", trial)}
-        if table is studies:
-            spec = {**values.get("spec", {}), "name": self.name}
-            StudySpec.from_json({key: value for key, value in spec.items() if key in StudySpec.model_fields})
-            return {**values, "spec": spec, "name": self.name, "optuna_study_id": self._optuna_id}
-        if table is tickets:
-            trial_id = None if trial is None else _known(self.trial_ids, "trial", trial)
-            return {**values, "study_id": self._study_id, "trial_id": trial_id}
-        return (
-            values
-            if table in _NAMED_BY_CONTENT
-            else {**values, "ticket_id": _known(self._ticket_ids, "ticket", ticket)}
-        )
-
-    def _insert(self, table: Table, batch: list[dict[str, Any]]) -> None:
-        if table in _NAMED_BY_CONTENT:
-            self._connection.execute(insert_or_not(table).on_conflict_do_nothing(), batch)
-        else:
-            self._connection.execute(insert(table), batch)
-
-    def _inserted(self, table: Table, row: dict[str, Any]) -> int:
-        (key,) = table.primary_key.columns
-        return int(self._connection.scalar(insert(table).values(**row).returning(key)) or 0)
-
-    def _ids(
-        self, key: Column[Any], identity: Column[Any], of_study: ColumnElement[bool], batch: list[dict[str, Any]]
-    ) -> dict[int, int]:
-        """The ids that rows got, by what the file calls them."""
-        own = select(key, identity).where(of_study, key.in_([row.get(key.name) for row in batch]))
-        return {row[0]: row[1] for row in self._connection.execute(own)}
-
-
-def _known(ids: Mapping[int, int], what: str, name: Any) -> int:
-    """Raises ValueError for what came in no line before."""
-    if not isinstance(name, int) or name not in ids:
-        raise ValueError(f"it belongs to {what} {name!r}, which is not in the file")
-    return ids[name]

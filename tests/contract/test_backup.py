@@ -20,9 +20,10 @@ from highnoon.shared.domain.lease import Disposition, Lease, Progress
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.audit import AuditLog
-from highnoon.shared.store.backup import backup, readable, restore
+from highnoon.shared.store.backup import backup
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.environments import Environments
+from highnoon.shared.store.restore import readable, restore
 from highnoon.shared.store.schema import audit, metadata
 from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import empty_database

@@ -19,7 +19,8 @@ from highnoon.shared.domain.lease import Disposition, Lease
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore, file_store
-from highnoon.shared.store.backup import backup, restore
+from highnoon.shared.store.backup import backup
+from highnoon.shared.store.restore import restore
 from highnoon.shared.store.schema import files, tickets
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord

@@ -6,19 +6,15 @@ a changed signature cannot be forgotten. What a key means for people is written 
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
-import types
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+sys.path.insert(0, str(Path(__file__).parent))
 
-import highnoon as hn
+from api_page import python_api
+from model_tables import cells, one_line, table
+
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.study import StudySpec
@@ -112,8 +108,6 @@ SETTINGS: Mapping[str, str] = {
     "metrics_token": "What Prometheus must send as bearer token, 16 characters or more.",
 }
 
-_UNITS = {"_s": "seconds", "_bytes": "bytes"}
-
 
 def main() -> None:
     """Writes the pages that have changed."""
@@ -132,9 +126,9 @@ def pages() -> dict[str, str]:
 def study_file() -> str:
     """Every key of a study, with type, limits and default."""
     keys = [name for name in StudySpec.model_fields if name not in _WRITTEN_BY_SUBMIT]
-    rows = [[f"`{key}`", *_cells(StudySpec.model_fields[key]), STUDY_KEYS[key]] for key in keys]
+    rows = [[f"`{key}`", *cells(StudySpec.model_fields[key]), STUDY_KEYS[key]] for key in keys]
     return _STUDY_FILE.format(
-        keys=_table(["Key", "Is", "Default", "Means"], rows),
+        keys=table(["Key", "Is", "Default", "Means"], rows),
         samplers="\n\n".join(_strategies(SamplerSpec)),
         pruners="\n\n".join(_strategies(PrunerSpec)),
     )
@@ -146,133 +140,22 @@ def settings() -> str:
     defaults |= {"home": ".highnoon", "preload": "tensorflow,keras"}
     rows = []
     for name, field in Settings.model_fields.items():
-        kind = _cells(field, name)[0] + (", secret" if name in SECRETS else "")
+        kind = cells(field, name)[0] + (", secret" if name in SECRETS else "")
         shown = defaults[name] if defaults[name] == "not set" else f"`{defaults[name]}`"
         rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, SETTINGS[name]])
     files = [[f"`{variable}`", stands_for] for variable, stands_for in _secret_files()]
     return _SETTINGS.format(
-        settings=_table(["Variable", "Is", "Default", "Means"], rows),
-        files=_table(["Variable", "Stands for"], files),
+        settings=table(["Variable", "Is", "Default", "Means"], rows),
+        files=table(["Variable", "Stands for"], files),
     )
-
-
-def python_api() -> str:
-    """Every public name of `highnoon`, with its signature and docstring."""
-    parts = [_PYTHON_API]
-    for name in sorted(hn.__all__, key=str.lower):
-        if name in ("__version__", "callbacks", "PRESETS", "hsmn_search_space"):
-            continue
-        parts += _documented(name, getattr(hn, name), 2)
-    parts.append("## highnoon.callbacks\n")
-    for name in sorted(hn.callbacks.__all__, key=str.lower):
-        parts += _documented(name, getattr(hn.callbacks, name), 3)
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def _documented(name: str, value: Any, level: int) -> Iterator[str]:
-    yield f"{'#' * level} {name}\n"
-    if not callable(value):
-        yield f"`{value!r}`\n"
-        return
-    yield f"```text\n{name}{_signature(value)}\n```\n"
-    yield f"{_prose(inspect.getdoc(value) or '')}\n"
-    if inspect.isclass(value) and not issubclass(value, BaseException):
-        ours = [base for base in reversed(value.__mro__) if base.__module__.startswith("highnoon")]
-        for member, found in sorted({name: found for base in ours for name, found in vars(base).items()}.items()):
-            text = inspect.getdoc(found) or ""
-            if member.startswith("_") or not text or member in ("model_config",):
-                continue
-            if isinstance(found, property):
-                yield f"- **`{member}`**: {_one_line(text)}"
-            elif inspect.isfunction(found) or isinstance(found, (classmethod, staticmethod)):
-                function = found if inspect.isfunction(found) else found.__func__
-                yield f"- **`{member}{_signature(function, without_self=True)}`**: {_one_line(text)}"
-        yield ""
-
-
-def _signature(value: Any, *, without_self: bool = False) -> str:
-    try:
-        signature = inspect.signature(value)
-    except (TypeError, ValueError):
-        return "(...)"
-    parameters = list(signature.parameters.values())
-    if without_self and parameters and parameters[0].name in ("self", "cls"):
-        parameters = parameters[1:]
-    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
-    shown = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
-    return re.sub(r"<.*? at 0x[0-9a-f]+>", "...", str(shown))
-
-
-def _prose(text: str) -> str:
-    """Literal blocks of a docstring stay literal."""
-    return re.sub(
-        r"\n\n((?:    .*\n?|\n(?=    ))+)", lambda found: f"\n\n```text\n{inspect.cleandoc(found[1])}\n```\n", text
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _strategies(spec: type[SamplerSpec] | type[PrunerSpec]) -> Iterator[str]:
     for name, options in spec.kinds.items():
-        about = _one_line(options.__doc__ or "")
-        rows = [[f"`{key}`", *_cells(field)] for key, field in options.model_fields.items()]
-        table = "\n\n" + _table(["Option", "Is", "Default"], rows) if rows else ""
-        yield f"**`{name}`**: {about}{table}"
-
-
-def _cells(field: FieldInfo, name: str = "") -> list[str]:
-    """Type with limits, and default."""
-    kind = _kind(field.annotation, field.metadata)
-    unit = next((word for suffix, word in _UNITS.items() if name.endswith(suffix)), "")
-    return [f"{kind}, {unit}" if unit else kind, _default(field)]
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=False)
-    if default in (None, PydanticUndefined, ()):
-        return "none"
-    if isinstance(default, (SamplerSpec, PrunerSpec)):
-        default = default.name
-    return f"`{json.dumps(default) if isinstance(default, (bool, str)) else default}`"
-
-
-def _kind(annotation: Any, metadata: list[Any]) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _kind(arguments[0], [*metadata, *_flat(arguments[1:])])
-    if origin in (Union, types.UnionType):
-        return " or ".join(_kind(one, metadata) for one in arguments if one is not type(None))
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
-    words = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "folder"}
-    word = words.get(annotation, "")
-    if not word:
-        known = {"SamplerSpec": "name or table", "PrunerSpec": "name or table", "EarlyStop": "table"}
-        word = known.get(getattr(annotation, "__name__", ""), "list" if origin in (tuple, list) else "table")
-        if "Sequence" in str(annotation):
-            word = "list of texts"
-    return word + _limits(metadata)
-
-
-def _flat(metadata: Any) -> list[Any]:
-    return [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
-
-
-def _limits(metadata: list[Any]) -> str:
-    words = []
-    for one in metadata:
-        match one:
-            case annotated_types.Ge(ge=limit):
-                words.append(f"≥ {limit:,}")
-            case annotated_types.Gt(gt=limit):
-                words.append(f"> {limit:,}")
-            case annotated_types.Le(le=limit):
-                words.append(f"≤ {limit:,.0f}")
-    return f" {', '.join(words)}" if words else ""
+        about = one_line(options.__doc__ or "")
+        rows = [[f"`{key}`", *cells(field)] for key, field in options.model_fields.items()]
+        options_table = "\n\n" + table(["Option", "Is", "Default"], rows) if rows else ""
+        yield f"**`{name}`**: {about}{options_table}"
 
 
 def _secret_files() -> Iterator[tuple[str, str]]:
@@ -280,11 +163,6 @@ def _secret_files() -> Iterator[tuple[str, str]]:
         yield variable, f"the password in `{address}`"
     for variable, name in WHOLE_VALUE_OF.items():
         yield variable, f"`{name}`"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 _STUDY_FILE = """\
@@ -360,15 +238,6 @@ that is written without one. A file that cannot be read or is empty is a mistake
 
 {files}
 """
-
-_PYTHON_API = """\
-<!-- Made by docs/generate.py from the docstrings: `make docs` writes it again. -->
-# Python API
-
-`import highnoon as hn`. Everything that a study in Python needs; importing it costs next to nothing, since each name is
-loaded when it is first used. Error classes are defined in `highnoon.shared.domain.errors`; all of them are `HighNoonError`.
-"""
-
 
 if __name__ == "__main__":
     main()

@@ -1,23 +1,20 @@
 """The settings of this installation: read once when a process starts, checked as a whole, then passed down.
 
-Owns the names, defaults and checks of all settings. Does not own the form of addresses (`urls`), study files
-(`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below takes a `Settings`.
-Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive settings
-through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
+Owns the names and defaults of all settings. Does not own their checks (`setting_checks`), the form of addresses
+(`urls`), study files (`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below
+takes a `Settings`. Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive
+settings through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -29,8 +26,9 @@ from pydantic_settings import (
 from highnoon.shared.domain.correction_hints import seconds_for
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.validation import sentence_for
-from highnoon.shared.runtime.secret_files import SECRET_FILES, SHORTEST_TOKEN, with_secret_files
-from highnoon.shared.runtime.urls import is_loopback, masked, normalise
+from highnoon.shared.runtime import setting_checks as checks
+from highnoon.shared.runtime.secret_files import SECRET_FILES, with_secret_files
+from highnoon.shared.runtime.urls import masked
 
 PREFIX = "HIGHNOON_"
 ALIASES = {"HIGHNOON_DB_URL": "HIGHNOON_DATABASE_URL"}
@@ -54,37 +52,15 @@ WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S",)
 ARTIFACTS = "artifacts"
 """The folder of a home for artifacts and checkpoints of what `start` runs there."""
 
-REDIS_SCHEMES = ("redis://", "rediss://")
 SECRETS = frozenset(
     {"database_url", "redis_url", "artifacts_url", "artifacts_options", "metrics_token", "cluster_key", "notify_key"}
 )
-SHORTEST_KEY = 16
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-def _lowered(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _split(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-
-def _long_enough(secret: str, shortest: int) -> str:
-    if len(secret) >= shortest and secret.isascii() and secret.isprintable():
-        return secret
-    hint = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one."
-    raise PydanticCustomError("secret", f"must be {shortest} or more printable ASCII characters", {"hint": hint})
-
-
-def _installed_to_preload() -> tuple[str, ...]:
-    """What takes long to import, where it is installed: projects without TensorFlow need none of it."""
-    return tuple(name for name in ("tensorflow", "keras") if find_spec(name) is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +81,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     redis_url: str | None = None
     home: Path = Path(".highnoon")
-    log_level: Annotated[LogLevel, BeforeValidator(_lowered)] = "info"
+    log_level: Annotated[LogLevel, BeforeValidator(checks.lowered)] = "info"
 
     lease_s: Seconds = 30.0
     renew_s: Seconds = 8.0
@@ -113,25 +89,24 @@ class Settings(BaseSettings):
     presence_s: Seconds = 5.0
     tick_s: Seconds = 1.0
     leader_ttl_s: Seconds = 5.0
-    """Has no effect any more, and is accepted for environments that still set it."""
     redispatch_s: Seconds = 60.0
     drain_s: Patience = 60.0
     kill_grace_s: Patience = 3.0
 
     max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
-    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
-        default_factory=_installed_to_preload
+    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = Field(
+        default_factory=checks.installed_to_preload
     )
-    objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(checks.split)] = None
     cluster_key: str | None = None
-    notify_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    notify_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()
     notify_key: str | None = None
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
     dispatch_buffer: Annotated[int, Field(ge=0)] = 4
     quarantine_after: Annotated[int, Field(ge=0)] = 5
-    confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(_lowered)] = "off"
-    trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
-    trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(_split)] = (80, 443)
+    confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(checks.lowered)] = "off"
+    trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()
+    trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(checks.split)] = (80, 443)
     artifacts_url: str | None = None
     artifacts_options: str | None = None
     artifact_limit_bytes: Annotated[int, Field(ge=1)] = 5_000_000_000
@@ -158,90 +133,16 @@ class Settings(BaseSettings):
         """Only what the caller passes: the environment comes in through `load_settings`, once."""
         return (init_settings,)
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_a_postgresql(cls, url: str | None) -> str | None:
-        try:
-            address = url and normalise(url)
-        except InvalidInput as error:
-            raise PydanticCustomError("address", error.problems[0].message, {"hint": error.problems[0].hint}) from None
-        if address and not address.startswith("postgresql"):
-            hint = "Write postgresql://user:password@host/db; other databases serve HPOTrialManager in one process."
-            raise PydanticCustomError("address", "a cluster needs PostgreSQL", {"hint": hint})
-        return address
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_a_redis(cls, url: str | None) -> str | None:
-        if url and not url.startswith(REDIS_SCHEMES):
-            hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
-            raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
-        return url
-
-    @field_validator("cluster_key")
-    @classmethod
-    def _cannot_be_guessed(cls, key: str | None) -> str | None:
-        return None if key is None else _long_enough(key, SHORTEST_KEY)
-
-    @field_validator("notify_key")
-    @classmethod
-    def _receivers_need_a_signature(cls, key: str | None, info: ValidationInfo) -> str | None:
-        if key is None and info.data.get("notify_hosts"):
-            hint = "Set HIGHNOON_NOTIFY_KEY; the receivers compute the same signature with it."
-            raise PydanticCustomError("key", "is needed where notifications are sent", {"hint": hint})
-        return None if key is None else _long_enough(key, SHORTEST_KEY)
-
-    @field_validator("artifacts_url")
-    @classmethod
-    def _is_a_place_for_files(cls, url: str | None) -> str | None:
-        if not url or "://" in url or Path(url).expanduser().is_absolute():
-            return url and (url if "://" in url else str(Path(url).expanduser()))
-        hint = "Write an absolute path, which all machines reach, or an address of fsspec such as s3://bucket/folder."
-        raise PydanticCustomError("address", "is no place for files", {"hint": hint})
-
-    @field_validator("artifacts_options")
-    @classmethod
-    def _is_a_json_object(cls, options: str | None) -> str | None:
-        try:
-            if options is None or isinstance(json.loads(options), dict):
-                return options
-        except ValueError:
-            pass
-        hint = 'Write for example {"key": "...", "secret": "..."}, as fsspec takes them for this kind of address.'
-        raise PydanticCustomError("options", "must be a JSON object", {"hint": hint})
-
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
-
-    @field_validator("renew_s")
-    @classmethod
-    def _two_renewals_fit_into_a_lease(cls, renew_s: float, info: ValidationInfo) -> float:
-        lease_s = info.data.get("lease_s")
-        if lease_s is not None and renew_s >= lease_s / 2:
-            raise ValueError(
-                f"must be less than half of lease_s ({lease_s:g}), so that one lost renewal is no lost lease"
-            )
-        return renew_s
-
-    @field_validator("leader_ttl_s")
-    @classmethod
-    def _a_leader_outlives_its_tick(cls, leader_ttl_s: float, info: ValidationInfo) -> float:
-        tick_s = info.data.get("tick_s")
-        if tick_s is not None and leader_ttl_s <= tick_s:
-            raise ValueError(f"must be more than tick_s ({tick_s:g}), or leadership ends between two ticks")
-        return leader_ttl_s
-
-    @field_validator("metrics_token")
-    @classmethod
-    def _others_need_a_token(cls, token: str | None, info: ValidationInfo) -> str | None:
-        host = info.data.get("metrics_host", "")
-        is_on = info.data.get("metrics_port") or info.data.get("worker_metrics_port")
-        if token is None and is_on and not is_loopback(host):
-            hint = "Set HIGHNOON_METRICS_TOKEN, and the same as bearer token in Prometheus."
-            raise PydanticCustomError("token", f"is needed where others can reach the metrics ({host})", {"hint": hint})
-        return None if token is None else _long_enough(token, SHORTEST_TOKEN)
+    _check_database_url = field_validator("database_url")(checks.is_a_postgresql)
+    _check_redis_url = field_validator("redis_url")(checks.is_a_redis)
+    _check_cluster_key = field_validator("cluster_key")(checks.cannot_be_guessed)
+    _check_notify_key = field_validator("notify_key")(checks.receivers_need_a_signature)
+    _check_artifacts_url = field_validator("artifacts_url")(checks.is_a_place_for_files)
+    _check_artifacts_options = field_validator("artifacts_options")(checks.is_a_json_object)
+    _check_home = field_validator("home")(checks.absolute)
+    _check_renew_s = field_validator("renew_s")(checks.two_renewals_fit_into_a_lease)
+    _check_leader_ttl_s = field_validator("leader_ttl_s")(checks.a_leader_outlives_its_tick)
+    _check_metrics_token = field_validator("metrics_token")(checks.others_need_a_token)
 
     @property
     def artifacts_place(self) -> str | None:

@@ -7,16 +7,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
-from highnoon.shared.domain.note import MOST_TAGS
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES
 from highnoon.shared.views.studies import study_object
 from highnoon.shared.views.trials import artifact_object, attempt_object, note_object, trial_object
+from highnoon.webui.api_bodies import LongerTraining, NotePatch, Point, StudyPatch, WorkerPatch
 from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
 from highnoon.webui.responses import PROBLEM_TYPE, JsonResponse, ProblemDetail, compressed_response, problem_response
@@ -35,49 +34,6 @@ router = APIRouter(
         }.items()
     },
 )
-
-
-class _Body(BaseModel):
-    """The body of a request; a key that is not known is a mistake."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-_Tags = Annotated[list[str], Field(max_length=MOST_TAGS)]
-
-
-class NotePatch(_Body):
-    """What a person writes beside it; what is left out stays."""
-
-    note: str | None = None
-    tags: _Tags | None = None
-
-
-class StudyPatch(NotePatch):
-    """What to change: a state to go to, trials to add, its share of the slots, note, tags."""
-
-    state: Literal["running", "paused", "cancelled"] | None = None
-    add_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    priority: Annotated[int, Field(strict=True)] | None = None
-    max_running: Annotated[int, Field(strict=True, description="0 is no limit.")] | None = None
-
-
-class WorkerPatch(_Body):
-    """The state that a worker is to go to."""
-
-    state: Literal["draining", "active"]
-
-
-class Point(_Body):
-    """Parameters to try; what is left out is sampled."""
-
-    params: dict[str, bool | int | float | str | None]
-
-
-class LongerTraining(_Body):
-    """What the objective of a trial that trains longer reads by `hn.trial_settings()`."""
-
-    settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 
 @router.get("/studies", tags=["studies"])

@@ -19,40 +19,24 @@ import itertools
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
-from sqlalchemy import make_url, text
-
-from benchmarks.roles import Role, postgres_of, redis_of
-from benchmarks.simulated_slots import Task
+from benchmarks.scale_cluster import Cluster, measured_by, simulated_slots, start_measuring
 from highnoon.coordinator.local.stack import Stack
-from highnoon.shared.store.access import Access, opened
-from highnoon.shared.store.nodes import Nodes
 from tests.made_up import make_study
-from tests.ports import free_port
 from tests.support import eventually
 
-_SLOTS_OF_A_NODE = 20
-_SLOTS_OF_A_PROCESS = 25
-"""Threads of one process wait for one another while one samples; more processes take more memory."""
-
-_BEAT_S = 5.0
 _LOOK_S = 1.0
-_READY_S = 1800.0
 _SPARE = 100_000
 """Tickets beyond the trials that are there."""
 
@@ -88,185 +72,54 @@ class Result:
     load_average: float = 0.0
 
 
-class Cluster:
-    """The services and processes that all scenarios share."""
-
-    def __init__(self, stack: Stack, ends: ExitStack) -> None:
-        self.stack = stack
-        self.access: Access = ends.enter_context(opened(stack.database_url, create=True))
-        self.metrics_port, self.page_port = free_port(), free_port()
-        environ = {
-            **os.environ,
-            "HIGHNOON_DATABASE_URL": stack.database_url,
-            "HIGHNOON_REDIS_URL": stack.redis_url,
-            "HIGHNOON_HOME": str(stack.home.root / "of-processes"),
-            "HIGHNOON_METRICS_PORT": str(self.metrics_port),
-        }
-        begin = ends.enter_context(_processes(environ, stack.home.root / "processes.log"))
-        self.roles = {
-            "PostgreSQL": Role(process=postgres_of(stack)),
-            "Redis": Role(process=redis_of(stack)),
-            "coordinator": Role(process=begin(sys.executable, "-m", "coordinator", "start")),
-            "dashboard": Role(
-                process=begin(sys.executable, "-m", "highnoon.webui", "--port", str(self.page_port)),
-            ),
-        }
-
-    def tick_sums(self) -> tuple[float, float]:
-        """Seconds and number of the coordinator's ticks so far."""
-        found = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
-        name = "highnoon_coordinator_tick_seconds_"
-        total, count = (re.search(rf"^{name}{part} ([0-9.e+-]+)", found, re.M) for part in ("sum", "count"))
-        return (float(total[1]), float(count[1])) if total and count else (0.0, 0.0)
-
-    def connections(self) -> int:
-        """To PostgreSQL, of all clients."""
-        statement = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        return int(self.access.database.call(text(statement)))
-
-    def page_s(self, study: str) -> float:
-        """How long the study's page takes now."""
-        began = time.perf_counter()
-        address = f"http://127.0.0.1:{self.page_port}/hpo/studies/{study}"
-        httpx.get(address, headers={"accept": "text/html"}, timeout=120).raise_for_status()
-        return time.perf_counter() - began
-
-
-@contextmanager
-def _processes(environ: Mapping[str, str], log: Path) -> Iterator[Any]:
-    """Starts processes that end with this block."""
-    with ExitStack() as ends:
-        stream = ends.enter_context(log.open("wb"))
-
-        def begin(*command: str) -> psutil.Popen:
-            process = psutil.Popen(command, env=dict(environ), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-            ends.callback(process.wait)
-            ends.callback(process.terminate)
-            return process
-
-        yield begin
-
-
-@contextmanager
-def _nodes(access: Access, slots: int) -> Iterator[list[str]]:
-    """Rows of nodes that are there; the node of each slot."""
-    nodes, stopping = Nodes(access.database), threading.Event()
-    sizes = [min(_SLOTS_OF_A_NODE, slots - first) for first in range(0, slots, _SLOTS_OF_A_NODE)]
-    ids = [f"{number:032x}" for number in range(len(sizes))]
-
-    def beat() -> None:
-        while not stopping.wait(_BEAT_S):
-            for worker_id in ids:
-                nodes.beat(worker_id)
-
-    for worker_id, size in zip(ids, sizes, strict=True):
-        nodes.enter(worker_id, host="simulated", pid=1, slots=size, queues=["cpu"])
-    beating = threading.Thread(target=beat)
-    beating.start()
-    try:
-        yield [worker_id for worker_id, size in zip(ids, sizes, strict=True) for _ in range(size)]
-    finally:
-        stopping.set()
-        beating.join()
-        with access.database.transaction() as connection:
-            connection.execute(text("DELETE FROM hn_workers"))
-
-
-@contextmanager
-def _away(database_url: str, latency_ms: float) -> Iterator[str]:
-    """The address of PostgreSQL behind a network."""
-    address = make_url(database_url)
-    command = [sys.executable, "-m", "benchmarks.delaying_proxy", str(address.host), str(address.port), str(latency_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
-        assert proxy.stdout is not None
-        try:
-            port = int(proxy.stdout.readline())
-            yield address.set(port=port, query={"sslmode": "disable"}).render_as_string(hide_password=False)
-        finally:
-            proxy.terminate()
-
-
 def measure(cluster: Cluster, scenario: Scenario, study: str, *, trial_s: float, measure_s: float) -> Result:
-    """One scenario on a study that is there; it is paused afterwards."""
-    access, stack = cluster.access, cluster.stack
+    """One scenario on a study that is there."""
     result = Result(scenario=scenario, seconds=measure_s)
-    with ExitStack() as ends:
-        worker_ids = ends.enter_context(_nodes(access, scenario.slots))
-        away = ends.enter_context(_away(stack.database_url, scenario.latency_ms))
-        children = []
-        for some in _parts(worker_ids):
-            task = Task(
-                database_url=away,
-                redis_url=stack.redis_url,
-                worker_ids=tuple(some),
-                trial_s=trial_s,
-                report_s=1.0,
-                measure_s=measure_s,
-            )
-            children.append(ends.enter_context(_slots_process(task)))
-        for child in children:
-            _expect_ready(child)
-        found = _watched(cluster, children, study, measure_s, result)
+    slots, latency_ms = scenario.slots, scenario.latency_ms
+    with simulated_slots(
+        cluster, slots=slots, latency_ms=latency_ms, trial_s=trial_s, measure_s=measure_s
+    ) as processes:
+        found = _measure_roles_and_slots(cluster, processes, study, result)
+    _add_steps(found, result)
+    _add_errors(found, result)
+    result.trials_per_s = round(result.counts["start"] / measure_s, 2)
+    result.cpu["simulated slots"] = round(100 * sum(part["cpu_s"] for part in found) / measure_s, 1)
+    return result
+
+
+def _add_steps(found: Sequence[dict[str, Any]], result: Result) -> None:
     for name in _STEPS:
         seconds = [one for part in found for one in part["seconds"].get(name, [])]
         result.counts[name] = len(seconds)
         if len(seconds) > 1:
             cuts = statistics.quantiles(seconds, n=100, method="inclusive")
             result.p50_p99_ms[name] = round(1e3 * cuts[49], 2), round(1e3 * cuts[98], 2)
+
+
+def _add_errors(found: Sequence[dict[str, Any]], result: Result) -> None:
     for part in found:
         for words, count in part["errors"].items():
             result.errors[words] = result.errors.get(words, 0) + count
-    result.trials_per_s = round(result.counts["start"] / measure_s, 2)
-    result.cpu["simulated slots"] = round(100 * sum(part["cpu_s"] for part in found) / measure_s, 1)
-    return result
 
 
-def _parts(worker_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(worker_ids), _SLOTS_OF_A_PROCESS):
-        yield worker_ids[first : first + _SLOTS_OF_A_PROCESS]
-
-
-@contextmanager
-def _slots_process(task: Task) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benchmarks.simulated_slots"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        try:
-            _write(child, task.to_json())
-            yield child
-        finally:
-            child.kill()
-
-
-def _write(child: subprocess.Popen[str], line: str) -> None:
-    assert child.stdin is not None
-    child.stdin.write(line + "\n")
-    child.stdin.flush()
-
-
-def _expect_ready(child: subprocess.Popen[str]) -> None:
-    assert child.stdout is not None
-    if child.stdout.readline().strip() != "ready":
-        raise RuntimeError("a process of simulated slots has ended")
-
-
-def _watched(
-    cluster: Cluster, children: Sequence[subprocess.Popen[str]], study: str, measure_s: float, result: Result
+def _measure_roles_and_slots(
+    cluster: Cluster, processes: Sequence[subprocess.Popen[str]], study: str, result: Result
 ) -> list[dict[str, Any]]:
-    """Has the slots measured, and looks at the roles meanwhile; what the slots have found."""
+    """Reads the roles into the result while the slots measure themselves; returns what these have found."""
     ticks_s, ticks = cluster.tick_sums()
     pages: list[float] = []
     for role in cluster.roles.values():
         role.memory_mb.clear()
     began, cpu = time.monotonic(), {name: role.cpu_s() for name, role in cluster.roles.items()}
-    for child in children:
-        _write(child, "measure")
-    left = measure_s
+    for process in processes:
+        start_measuring(process)
+    left = result.seconds
     while left > 0:
         for role in cluster.roles.values():
             role.look()
         result.connections = max(result.connections, cluster.connections())
         pages.append(cluster.page_s(study))
-        left = began + measure_s - time.monotonic()
+        left = began + result.seconds - time.monotonic()
         time.sleep(max(0.0, min(left, _LOOK_S)))
     took_s = time.monotonic() - began
     for name, role in cluster.roles.items():
@@ -276,7 +129,7 @@ def _watched(
     result.tick_ms = round(1e3 * (last_s - ticks_s) / max(1.0, last - ticks), 2)
     result.study_page_p95_ms = round(1e3 * sorted(pages)[int(0.95 * len(pages))], 1)
     result.load_average = round(os.getloadavg()[0], 1)
-    return [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
+    return [measured_by(process) for process in processes]
 
 
 def show(result: Result) -> None:
@@ -308,7 +161,7 @@ def main() -> int:
         for trials, some in itertools.groupby(_scenarios(arguments), key=lambda scenario: scenario.trials):
             study = f"of-{trials}"
             make_study(stack.database_url, study, n_trials=trials + _SPARE, done=trials, sampler=arguments.sampler)
-            eventually(partial(_has_page, cluster, study), 120, what="the dashboard answers")
+            eventually(partial(cluster.has_page, study), 120, what="the dashboard answers")
             for scenario in some:
                 print(f"preparing {scenario}", file=sys.stderr)
                 results.append(
@@ -347,13 +200,6 @@ def _scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
         for latency_ms, count in itertools.product(latencies, slots):
             if not (arguments.long and trials >= 100_000 and count != 20):
                 yield Scenario(slots=count, latency_ms=latency_ms, trials=trials)
-
-
-def _has_page(cluster: Cluster, study: str) -> bool:
-    with suppress(httpx.HTTPError):
-        cluster.page_s(study)
-        return True
-    return False
 
 
 if __name__ == "__main__":

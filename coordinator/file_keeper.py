@@ -58,11 +58,11 @@ class FileKeeper:
         """Removes artifacts beyond the best trials of each study that asks for it; how many. A fault of one study
         leaves the others alone."""
         count = 0
-        for name, wanted in self._files.keeping_best().items():
-            if self._seen.get(name) != wanted:
+        for name, mark in self._files.keeping_best().items():
+            if self._seen.get(name) != mark:
                 try:
                     count += self._keep_best_of(name)
-                    self._seen[name] = wanted
+                    self._seen[name] = mark
                 except Exception as error:  # of its data, or of a library behind its store
                     event(_log, "keep_best_failed", level=logging.WARNING, study=name, error=_described(error))
         return count

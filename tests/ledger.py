@@ -16,6 +16,7 @@ from highnoon.shared.domain.trial import MemoryTrace, Outcome, Params
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.control import Control
+from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.shared.store.schema import db_now, tickets
@@ -45,10 +46,31 @@ end $$;
 """PostgreSQL finds functions by the order of schemas, also its own."""
 
 
+_CLOSED_TICKETS = text(
+    """
+    insert into hn_tickets (study_id, ordinal, state, attempt, infrastructure_failures, errors, not_before, ending,
+                            value, outcome, trial_number, closed_at, checkpoint)
+    select :study, 10000 + n, 'closed', 1, 0, 0, 0, 'completed', random(), json_build_object('ending', 'completed'),
+           n, extract(epoch from now()) + n / 1000.0,
+           case when n <= :checkpoints then json_build_object('id', 'c' || n) end
+    from generate_series(1, :count) as n
+    """
+)
+
+
 def point(x: float = 0.5, **more: Any) -> NewTrial:
     """A trial with one parameter, as no sampler chose it."""
     params: Params = {"x": x}
     return NewTrial(params=params, distributions={"x": FloatDistribution(0.0, 1e9)}, **more)
+
+
+def add_closed_tickets(database: Database, study_id: int, count: int, *, with_checkpoint: int = 0) -> None:
+    """So many closed tickets, the first few of which have a checkpoint; the statistics of the table are up to date."""
+    with database.transaction() as connection:
+        connection.execute(_CLOSED_TICKETS, {"study": study_id, "count": count, "checkpoints": with_checkpoint})
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE hn_tickets"))
+        connection.execute(text("ANALYZE hn_studies"))
 
 
 class Ledger:

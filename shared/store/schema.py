@@ -123,6 +123,12 @@ tickets = Table(
     Index("hn_tickets_running", "study_id", postgresql_where=text("state = 'running'")),
     Index("hn_tickets_closed", "study_id", "closed_at", postgresql_where=text("state = 'closed'")),
     Index("hn_tickets_best", "study_id", "value", postgresql_where=text("ending = 'completed'")),
+    # What the coordinator reads to keep the last checkpoints of the best trials only: few of a study's tickets.
+    Index(
+        "hn_tickets_with_checkpoint",
+        "study_id",
+        postgresql_where=text("state = 'closed' and checkpoint is not null"),
+    ),
 )
 
 attempts = Table(

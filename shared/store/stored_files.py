@@ -50,11 +50,16 @@ _NAMED_ELSEWHERE = text(
 
 _KEEPING_BEST = text(
     """
-    select s.name, concat(s.spec ->> 'keep_best', ' of ', count(*)) as wanted
-    from hn_studies s join hn_tickets t on t.study_id = s.id and t.state = 'closed'
-    where s.spec ->> 'keep_best' is not null group by s.id
+    select s.name, concat_ws(' ', s.spec ->> 'keep_best', newest.closed_at, s.ended_at) as mark
+    from hn_studies s cross join lateral (
+        select t.closed_at from hn_tickets t
+        where t.study_id = s.id and t.state = 'closed' order by t.closed_at desc limit 1
+    ) newest
+    where s.spec ->> 'keep_best' is not null
     """
 )
+"""The newest closed ticket by its index. A ticket may appear behind a newer one: when the study has ended, all are
+there."""
 
 _KEEPING_CHECKPOINTS = text(
     f"""
@@ -115,9 +120,8 @@ class StoredFiles:
             return {by_key[key] for key in keys}
 
     def keeping_best(self) -> dict[str, str]:
-        """Studies that keep the artifacts of their best trials only: how many, and of how many trials that are over."""
-        with self._db.transaction() as connection:
-            return {row.name: row.wanted for row in connection.execute(_KEEPING_BEST)}
+        """Studies that keep the artifacts of their best trials only, each with a mark that changes with its trials."""
+        return {row.name: row.mark for row in self._db.rows(_KEEPING_BEST)}
 
     def keeping_checkpoints(self) -> list[KeptCheckpoints]:
         """Of each study that has some."""

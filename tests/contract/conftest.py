@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import optuna
 import pytest
 
+from highnoon.coordinator.file_keeper import FileKeeper
 from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.runtime.file_store import FileStore, file_store
 from highnoon.shared.store.optuna_store import OptunaStore, quiet
 from tests.conftest import empty_database
 from tests.ledger import Ledger
@@ -56,3 +59,19 @@ def ledger(stack: Stack, _ledger_template: str) -> Iterator[Ledger]:
         ledger = Ledger(url, create=False)
         yield ledger
         ledger.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of the store of artifacts and checkpoints."""
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def store(folder: Path) -> FileStore:
+    return file_store(folder)
+
+
+@pytest.fixture
+def keeper(store: FileStore, ledger: Ledger) -> FileKeeper:
+    return FileKeeper(store, ledger.access)

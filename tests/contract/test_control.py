@@ -27,7 +27,7 @@ from highnoon.shared.store.schema import attempts, db_now, studies, tickets, wor
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import SHORT_PERIODS
-from tests.ledger import Ledger
+from tests.ledger import Ledger, add_closed_tickets
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -273,20 +273,7 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
     # Given a ledger with 50,000 closed tickets, most of them of a study with every kind of limit that still runs
     limits = {"timeout": 3600.0, "target_value": -1.0, "max_failures_in_a_row": 5, "early_stop": {"patience": 9}}
     big, small = study(access, "big", 2000, **limits), study(access, "small", 2000)
-    with access.database.transaction() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO hn_tickets (study_id, ordinal, state, attempt, infrastructure_failures, errors, "
-                "not_before, ending, value, outcome, closed_at) "
-                "SELECT :study, 10000 + n, 'closed', 1, 0, 0, 0, 'completed', "
-                'random(), \'{"ending": "completed"}\', extract(epoch from now()) + n / 1000.0 '
-                "FROM generate_series(1, 50000) AS n"
-            ),
-            {"study": big.id},
-        )
-    with access.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE hn_tickets"))
-        connection.execute(text("ANALYZE hn_studies"))
+    add_closed_tickets(access.database, big.id, 50_000)
     Nodes(access.database).enter("anna", host="node-a", pid=1, slots=20, queues=["cpu"])
     control.dispatch(small.id, 4)
 

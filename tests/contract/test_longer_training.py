@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
 
 from highnoon.coordinator.file_keeper import FileKeeper
 from highnoon.shared.domain.artifact import Checkpoint
@@ -16,31 +14,16 @@ from highnoon.shared.domain.lease import Disposition, Lease
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.runtime.file_store import FileStore, file_store
+from highnoon.shared.runtime.file_store import FileStore
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import NewTrial
-from highnoon.shared.store.schema import files
 from highnoon.shared.store.steering import extend_trial
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord
+from tests.contract.saved_files import noted, put, stored
 from tests.ledger import DONE, FAILED, KILLED, Ledger
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(folder: Path) -> FileStore:
-    return file_store(folder)
-
-
-@pytest.fixture
-def keeper(store: FileStore, ledger: Ledger) -> FileKeeper:
-    return FileKeeper(store, ledger.access)
 
 
 def study_of(ledger: Ledger, n_trials: int = 1, name: str = "digits", **keys: object) -> StudyRecord:
@@ -68,20 +51,10 @@ def with_checkpoint(ledger: Ledger, store: FileStore, ticket: int, file_id: str,
 
 
 def keep(ledger: Ledger, store: FileStore, lease: Lease, file_id: str) -> Checkpoint:
-    ledger.attempts.note_file(lease, file_id)
-    size, digest = store.put(file_id, io.BytesIO(file_id.encode()), int)
+    size, digest = put(ledger, store, lease, file_id)
     kept = Checkpoint(id=file_id, attempt=lease.attempt, size_bytes=size, sha256=digest)
     ledger.attempts.keep_checkpoint(lease, kept)
     return kept
-
-
-def stored(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def noted(ledger: Ledger) -> set[str]:
-    with ledger.database.transaction() as connection:
-        return set(connection.scalars(select(files.c.id)))
 
 
 def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(

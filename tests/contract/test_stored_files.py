@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,52 +9,16 @@ from typing import Any
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from highnoon.coordinator.file_keeper import FileKeeper
 from highnoon.shared.domain.artifact import Artifact, Checkpoint
-from highnoon.shared.domain.errors import FileStoreError, LeaseLost
-from highnoon.shared.domain.lease import Disposition, Lease
-from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.runtime.file_store import FileStore, file_store
-from highnoon.shared.store.backup import backup
-from highnoon.shared.store.restore import restore
-from highnoon.shared.store.schema import files, tickets
-from highnoon.shared.store.stored_files import StoredFiles
-from highnoon.shared.store.study_records import StudyRecord
+from highnoon.shared.domain.errors import LeaseLost
+from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.runtime.file_store import FileStore
+from highnoon.shared.store.schema import tickets
+from tests.contract.saved_files import Refusing, noted, saved, stored
 from tests.ledger import BERT, DONE, FAILED, KILLED, Ledger
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "artifacts"
-
-
-@pytest.fixture
-def store(folder: Path) -> FileStore:
-    return file_store(folder)
-
-
-@pytest.fixture
-def keeper(store: FileStore, ledger: Ledger) -> FileKeeper:
-    return FileKeeper(store, ledger.access)
-
-
-def saved(ledger: Ledger, store: FileStore, lease: Lease, file_id: str, name: str = "model.keras") -> Artifact:
-    """As a supervisor does it: noted, then written."""
-    ledger.attempts.note_file(lease, file_id)
-    size, digest = store.put(file_id, io.BytesIO(file_id.encode()), int)
-    return Artifact.of_file(file_id, name, size_bytes=size, sha256=digest)
-
-
-def kept(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def noted(ledger: Ledger) -> set[str]:
-    with ledger.database.transaction() as connection:
-        return set(connection.scalars(select(files.c.id)))
 
 
 def test_artifacts_appear_with_the_outcome_as_optuna_knows_them(
@@ -121,32 +84,18 @@ def test_files_of_attempts_that_did_not_count_are_removed(
     # Then what is left is the checkpoint, and what the running attempt has
     assert keeper.remove_useless() == 0, "its holder may still be writing"
     assert keeper.remove_useless(grace_s=0.0) == 2
-    assert kept(folder) == noted(ledger) == {"c2", "model"}
+    assert stored(folder) == noted(ledger) == {"c2", "model"}
 
     # And once the trial is over, what it names
     ledger.finish(held, replace(DONE, artifacts=(Artifact.of_file("model", "m", size_bytes=5, sha256=""),)))
     keeper.keep_checkpoints()
     assert keeper.remove_useless(grace_s=0.0) == 1
-    assert kept(folder) == noted(ledger) == {"model"}
+    assert stored(folder) == noted(ledger) == {"model"}
 
     # And nothing of a study that was deleted
     ledger.access.store.delete_study("digits")
     assert keeper.remove_useless(grace_s=0.0) == 1
-    assert kept(folder) == noted(ledger) == set()
-
-
-class Refusing:
-    """A store that cannot remove these files; all, where none is given."""
-
-    def __init__(self, store: FileStore, *refused: str, error: type[Exception] = FileStoreError) -> None:
-        self._store, self._refused, self._error = store, refused, error
-        self.tried: list[str] = []
-
-    def remove(self, file_id: str) -> None:
-        self.tried.append(file_id)
-        if not self._refused or file_id in self._refused:
-            raise self._error("permission denied")
-        self._store.remove(file_id)
+    assert stored(folder) == noted(ledger) == set()
 
 
 def refusing(ledger: Ledger, store: FileStore, *refused: str) -> tuple[FileKeeper, Refusing]:
@@ -182,111 +131,11 @@ def test_a_file_that_cannot_be_removed_delays_no_other_and_is_logged_once(
 
     keeper, seen = refusing(ledger, store, "a1")
     assert keeper.remove_useless(grace_s=0.0) == 2
-    assert kept(folder) == noted(ledger) == {"a1"}
+    assert stored(folder) == noted(ledger) == {"a1"}
     for _ in range(4):
         assert keeper.remove_useless(grace_s=0.0) == 0
     assert seen.tried.count("a1") > 1, "it is tried again"
     assert len([record for record in caplog.records if "file_not_removed" in record.getMessage()]) == 1
-
-
-def test_files_that_a_restored_study_names_are_kept_until_it_does_not_need_them(
-    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper, tmp_path: Path
-) -> None:
-    # Given a study that keeps its best trial, and one ticket of it that waits with a checkpoint
-    study = keeping_best(ledger, 1, n_trials=3)
-    one, two, three = ledger.tickets(study)
-    for ticket, value in ((one, 0.3), (two, 0.1)):
-        lease = ledger.start(ticket)
-        artifact = saved(ledger, store, lease, f"m{ticket}")
-        ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=value, artifacts=(artifact,)))
-    lease = ledger.start(three)
-    saved(ledger, store, lease, "c1")
-    ledger.attempts.keep_checkpoint(lease, Checkpoint(id="c1", attempt=1, size_bytes=2, sha256="ab"))
-    ledger.finish(lease, KILLED, Disposition.RELEASE)
-
-    # When it is restored by another name, where more trials keep theirs, and then ends
-    backup(study, ledger.access, tmp_path / "backup.jsonl")
-    restore(tmp_path / "backup.jsonl", ledger.access, name="copy")
-    keep_best_of(ledger, "copy", 2)
-    ledger.skip_delay(three)
-    ledger.run(three, FAILED)
-    keeper.keep_best()
-    keeper.keep_checkpoints()
-    keeper.remove_useless(grace_s=0.0)
-
-    # Then what its copy names is still there, also what the original does not name any more
-    assert kept(folder) == {f"m{one}", f"m{two}", "c1"}
-    names = {number: [one.id for one in found] for number, found in ledger.access.store.artifacts("copy").items()}
-    assert names == {0: [f"m{one}"], 1: [f"m{two}"]} and set(ledger.access.store.artifacts("digits")) == {1}
-
-    # And it is removed when the copy does not need it either
-    keep_best_of(ledger, "copy", 1)
-    copy = ledger.studies.get("copy")
-    waiting = ledger.tickets(copy)[2]
-    ledger.skip_delay(waiting)
-    ledger.run(waiting, FAILED)
-    keeper.keep_best()
-    keeper.keep_checkpoints()
-    keeper.remove_useless(grace_s=0.0)
-    assert kept(folder) == {f"m{two}"}
-
-
-def keeping_best(ledger: Ledger, count: int, *, n_trials: int, name: str = "digits") -> StudyRecord:
-    spec = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
-    spec["keep_checkpoints"] = 0
-    optuna_id = ledger.access.store.create_study(name, "minimize")
-    return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
-
-
-def keep_best_of(ledger: Ledger, name: str, count: int) -> None:
-    with ledger.database.transaction() as connection:
-        connection.execute(
-            text("update hn_studies set spec = jsonb_set(spec::jsonb, '{keep_best}', :n)::json where name = :name"),
-            {"n": str(count), "name": name},
-        )
-
-
-def test_fault_of_one_study_stops_the_removal_for_no_other(ledger: Ledger, store: FileStore, folder: Path) -> None:
-    for name in ("one", "broken", "other"):
-        study = keeping_best(ledger, 1, n_trials=2, name=name)
-        for number, ticket in enumerate(ledger.tickets(study)):
-            lease = ledger.start(ticket)
-            artifact = saved(ledger, store, lease, f"{name}-{number}")
-            ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=-number, artifacts=(artifact,)))
-    chosen: Any = Refusing(store, "broken-0", error=ZeroDivisionError)
-
-    assert FileKeeper(chosen, ledger.access).keep_best() == 2
-    assert kept(folder) == {"one-1", "broken-0", "broken-1", "other-1"}
-
-
-def test_only_the_best_trials_keep_their_artifacts(
-    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
-) -> None:
-    # Given five trials with artifacts, two of which may keep them
-    study = keeping_best(ledger, 2, n_trials=5)
-    outcomes = [
-        Outcome(ending=Ending.COMPLETED, value=0.3),
-        Outcome(ending=Ending.COMPLETED, value=0.1),
-        FAILED,
-        Outcome(ending=Ending.COMPLETED, value=0.2),
-        Outcome(ending=Ending.STOPPED, value=0.0, cause="rss", constraint=0.5),
-    ]
-    for number, (ticket, outcome) in enumerate(zip(ledger.tickets(study), outcomes, strict=True)):
-        lease = ledger.start(ticket)
-        artifact = saved(ledger, store, lease, f"m{number}")
-        ledger.finish(lease, replace(outcome, artifacts=(artifact,)))
-
-    # When the coordinator looks
-    assert keeper.keep_best() == 3
-
-    # Then they are the best two, for us and for Optuna, and it does not look again until another trial ends
-    assert kept(folder) == {"m1", "m3"}
-    assert set(ledger.access.store.artifacts("digits")) == {1, 3}
-    attrs = [key for trial in ledger.optuna().get_trials() for key in trial.system_attrs if "artifacts:" in key]
-    assert sorted(attrs) == ["artifacts:m1", "artifacts:m3"]
-    assert StoredFiles(ledger.database).keeping_best() == {"digits": "2 of 5"}
-    assert keeper.keep_best() == 0
-    assert keeper.remove_useless(grace_s=0.0) == 3 and noted(ledger) == {"m1", "m3"}
 
 
 def test_a_retry_of_a_trial_with_artifacts_does_not_name_them(ledger: Ledger, store: FileStore) -> None:

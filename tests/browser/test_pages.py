@@ -70,6 +70,12 @@ _FAINT = """[...document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, lab
         light(rgb(getComputedStyle(behind ?? document.documentElement).backgroundColor))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05) < 4.5;
 }).map((e) => e.outerHTML.slice(0, 120))"""
+_WRAPPED = """[...document.querySelectorAll('button, .button')].filter((e) => {
+    if (!e.offsetParent) return false;
+    const [above, below, line] = ['paddingTop', 'paddingBottom', 'lineHeight'].map((name) =>
+        parseFloat(getComputedStyle(e)[name]));
+    return e.clientHeight - above - below > 1.9 * line;
+}).map((e) => e.outerHTML)"""
 _COVERED = """[...document.querySelectorAll('.js-plotly-plot')].filter((plot) => {
     const boxes = (what) => [...plot.querySelectorAll(what)].map((e) => e.getBoundingClientRect());
     return boxes('.legend .traces, .xtick text, .ytick text').some((a) => boxes('.modebar-btn').some((b) =>
@@ -163,6 +169,14 @@ def test_axe_finds_nothing_serious(page: Page, address: str, dark: bool) -> None
         found = page.eval(_AXE)
 
         assert found == [], name
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+def test_no_button_has_two_lines(page: Page, address: str, width: int) -> None:
+    page.look(width)
+    for name, path in PAGES.items():
+        page.goto(address + path)
+        assert page.eval(_WRAPPED) == [], name
 
 
 def test_no_page_is_longer_than_three_screens_before_something_is_opened(page: Page, address: str) -> None:

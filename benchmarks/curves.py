@@ -108,27 +108,27 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 
-def curves(name: str) -> dict[str, Curve]:
-    """Those that were recorded, by their point (`key`)."""
+def recorded_curves(name: str) -> dict[str, Curve]:
+    """The recorded curves of a problem, by `point_key`; {} before the first recording."""
     path = FOLDER / f"{name}.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     found = [Curve(**json.loads(line)) for line in lines]
-    return {key(curve.params): curve for curve in found}
+    return {point_key(curve.params): curve for curve in found}
 
 
-def key(point: Point) -> str:
-    """The same for equal points."""
+def point_key(point: Point) -> str:
+    """A point as text, the same for equal points."""
     return json.dumps({name: point[name] for name in sorted(point)})
 
 
 def record(problem: Problem, at_most_s: float) -> None:
-    """Trains what is not there yet."""
+    """Trains the points without a recorded curve and appends their curves; ends early after so many seconds."""
     sys.path.insert(0, str(ROOT / "examples" / problem.name))
     example: Any = importlib.import_module("objective")
     for name, value in problem.settings.items():
         setattr(example, name, value)
-    known = curves(problem.name)
-    missing = [point for point in problem.points() if key(point) not in known]
+    known = recorded_curves(problem.name)
+    missing = [point for point in problem.points() if point_key(point) not in known]
     began_s = time.monotonic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{problem.name}.jsonl").open("a") as file:
@@ -157,7 +157,7 @@ def _trained(example: Any, problem: Problem, point: Point) -> Curve:
 
 
 class _Recorder:
-    """The channel of a trial that nothing ends."""
+    """The channel of a trial: records reports and their times, never prunes."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -172,19 +172,19 @@ class _Recorder:
         return False
 
     def report_params(self, total: int, active: int | None = None) -> None:
-        """Of no use here."""
+        """Ignored."""
 
     def set_constraint(self, name: str, miss: float) -> None:
-        """Of no use here."""
+        """Ignored."""
 
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
-        """Of no use here."""
+        """Ignored."""
 
     def save_artifact(self, path: object, name: object = None) -> None:
-        """Of no use here."""
+        """Ignored."""
 
     def checkpoint_saved(self) -> None:
-        """Of no use here."""
+        """Ignored."""
 
 
 def main() -> None:

@@ -49,8 +49,8 @@ class Table:
         self.scores = self.losses * (1 + LAMBDA * self.sizes / self.budget)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The keys of a study that asks this table."""
+    def study_keys(self) -> dict[str, Any]:
+        """The keys of a study over this table."""
         return {
             "search_space": {name: ("categorical", choices) for name, choices in self.space.items()},
             "param_budget": self.budget,
@@ -58,16 +58,16 @@ class Table:
         }
 
     def row(self, params: Params) -> int:
-        """Where the table has this network."""
+        """The row of a network."""
         return self._rows["".join(str(choices.index(params[name])) for name, choices in self.space.items())]
 
     def objective(self, params: Params) -> dict[str, float]:
-        """Looks it up; NumPy's numbers, as a user's code would have them."""
+        """Reads loss and size of a network, as NumPy's numbers, which a user's code would return."""
         row = self.row(params)
         return {"loss": self.losses[row], "params": self.sizes[row]}
 
     def front(self) -> set[tuple[float, int]]:
-        """By the definition: no other network is as good in both and better in one."""
+        """The Pareto front by its definition: no other network is as good in both and better in one."""
         best_of_size = {int(size): float(self.losses[self.sizes == size].min()) for size in np.unique(self.sizes)}
         return {
             (loss, size)
@@ -76,10 +76,12 @@ class Table:
         }
 
 
-def whole(table: Table) -> dict[str, Any]:
-    """Every entry once, by the grid's ordinals, which are a worker's tickets; prints and returns the figures."""
+def check_whole_table(table: Table) -> dict[str, Any]:
+    """Runs every entry once, as a grid; prints and returns the figures, and whether best trial and front are right."""
     began = time.monotonic()
-    spec = StudySpec.from_json({**table.asked, "name": table.name, "objective": "table:look_up", "sampler": "grid"})
+    spec = StudySpec.from_json(
+        {**table.study_keys, "name": table.name, "objective": "table:look_up", "sampler": "grid"}
+    )
     with OptunaStore(None) as store:
         store.create_study(spec.name, spec.direction, spec.scoring)
         study = store.open(spec)
@@ -120,17 +122,14 @@ def whole(table: Table) -> dict[str, Any]:
     return found
 
 
-def search(table: Table, *, sampler: str, trials: int, seeds: int) -> dict[str, Any]:
-    """So many studies that differ in their seed, by the manager; prints and returns what they are short of.
-
-    That is the best score of the table, and the figures are shares of it.
-    """
+def measure_search(table: Table, *, sampler: str, trials: int, seeds: int) -> dict[str, Any]:
+    """Runs so many studies with different seeds; prints and returns their regret, as shares of the best score."""
     values = []
     for seed in range(seeds):
         hpo = hn.HPOTrialManager(
             table.name, trials, sampler=sampler, seed=seed, param_budget=table.budget, lambda_efficiency=LAMBDA
         )
-        hpo.optimize(table.objective, table.asked["search_space"])
+        hpo.optimize(table.objective, table.study_keys["search_space"])
         values.append(hpo.best_value)
     best = float(table.scores.min())
     regrets = [value / best - 1 for value in values]
@@ -160,9 +159,10 @@ def main() -> None:
     results = []
     is_right = True
     for table in map(Table, given.tables):
-        results.append(whole(table))
+        results.append(check_whole_table(table))
         is_right &= results[-1]["best_is_right"] and results[-1]["front_is_right"]
-        results += [search(table, sampler=name, trials=given.trials, seeds=given.seeds) for name in ("tpe", "random")]
+        for name in ("tpe", "random"):
+            results.append(measure_search(table, sampler=name, trials=given.trials, seeds=given.seeds))
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     sys.exit(not is_right)

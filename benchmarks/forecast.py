@@ -42,7 +42,7 @@ def measured(training: dict[str, Any]) -> dict[str, int]:
 
 
 def train(training: dict[str, Any]) -> dict[str, int]:
-    """Runs in that fresh process."""
+    """Runs in the fresh process of `measured`."""
     import numpy as np
     import tensorflow as tf
 

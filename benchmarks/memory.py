@@ -79,7 +79,7 @@ class Run:
 
 
 def run_study(access: Access, worker: subprocess.Popen[bytes], written: dict[str, Any]) -> Run:
-    """Submits it and waits for its end. Raises TimeoutError, and RuntimeError when the worker dies meanwhile."""
+    """Submits the study and waits for its end. Raises TimeoutError, and RuntimeError when the worker dies meanwhile."""
     name = written["name"]
     submit(build_spec(written, source=name), access)
     deadline = time.monotonic() + LONGEST_S
@@ -102,7 +102,7 @@ def run_study(access: Access, worker: subprocess.Popen[bytes], written: dict[str
 
 
 def study(name: str, objective: str, n_trials: int, seed: int, admission: str) -> dict[str, Any]:
-    """As a user would write it."""
+    """The study file."""
     return {
         "name": name,
         "objective": f"objectives.py:{objective}",

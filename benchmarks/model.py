@@ -1,4 +1,4 @@
-"""The HSMN in figures: `python -m benchmarks.model [scan] [experts] [training]`, all of them when none is named.
+"""Speed of the HSMN's parts: `python -m benchmarks.model [scan] [experts] [training]`, all of them when none is named.
 
 scan       selective scan against `tf.scan`, forward and backward, [4, 1024] tokens, 8 heads x 16, state 16
 experts    grouping tokens by expert against computing every expert for every token, forward and backward
@@ -108,7 +108,7 @@ def _dense_experts(layer: Any, top_k: int, sequence: Any) -> Any:
 
 
 def _gpt_like(hsmn: Any) -> Any:
-    """As many blocks and as wide; the feed-forward is widened until the counts agree."""
+    """A GPT-like model with as many blocks and the same width; its feed-forward is as wide as makes the sizes equal."""
     config = hsmn.config
     dim, blocks = config.embedding_dim, config.num_reasoning_blocks
     spare = hsmn.count_params() - 2 * config.vocab_size * dim - 2 * dim
@@ -157,7 +157,7 @@ def _gradients_of(
 
 
 def _report(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, taking turns, so that a busy moment of the machine strikes all alike."""
+    """Prints and returns median seconds of each, run in turns, so that a busy moment affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         run()

@@ -56,7 +56,7 @@ class Run:
 
 
 def run_study(home: Path, name: str, *, objective: str, n_trials: int, slots: int = SLOTS, **keys: Any) -> Run:
-    """Runs it to its end. Raises CalledProcessError when the command fails."""
+    """Runs the study to its end. Raises CalledProcessError when the command fails."""
     spec = {
         "name": name,
         "objective": f"objectives.py:{objective}",
@@ -121,7 +121,7 @@ def fork_times_ms(count: int = 60) -> tuple[list[float], list[float]]:
 
 
 def measure_forks(count: int) -> None:
-    """Runs inside that process; prints JSON."""
+    """Runs in the process of `fork_times_ms`; prints JSON."""
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
@@ -164,7 +164,7 @@ def measure_forks(count: int) -> None:
 
 
 def percentiles(values: Sequence[float]) -> str:
-    """p50 / p95."""
+    """p50 and p95 as text."""
     cuts = statistics.quantiles(values, n=20)
     return f"{statistics.median(values):.1f} / {cuts[18]:.1f}"
 

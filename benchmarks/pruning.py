@@ -35,7 +35,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 
-from benchmarks.curves import PROBLEMS, Curve, Problem, curves, key
+from benchmarks.curves import PROBLEMS, Curve, Problem, point_key, recorded_curves
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -48,18 +48,18 @@ OTHER_SEEDS = range(1000, 1020)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A study as the clock sees it: what a worker asks of it. The handle of a trial is its own."""
+    """A study as three functions that a worker calls. What identifies a trial is for the study alone."""
 
     start: Callable[[int], tuple[Any, Params]]
     prunes: Callable[[Any, float, int], bool]
-    """Reports a value of a step; whether the trial is to end."""
+    """Reports the value of a step; returns whether the trial is pruned."""
     finish: Callable[[Any, float | None, int], None]
     """With its loss and how many steps it took; without one when it was pruned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a study went until the target, or the last trial."""
+    """What a study took until it reached the target, or until its last trial ended."""
 
     reached: bool
     seconds: float
@@ -71,8 +71,10 @@ class Run:
 Order = Iterator[Params]
 
 
-def ours(problem: Problem, sampler: str, pruner: Any, seed: int, *, trials: int, order: Order | None = None) -> Search:
-    """Through the path that an in-process study takes."""
+def own_search(
+    problem: Problem, sampler: str, pruner: Any, seed: int, *, trials: int, order: Order | None = None
+) -> Search:
+    """A study of HighNoon, driven as one that runs in process."""
     store = OptunaStore(None)
     question = {"name": "q", "objective": "m:f", "search_space": dict(problem.space), "n_trials": trials}
     spec = StudySpec.from_json({**question, "sampler": "random" if order else sampler, "pruner": pruner, "seed": seed})
@@ -96,8 +98,8 @@ def ours(problem: Problem, sampler: str, pruner: Any, seed: int, *, trials: int,
     return Search(start=start, prunes=prunes, finish=finish)
 
 
-def optunas(problem: Problem, pruner: BasePruner, seed: int, order: Order | None = None) -> Search:
-    """What `study.optimize` does, with its default sampler."""
+def optuna_search(problem: Problem, pruner: BasePruner, seed: int, order: Order | None = None) -> Search:
+    """A study of Optuna, driven as `study.optimize` does, with its default sampler."""
     study = optuna.create_study(sampler=TPESampler(seed=seed), pruner=pruner)
     space = distributions(parse_space(dict(problem.space)))
 
@@ -121,7 +123,7 @@ def optunas(problem: Problem, pruner: BasePruner, seed: int, order: Order | None
 
 
 def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int, target: float) -> Run:
-    """One study on the virtual clock."""
+    """Runs one study on the virtual clock until a trial reports the target, or all trials have ended."""
     due: list[tuple[float, int, int, float, Any, Curve]] = []
     begun = epochs = 0
     best = math.inf
@@ -129,7 +131,7 @@ def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int
     def begin(now_s: float) -> None:
         nonlocal begun
         handle, params = search.start(begun)
-        curve = known[key(params)]
+        curve = known[point_key(params)]
         heapq.heappush(due, (now_s + curve.seconds[0], begun, 0, now_s, handle, curve))
         begun += 1
 
@@ -152,8 +154,8 @@ def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int
     return Run(reached=best <= target, seconds=now_s, trials=begun, epochs=epochs, best=best)
 
 
-def in_order(known: Mapping[str, Curve], seed: int) -> Order:
-    """The recorded points, again and again."""
+def shuffled_points(known: Mapping[str, Curve], seed: int) -> Order:
+    """The recorded points in random order, without end; each of them once before the next repeats."""
     points = [curve.params for curve in known.values()]
     shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, no secret
     while True:
@@ -161,7 +163,7 @@ def in_order(known: Mapping[str, Curve], seed: int) -> Order:
         yield from points
 
 
-def with_start(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
+def with_start_share(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
     """The same trainings after a start that takes this share of a whole trial, in the median."""
 
     def start_of(curve: Curve) -> float:
@@ -181,8 +183,8 @@ def with_start(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
     }
 
 
-def shortened(known: dict[str, Curve], epochs: int) -> dict[str, Curve]:
-    """The same trainings, ended earlier."""
+def cut_after(known: dict[str, Curve], epochs: int) -> dict[str, Curve]:
+    """The same trainings, ended after so many epochs."""
     return {
         one: Curve(params=curve.params, values=curve.values[:epochs], seconds=curve.seconds[:epochs])
         for one, curve in known.items()
@@ -195,22 +197,25 @@ ENTRIES: dict[str, Any] = {
     "median": "median",
     "hyperband": "hyperband",
 }
-OPTUNAS: Mapping[str, Callable[[], BasePruner]] = {"optuna": MedianPruner, "optuna-asha": SuccessiveHalvingPruner}
+OPTUNA_PRUNERS: Mapping[str, Callable[[], BasePruner]] = {
+    "optuna": MedianPruner,
+    "optuna-asha": SuccessiveHalvingPruner,
+}
 
 
 def search_of(
     entry: str, problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace, seed: int
 ) -> Search:
     """One of the entries, or a pruner as JSON: {"name": "asha", "reduction_factor": 4}."""
-    order = in_order(known, seed) if options.sampler == "order" else None
-    if entry in OPTUNAS:
-        return optunas(problem, OPTUNAS[entry](), seed, order)
+    order = shuffled_points(known, seed) if options.sampler == "order" else None
+    if entry in OPTUNA_PRUNERS:
+        return optuna_search(problem, OPTUNA_PRUNERS[entry](), seed, order)
     pruner = ENTRIES[entry] if entry in ENTRIES else json.loads(entry)
-    return ours(problem, options.sampler, pruner, seed, trials=options.trials, order=order)
+    return own_search(problem, options.sampler, pruner, seed, trials=options.trials, order=order)
 
 
 def target_of(problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace) -> float:
-    """What studies without pruning find in so many trials, in the median."""
+    """The median of the best losses that studies without pruning find in `--target-trials` trials."""
     found = []
     for seed in OTHER_SEEDS:
         search = search_of("none", problem, known, options, seed)
@@ -222,14 +227,14 @@ def main() -> int:
     options = _options()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problem = PROBLEMS[options.problem]
-    recorded = curves(options.problem)
-    missing = sum(key(point) not in recorded for point in problem.points())
+    recorded = recorded_curves(options.problem)
+    missing = sum(point_key(point) not in recorded for point in problem.points())
     if missing and (options.sampler != "order" or not recorded):
         print(f"{missing} curves are missing: python -m benchmarks.curves {options.problem}", file=sys.stderr)
         return 1
-    known = shortened(recorded, options.epochs or problem.settings["EPOCHS"])
+    known = cut_after(recorded, options.epochs or problem.settings["EPOCHS"])
     if options.start_share is not None:
-        known = with_start(known, options.start_share)
+        known = with_start_share(known, options.start_share)
     target = target_of(problem, known, options) if options.target is None else options.target
     first = statistics.median(curve.seconds[0] for curve in known.values())
     whole = statistics.median(curve.seconds[-1] for curve in known.values())
@@ -283,7 +288,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target-trials", type=int, default=15)
     parser.add_argument("--sampler", default="tpe", help="of ours, or order")
     parser.add_argument("--start-share", type=float, help="of a whole trial, in the place of what was measured")
-    parser.add_argument("--entries", nargs="+", default=[*ENTRIES, *OPTUNAS])
+    parser.add_argument("--entries", nargs="+", default=[*ENTRIES, *OPTUNA_PRUNERS])
     parser.add_argument("--json", type=Path, help="where to write all runs")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""How good is what a sampler finds: `python -m benchmarks.quality`, and `--test` for the questions that were kept back.
+"""The quality of what samplers find: `python -m benchmarks.quality`, with `--test` on the questions for the comparison.
 
 Each entry answers the same questions (`quality_tables`) with 1 and with 8 workers that start trials as they become
 free, on a virtual clock: a trial takes as long as its training took when it was measured, and its result is known only
@@ -33,14 +33,14 @@ import numpy as np
 import optuna
 
 from benchmarks.quality_entries import ENTRIES, USUAL
-from benchmarks.quality_report import BUDGETS, Key, Run, report, shown
+from benchmarks.quality_report import BUDGETS, Key, Run, as_table, report
 from benchmarks.quality_tables import DEVELOPMENT, TEST, Answer, Question, question
 
 TRIALS, WORKERS = 100, (1, 8)
 
 
 def run(entry: str, asked: Question, workers: int, seed: int, trials: int = TRIALS) -> Run:
-    """One study on a virtual clock. A trial counts when it ends."""
+    """Runs one study on a virtual clock. A trial counts when it ends."""
     ask, tell = ENTRIES[entry](asked, seed)
     # Of the seed and the trial alone: the same noise for all entries.
     noise = zlib.crc32(f"{asked.name}/{seed}".encode())
@@ -77,27 +77,27 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     names = options.questions or (TEST if options.test else DEVELOPMENT)
-    runs = _kept(options.resume)
+    runs = _runs_in(options.resume)
     began_s = time.monotonic()
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for entry, key in _wanted(options.entries, names, options.workers, seed):
+        for entry, key in _comparisons(options.entries, names, options.workers, seed):
             if (entry, key) not in runs and not options.show:
                 runs[entry, key] = run(entry, question(key.question), key.workers, seed)
-                _keep(options.resume, entry, key, runs[entry, key])
+                _append(options.resume, entry, key, runs[entry, key])
         print(f"{time.monotonic() - began_s:6.0f} s  seed {seed}", file=sys.stderr, flush=True)
     wanted = {
         key
         for seed in range(options.first_seed, options.first_seed + options.seeds)
-        for _, key in _wanted(options.entries, names, options.workers, seed)
+        for _, key in _comparisons(options.entries, names, options.workers, seed)
     }
     table = report({pair: found for pair, found in runs.items() if pair[1] in wanted}, options.entries)
-    print(shown(table, options.entries))
+    print(as_table(table, options.entries))
     if options.json:
         options.json.write_text(json.dumps({**table, "questions": list(names)}, indent=1))
     return 0
 
 
-def _wanted(
+def _comparisons(
     entries: Sequence[str], names: Sequence[str], workers: Sequence[int], seed: int
 ) -> Iterator[tuple[str, Key]]:
     for count in workers:
@@ -106,8 +106,8 @@ def _wanted(
                 yield entry, Key(question=name, workers=count, seed=seed)
 
 
-def _kept(path: Path | None) -> dict[tuple[str, Key], Run]:
-    """What an earlier call has left. A line that was cut off is taken out, and run again."""
+def _runs_in(path: Path | None) -> dict[tuple[str, Key], Run]:
+    """The runs in the file of an earlier call. A line that was cut off is removed, and run again."""
     runs: dict[tuple[str, Key], Run] = {}
     if path is not None and path.exists():
         whole = path.read_text().rpartition("\n")[0]
@@ -119,7 +119,7 @@ def _kept(path: Path | None) -> dict[tuple[str, Key], Run]:
     return runs
 
 
-def _keep(path: Path | None, entry: str, key: Key, found: Run) -> None:
+def _append(path: Path | None, entry: str, key: Key, found: Run) -> None:
     if path is None:
         return
     one = {"entry": entry, "question": key.question, "workers": key.workers, "seed": key.seed}

@@ -1,6 +1,6 @@
-"""Who answers the questions of `benchmarks.quality`: each entry is asked for points, and gets their losses.
+"""The samplers that `benchmarks.quality` compares: each entry proposes points, and receives their losses.
 
-Those of other libraries (`PEERS`) run in environments of their own: see `benchmarks.peers.samplers`.
+Samplers of other libraries (`PEERS`) run in environments of their own: see `benchmarks.peers.samplers`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Entry = Callable[[Question, int], tuple[Ask, Tell]]
 """Runs the sampler of one question and seed, and returns its proposals and results."""
 
 
-def ours(name: str) -> Entry:
-    """A sampler of ours by its name in a study file."""
+def own_sampler(name: str) -> Entry:
+    """A sampler of HighNoon, by its name in a study file."""
 
     def opened(asked: Question, seed: int) -> tuple[Ask, Tell]:
         store = OptunaStore(None)
@@ -50,8 +50,8 @@ def ours(name: str) -> Entry:
     return opened
 
 
-def theirs(sampler: Callable[[int], BaseSampler]) -> Entry:
-    """A sampler of Optuna, as a script of its users asks it."""
+def optuna_sampler(sampler: Callable[[int], BaseSampler]) -> Entry:
+    """A sampler of Optuna, by ask and tell."""
 
     def opened(asked: Question, seed: int) -> tuple[Ask, Tell]:
         study = optuna.create_study(sampler=sampler(seed))
@@ -72,7 +72,7 @@ def theirs(sampler: Callable[[int], BaseSampler]) -> Entry:
 _processes: dict[str, SamplerProcess] = {}
 
 
-def _peer(name: str, asked: Question, seed: int) -> tuple[Ask, Tell]:
+def _other_library(name: str, asked: Question, seed: int) -> tuple[Ask, Tell]:
     """A sampler of another library; its process serves one study after the other."""
     if name not in _processes:
         _processes[name] = SamplerProcess(name)
@@ -82,14 +82,14 @@ def _peer(name: str, asked: Question, seed: int) -> tuple[Ask, Tell]:
 
 
 ENTRIES: Mapping[str, Entry] = {
-    "auto": ours("auto"),
-    "tpe": ours("tpe"),
-    "optuna": theirs(lambda seed: TPESampler(seed=seed)),
-    "optuna-univariate": theirs(lambda seed: TPESampler(seed=seed, multivariate=False)),
-    "cmaes": theirs(lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False)),
-    "random": theirs(lambda seed: RandomSampler(seed=seed)),
-    "gp": theirs(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False)),
-    **{name: partial(_peer, name) for name in PEERS},
+    "auto": own_sampler("auto"),
+    "tpe": own_sampler("tpe"),
+    "optuna": optuna_sampler(lambda seed: TPESampler(seed=seed)),
+    "optuna-univariate": optuna_sampler(lambda seed: TPESampler(seed=seed, multivariate=False)),
+    "cmaes": optuna_sampler(lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False)),
+    "random": optuna_sampler(lambda seed: RandomSampler(seed=seed)),
+    "gp": optuna_sampler(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False)),
+    **{name: partial(_other_library, name) for name in PEERS},
 }
 
 USUAL = tuple(name for name in ENTRIES if name != "gp" and name not in PEERS)

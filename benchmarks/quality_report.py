@@ -15,7 +15,7 @@ _FINITE = ("hpobench", "hpolib", "nasbench201")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What all entries of one comparison were asked."""
+    """One comparison: the question, the number of workers and the seed that all entries got."""
 
     question: str
     workers: int
@@ -33,12 +33,12 @@ class Run:
 
 
 def ranks(losses: Sequence[float]) -> list[float]:
-    """From 1 for the smallest; equal ones share the mean of their places."""
+    """Ranks of values, 1 for the smallest; equal values share the mean of their ranks."""
     return [sum(other < loss for other in losses) + (sum(other == loss for other in losses) + 1) / 2 for loss in losses]
 
 
 def report(runs: Mapping[tuple[str, Key], Run], entries: Sequence[str]) -> dict[str, Any]:
-    """Of what all entries have answered. Each question counts as much as any other."""
+    """Mean ranks over the comparisons that all entries have run. Each question has the same weight."""
     by_key: dict[Key, dict[str, Run]] = defaultdict(dict)
     for (entry, key), found in runs.items():
         by_key[key][entry] = found
@@ -71,8 +71,8 @@ def _mean_ranks(asked: Mapping[Key, Mapping[str, Run]], entries: Sequence[str], 
     return dict(zip(entries, np.mean(ranked, axis=0).round(3).tolist(), strict=True))
 
 
-def shown(table: Mapping[str, Any], entries: Sequence[str]) -> str:
-    """As a table for people."""
+def as_table(table: Mapping[str, Any], entries: Sequence[str]) -> str:
+    """The report as a table for people."""
     columns = [*table["mean_rank"], *(f"repeats, {workers}" for workers in table["repeats"])]
     lines = [f"{'mean rank':20s}" + "".join(f"{column:>24s}" for column in columns)]
     for entry in entries:

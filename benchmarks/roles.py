@@ -16,10 +16,10 @@ class Role:
 
     process: psutil.Process
     memory_mb: list[float] = field(default_factory=list)
-    """At each look."""
+    """One figure for each `read_memory`."""
 
     def cpu_s(self) -> float:
-        """Since it began, with children that have ended."""
+        """CPU seconds since it began, with children that have ended."""
         mine = self.process.cpu_times()
         total = mine.children_user + mine.children_system
         for one in (self.process, *self.process.children(recursive=True)):
@@ -28,8 +28,8 @@ class Role:
                 total += times.user + times.system
         return float(total)
 
-    def look(self) -> None:
-        """Notes its memory: pages that are shared count by their parts."""
+    def read_memory(self) -> None:
+        """Records the memory now (PSS: shared pages count by their parts)."""
         total = 0
         for one in (self.process, *self.process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):

@@ -36,7 +36,7 @@ from highnoon.coordinator.local.stack import Stack
 from tests.made_up import make_study
 from tests.support import eventually
 
-_LOOK_S = 1.0
+_READ_EVERY_S = 1.0
 _SPARE = 100_000
 """Tickets beyond the trials that are there."""
 
@@ -45,7 +45,7 @@ _STEPS = ("look", "join", "sample", "start", "renew", "finish")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is measured once."""
+    """The conditions of one measurement."""
 
     slots: int
     latency_ms: float
@@ -54,7 +54,7 @@ class Scenario:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """Of one scenario; times in milliseconds, CPU in percent of a core, memory in MB."""
+    """The figures of one scenario; times in milliseconds, CPU in percent of a core, memory in MB."""
 
     scenario: Scenario
     seconds: float
@@ -64,7 +64,7 @@ class Result:
     errors: dict[str, int] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """At the first look and at the last one."""
+    """First and last reading."""
     connections: int = 0
     tick_ms: float = 0.0
     """The mean."""
@@ -116,11 +116,11 @@ def _measure_roles_and_slots(
     left = result.seconds
     while left > 0:
         for role in cluster.roles.values():
-            role.look()
+            role.read_memory()
         result.connections = max(result.connections, cluster.connections())
         pages.append(cluster.page_s(study))
         left = began + result.seconds - time.monotonic()
-        time.sleep(max(0.0, min(left, _LOOK_S)))
+        time.sleep(max(0.0, min(left, _READ_EVERY_S)))
     took_s = time.monotonic() - began
     for name, role in cluster.roles.items():
         result.cpu[name] = round(100 * (role.cpu_s() - cpu[name]) / took_s, 1)
@@ -133,7 +133,7 @@ def _measure_roles_and_slots(
 
 
 def show(result: Result) -> None:
-    """For people."""
+    """Prints a result for people."""
     scenario = result.scenario
     print(
         f"\n{scenario.slots} slots, {scenario.latency_ms:g} ms, {scenario.trials:,} trials before: "

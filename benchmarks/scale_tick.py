@@ -111,7 +111,7 @@ def _add_workers(access: Access, count: int) -> None:
 
 
 def _run_queued(access: Access, broker: Broker) -> None:
-    """Every queued ticket is running since a minute, with a lease that lasts; its message is gone."""
+    """Makes every queued ticket a running one, a minute old, with a long lease; removes its message."""
     broker.purge("cpu")
     with access.database.transaction() as connection:
         connection.execute(
@@ -140,7 +140,7 @@ def _set_workers_silent(access: Access) -> None:
 
 
 def _cpu(service: Service, stack: Stack) -> str:
-    """Of this process and of PostgreSQL while the service waits and ticks as it does without any notification."""
+    """CPU of this process and of PostgreSQL while the service waits and ticks without any notification."""
     stopping = threading.Event()
     ticking = threading.Thread(target=service.serve, args=(stopping,))
     server = Role(process=postgres_of(stack))

@@ -41,7 +41,7 @@ _TAKE_S = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What the slots of one process do."""
+    """The work of the slots of one process, as its parent sends it."""
 
     database_url: str
     redis_url: str
@@ -57,7 +57,7 @@ class Task:
 
 
 class Measurements:
-    """Of all slots of this process; kept only while it is measured."""
+    """Seconds of each step in all slots of this process; recorded only while it is measured."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -67,7 +67,7 @@ class Measurements:
 
     @contextmanager
     def timed(self, step: str, *, always: bool = False) -> Iterator[None]:
-        """One step; `always` for what happens before the measurement as well."""
+        """Times one step; `always` also before the measurement."""
         began = time.perf_counter()
         yield
         if self.is_open or always:
@@ -75,7 +75,7 @@ class Measurements:
                 self._seconds[step].append(time.perf_counter() - began)
 
     def failed(self, error: HighNoonError) -> None:
-        """Whatever the time: no step should fail."""
+        """Counts an error, also outside of the measurement: no step should fail."""
         with self._lock:
             self._errors[f"{type(error).__name__}: {error}"] += 1
 
@@ -86,7 +86,7 @@ class Measurements:
 
 
 class Slot:
-    """One of them."""
+    """One simulated slot, a thread."""
 
     def __init__(self, task: Task, worker_id: str, measurements: Measurements, stopping: threading.Event) -> None:
         self._task = task
@@ -101,7 +101,7 @@ class Slot:
         self.has_begun = threading.Event()
 
     def run(self) -> None:
-        """Trials, until all slots are stopped."""
+        """Runs trials until all slots are stopped."""
         while not self._stopping.is_set():
             try:
                 self._take_one()
@@ -167,13 +167,13 @@ class Slot:
 
 
 def _message(body: bytes) -> RunTrial:
-    """As Celery wraps it."""
+    """The RunTrial in a message, as Celery wraps it."""
     _, kwargs, _ = json.loads(base64.b64decode(json.loads(body)["body"]))
     return RunTrial.from_kwargs(kwargs)
 
 
 def main() -> None:
-    """One process of slots."""
+    """Runs the slots of one process; prints what they measured."""
     quiet()
     declare_only_our_code()
     task = Task(**json.loads(sys.stdin.readline()))

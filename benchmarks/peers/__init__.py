@@ -1,1 +1,1 @@
-"""Figures that the documentation claims, each measured by a command. Nothing here is a test."""
+"""Comparisons with other programs: reliability when processes are killed, trials per second, samplers."""

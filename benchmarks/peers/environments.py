@@ -13,7 +13,7 @@ NAMES = ("hyperopt", "ray", "smac", "syne")
 
 
 def python_of(name: str) -> str:
-    """The interpreter of this environment, made first where the packages of its lock file are not there yet."""
+    """The interpreter of an environment; installs the packages of its lock file first where they are missing."""
     lock = HERE / f"{name}.txt"
     folder = ROOT / "build" / "peers" / name
     python, done = folder / "bin" / "python", folder / "installed.txt"

@@ -1,4 +1,4 @@
-"""The work of the comparison as objectives of HighNoon."""
+"""The trials of `benchmarks.peers.throughput` as objectives of HighNoon; `work` describes each."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def _report(value: float, step: int) -> bool:
 
 
 def noop(params: Params) -> float:
-    """As its namesake in `work`; so are the others."""
+    """`work.noop`."""
     return float(WORK["noop"](params, _report))
 
 
 def small_keras(params: Params) -> float:
-    """As above."""
+    """`work.small_keras`."""
     return float(WORK["small_keras"](params, _report))
 
 
 def one_second(params: Params) -> float:
-    """As above."""
+    """`work.one_second`."""
     return float(WORK["one_second"](params, _report))
 
 
 def ten_seconds(params: Params) -> float:
-    """As above."""
+    """`work.ten_seconds`."""
     return float(WORK["ten_seconds"](params, _report))
 
 
 def hundred_reports(params: Params) -> float:
-    """As above."""
+    """`work.hundred_reports`."""
     return float(WORK["hundred_reports"](params, _report))

@@ -1,4 +1,4 @@
-"""What is left of a study whose processes are killed: `python -m benchmarks.peers.reliability [WAY ...] [--json FILE]`.
+"""How a study ends whose processes are killed: `python -m benchmarks.peers.reliability [WAY ...] [--json FILE]`.
 
 40 trials of a second and a half, two at a time. From the third trial on, every few seconds a process gets SIGKILL: five
 times the one that works on a trial, or in a second run twice the driver. What died is started again within a second, as
@@ -26,8 +26,8 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
-from benchmarks.peers.peer import NAME
-from benchmarks.peers.record import N_TRIALS, RECORD, Line, lines
+from benchmarks.peers.optuna_reliability import NAME
+from benchmarks.peers.training_record import N_TRIALS, RECORD, Line, lines
 from benchmarks.peers.ways import WAYS, Run, Way
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.store.access import opened
@@ -44,7 +44,7 @@ _QUIET_S, _BEGINS_WITHIN_S = 90.0, 400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """When it was, and the point of the training that it ended; None where that went on."""
+    """When it was, and the point of the training that it ended; None where it ended none."""
 
     at: float
     x: float | None
@@ -72,8 +72,8 @@ class Cell:
 
 
 @dataclass
-class Watch:
-    """A run that is under way."""
+class WatchedRun:
+    """A run under way, with the kills so far."""
 
     way: Way
     run: Run
@@ -89,7 +89,7 @@ class Watch:
         return sum(line.event == "end" for line in record) >= N_TRIALS and not open_trainings(record)
 
     def kill_if_due(self, record: Sequence[Line]) -> None:
-        """The next kill, once it is time and there is something to kill."""
+        """Kills a process when the next kill is due and a victim runs."""
         most, every_s = KILLS[self.victim]
         if len(self.kills) == most or sum(line.event == "end" for line in record) < 2:
             return
@@ -116,41 +116,41 @@ class Watch:
 
 
 def open_trainings(record: Sequence[Line]) -> list[Line]:
-    """Those that have begun, have not ended, and whose process is still there; the newest first."""
+    """Trainings without an end whose process still runs; the newest first."""
     ended = {(line.x, line.pid) for line in record if line.event == "end"}
     begun = [line for line in record if line.event == "begin" and (line.x, line.pid) not in ended]
     return [line for line in reversed(begun) if psutil.pid_exists(line.pid)]
 
 
 def measure(way: Way, victim: Victim, run: Run) -> Cell:
-    """One cell: a new study, the kills, the books."""
+    """Runs a new study, kills its processes on the way, and counts what came of it."""
     with opened(run.database_url, create=True):
         pass
     way.submit(run)
     began, loads = time.time(), [os.getloadavg()[0]]
     with kept_running(way.commands(run), run) as processes:
-        watch = Watch(way, run, victim, processes)
+        watched = WatchedRun(way, run, victim, processes)
         changed_at, known = began, 0
         while time.time() - began < _LONGEST_S and time.time() - changed_at < (_QUIET_S if known else _BEGINS_WITHIN_S):
             record = lines(run.record)
             if len(record) != known:
                 changed_at, known = time.time(), len(record)
-            if watch.is_over(record):
+            if watched.is_over(record):
                 break
-            watch.kill_if_due(record)
-            keep(processes, way.commands(run), run)
+            watched.kill_if_due(record)
+            restart_killed(processes, way.commands(run), run)
             loads.append(os.getloadavg()[0])
             time.sleep(0.1)
     still_running = running_in_optuna(run) if way.has_optunas_tables else None
     if not known:
         print((run.folder / "log").read_text(errors="replace")[-2000:], file=sys.stderr)
-    return books(way, victim, run, watch.kills, still_running, changed_at - began, statistics.mean(loads))
+    return outcome_of(way, victim, run, watched.kills, still_running, changed_at - began, statistics.mean(loads))
 
 
-def books(
+def outcome_of(
     way: Way, victim: Victim, run: Run, kills: Sequence[Kill], still_running: int | None, seconds: float, load: float
 ) -> Cell:
-    """From the record, and what is left of the run's processes, which end now."""
+    """Counts trials by the record, and the processes that are left, which end now."""
     record = lines(run.record)
     begun = [line for line in record if line.event == "begin"]
     ended = [line.x for line in record if line.event == "end"]
@@ -179,8 +179,8 @@ def running_in_optuna(run: Run) -> int:
     return sum(trial.state is TrialState.RUNNING for trial in trials)
 
 
-def keep(processes: list[subprocess.Popen[bytes]], commands: list[list[str]], run: Run) -> None:
-    """Starts again what was killed."""
+def restart_killed(processes: list[subprocess.Popen[bytes]], commands: list[list[str]], run: Run) -> None:
+    """Starts killed processes again."""
     for place, process in enumerate(processes):
         if (process.poll() or 0) < 0:
             processes[place] = started(commands[place], run)
@@ -208,7 +208,7 @@ def kept_running(commands: list[list[str]], run: Run) -> Iterator[list[subproces
 
 
 def end_what_is_left(run: Run) -> int:
-    """Processes that carry the record's name a few seconds after the end; they are killed."""
+    """Kills processes of the run that still run some seconds after the end; returns how many."""
     mark = f"{RECORD}={run.record}".encode()
     deadline = time.time() + 5.0
     while (left := marked(mark)) and time.time() < deadline:
@@ -220,7 +220,7 @@ def end_what_is_left(run: Run) -> int:
 
 
 def marked(mark: bytes) -> list[psutil.Process]:
-    """All processes with this in their environment."""
+    """All processes with this text in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         with suppress(OSError, psutil.Error, ValueError):
@@ -230,7 +230,7 @@ def marked(mark: bytes) -> list[psutil.Process]:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """As docs/reliability.md has it."""
+    """The cells as the table of docs/reliability.md."""
     heads = ("Way", "killed", f"completed of {N_TRIALS}", "points lost", "run twice", "stay RUNNING")
     rows: list[tuple[str, ...]] = [(*heads, "processes left", "begun again", "after (median, longest)", "took", "load")]
     for cell in cells:

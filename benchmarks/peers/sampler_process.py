@@ -1,4 +1,4 @@
-"""Our end of `benchmarks.peers.samplers`: a library's sampler in an environment of its own."""
+"""Starts `benchmarks.peers.samplers` in a library's own environment, and talks to its sampler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEERS = ("hyperopt", "smac", "syne")
 
 
 class SamplerProcess:
-    """Answers for one study after the other."""
+    """The sampler of one library, for one study after the other."""
 
     def __init__(self, name: str) -> None:
         self._process = subprocess.Popen(
@@ -30,7 +30,7 @@ class SamplerProcess:
         )
 
     def open(self, space: Mapping[str, Any], seed: int) -> None:
-        """Begins another study."""
+        """Starts another study."""
         self._exchange({"do": "open", "space": dict(space), "seed": seed})
 
     def ask(self, ordinal: int) -> tuple[int, Params]:
@@ -39,7 +39,7 @@ class SamplerProcess:
         return ordinal, params
 
     def tell(self, trial: int, loss: float) -> None:
-        """The loss of one."""
+        """Reports the loss of a trial."""
         self._exchange({"do": "tell", "trial": trial, "loss": loss})
 
     def _exchange(self, question: Mapping[str, Any]) -> dict[str, Any]:

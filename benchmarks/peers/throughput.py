@@ -25,7 +25,7 @@ import optuna
 
 from benchmarks.overhead import SLOTS, run_study
 from benchmarks.peers.environments import python_of
-from benchmarks.peers.optuna_study import NAME
+from benchmarks.peers.optuna_throughput import NAME
 from benchmarks.peers.work import SPACE, WORK
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.urls import normalise
@@ -65,11 +65,11 @@ def optuna_processes(work: str, sampler: str, folder: Path) -> list[float]:
     with Stack(folder / "stack") as stack:
         environ = _environ(stack)
         optuna.create_study(study_name=NAME, storage=environ["PEERS_DATABASE_URL"])
-        command = [PYTHON, "-m", "benchmarks.peers.optuna_study", work, str(TRIALS[work]), sampler]
+        command = [PYTHON, "-m", "benchmarks.peers.optuna_throughput", work, str(TRIALS[work]), sampler]
         processes = [subprocess.Popen(command, env=environ) for _ in range(SLOTS)]
         if any(process.wait() for process in processes):
             raise RuntimeError("a process of Optuna failed")
-        return _ends(environ)
+        return _end_times(environ)
 
 
 def celery_tasks(work: str, sampler: str, folder: Path) -> list[float]:
@@ -77,21 +77,21 @@ def celery_tasks(work: str, sampler: str, folder: Path) -> list[float]:
     with Stack(folder / "stack") as stack:
         environ = _environ(stack)
         optuna.create_study(study_name=NAME, storage=environ["PEERS_DATABASE_URL"])
-        code = "from benchmarks.peers.optuna_study import run_task\n"
+        code = "from benchmarks.peers.optuna_throughput import run_task\n"
         code += f"for _ in range({TRIALS[work]}): run_task.delay({work!r}, {sampler!r})"
         subprocess.run([PYTHON, "-c", code], env=environ, check=True)
         worker = ["worker", "--concurrency", str(SLOTS), "-l", "ERROR"]
-        command = [PYTHON, "-m", "celery", "-A", "benchmarks.peers.optuna_study", *worker]
+        command = [PYTHON, "-m", "celery", "-A", "benchmarks.peers.optuna_throughput", *worker]
         process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            while len(_ends(environ)) < TRIALS[work]:
+            while len(_end_times(environ)) < TRIALS[work]:
                 time.sleep(0.5)
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             process.kill()
-        return _ends(environ)
+        return _end_times(environ)
 
 
 def ray(mode: str) -> Way:
@@ -99,15 +99,17 @@ def ray(mode: str) -> Way:
 
     def run(work: str, sampler: str, folder: Path) -> list[float]:
         n_trials = TRIALS[work] if mode == "reuse" else SLOW[work]
-        command = [python_of("ray"), str(HERE / "ray_study.py"), work, str(n_trials), str(SLOTS), mode]
-        return _printed(command, folder)
+        command = [python_of("ray"), str(HERE / "ray_throughput.py"), work, str(n_trials), str(SLOTS), mode]
+        return _printed_end_times(command, folder)
 
     return run
 
 
 def syne(work: str, sampler: str, folder: Path) -> list[float]:
     """Syne Tune's local backend: an interpreter for each trial."""
-    return _printed([python_of("syne"), str(HERE / "syne_study.py"), work, str(SLOW[work]), str(SLOTS)], folder)
+    return _printed_end_times(
+        [python_of("syne"), str(HERE / "syne_throughput.py"), work, str(SLOW[work]), str(SLOTS)], folder
+    )
 
 
 WAYS: Mapping[str, tuple[str, Way, tuple[str, ...]]] = {
@@ -126,12 +128,12 @@ def _environ(stack: Stack) -> dict[str, str]:
     return {**os.environ, **addresses}
 
 
-def _ends(environ: Mapping[str, str]) -> list[float]:
+def _end_times(environ: Mapping[str, str]) -> list[float]:
     trials = optuna.load_study(study_name=NAME, storage=environ["PEERS_DATABASE_URL"]).get_trials(deepcopy=False)
     return [trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete is not None]
 
 
-def _printed(command: list[str], folder: Path) -> list[float]:
+def _printed_end_times(command: list[str], folder: Path) -> list[float]:
     environ = {**os.environ, "PEERS_FOLDER": str(folder), "SYNETUNE_FOLDER": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environ.pop("PYTHONPATH", None)
     done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
@@ -159,7 +161,7 @@ def table(work: str, rates: Mapping[tuple[str, str], list[float]]) -> str:
 
 
 def main() -> None:
-    """Runs what is asked for."""
+    """Runs the chosen work with the chosen programs, in rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", default=",".join(WORK), help="what a trial does, with commas between")
     parser.add_argument("--ways", default=",".join(WAYS), help="which programs, with commas between")

@@ -14,8 +14,8 @@ import optuna
 import psutil
 
 from benchmarks.peers.environments import python_of
-from benchmarks.peers.peer import HEARTBEAT_S, NAME
-from benchmarks.peers.record import N_TRIALS, RECORD, SLOTS
+from benchmarks.peers.optuna_reliability import HEARTBEAT_S, NAME
+from benchmarks.peers.training_record import N_TRIALS, RECORD, SLOTS
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Of every process of the run. The record's name is in it, by which they are found afterwards."""
+        """The environment of every process of the run; by the record's name in it they are found afterwards."""
         return {
             **os.environ,
             RECORD: str(self.record),
@@ -81,7 +81,7 @@ def _python(name: str, script: str) -> Callable[[Run], list[list[str]]]:
 def _submit_highnoon(run: Run) -> None:
     spec = {
         "name": NAME,
-        "objective": f"{HERE}/objective.py:train",
+        "objective": f"{HERE}/reliability_objective.py:train",
         "n_trials": N_TRIALS,
         "search_space": {"x": ["uniform", 0.0, 1.0]},
     }
@@ -95,7 +95,8 @@ def _create_optunas(run: Run) -> None:
 
 def _send_tasks(run: Run) -> None:
     _create_optunas(run)
-    code = f"from benchmarks.peers.peer import ask_and_tell\nfor _ in range({N_TRIALS}): ask_and_tell.delay()"
+    code = "from benchmarks.peers.optuna_reliability import ask_and_tell\n"
+    code += f"for _ in range({N_TRIALS}): ask_and_tell.delay()"
     _call([PYTHON, "-c", code], run.environ)
 
 
@@ -103,7 +104,17 @@ def _call(command: list[str], environ: Mapping[str, str]) -> None:
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
 
-_CELERY = ["-m", "celery", "-A", "benchmarks.peers.peer", "worker", "--concurrency", str(SLOTS), "-l", "ERROR"]
+_CELERY = [
+    "-m",
+    "celery",
+    "-A",
+    "benchmarks.peers.optuna_reliability",
+    "worker",
+    "--concurrency",
+    str(SLOTS),
+    "-l",
+    "ERROR",
+]
 
 WAYS = {
     "highnoon": Way(
@@ -119,7 +130,7 @@ WAYS = {
     ),
     "optimize": Way(
         name=f"Optuna `optimize`, heartbeat of {HEARTBEAT_S} s",
-        commands=lambda run: [[PYTHON, "-m", "benchmarks.peers.peer", str(N_TRIALS)]] * SLOTS,
+        commands=lambda run: [[PYTHON, "-m", "benchmarks.peers.optuna_reliability", str(N_TRIALS)]] * SLOTS,
         submit=_create_optunas,
         has_optunas_tables=True,
     ),
@@ -130,6 +141,6 @@ WAYS = {
         ends_by_itself=False,
         has_optunas_tables=True,
     ),
-    "ray": Way(name="Ray Tune", commands=_python("ray", "ray_driver.py")),
-    "syne": Way(name="Syne Tune", commands=_python("syne", "syne_driver.py")),
+    "ray": Way(name="Ray Tune", commands=_python("ray", "ray_reliability.py")),
+    "syne": Way(name="Syne Tune", commands=_python("syne", "syne_reliability.py")),
 }

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import curves as recorded
 from benchmarks import pruning
-from benchmarks.curves import Curve, Problem, key
+from benchmarks.curves import Curve, Problem, point_key
 
 PROBLEM = Problem(
     name="made-up",
@@ -23,7 +23,9 @@ PROBLEM = Problem(
 )
 # The smaller x the better, at each epoch; a trial takes a second to start and one for each epoch.
 CURVES = {
-    key({"x": x}): Curve(params={"x": x}, values=[x + 4.0 - epoch for epoch in range(4)], seconds=[2.0, 3.0, 4.0, 5.0])
+    point_key({"x": x}): Curve(
+        params={"x": x}, values=[x + 4.0 - epoch for epoch in range(4)], seconds=[2.0, 3.0, 4.0, 5.0]
+    )
     for x in range(10)
 }
 OPTIONS = argparse.Namespace(sampler="order", trials=40)
@@ -34,13 +36,15 @@ def ordered(*points: int) -> pruning.Order:
 
 
 def test_time_goes_by_what_trials_took() -> None:
-    search = pruning.ours(PROBLEM, "random", "none", 0, trials=40, order=ordered(5, 3, 0))
+    search = pruning.own_search(PROBLEM, "random", "none", 0, trials=40, order=ordered(5, 3, 0))
     one = pruning.run(search, CURVES, workers=1, trials=40, target=1.0)
     assert (one.reached, one.seconds, one.trials, one.epochs, one.best) == (True, 15.0, 3, 12, 1.0)
-    search = pruning.ours(PROBLEM, "random", "none", 0, trials=40, order=ordered(5, 3, 0))
+    search = pruning.own_search(PROBLEM, "random", "none", 0, trials=40, order=ordered(5, 3, 0))
     three = pruning.run(search, CURVES, workers=3, trials=40, target=1.0)
     assert (three.seconds, three.trials) == (5.0, 5), "two have ended at the same moment"
-    never = pruning.run(pruning.ours(PROBLEM, "random", "none", 0, trials=4), CURVES, workers=2, trials=4, target=0.0)
+    never = pruning.run(
+        pruning.own_search(PROBLEM, "random", "none", 0, trials=4), CURVES, workers=2, trials=4, target=0.0
+    )
     assert (never.reached, never.trials, never.epochs) == (False, 4, 16)
 
 
@@ -48,19 +52,19 @@ def test_time_goes_by_what_trials_took() -> None:
 def test_pruned_trials_cost_what_they_took_until_then(entry: str) -> None:
     points = (0, *range(1, 10))
     search = (
-        pruning.optunas(PROBLEM, pruning.OPTUNAS[entry](), 0, ordered(*points))
-        if entry in pruning.OPTUNAS
-        else pruning.ours(PROBLEM, "random", entry, 0, trials=10, order=ordered(*points))
+        pruning.optuna_search(PROBLEM, pruning.OPTUNA_PRUNERS[entry](), 0, ordered(*points))
+        if entry in pruning.OPTUNA_PRUNERS
+        else pruning.own_search(PROBLEM, "random", entry, 0, trials=10, order=ordered(*points))
     )
     found = pruning.run(search, CURVES, workers=1, trials=10, target=-1.0)
     assert found.trials == 10 and found.epochs < 40 and found.seconds < 50.0
 
 
 def test_curves_with_another_start_and_another_length() -> None:
-    shorter = pruning.shortened(CURVES, 2)[key({"x": 3})]
+    shorter = pruning.cut_after(CURVES, 2)[point_key({"x": 3})]
     assert (shorter.values, shorter.seconds) == ([7.0, 6.0], [2.0, 3.0])
     for share, start in ((0.5, 4.0), (0.2, 1.0)):
-        curve = pruning.with_start(CURVES, share)[key({"x": 3})]
+        curve = pruning.with_start_share(CURVES, share)[point_key({"x": 3})]
         assert curve.seconds == pytest.approx([start + 1, start + 2, start + 3, start + 4])
 
 

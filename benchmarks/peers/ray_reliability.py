@@ -1,4 +1,4 @@
-"""The study of the comparison in Ray Tune: `python ray_driver.py FOLDER`, in the environment of ray.txt.
+"""Ray Tune in `benchmarks.peers.reliability`: `python ray_reliability.py FOLDER`, in the environment of ray.txt.
 
 As its documentation has it for long studies: failed trials are repeated, and a driver that is started again goes on.
 """
@@ -15,7 +15,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
-from record import N_TRIALS, SLOTS, train
+from training_record import N_TRIALS, SLOTS, train
 
 NAME = "peers"
 
@@ -26,7 +26,7 @@ def trainable(config: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Runs the study, or what is left of it."""
+    """Starts the study, or continues it where it was begun."""
     folder = Path(sys.argv[1]).resolve()
     # Of Ray's own processes; Unix sockets need a short path.
     ray.init(num_cpus=SLOTS, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)

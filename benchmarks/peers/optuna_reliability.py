@@ -1,4 +1,4 @@
-"""The same study by other means: Optuna's `optimize` with its heartbeat, and Optuna's ask and tell in Celery tasks.
+"""Optuna in `benchmarks.peers.reliability`: `optimize` with its heartbeat, and ask and tell in Celery tasks.
 
 A process of it is started by `benchmarks.peers.reliability`, with the addresses in its environment.
 """
@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage, RetryFailedTrialCallback
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
-from benchmarks.peers import record
+from benchmarks.peers import training_record
 
 NAME = "peers"
 HEARTBEAT_S = 2
@@ -25,12 +25,12 @@ app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup
 
 
 def train(trial: Any) -> float:
-    """The trial of the comparison."""
-    return record.train(trial.suggest_float("x", 0.0, 1.0), trial.report)
+    """The objective."""
+    return training_record.train(trial.suggest_float("x", 0.0, 1.0), trial.report)
 
 
 def optimize(n_trials: int) -> None:
-    """One worker of Optuna's own way: it goes on until so many trials are complete."""
+    """One worker with `study.optimize`: runs trials until so many are complete."""
     retry = RetryFailedTrialCallback(max_retry=3)
     storage = RDBStorage(
         os.environ["PEERS_DATABASE_URL"],
@@ -44,7 +44,7 @@ def optimize(n_trials: int) -> None:
 
 @app.task  # type: ignore[untyped-decorator]
 def ask_and_tell() -> None:
-    """One trial, as tutorials of ask and tell have it."""
+    """A Celery task that runs one trial, as tutorials of ask and tell have it."""
     study = optuna.load_study(study_name=NAME, storage=os.environ["PEERS_DATABASE_URL"])
     trial = study.ask()
     study.tell(trial, train(trial))

@@ -1,6 +1,6 @@
-"""The work of the comparison in Syne Tune with its local backend; runs in its environment, prints times as JSON.
+"""Syne Tune, local backend, in `benchmarks.peers.throughput`; runs in its environment, prints end times as JSON.
 
-`python syne_study.py WORK TRIALS SLOTS`
+`python syne_throughput.py WORK TRIALS SLOTS`
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from work import SPACE
 
 
-class Ends(TunerCallback):  # type: ignore[misc]
-    """When each trial ended."""
+class EndTimes(TunerCallback):  # type: ignore[misc]
+    """Records when each trial ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self.times: list[float] = []
 
     def on_trial_complete(self, trial: Any, result: dict[str, Any]) -> None:
-        """Notes it."""
+        """Records the time."""
         self.times.append(time.time())
 
 
@@ -39,10 +39,12 @@ def main() -> None:
     """Runs one study."""
     work, n_trials, slots = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     logging.getLogger().setLevel(logging.ERROR)
-    ends = Ends()
+    ends = EndTimes()
     space = {"work": work, **{name: uniform(*bounds) for name, bounds in SPACE.items()}}
     tuner = Tuner(
-        trial_backend=LocalBackend(entry_point=str(Path(__file__).with_name("syne_trial.py")), num_gpus_per_trial=0),
+        trial_backend=LocalBackend(
+            entry_point=str(Path(__file__).with_name("syne_throughput_trial.py")), num_gpus_per_trial=0
+        ),
         scheduler=RandomSearch(space, metrics=["loss"], random_seed=1),
         stop_criterion=StoppingCriterion(max_num_trials_finished=n_trials),
         n_workers=slots,

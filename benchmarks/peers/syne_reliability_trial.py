@@ -1,4 +1,4 @@
-"""One trial of the comparison, as Syne Tune's local backend starts it."""
+"""One trial of `benchmarks.peers.reliability`, as Syne Tune's local backend starts it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from record import train
 from syne_tune import Reporter
+from training_record import train
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the trial."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--x", type=float, required=True)
     x = parser.parse_known_args()[0].x

@@ -1,4 +1,4 @@
-"""One trial of the comparison, as Syne Tune's local backend starts it."""
+"""One trial of `benchmarks.peers.throughput`, as Syne Tune's local backend starts it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from work import SPACE, WORK
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the trial."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--work")
     for name in SPACE:

@@ -1,6 +1,6 @@
-"""The work of the comparison in Ray Tune; runs in its environment, prints the times at which trials ended as JSON.
+"""Ray Tune in `benchmarks.peers.throughput`; runs in its environment, prints the times at which trials ended as JSON.
 
-`python ray_study.py WORK TRIALS SLOTS default|reuse`
+`python ray_throughput.py WORK TRIALS SLOTS default|reuse`
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ray import tune
 from work import SPACE, WORK
 
 
-class Ends(tune.Callback):  # type: ignore[misc]
-    """When each trial ended."""
+class EndTimes(tune.Callback):  # type: ignore[misc]
+    """Records when each trial ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Notes it."""
+        """Records the time."""
         self.times.append(time.time())
 
 
@@ -52,7 +52,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
 
 def function(config: dict[str, Any]) -> None:
-    """As most people write it: a function that reports."""
+    """The usual kind of trainable: a function that reports."""
 
     def report(value: float, step: int) -> bool:
         tune.report({"loss": value})
@@ -65,7 +65,7 @@ def main() -> None:
     """Runs one study."""
     work, n_trials, slots, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ends = Ends()
+    ends = EndTimes()
     scheduler = None
     if work == "hundred_reports":
         scheduler = tune.schedulers.MedianStoppingRule(time_attr="training_iteration", grace_period=1)

@@ -21,7 +21,7 @@ STEPS, STEP_S = 5, 0.3
 
 @dataclass(frozen=True)
 class Line:
-    """What happened to the trial at the point `x`, in which process, and when."""
+    """The begin or end of the training at the point `x`: in which process, and when."""
 
     event: str
     x: float
@@ -30,7 +30,7 @@ class Line:
 
 
 def train(x: float, report: Callable[[float, int], object]) -> float:
-    """A second and a half, five reports."""
+    """Trains for a second and a half, with five reports."""
     _write("begin", x)
     for step in range(STEPS):
         time.sleep(STEP_S)
@@ -40,7 +40,7 @@ def train(x: float, report: Callable[[float, int], object]) -> float:
 
 
 def lines(path: Path) -> list[Line]:
-    """All of a run so far, in the order in which they were written."""
+    """All lines of a run so far, in the order in which they were written."""
     if not path.exists():
         return []
     return [Line(**json.loads(line)) for line in path.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The trial of the comparison, for HighNoon."""
+"""The training of `benchmarks.peers.reliability` as an objective of HighNoon."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from record import train as trained
+from training_record import train as trained
 
 import highnoon as hn
 
 
 def train(params: dict[str, Any]) -> float:
-    """A second and a half, five reports."""
+    """As `training_record.train` describes it."""
     return float(trained(float(params["x"]), hn.report))

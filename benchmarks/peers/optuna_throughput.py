@@ -1,7 +1,7 @@
-"""The work of the comparison with Optuna alone: `Study.optimize` in a process, and a Celery task as tutorials have it.
+"""Optuna in `benchmarks.peers.throughput`: `Study.optimize` in a process, and a Celery task as tutorials have it.
 
 Started by `benchmarks.peers.throughput`, with the addresses in its environment:
-`python -m benchmarks.peers.optuna_study WORK TRIALS SAMPLER`.
+`python -m benchmarks.peers.optuna_throughput WORK TRIALS SAMPLER`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run_trial(trial: optuna.Trial, work: str) -> float:
 
 
 def study_of(sampler: str) -> Study:
-    """The study, as each process opens it."""
+    """Opens the study in this process."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = optuna.samplers.RandomSampler() if sampler == "random" else optuna.samplers.TPESampler()
     return optuna.load_study(study_name=NAME, storage=os.environ["PEERS_DATABASE_URL"], sampler=chosen)
@@ -43,7 +43,7 @@ def study_of(sampler: str) -> Study:
 
 @app.task  # type: ignore[untyped-decorator]
 def run_task(work: str, sampler: str) -> None:
-    """One trial by one message."""
+    """A Celery task that runs one trial."""
     study_of(sampler).optimize(lambda trial: run_trial(trial, work), n_trials=1)
 
 

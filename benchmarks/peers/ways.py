@@ -104,17 +104,8 @@ def _call(command: list[str], environ: Mapping[str, str]) -> None:
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
 
-_CELERY = [
-    "-m",
-    "celery",
-    "-A",
-    "benchmarks.peers.optuna_reliability",
-    "worker",
-    "--concurrency",
-    str(SLOTS),
-    "-l",
-    "ERROR",
-]
+_CELERY_APP = "benchmarks.peers.optuna_reliability"
+_CELERY = ["-m", "celery", "-A", _CELERY_APP, "worker", "--concurrency", str(SLOTS), "-l", "ERROR"]
 
 WAYS = {
     "highnoon": Way(

@@ -104,6 +104,25 @@ def reports_10_mb_at_once(params: dict[str, Any]) -> float:
     return 1.0
 
 
+def logs_without_end(params: dict[str, Any]) -> float:
+    """A million calls, thousands of names, and what is no finite number."""
+    for step in range(int(params["x"])):
+        hn.log(step, loss=(1e308, float("nan"), float("-inf"), 5e-324)[step % 4])
+    for _ in range(2):
+        hn.log(2**31 - 1, **{f"metric {number}": float("inf") for number in range(3000)})
+    return 1.0
+
+
+def sends_too_many_curves(params: dict[str, Any]) -> float:
+    _pipe().sendall(b'{"event": "metrics", "history": {"a": [' + b", ".join([b"[0, 1.0]"] * 1000) + b"]}}\n")
+    return _wait()
+
+
+def sends_a_curve_without_values(params: dict[str, Any]) -> float:
+    _pipe().sendall(b'{"event": "metrics", "history": {"a": [[0, null]]}}\n')
+    return _wait()
+
+
 def leaves_a_child_with_its_pipe(params: dict[str, Any]) -> float:
     """The child writes reports and output for ever."""
     if os.fork() == 0:

@@ -28,6 +28,22 @@ def noop(params: dict[str, Any]) -> float:
     return 0.0
 
 
+def logs(params: dict[str, Any]) -> dict[str, float]:
+    for step, value in enumerate((0.0, 0.5, float("nan"))):
+        hn.log(step, accuracy=value)
+    return {"loss": 1.0, "f1": 0.5}
+
+
+def logs_and_dies(params: dict[str, Any]) -> float:
+    """Logs for some seconds."""
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        hn.log(accuracy=time.monotonic())
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
 def noisy(params: dict[str, Any]) -> float:
     return float(params["x"]) + hn.trial_seed() / 2**32
 

@@ -104,6 +104,9 @@ class Replay:
         self.reports.append(report)
         return True
 
+    def take_history(self, history: object) -> None:
+        """Nothing of it is recorded."""
+
     def ask_should_prune(self) -> None:
         """Its answer is known."""
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress, Wish
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.pruning import PrunedTrial, PrunerView
@@ -83,6 +83,7 @@ class TrialServices:
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
         self._written_rungs: set[str] = set()
+        self._history: MetricHistory | None = None
 
     @property
     def wakeup_fd(self) -> int:
@@ -105,6 +106,10 @@ class TrialServices:
         if self._study.prunes:
             self._pruned.report(report)
         return self._reports.add(report)
+
+    def take_history(self, history: MetricHistory) -> None:
+        """Kept until the lease is renewed; the outcome has the whole of it."""
+        self._history = history
 
     def ask_should_prune(self) -> None:
         """Has the other trials read again, where that was long ago."""
@@ -177,8 +182,11 @@ class TrialServices:
 
     def _renew(self) -> Wish:
         memory = None if self._pid is None else process_memory(self._pid)
-        progress = Progress(step=self._step, rss_bytes=None if memory is None else memory.pss_bytes)
+        rss_bytes, history = None if memory is None else memory.pss_bytes, self._history
+        progress = Progress(step=self._step, rss_bytes=rss_bytes, metric_history=history)
         wish = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
+        if self._history is history:  # the monitor may have another one by now
+            self._history = None
         # After the lease: where another client holds the trial's row, attributes wait for the next renewal.
         with suppress(ServiceUnavailable):
             self.flush()

@@ -23,7 +23,7 @@ from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, Servic
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
@@ -34,6 +34,7 @@ from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
     count_of,
+    history_of,
     outcome_of,
     question_of,
     report_of,
@@ -90,6 +91,9 @@ class StudyChannel:
         if saved.name is not None and (saved.name in self.saved or len(self.saved) < MOST_ARTIFACTS):
             self.saved[saved.name] = saved
 
+    def keep_history(self, history: MetricHistory) -> None:
+        """Nothing to send: the outcome has it."""
+
     def send(self) -> None:
         """Everything reported so far. Raises ServiceUnavailable, and may then be called again, and ServiceRefused."""
         if self._unsent:
@@ -121,6 +125,7 @@ class LocalTrial:
     scoring: Scoring
     began: float = field(default_factory=time.monotonic)
     params_count: int | None = None
+    history: MetricHistory = field(default_factory=dict)
     outcome: Outcome | None = None
 
 
@@ -201,6 +206,8 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
                 trial.channel.report(report.value, report.step)
             case "params":
                 trial.params_count = count_of(event).total
+            case "metrics":
+                trial.history = history_of(event)
             case "ask":
                 pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
             case "set":
@@ -246,7 +253,13 @@ def final_outcome(trial: LocalTrial) -> Outcome:
     lost = outcome_of_exit(status)
     hint = ": the kernel does that when memory runs out" if lost.signal == "SIGKILL" else ""
     duration_s = time.monotonic() - trial.began
-    return replace(lost, message=lost.message + hint, params_count=trial.params_count, duration_s=duration_s)
+    return replace(
+        lost,
+        message=lost.message + hint,
+        params_count=trial.params_count,
+        metric_history=trial.history,
+        duration_s=duration_s,
+    )
 
 
 class Terminated(KeyboardInterrupt):

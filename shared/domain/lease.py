@@ -14,7 +14,7 @@ from typing import Any
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.extension import Extension
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
-from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.domain.trial import MetricHistory, Outcome, Params
 
 OOM_NEIGHBOUR = "oom_neighbour"
 """The cause of an attempt that was within its share of memory when a neighbour filled the node: tried again, alone."""
@@ -66,6 +66,8 @@ class Progress:
 
     step: int | None = None
     rss_bytes: int | None = None
+    metric_history: MetricHistory | None = None
+    """None leaves what was written before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Owns no connection: Optuna's own trials and the rows of tables stay in `shared.s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,9 @@ ParamValue = bool | int | float | str | None
 """What a search space can propose: everything that JSON and Optuna's categorical distribution can hold."""
 
 Params = dict[str, ParamValue]
+
+MetricHistory = Mapping[str, Sequence[tuple[int, float | str]]]
+"""Logged metrics by name, each as (step, value) by step. As JSON has it: text for what is not finite."""
 
 REPEATS, REPEATS_STD, REPEATS_WORST = "repeats", "repeats_std", "repeats_worst"
 """Metrics of a trial that runs its point several times: how often, and the spread and the worst of the losses."""
@@ -92,6 +95,8 @@ class Outcome:
     memory: MemoryTrace | None = None
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     """The last value of each, as JSON has it: text for what is not finite."""
+    metric_history: MetricHistory = field(default_factory=dict)
+    """The curves of some of them, bounded by `metric_history`."""
     artifacts: tuple[Artifact, ...] = ()
     """Files that are in the store by now: the trial's attributes name them from its end on."""
 
@@ -111,6 +116,8 @@ class Outcome:
         values = list(map(json_number, self.values))
         described = {**asdict(self), "ending": str(self.ending), "values": values, **numbers}
         del described["artifacts"]  # attributes of the trial have them, which a person may remove
+        if not self.metric_history:
+            del described["metric_history"]
         return described
 
     @classmethod
@@ -120,8 +127,9 @@ class Outcome:
         numbers = {key: None if data.get(key) is None else float(data[key]) for key in _NUMBERS}
         memory = MemoryTrace.from_json(data["memory"]) if data.get("memory") else None
         values = tuple(map(float, data.get("values") or ()))
-        read = {**numbers, "ending": Ending(data["ending"]), "memory": memory, "values": values}
-        return cls(**{**{key: value for key, value in data.items() if key in known}, **read})
+        history = {name: tuple(map(tuple, points)) for name, points in data.get("metric_history", {}).items()}
+        read = {"ending": Ending(data["ending"]), "memory": memory, "values": values, "metric_history": history}
+        return cls(**{**{key: value for key, value in data.items() if key in known}, **numbers, **read})
 
 
 _NUMBERS = ("value", "loss", "constraint")

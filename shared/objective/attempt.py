@@ -37,6 +37,7 @@ from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, ParamCount, Params, ParamValue, Report, json_number
+from highnoon.shared.objective.metric_log import MetricLog
 from highnoon.shared.objective.repetition import ONCE, Repeats, repeated
 from highnoon.shared.objective.staged_files import StagedFiles
 from highnoon.shared.objective.trial_context import NO_SETTINGS, AttemptChannel, bound
@@ -85,7 +86,8 @@ def run_attempt(
         duration_s=time.monotonic() - started,
         params_count=trial.count.total if trial.count else None,
         active_params=trial.count.active if trial.count else None,
-        metrics=dict(trial.metrics),
+        metrics=dict(trial.metrics.last),
+        metric_history=trial.metrics.history(),
     )
 
 
@@ -111,10 +113,9 @@ class _Trial:
         self._scored_with: int | None = None
         self._steps: set[int] = set()
         self.count: ParamCount | None = None
-        self.metrics: dict[str, float | str] = {}
+        self.metrics = MetricLog(channel)
         self.logged: list[Mapping[str, float | str]] = []
         self._own_misses: dict[str, float] = {}
-        self._logged_at: dict[str, int | None] = {}
         self.last: Report | None = None
         self.loss: float | None = None
 
@@ -161,13 +162,15 @@ class _Trial:
         return self._scoring.direction == "maximize"
 
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
-        """Keeps the newest value of each, by its step where there is one. Raises InvalidInput with every mistake."""
+        """Keeps the newest value of each, and the first repeat's as a curve. Raises InvalidInput with every mistake."""
         numbers, index = readings.metrics(metrics, step)
-        for name, number in numbers.items():
-            last = self._logged_at.get(name)
-            if index is None or last is None or index >= last:
-                self.metrics[name] = json_number(number) or 0.0
-                self._logged_at[name] = last if index is None else index
+        self.metrics.keep(numbers, index)
+        if self._repeat == 0:
+            self.metrics.draw(numbers, index)
+
+    def keep(self, numbers: Mapping[str, float]) -> None:
+        """Keeps numbers of ours beside the value, without a curve."""
+        self.metrics.keep(numbers)
 
     def set_constraint(self, name: str, miss: float) -> None:
         """One that the objective has set by itself; the first value stays."""
@@ -181,13 +184,13 @@ class _Trial:
         folder = None if self._checkpoints is None else self._checkpoints / f"repeat-{index + 1}"
         if folder is not None and CHECKPOINT_VARIABLE in os.environ:
             os.environ[CHECKPOINT_VARIABLE] = str(folder)
-        before, self.metrics, self._logged_at = self.metrics, {}, {}
+        before = self.metrics.begin_repeat()
         try:
             with bound(self, memory=self._memory, checkpoints=folder, seed=seed):
                 yield
         finally:
-            self.logged.append(self.metrics)
-            self.metrics = {**before, **_means(self.logged)}
+            self.logged.append(self.metrics.last)
+            self.metrics.last = {**before, **_means(self.logged)}
 
     def end_repeat(self, index: int, mean: float) -> None:
         """Reports the mean so far, of an objective that reports nothing."""
@@ -230,7 +233,7 @@ class _Trial:
         else:
             self.loss, count = readings.result(returned)
         numbers, others = readings.further_numbers(returned)
-        self.log({name: number for name, number in numbers.items() if name not in goals})
+        self.metrics.keep({name: number for name, number in numbers.items() if name not in goals})
         if others:
             _warn_once(f"{', '.join(others)} of the returned dict: no number, and not kept", "the result")
         if count is not None:
@@ -258,7 +261,7 @@ class _Trial:
     @property
     def _known(self) -> dict[str, float]:
         """What objectives and constraints may name, beside what is returned for it."""
-        known = {name: float(number) for name, number in self.metrics.items()}
+        known = {name: float(number) for name, number in self.metrics.last.items()}
         sizes = {} if self.count is None else {"params": self.count.total, "active_params": self.count.active}
         numbers = {"loss": self.loss, **sizes}
         return known | {name: float(number) for name, number in numbers.items() if number is not None}

@@ -59,8 +59,8 @@ class RepeatedTrial(Protocol):
     def score_of(self, returned: object) -> float:
         """The score of what one repeat returned. Raises what a result raises."""
 
-    def log(self, metrics: Mapping[str, object], step: object = None) -> None:
-        """Keeps numbers beside the value."""
+    def keep(self, numbers: Mapping[str, float]) -> None:
+        """Keeps numbers beside the value, without a curve."""
 
 
 def repeated(
@@ -85,14 +85,14 @@ def repeated(
         _keep([{**one, _LOGGED: logged} for one, logged in zip(results, trial.logged, strict=True)], folder)
         losses = [one["loss"] for one in results]
         trial.end_repeat(index, statistics.fmean(losses))
-        trial.log({REPEATS: len(results), REPEATS_STD: _spread(losses), REPEATS_WORST: worst_of(losses)})
+        trial.keep({REPEATS: len(results), REPEATS_STD: _spread(losses), REPEATS_WORST: worst_of(losses)})
         if index == 0 and repeats.bar is not None and worst_of(score, repeats.bar) != repeats.bar:
             raise TrialPruned(
                 f"its first repeat, {score:.6g}, is worse than the worst repeat of the best trial, {repeats.bar:.6g}"
             )
     further = [name for name in results[-1] if name not in RESULT_KEYS and all(name in one for one in results)]
     spreads = {f"{name}_std": _spread([one[name] for one in results]) for name in further}
-    trial.log({name: spread for name, spread in spreads.items() if can_name(name)})  # one of 100 characters has none
+    trial.keep({name: spread for name, spread in spreads.items() if can_name(name)})  # one of 100 characters has none
     return {**results[-1], **{name: statistics.fmean(one[name] for one in results) for name in ("loss", *further)}}
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
-from highnoon.shared.domain.trial import ParamValue
+from highnoon.shared.domain.trial import MetricHistory, ParamValue
 from highnoon.shared.objective.staged_files import SavedFile
 
 
@@ -48,12 +48,15 @@ class AttemptChannel(Channel, Protocol):
     def save_file(self, saved: SavedFile) -> None:
         """Has a copy stored, in place of an earlier one of its name."""
 
+    def keep_history(self, history: MetricHistory) -> None:
+        """The curves of what was logged so far, in case that the trial has no result."""
+
 
 class TrialChannel(Channel, Protocol):
     """The channel as an objective meets it."""
 
     def log(self, metrics: Mapping[str, object], step: object = None) -> None:
-        """Keeps numbers beside the value: the last of each is stored when the trial ends. Raises InvalidInput."""
+        """Keeps numbers beside the value: the last of each, and a curve of those logged again. Raises InvalidInput."""
 
     def set_constraint(self, name: str, miss: float) -> None:
         """The trial is infeasible where the miss is above 0."""

@@ -8,6 +8,7 @@
                           {"event": "ask", "id": 2, "question": "suggest", "name": "rate", "domain": "{...}"}
                           {"event": "ask", "id": 3, "question": "relative_params"}
                           {"event": "set", "kind": "user_attr" or "constraint", "key": "size", "value": 3}
+                          {"event": "metrics", "history": {"accuracy": [[0, 0.5], [1, 0.7]]}}     (all of it so far)
                           {"event": "file", "file": "3", "name": "model.keras"}   (in its folder; null: its checkpoint)
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (the first line, except with isolation "none")
@@ -31,10 +32,11 @@ from typing import Any
 
 from highnoon.shared.domain import result_parsing as readings
 from highnoon.shared.domain.errors import InvalidInput, TrialCancelled, TrialStopped
+from highnoon.shared.domain.metric_history import checked_history
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED, Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened, storable
-from highnoon.shared.domain.trial import Outcome, ParamCount, Params, Report, json_number
+from highnoon.shared.domain.trial import MetricHistory, Outcome, ParamCount, Params, Report, json_number
 from highnoon.shared.objective.staged_files import SavedFile
 
 PIPE_VERSION = 1
@@ -166,6 +168,10 @@ class PipeChannel:
         """Sends and does not wait."""
         self._send({"event": "file", "file": saved.file, "name": saved.name})
 
+    def keep_history(self, history: MetricHistory) -> None:
+        """Sends and does not wait."""
+        self._send({"event": "metrics", "history": history})
+
     def result(self, outcome: Outcome) -> None:
         """The last line."""
         with self._lock:
@@ -247,6 +253,11 @@ def count_of(event: Event) -> ParamCount:
     return readings.param_count(event["total"], event["active"])
 
 
+def history_of(event: Event) -> MetricHistory:
+    """The curves in a `metrics` event. Raises WRONG_EVENT."""
+    return checked_history(event["history"])
+
+
 def outcome_of(event: Event, scoring: Scoring) -> Outcome:
     """The Outcome in a `result` event: what a trial knows of its own end. Raises WRONG_EVENT."""
     given = Outcome.from_json(event["outcome"])
@@ -277,6 +288,7 @@ def outcome_of(event: Event, scoring: Scoring) -> Outcome:
         message=shortened(storable(given.message), TRACEBACK_LIMIT),
         traceback=shortened(storable(given.traceback), TRACEBACK_LIMIT),
         metrics={name: json_number(value) or 0.0 for name, value in readings.metrics(logged)[0].items()},
+        metric_history=checked_history(given.metric_history),
     )
 
 

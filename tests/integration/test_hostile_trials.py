@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import time
@@ -10,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from highnoon.shared.domain.metric_history import MOST_METRICS, MOST_POINTS
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.processes import identify
+from highnoon.shared.store.trial_results import result_json, trial_result
 from tests.integration.test_trial_process import Diary, begin
 from tests.support import eventually
 
@@ -40,6 +43,8 @@ def outcome_of(
         ("sends_a_result_of_wrong_types", "many"),
         ("asks_without_waiting", "a second question"),
         ("sets_a_huge_attribute", "more than 500,000 characters"),
+        ("sends_too_many_curves", "one of more than 200 points"),
+        ("sends_a_curve_without_values", "a wrong metrics"),
     ],
 )
 def test_what_is_no_event_is_the_trials_own_failure(tmp_path: Path, objective: str, said: str) -> None:
@@ -70,6 +75,21 @@ def test_flood_of_reports_costs_its_supervisor_little_and_ends_with_its_result(t
     share = (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / outcome.duration_s
     assert share < 0.8, "of a core"
     assert max(b - a for a, b in zip(diary.looks, diary.looks[1:], strict=False)) < 8.0, "its lease is looked after"
+
+
+def test_a_million_logged_values_and_thousands_of_names_are_bounded(tmp_path: Path) -> None:
+    diary = Diary()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    outcome = outcome_of(tmp_path, "logs_without_end", diary, x=1_000_000)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0), outcome
+    assert (len(outcome.metric_history), len(outcome.metrics)) == (MOST_METRICS, 3001)
+    assert all(len(points) <= MOST_POINTS for points in outcome.metric_history.values())
+    assert {value for _, value in outcome.metric_history["loss"]} <= {1e308, "nan", "-inf", 5e-324}
+    assert len(result_json(trial_result(outcome))) < 300_000 and len(json.dumps(outcome.to_json())) < 600_000
+    assert outcome.duration_s is not None
+    share = (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / outcome.duration_s
+    assert share < 0.5, "of a core"
 
 
 def test_ten_megabytes_of_reports_at_once_are_read_in_portions(tmp_path: Path) -> None:

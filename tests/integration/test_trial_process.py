@@ -21,7 +21,7 @@ from highnoon.shared.domain.errors import LeaseLost
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
@@ -52,11 +52,15 @@ class Diary:
     suggestions: Any = None
     reports: list[Report] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
+    histories: list[MetricHistory] = field(default_factory=list)
     wakeup_fd: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK))
 
     def take_report(self, report: Report) -> bool:
         self.reports.append(report)
         return self.keeps is None or len(self.reports) <= self.keeps
+
+    def take_history(self, history: MetricHistory) -> None:
+        self.histories.append(history)
 
     def ask_should_prune(self) -> None:
         os.eventfd_write(self.wakeup_fd, 1)
@@ -181,6 +185,22 @@ def test_trial_without_a_size_fails_and_explains_how_to_give_it(tmp_path: Path) 
 def test_the_size_of_a_killed_trial_is_known(tmp_path: Path) -> None:
     outcome = begin(tmp_path, "says_its_size_and_dies").watch(Diary())
     assert (outcome.ending, outcome.signal, outcome.params_count) == (Ending.KILLED, "SIGKILL", 500)
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_what_a_trial_logs_is_drawn_in_every_isolation(tmp_path: Path, isolation: str) -> None:
+    outcome = begin(tmp_path, "logs", isolation=isolation).watch(Diary())
+    assert outcome.metric_history == {"accuracy": ((0, 0.0), (1, 0.5), (2, "nan"))}
+    assert outcome.metrics == {"accuracy": "nan", "f1": 0.5}
+
+
+def test_the_curves_of_a_killed_trial_are_known(tmp_path: Path) -> None:
+    diary = Diary()
+    outcome = begin(tmp_path, "logs_and_dies").watch(diary)
+    assert (outcome.ending, outcome.signal) == (Ending.KILLED, "SIGKILL")
+    assert diary.histories and outcome.metric_history == diary.histories[-1]
+    steps = [step for step, _ in outcome.metric_history["accuracy"]]
+    assert steps[0] == 0 and len(steps) > 10
 
 
 def test_beyond_a_hard_budget_a_trial_never_trains(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialCan
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT
-from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.domain.trial import MetricHistory, Outcome
 from highnoon.shared.objective import attempt as attempting
 from highnoon.shared.objective import trial_context as current
 from highnoon.shared.objective.attempt import Objective, run_attempt
@@ -33,6 +33,7 @@ class RecordingChannel:
         self.heard: list[tuple[float, int]] = []
         self.sizes: list[tuple[int, int | None]] = []
         self.progressed = 0
+        self.histories: list[MetricHistory] = []
         self._prunes = prunes
         self._raises = raises
 
@@ -49,6 +50,9 @@ class RecordingChannel:
 
     def report_params(self, total: int, active: int | None = None) -> None:
         self.sizes.append((total, active))
+
+    def keep_history(self, history: MetricHistory) -> None:
+        self.histories.append(history)
 
 
 def attempt(

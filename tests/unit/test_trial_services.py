@@ -245,6 +245,23 @@ def test_first_renewal_has_the_memory_and_does_not_wait_for_a_whole_period(scene
     assert scene.database.renewals[0].rss_bytes
 
 
+def test_curves_go_with_the_next_renewal_and_once(scene: Scene) -> None:
+    scene.services.take_history({"accuracy": ((0, 0.5), (1, 0.6))})
+    scene.database.error = ServiceUnavailable("away")
+    eventually(lambda: scene.services.interruption() or scene.services._renew_at > 0, 5)
+    newest = {"accuracy": ((0, 0.5), (2, 0.7))}
+    scene.services.take_history(newest)
+    scene.database.error = None
+
+    def sent() -> list[object]:
+        return [one.metric_history for one in scene.database.renewals if one.metric_history is not None]
+
+    eventually(lambda: scene.services.interruption() or sent(), 5, what="a renewal with the curves")
+    count = len(scene.database.renewals)
+    eventually(lambda: scene.services.interruption() or len(scene.database.renewals) > count, 5, what="another one")
+    assert sent()[-1] == newest and len(sent()) <= 2
+
+
 def test_a_persons_cancel_and_a_lost_lease_arrive_with_the_renewal(scene: Scene) -> None:
     scene.database.wish = Wish.CANCEL
     outcome = eventually(scene.services.interruption, 5, what="the cancellation arrives")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.objective.staged_files import SavedFile
 from highnoon.shared.objective.trial_pipe import Event
 
@@ -49,6 +49,9 @@ class Services(Protocol):
 
     def take_report(self, report: Report) -> bool:
         """Keeps one intermediate value; False when there are so many that others are left out."""
+
+    def take_history(self, history: MetricHistory) -> None:
+        """Keeps the curves of what was logged, in the place of those before."""
 
     def ask_should_prune(self) -> None:
         """Asks for the pruner's decision on the reports so far."""

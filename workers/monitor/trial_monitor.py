@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
-from highnoon.shared.domain.trial import Outcome, ParamCount
+from highnoon.shared.domain.trial import MetricHistory, Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.staged_files import saved_of
@@ -22,6 +22,7 @@ from highnoon.shared.objective.trial_pipe import (
     WRONG_EVENT,
     Event,
     count_of,
+    history_of,
     outcome_of,
     question_of,
     report_of,
@@ -82,6 +83,7 @@ class TrialMonitor:
         self._scoring = scoring
         self._began_at = self._progress_at = now_s()
         self._count: ParamCount | None = None
+        self._history: MetricHistory = {}
         self._result: Outcome | None = None
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
@@ -147,6 +149,9 @@ class TrialMonitor:
                     self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
             case "progress":
                 self._progress_at = now_s()
+            case "metrics":
+                self._history = history_of(event)
+                self._services.take_history(self._history)
             case "params":
                 self._count = count_of(event)
             case "ask" if self._question is not None:
@@ -163,6 +168,7 @@ class TrialMonitor:
                 self._services.files.take(saved_of(event))
             case "result":
                 self._result, self._interrupted = outcome_of(event, self._scoring), bool(event["interrupted"])
+                self._history = self._result.metric_history
             case "hello" if event["version"] == PIPE_VERSION:
                 self._has_begun = True
             case "hello":
@@ -266,6 +272,7 @@ class TrialMonitor:
             peak_rss_bytes=exit_.peak_rss_bytes,
             duration_s=now_s() - self._began_at,
             log_tail=self._output.tail(),
+            metric_history=self._history,
         )
 
     def _await_exit(self) -> ExitStatus:

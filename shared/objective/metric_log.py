@@ -1,0 +1,59 @@
+"""What one trial logs: the last value of each metric, and the curves of the first of them.
+
+Curves go to the supervisor while the trial runs, whole and every few seconds, so that a trial that is killed has them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from highnoon.shared.domain.metric_history import MOST_METRICS, MetricRecorder
+from highnoon.shared.domain.trial import MetricHistory, json_number
+from highnoon.shared.objective.trial_context import AttemptChannel
+
+SEND_EVERY_S = 2.0
+"""A shorter trial sends its curves with its result only."""
+
+_log = logging.getLogger("highnoon")
+_warned: list[str] = []
+
+
+class MetricLog:
+    """Of one trial, with all of its repeats."""
+
+    def __init__(self, channel: AttemptChannel) -> None:
+        self._channel = channel
+        self._send_at = time.monotonic() + SEND_EVERY_S
+        self._recorder = MetricRecorder()
+        self._logged_at: dict[str, int | None] = {}
+        self.last: dict[str, float | str] = {}
+        """The newest value of each, as JSON has it."""
+
+    def begin_repeat(self) -> Mapping[str, float | str]:
+        """Each repeat has last values of its own; returns those from before it."""
+        before, self.last, self._logged_at = self.last, {}, {}
+        return before
+
+    def keep(self, numbers: Mapping[str, float], step: int | None = None) -> None:
+        """Keeps the newest value of each, by its step where there is one."""
+        for name, number in numbers.items():
+            last = self._logged_at.get(name)
+            if step is None or last is None or step >= last:
+                self.last[name] = json_number(number) or 0.0
+                self._logged_at[name] = last if step is None else step
+
+    def draw(self, numbers: Mapping[str, float], step: int | None) -> None:
+        """Adds them to their curves. Raises what sending raises."""
+        if not self._recorder.add(numbers, step) and not _warned:
+            _warned.append("curves")
+            _log.warning("log(): a trial has curves of %d metrics; of others the last value is kept", MOST_METRICS)
+        now = time.monotonic()
+        if now >= self._send_at:
+            self._send_at = now + SEND_EVERY_S
+            self._channel.keep_history(self.history())
+
+    def history(self) -> MetricHistory:
+        """The curves so far."""
+        return self._recorder.history()

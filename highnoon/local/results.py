@@ -34,6 +34,13 @@ class StudyResults(ABC):
     @abstractmethod
     def _artifacts_place(self) -> str | Path: ...
 
+    def metric_history(self, trial: int) -> dict[str, list[tuple[int, float]]]:
+        """What a trial that has ended logged: (step, value) by step of each metric that it logged more than once.
+
+        Thinned, see `hn.log`. Raises UserInputError for a number that no trial has.
+        """
+        return self._results().metric_history(trial)
+
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
         return listed(self._results().artifacts(), trial)

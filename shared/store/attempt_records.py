@@ -8,6 +8,7 @@ from sqlalchemy.engine import RowMapping
 
 from highnoon.shared.domain.states import Ending, known_ending
 from highnoon.shared.domain.trial import MemoryTrace
+from highnoon.shared.store.schema import attempts, tickets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,12 @@ class AttemptRecord:
     foreign_ending: str | None = None
 
 
+ATTEMPT_COLUMNS = [(tickets if one.name == "ordinal" else attempts).c[one.name] for one in fields(AttemptRecord)]
+"""Without the curves of metrics, which are read for one trial at a time."""
+
+
 def attempt_record(row: RowMapping) -> AttemptRecord:
-    """From a row of `hn_attempts` with its ticket's ordinal; what a newer version added is ignored."""
+    """From a row with these columns of `hn_attempts` and its ticket's ordinal."""
     known = {field.name: row[field.name] for field in fields(AttemptRecord)}
     memory = MemoryTrace.from_json(row["memory"]) if row["memory"] else None
     return AttemptRecord(**{**known, "ending": known_ending(row["ending"]), "memory": memory})

@@ -114,6 +114,7 @@ class Attempts:
             step=progress.step,
             rss_bytes=progress.rss_bytes,
             reports=_reports(reports),
+            metric_history=None if progress.metric_history is None else json_text(progress.metric_history),
         )
         return Wish.CANCEL if is_cancelled else Wish.CARRY_ON
 
@@ -214,8 +215,8 @@ _START = (
     " cast(%(params)s as json), cast(%(trial)s as json), %(log_path)s, %(code)s)"
 )
 _RENEW = (
-    "select hn_renew_1(%(ticket)s, %(attempt)s, %(ttl)s, cast(%(step)s as bigint), cast(%(rss_bytes)s as bigint),"
-    " cast(%(reports)s as json))"
+    "select hn_renew_2(%(ticket)s, %(attempt)s, %(ttl)s, cast(%(step)s as bigint), cast(%(rss_bytes)s as bigint),"
+    " cast(%(reports)s as json), cast(%(metric_history)s as json))"
 )
 _ADD = "select hn_add_to_trial_1(%(ticket)s, %(attempt)s, cast(%(params)s as json), cast(%(trial)s as json))"
 _ADD_REPORTS = "select hn_add_reports_1(%(ticket)s, %(attempt)s, cast(%(reports)s as json))"

@@ -238,9 +238,11 @@ begin
     return json_build_object('attempt', p_attempt + 1, 'trial_id', v_trial, 'trial_number', v_number);
 end $$;
 
--- Extends a lease by its full term, with the attempt's progress and reports; answers whether to cancel. HN001.
-create or replace function hn_renew_1(
-    p_ticket bigint, p_attempt integer, p_ttl double precision, p_step bigint, p_rss_bytes bigint, p_reports json
+-- Extends a lease by its full term, with the attempt's progress, reports and the curves of its metrics (null leaves
+-- those that are there); answers whether to cancel. HN001.
+create or replace function hn_renew_2(
+    p_ticket bigint, p_attempt integer, p_ttl double precision, p_step bigint, p_rss_bytes bigint, p_reports json,
+    p_metric_history json
 ) returns boolean language plpgsql as $$
 declare
     v_ticket record;
@@ -252,6 +254,9 @@ begin
         raise exception 'renew: the lease is lost' using errcode = 'HN001';
     end if;
     perform hn_write_reports_1(v_ticket.trial_id, p_reports);
+    if p_metric_history is not null then
+        update hn_attempts set metric_history = p_metric_history where ticket_id = p_ticket and attempt = p_attempt;
+    end if;
     return v_ticket.cancel_requested;
 end $$;
 
@@ -344,8 +349,8 @@ begin
             value = case when exists (
                 select 1 from json_each_text(coalesce(p_outcome -> 'misses', '{}'))
                 where value::double precision > 0) then null else (p_outcome ->> 'value')::double precision end,
-            -- The attempt keeps the log and the samples of its memory.
-            outcome = (p_outcome::jsonb - 'log_tail' - 'memory')::json
+            -- The attempt keeps the log, the samples of its memory and the curves of its metrics.
+            outcome = (p_outcome::jsonb - 'log_tail' - 'memory' - 'metric_history')::json
             where id = p_ticket;
     else
         update hn_tickets set
@@ -362,6 +367,7 @@ begin
         message = p_outcome ->> 'message', exit_status = (p_outcome ->> 'exit_status')::integer,
         signal = p_outcome ->> 'signal', peak_rss_bytes = (p_outcome ->> 'peak_rss_bytes')::bigint,
         log_tail = p_outcome ->> 'log_tail', memory = (p_outcome ->> 'memory')::json,
+        metric_history = coalesce(p_outcome -> 'metric_history', metric_history),
         finish_token = p_token, foreign_ending = v_foreign
         where ticket_id = p_ticket and attempt = p_attempt;
     return v_foreign;

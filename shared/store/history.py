@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import scoped_session, sessionmaker
 
+from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.store.connections import READING_S, allow_longer, allows
 from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.optuna_tables import params, reports, system_attrs, trials, user_attrs, values
@@ -181,7 +182,7 @@ _DETAILS = union_all(
         system_attrs.c.trial_system_attribute_id,
         name=system_attrs.c.key,
         text=system_attrs.c.value_json,
-    ),
+    ).where(system_attrs.c.key != METRIC_HISTORY),  # read for one trial at a time
     _details(
         _Detail.REPORT,
         reports,

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from highnoon.shared.domain.artifact import Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
 from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
@@ -98,6 +99,11 @@ class MemoryTrials:
 
     def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
         """As Trials describes it: `OptunaStudy.remove_artifacts` takes them out of what is kept in memory."""
+
+    def metric_history(self, number: int) -> object:
+        """As Trials describes it."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return self._storage.get_trial(trial_id).system_attrs.get(METRIC_HISTORY)
 
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """As Trials describes it."""

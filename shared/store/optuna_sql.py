@@ -130,6 +130,12 @@ class SqlTrials:
                 delete(system_attrs).where(system_attrs.c.key.in_(keys), system_attrs.c.trial_id.in_(own))
             )
 
+    def metric_history(self, number: int) -> object:
+        """As Trials describes it."""
+        with autocommit(self._engine) as connection:
+            found = connection.scalar(statements.METRIC_HISTORY_OF, {**self._study, "number": number})
+        return None if found is None else json.loads(found)
+
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """As Trials describes it."""
         row = {"study_id": self._study["study"], "key": key, "value_json": json.dumps(value)}

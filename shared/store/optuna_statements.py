@@ -13,6 +13,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from highnoon.shared.domain.artifact import ARTIFACT
 from highnoon.shared.domain.extension import EXTENSION
+from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.store.optuna_tables import (
     directions,
@@ -110,6 +111,12 @@ ARTIFACTS = (
     .join(system_attrs, system_attrs.c.trial_id == trials.c.trial_id)
     .where(trials.c.study_id == _STUDY, system_attrs.c.key.startswith(ARTIFACT))
     .order_by(trials.c.number)
+)
+
+METRIC_HISTORY_OF = (
+    select(system_attrs.c.value_json)
+    .join(trials, trials.c.trial_id == system_attrs.c.trial_id)
+    .where(trials.c.study_id == _STUDY, trials.c.number == bindparam("number"), system_attrs.c.key == METRIC_HISTORY)
 )
 
 CATALOGUE = (

@@ -29,6 +29,7 @@ from highnoon.shared.domain.errors import (
     UnknownStudy,
     UserInputError,
 )
+from highnoon.shared.domain.metric_history import Curves, curves_in
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
@@ -145,6 +146,11 @@ class OptunaStore:
         """Of a study's trials, by number, as they are now; also of other programs' trials. Raises UnknownStudy."""
         with self._error_boundary():
             return self._trials_of(self._id_of(name)).artifacts(number)
+
+    def metric_history(self, name: str, number: int) -> Curves:
+        """The curves of a trial without a ticket, also of a study without a ledger. Raises UnknownStudy."""
+        with self._error_boundary():
+            return curves_in(self._trials_of(self._id_of(name)).metric_history(number))
 
     def catalogue(self) -> list[StudyEntry]:
         """All studies, oldest first, their trials counted but not loaded."""

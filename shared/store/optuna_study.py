@@ -21,6 +21,7 @@ from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import InvariantBroken
 from highnoon.shared.domain.extension import EXTENDS, EXTENSION, Extension
 from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.metric_history import METRIC_HISTORY, history_text
 from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -183,6 +184,9 @@ class OptunaStudy(StudyReader):
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
         result = trial_result(outcome, has_goals=bool(self._spec.objectives))
+        if outcome.metric_history:
+            kept = {METRIC_HISTORY: history_text(outcome.metric_history)}
+            result = replace(result, system_attrs={**result.system_attrs, **kept})
         earlier = self._trials.finish(trial_id, result)
         if earlier is None or earlier.agrees(result):
             return True

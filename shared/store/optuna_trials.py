@@ -19,12 +19,13 @@ from optuna.trial import FrozenTrial
 from highnoon.shared.domain.artifact import ARTIFACT, Artifact
 from highnoon.shared.domain.extension import EXTENSION, Extension
 from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
 from highnoon.shared.search.samplers import Distributions
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, TrialResult
 
-_OF_ONE_RUN = ("completed_rung_", "constraints", ARTIFACT)
+_OF_ONE_RUN = ("completed_rung_", "constraints", ARTIFACT, METRIC_HISTORY)
 """System attributes about how one trial went: a retry starts without them."""
 
 
@@ -96,6 +97,9 @@ class Trials(Protocol):
 
     def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:
         """Takes them out of the attributes of their trials. Their files are gone."""
+
+    def metric_history(self, number: int) -> object:
+        """The attribute METRIC_HISTORY of a trial, which no reading of the history has; None without one."""
 
     def keep_study_attr(self, key: str, value: Any) -> Any:
         """The study's attribute, which is `value` from now on if it had none: the first writer decides for all."""

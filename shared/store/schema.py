@@ -33,7 +33,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from highnoon.shared.domain.states import StrEnum, StudyState, TicketState, WorkerState
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 metadata = MetaData()
 
@@ -152,6 +152,8 @@ attempts = Table(
     Column("log_tail", Text),
     # {"peak_bytes", "limit_bytes", "samples": [[seconds since its start, bytes], ...]}, the newest samples last.
     Column("memory", _Json),
+    # {metric: [[step, value], ...]}, bounded; read for one trial at a time, never with a list of attempts.
+    Column("metric_history", _Json),
     # Which code it ran: a digest of the objective's source tree, as its worker saw it.
     Column("code", String(64)),
     # What it ran in: the digest of a row of hn_environments.

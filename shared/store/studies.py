@@ -15,7 +15,7 @@ from sqlalchemy import and_, delete, func, insert, select, text, update
 
 from highnoon.shared.domain.errors import ServiceError, StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketState, known_ending
-from highnoon.shared.store.attempt_records import AttemptRecord, attempt_record
+from highnoon.shared.store.attempt_records import ATTEMPT_COLUMNS, AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
@@ -223,7 +223,7 @@ class Studies:
     ) -> list[AttemptRecord]:
         """The history of attempts, oldest first; of one trial or ticket, or that ended so, when that is given."""
         statement = (
-            select(attempts, tickets.c.ordinal)
+            select(*ATTEMPT_COLUMNS)
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
             .where(tickets.c.study_id == study_id)
             .order_by(attempts.c.started_at)

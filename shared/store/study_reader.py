@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import InvalidObjectiveResult, MissingExtra, MissingParamCount, UserInputError
 from highnoon.shared.domain.extension import Extension
+from highnoon.shared.domain.metric_history import Curves, curves_in
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -75,6 +76,13 @@ class StudyReader:
         """All trials, or those in some states, by number."""
         wanted = None if states is None else tuple(optuna.trial.TrialState[state] for state in states)
         return [trial_of(frozen) for frozen in self._study.get_trials(deepcopy=False, states=wanted)]
+
+    @in_error_boundary
+    def metric_history(self, number: int) -> Curves:
+        """The curves of a trial without a ticket; {} without any. Raises UserInputError for no trial of the study."""
+        if find_trial(self._study, number) is None:
+            raise UserInputError(f"study {self._spec.name} has no trial {number!r}")
+        return curves_in(self._trials.metric_history(number))
 
     @in_error_boundary
     def trial(self, number: int) -> Trial:

@@ -33,6 +33,7 @@ _COLUMNS = {
         "ALTER TABLE hn_attempts ADD COLUMN environment VARCHAR(64)",
         "ALTER TABLE hn_tickets ADD COLUMN checkpoint JSON",
     ),
+    7: ("ALTER TABLE hn_attempts ADD COLUMN metric_history JSON",),
 }
 
 _KNOW_OPTUNAS_STUDY = """

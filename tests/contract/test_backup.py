@@ -23,8 +23,9 @@ from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.backup import backup
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.environments import Environments
+from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.restore import readable, restore
-from highnoon.shared.store.schema import audit, metadata
+from highnoon.shared.store.schema import SCHEMA_VERSION, audit, metadata
 from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import empty_database
 from tests.ledger import BERT, DONE, FAILED, KILLED, RELEASED, USED, Ledger, point
@@ -73,7 +74,8 @@ def varied(ledger: Ledger) -> StudyRecord:
     lease = ledger.start_at(candidate, new=new, environment=ENVIRONMENT)
     assert isinstance(lease, Lease)
     reports = [Report(step=step, value=value) for step, value in enumerate((1.5, float("inf"), float("nan")))]
-    ledger.attempts.renew(lease, Progress(step=2, rss_bytes=2**40), reports)
+    history = {"accuracy": ((0, 0.5), (1, "nan"))}
+    ledger.attempts.renew(lease, Progress(step=2, rss_bytes=2**40, metric_history=history), reports)
     ledger.finish(lease, DONE)
     ledger.run(stopped, STOPPED, BERT)
     ledger.run(failed, FAILED)
@@ -121,6 +123,7 @@ def test_a_restored_study_has_equal_rows_in_a_database_with_other_ids(
     assert Bundles(other.database).archive(BUNDLE) == b"\x00code\xff"
     assert Environments(other.database).find(ENVIRONMENT) == {"python": "3.12.1", "packages": {"keras": "3.0"}}
     assert [one.environment for one in other.studies.attempts(after.id)].count(ENVIRONMENT) == 1
+    assert [point[1] for point in metric_history(other.access, "digits", 0, after)["accuracy"]][:1] == [0.5]
     for old, new in zip(ledger.optuna().get_trials(), other.optuna().get_trials(), strict=True):
         assert {**new.user_attrs, "highnoon:ticket": 0} == {**old.user_attrs, "highnoon:ticket": 0}
         assert (new.number, new.state, new.params, new.values, new.datetime_start, new.datetime_complete) == (
@@ -225,8 +228,8 @@ def damage(path: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "another format", whole.replace(b'"highnoon_backup": 1', b'"highnoon_backup": 2', 1), "has format 2"
     yield (
         "of a newer ledger",
-        resigned([written[0].replace(b'"ledger": 6', b'"ledger": 7'), *written[1:-1]]),
-        "version 7",
+        resigned([written[0].replace(b'"ledger": %d' % SCHEMA_VERSION, b'"ledger": 99'), *written[1:-1]]),
+        "version 99",
     )
     yield "a study file", b'name = "digits"\n', "no JSON"
     yield "another JSON", b'{"name": "digits"}\n', "is no backup of a study"

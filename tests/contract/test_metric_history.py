@@ -1,0 +1,184 @@
+"""Curves of logged metrics where they are kept: with attempts in the ledger, with Optuna's trials in process."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import highnoon as hn
+from highnoon.cluster import Cluster
+from highnoon.handle import StudyHandle
+from highnoon.shared.domain.errors import EveryTrialFailed, UserInputError
+from highnoon.shared.domain.lease import Disposition, Progress
+from highnoon.shared.domain.metric_history import METRIC_HISTORY, MOST_TEXT, curves_in
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import MetricHistory, Outcome
+from highnoon.shared.runtime.settings import load_settings
+from highnoon.shared.store.access import Access
+from highnoon.shared.store.metric_histories import metric_history
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.submission import submit
+from tests.ledger import DONE, KILLED, Ledger
+from tests.made_up import spec_of
+from tests.objectives import logs_and_dies
+from tests.wire import counted
+
+HISTORY: MetricHistory = {"accuracy": ((0, 0.5), (1, "nan"), (2, 0.75)), "<b>lr": ((0, 0.1), (2, "-inf"))}
+CURVES = {"accuracy": [(0, 0.5), (1, math.nan), (2, 0.75)], "<b>lr": [(0, 0.1), (2, -math.inf)]}
+LOGGED = replace(DONE, metric_history=HISTORY)
+SPACE: dict[str, Any] = {"x": ("uniform", 0.0, 1.0)}
+
+
+@pytest.fixture
+def handle(ledger: Ledger) -> Iterator[StudyHandle]:
+    """Of a study of three tickets."""
+    submit(spec_of("digits", n_trials=3), ledger.access)
+    settings = load_settings({}).model_copy(update={"database_url": ledger.access.url})
+    handle = StudyHandle("digits", Cluster(settings=settings))
+    yield handle
+    handle.access.close()
+
+
+def of_attempts(ledger: Ledger) -> list[MetricHistory | None]:
+    with ledger.database.transaction() as connection:
+        statement = text("select metric_history from hn_attempts order by ticket_id, attempt")
+        return list(connection.scalars(statement))
+
+
+def as_json(history: MetricHistory) -> Any:
+    return json.loads(json.dumps(history))
+
+
+def test_an_attempt_keeps_its_curves_and_optuna_gets_none(ledger: Ledger) -> None:
+    first, second, *_ = ledger.tickets(ledger.study(3))
+    ledger.run(first, LOGGED)
+    ledger.run(second)
+    assert of_attempts(ledger) == [as_json(HISTORY), None]
+    with ledger.database.transaction() as connection:
+        outcomes = list(connection.scalars(text("select outcome from hn_tickets where state = 'closed'")))
+    assert [("metric_history" in outcome, outcome["value"]) for outcome in outcomes] == [(False, 0.25)] * 2
+    assert not any(METRIC_HISTORY in trial.system_attrs for trial in ledger.optuna().get_trials())
+
+
+def test_a_renewal_brings_them_and_what_ends_without_any_leaves_them(ledger: Ledger) -> None:
+    study = ledger.study(3)
+    leases = [ledger.start(ticket) for ticket in ledger.tickets(study)]
+    for lease in leases:
+        ledger.attempts.renew(lease, Progress(step=1, metric_history={"accuracy": ((0, 0.5), (1, 0.6))}))
+        ledger.attempts.renew(lease, Progress(step=2, metric_history=HISTORY))
+        ledger.attempts.renew(lease, Progress(step=3))
+    assert metric_history(ledger.access, "digits", leases[0].trial_number, study)["accuracy"][-1] == (2, 0.75)
+    # When one is reaped, one ends by a supervisor that knows none, and one with newer ones
+    assert ledger.attempts.reap(leases[0].ticket_id, 1, message="died", only_expired=False)
+    ledger.finish(leases[1], KILLED, Disposition.RETRY)
+    newer = {"accuracy": ((0, 0.5), (3, 0.9))}
+    ledger.finish(leases[2], replace(DONE, metric_history=newer))
+    assert of_attempts(ledger) == [as_json(HISTORY), as_json(HISTORY), as_json(newer)]
+
+
+def test_each_attempt_has_its_own(ledger: Ledger, handle: StudyHandle) -> None:
+    ticket, *_ = ledger.tickets(ledger.studies.get("digits"))
+    ledger.finish(ledger.start(ticket), replace(KILLED, metric_history=HISTORY), Disposition.RETRY)
+    ledger.skip_delay(ticket)
+    ledger.run(ticket, replace(DONE, metric_history={"accuracy": ((2, 0.7), (3, 0.8))}))
+    assert str(handle.metric_history(0)) == str(CURVES), "NaN is unequal to itself"
+    assert handle.metric_history(1) == {"accuracy": [(2, 0.7), (3, 0.8)]}
+
+
+def test_a_trial_without_curves_has_none_and_what_is_no_trial_is_refused(ledger: Ledger, handle: StudyHandle) -> None:
+    ledger.run(ledger.tickets(ledger.studies.get("digits"))[0])
+    assert handle.metric_history(0) == {}
+    with pytest.raises(UserInputError, match="has no trial 7"):
+        handle.metric_history(7)
+
+
+def test_a_trial_of_a_manager_in_a_clusters_study_has_them_too(ledger: Ledger, handle: StudyHandle) -> None:
+    spec = StudySpec.from_json(ledger.studies.get("digits").spec)
+    study = ledger.access.store.open(spec)
+    started = study.start_trial(ordinal=0)
+    study.finish_trial(started.trial_id, Outcome(ending=Ending.COMPLETED, value=1.0, metric_history=HISTORY))
+    assert str(handle.metric_history(started.number)) == str(CURVES)
+
+
+def test_no_list_reads_them(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    for ticket in ledger.tickets(study):
+        ledger.run(ticket, LOGGED)
+    with counted(ledger.database.url) as wire:
+        access = Access(wire.url)
+        assert len(access.studies.attempts(study.id)) == 2
+        assert len(access.store.view("digits").trials()) == 2
+        attempts, details = [one for one in wire.statements if "hn_attempts" in one or "system_attributes" in one]
+        assert "hn_attempts.memory" in attempts and "metric_history" not in attempts
+        assert "key != 'highnoon:metric_history'" in details
+        wire.clear()
+        assert metric_history(access, "digits", 1, study)
+        assert len(wire.statements) == 1, wire.statements
+        access.close()
+
+
+def test_a_renewal_with_curves_is_one_round_trip(ledger: Ledger) -> None:
+    lease = ledger.start(*ledger.tickets(ledger.study()))
+    with counted(ledger.database.url) as wire:
+        access = Access(wire.url)
+        attempts = type(ledger.attempts)(access.database)
+        attempts.renew(lease, Progress())
+        wire.clear()
+        attempts.renew(lease, Progress(metric_history=HISTORY))
+        attempts.finish(lease, LOGGED, disposition=Disposition.CLOSE, token="t")
+        assert len(wire.statements) == 2, wire.statements
+        access.close()
+
+
+# --- In process
+
+
+def logging(params: dict[str, Any]) -> float:
+    for step in range(3):
+        hn.log(step, accuracy=0.5 + step / 4, **{"loss of it": math.inf})
+    return float(params["x"])
+
+
+def test_in_process_they_are_kept_with_the_trial_and_no_history_has_them(optuna_store: OptunaStore) -> None:
+    manager = hn.HPOTrialManager("logged", n_trials=2, storage=optuna_store.url, sampler="random")
+    manager.optimize(logging, SPACE)
+    expected = {"accuracy": [(0, 0.5), (1, 0.75), (2, 1.0)], "loss of it": [(step, math.inf) for step in range(3)]}
+    assert manager.metric_history(1) == expected
+    with pytest.raises(UserInputError, match="has no trial 2"):
+        manager.metric_history(2)
+    if optuna_store.url is None:
+        return
+    # Then another process finds them, and none of its readings has them, but for an ordinary program's
+    with OptunaStore(optuna_store.url) as other:
+        assert other.metric_history("logged", 0) == expected
+        theirs = other.view("logged")._study.get_trials(deepcopy=False)
+        assert not any(METRIC_HISTORY in trial.system_attrs for trial in theirs)
+        plain = other.view("logged")._study._storage._backend.get_trial(theirs[0]._trial_id)  # type: ignore[attr-defined]
+        assert curves_in(plain.system_attrs[METRIC_HISTORY]) == expected
+
+
+def test_a_trial_process_that_is_killed_leaves_its_curves() -> None:
+    manager = hn.HPOTrialManager("killed", n_trials=1, isolation="fork")
+    with pytest.raises(EveryTrialFailed):
+        manager.optimize(logs_and_dies, SPACE)
+    assert len(manager.metric_history(0)["accuracy"]) > 10
+
+
+def test_many_metrics_fit_into_the_attribute(optuna_store: OptunaStore) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        for step in range(10_000):
+            hn.log(step, **{f"metric {number}": 1.0 / (step + number + 1) for number in range(30)})
+        return 1.0
+
+    manager = hn.HPOTrialManager("many", n_trials=1, storage=optuna_store.url)
+    manager.optimize(objective, SPACE)
+    curves = manager.metric_history(0)
+    assert len(curves) == 30 and all(points[-1][0] == 9999 for points in curves.values())
+    assert sum(map(len, curves.values())) * 20 < MOST_TEXT

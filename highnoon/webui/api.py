@@ -12,9 +12,9 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.best_config import BEST, FRONT
-from highnoon.shared.views.charts import FIGURES
+from highnoon.shared.views.charts import FIGURES, metric_curves
 from highnoon.shared.views.studies import study_object
-from highnoon.shared.views.trials import artifact_object, attempt_object, note_object, trial_object
+from highnoon.shared.views.trials import artifact_object, attempt_object, history_object, note_object, trial_object
 from highnoon.webui.api_bodies import LongerTraining, NotePatch, Point, StudyPatch, WorkerPatch
 from highnoon.webui.app_state import FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import Page, StudyQuery, TrialQuery, choose_studies, choose_trials
@@ -115,9 +115,13 @@ def enqueue_trial(app: State, study: FreshStudy, point: Point) -> Response:
 
 @router.get("/studies/{study}/trials/{number}", tags=["trials"])
 def get_trial(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
-    """One trial with its attempts."""
+    """One trial with its attempts, and the curves of what it logged."""
     attempts = app.attempts(study, trial)
-    more = {"message": str(trial.attrs.get(MESSAGE) or ""), "attempts": [attempt_object(one) for one in attempts]}
+    more = {
+        "message": str(trial.attrs.get(MESSAGE) or ""),
+        "metric_history": history_object(app.metric_history(study, trial)),
+        "attempts": [attempt_object(one) for one in attempts],
+    }
     note = app.notes(study).get(trial.number)
     return JsonResponse({**trial_object(trial, own_attempt(trial, attempts), note), **more})
 
@@ -149,6 +153,12 @@ def get_log(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
     """The end of what the trial printed, as text."""
     attempt = own_attempt(trial, app.attempts(study, trial))
     return Response((attempt.log_tail or "") if attempt else "", media_type="text/plain; charset=utf-8")
+
+
+@router.get("/studies/{study}/trials/{number}/figures/metrics", tags=["trials"])
+def get_metric_figure(app: State, study: KnownStudy, trial: KnownTrial) -> Response:
+    """The curves of what the trial logged, as plotly's JSON; colours are names with a $."""
+    return JsonResponse(metric_curves(app.metric_history(study, trial)).to_json())
 
 
 @router.get("/studies/{study}/trials/{number}/artifacts", tags=["trials"])

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.metric_history import Curves
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
@@ -17,6 +18,7 @@ from highnoon.shared.domain.trial_environment import GIT, HOST
 from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.environments import Environments
+from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.queries import LeaderState, QueueState
@@ -130,6 +132,10 @@ class AppState:
         code = {"Code": f"digest {attempt.code[:12]}"} if attempt.code else {}
         git = _git((study.full_spec or {}).get("git"), " where it was submitted")
         return {} if content is None else {**environment_facts(content), **code, **git}
+
+    def metric_history(self, study: StudySummary, trial: Trial) -> Curves:
+        """The curves of what a trial has logged."""
+        return metric_history(self.repository.access(), study.name, trial.number, study.record)
 
     def has_checkpoint(self, study: StudySummary, trial: Trial) -> bool:
         """Whether a longer training can go on from it."""

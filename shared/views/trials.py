@@ -10,6 +10,7 @@ from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.front import front, minimized
+from highnoon.shared.domain.metric_history import Curves
 from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
@@ -131,6 +132,13 @@ def trial_object(trial: Trial, place: Located | None = None, note: Note | None =
         "host": place.host if place else trial.attrs.get(HOST),
         "peak_rss_bytes": place.peak_rss_bytes if place else None,
         **note_object(note),
+    }
+
+
+def history_object(curves: Curves) -> dict[str, Any]:
+    """Curves of metrics for programs, in the form of reports."""
+    return {
+        name: [{"step": step, "value": json_number(value)} for step, value in points] for name, points in curves.items()
     }
 
 

@@ -274,6 +274,21 @@ def test_figures_follow_the_window(page: Page, address: str) -> None:
         page.until(_FITTED, what=f"every figure fits into {width} pixels")
 
 
+def test_a_trials_page_draws_what_it_logged(page: Page, address: str) -> None:
+    page.look(1400, height=3000)
+    page.goto(f"{address}/hpo/studies/goals/trials/11")
+    page.until(_DRAWN)
+    page.until("document.querySelectorAll('.scatterlayer .js-line').length === 2", what="a curve for each metric")
+    titles = "[...document.querySelectorAll('text.ytitle, text.y2title')].map((text) => text.textContent)"
+    assert page.eval(titles) == ["validation_accuracy_o…", "grad_norm"]
+    assert page.eval("document.querySelectorAll('.js-plotly-plot .modebar').length") == 1
+    page.look(420, height=4000)
+    page.until(_FITTED, what="the figure fits into 420 pixels")
+
+    page.goto(f"{address}/hpo/studies/digits/trials/60")
+    page.until("document.querySelector('[data-name=metrics] .note').textContent.includes('hn.log')")
+
+
 def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> None:
     page.goto(f"{address}/hpo/studies/digits")
     study = books.studies.get("digits")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from highnoon.shared.store.submission import submit
 from tests.ledger import DONE, KILLED, Ledger
 from tests.made_up import spec_of
 from tests.objectives import logs_and_dies
+from tests.web import Visitor, dashboard
 from tests.wire import counted
 
 HISTORY: MetricHistory = {"accuracy": ((0, 0.5), (1, "nan"), (2, 0.75)), "<b>lr": ((0, 0.1), (2, "-inf"))}
@@ -137,6 +139,32 @@ def test_a_renewal_with_curves_is_one_round_trip(ledger: Ledger) -> None:
         access.close()
 
 
+def test_the_dashboard_draws_them(ledger: Ledger, handle: StudyHandle, tmp_path: Path) -> None:
+    first, second, third = ledger.tickets(ledger.studies.get("digits"))
+    ledger.run(first, LOGGED)
+    ledger.run(second)
+    ledger.start(third)
+    with dashboard(ledger.access.url, tmp_path) as address, Visitor(address) as visitor:
+        pages = [visitor.get(f"/hpo/studies/digits/trials/{number}").text for number in range(3)]
+        place = 'data-figure="/api/hpo/studies/digits/trials/{}/figures/metrics"'
+        assert [place.format(number) in page for number, page in enumerate(pages)] == [True, False, True]
+        assert ["plotly" in page for page in pages] == [True, False, True]
+        found = [visitor.api("GET", f"/studies/digits/trials/{number}").json() for number in range(2)]
+        assert [one["metric_history"].get("accuracy") for one in found] == [
+            [{"step": 0, "value": 0.5}, {"step": 1, "value": "nan"}, {"step": 2, "value": 0.75}],
+            None,
+        ]
+        figure = visitor.api("GET", "/studies/digits/trials/0/figures/metrics").json()
+        assert [(trace["name"], trace["x"], trace["y"]) for trace in figure["data"]] == [
+            ("accuracy", [0, 1, 2], [0.5, None, 0.75]),
+            ("&lt;b&gt;lr", [0, 2], [0.1, None]),
+        ]
+        assert (figure["layout"]["grid"]["columns"], figure["note"]) == (2, "2 values that are not finite: a gap.")
+        running = visitor.api("GET", "/studies/digits/trials/2/figures/metrics").json()
+        assert running["data"] == [] and "hn.log" in running["note"]
+        assert visitor.api("GET", "/studies/digits/trials/9/figures/metrics").status_code == 404
+
+
 # --- In process
 
 
@@ -162,6 +190,15 @@ def test_in_process_they_are_kept_with_the_trial_and_no_history_has_them(optuna_
         assert not any(METRIC_HISTORY in trial.system_attrs for trial in theirs)
         plain = other.view("logged")._study._storage._backend.get_trial(theirs[0]._trial_id)  # type: ignore[attr-defined]
         assert curves_in(plain.system_attrs[METRIC_HISTORY]) == expected
+
+
+def test_the_dashboard_draws_them_of_a_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/hpo.db"
+    hn.HPOTrialManager("shown", n_trials=1, storage=url, sampler="random", isolation="fork").optimize(logging, SPACE)
+    with dashboard(url, tmp_path) as address, Visitor(address) as visitor:
+        assert "trials/0/figures/metrics" in visitor.get("/hpo/studies/shown/trials/0").text
+        found = visitor.api("GET", "/studies/shown/trials/0").json()["metric_history"]["accuracy"]
+        assert found == [{"step": step, "value": 0.5 + step / 4} for step in range(3)]
 
 
 def test_a_trial_process_that_is_killed_leaves_its_curves() -> None:

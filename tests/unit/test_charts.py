@@ -15,7 +15,7 @@ from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Report, Trial
 from highnoon.shared.store.attempt_queries import AttemptSpan
-from highnoon.shared.views.charts import FIGURES, Figure, FigureInput
+from highnoon.shared.views.charts import FIGURES, Figure, FigureInput, metric_curves
 from highnoon.shared.views.formats import dumps
 
 SPACE = parse_space(
@@ -221,3 +221,14 @@ def test_a_contour_has_a_panel_for_each_pair_of_parameters() -> None:
     assert [trace["xaxis"] for trace in three.data] == ["x", "x", "x2", "x2", "x3", "x3"]
     assert three.layout["xaxis3"]["title"]["text"] == "units" and three.layout["yaxis3"]["title"]["text"] == "drop"
     assert "two different" in drawn("contour", asked(*trials, params=["rate", "rate"])).note
+
+
+def test_each_logged_metric_has_a_panel() -> None:
+    curves = {f"<metric {index}>": [(step, step / (index + 1)) for step in range(100)] for index in range(30)}
+    figure = metric_curves({**curves, "few": [(0, math.inf), (5, 1.0)]}).to_json()
+    assert len(json.loads(dumps(figure))["data"]) == 31 and figure["data"][0]["name"] == "&lt;metric 0&gt;"
+    assert [trace["mode"] for trace in figure["data"][-2:]] == ["lines", "lines+markers"]
+    assert (figure["data"][-1]["x"], figure["data"][-1]["y"]) == ([0, 5], [None, 1.0])
+    assert figure["layout"]["yaxis31"]["title"]["text"] == "few" and figure["layout"]["grid"]["rows"] == 11
+    assert figure["note"] == "1 value that is not finite: a gap."
+    assert metric_curves({}).data == () and "hn.log" in metric_curves({}).note

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 
 from highnoon.shared.views.charts.attempts import memory, outcomes, timeline
 from highnoon.shared.views.charts.figure import Figure, FigureInput
+from highnoon.shared.views.charts.metrics import metric_curves
 from highnoon.shared.views.charts.objectives import hypervolume, pareto
 from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
 from highnoon.shared.views.charts.progress import history, intermediate
 
-__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput"]
+__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput", "metric_curves"]
 
 FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
     "history": history,

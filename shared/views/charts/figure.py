@@ -235,6 +235,25 @@ def unit_axis(scale: Scale, name: str) -> Json:
     }
 
 
+def grid(count: int, most: int = 3) -> Json:
+    """The layout of so many panels, at most `most` in a row."""
+    columns = min(most, count)
+    rows = math.ceil(count / columns)
+    return {"grid": {"rows": rows, "columns": columns, "pattern": "independent"}, "height": 60 + 190 * rows}
+
+
+def trace_axes(index: int) -> Json:
+    """The axes of a panel's traces, in plotly's names."""
+    suffix = "" if index == 0 else str(index + 1)
+    return {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+
+
+def layout_axes(index: int) -> tuple[str, str]:
+    """The same axes in the layout."""
+    suffix = "" if index == 0 else str(index + 1)
+    return f"xaxis{suffix}", f"yaxis{suffix}"
+
+
 def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 

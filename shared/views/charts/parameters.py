@@ -19,7 +19,9 @@ from highnoon.shared.views.charts.figure import (
     coordinate,
     curves,
     every,
+    grid,
     horizontal_bars,
+    layout_axes,
     left_out,
     named,
     notes,
@@ -27,6 +29,7 @@ from highnoon.shared.views.charts.figure import (
     scatter,
     shortened,
     thinned_trials,
+    trace_axes,
     unit_axis,
 )
 from highnoon.shared.views.formats import number
@@ -44,7 +47,7 @@ def slices(asked: FigureInput) -> Figure:
         return nothing("No trial has completed yet.")
     shown = thinned_trials(trials, _MOST_POINTS_OF_A_PANEL)
     data: list[Json] = []
-    layout = _grid(len(names), 3 if len(names) <= 6 else 5)
+    layout = grid(len(names), 3 if len(names) <= 6 else 5)
     values = [value for _, value in asked.points()]
     for index, name in enumerate(names):
         domain = asked.space[name]
@@ -52,10 +55,10 @@ def slices(asked: FigureInput) -> Figure:
         points = [(coordinate(domain, trial.params[name]), asked.value(trial)) for trial in chosen]
         marker = {"color": [trial.number for trial in chosen], "colorscale": "$sequence", "size": 5, "opacity": 0.75}
         data.append(
-            scatter(name, points, marker=marker, showlegend=False, **_axes(index))
+            scatter(name, points, marker=marker, showlegend=False, **trace_axes(index))
             | {"text": [named(trial) for trial in chosen]}
         )
-        x, y = _layout_axes(index)
+        x, y = layout_axes(index)
         layout[x] = {**axis_of(domain), "title": {"text": shortened(name, 36)}}
         layout[y] = {}
         clip(layout[y], values, maximize=asked.maximize)
@@ -117,7 +120,7 @@ def contour(asked: FigureInput) -> Figure:
     pairs = list(combinations(dict.fromkeys(name for name in asked.params if name in asked.space), 2))
     if not pairs:
         return nothing("Choose two different parameters.")
-    layout: Json = {"showlegend": False, **(_grid(len(pairs)) if len(pairs) > 1 else {})}
+    layout: Json = {"showlegend": False, **(grid(len(pairs)) if len(pairs) > 1 else {})}
     data: list[Json] = []
     shown, total = 0, 0
     for index, (across, up) in enumerate(pairs):
@@ -128,10 +131,10 @@ def contour(asked: FigureInput) -> Figure:
         shown, total = max(shown, len(points)), max(total, len(trials))
         scales = Scale(asked.space[across]), Scale(asked.space[up])
         data += [
-            {**trace, **_axes(index), **({"showscale": False} if data and trace["type"] == "contour" else {})}
+            {**trace, **trace_axes(index), **({"showscale": False} if data and trace["type"] == "contour" else {})}
             for trace in _panel(asked, trials, points, (across, up), scales)
         ]
-        x, y = _layout_axes(index)
+        x, y = layout_axes(index)
         layout |= {x: unit_axis(scales[0], across), y: unit_axis(scales[1], up)}
     if not data:
         return nothing("Fewer than two trials have completed.")
@@ -182,25 +185,6 @@ def _panel(
         scatter("trials", list(map(place, points)), marker={"color": "$text", "size": 3, "opacity": 0.55})
         | {"text": texts, "hoverinfo": "text"},
     ]
-
-
-def _grid(count: int, most: int = 3) -> Json:
-    """The layout of so many panels, at most `most` in a row."""
-    columns = min(most, count)
-    rows = math.ceil(count / columns)
-    return {"grid": {"rows": rows, "columns": columns, "pattern": "independent"}, "height": 60 + 190 * rows}
-
-
-def _axes(index: int) -> Json:
-    """The axes of a panel's traces, in plotly's names."""
-    suffix = "" if index == 0 else str(index + 1)
-    return {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-
-
-def _layout_axes(index: int) -> tuple[str, str]:
-    """The same axes in the layout."""
-    suffix = "" if index == 0 else str(index + 1)
-    return f"xaxis{suffix}", f"yaxis{suffix}"
 
 
 def _label(column: int, place: float, text: str) -> Json:

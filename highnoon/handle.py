@@ -191,16 +191,25 @@ class StudyHandle:
         """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
         steering.stop_trial(self.access, self._record, number)
 
-    def note(self, text: str | None = None, *, trial: int | None = None, tag: str = "", untag: str = "") -> Note:
+    def note(
+        self,
+        text: str | None = None,
+        *,
+        trial: int | None = None,
+        tag: str = "",
+        untag: str = "",
+        seen: str | None = None,
+    ) -> Note:
         """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
 
-        Raises InvalidInput, and UserInputError for a number that no trial has.
+        With `seen`, the `version` of the note that you have read, nothing is changed that another person has changed
+        since: StudyConflict. Raises InvalidInput, and UserInputError for a number that no trial has.
         """
         store = NoteStore(self.access.database)
         if text is None and not tag and not untag:
             return store.of_study(self._record.name).get(trial, Note())
         change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
-        return store.change(self._record.name, trial, change)
+        return store.change(self._record.name, trial, change, seen=seen)
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.

@@ -50,16 +50,25 @@ class StudyResults(ABC):
         chosen = chosen_artifact(self._results().artifacts(), trial, name)
         return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
 
-    def note(self, text: str | None = None, *, trial: int | None = None, tag: str = "", untag: str = "") -> Note:
+    def note(
+        self,
+        text: str | None = None,
+        *,
+        trial: int | None = None,
+        tag: str = "",
+        untag: str = "",
+        seen: str | None = None,
+    ) -> Note:
         """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
 
-        Lists and the dashboard show it, and optuna-dashboard its text. Raises InvalidInput, and UserInputError for a
-        number that no trial has.
+        Lists and the dashboard show it, and optuna-dashboard its text. With `seen`, the `version` of the note that you
+        have read, nothing is changed that another person has changed since: StudyConflict. Raises InvalidInput, and
+        UserInputError for a number that no trial has.
         """
         if text is None and not tag and not untag:
             return self._results().notes().get(trial, Note())
         change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
-        return self._results().annotate(trial, change)
+        return self._results().annotate(trial, change, seen=seen)
 
     @property
     def study(self) -> Any:

@@ -20,8 +20,8 @@ from highnoon.shared.store.database import Database
 CHUNK = 2045
 """What optuna-dashboard puts into one attribute."""
 
-_CHANGED_MEANWHILE = (
-    "the note or its tags were changed by another person meanwhile: open the page again and repeat your change"
+CHANGED_MEANWHILE = (
+    "the note or its tags were changed by another person meanwhile: read them again and repeat your change"
 )
 
 KEY = re.compile(r"(?:dashboard|highnoon):(?:(\d+):)?(note_ver|note_str:\d+|tags)")
@@ -93,7 +93,7 @@ class NoteStore:
             attrs = _attrs_of(connection, study).get(trial_id, {})
             before = note_of(attrs)
             if seen not in (None, before.version):
-                raise StudyConflict(_CHANGED_MEANWHILE)
+                raise StudyConflict(CHANGED_MEANWHILE)
             note = change.of(before)
             if note == before:
                 return note

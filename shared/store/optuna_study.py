@@ -211,9 +211,12 @@ class OptunaStudy(StudyReader):
         self._trials.keep_study_attr(f"{ENVIRONMENT}:{digest}", dict(content))
 
     @in_error_boundary
-    def annotate(self, number: int | None, change: NoteChange) -> Note:
-        """Changes the note of the study or of a trial; returns it afterwards. Raises UserInputError."""
-        return StudyNotes(self._study._storage, self._study._study_id).change(number, change)
+    def annotate(self, number: int | None, change: NoteChange, *, seen: str | None = None) -> Note:
+        """Changes the note of the study or of a trial; returns it afterwards. Raises UserInputError.
+
+        With `seen`, the version that the change was made for, raises StudyConflict where it is another one by now.
+        """
+        return StudyNotes(self._study._storage, self._study._study_id).change(number, change, seen=seen)
 
     @in_error_boundary
     def remove_artifacts(self, artifacts: Collection[Artifact]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.errors import StudyConflict, UserInputError
 from highnoon.shared.domain.note import Note, NoteChange, Notes
-from highnoon.shared.store.notes import CHUNK, KEY, note_of
+from highnoon.shared.store.notes import CHANGED_MEANWHILE, CHUNK, KEY, note_of
 
 
 class StudyNotes:
@@ -31,10 +31,16 @@ class StudyNotes:
         found = {numbers[key]: note_of(kept) for key, kept in attrs.items() if key in numbers}
         return {number: note for number, note in found.items() if note}
 
-    def change(self, number: int | None, change: NoteChange) -> Note:
-        """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError."""
+    def change(self, number: int | None, change: NoteChange, *, seen: str | None = None) -> Note:
+        """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError.
+
+        With `seen`, the version that the change was made for, raises StudyConflict where it is another one by now. This
+        interface has no transaction: what others write in the same milliseconds is not noticed.
+        """
         trial_id = None if number is None else self._trial_id(number)
         before = self._attrs().get(trial_id, {})
+        if seen not in (None, note_of(before).version):
+            raise StudyConflict(CHANGED_MEANWHILE)
         note = change.of(note_of(before))
         place = "" if trial_id is None else f"{trial_id}:"
         if change.text is not None:

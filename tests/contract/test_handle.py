@@ -16,7 +16,7 @@ from highnoon.coordinator.cli import steer
 from highnoon.coordinator.cli.submit_options import CallbackRunner
 from highnoon.coordinator.local.stack import Stack
 from highnoon.handle import StudyHandle
-from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict
 from highnoon.shared.domain.lease import Holder
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.trial import Outcome
@@ -102,6 +102,15 @@ def test_a_rotated_log_is_read_whole(handle: StudyHandle, ledger: Ledger, study:
     with ledger.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE hn_attempts SET log_path = %s", (str(log),))
     assert handle.logs(0) == "1\n2\n3\n"
+
+
+def test_a_note_that_others_have_changed_since_it_was_read_stays(handle: StudyHandle) -> None:
+    seen = handle.note("first", trial=0).version
+    others = handle.note(tag="theirs", trial=0)
+    with pytest.raises(StudyConflict, match="changed by another person meanwhile: read them again"):
+        handle.note("mine", trial=0, seen=seen)
+    assert handle.note(trial=0) == others
+    assert handle.note("mine", trial=0, seen=others.version).text == "mine"
 
 
 def test_an_enqueued_point_has_one_entry_in_the_audit(handle: StudyHandle, ledger: Ledger) -> None:

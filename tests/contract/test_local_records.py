@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 import highnoon as hn
-from highnoon.shared.domain.errors import InvalidInput, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
 from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial_environment import ENVIRONMENT, GIT, HOST
 from highnoon.shared.memory.gpu import Gpus
@@ -101,6 +101,16 @@ def test_notes_and_tags_are_written_and_read_as_on_a_cluster(manager: hn.HPOTria
         manager.note("a", trial=9)
     with pytest.raises(InvalidInput, match="without a comma"):
         manager.note(tag="a,b")
+
+
+def test_a_note_that_others_have_changed_since_it_was_read_stays(manager: hn.HPOTrialManager) -> None:
+    seen = manager.note("first", trial=1).version
+    others = manager.note(tag="theirs", trial=1)
+    with pytest.raises(StudyConflict, match="changed by another person meanwhile: read them again"):
+        manager.note("mine", trial=1, seen=seen)
+    assert manager.note(trial=1) == others
+    assert manager.note("mine", trial=1, seen=others.version) == Note(text="mine", tags=("theirs",))
+    assert manager.note("new", seen=manager.note().version) == Note(text="new"), "of the study, where there was none"
 
 
 def test_they_are_where_optuna_dashboard_has_them(manager: hn.HPOTrialManager) -> None:

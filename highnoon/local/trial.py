@@ -30,9 +30,8 @@ from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.staged_files import SavedFile, StagedFiles, saved_of
-from highnoon.shared.objective.trial_pipe import (
+from highnoon.shared.objective.trial_events import (
     WRONG_EVENT,
-    Event,
     count_of,
     history_of,
     outcome_of,
@@ -40,6 +39,7 @@ from highnoon.shared.objective.trial_pipe import (
     report_of,
     setting_of,
 )
+from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial

@@ -19,7 +19,7 @@ from highnoon.shared.domain.scalars import Mistake, choice
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
-from highnoon.shared.objective.trial_pipe import MOST_TEXT
+from highnoon.shared.objective.trial_events import MOST_TEXT
 
 _TRIAL = "trial"
 _ANNOTATIONS = ("Trial", "optuna.Trial", "optuna.trial.Trial")

@@ -21,7 +21,8 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.bundle import pack, unpack
 from highnoon.shared.objective.study_file import build_spec, load_study_file
-from highnoon.shared.objective.trial_pipe import WRONG_EVENT, Pipe, count_of, outcome_of, report_of
+from highnoon.shared.objective.trial_events import WRONG_EVENT, count_of, outcome_of, report_of
+from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.store.backup_file import BackupWriter, Header, decoded, rows, verified
 from highnoon.shared.store.schema import attempts, studies, tickets
 from highnoon.webui.sessions import Authenticator

@@ -16,7 +16,7 @@ from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.objective.defined_trial import DefinedTrial, given_trial
-from highnoon.shared.objective.trial_pipe import WRONG_EVENT, outcome_of
+from highnoon.shared.objective.trial_events import WRONG_EVENT, outcome_of
 
 TWO = {"loss": "minimize", "latency_ms": "minimize"}
 WRITTEN = {"name": "digits", "objective": "train.py:f", "search_space": {"x": ["uniform", 0, 1]}}

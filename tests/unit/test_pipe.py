@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report
-from highnoon.shared.objective.trial_pipe import (
-    PIPE_VERSION,
-    WRONG_EVENT,
-    Event,
-    Pipe,
-    PipeChannel,
-    count_of,
-    outcome_of,
-    question_of,
-    report_of,
-    setting_of,
-)
+from highnoon.shared.objective.trial_events import WRONG_EVENT, count_of, outcome_of, question_of, report_of, setting_of
+from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event, Pipe, PipeChannel
 from highnoon.workers.kernel import socket_pair
 
 

@@ -17,10 +17,8 @@ from highnoon.shared.domain.trial import MetricHistory, Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.staged_files import saved_of
-from highnoon.shared.objective.trial_pipe import (
-    PIPE_VERSION,
+from highnoon.shared.objective.trial_events import (
     WRONG_EVENT,
-    Event,
     count_of,
     history_of,
     outcome_of,
@@ -28,6 +26,7 @@ from highnoon.shared.objective.trial_pipe import (
     report_of,
     setting_of,
 )
+from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event
 from highnoon.shared.runtime.processes import signal_name
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services

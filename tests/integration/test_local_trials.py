@@ -407,7 +407,7 @@ class TestTheManager:
         hpo = hn.HPOTrialManager("digits", 3)
         hpo.optimize(lambda params: 0.5, SPACE)
         monkeypatch.setitem(sys.modules, "pandas", None)
-        monkeypatch.setattr("highnoon.shared.store.optuna_study.find_spec", lambda name: None)
+        monkeypatch.setattr("highnoon.shared.store.study_reader.find_spec", lambda name: None)
         with pytest.raises(MissingExtra, match="pip install pandas"):
             hpo.trials_dataframe()
 

@@ -84,6 +84,10 @@ class ResourceAllocator:
                 if group is not None:
                     group.remove()
 
+    def next_group(self) -> str | None:
+        """The file by which the process of the next trial joins its group ahead; None where there are no groups."""
+        return None if self._groups is None else self._groups.make_next()
+
     def _limits(self, spec: StudySpec) -> TrialLimits | None:
         """Read for each attempt: an operator may change a cgroup's limit."""
         node_bytes = self._poller.limit_bytes()

@@ -2,9 +2,12 @@
 
 Below the worker's own group, so that every limit above it still holds:
 
-    version 1    <own>/highnoon-<supervisor>-<its start>            the worker itself stays in <own>
+    version 1    <own>/highnoon-<supervisor>-<its start>-<number>   the worker itself stays in <own>
     version 2    <own>/highnoon-node                                the worker moves here: a group with limits below
-                 <own>/highnoon-<supervisor>-<its start>            it holds no processes itself
+                 <own>/highnoon-<supervisor>-<its start>-<number>   it holds no processes itself
+
+A process that joins a group waits some ten milliseconds for the kernel, so the group of the next attempt is made ahead,
+without a limit, and the process that waits for that attempt joins it meanwhile.
 
 Where the file system is read-only, or other processes share <own> (version 2), there are none, and only the
 supervisor keeps the limits. Nothing here raises: a node works without groups.
@@ -24,7 +27,7 @@ from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.processes import identify
 
 _NODE = "highnoon-node"
-_TRIAL = re.compile(r"highnoon-(\d+)-(\d+)")
+_TRIAL = re.compile(r"highnoon-(\d+)-(\d+)-\d+")
 _EMPTY_WITHIN_S = 1.0
 """A killed process leaves its group when the kernel has freed its memory."""
 
@@ -60,6 +63,8 @@ class TrialGroups:
     def __init__(self, parent: Path, version: int) -> None:
         self._parent = parent
         self._version = version
+        self._made = 0
+        self._next: Path | None = None
 
     @classmethod
     def prepare(cls, root: Path = Path("/")) -> TrialGroups | None:
@@ -86,15 +91,20 @@ class TrialGroups:
             return cls(leaf, 1) if _words(leaf / "memory.use_hierarchy") != ["0"] else None
         return cls(leaf.parent, 2) if leaf.name == _NODE else None
 
+    def make_next(self) -> str | None:
+        """Makes the group of the next attempt ahead; the file into which a process writes 0 to join, None when the
+        kernel refuses."""
+        if self._next is None or not self._next.exists():
+            self._next = self._new_folder()
+        return None if self._next is None else TrialGroup(self._next, self._version).procs
+
     def make(self, limit_bytes: int) -> TrialGroup | None:
-        """The group of this process's next attempt; None when the kernel refuses."""
-        me = identify(os.getpid())
-        folder = self._parent / f"highnoon-{me.pid}-{me.started_ticks}" if me else None
-        if folder is None or not _remove(folder):
+        """The group of this process's next attempt, with its limit; None when the kernel refuses."""
+        folder, self._next = self._next or self._new_folder(), None
+        if folder is None:
             return None
         limit = str(limit_bytes)
         try:
-            folder.mkdir()
             _write(folder / ("memory.limit_in_bytes" if self._version == 1 else "memory.max"), limit)
         except OSError:
             _remove(folder)
@@ -105,6 +115,18 @@ class TrialGroups:
             with contextlib.suppress(OSError):
                 _write(folder / name, value)
         return TrialGroup(folder, self._version)
+
+    def _new_folder(self) -> Path | None:
+        me = identify(os.getpid())
+        if me is None:
+            return None
+        self._made += 1
+        folder = self._parent / f"highnoon-{me.pid}-{me.started_ticks}-{self._made}"
+        try:
+            folder.mkdir()
+        except OSError:
+            return None
+        return folder
 
     def sweep(self) -> int:
         """Removes the groups of supervisors that are dead, with what still runs in them; how many there were."""

@@ -31,11 +31,12 @@ from highnoon.workers.trial.process import run_forked
 
 _FORK, _WAIT = b"F", b"W"
 _WAIT_ORDER = struct.Struct("=ci")
+"""After it the path by which the next process joins its cgroup, or nothing."""
 _PID = struct.Struct("=i")
 """The new process; below 0 the number of the error, as system calls have it."""
 _END = struct.Struct("=iq")
 """Wait status, and peak memory in bytes."""
-_MOST_BYTES = 64
+_MOST_BYTES = 8192
 _ANSWERS_WITHIN_S = 10.0
 _LOOK_S = 1.0
 """How often a supervisor that waits for an answer looks whether the server was stopped by a signal."""
@@ -51,6 +52,8 @@ class ForkServer:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
         self._socket.settimeout(_LOOK_S)
+        self.next_cgroup: str | None = None
+        """The file by which the process forked after the next end joins its cgroup: a trial would wait for that."""
         supervisor = os.getpid()
         if confinement is not None:
             prepared(confinement)  # for all of its trials
@@ -78,8 +81,9 @@ class ForkServer:
 
     def wait(self, pid: int) -> tuple[int, int] | None:
         """Wait status and peak memory (bytes) of a trial that has ended; None if the server died, and it with it."""
+        order = _WAIT_ORDER.pack(_WAIT, pid) + os.fsencode(self.next_cgroup or "")
         try:
-            status, peak_rss_bytes = _END.unpack(self._ask(_WAIT_ORDER.pack(_WAIT, pid)))
+            status, peak_rss_bytes = _END.unpack(self._ask(order))
         except OSError:
             return None
         return status, peak_rss_bytes
@@ -158,12 +162,13 @@ class _Server:
             for descriptor in descriptors:
                 os.close(descriptor)
         else:
-            _, pid = _WAIT_ORDER.unpack(order)
+            _, pid = _WAIT_ORDER.unpack_from(order)
+            cgroup = os.fsdecode(order[_WAIT_ORDER.size :]) or None
             _, status, usage = os.wait4(pid, 0)
             kernel.end_children()
             self._orders.send(_END.pack(status, usage.ru_maxrss * 1024))
             if not isinstance(self._spare, _Spare):
-                self._spare = self._forked()
+                self._spare = self._forked(cgroup)
         return True
 
     def _hand_out(self, descriptors: list[int]) -> int:
@@ -177,7 +182,7 @@ class _Server:
             return spare.pid if _gives(spare, descriptors) else -errno.ECHILD
         return spare
 
-    def _forked(self) -> _Spare | int:
+    def _forked(self, cgroup: str | None = None) -> _Spare | int:
         """A new one, or minus the number of an error."""
         server = os.getpid()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -186,7 +191,7 @@ class _Server:
         except OSError as error:
             return -(error.errno or 1)
         if pid == 0:
-            run_forked(theirs, server, self._confinement)
+            run_forked(theirs, server, self._confinement, cgroup)
         theirs.close()
         return _Spare(pid, ours)
 

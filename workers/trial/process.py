@@ -98,10 +98,12 @@ class Assignment:
         return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
 
 
-def run_forked(orders: socket.socket, parent: int, confinement: Confinement | None) -> NoReturn:
+def run_forked(
+    orders: socket.socket, parent: int, confinement: Confinement | None, cgroup: str | None = None
+) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
-    Prepares itself, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
+    Prepares itself, joins the cgroup that its attempt will probably have, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
     output.
     """
     exit_code = _FAULT
@@ -109,12 +111,14 @@ def run_forked(orders: socket.socket, parent: int, confinement: Confinement | No
         _detach(parent)
         os.setsid()
         kernel.release_inherited(keep=(orders.fileno(),))
+        if cgroup is not None:
+            kernel.join_cgroup(cgroup)
         _lift_limits_of_billiard()
         forget_exit_functions()
         ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
         _redirect(output)
-        exit_code = _run(socket.socket(fileno=end), ruleset)
+        exit_code = _run(socket.socket(fileno=end), ruleset, cgroup)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -146,11 +150,12 @@ def spawned(descriptor: int, parent: int) -> NoReturn:
         _leave(exit_code)
 
 
-def _run(end: socket.socket, ruleset: int | None = None) -> int:
-    """The trial whose assignment is the first line on `end`. Returns the exit status."""
+def _run(end: socket.socket, ruleset: int | None = None, joined: str | None = None) -> int:
+    """The trial whose assignment is the first line on `end`, in a process that has `joined` a cgroup. Returns the exit
+    status."""
     pipe = Pipe(end)
     assignment = Assignment.from_json(pipe.receive(None)[0]["assignment"])
-    if assignment.cgroup is not None:
+    if assignment.cgroup not in (None, joined):
         kernel.join_cgroup(assignment.cgroup)
     _enter_work_dir(assignment)
     _confine(assignment, ruleset)

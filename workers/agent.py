@@ -235,6 +235,10 @@ class Agent:
             if waiting is not None:
                 waiting.cancel()
         self._release_leases_of_the_dead()
+        if self._groups is not None:
+            # Each supervisor has one for the trial that would have been its next.
+            self._pool.end_orphans(within_s=_LEAVE_S)
+            self._groups.sweep()
         marked = self._io.submit(partial(self._record.mark, WorkerState.GONE))
         self._io.stop(_LEAVE_S)
         if not marked.done() or marked.exception() is not None:

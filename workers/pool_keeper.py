@@ -64,10 +64,10 @@ class PoolKeeper:
         """Of the Celery parent; None while there is none."""
         return None if self._process is None else self._process.pid
 
-    def end_orphans(self) -> None:
-        """Kills what became a child of this process, but the pool."""
+    def end_orphans(self, *, within_s: float = 0.0) -> None:
+        """Kills what became a child of this process, but the pool; waits at most `within_s` for their end."""
         pool = () if self.pid is None else (self.pid,)
-        kernel.end_children(keep={*self._older, *pool}, within_s=0.0)
+        kernel.end_children(keep={*self._older, *pool}, within_s=within_s)
 
     @property
     def is_gone(self) -> bool:

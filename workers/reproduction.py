@@ -114,6 +114,9 @@ class Replay:
         """True from the last step of a pruned trial on."""
         return self._pruned_at is not None and bool(self.reports) and self.reports[-1].step >= self._pruned_at
 
+    def safe_reports(self) -> None:
+        """Each report is compared with the last step."""
+
     def interruption(self) -> None:
         """Ctrl-C ends this process, and the trial with it."""
 

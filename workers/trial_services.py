@@ -18,11 +18,13 @@ from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress, Wish
+from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.pruning import PrunedTrial, PrunerView
+from highnoon.shared.search.pruning_ahead import ALL_SAFE, HOLDS_S
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import NewTrial
@@ -37,8 +39,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("highnoon.workers.trial_services")
 
-_VIEW_HOLDS_S = 1.0
-"""How old the other trials may be at a decision, unless the database is slow or away."""
+_MOST_AHEAD = 200
+"""Steps for which it is computed ahead whether a report is safe."""
 
 _VIEW_WITHIN_S = 10.0
 """How long the first view is waited for; then the trial goes on."""
@@ -82,6 +84,8 @@ class TrialServices:
         self._read_at = self._asked_at = 0.0
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
+        self._reports_since = 0
+        self._answered_at: float | None = None
         self._written_rungs: set[str] = set()
         self._history: MetricHistory | None = None
 
@@ -103,6 +107,7 @@ class TrialServices:
     def take_report(self, report: Report) -> bool:
         """Kept until the others are read, the lease renewed, or the attempt finished; False when some are left out."""
         self._step = report.step
+        self._reports_since += 1
         if self._study.prunes:
             self._pruned.report(report)
         return self._reports.add(report)
@@ -127,6 +132,17 @@ class TrialServices:
             return self._plugin_answer(self._view) if self._view.waits else self._view.prunes(self._pruned)
         self._is_away = self._is_away or now_s() - self._asked_at > _VIEW_WITHIN_S
         return False if self._is_away else None
+
+    def safe_reports(self) -> SafeReports | None:
+        """As many as the trial will probably make while they are valid: each one costs a percentile."""
+        if not self._study.prunes:
+            return ALL_SAFE
+        if self._view is None or self._view.waits:
+            return None
+        now, n_reports, self._reports_since = now_s(), self._reports_since, 0
+        before, self._answered_at = self._answered_at, now
+        n_steps = 0 if before is None else int(HOLDS_S * n_reports / max(now - before, HOLDS_S / _MOST_AHEAD))
+        return self._view.safe_reports(self._pruned, min(n_steps, _MOST_AHEAD))
 
     def _plugin_answer(self, view: PrunerView) -> bool | None:
         """The answer of the study's own pruner; None while there is none."""
@@ -171,7 +187,7 @@ class TrialServices:
     def _take_view(self) -> None:
         assert self._reading is not None
         reading, self._reading = self._reading, None
-        self._read_at = now_s() + _VIEW_HOLDS_S
+        self._read_at = now_s() + HOLDS_S
         try:
             self._view, self._is_away = reading.result(), False
         except ServiceUnavailable as error:

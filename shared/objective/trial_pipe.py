@@ -13,6 +13,7 @@
                           {"event": "result", "outcome": {...}, "interrupted": false}     (value and loss)
     supervisor -> trial   {"event": "assignment", ...}          (the first line, except with isolation "none")
                           {"event": "answer", "id": 1, "answer": true}     (2, 3: {"value": ...} or {"error": ...})
+                          {"event": "answer", "id": 4, "answer": false, "safe": {...}}           (a SafeReports)
                           {"event": "stop", "reason": "drain"}  (raises TrialStopped at the next report)
                           {"event": "cancel"}                   (raises TrialCancelled)
 
@@ -31,6 +32,7 @@ from typing import Any
 
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Params
+from highnoon.shared.objective.prune_questions import PruneQuestions
 from highnoon.shared.objective.staged_files import SavedFile
 
 PIPE_VERSION = 1
@@ -108,6 +110,7 @@ class PipeChannel:
         self._pipe = pipe
         self._lock = threading.Lock()
         self._questions = 0
+        self._about_pruning = PruneQuestions()
         self._interruption: Event | None = None
         self._interrupted = False
 
@@ -117,6 +120,7 @@ class PipeChannel:
 
     def report(self, value: float, step: int) -> None:
         """Sends and does not wait: training never waits for the database."""
+        self._about_pruning.note(value, step)
         self._send({"event": "report", "step": step, "value": value})
 
     def report_params(self, total: int, active: int | None = None) -> None:
@@ -128,8 +132,16 @@ class PipeChannel:
         self._send({"event": "progress"})
 
     def should_prune(self) -> bool:
-        """Asks the supervisor and waits; False when it is gone (then so is this process, in a moment)."""
-        return bool(self._ask("should_prune"))
+        """Asks the supervisor and waits, unless the answer is certain; False when it is gone (then so is this process,
+        in a moment)."""
+        if self._about_pruning.is_needless():
+            with self._lock:
+                self._keep_interruption(self._pipe.receive(0.0))
+            self._raise_interruption()
+            return False
+        reply = self._ask("should_prune")
+        self._about_pruning.take(reply.get("safe"))
+        return bool(reply.get("answer"))
 
     def suggest(self, name: str, domain: str) -> float | int:
         """As `defined_trial.SuggestionChannel` describes it; waits for the supervisor, and that for the database."""
@@ -168,30 +180,31 @@ class PipeChannel:
             self._keep_interruption(self._pipe.receive(0.0))
         self._raise_interruption()
 
-    def _ask(self, question: str, **more: str) -> Any:
+    def _ask(self, question: str, **more: str) -> Event:
+        """The reply; an empty one when the supervisor is gone."""
         with self._lock:
             self._questions += 1
             self._pipe.send({"event": "ask", "id": self._questions, "question": question, **more})
-            answer = self._await_answer(self._questions)
+            reply = self._await_reply(self._questions)
         self._raise_interruption()
-        return answer
+        return reply
 
     def _value(self, question: str, **more: str) -> Any:
-        answer = self._ask(question, **more)
+        answer = self._ask(question, **more).get("answer")
         if not answer:
             raise TrialStopped("the supervisor of this trial is gone")
         if "error" in answer:
             raise ValueError(answer["error"])
         return answer["value"]
 
-    def _await_answer(self, question: int) -> Any:
+    def _await_reply(self, question: int) -> Event:
         while not self._pipe.closed:
             events = self._pipe.receive(None)
             self._keep_interruption(events)
             for event in events:
                 if event["event"] == "answer" and event["id"] == question:
-                    return event["answer"]
-        return None
+                    return event
+        return {}
 
     def _keep_interruption(self, events: list[Event]) -> None:
         for event in events:

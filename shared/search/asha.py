@@ -30,9 +30,7 @@ class AshaPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is none of the best at a rung that it has reached since it was asked last."""
         sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
-        rung = 0
-        while _note(rung) in trial.system_attrs:
-            rung += 1
+        rung = self._next_rung(trial)
         while (value := _value_at(trial.intermediate_values, self._step(rung))) is not None:
             if math.isnan(value):
                 return True
@@ -43,6 +41,16 @@ class AshaPruner(BasePruner):
                 return True
             rung += 1
         return False
+
+    def next_rung_step(self, trial: FrozenTrial) -> int:
+        """The step from which on the next decision on this trial is made."""
+        return self._step(self._next_rung(trial))
+
+    def _next_rung(self, trial: FrozenTrial) -> int:
+        rung = 0
+        while _note(rung) in trial.system_attrs:
+            rung += 1
+        return rung
 
     def _step(self, rung: int) -> int:
         return int(self._grace_period * self._reduction_factor**rung)

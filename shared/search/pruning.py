@@ -17,9 +17,11 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.history_snapshot import new_trial
 from highnoon.shared.search.plugged import PluggedPruner
+from highnoon.shared.search.pruning_ahead import safe_reports
 
 _MOST_VALUES = 20_000
 """Of a trial that reports more often every second value is forgotten, the newest never: a decision reads them all."""
@@ -80,6 +82,11 @@ class PrunerView:
         self._decided = trial.frozen
         # Optuna's percentile pruners answer with NumPy's bool, which is no bool to JSON.
         return bool(self._study.pruner.prune(self._study, trial.frozen))
+
+    def safe_reports(self, trial: PrunedTrial, n_steps: int) -> SafeReports | None:
+        """Which of its next reports need no decision, about `n_steps` of them; None where each one does."""
+        complete = self.get_all_trials(self._study_id, states=(TrialState.COMPLETE,))
+        return safe_reports(self._study.pruner, self._directions[0], complete, trial.frozen, n_steps=n_steps)
 
     # What pruners ask of a storage.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -25,6 +26,7 @@ from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.objective.prune_questions import PruneQuestions
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.history_snapshot import snapshot_of
 from highnoon.shared.search.presampling import sample, seed_of
@@ -346,19 +348,41 @@ def test_pruners_decide_on_a_snapshot_as_on_the_study(pruner: PrunerSpec) -> Non
     assert decisions(snapshot_of) == expected
     assert any(expected) is (pruner.name != "none")
     assert _decisions_on_views(pruner) == expected
+    assert _decisions_on_views(pruner, steps_ahead=5) == expected
 
 
-def _decisions_on_views(pruner: PrunerSpec) -> list[bool]:
-    """As a supervisor decides: on a view that was read when the trial began, and without a database."""
+def test_median_and_asha_are_not_asked_about_reports_that_are_safe() -> None:
+    questions: Counter[str] = Counter()
+    for name in ("median", "asha", "wilcoxon"):
+        _decisions_on_views(PrunerSpec(name=name), steps_ahead=5, asked=lambda name=name: questions.update([name]))
+    assert questions["wilcoxon"] == 12 * 8 and questions["median"] < 12 * 8 / 2 and questions["asha"] < 12 * 8 / 2
+
+
+def _decisions_on_views(
+    pruner: PrunerSpec, *, steps_ahead: int | None = None, asked: Callable[[], object] = bool
+) -> list[bool]:
+    """As a supervisor decides: on a view that was read when the trial began, and without a database.
+
+    With `steps_ahead` as a trial process does, which asks only about reports that are not certainly safe.
+    """
     study = optuna.create_study(study_name="digits", sampler=RandomSampler(seed=1), pruner=build_pruner(pruner))
     decided = []
     for number in range(12):
         trial = study.ask(distributions(NUMERIC))
         view = PrunerView(study, study.get_trials(deepcopy=False), trial._trial_id)
-        running = PrunedTrial(trial._trial_id, trial.number)
+        running, about = PrunedTrial(trial._trial_id, trial.number), PruneQuestions()
         for step in range(8):
-            running.report(Report(step=step, value=((number * 7) % 5) + step / 10))
+            report = Report(step=step, value=((number * 7) % 5) + step / 10)
+            running.report(report)
+            about.note(report.value, report.step)
+            if about.is_needless():
+                decided.append(False)
+                continue
+            asked()
             decided.append(view.prunes(running))
+            if steps_ahead is not None:
+                safe = view.safe_reports(running, steps_ahead)
+                about.take(None if safe is None else safe.to_json())
         # Written with the outcome: the other trials' rungs are what a trial is compared with.
         for key, value in running.attrs.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)

@@ -19,6 +19,7 @@ import pytest
 
 from highnoon.shared.domain.errors import LeaseLost
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
+from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
@@ -49,6 +50,8 @@ class Diary:
     lost: bool = False
     answers: bool = True
     keeps: int | None = None
+    safe: SafeReports | None = None
+    questions: int = 0
     suggestions: Any = None
     reports: list[Report] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
@@ -63,12 +66,16 @@ class Diary:
         self.histories.append(history)
 
     def ask_should_prune(self) -> None:
+        self.questions += 1
         os.eventfd_write(self.wakeup_fd, 1)
 
     def prune_answer(self) -> bool | None:
         if not self.answers:
             return None
         return self.prune_from_step is not None and self.reports[-1].step >= self.prune_from_step
+
+    def safe_reports(self) -> SafeReports | None:
+        return self.safe
 
     def interruption(self) -> Outcome | None:
         self.looks.append(time.monotonic())
@@ -157,6 +164,15 @@ def test_reports_come_in_order_and_pruning_ends_the_trial(tmp_path: Path, isolat
     outcome = begin(tmp_path, "reports_and_prunes", isolation=isolation).watch(diary)
     assert outcome.ending is Ending.PRUNED
     assert diary.reports == [Report(step=step, value=1.0 + step) for step in range(3)]
+
+
+@pytest.mark.parametrize("isolation", ["fork", "none"])
+def test_trial_does_not_ask_about_reports_that_are_safe(tmp_path: Path, isolation: str) -> None:
+    diary = Diary(prune_from_step=2, safe=SafeReports(for_s=600.0, before_step=2))
+    outcome = begin(tmp_path, "reports_and_prunes", isolation=isolation).watch(diary)
+    assert outcome.ending is Ending.PRUNED
+    assert diary.reports == [Report(step=step, value=1.0 + step) for step in range(3)]
+    assert diary.questions == 2, "about the first report, and about the first one that is not safe"
 
 
 BUDGET = Scoring(param_budget=1000, lambda_efficiency=0.1)

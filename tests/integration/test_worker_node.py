@@ -107,6 +107,7 @@ def test_drained_node_finishes_running_trials_starts_nothing_and_removes_its_fol
     node = cluster.start_worker(HIGHNOON_DRAIN_S="60", TEST_GO_FILE=str(go))
     cluster.submit_here("patient", 6, name=name)
     wait_for_slots(cluster, 2)
+    supervisors = [note["pid"] for note in cluster.slots()]
     (folder,) = folders(cluster)
     touched = (folder / "health").stat().st_mtime_ns
     eventually(lambda: (folder / "health").stat().st_mtime_ns > touched, what="the health file is touched again")
@@ -120,6 +121,7 @@ def test_drained_node_finishes_running_trials_starts_nothing_and_removes_its_fol
     assert node.wait(120) == Exit.OK, log_of(cluster, node)
     assert state_of(books, node) == WorkerState.GONE
     assert folders(cluster) == []
+    assert [left for pid in supervisors for left in Path("/sys/fs/cgroup").glob(f"**/highnoon-{pid}-*")] == []
     assert [(a.attempt, a.ending) for a in attempts_of(books, name)] == [(1, Ending.COMPLETED)] * 2
 
     # And another one ends the study

@@ -137,7 +137,7 @@ def _answer(prune_answer: Callable[[], bool | None]) -> bool:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(trial_services, "_VIEW_HOLDS_S", 0.1)
+    monkeypatch.setattr(trial_services, "HOLDS_S", 0.1)
     monkeypatch.setattr(trial_services, "_VIEW_WITHIN_S", _WAIT_S)
     monkeypatch.setattr(trial_services, "_RENEW_AGAIN_S", 0.02)
     database, io, drain = Database(), IoThread(), DrainOrder(tmp_path / "drain")

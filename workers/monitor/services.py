@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.objective.staged_files import SavedFile
 from highnoon.shared.objective.trial_pipe import Event
@@ -58,6 +59,9 @@ class Services(Protocol):
 
     def prune_answer(self) -> bool | None:
         """The answer to `ask_should_prune`; None while it is worth waiting for."""
+
+    def safe_reports(self) -> SafeReports | None:
+        """After the answer "go on": which further reports need no question; None where each one does."""
 
     def interruption(self) -> Outcome | None:
         """Why study or node want the trial to end; None when it may go on. Raises LeaseLost: the trial is killed."""

@@ -224,9 +224,13 @@ class TrialMonitor:
         answer: Answer | bool | None = False
         if not must_end:
             answer = self._services.suggestions.answer() if self._asks_sampler else self._services.prune_answer()
-        if answer is not None:
-            self._trial.pipe.send_nowait({"event": "answer", "id": self._question, "answer": answer})
-            self._question = None
+        if answer is None:
+            return
+        reply: Event = {"event": "answer", "id": self._question, "answer": answer}
+        if answer is False and not must_end and (safe := self._services.safe_reports()) is not None:
+            reply["safe"] = safe.to_json()
+        self._trial.pipe.send_nowait(reply)
+        self._question = None
 
     def _judge_time(self) -> None:
         limits, now = self._limits, now_s()

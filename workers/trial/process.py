@@ -103,8 +103,8 @@ def run_forked(
 ) -> NoReturn:
     """The child of a fork, to its end. Never returns: unwinding would run its parent's stack a second time.
 
-    Prepares itself, joins the cgroup that its attempt will probably have, sends a byte on `orders` when it is ready, and waits there for its pipe and the descriptor of its
-    output.
+    Prepares itself, joins the cgroup that its attempt will probably have, sends a byte on `orders` when it is ready,
+    and waits there for its pipe and the descriptor of its output.
     """
     exit_code = _FAULT
     try:

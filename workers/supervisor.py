@@ -201,7 +201,7 @@ class Supervisor:
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
-                self._forks.next_cgroup = None if resources.group is None else self._resources.next_group()
+                self._forks.next_cgroup = resources.next_cgroup()
                 memory = resources.memory_of(trial.pid)
                 outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
             finally:

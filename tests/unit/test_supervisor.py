@@ -156,7 +156,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
 
 @contextmanager
 def resources(*_: object, **__: object) -> Iterator[Any]:
-    yield Stub(refusal=None, marked=lambda assignment: assignment, memory_of=lambda _: None)
+    yield Stub(refusal=None, marked=lambda assignment: assignment, memory_of=lambda _: None, next_cgroup=lambda: None)
 
 
 def test_outcome_is_finished_once_with_the_reports_that_were_not_written(slot: Slot) -> None:

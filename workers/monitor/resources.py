@@ -38,6 +38,7 @@ class Resources:
     records: KillRecords
     limits: TrialLimits | None = None
     group: TrialGroup | None = None
+    groups: TrialGroups | None = None
     is_alone: bool = False
     refusal: Outcome | None = None
 
@@ -47,6 +48,10 @@ class Resources:
             return assignment
         wishes = replace(assignment.memory, trial_memory_limit=self.limits.hard_bytes)
         return replace(assignment, memory=wishes, cgroup=self.group.procs if self.group else None)
+
+    def next_cgroup(self) -> str | None:
+        """The file by which the process of the next trial joins its group ahead; None where this one has no group."""
+        return None if self.group is None or self.groups is None else self.groups.make_next()
 
     def memory_of(self, pid: int | None) -> TrialMemory | None:
         """The trial's memory; None where it is the supervisor's own, or cannot be read."""
@@ -79,14 +84,10 @@ class ResourceAllocator:
             if limits is not None and self._groups is not None and spec.isolation != "none":
                 group = self._groups.make(limits.hard_bytes)
             try:
-                yield replace(taken, limits=limits, group=group)
+                yield replace(taken, limits=limits, group=group, groups=self._groups)
             finally:
                 if group is not None:
                     group.remove()
-
-    def next_group(self) -> str | None:
-        """The file by which the process of the next trial joins its group ahead; None where there are no groups."""
-        return None if self._groups is None else self._groups.make_next()
 
     def _limits(self, spec: StudySpec) -> TrialLimits | None:
         """Read for each attempt: an operator may change a cgroup's limit."""

@@ -35,9 +35,10 @@ _LOST_AFTER_S = 5.0
 """A message may take so long from Redis to a claim."""
 
 _TRIAL_S_FOR_S = 1.0
+"""For so long a reading of how long trials take is good enough."""
+
 _FIRST = 16
 """So many of a study's ready tickets are read where there is no room: what was tried before has the lowest numbers."""
-"""For so long a reading of how long trials take is good enough."""
 
 
 class SnapshotReader:

@@ -33,6 +33,8 @@ class Report:
     seconds: float = 0.0
     attempts: int = 0
     restarts: int = 0
+    loads: list[float] = field(default_factory=list)
+    """Readings of the load average while the faults were made."""
 
     def text(self) -> str:
         kinds = {kind: sum(done.kind == kind for done in self.done) for kind in FAULTS}
@@ -40,7 +42,8 @@ class Report:
         lines = [
             f"seed {self.seed}: {'clean' if not self.wrong else 'FAILED'}, {len(self.done)} of {self.planned} faults, "
             f"{self.attempts} attempts, {self.restarts} restarts, {self.seconds:.0f} s, "
-            f"lost {sum(self.lost.values()) / max(1, len(self.done)):.1f} s a fault, {_percentiles(times)}",
+            f"{_load(self.loads)}lost {sum(self.lost.values()) / max(1, len(self.done)):.1f} s a fault, "
+            f"{_percentiles(times)}",
             "  " + ", ".join(f"{kind} {count}" for kind, count in kinds.items() if count),
             *(f"  not done: {done.kind}, {done.hit.note}" for done in self.done if done.hit.note),
             *(f"  ! {text}" for text in self.wrong),
@@ -106,6 +109,11 @@ def seconds_lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str,
     return lost
 
 
+def _load(loads: Sequence[float]) -> str:
+    """Times of one run compare with those of another one only where both machines were as busy."""
+    return f"load {statistics.mean(loads):.1f}, " if loads else ""
+
+
 def _percentiles(times: Sequence[float], *, of: str = "recovery ") -> str:
     if not times:
         return "no recovery"
@@ -130,5 +138,6 @@ def summary(reports: Sequence[Report]) -> str:
     clean = sum(not report.wrong for report in reports)
     count = sum(len(report.done) for report in reports)
     lost_s = sum(sum(report.lost.values()) for report in reports) / max(1, count)
-    lines.append(f"{'all':24} {count:5} {lost_s:7.1f}  {_percentiles(sorted(everything))}")
+    loads = [load for report in reports for load in report.loads]
+    lines.append(f"{'all':24} {count:5} {lost_s:7.1f}  {_load(loads)}{_percentiles(sorted(everything))}")
     return "\n".join([*lines, f"{clean} of {len(reports)} seeds clean"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import random
 import signal
 import statistics
@@ -119,6 +120,7 @@ def _under_faults(
                 due_at = now + chance.uniform(*every_s)
         if now >= look_at and not cluster.frozen:
             look_at = now + 0.3
+            report.loads.append(os.getloadavg()[0])
             with waits.named("the books"), suppress(*OUTAGE):
                 books.note_closed()
                 has_begun = has_begun or books.closed(STUDY) > 0

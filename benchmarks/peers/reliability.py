@@ -37,7 +37,7 @@ Victim = Literal["worker", "driver"]
 KILLS: Mapping[Victim, tuple[int, float]] = {"worker": (5, 4.0), "driver": (2, 10.0)}
 """How often, and after how many seconds again."""
 
-_LONGEST_S = 900.0
+LONGEST_S = 900.0
 _QUIET_S, _BEGINS_WITHIN_S = 90.0, 400.0
 """Without a line for so long, a study that has no end of its own is over; the first line may come later."""
 
@@ -122,8 +122,8 @@ def open_trainings(record: Sequence[Line]) -> list[Line]:
     return [line for line in reversed(begun) if psutil.pid_exists(line.pid)]
 
 
-def measure(way: Way, victim: Victim, run: Run) -> Cell:
-    """Runs a new study, kills its processes on the way, and counts what came of it."""
+def measure(way: Way, victim: Victim, run: Run, *, longest_s: float = LONGEST_S) -> Cell:
+    """Runs a new study, kills its processes on the way, and counts what came of it. Cuts off what takes longer."""
     with opened(run.database_url, create=True):
         pass
     way.submit(run)
@@ -131,7 +131,7 @@ def measure(way: Way, victim: Victim, run: Run) -> Cell:
     with kept_running(way.commands(run), run) as processes:
         watched = WatchedRun(way, run, victim, processes)
         changed_at, known = began, 0
-        while time.time() - began < _LONGEST_S and time.time() - changed_at < (_QUIET_S if known else _BEGINS_WITHIN_S):
+        while time.time() - began < longest_s and time.time() - changed_at < (_QUIET_S if known else _BEGINS_WITHIN_S):
             record = lines(run.record)
             if len(record) != known:
                 changed_at, known = time.time(), len(record)
@@ -249,6 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ways", nargs="*", choices=[*WAYS, []], default=list(WAYS))
     parser.add_argument("--kill", choices=list(KILLS), default=None, help="default: both, one after the other")
+    parser.add_argument("--longest", type=float, default=LONGEST_S, help="seconds after which a run is cut off")
     parser.add_argument("--json", type=Path, help="a file for the figures, one line for each cell")
     chosen = parser.parse_args()
     cells: list[Cell] = []
@@ -257,7 +258,7 @@ def main() -> int:
         for victim in victims:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Stack(Path(folder) / "s") as stack:
                 run = Run(stack.database_url, stack.redis_url, Path(folder))
-                cells.append(measure(WAYS[name], victim, run))
+                cells.append(measure(WAYS[name], victim, run, longest_s=chosen.longest))
             print(cells[-1], flush=True)
             if chosen.json is not None:
                 with chosen.json.open("a") as file:

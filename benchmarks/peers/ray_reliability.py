@@ -12,6 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# On a busy machine its services take longer than the half minute that it waits for them.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
 
 import ray
 from ray import tune

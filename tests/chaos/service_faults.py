@@ -198,6 +198,9 @@ def rubbish(world: World, chance: random.Random) -> Hit | None:
 @fault_of("postgres")
 def foreign_trial(world: World, chance: random.Random) -> Hit | None:
     """An ordinary Optuna script joins, with a parameter of its own. It ends its trial, whatever happens meanwhile."""
+    if world.study_is_locked:
+        # Optuna tries for ten seconds, for which the timer that ends the lock would not come.
+        return None
     storage = optuna_storage(world.cluster.database_url)
     value = chance.random()
     study = optuna.load_study(study_name=STUDY, storage=storage)
@@ -218,12 +221,20 @@ def foreign_trial(world: World, chance: random.Random) -> Hit | None:
 
 @fault_of("postgres")
 def locked_ticket(world: World, chance: random.Random) -> Hit | None:
-    """A client hangs in its transaction, with the locks of Optuna's study and of some tickets."""
+    """A client hangs in its transaction, with the lock of Optuna's study."""
+    if world.study_is_locked:
+        return None
     connection = connected(world.cluster.database_url)
     seconds = chance.uniform(0.5, 4.0)
     with connection.cursor() as cursor, suppress(psycopg2.Error):
         cursor.execute("select 1 from studies where study_name = %s for update", (STUDY,))
-    world.later(seconds, connection.close)
+    world.study_is_locked = True
+
+    def unlock() -> None:
+        connection.close()
+        world.study_is_locked = False
+
+    world.later(seconds, unlock)
     return Hit(lasts_s=seconds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.chaos.clients import OUTAGE
+from tests.chaos.clients import OUTAGE, connected
 from tests.chaos.faults import FAULTS, STUDY
 from tests.chaos.service_faults import locked_ticket
 from tests.chaos.waits import Waits
@@ -24,18 +25,27 @@ def _world(database_url: str) -> World:
     return World(cluster, None, 3.0)  # type: ignore[arg-type]
 
 
-@pytest.mark.timeout(60)
-def test_foreign_trial_does_not_wait_for_a_study_that_a_fault_has_locked(postgres_url: str) -> None:
+def test_foreign_trial_is_put_off_while_a_fault_has_locked_its_study(postgres_url: str) -> None:
     study = optuna.create_study(study_name=STUDY, storage=postgres_url)
     world, chance = _world(postgres_url), random.Random(1)
-    locked_ticket(world, chance)
+    assert locked_ticket(world, chance) is not None
 
-    with pytest.raises(OUTAGE):
-        FAULTS["foreign_trial"](world, chance)
+    assert FAULTS["foreign_trial"](world, chance) is None
+    assert locked_ticket(world, chance) is None
 
     eventually(lambda: world.turn() or not world.has_timers, what="the lock to be released")
     FAULTS["foreign_trial"](world, chance)
     assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
+
+
+@pytest.mark.timeout(60)
+def test_foreign_trial_does_not_wait_without_end_for_a_study_that_another_client_has_locked(postgres_url: str) -> None:
+    optuna.create_study(study_name=STUDY, storage=postgres_url)
+    world, chance = _world(postgres_url), random.Random(1)
+    with closing(connected(postgres_url)) as other, other.cursor() as cursor:
+        cursor.execute("select 1 from studies where study_name = %s for update", (STUDY,))
+        with pytest.raises(OUTAGE):
+            FAULTS["foreign_trial"](world, chance)
 
 
 def test_wait_beyond_the_limit_is_reported_once_with_its_place() -> None:

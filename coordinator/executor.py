@@ -87,14 +87,12 @@ class ActionExecutor:
             case Quarantine():
                 self._quarantine(action)
             case Resend():
-                ticket_ids = self._control.requeue(action.ticket_ids)
-                event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(ticket_ids))
-                _add(unsent, action, ticket_ids)
+                tries = self._control.requeue(action.ticket_ids)
+                event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(tries))
+                _add(unsent, urgent, action, tries)
             case Dispatch():
                 tries = self._control.dispatch(action.study_id, action.count)
-                # What was lost must not wait behind the whole buffer again: of long trials that is hours.
-                _add(urgent, action, [ticket_id for ticket_id, tried in tries.items() if tried])
-                _add(unsent, action, [ticket_id for ticket_id, tried in tries.items() if not tried])
+                _add(unsent, urgent, action, tries)
                 self.turns[action.study_id] = action.turn
             case _:
                 assert_never(action)
@@ -117,7 +115,9 @@ def in_turns(by_study: Iterable[Sequence[T]]) -> list[T]:
     return [item for item in chain(*zip_longest(*by_study)) if item is not None]
 
 
-def _add(unsent: _Unsent, action: Dispatch | Resend, ticket_ids: Sequence[int]) -> None:
-    messages = [RunTrial(study=action.name, ticket=ticket_id) for ticket_id in ticket_ids]
-    if messages:
-        unsent.setdefault(action.resource, []).append(messages)
+def _add(unsent: _Unsent, urgent: _Unsent, action: Dispatch | Resend, tries: Mapping[int, int]) -> None:
+    """What has been tried before must not wait behind the whole buffer again: it is urgent."""
+    for messages, is_urgent in ((unsent, False), (urgent, True)):
+        found = [RunTrial(study=action.name, ticket=id_) for id_, tried in tries.items() if bool(tried) is is_urgent]
+        if found:
+            messages.setdefault(action.resource, []).append(found)

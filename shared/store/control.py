@@ -6,7 +6,8 @@ cut off anywhere, do no harm. No statement waits for a row that another client h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Select, Table, exists, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -62,13 +63,16 @@ class Control:
         not_started = _unlocked(studies, studies.c.id == study_id, studies.c.started_at.is_(None))
         clock = update(studies).where(studies.c.id.in_(not_started)).values(started_at=db_now()).cte("clock")
         statement = statement.add_cte(clock)
-        return {row.id: row.attempt for row in sorted(self._db.rows(statement), key=lambda row: int(row.id))}
+        return _tries(self._db.rows(statement))
 
-    def requeue(self, ticket_ids: Sequence[int]) -> list[int]:
-        """Renews `queued_at` of tickets whose message is lost; returns those still queued, to be sent again."""
+    def requeue(self, ticket_ids: Sequence[int]) -> dict[int, int]:
+        """Renews `queued_at` of tickets whose message is lost.
+
+        Returns those still queued, to be sent again, and how often each has been tried already.
+        """
         queued = _unlocked(tickets, tickets.c.id.in_(ticket_ids), tickets.c.state == TicketState.QUEUED)
         statement = update(tickets).where(tickets.c.id.in_(queued)).values(queued_at=db_now())
-        return sorted(row.id for row in self._db.rows(statement.returning(tickets.c.id)))
+        return _tries(self._db.rows(statement.returning(tickets.c.id, tickets.c.attempt)))
 
     def stop(self, study_id: int, reason: str, *, spec_version: int) -> bool:
         """A limit is met: cancels what has not begun; what runs may end by itself.
@@ -127,6 +131,11 @@ class Control:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""
         other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
         self._db.changed(update(studies).where(studies.c.id.in_(other)).values(fault=fault))
+
+
+def _tries(rows: Iterable[Any]) -> dict[int, int]:
+    """By ticket, the lowest id first: how often it has been tried."""
+    return {row.id: row.attempt for row in sorted(rows, key=lambda row: int(row.id))}
 
 
 def _unlocked(of: Table, *conditions: ColumnElement[bool]) -> Select[tuple[int]]:

@@ -1,0 +1,65 @@
+"""The order in which the coordinator's messages are sent: what was tried before goes to the head of the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.coordinator.executor import ActionExecutor
+from highnoon.coordinator.planner import Action, Dispatch, Resend
+from highnoon.coordinator.study_faults import StudyFaults
+from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.control import Control
+from highnoon.shared.store.schema import tickets
+
+SPEC: dict[str, Any] = {
+    "name": "digits",
+    "objective": "tests.objectives:noop",
+    "search_space": {"x": ["uniform", 0.0, 1.0]},
+    "direction": "minimize",
+    "n_trials": 4,
+}
+
+
+class RecordingQueue:
+    """In place of Redis: the queue as workers would empty it."""
+
+    def __init__(self) -> None:
+        self.tickets: list[int] = []
+
+    def publish(self, messages: Sequence[RunTrial], *, resource: str, first: bool = False) -> None:
+        for message in messages:
+            self.tickets.insert(0 if first else len(self.tickets), message.ticket)
+
+
+@pytest.fixture
+def access(postgres_url: str) -> Iterator[Access]:
+    with opened(postgres_url, create=True) as access:
+        yield access
+
+
+def test_ticket_that_was_tried_before_goes_to_the_head_of_the_queue_also_when_its_message_was_lost(
+    access: Access,
+) -> None:
+    access.store.create_study("digits", "minimize")
+    record = access.studies.create("digits", SPEC, queue="cpu", n_trials=4)
+    with access.database.transaction() as connection:
+        ids = sorted(connection.scalars(tickets.select().with_only_columns(tickets.c.id)))
+        connection.execute(update(tickets).where(tickets.c.id == ids[2]).values(attempt=1))
+
+    study = {"study_id": record.id, "name": "digits", "resource": "cpu"}
+    assert _sent(access, Dispatch(**study, count=4)) == [ids[2], ids[0], ids[1], ids[3]]
+    assert _sent(access, Resend(**study, ticket_ids=tuple(ids[1:]))) == [ids[2], ids[1], ids[3]]
+
+
+def _sent(access: Access, action: Action) -> list[int]:
+    counters, queue = Counters(), RecordingQueue()
+    faults = StudyFaults(Control(access.database), counters)
+    queues: Any = queue
+    ActionExecutor(database=access.database, queues=queues, faults=faults, counters=counters).execute([action])
+    return queue.tickets

@@ -34,7 +34,7 @@ HEALTH_FILE = "coordinator.health"
 
 _MIN_TICK_INTERVAL_S = 0.1
 """At the busiest: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what is
-claimed meanwhile: with four messages a slot, 40 trials a second and slot."""
+claimed meanwhile: with 16 messages a slot, some 140 trials a second and slot."""
 
 _FILES_S = 5.0
 """How long a store may take for the last files when this process ends."""

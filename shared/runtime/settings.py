@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     notify_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()
     notify_key: str | None = None
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
-    dispatch_buffer: Annotated[int, Field(ge=0)] = 4
+    dispatch_buffer: Annotated[int, Field(ge=0)] = 16
     quarantine_after: Annotated[int, Field(ge=0)] = 5
     confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(checks.lowered)] = "off"
     trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()

@@ -45,6 +45,8 @@ _MOST_AHEAD = 200
 _VIEW_WITHIN_S = 10.0
 """How long the first view is waited for; then the trial goes on."""
 
+_READ_DRAIN_EVERY_S = 0.1
+
 _RENEW_AGAIN_S = 1.0
 """After an outage holders must be quicker than the reaper, which waits for a whole lease."""
 
@@ -78,6 +80,8 @@ class TrialServices:
         self._renewal: Future[Wish] | None = None
         self._renew_at = now_s() + node.settings.renew_s
         self._wish = Wish.CARRY_ON
+        self._drain = node.drain
+        self._read_drain_at, self._must_drain = 0.0, False
         self._pruned = PrunedTrial(lease.trial_id, lease.trial_number)
         self._view: PrunerView | None = None
         self._reading: Future[PrunerView] | None = None
@@ -164,11 +168,19 @@ class TrialServices:
         self._io.clear_wakeup()
         self._renew_if_due()
         self.files.advance()
-        if self._node.drain.is_due():
+        if self._drain_is_due():
             return Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
         if self._wish is Wish.CANCEL:
             return Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
         return None
+
+    def _drain_is_due(self) -> bool:
+        """Read now and then: a trial may send a thousand reports a second, and the order is in a file."""
+        now = now_s()
+        if now >= self._read_drain_at:
+            self._read_drain_at = now + _READ_DRAIN_EVERY_S
+            self._must_drain = self._drain.is_due()
+        return self._must_drain
 
     def _renew_if_due(self) -> None:
         if self._renewal is not None:

@@ -33,7 +33,8 @@ from highnoon.shared.views.environments import environment_differences
 from highnoon.shared.views.trials import has_ended, trial_object
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.services import Answer
-from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.monitor.time_limits import TimeLimits
+from highnoon.workers.monitor.trial_monitor import TrialMonitor
 from highnoon.workers.trial.launch import launch
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment

@@ -17,24 +17,26 @@ from typing import TypeVar
 from uuid import uuid4
 
 from highnoon.shared.domain.errors import FileStoreError, LeaseLost
-from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.domain.lease import Disposition, Lease
 from highnoon.shared.domain.messages import RunTrial
-from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.exit_outcome import NOT_BEGUN
-from highnoon.shared.objective.repetition import Repeats
-from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
+from highnoon.workers.assignments import assignment_of
+from highnoon.workers.attempt_decision import DISK_FULL_S, Decision
 from highnoon.workers.attempt_files import AttemptFiles
+from highnoon.workers.attempt_log import AttemptLog
 from highnoon.workers.claim import Claims, StartedAttempt
 from highnoon.workers.disk import FULL, disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.resources import ResourceAllocator
-from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.monitor.time_limits import TimeLimits
+from highnoon.workers.monitor.trial_monitor import TrialMonitor
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.store_thread import StoreThread
@@ -43,7 +45,7 @@ from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import launch, now_s, remove_scratch, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import SAVED_FILES, Assignment
+from highnoon.workers.trial.process import SAVED_FILES
 from highnoon.workers.trial_files import Folders, TrialFiles
 from highnoon.workers.trial_services import TrialServices
 
@@ -54,7 +56,7 @@ _log = logging.getLogger("highnoon.workers.supervisor")
 _EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
-_LOOK_S, _DISK_FULL_S = 0.1, 1.0
+_LOOK_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
 
@@ -79,6 +81,7 @@ class Supervisor:
         self._forks = forks
         declare_only_our_code()
         self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
+        self._log = AttemptLog(_log, node.worker_id)
         self._slots = SlotStates(node.folder / "slots")
         self._store = StoreThread(settings, self._io.wakeup_fd)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
@@ -103,7 +106,7 @@ class Supervisor:
             except OSError as error:
                 # Its disk is full, for instance. Other nodes may do better.
                 self._handed_back(error)
-                self.decline(message, delay_s=_DISK_FULL_S)
+                self.decline(message, delay_s=DISK_FULL_S)
                 return None
             work.enter_context(self._telemetry.attempt())
             started = self._start(message)
@@ -130,7 +133,7 @@ class Supervisor:
             _log.exception("action=start_failed study=%s ticket=%d", message.study, message.ticket)
             return None
         if started is not None:
-            self._event("start", started.lease, trial=started.lease.trial_number)
+            self._log.event("start", started.lease, trial=started.lease.trial_number)
         return started
 
     def _attempt(self, started: StartedAttempt) -> EndedAttempt | None:
@@ -140,7 +143,7 @@ class Supervisor:
             self._finish(started, services, outcome)
             return EndedAttempt(study=started.study.spec.name, trial=started.lease.trial_number, outcome=outcome)
         except LeaseLost as error:
-            self._event("lease_lost", started.lease, level=logging.WARNING, reason=error)
+            self._log.event("lease_lost", started.lease, level=logging.WARNING, reason=error)
         except Exception as error:
             # A fault of ours or of the study's data must not hold the ticket until its lease runs out.
             lease = started.lease
@@ -179,7 +182,7 @@ class Supervisor:
         """Launches the trial and monitors it to its end."""
         lease, spec, settings = started.lease, started.study.spec, self._node.settings
         checkpoints = AttemptFiles(self._node, services).begun_checkpoints(lease)
-        assignment = self._assignment(started, checkpoints)
+        assignment = assignment_of(started, self._node, checkpoints=checkpoints, saving=self._store.limits)
         output = Output(
             self._node.log_path(spec.name, lease.trial_number),
             limit_bytes=settings.log_limit_bytes,
@@ -212,7 +215,7 @@ class Supervisor:
         """The outcome with what only the supervisor knows: a drain, and a trial that SIGKILL does not end."""
         if self._must_be_replaced:
             # It hangs in the kernel, or is a thread. It holds neither its outcome nor the slot.
-            self._event("unkillable_trial", lease, level=logging.ERROR, pid=pid)
+            self._log.event("unkillable_trial", lease, level=logging.ERROR, pid=pid)
             what = "its thread" if pid is None else f"its process {pid} on {self._node.host}"
             outcome = replace(outcome, message=f"{outcome.message}; {what} could not be ended")
         if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
@@ -230,11 +233,8 @@ class Supervisor:
     def _finish(self, started: StartedAttempt, services: TrialServices, outcome: Outcome) -> None:
         """Decides what becomes of the ticket and writes it in one call: the point of no return."""
         lease, spec = started.lease, started.study.spec
-        failures = lease.infrastructure_failures
-        policy = RetryPolicy(max_attempts=spec.max_attempts, retry_errors=spec.retry_errors)
-        disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
-        is_charged = disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS
-        delay_s = retry_delay_s(failures, outcome.cause) if is_charged else _DISK_FULL_S * (outcome.cause == FULL)
+        decision = Decision.of(outcome, lease, spec)
+        disposition = decision.disposition
         files = AttemptFiles(self._node, services)
         outcome = files.added_to(outcome, disposition, keeps_checkpoint=spec.keep_checkpoints > 0 and spec.repeats == 1)
         token = uuid4().hex
@@ -242,13 +242,18 @@ class Supervisor:
         def finish() -> str | None:
             services.flush()
             return self._attempts.finish(
-                lease, outcome, disposition=disposition, delay_s=delay_s, reports=services.unwritten, token=token
+                lease,
+                outcome,
+                disposition=disposition,
+                delay_s=decision.delay_s,
+                reports=services.unwritten,
+                token=token,
             )
 
         with self._telemetry.step("finish"):
             finished = self._io.submit(finish, persistent=True)
             if not self._has_ended(finished):
-                self._event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
+                self._log.event("left_to_reaper", lease, level=logging.WARNING, ending=outcome.ending)
                 return
             foreign_ending = finished.result()
         self._telemetry.decided(outcome, disposition, foreign_ending)
@@ -257,7 +262,7 @@ class Supervisor:
             checkpoints.remove()
         else:
             checkpoints.leave()
-        self._log_finish(lease, outcome, disposition, foreign_ending)
+        self._log.finish(lease, outcome, disposition, foreign_ending)
 
     def _release(self, lease: Lease, error: Exception) -> None:
         message = f"its supervisor failed: {type(error).__name__}: {error}"
@@ -267,7 +272,7 @@ class Supervisor:
         try:
             self._result_of(reaped)
         except Exception as failure:  # the reaper finds it when its lease has run out
-            self._event("left_to_reaper", lease, level=logging.WARNING, error=failure)
+            self._log.event("left_to_reaper", lease, level=logging.WARNING, error=failure)
 
     def _result_of(self, future: Future[T]) -> T | None:
         """Waits for a result while it obeys a drain; None when there will be none."""
@@ -293,53 +298,3 @@ class Supervisor:
         )
         files = TrialFiles(self._store, self._io, self._attempts, lease, folders)
         return TrialServices(self._node, self._io, self._attempts, lease, started.study.optuna, files)
-
-    def _assignment(self, started: StartedAttempt, checkpoints: Path) -> Assignment:
-        lease, spec = started.lease, started.study.spec
-        return Assignment(
-            study=spec.name,
-            ticket=lease.ticket_id,
-            attempt=lease.attempt,
-            trial_number=lease.trial_number,
-            objective=spec.objective,
-            code_dir=started.code.folder,
-            params=lease.params,
-            defines_by_run=spec.defines_by_run,
-            scoring=spec.scoring,
-            memory=spec.memory,
-            confinement=self._node.confinement,
-            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, lease.ordinal), bar=started.repeat_bar),
-            environment=spec.environment,
-            work_dir=str(self._node.work_dir(spec.name, lease.trial_number)),
-            checkpoint_dir=str(checkpoints),
-            saving=self._store.limits,
-            settings={} if lease.extension is None else lease.extension.settings,
-        )
-
-    def _event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
-        event(
-            _log,
-            action,
-            level=level,
-            study=lease.spec["name"],
-            ticket=lease.ticket_id,
-            attempt=lease.attempt,
-            worker=self._node.worker_id[:8],
-            **fields,
-        )
-
-    def _log_finish(self, lease: Lease, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
-        self._event(
-            "finish",
-            lease,
-            trial=lease.trial_number,
-            ending=outcome.ending,
-            disposition=None if disposition is Disposition.CLOSE else disposition,
-            value=outcome.shown,
-            loss=outcome.loss if outcome.loss != outcome.value else None,
-            size=outcome.params_count,
-            seconds=outcome.duration_s,
-            cause=outcome.cause,
-            reason=outcome.message or None,
-            optuna_trial=foreign_ending,
-        )

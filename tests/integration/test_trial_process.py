@@ -28,8 +28,9 @@ from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.processes import identify
 from highnoon.workers import kernel
+from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_memory import TrialMemory
-from highnoon.workers.monitor.trial_monitor import TimeLimits, TrialMonitor
+from highnoon.workers.monitor.trial_monitor import TrialMonitor
 from highnoon.workers.trial import fork_server
 from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer

@@ -21,7 +21,7 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT
 from highnoon.shared.domain.trial import MetricHistory, Outcome
-from highnoon.shared.objective import attempt as attempting
+from highnoon.shared.objective import running_trial
 from highnoon.shared.objective import trial_context as current
 from highnoon.shared.objective.attempt import Objective, run_attempt
 
@@ -76,7 +76,7 @@ def test_warns_once_of_steps_reported_twice_and_of_reports_that_are_no_number(
             current.channel().report(value, step)
         return 1.0
 
-    monkeypatch.setattr(attempting, "_warned", set())
+    monkeypatch.setattr(running_trial, "_warned", set())
     for _ in range(3):
         assert attempt(objective).ending is Ending.COMPLETED
     assert caplog.messages == [
@@ -640,7 +640,7 @@ def test_a_stop_for_any_reason_of_the_users_own_has_a_cause_that_the_ledger_can_
 def test_logged_and_returned_numbers_are_kept_with_the_outcome(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempting, "_warned", set())
+    monkeypatch.setattr(running_trial, "_warned", set())
 
     def objective(params: dict[str, Any]) -> object:
         hn.log(accuracy=0.5, step=1)

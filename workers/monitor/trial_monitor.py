@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
@@ -30,6 +30,7 @@ from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event
 from highnoon.shared.runtime.processes import signal_name
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services
+from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
@@ -50,15 +51,6 @@ _FAST_PER_S, _FAST_PAUSE_S = 1000, 0.005
 
 _REST_CHUNKS = 16
 """More than a pipe holds. A child of the trial that is left may write for ever."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeLimits:
-    """Seconds; None means none."""
-
-    trial_timeout_s: float | None
-    stall_timeout_s: float | None
-    kill_grace_s: float
 
 
 class TrialMonitor:
@@ -233,16 +225,13 @@ class TrialMonitor:
         self._question = None
 
     def _judge_time(self) -> None:
-        limits, now = self._limits, now_s()
+        now = now_s()
         if self._question is not None and self._asks_sampler:
             # It waits for us, and for the database where that is away.
             self._progress_at = now
-        if limits.trial_timeout_s is not None and now - self._began_at > limits.trial_timeout_s:
-            message = f"over trial_timeout ({limits.trial_timeout_s:g} s)"
-            self._end(Outcome(ending=Ending.TIMED_OUT, cause="timeout", message=message))
-        elif limits.stall_timeout_s is not None and now - self._progress_at > limits.stall_timeout_s:
-            message = f"no report for stall_timeout ({limits.stall_timeout_s:g} s)"
-            self._end(Outcome(ending=Ending.TIMED_OUT, cause="stalled", message=message))
+        outcome = self._limits.exceeded(ran_s=now - self._began_at, silent_s=now - self._progress_at)
+        if outcome is not None:
+            self._end(outcome)
 
     def _end(self, verdict: Outcome) -> None:
         """Asks the trial to stop at its next report. The first verdict stands."""

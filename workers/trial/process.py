@@ -28,9 +28,10 @@ from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, Params, ParamValue
-from highnoon.shared.objective.attempt import CHECKPOINT_VARIABLE, run_attempt
+from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.objective.reference import load
 from highnoon.shared.objective.repetition import ONCE, Repeats
+from highnoon.shared.objective.running_trial import CHECKPOINT_VARIABLE
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, SavingLimits, StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel

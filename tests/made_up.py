@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
-from sqlalchemy import FromClause, bindparam, func, insert, select, update
+from sqlalchemy import MetaData, Table, bindparam, func, insert, select, update
 
 from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TicketState
 from highnoon.shared.domain.study import StudySpec
@@ -91,7 +91,7 @@ def make_study(
                 )
             )
             first = int(connection.scalar(select(func.coalesce(func.max(tables.trials.c.trial_id), 0))) or 0) + 1
-            rows: dict[FromClause, list[dict[str, Any]]] = {}
+            rows: dict[Table, list[dict[str, Any]]] = {}
             for number in range(over + running):
                 for table, row in history.rows(number, ticket_ids[number], first + number, optuna_id):
                     rows.setdefault(table, []).append(row)
@@ -116,9 +116,9 @@ def make_study(
             nodes.beat("w1", FACTS)
 
 
-Row = tuple[FromClause, dict[str, Any]]
+Row = tuple[Table, dict[str, Any]]
 
-_RUNNING = tickets.alias("running")
+_RUNNING = Table("running", MetaData())
 """Stands for rows of tickets that are running."""
 
 
@@ -134,7 +134,7 @@ class _History:
     def rows(self, number: int, ticket: int, trial_id: int, study_id: int) -> Iterator[Row]:
         """Everything that stores would have written about one trial."""
         dice = self._dice
-        params = {
+        params: dict[str, Any] = {
             "learning_rate": 10 ** dice.uniform(-5, -1),
             "units": dice.randrange(32, 513, 32),
             "dropout": dice.uniform(0, 0.5),
@@ -261,9 +261,11 @@ def _samples(peak_bytes: int, took_s: float) -> list[list[float]]:
 
 
 def _loss(params: dict[str, Any]) -> float:
-    rate = (math.log10(params["learning_rate"]) + 2.7) ** 2 * 0.09
+    rate: float = (math.log10(params["learning_rate"]) + 2.7) ** 2 * 0.09
     size = (params["units"] / 512 - 0.7) ** 2 * 0.3
-    return rate + size + params["dropout"] * 0.1 + {"adam": 0.02, "rmsprop": 0.05, "sgd": 0.14}[params["optimizer"]]
+    return (
+        rate + float(size + params["dropout"] * 0.1) + {"adam": 0.02, "rmsprop": 0.05, "sgd": 0.14}[params["optimizer"]]
+    )
 
 
 def _optuna_id(access: Access, name: str) -> int:
@@ -274,13 +276,13 @@ def _optuna_id(access: Access, name: str) -> int:
 
 
 def _update_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
-    values = {key: bindparam(key) for key in rows[0] if key != "row"}
+    values: dict[str, Any] = {key: bindparam(key) for key in rows[0] if key != "row"}
     connection.execute(update(tickets).where(tickets.c.id == bindparam("row")).values(values), rows)
 
 
 def _start_tickets(connection: Any, rows: list[dict[str, Any]]) -> None:
     lease = {"state": TicketState.RUNNING, "attempt": 1, "worker_id": "w1", "step": 3, "rss_bytes": 1_900_000_000}
-    values = {key: bindparam(key) for key in rows[0] if key != "row"}
+    values: dict[str, Any] = {key: bindparam(key) for key in rows[0] if key != "row"}
     expiry = {"lease_expires_at": db_now() + 3600.0}
     statement = update(tickets).where(tickets.c.id == bindparam("row")).values({**values, **lease, **expiry})
     connection.execute(statement, rows)

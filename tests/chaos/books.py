@@ -202,6 +202,6 @@ def _cgroups(supervisors: Collection[int]) -> list[Path]:
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
             parts = name.split("-")
-            if len(parts) == 3 and parts[0] == "highnoon" and int(parts[1]) in supervisors:
+            if len(parts) == 4 and parts[0] == "highnoon" and int(parts[1]) in supervisors:
                 found.append(Path(folder, name))
     return found

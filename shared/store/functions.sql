@@ -2,7 +2,8 @@
 -- held across a network round trip.
 --
 -- Installed by `Database.create_schema`, called by `attempts.py` alone. A function whose arguments or answer change gets
--- the next number in its name: processes of the version before go on beside newer ones.
+-- the next number in its name: processes of the version before go on beside newer ones. An upgrade drops no function:
+-- workers of ledger version 6 go on with hn_renew_1, whose text is in tests/contract/test_upgrade_beside_workers.py.
 --
 -- They rely on READ COMMITTED: each statement reads what was committed before it got its lock.
 -- Locks are taken in this order: Optuna's study, the ticket, the Optuna trial, the attempt. Finish, renew and reap take

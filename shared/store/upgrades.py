@@ -1,8 +1,8 @@
 """What each version of the ledger changed in tables that were there before. New tables are made where all are made.
 
-The coordinator runs it in one transaction, under the schema's lock. Workers of an older version find no attempt of
-theirs running afterwards: they stop their trials and write nothing, so drain them before an upgrade where they must
-not lose work.
+The coordinator runs it in one transaction, under the schema's lock. Workers of version 4 or newer go on beside it and
+after it. Those of a version before 4 find no attempt of theirs running afterwards: they stop their trials and write
+nothing, so drain them before an upgrade where they must not lose work.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ _COLUMNS = {
     ),
     7: ("ALTER TABLE hn_attempts ADD COLUMN metric_history JSON",),
 }
+
+_LOCK = "LOCK TABLE hn_tickets, hn_attempts IN ACCESS EXCLUSIVE MODE"
+"""In the order in which transactions of workers use them, before an ALTER takes them in another one. Not `hn_studies`:
+the triggers on tickets read it between the two."""
 
 _KNOW_OPTUNAS_STUDY = """
     UPDATE hn_studies SET optuna_study_id = o.study_id FROM studies o WHERE o.study_name = hn_studies.name
@@ -72,6 +76,8 @@ _CLOSE = """
 
 def upgrade_tables(connection: Connection, found: int) -> None:
     """Brings tables of version `found` to today's columns, constraints and indexes."""
+    if found < SCHEMA_VERSION:
+        connection.execute(text(_LOCK))
     for version in range(found + 1, SCHEMA_VERSION + 1):
         for statement in _COLUMNS[version]:
             connection.execute(text(statement))

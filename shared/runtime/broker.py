@@ -100,14 +100,15 @@ class Broker:
     def publish(self, messages: Iterable[RunTrial], *, resource: str, first: bool = False) -> None:
         """Sends RunTrial messages; on failure some may have been sent, and duplicates are harmless.
 
-        With `first` they go before what waits already.
+        With `first` they go before what waits already, in the same order.
         """
         with self._call():
             try:
                 # Kept, since kombu's greeting costs more than ten messages.
                 if self._producer is None:
                     self._producer = self._app.connection_for_write().Producer()
-                for message in messages:
+                # Each of the urgent ones goes before those that were sent before it.
+                for message in reversed(list(messages)) if first else messages:
                     self._app.send_task(
                         RUN_TRIAL_TASK,
                         kwargs=message.to_kwargs(),

@@ -35,6 +35,7 @@ class FileKeeper:
         self._access = access
         self._files = StoredFiles(access.database)
         self._seen: dict[str, str] = {}
+        self._changed: set[str] = set()
         self._stuck: set[str] = set()
         self._unfinished: set[str] = set()
         self._logged: set[str] = set()
@@ -56,15 +57,23 @@ class FileKeeper:
 
     def keep_best(self) -> int:
         """Removes artifacts beyond the best trials of each study that asks for it; how many. A fault of one study
-        leaves the others alone."""
+        leaves the others alone.
+
+        A study that has changed is compared once more in the next round: a ticket may appear behind a newer one.
+        """
         count = 0
-        for name, mark in self._files.keeping_best().items():
-            if self._seen.get(name) != mark:
+        changed: set[str] = set()
+        for name, change_token in self._files.keeping_best().items():
+            if self._seen.get(name) != change_token:
+                changed.add(name)
+            if name in changed or name in self._changed:
                 try:
                     count += self._keep_best_of(name)
-                    self._seen[name] = mark
+                    self._seen[name] = change_token
                 except Exception as error:  # of its data, or of a library behind its store
+                    self._seen.pop(name, None)
                     event(_log, "keep_best_failed", level=logging.WARNING, study=name, error=_described(error))
+        self._changed = changed
         return count
 
     def keep_checkpoints(self) -> None:

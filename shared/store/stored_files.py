@@ -50,7 +50,7 @@ _NAMED_ELSEWHERE = text(
 
 _KEEPING_BEST = text(
     """
-    select s.name, concat_ws(' ', s.spec ->> 'keep_best', newest.closed_at, s.ended_at) as mark
+    select s.name, concat_ws(' ', s.spec ->> 'keep_best', newest.closed_at, s.ended_at) as change_token
     from hn_studies s cross join lateral (
         select t.closed_at from hn_tickets t
         where t.study_id = s.id and t.state = 'closed' order by t.closed_at desc limit 1
@@ -58,8 +58,7 @@ _KEEPING_BEST = text(
     where s.spec ->> 'keep_best' is not null
     """
 )
-"""The newest closed ticket by its index. A ticket may appear behind a newer one: when the study has ended, all are
-there."""
+"""The newest closed ticket by its index. A ticket that appears behind a newer one does not change the token."""
 
 _KEEPING_CHECKPOINTS = text(
     f"""
@@ -120,8 +119,8 @@ class StoredFiles:
             return {by_key[key] for key in keys}
 
     def keeping_best(self) -> dict[str, str]:
-        """Studies that keep the artifacts of their best trials only, each with a mark that changes with its trials."""
-        return {row.name: row.mark for row in self._db.rows(_KEEPING_BEST)}
+        """Studies that keep the artifacts of their best trials only, each with a token that changes with its trials."""
+        return {row.name: row.change_token for row in self._db.rows(_KEEPING_BEST)}
 
     def keeping_checkpoints(self) -> list[KeptCheckpoints]:
         """Of each study that has some."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, text, update
 
 from highnoon.coordinator.file_keeper import FileKeeper
 from highnoon.shared.domain.artifact import Checkpoint
@@ -16,6 +18,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore
 from highnoon.shared.store.backup import backup
 from highnoon.shared.store.restore import restore
+from highnoon.shared.store.schema import tickets
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord
 from tests.contract.saved_files import Refusing, noted, saved, stored
@@ -102,9 +105,9 @@ def test_only_the_best_trials_keep_their_artifacts(
     assert set(ledger.access.store.artifacts("digits")) == {1, 3}
     attrs = [key for trial in ledger.optuna().get_trials() for key in trial.system_attrs if "artifacts:" in key]
     assert sorted(attrs) == ["artifacts:m1", "artifacts:m3"]
-    marks = StoredFiles(ledger.database).keeping_best()
-    assert list(marks) == ["digits"] and keeper.keep_best() == 0
-    assert StoredFiles(ledger.database).keeping_best() == marks
+    tokens = StoredFiles(ledger.database).keeping_best()
+    assert list(tokens) == ["digits"] and keeper.keep_best() == 0
+    assert StoredFiles(ledger.database).keeping_best() == tokens
     assert keeper.remove_useless(grace_s=0.0) == 3 and noted(ledger) == {"m1", "m3"}
 
 
@@ -128,7 +131,38 @@ def test_artifacts_are_compared_again_when_a_ticket_closes_and_when_the_study_en
     seen.append(files.keeping_best())
     keep_best_of(ledger, "digits", 2)
     seen.append(files.keeping_best())
-    assert len({marks["digits"] for marks in seen}) == 3
+    assert len({tokens["digits"] for tokens in seen}) == 3
+
+
+def test_ticket_that_appears_behind_a_newer_one_is_compared_in_the_next_round(
+    ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
+) -> None:
+    # Given a study that is paused after two trials: a round has found the newer one only
+    first, second = ledger.tickets(study := keeping_best(ledger, 1, n_trials=3))[:2]
+
+    def close(ticket: int, value: float, closed_at: float) -> None:
+        lease = ledger.start(ticket)
+        artifact = saved(ledger, store, lease, f"m{ticket}")
+        ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=value, artifacts=(artifact,)))
+        with ledger.database.transaction() as connection:
+            connection.execute(update(tickets).where(tickets.c.id == ticket).values(closed_at=closed_at))
+
+    close(second, 0.1, closed_at=1000.0)
+    assert keeper.keep_best() == 0
+
+    # When the other one, whose transaction took longer, is there
+    close(first, 0.3, closed_at=999.0)
+    assert ledger.studies.get(study.name).ended_at is None
+
+    # Then its artifact is removed though the newest ticket is the same
+    assert keeper.keep_best() == 1
+    assert stored(folder) == {f"m{second}"}
+
+    # And rounds read its trials only until nothing has changed for one of them
+    keeper.keep_best()
+    with _statements(ledger) as seen:
+        assert keeper.keep_best() == 0
+    assert len(seen) == 1
 
 
 def test_rounds_do_not_read_all_closed_tickets(ledger: Ledger, store: FileStore, keeper: FileKeeper) -> None:
@@ -138,19 +172,13 @@ def test_rounds_do_not_read_all_closed_tickets(ledger: Ledger, store: FileStore,
         add_closed_tickets(ledger.database, study.id, 25_000, with_checkpoint=3)
 
     # When the coordinator asks which studies have something to remove
-    seen: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(ledger.database.engine, "before_cursor_execute", note)
     files = StoredFiles(ledger.database)
-    assert list(files.keeping_best()) == ["large"]
-    assert [(one.study, one.numbers) for one in files.keeping_checkpoints()] == [
-        ("large", (1, 2, 3)),
-        ("small", (1, 2, 3)),
-    ]
-    event.remove(ledger.database.engine, "before_cursor_execute", note)
+    with _statements(ledger) as seen:
+        assert list(files.keeping_best()) == ["large"]
+        assert [(one.study, one.numbers) for one in files.keeping_checkpoints()] == [
+            ("large", (1, 2, 3)),
+            ("small", (1, 2, 3)),
+        ]
 
     # Then each statement reads as few tickets as it returns
     assert len(seen) == 2
@@ -158,6 +186,19 @@ def test_rounds_do_not_read_all_closed_tickets(ledger: Ledger, store: FileStore,
         for statement, parameters in seen:
             (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).one()
             assert _tickets_read(plan[0]["Plan"]) <= 6, f"{statement}\n{plan}"
+
+
+@contextmanager
+def _statements(ledger: Ledger) -> Iterator[list[tuple[str, Any]]]:
+    """What is executed meanwhile, with its parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(ledger.database.engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(ledger.database.engine, "before_cursor_execute", note)
 
 
 def _tickets_read(plan: dict[str, Any]) -> float:

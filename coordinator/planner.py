@@ -20,6 +20,9 @@ from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, Stud
 _RARE = 1e-5
 """How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""
 
+LOST_AFTER_S = 5.0
+"""A message may take so long from Redis to a claim."""
+
 _MOST_COPIES = 10
 """Of a ticket's message: beyond that no worker takes messages, and more of them would only fill Redis."""
 
@@ -171,12 +174,12 @@ def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
 
 
 def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
-    """More tickets are queued than Redis can explain, the oldest first; or none is claimed though slots are free."""
+    """More tickets are queued than Redis can explain, or none is claimed though slots are free."""
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
             continue
         names = {load.study.id: load.study.name for load in snapshot.loads if load.study.queue == resource}
-        queued = [ticket for ticket in snapshot.queued if ticket.study_id in names]
+        queued = sorted((ticket for ticket in snapshot.queued if ticket.study_id in names), key=_by_message)
         lost, others = queued[: queue.lost], queued[queue.lost :]
         if _free_slots(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued):
             lost += [ticket for ticket in others if ticket.age_s >= settings.redispatch_s]
@@ -184,6 +187,14 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == study_id)
             if ticket_ids:
                 yield Resend(study_id=study_id, name=name, resource=resource, ticket_ids=ticket_ids)
+
+
+def _by_message(ticket: QueuedTicket) -> bool:
+    """Sorts by the place of the message: those of tickets that were tried are taken first, the others oldest first.
+
+    A message that is younger than the window is not one of those that were missing for all of it.
+    """
+    return not (ticket.tried and ticket.age_s >= LOST_AFTER_S)
 
 
 def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from highnoon.coordinator.planner import QueueLoad, Snapshot
+from highnoon.coordinator.planner import LOST_AFTER_S, QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.coordinator.study_faults import StudyFaults
@@ -30,9 +30,6 @@ from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.snapshot_rows import ReadyTickets, StudyLoad
-
-_LOST_AFTER_S = 5.0
-"""A message may take so long from Redis to a claim."""
 
 _TRIAL_S_FOR_S = 1.0
 """For so long a reading of how long trials take is good enough."""
@@ -55,7 +52,7 @@ class SnapshotReader:
         self._streaks_at = 0.0
         self._trial_s_at = 0.0
         self._trial_s: dict[int, float] = {}
-        self._lost = {resource: LostMessages(_LOST_AFTER_S) for resource in RESOURCES}
+        self._lost = {resource: LostMessages(LOST_AFTER_S) for resource in RESOURCES}
         self._checked: dict[int, tuple[Mapping[str, Any], StudyConflict | None]] = {}
 
     def read(self, *, steady_s: float, turns: Mapping[int, float] | None = None) -> Snapshot:

@@ -144,8 +144,8 @@ class SnapshotQueries:
         """Tickets whose message was sent and not claimed, oldest first."""
         # By place: there may be thousands, at each tick.
         return [
-            QueuedTicket(ticket_id=ticket_id, study_id=study_id, age_s=age_s)
-            for ticket_id, study_id, age_s in self._db.rows(_QUEUED)
+            QueuedTicket(ticket_id=ticket_id, study_id=study_id, age_s=age_s, tried=attempt > 0)
+            for ticket_id, study_id, age_s, attempt in self._db.rows(_QUEUED)
         ]
 
     def faults(self) -> dict[str, str]:
@@ -220,7 +220,7 @@ _EXPIRED = (
     .order_by(tickets.c.lease_expires_at)
 )
 _QUEUED = (
-    select(tickets.c.id.label("ticket_id"), tickets.c.study_id, (db_now() - tickets.c.queued_at).label("age_s"))
+    select(tickets.c.id, tickets.c.study_id, db_now() - tickets.c.queued_at, tickets.c.attempt)
     .where(tickets.c.state == TicketState.QUEUED)
     .order_by(tickets.c.queued_at, tickets.c.ordinal)
 )

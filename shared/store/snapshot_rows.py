@@ -83,3 +83,5 @@ class QueuedTicket:
     ticket_id: int
     study_id: int
     age_s: float
+    tried: bool = False
+    """Whether it had an attempt before: then its message went to the head of the queue."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -249,6 +250,19 @@ def test_messages_that_redis_lost_are_sent_again() -> None:
     assert plan(snapshot(full, lost=4, queued=queued), RULES) == [again]
     again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))
     assert plan(snapshot(full, messages=3, lost=1, queued=queued), RULES) == [again]
+
+
+def test_lost_message_of_a_ticket_that_was_tried_before_is_sent_again_first() -> None:
+    # Given 20 tickets whose messages wait, and one that was tried: its message went to the head of the queue
+    untried = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=30.0) for n in range(20))
+    tried = QueuedTicket(ticket_id=20, study_id=1, age_s=6.0, tried=True)
+    full = load(queued=21, running=2)
+    (again,) = plan(snapshot(full, messages=20, lost=1, queued=(*untried, tried)), RULES)
+    assert again == Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(20,))
+    # But a message that was sent a moment ago cannot have been missing for so long
+    tried = replace(tried, age_s=4.0)
+    (again,) = plan(snapshot(full, messages=20, lost=1, queued=(*untried, tried)), RULES)
+    assert again == Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))
 
 
 def test_tickets_queued_for_long_though_slots_are_free_are_sent_again() -> None:

@@ -24,6 +24,13 @@ _LONG_TRIAL_S = 30.0
 """Of longer trials no message waits: to send one when a slot is free costs the slot 0.5 %, and whatever is more urgent
 by then goes first."""
 
+TIMED_TRIALS = 32
+"""Until so many trials of a study have ended, how long they took is no good estimate: the first ones may be refused or
+fail at once, and the others take an hour."""
+
+_BUFFER_AT_FIRST = 4
+"""Messages of such a study for each slot, at most: those of other studies wait behind them."""
+
 _READY_AT_LEAST = 100
 
 
@@ -85,10 +92,12 @@ def _next_turn(load: StudyLoad, last: float | None, now: float) -> float:
     return now if last is None else max(now, last + 1 / load.priority)
 
 
-def messages_per_slot(trial_s: float, buffer: int) -> int:
-    """How many messages of such trials may wait for each slot; `buffer` is the most."""
+def messages_per_slot(trial_s: float, ended: int, buffer: int) -> int:
+    """How many messages may wait for each slot, of a study of which so many trials have ended; `buffer` is the most."""
     if trial_s >= _LONG_TRIAL_S:
         return 0
+    if ended < TIMED_TRIALS:
+        buffer = min(buffer, _BUFFER_AT_FIRST)
     return buffer if trial_s <= 0 else min(buffer, math.ceil(_BUFFERED_S / trial_s))
 
 
@@ -103,5 +112,5 @@ def ready_at_most(room: int, priorities: Sequence[int]) -> int:
 
 def _may_wait(load: StudyLoad, count: int, room: Room) -> bool:
     """Whether one more of its messages may wait in the queue while no slot is free."""
-    per_slot = messages_per_slot(load.trial_s, room.buffer)
+    per_slot = messages_per_slot(load.trial_s, load.ended, room.buffer)
     return per_slot > 0 and load.queued + count < room.free + per_slot * room.slots

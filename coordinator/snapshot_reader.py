@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from highnoon.coordinator.planner import LOST_AFTER_S, QueueLoad, Snapshot
 from highnoon.coordinator.queue_client import QueueClient
-from highnoon.coordinator.shares import messages_per_slot, ready_at_most
+from highnoon.coordinator.shares import TIMED_TRIALS, messages_per_slot, ready_at_most
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.goals import directions_of
@@ -29,10 +29,13 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
 from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
-from highnoon.shared.store.snapshot_rows import ReadyTickets, StudyLoad
+from highnoon.shared.store.snapshot_rows import ReadyTickets, StudyLoad, TrialTimes
 
-_TRIAL_S_FOR_S = 1.0
+_TIMES_FOR_S = 1.0
 """For so long a reading of how long trials take is good enough."""
+
+_NO_TIMES = TrialTimes(trial_s=math.inf, ended=0)
+"""Of a study of which no trial has begun."""
 
 _FIRST = 16
 """So many of a study's ready tickets are read where there is no room: what was tried before has the lowest numbers."""
@@ -50,8 +53,8 @@ class SnapshotReader:
         self._faults = faults
         self._silent_s = settings.presence_s * PRESENCE_MISSES
         self._streaks_at = 0.0
-        self._trial_s_at = 0.0
-        self._trial_s: dict[int, float] = {}
+        self._times_at = 0.0
+        self._times: dict[int, TrialTimes] = {}
         self._lost = {resource: LostMessages(LOST_AFTER_S) for resource in RESOURCES}
         self._checked: dict[int, tuple[Mapping[str, Any], StudyConflict | None]] = {}
 
@@ -137,14 +140,14 @@ class SnapshotReader:
         waiting = [
             load for load in loads if load.waiting and load.fault is None and load.study.state is StudyState.RUNNING
         ]
-        seconds = self._seconds_of_trials([load.study.id for load in waiting])
+        times = self._trial_times([load.study.id for load in waiting])
         ready: dict[int, ReadyTickets] = {}
         for resource in RESOURCES:
             wanting = [load for load in waiting if load.study.queue == resource]
             if wanting:
-                ready.update(self._ready(resource, wanting, loads, capacity, seconds))
+                ready.update(self._ready(resource, wanting, loads, capacity, times))
         return [
-            replace(load, ready=found.ready, retried=found.retried, trial_s=seconds.get(load.study.id, math.inf))
+            replace(load, **found._asdict(), **times.get(load.study.id, _NO_TIMES)._asdict())
             if (found := ready.get(load.study.id)) and found.ready
             else load
             for load in loads
@@ -156,25 +159,25 @@ class SnapshotReader:
         wanting: Sequence[StudyLoad],
         loads: Sequence[StudyLoad],
         capacity: Capacity,
-        seconds: Mapping[int, float],
+        times: Mapping[int, TrialTimes],
     ) -> dict[int, ReadyTickets]:
         """The ready tickets of a resource's studies: what there is room for, and the first ones in any case, since what
         has been tried before needs no room."""
         slots = capacity.slots.get(resource, 0)
         open_tickets = sum(load.queued + load.running for load in loads if load.study.queue == resource)
         most = self._settings.dispatch_buffer
-        per_slot = max(messages_per_slot(seconds.get(load.study.id, math.inf), most) for load in wanting)
+        per_slot = max(messages_per_slot(*times.get(load.study.id, _NO_TIMES), most) for load in wanting)
         room = ready_at_most(slots * (1 + per_slot) - open_tickets, [load.priority for load in wanting])
         at_most = max(room, min(slots, _FIRST))
         return self._snapshot.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
-    def _seconds_of_trials(self, study_ids: Collection[int]) -> Mapping[int, float]:
+    def _trial_times(self, study_ids: Collection[int]) -> Mapping[int, TrialTimes]:
         """How long trials of these studies take, read again once a second; none for a study without any."""
         now = time.monotonic()
-        if study_ids and now >= self._trial_s_at:
-            self._trial_s_at = now + _TRIAL_S_FOR_S
-            self._trial_s = self._snapshot.seconds_of_trials(study_ids)
-        return self._trial_s
+        if study_ids and now >= self._times_at:
+            self._times_at = now + _TIMES_FOR_S
+            self._times = self._snapshot.trial_times(study_ids, count_at_most=TIMED_TRIALS)
+        return self._times
 
     def _queues(self, loads: Sequence[StudyLoad], capacity: Capacity) -> dict[str, QueueLoad]:
         """Asks Redis after the ledger: a ticket counts as queued before its message can."""

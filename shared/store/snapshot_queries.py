@@ -31,14 +31,20 @@ from sqlalchemy.sql.elements import ColumnElement
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
-from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, ReadyTickets, StudyLoad
+from highnoon.shared.store.snapshot_rows import (
+    ExpiredLease,
+    QueuedTicket,
+    ReadyTickets,
+    StudyLoad,
+    TrialTimes,
+)
 from highnoon.shared.store.study_records import record_of
 
 # Optuna's tables as far as they are read here: its models would import all of Optuna.
 _optuna_studies = table("studies", column("study_id"))
 _optuna_directions = table("study_directions", column("study_id"), column("direction"), column("objective"))
 
-_SECONDS_OF_TRIALS = text(
+_TRIAL_TIMES = text(
     """
     select s.study_id, greatest(
         (select avg(a.ended_at - a.started_at)
@@ -48,7 +54,10 @@ _SECONDS_OF_TRIALS = text(
         (select avg(hn_now_1() - a.started_at)
          from (select id, attempt from hn_tickets where study_id = s.study_id and state = 'running' limit 100) t
          join hn_attempts a on a.ticket_id = t.id and a.attempt = t.attempt)
-    ) as seconds
+    ) as trial_s, (
+        select count(*) from (select from hn_tickets
+                              where study_id = s.study_id and state = 'closed' order by closed_at desc limit :at_most) t
+    ) as ended
     from unnest(cast(:studies as bigint[])) as s (study_id)
     """
 )
@@ -78,10 +87,10 @@ class SnapshotQueries:
         found = self._db.rows(each.where(studies.c.id.in_(study_ids)).group_by(studies.c.id))
         return {study_id: ReadyTickets(ready, retried) for study_id, ready, retried in found}
 
-    def seconds_of_trials(self, study_ids: Collection[int]) -> dict[int, float]:
+    def trial_times(self, study_ids: Collection[int], *, count_at_most: int) -> dict[int, TrialTimes]:
         """By study: the mean of its newest trials, or the mean age of those that run where that is more."""
-        rows = self._db.rows(_SECONDS_OF_TRIALS.bindparams(studies=list(study_ids)))
-        return {row.study_id: row.seconds for row in rows if row.seconds is not None}
+        rows = self._db.rows(_TRIAL_TIMES, studies=list(study_ids), at_most=count_at_most)
+        return {row.study_id: TrialTimes(row.trial_s, row.ended) for row in rows if row.trial_s is not None}
 
     def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
         """The best value of these studies' completed and feasible tickets; None before the first."""

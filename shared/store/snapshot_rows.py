@@ -16,6 +16,13 @@ class ReadyTickets(NamedTuple):
     retried: int
 
 
+class TrialTimes(NamedTuple):
+    """How long trials of one study take, and how many have ended; counted up to a limit."""
+
+    trial_s: float
+    ended: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyLoad:
     """One live study and its open tickets."""
@@ -31,6 +38,8 @@ class StudyLoad:
     running: int = 0
     trial_s: float = 0.0
     """How long a trial takes; infinite where none has begun. Read only for a study with ready tickets."""
+    ended: int = 0
+    """How many trials have ended, counted as far as it matters for the buffer; read with `trial_s`."""
     age_s: float = 0.0
     """Since its first dispatch."""
     deleted: bool = False

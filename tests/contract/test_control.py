@@ -342,11 +342,13 @@ def test_how_long_trials_take_is_read_from_the_newest_and_from_those_that_run(le
     for ticket in done:
         ledger.run(ticket)
     ledger.start(running)
-    # one whose running trial is older than all that have ended, and one without any
-    other, empty = ledger.study(n_trials=2, name="slow"), ledger.study(name="new")
+    # one whose running trial is older than all that have ended, one without any, and one with more than are counted
+    other, empty, many = ledger.study(n_trials=2, name="slow"), ledger.study(name="new"), ledger.study(name="many")
     ended, old = ledger.tickets(other)
     ledger.run(ended)
     ledger.start(old)
+    newest = ledger.start(ledger.tickets(many)[0]).ticket_id
+    add_closed_tickets(ledger.database, many.id, 40)
 
     def took(ticket: int, seconds: float, **ticket_values: Any) -> None:
         with ledger.database.transaction() as connection:
@@ -361,10 +363,15 @@ def test_how_long_trials_take_is_read_from_the_newest_and_from_those_that_run(le
     took(running, 1.0)
     took(ended, 1.0)
     took(old, 500.0)
+    took(newest, 500.0)
 
-    seconds = ledger.snapshot.seconds_of_trials([record.id, other.id, empty.id])
+    times = ledger.snapshot.trial_times([record.id, other.id, empty.id, many.id], count_at_most=32)
 
-    assert seconds == {record.id: pytest.approx(2.0, abs=0.5), other.id: pytest.approx(500.0, abs=5.0)}
+    assert times == {
+        record.id: (pytest.approx(2.0, abs=0.5), 9),
+        other.id: (pytest.approx(500.0, abs=5.0), 1),
+        many.id: (pytest.approx(500.0, abs=5.0), 32),
+    }
 
 
 def test_a_share_is_changed_while_the_study_runs_and_no_sampled_trial_is_refused_for_it(access: Access) -> None:

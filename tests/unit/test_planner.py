@@ -235,6 +235,14 @@ def test_long_trials_leave_the_buffer_to_short_ones() -> None:
     assert plan(snapshot(long, short), RULES) == [dispatch(8, study_id=2)]
 
 
+def test_few_messages_wait_until_enough_trials_of_a_study_have_ended() -> None:
+    # Given a study whose first trials ended at once, of which nothing says that the others will
+    rules = RULES.model_copy(update={"dispatch_buffer": 16})
+    for ended, waiting in {1: 8, 8: 8, 31: 8, 32: 32}.items():
+        study = load(ready=100, trial_s=0.01, ended=ended)
+        assert plan(snapshot(study), rules) == [dispatch(2 + waiting)], ended
+
+
 def test_reaper_waits_until_holders_could_renew() -> None:
     expired = tuple(ExpiredLease(ticket_id=n, attempt=1, study_id=1, name="study-1") for n in (7, 8))
     assert plan(Snapshot(steady_s=29.9, expired=expired), RULES) == []
@@ -379,4 +387,5 @@ def test_ready_tickets_are_counted_as_far_as_the_largest_share() -> None:
 
 
 def test_no_message_of_a_long_trial_waits_for_a_slot() -> None:
-    assert [messages_per_slot(seconds, 4) for seconds in (0.0, 0.1, 1.0, 29.0, 30.0, math.inf)] == [4, 4, 2, 1, 0, 0]
+    all_seconds = (0.0, 0.1, 1.0, 29.0, 30.0, math.inf)
+    assert [messages_per_slot(seconds, 100, 4) for seconds in all_seconds] == [4, 4, 2, 1, 0, 0]

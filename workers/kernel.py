@@ -21,10 +21,14 @@ def prefer_as_oom_victim() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def join_cgroup(procs: str) -> None:
-    """Moves this process into a cgroup, by its file of processes. Its supervisor notices when it may not join."""
-    with contextlib.suppress(OSError), Path(procs).open("r+") as file:
-        file.write("0")
+def join_cgroup(procs: str) -> bool:
+    """Moves this process into a cgroup, by its file of processes; False when it may not join."""
+    try:
+        with Path(procs).open("r+") as file:
+            file.write("0")
+    except OSError:
+        return False
+    return True
 
 
 def thread_count() -> int:

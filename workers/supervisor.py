@@ -124,6 +124,7 @@ class Supervisor:
         """Waits a moment for the statements that are under way."""
         self._io.stop(_LAST_STATEMENTS_S)
         self._store.close()
+        self._resources.close()
         self._slots.close()
 
     def _start(self, message: RunTrial) -> StartedAttempt | None:
@@ -200,6 +201,7 @@ class Supervisor:
             # A thread cannot be confined, and its study does not decide whether it is.
             wants_fork = spec.isolation == "fork" or (spec.isolation == "none" and settings.confine_trials == "require")
             isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
+            self._forks.next_cgroup = None
             trial = launch(isolation, resources.marked(assignment), output, self._forks)
             try:
                 self._slots.add_trial(trial.pid)

@@ -10,6 +10,7 @@ asked in the I/O thread.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -41,6 +42,9 @@ _log = logging.getLogger("highnoon.workers.trial_services")
 
 _MOST_AHEAD = 200
 """Steps for which it is computed ahead whether a report is safe."""
+
+_FRESH_WITHIN_S = 0.2
+"""How long a question waits for others that are being read again, before it is answered by those of before."""
 
 _VIEW_WITHIN_S = 10.0
 """How long the first view is waited for; then the trial goes on."""
@@ -85,7 +89,8 @@ class TrialServices:
         self._pruned = PrunedTrial(lease.trial_id, lease.trial_number)
         self._view: PrunerView | None = None
         self._reading: Future[PrunerView] | None = None
-        self._read_at = self._asked_at = 0.0
+        self._reading_at = self._view_at = self._asked_at = 0.0
+        self._bounds_of: PrunerView | None = None
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
         self._reports_since = 0
@@ -123,7 +128,8 @@ class TrialServices:
     def ask_should_prune(self) -> None:
         """Has the other trials read again, where that was long ago."""
         self._asked_at = now_s()
-        if self._study.prunes and self._reading is None and self._asked_at >= self._read_at:
+        if self._study.prunes and self._reading is None and self._view_is_old():
+            self._reading_at = self._asked_at
             self._reading = self._io.submit(self._read_view)
 
     def prune_answer(self) -> bool | None:
@@ -133,20 +139,30 @@ class TrialServices:
         if self._reading is not None and self._reading.done():
             self._take_view()
         if self._view is not None:
+            if self._reading is not None and now_s() - self._reading_at < _FRESH_WITHIN_S and self._view_is_old():
+                return None
             return self._plugin_answer(self._view) if self._view.waits else self._view.prunes(self._pruned)
         self._is_away = self._is_away or now_s() - self._asked_at > _VIEW_WITHIN_S
         return False if self._is_away else None
 
     def safe_reports(self) -> SafeReports | None:
-        """As many as the trial will probably make while they are valid: each one costs a percentile."""
+        """As long as the others are fresh. By value as many as the trial will make meanwhile, and only once for each
+        reading of the others, since each one costs a percentile."""
         if not self._study.prunes:
             return ALL_SAFE
-        if self._view is None or self._view.waits:
-            return None
         now, n_reports, self._reports_since = now_s(), self._reports_since, 0
         before, self._answered_at = self._answered_at, now
-        n_steps = 0 if before is None else int(HOLDS_S * n_reports / max(now - before, HOLDS_S / _MOST_AHEAD))
-        return self._view.safe_reports(self._pruned, min(n_steps, _MOST_AHEAD))
+        left_s = HOLDS_S - (now - self._view_at)
+        if self._view is None or self._view.waits or left_s <= 0:
+            return None
+        n_steps = 0
+        if before is not None and self._bounds_of is not self._view:
+            self._bounds_of = self._view
+            n_steps = min(_MOST_AHEAD, math.ceil(left_s * n_reports / max(now - before, 1e-3)))
+        return self._view.safe_reports(self._pruned, n_steps, for_s=left_s)
+
+    def _view_is_old(self) -> bool:
+        return self._view is None or now_s() - self._view_at >= HOLDS_S
 
     def _plugin_answer(self, view: PrunerView) -> bool | None:
         """The answer of the study's own pruner; None while there is none."""
@@ -199,9 +215,9 @@ class TrialServices:
     def _take_view(self) -> None:
         assert self._reading is not None
         reading, self._reading = self._reading, None
-        self._read_at = now_s() + HOLDS_S
         try:
             self._view, self._is_away = reading.result(), False
+            self._view_at = self._reading_at
         except ServiceUnavailable as error:
             self._log_outage("should_prune", error)
             self._is_away = True

@@ -33,14 +33,15 @@ class PruneQuestions:
             self._lowest = value if math.isnan(self._lowest) else min(self._lowest, value)
             self._highest = value if math.isnan(self._highest) else max(self._highest, value)
 
-    def is_needless(self) -> bool:
+    def can_skip(self) -> bool:
         """True when the answer can only be "go on"."""
         safe = self._safe
         if safe is None or not self._is_in_order or self._step < 0 or self._clock() >= self._until:
             return False
         return safe.allow(self._step, self._highest if safe.maximizes else self._lowest)
 
-    def take(self, safe: Mapping[str, Any] | None) -> None:
-        """What came with an answer; None where each report needs a question."""
-        self._safe = None if safe is None else SafeReports.from_json(safe)
-        self._until = 0.0 if self._safe is None else self._clock() + self._safe.for_s
+    def set_safe_reports(self, safe: Mapping[str, Any] | None) -> None:
+        """What came with an answer; None where nothing is known beyond what came before."""
+        if safe is not None:
+            self._safe = SafeReports.from_json(safe)
+            self._until = self._clock() + self._safe.for_s

@@ -134,13 +134,13 @@ class PipeChannel:
     def should_prune(self) -> bool:
         """Asks the supervisor and waits, unless the answer is certain; False when it is gone (then so is this process,
         in a moment)."""
-        if self._about_pruning.is_needless():
+        if self._about_pruning.can_skip():
             with self._lock:
                 self._keep_interruption(self._pipe.receive(0.0))
             self._raise_interruption()
             return False
         reply = self._ask("should_prune")
-        self._about_pruning.take(reply.get("safe"))
+        self._about_pruning.set_safe_reports(reply.get("safe"))
         return bool(reply.get("answer"))
 
     def suggest(self, name: str, domain: str) -> float | int:

@@ -83,10 +83,13 @@ class PrunerView:
         # Optuna's percentile pruners answer with NumPy's bool, which is no bool to JSON.
         return bool(self._study.pruner.prune(self._study, trial.frozen))
 
-    def safe_reports(self, trial: PrunedTrial, n_steps: int) -> SafeReports | None:
-        """Which of its next reports need no decision, about `n_steps` of them; None where each one does."""
+    def safe_reports(self, trial: PrunedTrial, n_steps: int, *, for_s: float) -> SafeReports | None:
+        """Which of its next reports need no decision, at most `n_steps` of them by their value; None for none that was
+        not known before."""
         complete = self.get_all_trials(self._study_id, states=(TrialState.COMPLETE,))
-        return safe_reports(self._study.pruner, self._directions[0], complete, trial.frozen, n_steps=n_steps)
+        return safe_reports(
+            self._study.pruner, self._directions[0], complete, trial.frozen, n_steps=n_steps, for_s=for_s
+        )
 
     # What pruners ask of a storage.
 

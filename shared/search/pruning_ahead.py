@@ -7,8 +7,8 @@ What is private in Optuna 5.0.x and used here is checked by tests/contract/test_
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
 
 from optuna.pruners import BasePruner, NopPruner, PercentilePruner
 from optuna.pruners._percentile import _get_percentile_intermediate_result_over_trials
@@ -30,33 +30,36 @@ ALL_SAFE = SafeReports(for_s=HOLDS_S, before_step=_BEYOND_ALL)
 def safe_reports(
     pruner: BasePruner,
     direction: StudyDirection,
-    complete: Sequence[FrozenTrial],
+    complete: list[FrozenTrial],
     trial: FrozenTrial,
     *,
     n_steps: int,
+    for_s: float,
 ) -> SafeReports | None:
-    """Of `trial`, for the next `n_steps` steps that others had; None for a pruner that must always be asked."""
+    """Of `trial`, for the next `n_steps` steps that others had; None where nothing can be computed ahead."""
     if isinstance(pruner, NopPruner):
-        return ALL_SAFE
+        return SafeReports(for_s=for_s, before_step=_BEYOND_ALL)
     if isinstance(pruner, AshaPruner):
-        return SafeReports(for_s=HOLDS_S, before_step=pruner.next_rung_step(trial))
+        return SafeReports(for_s=for_s, before_step=pruner.next_rung_step(trial))
     if not isinstance(pruner, PercentilePruner):
         return None
     if len(complete) < max(1, pruner._n_startup_trials):
-        return ALL_SAFE
-    bounds = {}
-    for step in _next_steps(complete, trial, n_steps):
-        bound = _get_percentile_intermediate_result_over_trials(
-            list(complete), direction, step, pruner._percentile, pruner._n_min_trials
-        )
-        if not math.isnan(bound):
-            bounds[step] = bound
+        return SafeReports(for_s=for_s, before_step=_BEYOND_ALL)
+    if n_steps == 0:
+        return None
     maximizes = direction is StudyDirection.MAXIMIZE
-    return SafeReports(for_s=HOLDS_S, before_step=pruner._n_warmup_steps, bounds=bounds, maximizes=maximizes)
+    bounds = {}
+    for step in _next_steps(complete, trial, n_steps, from_step=pruner._n_warmup_steps):
+        bound = _get_percentile_intermediate_result_over_trials(
+            complete, direction, step, pruner._percentile, pruner._n_min_trials
+        )
+        # NaN: too few others had this step, and any value passes.
+        bounds[step] = (-math.inf if maximizes else math.inf) if math.isnan(bound) else bound
+    return SafeReports(for_s=for_s, before_step=pruner._n_warmup_steps, bounds=bounds, maximizes=maximizes)
 
 
-def _next_steps(complete: Sequence[FrozenTrial], trial: FrozenTrial, n_steps: int) -> list[int]:
+def _next_steps(complete: list[FrozenTrial], trial: FrozenTrial, n_steps: int, *, from_step: int) -> list[int]:
     """Steps of the longest other trial that come after this one's last."""
     longest = max(complete, key=lambda one: len(one.intermediate_values))
     last = -1 if trial.last_step is None else trial.last_step
-    return sorted(step for step in longest.intermediate_values if step > last)[:n_steps] if n_steps else []
+    return heapq.nsmallest(n_steps, (step for step in longest.intermediate_values if step > last and step >= from_step))

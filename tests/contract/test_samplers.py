@@ -375,14 +375,14 @@ def _decisions_on_views(
             report = Report(step=step, value=((number * 7) % 5) + step / 10)
             running.report(report)
             about.note(report.value, report.step)
-            if about.is_needless():
+            if about.can_skip():
                 decided.append(False)
                 continue
             asked()
             decided.append(view.prunes(running))
             if steps_ahead is not None:
-                safe = view.safe_reports(running, steps_ahead)
-                about.take(None if safe is None else safe.to_json())
+                safe = view.safe_reports(running, steps_ahead, for_s=60.0)
+                about.set_safe_reports(None if safe is None else safe.to_json())
         # Written with the outcome: the other trials' rungs are what a trial is compared with.
         for key, value in running.attrs.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +100,7 @@ class Attempt:
     output: Output
     folder: Path
     has_ended: bool = False
+    owns_forks: bool = True
 
     def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
         defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "kill_grace_s": 0.3}
@@ -108,7 +109,8 @@ class Attempt:
         finally:
             self.has_ended = self.trial.clean_up(2.0)
             remove_scratch(self.folder / "work")
-            self.forks.close()
+            if self.owns_forks:
+                self.forks.close()
             self.output.close()
 
 
@@ -124,6 +126,7 @@ def begin(
     cgroup: str | None = None,
     confinement: Confinement | None = None,
     defines_by_run: bool = False,
+    forks: ForkServer | None = None,
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
@@ -143,8 +146,9 @@ def begin(
         confinement=confinement,
         defines_by_run=defines_by_run,
     )
-    forks = ForkServer(confinement)
-    return Attempt(trial=launch(isolation, assignment, output, forks), forks=forks, output=output, folder=tmp_path)
+    server = forks or ForkServer(confinement)
+    trial = launch(isolation, assignment, output, server)
+    return Attempt(trial=trial, forks=server, output=output, folder=tmp_path, owns_forks=forks is None)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
@@ -174,6 +178,29 @@ def test_trial_does_not_ask_about_reports_that_are_safe(tmp_path: Path, isolatio
     assert outcome.ending is Ending.PRUNED
     assert diary.reports == [Report(step=step, value=1.0 + step) for step in range(3)]
     assert diary.questions == 2, "about the first report, and about the first one that is not safe"
+
+
+def test_trial_process_joins_the_next_cgroup_ahead_and_again_only_where_that_failed(tmp_path: Path) -> None:
+    # Given a server whose next process shall join a group that is not there yet. A plain file shows who joins.
+    procs = tmp_path / "group" / "cgroup.procs"
+    with closing(ForkServer()) as forks:
+        forks.next_cgroup = str(procs)
+        begin(tmp_path, "good", forks=forks).watch(Diary())
+        # When its trial comes, it joins by itself
+        procs.parent.mkdir()
+        procs.touch()
+        forks.next_cgroup = None
+        begin(tmp_path, "good", cgroup=str(procs), forks=forks).watch(Diary())
+        assert procs.read_text() == "0"
+        # And one that has joined ahead does not join again
+        procs.write_text("")
+        forks.next_cgroup = str(procs)
+        begin(tmp_path, "good", forks=forks).watch(Diary())
+        eventually(lambda: procs.read_text() == "0", what="the next process has joined")
+        procs.write_text("")
+        forks.next_cgroup = None
+        begin(tmp_path, "good", cgroup=str(procs), forks=forks).watch(Diary())
+        assert procs.read_text() == ""
 
 
 BUDGET = Scoring(param_budget=1000, lambda_efficiency=0.1)

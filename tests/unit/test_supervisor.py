@@ -148,7 +148,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
     study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, Stub(prunes=False)))
     made._claims = Stub(start=lambda _: StartedAttempt(lease=LEASE, study=study, code=Code(folder=None)))
     made._attempts = ledger
-    made._resources = Stub(take=resources)
+    made._resources = Stub(take=resources, close=lambda: None)
     yield Slot(node=node, supervisor=made, ledger=ledger, monkeypatch=monkeypatch)
     ledger.answers.set()
     assert made._io.stop(5.0)

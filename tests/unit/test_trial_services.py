@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import optuna
 import pytest
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
@@ -64,6 +64,9 @@ class Database:
     wish: Wish = Wish.CARRY_ON
     answers: threading.Event = field(default_factory=threading.Event)
 
+    pruner: ClassVar[BasePruner]
+    others: ClassVar[list[dict[int, float]]] = []
+
     def __post_init__(self) -> None:
         self.answers.set()
 
@@ -84,7 +87,9 @@ class Database:
     def pruner_view(self, trial_id: int) -> PrunerView:
         self._answer()
         self.views += 1
-        study = optuna.create_study(pruner=FromStepTwo())
+        study = optuna.create_study(pruner=self.pruner)
+        for values in self.others:
+            study.add_trial(optuna.create_trial(value=1.0, intermediate_values=values))
         return PrunerView(study, study.get_trials(), trial_id)
 
     def _answer(self) -> None:
@@ -99,6 +104,9 @@ class FromStepTwo(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         study._storage.set_trial_system_attr(trial._trial_id, f"rung_{trial.last_step}", 1.0)
         return (trial.last_step or 0) >= 2
+
+
+Database.pruner = FromStepTwo()
 
 
 @dataclass
@@ -161,6 +169,36 @@ def test_thousand_answers_read_the_others_only_now_and_then(scene: Scene) -> Non
     for step in range(1000):
         scene.ask(step)
     assert scene.database.views <= 2 + (time.monotonic() - began) / 0.1
+
+
+def test_a_question_about_others_read_long_ago_waits_for_a_new_reading(scene: Scene) -> None:
+    scene.ask(0)
+    scene.database.answers.clear()
+    time.sleep(0.11)  # the others are to be read again
+    threading.Timer(0.05, scene.database.answers.set).start()
+    assert scene.ask(1)[0] is False and scene.database.views == 2
+
+
+def test_what_is_safe_expires_with_the_reading_of_the_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Database, "pruner", NopPruner())
+    scene.ask(0)
+    safe = scene.services.safe_reports()
+    assert safe is not None and 0.0 < safe.for_s < 0.1 and safe.allow(99, 99.0)
+    time.sleep(0.11)
+    assert scene.services.safe_reports() is None, "nothing can be known of others that were read so long ago"
+
+
+def test_bounds_are_computed_once_for_each_reading(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_services, "HOLDS_S", 60.0)
+    monkeypatch.setattr(Database, "pruner", MedianPruner(n_startup_trials=1))
+    monkeypatch.setattr(Database, "others", [dict.fromkeys(range(10), 4.0)])
+    scene.ask(0)
+    assert scene.services.safe_reports() is None, "it is not known yet how often the trial reports"
+    scene.ask(1)
+    safe = scene.services.safe_reports()
+    assert safe is not None and safe.bounds == dict.fromkeys(range(2, 10), 4.0)
+    scene.ask(2)
+    assert scene.services.safe_reports() is None
 
 
 def test_answers_go_on_while_the_database_is_frozen(scene: Scene) -> None:

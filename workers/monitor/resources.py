@@ -89,6 +89,11 @@ class ResourceAllocator:
                 if group is not None:
                     group.remove()
 
+    def close(self) -> None:
+        """Removes what was made for a next attempt."""
+        if self._groups is not None:
+            self._groups.remove_next()
+
     def _limits(self, spec: StudySpec) -> TrialLimits | None:
         """Read for each attempt: an operator may change a cgroup's limit."""
         node_bytes = self._poller.limit_bytes()

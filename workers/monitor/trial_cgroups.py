@@ -7,7 +7,8 @@ Below the worker's own group, so that every limit above it still holds:
                  <own>/highnoon-<supervisor>-<its start>-<number>   it holds no processes itself
 
 A process that joins a group waits some ten milliseconds for the kernel, so the group of the next attempt is made ahead,
-without a limit, and the process that waits for that attempt joins it meanwhile.
+without a limit, and the process that waits for that attempt joins it meanwhile. What that process holds until then is
+little, and counts to the attempt.
 
 Where the file system is read-only, or other processes share <own> (version 2), there are none, and only the
 supervisor keeps the limits. Nothing here raises: a node works without groups.
@@ -27,7 +28,8 @@ from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.processes import identify
 
 _NODE = "highnoon-node"
-_TRIAL = re.compile(r"highnoon-(\d+)-(\d+)-\d+")
+_TRIAL = re.compile(r"highnoon-(\d+)-(\d+)(?:-\d+)?")
+"""Without the last number those of an older version."""
 _EMPTY_WITHIN_S = 1.0
 """A killed process leaves its group when the kernel has freed its memory."""
 
@@ -115,6 +117,12 @@ class TrialGroups:
             with contextlib.suppress(OSError):
                 _write(folder / name, value)
         return TrialGroup(folder, self._version)
+
+    def remove_next(self) -> None:
+        """Removes the group that was made ahead, with the process that waits in it."""
+        if self._next is not None:
+            _remove(self._next)
+            self._next = None
 
     def _new_folder(self) -> Path | None:
         me = identify(os.getpid())

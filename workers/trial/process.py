@@ -112,14 +112,13 @@ def run_forked(
         _detach(parent)
         os.setsid()
         kernel.release_inherited(keep=(orders.fileno(),))
-        if cgroup is not None:
-            kernel.join_cgroup(cgroup)
+        joined = cgroup if cgroup is not None and kernel.join_cgroup(cgroup) else None
         _lift_limits_of_billiard()
         forget_exit_functions()
         ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
         _redirect(output)
-        exit_code = _run(socket.socket(fileno=end), ruleset, cgroup)
+        exit_code = _run(socket.socket(fileno=end), ruleset, joined)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

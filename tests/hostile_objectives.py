@@ -123,6 +123,16 @@ def sends_a_curve_without_values(params: dict[str, Any]) -> float:
     return _wait()
 
 
+def sends_curves_without_end(params: dict[str, Any]) -> float:
+    """Curves as large as a line may be, `x` times."""
+    points = b", ".join(b"[%d, 0.%0120d]" % (step, step) for step in range(200))
+    line = b'{"event": "metrics", "history": {%s}}\n' % b", ".join(b'"m%d": [%s]' % (n, points) for n in range(30))
+    pipe = _pipe()
+    for _ in range(int(params["x"])):
+        pipe.sendall(line)
+    return 1.0
+
+
 def leaves_a_child_with_its_pipe(params: dict[str, Any]) -> float:
     """The child writes reports and output for ever."""
     if os.fork() == 0:

@@ -43,12 +43,16 @@ Event = dict[str, Any]
 
 
 class Pipe:
-    """One end. Sends whole lines, receives whole lines; `closed` is set when the other end is gone."""
+    """One end. Sends whole lines, receives whole lines; `closed` is set when the other end is gone.
+
+    `received_bytes` counts what has come, whole lines or not.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._buffer = b""
         self.closed = False
+        self.received_bytes = 0
 
     def fileno(self) -> int:
         """For select."""
@@ -82,6 +86,7 @@ class Pipe:
             if not chunk:
                 self.closed = True
                 break
+            self.received_bytes += len(chunk)
             *lines, self._buffer = (self._buffer + chunk).split(b"\n")
             if lines or len(self._buffer) > _LONGEST_LINE_BYTES:
                 return self._events(lines)

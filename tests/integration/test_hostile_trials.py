@@ -92,6 +92,19 @@ def test_a_million_logged_values_and_thousands_of_names_are_bounded(tmp_path: Pa
     assert share < 0.5, "of a core"
 
 
+def test_flood_of_curves_costs_its_supervisor_little_and_is_taken_once_a_second(tmp_path: Path) -> None:
+    diary = Diary()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    outcome = outcome_of(tmp_path, "sends_curves_without_end", diary, x=100)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0), outcome
+    assert outcome.duration_s is not None
+    assert 1 <= len(diary.histories) <= 2 + outcome.duration_s
+    assert len(diary.histories[0]) == MOST_METRICS
+    share = (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / outcome.duration_s
+    assert share < 0.5, "of a core"
+
+
 def test_ten_megabytes_of_reports_at_once_are_read_in_portions(tmp_path: Path) -> None:
     diary = Diary()
     outcome = outcome_of(tmp_path, "reports_10_mb_at_once", diary)

@@ -7,7 +7,6 @@ a database: what it needs from there (pruning, renewal, drain) comes through `Se
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import replace
 
 from highnoon.shared.domain.score import UNSCORED, Scoring
@@ -28,6 +27,7 @@ from highnoon.shared.objective.trial_events import (
 )
 from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event
 from highnoon.shared.runtime.processes import signal_name
+from highnoon.workers.monitor.event_reader import EventReader
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services
 from highnoon.workers.monitor.time_limits import TimeLimits
@@ -45,9 +45,6 @@ _LOOK_S = 0.5
 
 _QUESTION_LOOK_S = 0.1
 """The same while the trial waits for an answer."""
-
-_FAST_PER_S, _FAST_PAUSE_S = 1000, 0.005
-"""A trial that sends more events is read only so often, in larger portions: it must not cost its neighbours a core."""
 
 _REST_CHUNKS = 16
 """More than a pipe holds. A child of the trial that is left may write for ever."""
@@ -78,7 +75,7 @@ class TrialMonitor:
         self._result: Outcome | None = None
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
-        self._second, self._events_in_it = 0, 0
+        self._events = EventReader(trial.pipe)
         self._was_thinned = self._has_begun = False
         # The id of the question that the trial waits for.
         self._question: int | None = None
@@ -113,16 +110,9 @@ class TrialMonitor:
             descriptors.append(self._output.fileno())
         wait_any(descriptors, timeout_s)
         self._output.drain()
-        if int(now_s()) != self._second:
-            self._second, self._events_in_it = int(now_s()), 0
-        elif self._events_in_it > _FAST_PER_S:
-            time.sleep(_FAST_PAUSE_S)
-        return pipe.receive(0.0)
+        return self._events.read(is_asking=self._question is not None)
 
     def _take_events(self, events: list[Event]) -> None:
-        if self._question is None and not any(event["event"] == "ask" for event in events):
-            # A trial that asks waits for the answer: it does not flood.
-            self._events_in_it += len(events)
         for event in events:
             try:
                 self._take(event)
@@ -140,7 +130,7 @@ class TrialMonitor:
                     self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
             case "progress":
                 self._progress_at = now_s()
-            case "metrics":
+            case "metrics" if self._events.takes_curves():
                 self._history = history_of(event)
                 self._services.take_history(self._history)
             case "params":

@@ -7,7 +7,9 @@ newest. Infinity and NaN are text, as in JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from highnoon.shared.domain.result_parsing import LARGEST_STEP, can_name
@@ -17,7 +19,7 @@ METRIC_HISTORY = "highnoon:metric_history"
 """Optuna's system attribute of a trial that no ledger knows: what `history_text` gives."""
 
 MOST_METRICS = 30
-"""Curves of one trial: those of the first metrics that have two values."""
+"""Curves of one trial: the first metrics that have two values."""
 MOST_POINTS = 200
 """Of one curve."""
 MOST_TEXT = 60_000
@@ -79,7 +81,7 @@ class _Curve:
 
 
 def checked_history(given: Mapping[str, Any]) -> MetricHistory:
-    """What a trial process says are its curves. Raises ValueError, TypeError for what no recorder gives."""
+    """Checks the curves that a trial process has sent. Raises ValueError, TypeError for what no recorder gives."""
     if len(given) > MOST_METRICS or any(len(points) > MOST_POINTS for points in given.values()):
         raise ValueError(f"more than {MOST_METRICS} curves, or one of more than {MOST_POINTS} points")
     if not all(map(can_name, given)):
@@ -87,19 +89,28 @@ def checked_history(given: Mapping[str, Any]) -> MetricHistory:
     return {name: tuple(_point(*point) for point in points) for name, points in given.items()}
 
 
-def curves_of(history: Mapping[str, Iterable[Any]] | None) -> Curves:
-    """With numbers, as people use them."""
-    return {name: [(step, float(value)) for step, value in points] for name, points in (history or {}).items()}
+def curves_of(history: object) -> Curves:
+    """Stored curves with numbers, as people use them; without what is no curve. Never fails.
+
+    They may be from another program or from a backup file that was edited, so nothing of them is relied on.
+    """
+    if not isinstance(history, Mapping):
+        return {}
+    curves: Curves = {}
+    for name, points in history.items():
+        with suppress(ValueError, TypeError, OverflowError):
+            curves[name] = [_stored_point(*point) for point in points]
+    return curves
 
 
 def history_text(history: MetricHistory) -> str:
-    """As Optuna keeps it, thinned further where it is too long.
+    """As Optuna keeps it, thinned further where it is too long; each curve keeps its first and its newest point.
 
     As text, so that a program that reads all trials of a study has no lists to make or to copy.
     """
     text = json.dumps(history)
     while len(json.dumps(text)) > MOST_TEXT:
-        history = {name: points[::-1][::2][::-1] for name, points in history.items()}
+        history = _smaller(history)
         text = json.dumps(history)
     return text
 
@@ -108,8 +119,21 @@ def curves_in(text: object) -> Curves:
     """The inverse of `history_text`; nothing of what another program wrote."""
     try:
         return curves_of(json.loads(str(text)))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, RecursionError):
         return {}
+
+
+def _smaller(history: MetricHistory) -> MetricHistory:
+    """With about half of the points; with half of the curves where no curve can have fewer points."""
+    if all(len(points) <= 2 for points in history.values()):
+        return dict(islice(history.items(), len(history) // 2))
+    return {name: (*points[:-1:2], *points[-1:]) for name, points in history.items()}
+
+
+def _stored_point(step: Any, value: Any) -> tuple[int, float]:
+    if type(step) is not int:
+        raise TypeError(f"a value at the step {step!r:.100}")
+    return step, float(value)
 
 
 def _point(step: Any, value: Any) -> tuple[int, float | str]:

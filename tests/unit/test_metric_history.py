@@ -92,12 +92,46 @@ def test_the_attribute_is_bounded_whatever_the_curves_are() -> None:
     assert len(json.dumps(text)) <= MOST_TEXT
     curves = curves_in(text)
     assert list(curves) == list(history)
-    assert all(curve[-1] == worst[-1] for curve in curves.values()), "the newest value stays"
+    assert all((curve[0], curve[-1]) == (worst[0], worst[-1]) for curve in curves.values())
 
 
-@pytest.mark.parametrize("text", [None, "", "[1]", '{"a": 3}', '{"a": [[1]]}', '{"a": [[0, "many"]]}', "nan"])
+@pytest.mark.parametrize("count", [2, 3, 4, 197, 198, 199, 200])
+def test_thinning_for_the_attribute_keeps_the_first_and_the_newest_point(count: int) -> None:
+    points = tuple((step, f"{step:0120d}") for step in range(count))
+    curves = curves_in(history_text({f"m{number}": points for number in range(MOST_METRICS)}))
+    assert len(curves) == MOST_METRICS
+    assert {(curve[0][0], curve[-1][0]) for curve in curves.values()} == {(0, count - 1)}
+
+
+@pytest.mark.parametrize("points", [(), ((0, 0.5),), ((0, 0.5), (1, 0.6))])
+def test_curves_that_cannot_be_thinned_are_left_out(points: tuple[tuple[int, float], ...]) -> None:
+    history = {str(number) * MOST_TEXT: points for number in range(3)}
+    assert curves_in(history_text({"short": points, **history})) == {"short": list(points)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "5",
+        "[1]",
+        '{"a": 3}',
+        '{"a": [[1]]}',
+        '{"a": [[0, "many"]]}',
+        '{"a": [["first", 1.0]]}',
+        f'{{"a": [[0, 1{"0" * 400}]]}}',
+        "[" * 100_000,
+        "nan",
+    ],
+)
 def test_what_another_program_wrote_is_no_curve(text: object) -> None:
     assert curves_in(text) == {}
+
+
+def test_curves_beside_what_is_no_curve_are_read() -> None:
+    assert curves_of({"a": 3, "b": [[0, 0.5], [1, "inf"]], "c": None}) == {"b": [(0, 0.5), (1, math.inf)]}
+    assert curves_of(5) == curves_of(None) == {}
 
 
 @pytest.mark.parametrize(

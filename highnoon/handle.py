@@ -24,7 +24,6 @@ from highnoon.shared.runtime.file_store import download, store_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import front_of, in_order
@@ -139,8 +138,7 @@ class StudyHandle:
         Thinned, see `hn.log`; of a running trial as of its last renewal. Raises UserInputError for a number that no
         trial has.
         """
-        self._study.trial(trial)
-        return metric_history(self.access, self.name, trial, self._record)
+        return self.access.metric_history(self.name, self._study.trial(trial), self._record)
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""

@@ -18,7 +18,6 @@ from highnoon.shared.domain.trial_environment import GIT, HOST
 from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.environments import Environments
-from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.queries import LeaderState, QueueState
@@ -135,7 +134,11 @@ class AppState:
 
     def metric_history(self, study: StudySummary, trial: Trial) -> Curves:
         """The curves of what a trial has logged."""
-        return metric_history(self.repository.access(), study.name, trial.number, study.record)
+        return self.repository.access().metric_history(study.name, trial, study.record)
+
+    def has_metric_history(self, study: StudySummary, trial: Trial) -> bool:
+        """Whether there are some; cheaper than to read them."""
+        return self.repository.access().has_metric_history(study.name, trial, study.record)
 
     def has_checkpoint(self, study: StudySummary, trial: Trial) -> bool:
         """Whether a longer training can go on from it."""

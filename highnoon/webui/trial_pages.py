@@ -55,7 +55,7 @@ def _trial_page(
         "own": (own := own_attempt(trial, attempts)),
         "environment": app.environment(study, trial, own),
         "quoted_name": shlex.quote(study.name),
-        "has_curves": trial.state is TrialState.RUNNING or bool(app.metric_history(study, trial)),
+        "has_curves": trial.state is TrialState.RUNNING or app.has_metric_history(study, trial),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
         "can_extend": app.has_checkpoint(study, trial),
         "extends": trial.attrs.get(EXTENDS),

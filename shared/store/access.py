@@ -12,6 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.domain.metric_history import Curves
+from highnoon.shared.domain.states import TICKET
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store.attempt_queries import AttemptQueries
 from highnoon.shared.store.connections import READING_S, is_postgres
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.studies import Studies
@@ -63,6 +67,24 @@ class Access:
         from highnoon.shared.domain.states import TRACEBACK
 
         return str(self.optuna(record).trial(trial_number).attrs.get(TRACEBACK, ""))
+
+    def metric_history(self, name: str, trial: Trial, record: StudyRecord | None) -> Curves:
+        """The curves of a trial's metrics, each by step; {} without any.
+
+        They are with its attempt in the ledger; of a trial without a ticket, or of a study that no coordinator runs
+        (`record` is None), with Optuna's trial.
+        """
+        ticket = trial.attrs.get(TICKET)
+        if record is None or not isinstance(ticket, int):
+            return self.store.metric_history(name, trial.number)
+        return AttemptQueries(self.database).metric_history(record.id, ticket, trial.number)
+
+    def has_metric_history(self, name: str, trial: Trial, record: StudyRecord | None) -> bool:
+        """Whether a trial has curves; reads none from the ledger."""
+        ticket = trial.attrs.get(TICKET)
+        if record is None or not isinstance(ticket, int):
+            return bool(self.store.metric_history(name, trial.number))
+        return AttemptQueries(self.database).has_metric_history(record.id, ticket, trial.number)
 
     def close(self) -> None:
         """Gives all connections back."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
 
+from highnoon.shared.domain.metric_history import Curves, curves_of
 from highnoon.shared.domain.states import Ending, TicketState, known_ending
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
@@ -168,6 +169,16 @@ class AttemptQueries:
             for name, ending, cause, count in self._db.rows(statement)
         ]
 
+    def metric_history(self, study_id: int, ticket_id: int, number: int) -> Curves:
+        """The curves of one trial of a ticket; {} without any. No other question reads them."""
+        found = self._db.rows(_of_trial(select(attempts.c.metric_history), study_id, ticket_id, number))
+        return curves_of(found[0].metric_history) if found else {}
+
+    def has_metric_history(self, study_id: int, ticket_id: int, number: int) -> bool:
+        """Whether one trial of a ticket has curves."""
+        has_some = select(attempts.c.metric_history.is_not(None))
+        return any(has for (has,) in self._db.rows(_of_trial(has_some, study_id, ticket_id, number)))
+
 
 _LIMIT_BYTES = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger)
 _PEAK_BYTES = cast(attempts.c.memory["peak_bytes"].as_string(), BigInteger)
@@ -180,6 +191,11 @@ _is_current = and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == t
 
 def _of_study(statement: Select[Any], study_id: int) -> Select[Any]:
     return statement.join(tickets, tickets.c.id == attempts.c.ticket_id).where(tickets.c.study_id == study_id)
+
+
+def _of_trial(statement: Select[Any], study_id: int, ticket_id: int, number: int) -> Select[Any]:
+    """By the primary key of a ticket's attempts: trial numbers have no index."""
+    return _of_study(statement, study_id).where(attempts.c.ticket_id == ticket_id, attempts.c.trial_number == number)
 
 
 def ended_within(seconds: float | None) -> ColumnElement[bool]:

@@ -23,7 +23,6 @@ from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.backup import backup
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.environments import Environments
-from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.restore import readable, restore
 from highnoon.shared.store.schema import SCHEMA_VERSION, audit, metadata
 from highnoon.shared.store.study_records import StudyRecord
@@ -118,12 +117,13 @@ def test_a_restored_study_has_equal_rows_in_a_database_with_other_ids(
     assert (read.trials, read.attempts) == (written.trials, written.attempts) == (10, 8)
     assert stat.S_IMODE(first.stat().st_mode) == 0o600 and sorted(tmp_path.iterdir()) == [first, second]
     before, after = ledger.studies.get("digits"), other.studies.get("digits")
+    restored = other.access.store.view("digits").trials()[0]
     assert after.id != before.id and after.spec == before.spec
     assert other.studies.counts(after.id) == ledger.studies.counts(before.id)
     assert Bundles(other.database).archive(BUNDLE) == b"\x00code\xff"
     assert Environments(other.database).find(ENVIRONMENT) == {"python": "3.12.1", "packages": {"keras": "3.0"}}
     assert [one.environment for one in other.studies.attempts(after.id)].count(ENVIRONMENT) == 1
-    assert [point[1] for point in metric_history(other.access, "digits", 0, after)["accuracy"]][:1] == [0.5]
+    assert [point[1] for point in other.access.metric_history("digits", restored, after)["accuracy"]][:1] == [0.5]
     for old, new in zip(ledger.optuna().get_trials(), other.optuna().get_trials(), strict=True):
         assert {**new.user_attrs, "highnoon:ticket": 0} == {**old.user_attrs, "highnoon:ticket": 0}
         assert (new.number, new.state, new.params, new.values, new.datetime_start, new.datetime_complete) == (

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 import highnoon as hn
 from highnoon.cluster import Cluster
 from highnoon.handle import StudyHandle
 from highnoon.shared.domain.errors import EveryTrialFailed, UserInputError
 from highnoon.shared.domain.lease import Disposition, Progress
-from highnoon.shared.domain.metric_history import METRIC_HISTORY, MOST_TEXT, curves_in
+from highnoon.shared.domain.metric_history import METRIC_HISTORY, MOST_TEXT, Curves, curves_in
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import MetricHistory, Outcome
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.metric_histories import metric_history
 from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import submit
-from tests.ledger import DONE, KILLED, Ledger
+from tests.ledger import DONE, KILLED, Ledger, add_closed_tickets
 from tests.made_up import spec_of
 from tests.objectives import logs_and_dies
 from tests.web import Visitor, dashboard
@@ -54,6 +54,11 @@ def of_attempts(ledger: Ledger) -> list[MetricHistory | None]:
         return list(connection.scalars(statement))
 
 
+def curves_of_trial(ledger: Ledger, study: StudyRecord, number: int) -> Curves:
+    trial = ledger.access.store.view(study.name).trials()[number]
+    return ledger.access.metric_history(study.name, trial, study)
+
+
 def as_json(history: MetricHistory) -> Any:
     return json.loads(json.dumps(history))
 
@@ -76,7 +81,7 @@ def test_a_renewal_brings_them_and_what_ends_without_any_leaves_them(ledger: Led
         ledger.attempts.renew(lease, Progress(step=1, metric_history={"accuracy": ((0, 0.5), (1, 0.6))}))
         ledger.attempts.renew(lease, Progress(step=2, metric_history=HISTORY))
         ledger.attempts.renew(lease, Progress(step=3))
-    assert metric_history(ledger.access, "digits", leases[0].trial_number, study)["accuracy"][-1] == (2, 0.75)
+    assert curves_of_trial(ledger, study, leases[0].trial_number)["accuracy"][-1] == (2, 0.75)
     # When one is reaped, one ends by a supervisor that knows none, and one with newer ones
     assert ledger.attempts.reap(leases[0].ticket_id, 1, message="died", only_expired=False)
     ledger.finish(leases[1], KILLED, Disposition.RETRY)
@@ -116,14 +121,69 @@ def test_no_list_reads_them(ledger: Ledger) -> None:
     with counted(ledger.database.url) as wire:
         access = Access(wire.url)
         assert len(access.studies.attempts(study.id)) == 2
-        assert len(access.store.view("digits").trials()) == 2
+        trials = access.store.view("digits").trials()
+        assert len(trials) == 2
         attempts, details = [one for one in wire.statements if "hn_attempts" in one or "system_attributes" in one]
         assert "hn_attempts.memory" in attempts and "metric_history" not in attempts
         assert "key != 'highnoon:metric_history'" in details
         wire.clear()
-        assert metric_history(access, "digits", 1, study)
+        assert access.has_metric_history("digits", trials[1], study)
+        assert len(wire.statements) == 1 and "metric_history IS NOT NULL" in wire.statements[0]
+        wire.clear()
+        assert access.metric_history("digits", trials[1], study)
         assert len(wire.statements) == 1, wire.statements
         access.close()
+
+
+def test_curves_of_one_trial_are_found_among_many_attempts_by_an_index(ledger: Ledger) -> None:
+    study = ledger.study(1)
+    ledger.run(*ledger.tickets(study), LOGGED)
+    (trial,) = ledger.access.store.view("digits").trials()
+    add_closed_tickets(ledger.database, study.id, 5_000)
+    with ledger.database.transaction() as connection:
+        connection.execute(_ATTEMPTS)
+        connection.exec_driver_sql("ANALYZE hn_attempts")
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(ledger.database.engine, "before_cursor_execute", note)
+    assert ledger.access.metric_history("digits", trial, study).keys() == HISTORY.keys()
+    assert ledger.access.has_metric_history("digits", trial, study)
+    event.remove(ledger.database.engine, "before_cursor_execute", note)
+
+    with ledger.database.transaction() as connection:
+        for statement, parameters in seen:
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).one()
+            assert _rows_read(plan[0]["Plan"]) <= 4, f"{statement}\n{plan}"
+
+
+_ATTEMPTS = text(
+    "insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, trial_number, started_at)"
+    " select id, attempt, 'w', 'h', 1, ordinal, 0 from hn_tickets where ordinal >= 10000"
+)
+
+
+def _rows_read(plan: dict[str, Any]) -> float:
+    """Rows of tables that a plan has read, those included that it dropped."""
+    is_read = "Relation Name" in plan
+    own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) if is_read else 0
+    return float(own + sum(map(_rows_read, plan.get("Plans", ()))))
+
+
+@pytest.mark.parametrize("stored", ["5", '{"accuracy": 3, "loss": [["first", 1.0]]}', "[[0, 0.5]]", "null"])
+def test_curves_that_an_edited_backup_has_damaged_break_no_page(
+    ledger: Ledger, handle: StudyHandle, tmp_path: Path, stored: str
+) -> None:
+    ledger.run(ledger.tickets(ledger.studies.get("digits"))[0], LOGGED)
+    with ledger.database.transaction() as connection:
+        connection.execute(text("update hn_attempts set metric_history = cast(:stored as json)"), {"stored": stored})
+    assert handle.metric_history(0) == {}
+    with dashboard(ledger.access.url, tmp_path) as address, Visitor(address) as visitor:
+        assert visitor.get("/hpo/studies/digits/trials/0").status_code == 200
+        assert visitor.api("GET", "/studies/digits/trials/0").json()["metric_history"] == {}
+        assert visitor.api("GET", "/studies/digits/trials/0/figures/metrics").json()["data"] == []
 
 
 def test_a_renewal_with_curves_is_one_round_trip(ledger: Ledger) -> None:

@@ -135,8 +135,8 @@ class StudyHandle:
     def metric_history(self, trial: int) -> dict[str, list[tuple[int, float]]]:
         """What a trial has logged: (step, value) by step of each metric that it logged more than once.
 
-        Thinned, see `hn.log`; of a running trial as of its last renewal. Raises UserInputError for a number that no
-        trial has.
+        Thinned, see `hn.log`; of a running trial they are up to half a minute old. Raises UserInputError for a number
+        that no trial has.
         """
         return self.access.metric_history(self.name, self._study.trial(trial), self._record)
 

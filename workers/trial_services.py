@@ -54,6 +54,8 @@ _READ_DRAIN_EVERY_S = 0.1
 _RENEW_AGAIN_S = 1.0
 """After an outage holders must be quicker than the reaper, which waits for a whole lease."""
 
+_WRITE_CURVES_EVERY_S = 30.0
+"""The whole curves of a trial are written, up to some 200 KB: not with each renewal. Finishing writes the newest."""
 
 _FIRST_RENEWAL_S = 1.0
 """A trial that runs longer shows its step and its memory from then on, not only after a whole period."""
@@ -97,6 +99,7 @@ class TrialServices:
         self._answered_at: float | None = None
         self._written_rungs: set[str] = set()
         self._history: MetricHistory | None = None
+        self._write_curves_at = 0.0
 
     @property
     def wakeup_fd(self) -> int:
@@ -122,8 +125,9 @@ class TrialServices:
         return self._reports.add(report)
 
     def take_history(self, history: MetricHistory) -> None:
-        """Kept until the lease is renewed; the outcome has the whole of it."""
-        self._history = history
+        """Kept until it is written with a renewal; the outcome has the whole of it."""
+        if history:  # a trial without curves keeps none
+            self._history = history
 
     def ask_should_prune(self) -> None:
         """Has the other trials read again, where that was long ago."""
@@ -226,11 +230,14 @@ class TrialServices:
 
     def _renew(self) -> Wish:
         memory = None if self._pid is None else process_memory(self._pid)
-        rss_bytes, history = None if memory is None else memory.pss_bytes, self._history
+        rss_bytes = None if memory is None else memory.pss_bytes
+        history = self._history if now_s() >= self._write_curves_at else None
         progress = Progress(step=self._step, rss_bytes=rss_bytes, metric_history=history)
         wish = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
-        if self._history is history:  # the monitor may have another one by now
-            self._history = None
+        if history is not None:
+            self._write_curves_at = now_s() + _WRITE_CURVES_EVERY_S
+            if self._history is history:  # the monitor may have another one by now
+                self._history = None
         # After the lease: where another client holds the trial's row, attributes wait for the next renewal.
         with suppress(ServiceUnavailable):
             self.flush()

@@ -300,6 +300,33 @@ def test_curves_go_with_the_next_renewal_and_once(scene: Scene) -> None:
     assert sent()[-1] == newest and len(sent()) <= 2
 
 
+def test_curves_are_written_less_often_than_the_lease_is_renewed(scene: Scene) -> None:
+    def written() -> list[object]:
+        return [one.metric_history for one in scene.database.renewals if one.metric_history is not None]
+
+    def take_and_renew(count: int) -> None:
+        wanted = len(scene.database.renewals) + count
+
+        def has_renewed() -> bool:
+            scene.services.take_history({"accuracy": ((0, 0.5), (len(scene.database.renewals) + 1, 0.6))})
+            scene.services.interruption()
+            return len(scene.database.renewals) >= wanted
+
+        eventually(has_renewed, 10, what="renewals")
+
+    take_and_renew(5)
+    assert len(written()) == 1
+    scene.services._write_curves_at = 0.0
+    take_and_renew(3)
+    assert len(written()) == 2 and written()[0] != written()[1]
+
+
+def test_a_trial_without_curves_keeps_none(scene: Scene) -> None:
+    scene.services.take_history({})
+    assert scene.services._renew() is Wish.CARRY_ON
+    assert [one.metric_history for one in scene.database.renewals] == [None]
+
+
 def test_a_persons_cancel_and_a_lost_lease_arrive_with_the_renewal(scene: Scene) -> None:
     scene.database.wish = Wish.CANCEL
     outcome = eventually(scene.services.interruption, 5, what="the cancellation arrives")

@@ -44,7 +44,7 @@ class MetricLog:
                 self.last[name] = json_number(number) or 0.0
                 self._logged_at[name] = last if step is None else step
 
-    def draw(self, numbers: Mapping[str, float], step: int | None) -> None:
+    def record_curve(self, numbers: Mapping[str, float], step: int | None) -> None:
         """Adds them to their curves. Raises what sending raises."""
         if not self._recorder.add(numbers, step) and not _warned:
             _warned.append("curves")

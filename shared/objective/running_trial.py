@@ -108,7 +108,7 @@ class RunningTrial:
         numbers, index = readings.metrics(metrics, step)
         self.metrics.keep(numbers, index)
         if self._repeat == 0:
-            self.metrics.draw(numbers, index)
+            self.metrics.record_curve(numbers, index)
 
     def keep(self, numbers: Mapping[str, float]) -> None:
         """Keeps numbers of ours beside the value, without a curve."""

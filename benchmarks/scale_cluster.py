@@ -173,7 +173,7 @@ def _processes(environ: Mapping[str, str], log: Path) -> Iterator[Any]:
 
 
 def start_measuring(child: subprocess.Popen[str]) -> None:
-    """From now on the process counts, for as long as its task says."""
+    """Makes the process start its measurement, whose duration is part of its task."""
     _send(child, "measure")
 
 

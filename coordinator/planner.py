@@ -190,7 +190,7 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
 
 
 def _by_message(ticket: QueuedTicket) -> bool:
-    """Sorts by the place of the message: those of tickets that were tried are taken first, the others oldest first.
+    """Sorts by the place of the message: tickets that were tried are taken first, the others oldest first.
 
     A message that is younger than the window is not one of those that were missing for all of it.
     """

@@ -29,7 +29,7 @@ TIMED_TRIALS = 32
 fail at once, and the others take an hour."""
 
 _BUFFER_AT_FIRST = 4
-"""Messages of such a study for each slot, at most: those of other studies wait behind them."""
+"""Messages of such a study for each slot, at most: messages of other studies wait behind them."""
 
 _READY_AT_LEAST = 100
 

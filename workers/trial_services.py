@@ -44,7 +44,7 @@ _MOST_AHEAD = 200
 """Steps for which it is computed ahead whether a report is safe."""
 
 _FRESH_WITHIN_S = 0.2
-"""How long a question waits for others that are being read again, before it is answered by those of before."""
+"""How long a question waits while the other trials are read again; then the previous reading answers it."""
 
 _VIEW_WITHIN_S = 10.0
 """How long the first view is waited for; then the trial goes on."""
@@ -91,7 +91,7 @@ class TrialServices:
         self._pruned = PrunedTrial(lease.trial_id, lease.trial_number)
         self._view: PrunerView | None = None
         self._reading: Future[PrunerView] | None = None
-        self._reading_at = self._view_at = self._asked_at = 0.0
+        self._reading_at = self._view_at = self._asked_at = self._read_again_at = 0.0
         self._bounds_of: PrunerView | None = None
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
@@ -132,7 +132,8 @@ class TrialServices:
     def ask_should_prune(self) -> None:
         """Has the other trials read again, where that was long ago."""
         self._asked_at = now_s()
-        if self._study.prunes and self._reading is None and self._view_is_old():
+        is_due = self._view_is_old() and self._asked_at >= self._read_again_at
+        if self._study.prunes and self._reading is None and is_due:
             self._reading_at = self._asked_at
             self._reading = self._io.submit(self._read_view)
 
@@ -224,7 +225,7 @@ class TrialServices:
             self._view_at = self._reading_at
         except ServiceUnavailable as error:
             self._log_outage("should_prune", error)
-            self._is_away = True
+            self._is_away, self._read_again_at = True, now_s() + HOLDS_S
 
     # The following run in the I/O thread.
 

@@ -171,7 +171,7 @@ def first_waiting(of_study: ColumnElement[bool]) -> ScalarSelect[int]:
     """The ordinal of the first ticket that waits; null without one.
 
     Not an EXISTS: where a good part of the table waits, PostgreSQL expects to meet such a row soon and reads from the
-    table's beginning, but the tickets of a study lie together, behind those of all older ones.
+    table's beginning, but the tickets of a study lie together, behind the tickets of older studies.
     """
     first = select(tickets.c.ordinal).where(of_study, tickets.c.state == TicketState.WAITING)
     return first.order_by(tickets.c.ordinal).limit(1).correlate(studies).scalar_subquery()

@@ -43,7 +43,7 @@ def check_directions(storage: BaseStorage, study_id: int, name: str, wanted: Seq
 
 
 def check_comparable(storage: BaseStorage, study_id: int, name: str, scoring: Scoring) -> None:
-    """Raises StudyConflict for a study of `warm_start` whose values cannot be compared with those of `scoring`."""
+    """Raises StudyConflict for a study of `warm_start` whose values are on another scale than `scoring`."""
     check_directions(storage, study_id, name, scoring.directions)
     goals = list(scoring.objectives)
     theirs = storage.get_study_system_attrs(study_id).get(METRIC_NAMES, goals)

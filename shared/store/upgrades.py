@@ -1,7 +1,7 @@
 """What each version of the ledger changed in tables that were there before. New tables are made where all are made.
 
 The coordinator runs it in one transaction, under the schema's lock. Workers of version 4 or newer go on beside it and
-after it. Those of a version before 4 find no attempt of theirs running afterwards: they stop their trials and write
+after it. Workers of a version before 4 find no attempt of theirs running afterwards: they stop their trials and write
 nothing, so drain them before an upgrade where they must not lose work.
 """
 

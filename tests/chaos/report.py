@@ -110,7 +110,7 @@ def seconds_lost(done: Sequence[Done], attempts: Sequence[Attempt]) -> dict[str,
 
 
 def _load(loads: Sequence[float]) -> str:
-    """Times of one run compare with those of another one only where both machines were as busy."""
+    """Times of two runs can be compared only where both machines were equally busy."""
     return f"load {statistics.mean(loads):.1f}, " if loads else ""
 
 

@@ -69,7 +69,7 @@ class World:
     keeps: bool = True
     frozen: set[str] = field(default_factory=set)
     study_is_locked: bool = False
-    """By a fault of the run: whoever has to write to the study would wait, and a run has one thread."""
+    """By a fault of the run: a writer to the study would wait, and a run has one thread."""
     has_own_disk: bool = False
     link: SlowLink | None = None
     away_s: dict[Role, float] = field(default_factory=dict)

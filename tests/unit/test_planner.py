@@ -236,7 +236,7 @@ def test_long_trials_leave_the_buffer_to_short_ones() -> None:
 
 
 def test_few_messages_wait_until_enough_trials_of_a_study_have_ended() -> None:
-    # Given a study whose first trials ended at once, of which nothing says that the others will
+    # Given a study whose first trials ended at once; the others may take longer
     rules = RULES.model_copy(update={"dispatch_buffer": 16})
     for ended, waiting in {1: 8, 8: 8, 31: 8, 32: 32}.items():
         study = load(ready=100, trial_s=0.01, ended=ended)

@@ -62,6 +62,7 @@ class Database:
     renewals: list[Progress] = field(default_factory=list)
     error: Exception | None = None
     wish: Wish = Wish.CARRY_ON
+    tries: int = 0
     answers: threading.Event = field(default_factory=threading.Event)
 
     pruner: ClassVar[BasePruner]
@@ -93,6 +94,7 @@ class Database:
         return PrunerView(study, study.get_trials(), trial_id)
 
     def _answer(self) -> None:
+        self.tries += 1
         self.answers.wait(60.0)
         if self.error is not None:
             raise self.error
@@ -229,6 +231,16 @@ def test_outage_is_answered_with_go_on_and_keeps_the_reports(scene: Scene) -> No
     scene.database.error = None
     eventually(lambda: scene.ask(8)[0], 5, what="the others are read")
     assert [report.step for report in scene.database.reports] == [7, 8]
+
+
+def test_questions_during_an_outage_try_the_database_only_now_and_then(scene: Scene) -> None:
+    scene.database.error = ServiceUnavailable("away")
+    began, step = time.monotonic(), 0
+    while time.monotonic() < began + 0.3:
+        assert scene.ask(step)[0] is False
+        step += 1
+        time.sleep(0.002)  # as a trial between two steps
+    assert scene.database.tries <= 2 + (time.monotonic() - began) / 0.1 < step
 
 
 def test_a_study_without_a_pruner_reads_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

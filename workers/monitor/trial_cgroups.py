@@ -29,7 +29,7 @@ from highnoon.shared.runtime.processes import identify
 
 _NODE = "highnoon-node"
 _TRIAL = re.compile(r"highnoon-(\d+)-(\d+)(?:-\d+)?")
-"""Without the last number those of an older version."""
+"""Groups of an older version have no last number."""
 _EMPTY_WITHIN_S = 1.0
 """A killed process leaves its group when the kernel has freed its memory."""
 

@@ -222,6 +222,15 @@ def _may_start(load: StudyLoad) -> bool:
     return bool(load.ready) and study.state is StudyState.RUNNING and unlimited
 
 
+def slots_wait(snapshot: Snapshot) -> bool:
+    """Whether slots that a study could use had run out of messages: this tick came late for them."""
+    return any(
+        queue.messages == 0 and _free_slots(snapshot, load.study.queue) and _may_start(load)
+        for load in snapshot.loads
+        if (queue := snapshot.queues.get(load.study.queue)) is not None
+    )
+
+
 def _free_slots(snapshot: Snapshot, resource: str) -> int:
     running = sum(load.running for load in snapshot.loads if load.study.queue == resource)
     return max(0, snapshot.queues[resource].slots - running)

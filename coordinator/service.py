@@ -14,7 +14,7 @@ from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.coordinator.executor import ActionExecutor
 from highnoon.coordinator.file_keeper import FileKeeping
 from highnoon.coordinator.notifier import Notifier
-from highnoon.coordinator.planner import plan
+from highnoon.coordinator.planner import plan, slots_wait
 from highnoon.coordinator.queue_client import QueueClient
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
@@ -32,9 +32,13 @@ _log = logging.getLogger("highnoon.coordinator.service")
 
 HEALTH_FILE = "coordinator.health"
 
-_MIN_TICK_INTERVAL_S = 0.1
-"""At the busiest: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what is
-claimed meanwhile: with 16 messages a slot, some 140 trials a second and slot."""
+_PAUSE_S = 0.1
+"""Between two ticks: notifications within it share one tick, which costs about 10 ms. The dispatch buffer covers what
+is claimed meanwhile: with 16 messages a slot, some 140 trials a second and slot."""
+
+_LEAST_PAUSE = 4
+"""While slots run out of messages the pause becomes shorter; in units of a tick's length, so that even then four fifths
+of a core are left to others."""
 
 _FILES_S = 5.0
 """How long a store may take for the last files when this process ends."""
@@ -44,6 +48,12 @@ _KEEP_NODES_S = 7 * 86_400.0
 
 _SHORTEST_SLEEP_S = 1.0
 """A shorter gap between two ticks is a machine with much to do."""
+
+
+def pause_after(pause_s: float, *, slots_waited: bool, tick_s: float) -> float:
+    """The pause after a tick that took `tick_s`: half of the last one where slots had waited for it, else double."""
+    wanted = pause_s / 2 if slots_waited else pause_s * 2
+    return min(_PAUSE_S, max(wanted, _LEAST_PAUSE * tick_s))
 
 
 class Service:
@@ -69,6 +79,7 @@ class Service:
         self._term = 0
         self._steady_since: float | None = None
         self._read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._pause_s = _PAUSE_S
         self._remove_old_at = 0.0
         self._outages = OutageLog(_log)
 
@@ -88,7 +99,7 @@ class Service:
                 self._count_failure()
                 _log.exception("action=tick_failed")
             self._queues.wait(self._settings.tick_s)
-            stopping.wait(_MIN_TICK_INTERVAL_S)
+            stopping.wait(self._pause_s)
         self._files.stop(_FILES_S)
         self._step_down()
         self.close()
@@ -110,7 +121,9 @@ class Service:
         self._faults.keep(snapshot.loads)
         self._remove_old_rows()
         self._notifier.wake()
-        self._counters.tick_s.observe(time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        self._counters.tick_s.observe(took_s)
+        self._pause_s = pause_after(self._pause_s, slots_waited=slots_wait(snapshot), tick_s=took_s)
         self._outages.end()
         return True
 

@@ -172,9 +172,14 @@ class SnapshotReader:
         return self._snapshot.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
     def _trial_times(self, study_ids: Collection[int]) -> Mapping[int, TrialTimes]:
-        """How long trials of these studies take, read again once a second; none for a study without any."""
+        """How long trials of these studies take; none for a study without any.
+
+        Read again once a second, and at every tick while so few trials of a study have ended that its slots may run out
+        of messages.
+        """
         now = time.monotonic()
-        if study_ids and now >= self._times_at:
+        known = (self._times.get(study_id, _NO_TIMES).ended for study_id in study_ids)
+        if study_ids and (now >= self._times_at or min(known) < TIMED_TRIALS):
             self._times_at = now + _TIMES_FOR_S
             self._times = self._snapshot.trial_times(study_ids, count_at_most=TIMED_TRIALS)
         return self._times

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.coordinator.executor import in_turns
-from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Snapshot, Stop, plan
+from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resend, Snapshot, Stop, plan, slots_wait
 from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.runtime.settings import Settings
@@ -241,6 +241,24 @@ def test_few_messages_wait_until_enough_trials_of_a_study_have_ended() -> None:
     for ended, waiting in {1: 8, 8: 8, 31: 8, 32: 32}.items():
         study = load(ready=100, trial_s=0.01, ended=ended)
         assert plan(snapshot(study), rules) == [dispatch(2 + waiting)], ended
+
+
+@pytest.mark.parametrize(
+    ("waits", "messages", "found"),
+    [
+        (True, 0, load(ready=5, running=1)),
+        (False, 1, load(ready=5, running=1)),
+        (False, 0, load(ready=5, running=2)),
+        (False, 0, load(ready=0, running=1)),
+        (False, 0, load(ready=5, running=1, state=StudyState.PAUSED)),
+        (False, None, load(ready=5, running=1)),
+    ],
+    ids=["waits", "has a message", "no slot is free", "no ticket", "paused", "redis is away"],
+)
+def test_slots_wait_while_a_study_could_use_them_and_no_message_is_there(
+    waits: bool, messages: int | None, found: StudyLoad
+) -> None:
+    assert slots_wait(snapshot(found, messages=messages)) is waits
 
 
 def test_reaper_waits_until_holders_could_renew() -> None:

@@ -27,11 +27,11 @@ import contextlib
 import json
 import select
 import socket
-import threading
 from typing import Any
 
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Params
+from highnoon.shared.objective.held_events import HeldEvents
 from highnoon.shared.objective.prune_questions import PruneQuestions
 from highnoon.shared.objective.staged_files import SavedFile
 
@@ -58,10 +58,10 @@ class Pipe:
         """For select."""
         return self._socket.fileno()
 
-    def send(self, event: Event) -> None:
+    def send(self, *events: Event) -> None:
         """Blocks while the other end does not read. Sets `closed` where the other end is gone."""
         try:
-            self._socket.sendall(json.dumps(event).encode() + b"\n")
+            self._socket.sendall(b"".join(json.dumps(event).encode() + b"\n" for event in events))
         except (BrokenPipeError, ConnectionResetError):
             self.closed = True
 
@@ -113,7 +113,7 @@ class PipeChannel:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._lock = threading.Lock()
+        self._events = HeldEvents(pipe)
         self._questions = 0
         self._about_pruning = PruneQuestions()
         self._interruption: Event | None = None
@@ -124,9 +124,9 @@ class PipeChannel:
         self._pipe.send({"event": "hello", "version": PIPE_VERSION})
 
     def report(self, value: float, step: int) -> None:
-        """Sends and does not wait: training never waits for the database."""
+        """Sends soon and does not wait: training never waits for the database."""
         self._about_pruning.note(value, step)
-        self._send({"event": "report", "step": step, "value": value})
+        self._send({"event": "report", "step": step, "value": value}, soon=True)
 
     def report_params(self, total: int, active: int | None = None) -> None:
         """Sends at once, so that the supervisor knows the size of a trial that is killed."""
@@ -134,13 +134,13 @@ class PipeChannel:
 
     def progress(self) -> None:
         """Sends a sign of life, for the time limit on trials that report nothing."""
-        self._send({"event": "progress"})
+        self._send({"event": "progress"}, soon=True)
 
     def should_prune(self) -> bool:
         """Asks the supervisor and waits, unless the answer is certain; False when it is gone (then so is this process,
         in a moment)."""
         if self._about_pruning.can_skip():
-            with self._lock:
+            with self._events.lock:
                 self._keep_interruption(self._pipe.receive(0.0))
             self._raise_interruption()
             return False
@@ -176,20 +176,23 @@ class PipeChannel:
 
     def result(self, outcome: Outcome) -> None:
         """The last line."""
-        with self._lock:
-            self._pipe.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
+        with self._events.lock:
+            self._events.send({"event": "result", "outcome": outcome.to_json(), "interrupted": self._interrupted})
 
-    def _send(self, event: Event) -> None:
-        with self._lock:
-            self._pipe.send(event)
+    def _send(self, event: Event, *, soon: bool = False) -> None:
+        with self._events.lock:
+            if soon:
+                self._events.hold(event)
+            else:
+                self._events.send(event)
             self._keep_interruption(self._pipe.receive(0.0))
         self._raise_interruption()
 
     def _ask(self, question: str, **more: str) -> Event:
         """The reply; an empty one when the supervisor is gone."""
-        with self._lock:
+        with self._events.lock:
             self._questions += 1
-            self._pipe.send({"event": "ask", "id": self._questions, "question": question, **more})
+            self._events.send({"event": "ask", "id": self._questions, "question": question, **more})
             reply = self._await_reply(self._questions)
         self._raise_interruption()
         return reply

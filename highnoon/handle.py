@@ -15,11 +15,11 @@ from highnoon.arguments import callable_problems
 from highnoon.cluster import Cluster
 from highnoon.handle_view import as_html, counts_line
 from highnoon.progress import progress_view
+from highnoon.results import ReadStudy
 from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, UserInputError
-from highnoon.shared.domain.note import Note, NoteChange
+from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.domain.states import TrialState
-from highnoon.shared.domain.trial import Params, Trial
 from highnoon.shared.runtime.file_store import download, store_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store import steering
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("highnoon")
 
 
-class StudyHandle:
+class StudyHandle(ReadStudy):
     """A study of a cluster, by its name. All of it raises ServiceUnavailable while the database is away."""
 
     def __init__(self, name: str, cluster: Cluster) -> None:
@@ -76,51 +76,18 @@ class StudyHandle:
         return StudySummary.of_ledger(StudyProgress.of(self._record, self.access.studies))
 
     @property
-    def trials(self) -> list[Trial]:
-        """All trials by number, also the running and the failed ones."""
-        return self._study.trials()
-
-    @property
-    def best_trial(self) -> Trial:
-        """The best completed trial. Raises NoCompletedTrial; UserInputError for a study with several objectives."""
-        best = self._study.best_trial()
-        if best is None:
-            raise self._nothing_completed()
-        return best
-
-    @property
-    def best_trials(self) -> list[Trial]:
-        """The completed trials that none beats in all objectives, by the first; of one objective the best.
-
-        Raises NoCompletedTrial.
-        """
-        best = self._study.best_trials()
-        if not best:
-            raise self._nothing_completed()
-        return best
-
-    @property
-    def best_params(self) -> Params:
-        """The parameters of the best trial. Raises NoCompletedTrial."""
-        return dict(self.best_trial.params)
-
-    @property
     def best_value(self) -> float | None:
         """The value of the best trial. Raises NoCompletedTrial."""
         return self.best_trial.value
 
     def pareto_front(self) -> list[tuple[int, float, int]]:
         """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first."""
-        completed = self._study.trials([TrialState.COMPLETE])
+        completed = self._results().trials([TrialState.COMPLETE])
         return front_of(self.name, completed, maximize=self._record.spec.get("direction") == "maximize")
-
-    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
-        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
-        return self._study.dataframe(*args, **options)
 
     def optuna_study(self) -> Any:
         """Optuna's own study, for its plots and its other functions."""
-        return self._study.optuna_study
+        return self._results().optuna_study
 
     def logs(self, trial: int) -> str:
         """What the last attempt of a trial printed: its file where it ran on this host, else the end of it.
@@ -138,7 +105,7 @@ class StudyHandle:
         Thinned, see `hn.log`; of a running trial they are up to half a minute old. Raises UserInputError for a number
         that no trial has.
         """
-        return self.access.metric_history(self.name, self._study.trial(trial), self._record)
+        return self.access.metric_history(self.name, self._results().trial(trial), self._record)
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
@@ -189,26 +156,6 @@ class StudyHandle:
         """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
         steering.stop_trial(self.access, self._record, number)
 
-    def note(
-        self,
-        text: str | None = None,
-        *,
-        trial: int | None = None,
-        tag: str = "",
-        untag: str = "",
-        seen: str | None = None,
-    ) -> Note:
-        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
-
-        With `seen`, the `version` of the note that you have read, nothing is changed that another person has changed
-        since: StudyConflict. Raises InvalidInput, and UserInputError for a number that no trial has.
-        """
-        store = NoteStore(self.access.database)
-        if text is None and not tag and not untag:
-            return store.of_study(self._record.name).get(trial, Note())
-        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
-        return store.change(self._record.name, trial, change, seen=seen)
-
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.
 
@@ -239,7 +186,7 @@ class StudyHandle:
         return Watcher(
             name=self.name,
             summary=lambda: self.summary,
-            study=lambda: self._study,
+            study=self._results,
             is_embedded=self._cluster.is_embedded,
         )
 
@@ -247,13 +194,18 @@ class StudyHandle:
     def _record(self) -> StudyRecord:
         return self.access.study(self.name)
 
-    @property
-    def _study(self) -> OptunaStudy:
+    def _results(self) -> OptunaStudy:
         record = self._record
         key = (record.id, record.spec_version)
         if self._opened is None or self._opened[0] != key:
             self._opened = (key, self.access.optuna(record))
         return self._opened[1]
+
+    def _notes(self) -> Notes:
+        return NoteStore(self.access.database).of_study(self._record.name)
+
+    def _annotate(self, trial: int | None, change: NoteChange, seen: str | None) -> Note:
+        return NoteStore(self.access.database).change(self._record.name, trial, change, seen=seen)
 
     def _nothing_completed(self) -> NoCompletedTrial:
         what = "feasible" if self._record.spec.get("constraints") else "completed"
@@ -271,7 +223,7 @@ class StudyHandle:
         """For notebooks: how far it is, its history, and the best trials."""
         summary = self.summary
         if summary.spec.get("objectives"):
-            return as_html(summary, self._study.best_trials())
-        complete = [trial for trial in self._study.trials([TrialState.COMPLETE]) if trial.is_feasible]
+            return as_html(summary, self._results().best_trials())
+        complete = [trial for trial in self._results().trials([TrialState.COMPLETE]) if trial.is_feasible]
         best = in_order(complete, key=lambda trial: trial.value, descending=summary.maximize)[:5]
         return as_html(summary, best, [trial.value for trial in complete if trial.value is not None])

@@ -23,8 +23,8 @@ from highnoon.arguments import (
     refuse_in_a_workers_trial,
     storage_problems,
 )
-from highnoon.local.results import StudyResults
 from highnoon.rehearsal import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
+from highnoon.results import StudyResults
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import (

@@ -35,9 +35,9 @@ def test_a_study_is_opened_again_at_a_new_address_and_for_a_new_study_of_its_nam
     monkeypatch.setattr(module, "Access", FakeAccess)
     cluster: Any = SimpleNamespace(url="first")
     handle = StudyHandle("digits", cluster)
-    assert handle._study == "first, study 1"  # type: ignore[comparison-overlap]
+    assert handle._results() == "first, study 1"  # type: ignore[comparison-overlap]
     for number in range(20):
         cluster.url = f"restarted {number}"
-        assert handle._study == f"restarted {number}, study 1"  # type: ignore[comparison-overlap]
+        assert handle._results() == f"restarted {number}, study 1"  # type: ignore[comparison-overlap]
     monkeypatch.setattr(FakeAccess, "record", SimpleNamespace(id=2, spec_version=1))
-    assert handle._study == "restarted 19, study 2"  # type: ignore[comparison-overlap]
+    assert handle._results() == "restarted 19, study 2"  # type: ignore[comparison-overlap]

@@ -1,4 +1,4 @@
-"""What `HPOTrialManager` reads of its study, and writes beside it: best trials, tables, artifacts, notes."""
+"""What `StudyHandle` and `HPOTrialManager` read of their study, and write beside it: best trials, tables, notes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.errors import NoCompletedTrial
-from highnoon.shared.domain.note import Note, NoteChange
+from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, Trial
@@ -21,63 +21,27 @@ if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a
     from highnoon.shared.store.optuna_study import OptunaStudy
 
 
-class StudyResults(ABC):
-    """Of a study in this process. Each member raises UnknownStudy where there is none yet."""
-
-    _spec: StudySpec
+class ReadStudy(ABC):
+    """What a study of a cluster and one of this process have in common."""
 
     @abstractmethod
     def _results(self) -> OptunaStudy:
-        """The study, to read it. Raises UnknownStudy when it does not exist yet."""
+        """The study, to read it."""
 
-    @property
     @abstractmethod
-    def _artifacts_place(self) -> str | Path: ...
+    def _notes(self) -> Notes:
+        """The notes by the number of their trial; under None that of the study."""
 
-    def metric_history(self, trial: int) -> dict[str, list[tuple[int, float]]]:
-        """What a trial that has ended logged: (step, value) by step of each metric that it logged more than once.
+    @abstractmethod
+    def _annotate(self, trial: int | None, change: NoteChange, seen: str | None) -> Note: ...
 
-        Thinned, see `hn.log`. Raises UserInputError for a number that no trial has.
-        """
-        return self._results().metric_history(trial)
-
-    def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
-        """Files that trials have saved, with the number of their trial; of one trial, or of all."""
-        return listed(self._results().artifacts(), trial)
-
-    def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
-        """Copies a file that a trial has saved into the folder `to`. Raises UserInputError where there is none."""
-        chosen = chosen_artifact(self._results().artifacts(), trial, name)
-        return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
-
-    def note(
-        self,
-        text: str | None = None,
-        *,
-        trial: int | None = None,
-        tag: str = "",
-        untag: str = "",
-        seen: str | None = None,
-    ) -> Note:
-        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
-
-        Lists and the dashboard show it, and optuna-dashboard its text. With `seen`, the `version` of the note that you
-        have read, nothing is changed that another person has changed since: StudyConflict. Raises InvalidInput, and
-        UserInputError for a number that no trial has.
-        """
-        if text is None and not tag and not untag:
-            return self._results().notes().get(trial, Note())
-        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
-        return self._results().annotate(trial, change, seen=seen)
+    @abstractmethod
+    def _nothing_completed(self) -> NoCompletedTrial: ...
 
     @property
-    def study(self) -> Any:
-        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
-        return self._results().optuna_study
-
-    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
-        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
-        return self._results().dataframe(*args, **options)
+    def trials(self) -> list[Trial]:
+        """All trials of the study by number, of all processes, also the running and the failed ones."""
+        return self._results().trials()
 
     @property
     def best_trial(self) -> Trial:
@@ -106,6 +70,61 @@ class StudyResults(ABC):
         """The parameters of the best trial. Raises NoCompletedTrial."""
         return dict(self.best_trial.params)
 
+    def trials_dataframe(self, *args: Any, **options: Any) -> Any:
+        """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
+        return self._results().dataframe(*args, **options)
+
+    def note(
+        self,
+        text: str | None = None,
+        *,
+        trial: int | None = None,
+        tag: str = "",
+        untag: str = "",
+        seen: str | None = None,
+    ) -> Note:
+        """The note beside the study, or one of its trials; changed where something is given ("" removes the text).
+
+        Lists and the dashboard show it, and optuna-dashboard its text. With `seen`, the `version` of the note that you
+        have read, nothing is changed that another person has changed since: StudyConflict. Raises InvalidInput, and
+        UserInputError for a number that no trial has.
+        """
+        if text is None and not tag and not untag:
+            return self._notes().get(trial, Note())
+        change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
+        return self._annotate(trial, change, seen)
+
+
+class StudyResults(ReadStudy):
+    """Of a study in this process. Each member raises UnknownStudy where there is none yet."""
+
+    _spec: StudySpec
+
+    @property
+    @abstractmethod
+    def _artifacts_place(self) -> str | Path: ...
+
+    def metric_history(self, trial: int) -> dict[str, list[tuple[int, float]]]:
+        """What a trial that has ended logged: (step, value) by step of each metric that it logged more than once.
+
+        Thinned, see `hn.log`. Raises UserInputError for a number that no trial has.
+        """
+        return self._results().metric_history(trial)
+
+    def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
+        """Files that trials have saved, with the number of their trial; of one trial, or of all."""
+        return listed(self._results().artifacts(), trial)
+
+    def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
+        """Copies a file that a trial has saved into the folder `to`. Raises UserInputError where there is none."""
+        chosen = chosen_artifact(self._results().artifacts(), trial, name)
+        return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
+
+    @property
+    def study(self) -> Any:
+        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
+        return self._results().optuna_study
+
     @property
     def best_value(self) -> float:
         """The value of the best trial: its score, which is its loss without a param_budget. Raises NoCompletedTrial."""
@@ -115,11 +134,6 @@ class StudyResults(ABC):
     def best_loss(self) -> float:
         """The loss of the best trial, as its objective gave it. Raises NoCompletedTrial."""
         return _present(self.best_trial.loss, "loss", self._spec)
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials of the study by number, of all processes, also the running and the failed ones."""
-        return self._results().trials()
 
     def pareto_front(self) -> list[tuple[int, float, int]]:
         """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first.
@@ -142,6 +156,12 @@ class StudyResults(ABC):
         if not self._results().trials([TrialState.COMPLETE]):
             raise self._nothing_completed()
         return self._results().param_importance()
+
+    def _notes(self) -> Notes:
+        return self._results().notes()
+
+    def _annotate(self, trial: int | None, change: NoteChange, seen: str | None) -> Note:
+        return self._results().annotate(trial, change, seen=seen)
 
     def _progress(self) -> str:
         """Its trials by state, and the best of them, in words."""

@@ -5,27 +5,29 @@ Each is what the command line does, by the same stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
 from highnoon.shared.domain.note import NoteReplacement
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store import steering
+from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import Submission, submit
 from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.study_repository import StudyRepository
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,32 +99,16 @@ class StudyActions:
         self.repository.invalidate(spec.name)
         return submission
 
-    def pause(self, study: StudySummary) -> None:
-        """Nothing new starts; what runs ends by itself."""
-        steering.pause(self.repository.access(), _known(study))
+    def steer(
+        self,
+        study: StudySummary,
+        act: Callable[Concatenate[Access, StudyRecord, P], object],
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> None:
+        """Does what a function of `shared.store.steering` does, with its errors, and reads the study anew."""
+        act(self.repository.access(), _known(study), *args, **options)
         self.repository.invalidate(study.name)
-
-    def resume(self, study: StudySummary) -> None:
-        """Goes on with a paused study."""
-        steering.resume(self.repository.access(), _known(study))
-        self.repository.invalidate(study.name)
-
-    def cancel(self, study: StudySummary) -> None:
-        """What waits is dropped, what runs is stopped."""
-        steering.cancel(self.repository.access(), _known(study))
-        self.repository.invalidate(study.name)
-
-    def set_share(self, study: StudySummary, priority: int | None, max_running: int | None) -> None:
-        """Changes its share of the slots; a `max_running` of 0 is no limit. Raises InvalidInput."""
-        steering.set_share(self.repository.access(), _known(study), priority=priority, max_running=max_running)
-        self.repository.invalidate(study.name)
-
-    def add_trials(self, study: StudySummary, count: int) -> int:
-        """`count` more trials; a finished study runs again. Raises InvalidInput for a senseless count."""
-        record = _known(study)
-        added = steering.add_trials(self.repository.access(), record, count)
-        self.repository.invalidate(study.name)
-        return added
 
     def annotate(
         self,
@@ -148,16 +134,6 @@ class StudyActions:
         record = _known(study)
         done = self.repository.access().studies.retry(record.id, endings=RETRIABLE, numbers=(number,))
         steering.require(done > 0, record, f"trial {number} is not one that failed and may be tried again")
-        self.repository.invalidate(study.name)
-
-    def enqueue(self, study: StudySummary, params: Params) -> None:
-        """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
-        steering.enqueue(self.repository.access(), _known(study), params)
-        self.repository.invalidate(study.name)
-
-    def extend(self, study: StudySummary, number: int, settings: Mapping[str, Any]) -> None:
-        """One more trial, which trains this one longer. Raises InvalidInput, UserInputError without a checkpoint."""
-        steering.extend_trial(self.repository.access(), _known(study), number, settings)
         self.repository.invalidate(study.name)
 
     def delete(self, study: StudySummary) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store import steering
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.charts import FIGURES, metric_curves
 from highnoon.shared.views.studies import study_object
@@ -71,17 +72,17 @@ def change_study(request: Request, app: State, study: FreshStudy, change: StudyP
         raise InvalidInput("request", [Problem(key="state", message=message)])
     request.state.done = done = []
     if change.priority is not None or change.max_running is not None:
-        app.actions.set_share(study, change.priority, change.max_running)
+        app.actions.steer(study, steering.set_share, priority=change.priority, max_running=change.max_running)
         done += [key for key in ("priority", "max_running") if getattr(change, key) is not None]
     if change.note is not None or change.tags is not None:
         app.actions.annotate(study, None, text=change.note, tags=change.tags)
         done += [key for key in ("note", "tags") if getattr(change, key) is not None]
     if change.state is not None and change.state != study.state:
-        acts = {"running": app.actions.resume, "paused": app.actions.pause, "cancelled": app.actions.cancel}
-        acts[change.state](study)
+        acts = {"running": steering.resume, "paused": steering.pause, "cancelled": steering.cancel}
+        app.actions.steer(study, acts[change.state])
         done.append("state")
     if change.add_trials is not None:
-        app.actions.add_trials(study, change.add_trials)
+        app.actions.steer(study, steering.add_trials, change.add_trials)
     return JsonResponse(study_object(app.repository.study(study.name)))
 
 
@@ -109,7 +110,7 @@ def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Quer
 @router.post("/studies/{study}/trials", tags=["trials"], status_code=202)
 def enqueue_trial(app: State, study: FreshStudy, point: Point) -> Response:
     """Add one trial with these parameters."""
-    app.actions.enqueue(study, point.params)
+    app.actions.steer(study, steering.enqueue, point.params)
     return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
 
 
@@ -144,7 +145,7 @@ def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
 @router.post("/studies/{study}/trials/{number}/extend", tags=["trials"], status_code=202)
 def extend_trial(app: State, study: FreshStudy, number: int, longer: LongerTraining) -> Response:
     """Train a trial that has ended longer: one more trial, from its stored checkpoint, with the same parameters."""
-    app.actions.extend(study, app.trial(study, number).number, longer.settings)
+    app.actions.steer(study, steering.extend_trial, app.trial(study, number).number, longer.settings)
     return JsonResponse(study_object(app.repository.study(study.name)), status_code=202)
 
 

@@ -11,6 +11,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
 from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store import steering
 from highnoon.shared.views.best_config import BEST, FRONT
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import has_ended
@@ -31,19 +32,19 @@ _PACE_OF = 30
 @router.post("/hpo/studies/{study:path}/{act}")
 def steer(app: State, sent: Sent, study: FreshStudy, act: str) -> Response:
     """Pause, resume, cancel, add trials, write note and tags, delete."""
-    acts = {"pause": app.actions.pause, "resume": app.actions.resume, "cancel": app.actions.cancel}
+    acts = {"pause": steering.pause, "resume": steering.resume, "cancel": steering.cancel}
     if act == "add":
-        app.actions.add_trials(study, _whole(sent, "count"))
+        app.actions.steer(study, steering.add_trials, _whole(sent, "count"))
     elif act == "set":
         limit = _whole(sent, "max_running") if sent.get("max_running") else 0
-        app.actions.set_share(study, _whole(sent, "priority"), limit)
+        app.actions.steer(study, steering.set_share, priority=_whole(sent, "priority"), max_running=limit)
     elif act == "note":
         annotate(app, sent, study, None)
     elif act == "delete":
         app.actions.delete(study)
         return redirect("/hpo")
     elif act in acts:
-        acts[act](study)
+        app.actions.steer(study, acts[act])
     else:
         raise UnknownStudy("There is no such page.")
     return redirect(f"/hpo/studies/{segment(study.name)}")

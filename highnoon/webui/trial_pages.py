@@ -12,6 +12,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.store import steering
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import metric_names
 from highnoon.webui import forms
@@ -115,7 +116,7 @@ def retry_trial(app: State, study: FreshStudy, number: int) -> Response:
 @router.post("/hpo/studies/{study:path}/trials/{number:int}/extend")
 def extend_trial(app: State, sent: Sent, study: FreshStudy, number: int) -> Response:
     """Train a trial longer, as a new one."""
-    app.actions.extend(study, app.trial(study, number).number, forms.settings(sent))
+    app.actions.steer(study, steering.extend_trial, app.trial(study, number).number, forms.settings(sent))
     return redirect(f"/hpo/studies/{segment(study.name)}")
 
 
@@ -124,7 +125,8 @@ def enqueue_trial(request: Request, app: State, sent: Sent, study: FreshStudy, n
     """One more trial like this one; a point that cannot be is shown again, with a message beside each value."""
     trial = app.trial(study, number)
     try:
-        app.actions.enqueue(study, forms.point(sent, app.repository.trials(study.name).space))
+        point = forms.point(sent, app.repository.trials(study.name).space)
+        app.actions.steer(study, steering.enqueue, point)
     except InvalidInput as invalid:
         return _trial_page(request, app, study, trial, variation=sent, problems=invalid.problems)
     return redirect(f"/hpo/studies/{segment(study.name)}")

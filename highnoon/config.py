@@ -28,6 +28,7 @@ from typing_extensions import Self
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.validation import Key, problems_in, refusal
 from highnoon.shared.objective.study_file import read_table
+from highnoon.shared.runtime.whole_file import whole_file
 
 HYBRID = "mamba_timecrystal_wlam_moe_hybrid"
 PATTERNS: dict[str, tuple[str, ...]] = {
@@ -246,9 +247,8 @@ class Config(Section):
         """Writes JSON, whole or not at all; makes the folder. Raises OSError."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
+        with whole_file(target, mode=0o666) as file:
+            file.write(json.dumps(self.to_dict(), indent=2).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

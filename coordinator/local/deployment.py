@@ -14,6 +14,7 @@ from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RESOURCES, queue_name
+from highnoon.shared.runtime.whole_file import whole_file
 
 ACCOUNT_ID = 10001
 """The user of our images. Only root can give files to it; for other users the services run as that user."""
@@ -109,17 +110,13 @@ def _write(path: Path, text: str, *, mode: int = 0o600) -> bool:
     """True when it was made now. Whole or not at all: a file that is there is taken for complete."""
     if path.exists():
         return False
-    draft = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    _give_away(draft)
-    draft.replace(path)
+    with whole_file(path, mode=mode) as file:
+        file.write(text.encode())
+        _give_away(file.fileno())
     return True
 
 
-def _give_away(path: Path) -> None:
+def _give_away(path: Path | int) -> None:
     if os.geteuid() == 0:
         os.chown(path, ACCOUNT_ID, ACCOUNT_ID)
 

@@ -7,7 +7,6 @@ for other processes. Holds no lock: `coordinator.local.stack` does.
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.runtime.processes import Identity, identify
+from highnoon.shared.runtime.whole_file import whole_file
 
 LOOPBACK = "127.0.0.1"
 
@@ -91,12 +91,8 @@ class Home:
 
     def save(self, state: State) -> None:
         """Writes the state whole or not at all, readable by its owner only."""
-        new = self._state.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with whole_file(self._state) as file:
             file.write(_STATE.dump_json(state, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._state)
 
     def service(self, name: str) -> ServiceState:
         """The address of a service: the last one while its port is free, else a new port; the password is kept."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from highnoon.shared.domain.artifact import Artifact, is_id
 from highnoon.shared.domain.errors import FileStoreError, MissingExtra
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.urls import masked
+from highnoon.shared.runtime.whole_file import whole_file
 
 _CHUNK_BYTES = 1 << 20
 
@@ -58,7 +58,7 @@ def download(store: FileStore, artifact: Artifact, target: Path, moved: Callable
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileStoreError(f"{target.parent}: {error}") from None
-    with store.opened(artifact.id) as source, _whole(target, "download") as file:
+    with store.opened(artifact.id) as source, _translated(str(target.parent)), whole_file(target, mode=0o666) as file:
         _, digest = copied(source, file, moved)
         if artifact.sha256 not in (None, digest):
             raise FileStoreError(f"{artifact.name} ({artifact.id}) is damaged: its SHA-256 is not the one of its trial")
@@ -84,8 +84,8 @@ class _Folder:
         path = self._path(file_id)
         with _translated(str(self._folder)):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _whole(path, "store") as file:
-            return copied(source, file, moved)
+            with whole_file(path, mode=0o666) as file:
+                return copied(source, file, moved)
 
     @contextmanager
     def opened(self, file_id: str) -> Iterator[BinaryIO]:
@@ -139,23 +139,6 @@ def _checked(file_id: str) -> str:
     if not is_id(file_id):
         raise FileStoreError(f"{file_id!r} is no id of a file")
     return file_id
-
-
-@contextmanager
-def _whole(path: Path, purpose: str) -> Iterator[BinaryIO]:
-    """A file that gets its name once it is written and on the disk."""
-    draft = path.with_name(f".{purpose}-{os.getpid()}-{path.name}")
-    try:
-        with _translated(str(path.parent)), draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with _translated(str(path.parent)):
-            draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

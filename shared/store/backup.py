@@ -16,10 +16,11 @@ from sqlalchemy import Connection, Select, Table, select, text
 
 from highnoon.shared.domain.errors import StudyConflict
 from highnoon.shared.domain.states import TICKET
+from highnoon.shared.runtime.whole_file import whole_file
 from highnoon.shared.store import optuna_tables as optuna
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.audit import record
-from highnoon.shared.store.backup_file import BackupWriter, Header, encoded, whole_file
+from highnoon.shared.store.backup_file import BackupWriter, Header, encoded
 from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.schema import SCHEMA_VERSION, attempts, bundles, environments, studies, tickets
 from highnoon.shared.store.study_records import StudyRecord

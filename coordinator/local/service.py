@@ -10,7 +10,6 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from types import TracebackType
 from typing import ClassVar
 
 from typing_extensions import Self
@@ -81,7 +80,7 @@ class Service(ABC):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @staticmethod

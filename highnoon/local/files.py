@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from uuid import NAMESPACE_OID, uuid5
 
 from typing_extensions import Self
@@ -47,9 +46,7 @@ class LocalFiles:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._copies.cleanup()
 
     def folder(self, number: int) -> Path:

@@ -109,7 +109,11 @@ def positive_step(step: Number) -> Number:
 
 def is_storable(text: str) -> bool:
     """False for what UTF-8 or PostgreSQL refuse: lone surrogates and NUL."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def rewritten(value: object, convert: Callable[[str], int | float]) -> str:

@@ -49,7 +49,7 @@ def environment_problems(written: object) -> list[Problem]:
         elif not isinstance(value, str):
             hint = f'Write "{str(value).lower()}".' if isinstance(value, bool | int | float) else ""
             problems.append(Problem(key=f"{key}.{name}", message="must be text", value=value, hint=hint))
-        elif len(value) > LONGEST_VALUE or "\0" in value or not is_storable(value):
+        elif len(value) > LONGEST_VALUE or not is_storable(value):
             message = f"must be text of at most {LONGEST_VALUE:,} characters without zero bytes"
             problems.append(Problem(key=f"{key}.{name}", message=message, value=value))
     return problems

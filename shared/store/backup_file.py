@@ -21,6 +21,7 @@ from typing import IO, Any
 from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Enum, Float, Integer, LargeBinary, String, Table
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.study_checks import name_flaw
 
 FORMAT = 1
@@ -182,15 +183,6 @@ def _decoded(column: Column[Any], value: Any) -> Any:
             case LargeBinary():
                 with suppress(binascii.Error):
                     return base64.b64decode(value, validate=True)
-            case String() if not isinstance(kind, Enum) and _is_storable(value):
+            case String() if not isinstance(kind, Enum) and is_storable(value):
                 return value
     raise ValueError(f"{column} cannot hold {json.dumps(value)[:100]}")
-
-
-def _is_storable(text: str) -> bool:
-    """NUL and half a surrogate pair are JSON, and nothing that PostgreSQL can store."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text

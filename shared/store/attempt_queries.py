@@ -22,19 +22,15 @@ class RunningAttempt:
     """A lease and the attempt made under it; ages are on the database's clock."""
 
     study: str
-    ticket_id: int
-    ordinal: int
     attempt: int
     trial_number: int | None
     worker_id: str
     host: str
     pid: int
-    started_at: float
     age_s: float
     lease_left_s: float
     step: int | None
     rss_bytes: int | None
-    cancel_requested: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +90,10 @@ class AttemptQueries:
         """Attempts under a lease now, the longest first; of one study when its id is given."""
         columns = {
             "study": studies.c.name,
-            "ticket_id": tickets.c.id,
             "age_s": db_now() - attempts.c.started_at,
             "lease_left_s": tickets.c.lease_expires_at - db_now(),
-            **{name: tickets.c[name] for name in ("ordinal", "attempt", "step", "rss_bytes", "cancel_requested")},
-            **{name: attempts.c[name] for name in ("trial_number", "worker_id", "host", "pid", "started_at")},
+            **{name: tickets.c[name] for name in ("attempt", "step", "rss_bytes")},
+            **{name: attempts.c[name] for name in ("trial_number", "worker_id", "host", "pid")},
         }
         statement = (
             select(*[column.label(name) for name, column in columns.items()])

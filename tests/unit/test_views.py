@@ -38,9 +38,9 @@ def record(name: str = "digits", state: StudyState = StudyState.RUNNING, **spec:
 
 
 def run(slot: int, **fields: Any) -> RunningAttempt:
-    known = {"study": "digits", "ticket_id": slot, "ordinal": slot, "attempt": 1, "trial_number": 6 + slot}
-    where = {"worker_id": "a1b2c3d4e5", "host": "node-a", "pid": 4300 + slot, "cancel_requested": False}
-    how = {"started_at": 0.0, "age_s": 65.0, "lease_left_s": 20.0, "step": 3, "rss_bytes": 481_000_000}
+    known = {"study": "digits", "attempt": 1, "trial_number": 6 + slot}
+    where = {"worker_id": "a1b2c3d4e5", "host": "node-a", "pid": 4300 + slot}
+    how = {"age_s": 65.0, "lease_left_s": 20.0, "step": 3, "rss_bytes": 481_000_000}
     return RunningAttempt(**{**known, **where, **how, **fields})
 
 

@@ -102,10 +102,12 @@ class LedgerCollector(Collector):
             faults.add_metric([name], 1)
         yield from (studies, tickets, best, retries, attempts, faults)
         leases = self._queries.attempts.leases()
-        yield _gauge("highnoon_leases", "Attempts under way.", leases.count)
-        yield _gauge("highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s)
+        yield GaugeMetricFamily("highnoon_leases", "Attempts under way.", leases.count)
+        yield GaugeMetricFamily(
+            "highnoon_lease_age_seconds", "Since the oldest attempt under way began.", leases.oldest_s
+        )
         silence_s = max(0.0, self._settings.lease_s - leases.least_left_s) if leases.least_left_s is not None else 0.0
-        yield _gauge("highnoon_lease_silence_seconds", "The longest silence of a holder.", silence_s)
+        yield GaugeMetricFamily("highnoon_lease_silence_seconds", "The longest silence of a holder.", silence_s)
         yield from self._node_metrics()
 
     def _node_metrics(self) -> Iterator[Metric]:
@@ -115,7 +117,7 @@ class LedgerCollector(Collector):
             workers.add_metric([state], sum(worker.state is state for worker in present))
         yield workers
         slots = sum(worker.slots for worker in present if worker.state is WorkerState.ACTIVE)
-        yield _gauge("highnoon_slots", "Trials that could run at a time now.", slots)
+        yield GaugeMetricFamily("highnoon_slots", "Trials that could run at a time now.", slots)
 
     def _messages(self) -> Iterator[Metric]:
         depth = _family("highnoon_queue_messages", "Messages in Redis that no worker has begun.", "resource")
@@ -146,7 +148,3 @@ def served_metrics(settings: Settings, *, database: Database, broker: Broker) ->
 
 def _family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, labels=labels)
-
-
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)

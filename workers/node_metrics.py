@@ -101,8 +101,8 @@ class _NodeNow(Collector):
         node = self._node
         about = {"worker": node.worker_id[:8], "host": node.host, "version": version("highnoon-hpo")}
         yield InfoMetricFamily("highnoon_worker", "Which node this is.", about)
-        yield _gauge("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
-        yield _gauge("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
+        yield GaugeMetricFamily("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
+        yield GaugeMetricFamily("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
         rejected = CounterMetricFamily("highnoon_worker_messages_rejected", "Messages that were no trial's.")
         rejected.add_metric([], rejected_messages(node.folder))
         yield rejected
@@ -111,12 +111,12 @@ class _NodeNow(Collector):
     def _memory(self) -> Iterator[Metric]:
         sample = self._poller.exact()
         what = "Memory of agent, supervisors and trials; shared pages count once."
-        yield _gauge("highnoon_worker_memory_bytes", what, sample.process_bytes)
+        yield GaugeMetricFamily("highnoon_worker_memory_bytes", what, sample.process_bytes)
         if sample.tightest is not None:
             what = "Memory in use against the tightest limit, by any process."
-            yield _gauge("highnoon_worker_memory_used_bytes", what, sample.tightest.used_bytes)
-            limit_bytes = sample.tightest.limit_bytes
-            yield _gauge("highnoon_worker_memory_limit_bytes", "The tightest limit of memory here.", limit_bytes)
+            yield GaugeMetricFamily("highnoon_worker_memory_used_bytes", what, sample.tightest.used_bytes)
+            what = "The tightest limit of memory here."
+            yield GaugeMetricFamily("highnoon_worker_memory_limit_bytes", what, sample.tightest.limit_bytes)
         gpu_used = GaugeMetricFamily("highnoon_worker_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
         gpu_total = GaugeMetricFamily("highnoon_worker_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
         for number, gpu in enumerate(sample.gpus):
@@ -151,7 +151,3 @@ def node_metrics(node: Node) -> Iterator[int | None]:
 def _listen(receiver: socket.socket, metrics: NodeMetrics) -> None:
     for metrics_of_attempt in received(receiver):
         metrics.count(metrics_of_attempt)
-
-
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)

@@ -131,13 +131,10 @@ def check_settings(
         hint = f"Write {fraction / 100:g}." if is_number and 1 < fraction <= 100 else ""  # type: ignore[operator]
         message = "must be a fraction between 0 and 1"
         problems.append(Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint))
-    counts = {
-        "memory_grace_steps": (memory_grace_steps, "must be a whole number, at least 1"),
-        "prefetch_buffer_size": (prefetch_buffer_size, "must be a whole number, at least 1"),
-    }
-    for key, (count, message) in counts.items():
+    counts = {"memory_grace_steps": memory_grace_steps, "prefetch_buffer_size": prefetch_buffer_size}
+    for key, count in counts.items():
         if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
-            problems.append(Problem(key=key, message=message, value=count))
+            problems.append(Problem(key=key, message="must be a whole number, at least 1", value=count))
     if trial_memory_limit is not None and memory_limit(trial_memory_limit) is None:
         problems.append(memory_limit_problem(trial_memory_limit))
     if problems:

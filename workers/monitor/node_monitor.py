@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
 
 from highnoon.shared.memory.poller import MemoryPoller, Scope
 from highnoon.shared.memory.process_memory import ProcessTree
@@ -32,24 +31,16 @@ _WORTH_SHARE = 0.02
 class NodeMonitor:
     """Monitors one node. The agent calls `look` in its loop; it never raises for what the kernel answers."""
 
-    def __init__(
-        self,
-        slots: int,
-        running: SlotStates,
-        records: KillRecords,
-        poller: MemoryPoller | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, slots: int, running: SlotStates, records: KillRecords) -> None:
         self._slots = slots
         self._running = running
         self._records = records
-        self._poller = poller or MemoryPoller()
-        self._clock = clock
+        self._poller = MemoryPoller()
         self._due_at = 0.0
 
     def due_in_s(self) -> float:
         """Seconds until the next reading is due."""
-        return max(0.0, self._due_at - self._clock())
+        return max(0.0, self._due_at - time.monotonic())
 
     def look(self) -> None:
         """Kills one trial if the node is full."""
@@ -57,11 +48,11 @@ class NodeMonitor:
             return
         node = self._poller.node().tightest
         if node is None:
-            self._due_at = self._clock() + _SETTLE_S
+            self._due_at = time.monotonic() + _SETTLE_S
             return
         limits = NodeLimits(node_bytes=node.limit_bytes, slots=self._slots)
         headroom = limits.full_bytes - node.used_bytes
-        self._due_at = self._clock() + (pause_s(headroom) if headroom >= 0 else _SETTLE_S)
+        self._due_at = time.monotonic() + (pause_s(headroom) if headroom >= 0 else _SETTLE_S)
         if headroom < 0:
             self._kill_one(node, limits.share_bytes)
 

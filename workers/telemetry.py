@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,19 +40,18 @@ class AttemptMetrics:
 class Telemetry:
     """The supervisor's side: one for the life of its slot, so that the time between two attempts is known."""
 
-    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path | None) -> None:
         """`folder` is the node's; None for a node without metrics, where nothing is sent."""
         self._folder = folder
-        self._clock = clock
-        self._free_since = clock()
+        self._free_since = time.monotonic()
         self._metrics = AttemptMetrics()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """The slot was idle until now, and is again afterwards; then the agent gets the attempt's metrics."""
-        self._metrics = AttemptMetrics(idle_s=self._clock() - self._free_since)
+        self._metrics = AttemptMetrics(idle_s=time.monotonic() - self._free_since)
         yield
-        self._free_since = self._clock()
+        self._free_since = time.monotonic()
         if self._folder is not None:
             with suppress(OSError), _socket_in(self._folder) as (sender, path):
                 sender.settimeout(_SENT_WITHIN_S)
@@ -61,9 +60,9 @@ class Telemetry:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Times one step of the protocol, if it succeeds."""
-        began = self._clock()
+        began = time.monotonic()
         yield
-        self._metrics.steps_s[name] = self._clock() - began
+        self._metrics.steps_s[name] = time.monotonic() - began
 
     def decided(self, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
         """How the attempt ended, what that does to its ticket, and how another program had ended its Optuna trial."""

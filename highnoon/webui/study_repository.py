@@ -103,9 +103,8 @@ class _CacheEntry:
 class StudyRepository:
     """The readings of one process. Every method raises ServiceUnavailable while the database is away."""
 
-    def __init__(self, address: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, address: Callable[[], str]) -> None:
         self._address = address
-        self._clock = clock
         self._lock = Lock()
         self._open: tuple[str, Access, ExitStack] | None = None
         self._entries: dict[str, _CacheEntry] = {}
@@ -155,7 +154,7 @@ class StudyRepository:
         """All studies, newest first; those that only Optuna knows last. At most `FRESH_S` old."""
         access = self.access()
         kept, changes = self._studies, self._changes
-        if kept is not None and self._clock() - kept[0] <= FRESH_S:
+        if kept is not None and time.monotonic() - kept[0] <= FRESH_S:
             return kept[1]
         ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
         ours = {progress.record.name for progress in ledger}
@@ -163,7 +162,7 @@ class StudyRepository:
         found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
         # Not kept where a change overtook the reading.
-        self._studies = (self._clock(), found) if self._changes == changes else None
+        self._studies = (time.monotonic(), found) if self._changes == changes else None
         return found
 
     def study(self, key: str, *, fresh: bool = False) -> StudySummary:
@@ -181,10 +180,10 @@ class StudyRepository:
         """The trials, at most `FRESH_S` old. Raises UnknownStudy."""
         entry = self._entry(name)
         with entry.lock:
-            if entry.trials is None or entry.is_overtaken or self._clock() - entry.read_at > FRESH_S:
+            if entry.trials is None or entry.is_overtaken or time.monotonic() - entry.read_at > FRESH_S:
                 entry.is_overtaken = False
                 entry.trials = StudyTrials.read(entry.view, entry.trials)
-                entry.read_at = self._clock()
+                entry.read_at = time.monotonic()
             return entry.trials
 
     def importance(self, name: str, objective: int = 0) -> dict[str, float]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.store.access import Access, opened
@@ -56,4 +56,4 @@ def found_cluster(cluster: str | Path | None) -> Cluster:
         return Cluster(settings=settings.model_copy(update={"database_url": None}))
     message = "must be the address of its database, or the data folder of a running start"
     hint = 'Write for example "postgresql://user:password@host/db" or ".highnoon".'
-    raise InvalidInput("cluster", [Problem(key="cluster", message=message, value=cluster, hint=hint)])
+    raise InvalidInput.of("cluster", "cluster", message, value=cluster, hint=hint)

@@ -29,7 +29,6 @@ from highnoon.shared.domain import errors
 from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import (
     InvalidInput,
-    Problem,
     StudyConflict,
     UserInputError,
 )
@@ -227,7 +226,7 @@ class HPOTrialManager(StudyResults):
         """
         if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
             message, hint = "must be a dict of parameters", 'Write for example {"learning_rate": 1e-4}.'
-            raise InvalidInput("enqueue()", [Problem(key="params", message=message, value=params, hint=hint)])
+            raise InvalidInput.of("enqueue()", "params", message, value=params, hint=hint)
         if self._study is None or not self._space_is_known:
             self._enqueued.append(dict(params))
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from highnoon.config import ModelConfig
@@ -27,7 +27,7 @@ def is_rehearsal() -> bool:
     """True when HIGHNOON_REHEARSAL is 1. Raises InvalidInput for anything but 1 and 0."""
     value = os.environ.get(REHEARSAL, "").strip()
     if value not in ("", "0", "1"):
-        raise InvalidInput("environment", [Problem(key=REHEARSAL, message="must be 1 or 0", value=value)])
+        raise InvalidInput.of("environment", REHEARSAL, "must be 1 or 0", value=value)
     return value == "1"
 
 

@@ -22,7 +22,7 @@ from highnoon.arguments import refuse_in_a_workers_trial
 from highnoon.cluster import Cluster, found_cluster
 from highnoon.handle import StudyHandle
 from highnoon.rehearsal import is_rehearsal
-from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.reference import objective_problems
 from highnoon.shared.objective.source_slice import source_needed_by
@@ -61,7 +61,7 @@ def submit(
     with _code_of(objective, found.settings.bundle_limit_bytes) as code:
         folder = Path(bundle).resolve() if bundle is not None else code.bundled
         if folder is not None and not folder.is_dir():
-            raise InvalidInput("submit()", [Problem(key="bundle", message="is no folder", value=str(folder))])
+            raise InvalidInput.of("submit()", "bundle", "is no folder", value=str(folder))
         spec = code.spec({**given, **({} if folder is None else {"code_dir": str(folder)})})
         return _submitted(spec, folder, found)
 
@@ -152,7 +152,7 @@ def _name_at_top_level(objective: Any) -> str:
         return own if own in names else names[0]
     message = "is not a function at the top level of a file or notebook, so that workers cannot find it by its name"
     hint = "Define it with def outside of every function and class."
-    raise InvalidInput("submit()", [Problem(key="objective", message=message, value=objective, hint=hint)])
+    raise InvalidInput.of("submit()", "objective", message, value=objective, hint=hint)
 
 
 def _source_of_main() -> tuple[str, Path]:
@@ -166,7 +166,7 @@ def _source_of_main() -> tuple[str, Path]:
     file = getattr(main, "__file__", None)
     if file is None or not Path(file).is_file():
         message, hint = "has no source that could travel", "Put it into a file, or use a notebook."
-        raise InvalidInput("submit()", [Problem(key="objective", message=message, hint=hint)])
+        raise InvalidInput.of("submit()", "objective", message, hint=hint)
     return Path(file).read_text(encoding="utf-8"), Path(file).resolve().with_suffix(".py")
 
 
@@ -191,7 +191,7 @@ class _LimitedCopy:
         if self._left_bytes < 0:
             message = f"imports modules beside it that hold more than {self._limit_bytes:,} bytes, {source} with them"
             hint = "Move data out of their folder, or raise HIGHNOON_BUNDLE_LIMIT_BYTES here and on the workers."
-            raise InvalidInput("submit()", [Problem(key="objective", message=message, hint=hint)])
+            raise InvalidInput.of("submit()", "objective", message, hint=hint)
         shutil.copy(source, target)
 
 

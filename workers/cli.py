@@ -96,18 +96,19 @@ def _require_permission(settings: Settings) -> None:
             "Say what this worker may run, for example HIGHNOON_OBJECTIVES='/srv/objectives/*.py,mypackage.*' "
             "('*' for anything that a study names), or set HIGHNOON_CLUSTER_KEY to run signed bundles only."
         )
-        raise InvalidInput("environment", [Problem(key="HIGHNOON_OBJECTIVES", message="is not set", hint=hint)])
+        raise InvalidInput.of("environment", "HIGHNOON_OBJECTIVES", "is not set", hint=hint)
 
 
 def _pinned(gpus: str | None, slots: int | None, slots_per_gpu: int) -> tuple[str, ...]:
     if gpus is None and slots_per_gpu != 1:
-        problem = Problem(key="--slots-per-gpu", message="needs --gpus", value=slots_per_gpu, hint="Add --gpus all.")
-        raise InvalidInput("command line", [problem])
+        raise InvalidInput.of(
+            "command line", "--slots-per-gpu", "needs --gpus", value=slots_per_gpu, hint="Add --gpus all."
+        )
     if gpus is None:
         return ()
     if slots is not None:
         hint = "Slots on GPUs are counted by --slots-per-gpu."
-        raise InvalidInput("command line", [Problem(key="--slots", message="excludes --gpus", value=slots, hint=hint)])
+        raise InvalidInput.of("command line", "--slots", "excludes --gpus", value=slots, hint=hint)
     return gpu_slots(gpus, slots_per_gpu=slots_per_gpu, gpus=Gpus())
 
 
@@ -115,13 +116,13 @@ def _resources(written: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in written.split(",") if name.strip()))
     unknown = [name for name in names if name not in RESOURCES]
     if unknown or not names:
-        problem = Problem(
-            key="--queues",
-            message="no such resource",
+        raise InvalidInput.of(
+            "command line",
+            "--queues",
+            "no such resource",
             value=", ".join(unknown) or written,
             hint=f"Valid: {', '.join(RESOURCES)}.",
         )
-        raise InvalidInput("command line", [problem])
     return names
 
 

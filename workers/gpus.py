@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput
 from highnoon.shared.memory.gpu import GpuDevice, Gpus
 from highnoon.shared.runtime.logs import event
 from highnoon.workers.node import Node
@@ -56,7 +56,7 @@ def _chosen(wanted: str, devices: tuple[GpuDevice, ...]) -> list[GpuDevice]:
 
 
 def _refused(wanted: str, message: str, hint: str) -> InvalidInput:
-    return InvalidInput("command line", [Problem(key="--gpus", message=message, value=wanted, hint=hint)])
+    return InvalidInput.of("command line", "--gpus", message, value=wanted, hint=hint)
 
 
 class NoFreeGpu(HighNoonError):

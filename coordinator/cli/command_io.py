@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from highnoon.coordinator.cli.tables import near
-from highnoon.shared.domain.errors import ABSENT, HighNoonError, InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import ABSENT, HighNoonError, InvalidInput, ServiceUnavailable
 from highnoon.shared.runtime.terminal import Exit, open_console, say
 from highnoon.shared.views.formats import dumps
 
@@ -27,12 +27,12 @@ def is_embedded(settings: Settings) -> bool:
     """True when no addresses are set: everything runs on this machine. Raises InvalidInput when only one is."""
     missing = [name for name in ("database_url", "redis_url") if getattr(settings, name) is None]
     if len(missing) == 1:
-        problem = Problem(
-            key=f"HIGHNOON_{missing[0].upper()}",
-            message="is not set, but the other address is",
+        raise InvalidInput.of(
+            "environment",
+            f"HIGHNOON_{missing[0].upper()}",
+            "is not set, but the other address is",
             hint="Set both for a cluster, or none to run everything on this machine.",
         )
-        raise InvalidInput("environment", [problem])
     return bool(missing)
 
 
@@ -121,4 +121,4 @@ def no_result(why: str, *, next_step: str = "") -> typer.Exit:
 
 def mistake(key: str, message: str, value: object = ABSENT, hint: str = "") -> InvalidInput:
     """One thing on the command line that cannot work."""
-    return InvalidInput("command line", [Problem(key=key, message=message, value=value, hint=hint)])
+    return InvalidInput.of("command line", key, message, value=value, hint=hint)

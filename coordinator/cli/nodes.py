@@ -18,7 +18,7 @@ from highnoon.coordinator.cli.command_io import (
     why_no_coordinator,
 )
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.runtime.terminal import Exit, open_console
 from highnoon.shared.views.studies import worker_object
 
@@ -128,7 +128,7 @@ def flower(
 
     settings = load_settings()
     if settings.redis_url is None:
-        raise InvalidInput("environment", [Problem(key="HIGHNOON_REDIS_URL", message="is not set")])
+        raise InvalidInput.of("environment", "HIGHNOON_REDIS_URL", "is not set")
     run_flower(settings.redis_url, flower_login(settings.home), port=port, address=address)
 
 

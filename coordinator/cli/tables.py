@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
@@ -158,8 +158,7 @@ def ordered(
     known = [*goals, *_KEYS, *names, *metric_names(trials)]
     if key not in known:
         hint = nearest(key, known)
-        problem = Problem(key="--sort", message="is no column, parameter or metric", value=key, hint=hint)
-        raise InvalidInput("command line", [problem])
+        raise InvalidInput.of("command line", "--sort", "is no column, parameter or metric", value=key, hint=hint)
     if key in goals:
         place = list(goals).index(key)
         valued = by_objective(trials, place)

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.messages import NOTIFICATION_CHANNEL, RESOURCES, queue_name
 from highnoon.shared.runtime.whole_file import whole_file
 
@@ -67,9 +67,7 @@ def prepare(folder: Path) -> list[str]:
     """Makes what is missing and returns a line for each; never overwrites. Raises InvalidInput for another folder."""
     if not (folder / "compose.yaml").is_file():
         hint = "It is the folder deploy/ of HighNoon, or a copy of it."
-        raise InvalidInput(
-            "command line", [Problem(key="DIR", message="has no compose.yaml", value=str(folder), hint=hint)]
-        )
+        raise InvalidInput.of("command line", "DIR", "has no compose.yaml", value=str(folder), hint=hint)
     place = folder / "secrets"
     made: list[str] = []
     if not place.is_dir():
@@ -94,9 +92,7 @@ def _prepare_acl(place: Path) -> list[str]:
         return [f"made {path}"]
     if path.read_text() != text:
         hint = "Remove it and run init-deploy again, then restart redis."
-        raise InvalidInput(
-            "secrets", [Problem(key=str(path), message="does not fit the passwords beside it", hint=hint)]
-        )
+        raise InvalidInput.of("secrets", str(path), "does not fit the passwords beside it", hint=hint)
     return []
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.views.formats import finite
 
 _FIXED = (
@@ -129,5 +129,4 @@ def _text(rows: list[list[str]]) -> str:
 
 
 def _refused(path: Path, message: str) -> InvalidInput:
-    hint = "Give CSVLogger another path."
-    return InvalidInput("CSVLogger", [Problem(key="path", message=message, value=str(path), hint=hint)])
+    return InvalidInput.of("CSVLogger", "path", message, value=str(path), hint="Give CSVLogger another path.")

@@ -52,13 +52,8 @@ class MetricReporter:
     def missing(self, metrics: Mapping[str, object]) -> InvalidInput:
         """The error of a metric that is not among those that were measured."""
         hint = nearest(self.monitor, metrics) or "Nothing was measured."
-        return InvalidInput(
-            self._callback,
-            [
-                Problem(
-                    key="monitor", message="is not among the metrics of this training", value=self.monitor, hint=hint
-                )
-            ],
+        return InvalidInput.of(
+            self._callback, "monitor", "is not among the metrics of this training", value=self.monitor, hint=hint
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Self
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[SEP]", "[CLS]", "[MASK]")
 PAD, UNK, BOS, EOS, SEP, CLS, MASK = range(len(SPECIAL_TOKENS))
@@ -207,7 +207,7 @@ def _byte_pairs() -> Any:
 def _check_size(vocab_size: int) -> None:
     if vocab_size < SMALLEST_VOCABULARY:
         message = f"must be at least {SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special ids"
-        raise InvalidInput("QWTTextTokenizer", [Problem(key="vocab_size", message=message, value=vocab_size)])
+        raise InvalidInput.of("QWTTextTokenizer", "vocab_size", message, value=vocab_size)
 
 
 def _fitted(ids: list[int], max_length: int | None, padding: bool, *, pad: int) -> list[int]:

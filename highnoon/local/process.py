@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
@@ -145,13 +145,13 @@ def _pickled(objective: Objective) -> bytes:
     try:
         return bytes(cloudpickle.dumps(objective))
     except Exception as error:  # user code: whatever their objects raise
-        problem = Problem(
-            key="objective",
-            message=f"cannot be sent to a process of its own ({type(error).__name__}: {error})",
+        raise InvalidInput.of(
+            "optimize()",
+            "objective",
+            f"cannot be sent to a process of its own ({type(error).__name__}: {error})",
             hint="Create what it uses (models, locks, open files) inside of it, or run one trial at a time "
             'with isolation="none".',
-        )
-        raise InvalidInput("optimize()", [problem]) from None
+        ) from None
 
 
 def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, task: Task) -> TrialProcess:

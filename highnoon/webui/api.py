@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
+from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store import steering
@@ -68,8 +68,7 @@ def change_study(request: Request, app: State, study: FreshStudy, change: StudyP
     request, and its error lists in `done` what was changed before.
     """
     if not change.model_dump(exclude_none=True):
-        message = "or add_trials, priority, max_running, note, tags is needed"
-        raise InvalidInput("request", [Problem(key="state", message=message)])
+        raise InvalidInput.of("request", "state", "or add_trials, priority, max_running, note, tags is needed")
     request.state.done = done = []
     if change.priority is not None or change.max_running is not None:
         app.actions.steer(study, steering.set_share, priority=change.priority, max_running=change.max_running)
@@ -218,8 +217,7 @@ def export_best(
     if front:
         if format not in FRONT:
             hint = f"Valid: {', '.join(FRONT)}."
-            problem = Problem(key="format", message="is for a study with one objective", value=format, hint=hint)
-            raise InvalidInput("request", [problem])
+            raise InvalidInput.of("request", "format", "is for a study with one objective", value=format, hint=hint)
         text = FRONT[format](study.name, front, app.repository.trials(study.name).objectives)
         return Response(text, media_type=kind.media_type, headers=_as_file(kind.name))
     return Response(kind.write(study.name, app.best(study)), media_type=kind.media_type, headers=_as_file(kind.name))

@@ -9,7 +9,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, Field
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import param
@@ -167,5 +167,4 @@ _STUDY_KEYS: dict[str, Callable[[StudySummary], object]] = {
 
 
 def _unknown(key: str, value: str, valid: Sequence[str] | dict[str, Callable[[T], object]]) -> InvalidInput:
-    problem = Problem(key=key, message="is not known", value=value, hint=nearest(value, list(valid)))
-    return InvalidInput("request", [problem])
+    return InvalidInput.of("request", key, "is not known", value=value, hint=nearest(value, list(valid)))

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from threading import Lock
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
@@ -58,8 +58,7 @@ class FigureCache:
         Of several objectives the values of the one at this place are drawn.
         """
         if kind not in FIGURES:
-            problem = Problem(key="kind", message="is no figure", value=kind, hint=nearest(kind, FIGURES))
-            raise InvalidInput("request", [problem])
+            raise InvalidInput.of("request", "kind", "is no figure", value=kind, hint=nearest(kind, FIGURES))
         found = self._repository.trials(study.name)
         record = study.record if kind in NEEDS_ATTEMPTS else None
         progress = None if record is None else (study.running, study.over, study.state)

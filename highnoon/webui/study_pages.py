@@ -7,7 +7,7 @@ from itertools import islice
 
 from fastapi import APIRouter, Request, Response
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, UnknownStudy
+from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.space import listed_form, read_space
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Trial
@@ -54,7 +54,7 @@ def _whole(sent: Mapping[str, str], field: str) -> int:
     """Raises InvalidInput."""
     text = sent.get(field, "")
     if not text.isdecimal() or len(text) > 7:
-        raise InvalidInput("request", [Problem(key=field, message="must be a whole number", value=text)])
+        raise InvalidInput.of("request", field, "must be a whole number", value=text)
     return int(text)
 
 

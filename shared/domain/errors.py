@@ -99,6 +99,11 @@ class InvalidInput(UserInputError):
             shown.append(f"  … and {len(self.problems) - _MOST_PROBLEMS} more")
         super().__init__("\n".join([f"{source}:", *shown]))
 
+    @classmethod
+    def of(cls, source: str, key: str, message: str, *, value: object = ABSENT, hint: str = "") -> InvalidInput:
+        """With a single mistake."""
+        return cls(source, [Problem(key=key, message=message, value=value, hint=hint)])
+
 
 class UnknownStudy(UserInputError):
     """No study of that name is in the ledger. Raised by look-ups, shown by the command line."""

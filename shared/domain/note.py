@@ -51,7 +51,7 @@ class NoteChange:
         """The note afterwards. Raises InvalidInput for too many tags."""
         tags = tuple(tag for tag in dict.fromkeys((*before.tags, *self.tag)) if tag not in self.untag)
         if len(tags) > MOST_TAGS:
-            raise InvalidInput("note", [Problem(key="tag", message=f"would be {len(tags)}: at most {MOST_TAGS}")])
+            raise InvalidInput.of("note", "tag", f"would be {len(tags)}: at most {MOST_TAGS}")
         return Note(text=before.text if self.text is None else self.text, tags=tags)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 
 _GRAMMAR = 'must be "path/file.py:function" or "package.module:function"'
 
@@ -31,9 +31,7 @@ class ObjectiveRef:
         ref = cls(where=where, function=function)
         named = "/" not in where and all(part.isidentifier() for part in where.split(".")) and ".ipynb" not in where
         if not function.isidentifier() or not (ref.is_file or named) or not text.isprintable():
-            raise InvalidInput(
-                "objective", [Problem(key="objective", message=_GRAMMAR, value=text, hint=_probably_meant(text))]
-            )
+            raise InvalidInput.of("objective", "objective", _GRAMMAR, value=text, hint=_probably_meant(text))
         return ref
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from highnoon.shared.domain.errors import BundleRefused, InvalidInput, Problem
+from highnoon.shared.domain.errors import BundleRefused, InvalidInput
 from highnoon.shared.objective.source_tree import IGNORE_FILE, TreeFile, files_below
 from highnoon.shared.runtime.secret_files import kept_token
 from highnoon.shared.runtime.settings import Settings
@@ -91,7 +91,7 @@ def _refuse_beyond(folder: Path, sizes: dict[TreeFile, int], limit_bytes: int) -
 
 
 def _refused(folder: Path, message: str, hint: str = "") -> InvalidInput:
-    return InvalidInput("bundle", [Problem(key="--bundle", message=message, value=str(folder), hint=hint)])
+    return InvalidInput.of("bundle", "--bundle", message, value=str(folder), hint=hint)
 
 
 def unpack(archive: bytes, folder: Path, *, limit_bytes: int) -> None:

@@ -67,8 +67,9 @@ def _statements(source: str, where: str) -> Iterator[_Statement]:
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
-        problem = Problem(key="objective", message=f"{where} has a syntax error in line {error.lineno}: {error.msg}")
-        raise InvalidInput("submit()", [problem]) from None
+        raise InvalidInput.of(
+            "submit()", "objective", f"{where} has a syntax error in line {error.lineno}: {error.msg}"
+        ) from None
     for node in tree.body:
         if not _is_main_block(node):
             with suppress(SyntaxError):  # what only a notebook takes, such as await at the top level

@@ -216,7 +216,7 @@ def load_study_file(path: Path, overrides: Mapping[str, object] | None = None) -
 def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = None) -> StudySpec:
     """The study that `data` describes; relative paths start from `code_dir`. Raises InvalidInput with all problems."""
     if not isinstance(data, Mapping):
-        raise InvalidInput(source, [Problem(key="study", message="must be a table of keys and values", value=data)])
+        raise InvalidInput.of(source, "study", "must be a table of keys and values", value=data)
     written = _with_code_dir(data, code_dir)
     spec, problems = validate(written)
     problems += _objective_problems(written)

@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.runtime.urls import is_loopback
 
 _Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -37,10 +37,9 @@ def exposed(registry: CollectorRegistry, *, host: str, port: int, key: str, toke
         server = _Server((host, port), _family(host, port))
     except OSError as error:
         hint = "Choose another port, or 0 for no metrics."
-        problem = Problem(
-            key=key, message=f"cannot listen on {host} ({error.strerror or error})", value=port, hint=hint
-        )
-        raise InvalidInput("settings", [problem]) from None
+        raise InvalidInput.of(
+            "settings", key, f"cannot listen on {host} ({error.strerror or error})", value=port, hint=hint
+        ) from None
     server.set_app(_guarded(make_wsgi_app(registry), token))
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()

@@ -102,5 +102,4 @@ def kept_token(path: Path, *, remedy: str) -> tuple[str, bool]:
         finally:
             draft.unlink()
     except (OSError, ValueError) as error:
-        problem = Problem(key=str(path), message=f"cannot be used ({error})", hint=remedy)
-        raise InvalidInput("settings", [problem]) from None
+        raise InvalidInput.of("settings", str(path), f"cannot be used ({error})", hint=remedy) from None

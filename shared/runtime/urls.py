@@ -38,11 +38,10 @@ def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
     rest = matched["rest"]
     if dialect == "sqlite" and rest and not rest.startswith("/"):
         hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."
-        raise InvalidInput(source, [Problem(key=key, message="has too few slashes", value=masked(url), hint=hint)])
+        raise InvalidInput.of(source, key, "has too few slashes", value=masked(url), hint=hint)
     driver = matched["driver"]
     if driver is None and _DRIVERS[dialect].endswith("pymysql") and find_spec("pymysql") is None:
-        hint = 'pip install "highnoon-hpo[mysql]"'
-        raise InvalidInput(source, [Problem(key=key, message="needs pymysql", value=masked(url), hint=hint)])
+        raise InvalidInput.of(source, key, "needs pymysql", value=masked(url), hint='pip install "highnoon-hpo[mysql]"')
     return f"{_DRIVERS[dialect]}://{rest}" if driver is None else f"{_explicit(dialect, driver)}://{rest}"
 
 

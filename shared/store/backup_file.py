@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Enum, Float, Integer, LargeBinary, String, Table
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.study_checks import name_flaw
 
@@ -101,7 +101,7 @@ def damaged(path: Path, message: str, line: int | None = None) -> InvalidInput:
     """What is wrong with the file. Nothing of it was written then."""
     where = str(path) if line is None else f"{path}, line {line}"
     hint = "Nothing was changed. Restore takes files that python -m coordinator backup wrote."
-    return InvalidInput("backup", [Problem(key=where, message=message, hint=hint)])
+    return InvalidInput.of("backup", where, message, hint=hint)
 
 
 def encoded(table: Table, row: Mapping[str, Any], *, without: Collection[str]) -> dict[str, Any]:

@@ -60,5 +60,5 @@ def _key(settings: Settings, is_embedded: bool) -> ClusterKey:
     key = kept_key(settings) if is_embedded else key_of(settings)
     if key is None:
         hint = "A bundle is signed with it, and the workers verify it: set the same one here and there."
-        raise InvalidInput("environment", [Problem(key="HIGHNOON_CLUSTER_KEY", message="is not set", hint=hint)])
+        raise InvalidInput.of("environment", "HIGHNOON_CLUSTER_KEY", "is not set", hint=hint)
     return key

@@ -32,7 +32,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from highnoon.shared.domain.errors import (
     InvalidInput,
     LeaseLost,
-    Problem,
     SchemaMismatch,
     ServiceRefused,
     ServiceUnavailable,
@@ -106,8 +105,7 @@ class Database:
         On PostgreSQL alone; another database may be opened, to find that it holds no ledger.
         """
         if self.engine.dialect.name != "postgresql":
-            problem = Problem(key="database_url", message="must be a postgresql:// address", value=masked(self.url))
-            raise InvalidInput("settings", [problem])
+            raise InvalidInput.of("settings", "database_url", "must be a postgresql:// address", value=masked(self.url))
         with self.transaction() as connection:
             allow_longer(connection, _UPGRADE_S)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})

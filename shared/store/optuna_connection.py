@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, SchemaMismatch
+from highnoon.shared.domain.errors import InvalidInput, SchemaMismatch
 from highnoon.shared.runtime.urls import masked
 from highnoon.shared.store.connections import READING_S, is_postgres, postgres_engine, prepare_connections
 from highnoon.shared.store.history import HistoryStorage
@@ -97,13 +97,13 @@ def _checked(url: str) -> URL:
         address.get_dialect().import_dbapi()
         return address
     except (ArgumentError, ImportError, ValueError) as error:
-        problem = Problem(
-            key="url",
-            message=f"cannot be used ({error})",
+        raise InvalidInput.of(
+            "storage",
+            "url",
+            f"cannot be used ({error})",
             value=masked(url),
             hint="Leave the driver out: postgresql:// and mysql:// find the ones that come with HighNoon.",
-        )
-        raise InvalidInput("storage", [problem]) from None
+        ) from None
 
 
 def _tables_are_missing(url: str, options: dict[str, Any]) -> bool:

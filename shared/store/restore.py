@@ -16,7 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, insert, select,
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.exc import DataError, IntegrityError
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.study_checks import name_flaw
@@ -55,7 +55,7 @@ def restore(path: Path, access: Access, *, name: str | None = None) -> Copied:
     header = readable(path)
     name = header.study if name is None else name
     if flaw := name_flaw(name):
-        raise InvalidInput("restore", [Problem(key="name", message=flaw, value=name)])
+        raise InvalidInput.of("restore", "name", flaw, value=name)
     with access.database.transaction() as connection:
         allow_longer(connection, LONGEST_S)
         try:

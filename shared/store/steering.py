@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from highnoon.shared.domain.artifact import Checkpoint
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
 from highnoon.shared.domain.extension import Extension, setting_problems
 from highnoon.shared.domain.scalars import choice, plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
@@ -57,7 +57,7 @@ def set_share(
     if max_running is not None:
         changes["max_running"] = max_running or None
     if not changes:
-        raise InvalidInput("set", [Problem(key="priority", message="or max_running is needed")])
+        raise InvalidInput.of("set", "priority", "or max_running is needed")
     # In its grammar of now: other keys of a study that an older version wrote may be refused today.
     _, problems = validate({**record.spec, **changes})
     if problems := [problem for problem in problems if problem.key in changes]:
@@ -73,15 +73,14 @@ def add_trials(access: Access, record: StudyRecord, count: int) -> int:
     counts = access.studies.counts(record.id)
     most = MOST_TRIALS - counts.total + counts.by_state.get(TicketState.CANCELLED, 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-        problem = Problem(key="count", message=f"must be from 1 to {most:,}", value=count)
-        raise InvalidInput("add trials", [problem])
+        raise InvalidInput.of("add trials", "count", f"must be from 1 to {most:,}", value=count)
     return _add(access, record, count)
 
 
 def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     """One more trial, at this point; what it leaves open is sampled. Raises InvalidInput for a wrong point."""
     if not params:
-        raise InvalidInput("params", [Problem(key="params", message="needs at least one parameter")])
+        raise InvalidInput.of("params", "params", "needs at least one parameter")
     if StudySpec.from_json(record.spec).sampler.is_exhaustive:
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
     require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")

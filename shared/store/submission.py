@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.errors import InvalidInput, MissingExtra, Problem, StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, StudyConflict
 from highnoon.shared.domain.grid import grid_size
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.domain.strategy import modules_of
@@ -131,7 +131,7 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     size = grid_size(spec.search_space, spec.sampler.options.get("points"), spec.point_constraints)
     if not size:
         message = "no point of the grid keeps them"
-        raise InvalidInput("study", [Problem(key="param_constraints", message=message, value=spec.param_constraints)])
+        raise InvalidInput.of("study", "param_constraints", message, value=spec.param_constraints)
     if spec.n_trials <= size:
         return spec.n_trials, ""
     return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

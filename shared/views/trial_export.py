@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.note import Note, Notes
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
@@ -60,8 +60,7 @@ def parquet(
         import pyarrow.parquet
     except ImportError:
         hint = "Install it: pip install 'highnoon-hpo[parquet]'. Or take CSV, which needs none."
-        problem = Problem(key="format", message="needs the package pyarrow", value="parquet", hint=hint)
-        raise InvalidInput("request", [problem]) from None
+        raise InvalidInput.of("request", "format", "needs the package pyarrow", value="parquet", hint=hint) from None
     metrics = metric_names(trials)
     rows = [_row(trial, names, places, goals, metrics, notes or {}) for trial in trials]
     titles = _titles(names, goals, metrics, notes or {})

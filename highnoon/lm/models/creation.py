@@ -14,7 +14,7 @@ from highnoon.config import Config, ModelConfig
 from highnoon.current_trial import report_params
 from highnoon.lm.models.size import active_parameters, count_parameters, refuse_model
 from highnoon.rehearsal import reduced_in_rehearsal
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.objective.trial_context import is_trial_running
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def load_model(path: str | os.PathLike[str]) -> HSMN:
     try:
         model = keras.saving.load_model(path)
     except (OSError, ValueError) as error:
-        raise InvalidInput(str(path), [Problem(key="file", message=f"is not a saved model: {error}")]) from error
+        raise InvalidInput.of(str(path), "file", f"is not a saved model: {error}") from error
     if not isinstance(model, HSMN):
-        raise InvalidInput(str(path), [Problem(key="file", message=f"holds a {type(model).__name__}, not an HSMN")])
+        raise InvalidInput.of(str(path), "file", f"holds a {type(model).__name__}, not an HSMN")
     return model
 
 
@@ -92,7 +92,7 @@ def preset(name: str) -> ModelConfig:
     found = PRESETS.get(name.lower().removeprefix(_PREFIX))
     if found is None:
         hint = nearest(name.removeprefix(_PREFIX), PRESETS)
-        raise InvalidInput("preset", [Problem(key="name", message="is not a known preset", value=name, hint=hint)])
+        raise InvalidInput.of("preset", "name", "is not a known preset", value=name, hint=hint)
     return found
 
 
@@ -106,6 +106,4 @@ def _model_part(config: object) -> ModelConfig:
     if isinstance(config, Mapping):
         return Config.from_dict(config).model
     hint = "Give a preset's name, a Config, a ModelConfig or a table of their fields."
-    raise InvalidInput(
-        "create_model", [Problem(key="config", message="is not a model configuration", value=config, hint=hint)]
-    )
+    raise InvalidInput.of("create_model", "config", "is not a model configuration", value=config, hint=hint)

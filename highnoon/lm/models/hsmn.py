@@ -181,7 +181,7 @@ class HSMN(keras.Model):
         length = ids.shape[-1]
         if length is not None and length > self.max_seq_length:
             message = f"holds {length} tokens in a row, max_seq_length is {self.max_seq_length}"
-            raise InvalidInput(self.name, [Problem(key="ids", message=message, hint="Raise it, or cut the sequence.")])
+            raise InvalidInput.of(self.name, "ids", message, hint="Raise it, or cut the sequence.")
 
 
 class _Sampling(Section):

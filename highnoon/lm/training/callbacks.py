@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from highnoon import current_trial
-from highnoon.shared.domain.errors import InvalidInput, Problem, TrialPruned
+from highnoon.shared.domain.errors import InvalidInput, TrialPruned
 from highnoon.shared.runtime.logs import event
 
 if TYPE_CHECKING:
@@ -190,4 +190,4 @@ def callback_for(callback: Any) -> Any:
     if callable(callback):
         return FunctionCallback(callback)
     message = "must be a function that takes a dict, or a Keras callback"
-    raise InvalidInput("add_callback()", [Problem(key="callback", message=message, value=callback)])
+    raise InvalidInput.of("add_callback()", "callback", message, value=callback)

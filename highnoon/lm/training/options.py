@@ -156,7 +156,7 @@ def epochs_of_the_trial() -> int | None:
     if epochs is None or (isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0):
         return epochs
     message = "was set for this trial, and must be a whole number above 0"
-    raise InvalidInput("Trainer.train()", [Problem(key="epochs", message=message, value=epochs)])
+    raise InvalidInput.of("Trainer.train()", "epochs", message, value=epochs)
 
 
 def _misspelled(foreign: Iterable[str], known: Iterable[str]) -> list[Problem]:

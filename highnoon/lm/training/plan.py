@@ -184,4 +184,4 @@ def _refuse_large_batch(plan: StagePlan) -> None:
         f"of {options.max_seq_length} tokens"
     )
     hint = "Choose a smaller batch, or a smaller max_seq_length."
-    raise InvalidInput(f"stage {plan.name!r}", [Problem(key="batch_size", message=message, hint=hint)])
+    raise InvalidInput.of(f"stage {plan.name!r}", "batch_size", message, hint=hint)

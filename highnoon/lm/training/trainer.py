@@ -36,7 +36,7 @@ from highnoon.lm.training.loop import TrainingLoop
 from highnoon.lm.training.options import Intervals, Stage, epochs_of_the_trial, read_options, read_stage
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
 from highnoon.memory import EnterpriseMemoryManager
-from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.errors import InvalidInput, nearest
 
 if TYPE_CHECKING:
     from highnoon.lm.training.train_state import TrainState
@@ -74,11 +74,10 @@ class Trainer:
         }
         if report_to not in (None, "hpo"):
             hint = nearest(str(report_to), ("hpo",))
-            problem = Problem(key="report_to", message="must be 'hpo' or None", value=report_to, hint=hint)
-            raise InvalidInput("Trainer()", [problem])
+            raise InvalidInput.of("Trainer()", "report_to", "must be 'hpo' or None", value=report_to, hint=hint)
         if save_best and report_to is None:
             message, hint = "keeps the model with a trial, and report_to names none", 'Write report_to="hpo".'
-            raise InvalidInput("Trainer()", [Problem(key="save_best", message=message, value=save_best, hint=hint)])
+            raise InvalidInput.of("Trainer()", "save_best", message, value=save_best, hint=hint)
         self.options = read_options(self.hyperparameters, _config_of(model))
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
@@ -208,7 +207,7 @@ class Trainer:
         if self.tokenizer.vocab_size > vocabulary:
             message = f"is {vocabulary} in the model, and the tokenizer has {self.tokenizer.vocab_size} ids"
             hint = "Build the model with at least as many, or use a smaller tokenizer."
-            raise InvalidInput("Trainer.train()", [Problem(key="vocab_size", message=message, hint=hint)])
+            raise InvalidInput.of("Trainer.train()", "vocab_size", message, hint=hint)
         stages = self._stages
         if not stages:
             stages = [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]

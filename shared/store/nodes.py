@@ -51,7 +51,6 @@ class Leadership:
     """The leader row after a bid: whether it is ours, and since which term."""
 
     mine: bool
-    holder: str
     term: int
 
 
@@ -153,9 +152,9 @@ class Nodes:
     def lead(self, holder: str, *, ttl_s: float) -> Leadership:
         """Bids for the leader row: kept if ours, taken if expired. It saves work, and is never a fence."""
         if won := self._db.rows(_BID, bidder=holder, ttl=ttl_s):
-            return Leadership(mine=True, holder=holder, term=won[0].term)
-        if rows := self._db.rows(select(leader.c.holder, leader.c.term).where(leader.c.id == 1)):
-            return Leadership(mine=False, holder=rows[0].holder, term=rows[0].term)
+            return Leadership(mine=True, term=won[0].term)
+        if rows := self._db.rows(select(leader.c.term).where(leader.c.id == 1)):
+            return Leadership(mine=False, term=rows[0].term)
         # The first bid of all; of two at once one loses and bids again.
         with suppress(IntegrityError):
             self._db.changed(insert(leader).values(id=1, holder=holder, term=1, expires_at=db_now() + ttl_s))

@@ -45,8 +45,9 @@ class Cluster:
             "HIGHNOON_REDIS_URL": stack.redis_url,
             "HIGHNOON_HOME": str(stack.home.root / "of-processes"),
             "HIGHNOON_METRICS_PORT": str(self.metrics_port),
+            "HIGHNOON_OBJECTIVES": str(Path(__file__).parent / "*.py"),
         }
-        begin = ends.enter_context(_processes(environ, stack.home.root / "processes.log"))
+        self.begin = begin = ends.enter_context(_processes(environ, stack.home.root / "processes.log"))
         self.roles = {
             "PostgreSQL": Role(process=postgres_of(stack)),
             "Redis": Role(process=redis_of(stack)),

@@ -53,10 +53,18 @@ class _Cut:
 
     def making(self, kind: type[http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
         """Makes connections of this kind, and keeps the last one at hand."""
+        cut = self
+
+        class Connection(kind):  # type: ignore[valid-type,misc]
+            def connect(self) -> None:
+                super().connect()
+                if cut.is_off:  # when there was no socket yet, or none that could be cut off
+                    raise TimeoutError
 
         def make(host: str, **options: Any) -> http.client.HTTPConnection:
-            self._connection = kind(host, **options)
-            return self._connection
+            connection: http.client.HTTPConnection = Connection(host, **options)
+            self._connection = connection
+            return connection
 
         return make
 

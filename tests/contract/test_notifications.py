@@ -222,6 +222,11 @@ def test_answer_that_does_not_end_is_given_up_at_the_deadline(dripping: Dripping
     assert post(f"http://{dripping.host}/", b"{}", {}, deadline_s=0.5) == "the receiver did not answer within 0.5 s"
 
 
+def test_deadline_that_passes_before_the_connection_is_made_ends_it_all_the_same(dripping: Dripping) -> None:
+    """A host with several addresses, or a handshake by single bytes, takes long to connect to."""
+    assert post(f"http://{dripping.host}/", b"{}", {}, deadline_s=0.0) == "the receiver did not answer within 0 s"
+
+
 def test_one_notification_of_a_study_is_under_way_at_a_time(ledger: Ledger) -> None:
     study = notified(ledger, "https://hooks.example.com", name="one")
     first, second, _ = ledger.tickets(study)

@@ -79,11 +79,13 @@ class NodeRecord:
         state = self._nodes.beat(self._node.worker_id, self._info.read())
         if state is WorkerState.ACTIVE:
             # A person may have reinstated it: a quarantine that follows is not its own.
-            self._took_itself_out = trouble is not None and self._move(state, WorkerState.QUARANTINED, trouble)
-            state = WorkerState.QUARANTINED if self._took_itself_out else state
+            self._took_itself_out = trouble is not None  # also where the answer of the move is lost
+            if trouble is not None:
+                self._took_itself_out = self._move(state, WorkerState.QUARANTINED, trouble)
+                state = WorkerState.QUARANTINED if self._took_itself_out else state
         elif trouble is None and state is WorkerState.QUARANTINED and self._took_itself_out:
-            self._took_itself_out = False
             state = WorkerState.ACTIVE if self._move(state, WorkerState.ACTIVE) else state
+            self._took_itself_out = False
         return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
 
     def _move(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Holder, Lease
 from highnoon.shared.domain.states import TicketState, WorkerState
 from highnoon.shared.runtime.processes import identify
@@ -106,3 +109,39 @@ def test_node_lifts_no_quarantine_but_its_own(ledger: Ledger, node: Node, monkey
     # When another client puts it into quarantine, then it stays there
     nodes.mark(node.worker_id, WorkerState.QUARANTINED)
     assert mine.beat().state is mine.beat().state is WorkerState.QUARANTINED
+
+
+@pytest.mark.parametrize("is_written", [True, False], ids=["its answer is lost", "it is not done"])
+@pytest.mark.parametrize("fails", [WorkerState.QUARANTINED, WorkerState.ACTIVE])
+def test_node_with_room_on_its_disk_comes_back_also_after_an_outage_of_its_move(
+    ledger: Ledger, node: Node, monkeypatch: pytest.MonkeyPatch, fails: WorkerState, is_written: bool
+) -> None:
+    # Given a node whose disk is full, and a database that goes away when the node is moved
+    trouble: list[str | None] = ["no space left on the disk"]
+    monkeypatch.setattr(node_record, "disk_trouble", lambda folder: trouble[-1])
+    outages, move = [fails], Nodes.move
+
+    def moved(nodes: Nodes, worker_id: str, before: Any, after: WorkerState, reason: str | None = None) -> bool:
+        is_away = after in outages
+        done = move(nodes, worker_id, before, after, reason) if is_written or not is_away else False
+        if is_away:
+            outages.remove(after)
+            raise ServiceUnavailable("no answer")
+        return done
+
+    monkeypatch.setattr(Nodes, "move", moved)
+    mine = record(node)
+    mine.enter()
+
+    def beat() -> WorkerState | None:
+        with suppress(ServiceUnavailable):
+            return mine.beat().state
+        return None
+
+    # When there is room again, then it is active with the next heartbeat that reaches the database
+    states = [beat(), beat()]
+    trouble.append(None)
+    states += [beat(), beat()]
+    assert WorkerState.QUARANTINED in states
+    assert states[-1] is WorkerState.ACTIVE
+    assert not outages

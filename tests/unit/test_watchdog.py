@@ -37,6 +37,7 @@ from highnoon.workers.monitor.memory_policy import (
 from highnoon.workers.monitor.resources import _Waiting
 from highnoon.workers.monitor.trial_cgroups import TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
+from tests.frozen import Stopwatch
 from tests.unit.kernel_tree import KernelTree
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -254,6 +255,14 @@ class TestWhereGroupsAreMade:
     def test_a_mount_that_may_not_be_written_gives_none(self, tmp_path: Path) -> None:
         self.machine(tmp_path, 2)
         assert TrialGroups.prepare(tmp_path) is None, "the group has no file to move into"
+
+    def test_groups_that_cannot_be_removed_delay_no_more_than_one(self, tmp_path: Path) -> None:
+        """Processes of them hang in the kernel, and the agent that sweeps watches the memory of the node."""
+        for number in range(20):
+            (tmp_path / f"highnoon-{2**22 + 1}-1-{number}" / "held").mkdir(parents=True)
+        with Stopwatch() as watch:
+            assert TrialGroups(tmp_path, version=2).sweep() == 0
+        assert watch.seconds < 5.0, "a second for each would be 20"
 
     def machine(self, root: Path, version: int) -> KernelTree:
         return KernelTree(root).with_cgroup(os.getpid(), version, "/node", limit=None, usage=GIB)

@@ -137,12 +137,16 @@ class TrialGroups:
         return folder
 
     def sweep(self) -> int:
-        """Removes the groups of supervisors that are dead, with what still runs in them; how many there were."""
+        """Removes the groups of supervisors that are dead, with what still runs in them; how many could be removed.
+
+        However many cannot be removed, it takes no longer than for one.
+        """
+        give_up_at = time.monotonic() + _EMPTY_WITHIN_S
         try:
             folders = [folder for folder in self._parent.iterdir() if _is_orphaned(folder.name)]
         except OSError:
             return 0
-        return sum(_remove(folder) for folder in folders)
+        return sum(_remove(folder, give_up_at) for folder in folders)
 
 
 def _below(root: Path, folder: str) -> Path:
@@ -177,9 +181,9 @@ def _is_orphaned(name: str) -> bool:
     return owner is None or owner.started_ticks != int(found[2])
 
 
-def _remove(folder: Path) -> bool:
-    """Kills what is in the group. True when there is no such group any more."""
-    deadline = time.monotonic() + _EMPTY_WITHIN_S
+def _remove(folder: Path, give_up_at: float | None = None) -> bool:
+    """Kills what is in the group, once at least. True when there is no such group any more."""
+    deadline = time.monotonic() + _EMPTY_WITHIN_S if give_up_at is None else give_up_at
     while folder.exists():
         for pid in _words(folder / "cgroup.procs"):
             with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):

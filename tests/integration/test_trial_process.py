@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,7 +26,7 @@ from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
-from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.processes import die_with_parent, identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_memory import TrialMemory
@@ -497,6 +497,46 @@ def test_fork_server_that_is_stopped_between_two_trials_counts_as_dead() -> None
     forks = ForkServer()
     os.kill(forks.pid, signal.SIGSTOP)
     eventually(lambda: not forks.is_alive(), what="it is noticed without a question")
+    forks.close()
+
+
+def test_process_that_hangs_before_it_is_ready_is_replaced_and_its_fork_server_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server whose first process hangs, for instance while it joins its cgroup
+    hung, run = tmp_path / "hung", fork_server.run_forked
+
+    def hangs_once(*arguments: Any) -> NoReturn:
+        if not hung.exists():
+            die_with_parent(signal.SIGKILL)
+            hung.write_text(str(os.getpid()))
+            while True:
+                signal.pause()
+        run(*arguments)
+
+    monkeypatch.setattr(fork_server, "run_forked", hangs_once)
+    monkeypatch.setattr(fork_server, "_READY_WITHIN_S", 1.0, raising=False)
+    with closing(ForkServer()) as forks:
+        eventually(lambda: hung.exists() and hung.read_text(), what="it hangs")
+        # When a trial comes, then it gets another process
+        assert begin(tmp_path, "good", forks=forks).watch(Diary()).ending is Ending.COMPLETED
+        assert forks.is_alive()
+        eventually(lambda: identify(int(hung.read_text())) is None, what="the one that hangs is ended")
+
+
+def test_fork_server_that_no_signal_ends_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs in the kernel: each further trial would wait for it as long, and be lost."""
+    monkeypatch.setattr(fork_server, "_LOOK_S", 0.1)
+    monkeypatch.setattr(fork_server, "_ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setattr(fork_server._Server, "obey", lambda self: signal.pause() or True)
+    forks = ForkServer()
+    ours, theirs = kernel.socket_pair()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda pid, signum: None)
+        with ours, theirs, pytest.raises(TimeoutError):
+            forks.fork(theirs, 1)
+        assert not forks.is_alive()
+    os.kill(forks.pid, signal.SIGKILL)
     forks.close()
 
 

@@ -38,6 +38,8 @@ _END = struct.Struct("=iq")
 """Wait status, and peak memory in bytes."""
 _MOST_BYTES = 8192
 _ANSWERS_WITHIN_S = 10.0
+_READY_WITHIN_S = 4.0
+"""How long the server waits for a process that should be ready: twice, within its time for an answer."""
 _LOOK_S = 1.0
 """How often a supervisor that waits for an answer looks whether the server was stopped by a signal."""
 
@@ -52,6 +54,7 @@ class ForkServer:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
         self._socket.settimeout(_LOOK_S)
+        self._has_hung = False
         self.next_cgroup: str | None = None
         """The file by which the process forked after the next end joins its cgroup: a trial would wait for that."""
         supervisor = os.getpid()
@@ -63,7 +66,12 @@ class ForkServer:
         theirs.close()
 
     def is_alive(self) -> bool:
-        """False once it has died, or is stopped. It cannot be replaced: this process has a second thread by now."""
+        """False once it has died, is stopped, or gave no answer: it may hang in the kernel, where no signal ends it.
+
+        It cannot be replaced: this process has a second thread by now.
+        """
+        if self._has_hung:
+            return False
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         except ChildProcessError:
@@ -99,6 +107,7 @@ class ForkServer:
             socket.send_fds(self._socket, [order], list(descriptors))
             answer = self._answer()
         except TimeoutError:
+            self._has_hung = True
             os.kill(self.pid, signal.SIGKILL)
             raise
         if not answer:
@@ -176,7 +185,7 @@ class _Server:
         spare, self._spare = self._spare, None
         if isinstance(spare, _Spare) and _gives(spare, descriptors):
             return spare.pid
-        # The kernel had no process for it, or has killed it since.
+        # The kernel had no process for it, or has killed it since, or holds it.
         spare = self._forked()
         if isinstance(spare, _Spare):
             return spare.pid if _gives(spare, descriptors) else -errno.ECHILD
@@ -197,9 +206,13 @@ class _Server:
 
 
 def _gives(spare: _Spare, descriptors: list[int]) -> bool:
-    """False for a process that has died. One that is ready leads its own group, so that signals reach all of it."""
+    """False for a process that has died, or hangs. One that is ready leads its own group, so that signals reach all of
+    it."""
     with spare.socket as to_it, contextlib.suppress(OSError):
+        to_it.settimeout(_READY_WITHIN_S)
         if to_it.recv(1) and socket.send_fds(to_it, [_FORK], descriptors):
             return True
-    os.waitpid(spare.pid, 0)
+    # Not waited for, since it may hang in the kernel: what is left of it is collected after a trial.
+    os.kill(spare.pid, signal.SIGKILL)
+    os.waitpid(spare.pid, os.WNOHANG)
     return False

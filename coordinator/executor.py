@@ -102,6 +102,7 @@ class ActionExecutor:
         ticket, attempt = action.ticket_id, action.attempt
         disposition = self._attempts.reap(ticket, attempt, message="its lease ran out", only_expired=True)
         if disposition is not None:
+            self._queues.wake()  # the next tick sends its message
             fields = {"study": action.name, "ticket": ticket, "attempt": attempt, "disposition": disposition}
             event(_log, "reap", level=logging.WARNING, **fields)
 

@@ -7,6 +7,7 @@ coordinators at once are harmless.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.node_queries import Streak
-from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, StudyLoad
+from highnoon.shared.store.snapshot_rows import ExpiringLease, QueuedTicket, StudyLoad
 
 _RARE = 1e-5
 """How improbable a streak must be at the others' rate: six in a row beside five successes, seventeen if half fail."""
@@ -46,7 +47,9 @@ class Snapshot:
     steady_s: float
     loads: tuple[StudyLoad, ...] = ()
     queues: Mapping[str, QueueLoad] = field(default_factory=dict)
-    expired: tuple[ExpiredLease, ...] = ()
+    expired: tuple[ExpiringLease, ...] = ()
+    next_expiry_s: float = math.inf
+    """In how many seconds the next lease expires, where that is before the next regular tick."""
     queued: tuple[QueuedTicket, ...] = ()
     turns: Mapping[int, float] = field(default_factory=dict)
     """By study: the turn of its last dispatch; none before the first one."""

@@ -77,6 +77,7 @@ class Service:
         self._files = FileKeeping(settings, lambda: self._leads)
         self._id = uuid.uuid4().hex
         self._term = 0
+        self._next_tick_s = settings.tick_s
         self._steady_since: float | None = None
         self._read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._pause_s = _PAUSE_S
@@ -98,7 +99,7 @@ class Service:
                 # A bug must not end the service. It is no outage: leases are reaped on time all the same.
                 self._count_failure()
                 _log.exception("action=tick_failed")
-            self._queues.wait(self._settings.tick_s)
+            self._queues.wait(self._next_tick_s)
             stopping.wait(self._pause_s)
         self._files.stop(_FILES_S)
         self._step_down()
@@ -106,6 +107,7 @@ class Service:
 
     def tick(self) -> bool:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
+        self._next_tick_s = self._settings.tick_s
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
         self._counters.leads.set(leadership.mine)
         self._leads = leadership.mine
@@ -117,6 +119,7 @@ class Service:
             event(_log, "lead", term=leadership.term)
         began = time.perf_counter()
         snapshot = self._reader.read(steady_s=self._steady_s(), turns=self._executor.turns)
+        self._next_tick_s = min(self._next_tick_s, snapshot.next_expiry_s)
         self._executor.execute(plan(snapshot, self._settings))
         self._faults.keep(snapshot.loads)
         self._remove_old_rows()

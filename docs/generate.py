@@ -80,7 +80,7 @@ SETTINGS: Mapping[str, str] = {
     "renew_s": "How often a running trial's lease is renewed; less than half of a lease.",
     "reap_s": "How often the coordinator compares the failures of the nodes.",
     "presence_s": "How often a node reports that it is there. After four silences its slots do not count.",
-    "tick_s": "How often the coordinator looks at the ledger when no notification arrives.",
+    "tick_s": "How often the coordinator looks at the ledger when no notification arrives and no lease expires.",
     "leader_ttl_s": "How long a silent coordinator leads before another one takes over; more than a tick.",
     "redispatch_s": "After how long a message that no worker took is sent again.",
     "drain_s": "How long running trials may go on after the first signal.",

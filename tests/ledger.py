@@ -100,9 +100,9 @@ class Ledger:
         with self.database.transaction() as connection:
             return str(connection.scalar(select(tickets.c.state).where(tickets.c.id == ticket)))
 
-    def expire(self, lease: Lease) -> None:
-        """As if the holder had been silent for a whole lease."""
-        self._change(lease.ticket_id, lease_expires_at=db_now() - 1.0)
+    def expire(self, lease: Lease, *, in_s: float = -1.0) -> None:
+        """As if the holder had been silent for a whole lease, or were until then in so many seconds."""
+        self._change(lease.ticket_id, lease_expires_at=db_now() + in_s)
 
     def is_expired(self, lease: Lease) -> bool:
         with self.database.transaction() as connection:

@@ -32,7 +32,7 @@ from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import LIVE_STUDIES, db_now, studies, tickets
 from highnoon.shared.store.snapshot_rows import (
-    ExpiredLease,
+    ExpiringLease,
     QueuedTicket,
     ReadyTickets,
     StudyLoad,
@@ -145,9 +145,9 @@ class SnapshotQueries:
         found = self._db.rows(_RECENT_ENDINGS, studies=list(study_ids), count=count)
         return {row.id: row.endings for row in found}
 
-    def expired(self) -> list[ExpiredLease]:
-        """Leases that ran out by the database's clock, the longest first."""
-        return [ExpiredLease(**row._mapping) for row in self._db.rows(_EXPIRED)]
+    def expiring(self, *, within_s: float) -> list[ExpiringLease]:
+        """Leases that have expired by the database's clock, or will within so many seconds; the earliest first."""
+        return [ExpiringLease(**row._mapping) for row in self._db.rows(_EXPIRING, within_s=within_s)]
 
     def queued(self) -> list[QueuedTicket]:
         """Tickets whose message was sent and not claimed, oldest first."""
@@ -222,10 +222,11 @@ def _recent_endings() -> Select[Any]:
 # Of every tick: building a statement takes longer than PostgreSQL needs for it.
 _LOADS = _loads()
 _RECENT_ENDINGS = _recent_endings()
-_EXPIRED = (
-    select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name)
+_LEFT_S = (tickets.c.lease_expires_at - db_now()).label("left_s")
+_EXPIRING = (
+    select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name, _LEFT_S)
     .join(studies, studies.c.id == tickets.c.study_id)
-    .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now())
+    .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now() + bindparam("within_s"))
     .order_by(tickets.c.lease_expires_at)
 )
 _QUEUED = (

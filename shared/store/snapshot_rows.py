@@ -75,14 +75,15 @@ class StudyLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpiredLease:
-    """An attempt whose lease ran out by the database's clock."""
+class ExpiringLease:
+    """An attempt whose lease expires in `left_s` seconds by the database's clock; below 0 it has expired."""
 
     ticket_id: int
     attempt: int
     study_id: int
     name: str
     """Of the study."""
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

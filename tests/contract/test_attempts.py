@@ -213,13 +213,13 @@ def test_renew_extends_the_lease_and_writes_progress_and_reports(ledger: Ledger)
     (ticket,) = ledger.tickets(ledger.study())
     lease = ledger.start(ticket)
     ledger.expire(lease)
-    assert [expired.ticket_id for expired in ledger.snapshot.expired()] == [ticket]
+    assert [expired.ticket_id for expired in ledger.snapshot.expiring(within_s=0.0)] == [ticket]
 
     progress = Progress(step=2**40, rss_bytes=1024)
     wish = ledger.attempts.renew(lease, progress, [Report(step=1, value=0.5)])
 
     assert wish is Wish.CARRY_ON, "an expired lease that was not reaped can be renewed"
-    assert ledger.snapshot.expired() == []
+    assert ledger.snapshot.expiring(within_s=0.0) == []
     assert ledger.trial(lease).intermediate_values == {1: 0.5}
     with ledger.database.transaction() as connection:
         assert connection.execute(select(tickets.c.step, tickets.c.rss_bytes)).one() == (2**40, 1024)

@@ -148,7 +148,7 @@ def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
         assert ledger.attempts.renew(lease, Progress()) is Wish.CARRY_ON
         ledger.finish(lease)
         assert ledger.trial(lease).state is TrialState.COMPLETE
-        assert [expired.ticket_id for expired in ledger.snapshot.expired()] == [6]
+        assert [expired.ticket_id for expired in ledger.snapshot.expiring(within_s=0.0)] == [6]
         assert ledger.attempts.reap(6, 1, message="gone", only_expired=True) is Disposition.RETRY
         assert not ledger.optuna().get_trials(states=(TrialState.RUNNING,))
 

@@ -16,7 +16,7 @@ from highnoon.coordinator.planner import Close, Dispatch, QueueLoad, Reap, Resen
 from highnoon.coordinator.shares import messages_per_slot, ready_at_most
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.runtime.settings import Settings
-from highnoon.shared.store.snapshot_rows import ExpiredLease, QueuedTicket, StudyLoad
+from highnoon.shared.store.snapshot_rows import ExpiringLease, QueuedTicket, StudyLoad
 from highnoon.shared.store.study_records import StudyRecord
 
 RULES = Settings(lease_s=30.0, redispatch_s=60.0, dispatch_buffer=4)
@@ -262,7 +262,7 @@ def test_slots_wait_while_a_study_could_use_them_and_no_message_is_there(
 
 
 def test_reaper_waits_until_holders_could_renew() -> None:
-    expired = tuple(ExpiredLease(ticket_id=n, attempt=1, study_id=1, name="study-1") for n in (7, 8))
+    expired = tuple(ExpiringLease(ticket_id=n, attempt=1, study_id=1, name="study-1", left_s=-1.0) for n in (7, 8))
     assert plan(Snapshot(steady_s=29.9, expired=expired), RULES) == []
     assert plan(Snapshot(steady_s=30.0, expired=expired), RULES) == [
         Reap(study_id=1, name="study-1", ticket_id=n, attempt=1) for n in (7, 8)

@@ -51,6 +51,9 @@ class Snapshot:
     next_expiry_s: float = math.inf
     """In how many seconds the next lease expires, where that is before the next regular tick."""
     queued: tuple[QueuedTicket, ...] = ()
+    started: Mapping[str, float] = field(default_factory=dict)
+    """By resource: how long ago the newest message was sent whose ticket now runs for the first time. Read only where a
+    ticket that was tried before has been queued for a while."""
     turns: Mapping[int, float] = field(default_factory=dict)
     """By study: the turn of its last dispatch; none before the first one."""
     streaks: tuple[Streak, ...] = ()
@@ -177,19 +180,33 @@ def _close_finished(snapshot: Snapshot) -> Iterator[Close]:
 
 
 def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
-    """More tickets are queued than Redis can explain, or none is claimed though slots are free."""
+    """More tickets are queued than Redis explains, or one is passed over, or none is claimed though slots are free."""
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
             continue
         names = {load.study.id: load.study.name for load in snapshot.loads if load.study.queue == resource}
         queued = sorted((ticket for ticket in snapshot.queued if ticket.study_id in names), key=_by_message)
         lost, others = queued[: queue.lost], queued[queue.lost :]
-        if _free_slots(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued):
-            lost += [ticket for ticket in others if ticket.age_s >= settings.redispatch_s]
+        is_stuck = _free_slots(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued)
+        started_s = snapshot.started.get(resource, math.inf)
+        lost += [
+            ticket
+            for ticket in others
+            if _is_passed_over(ticket, started_s) or (is_stuck and ticket.age_s >= settings.redispatch_s)
+        ]
         for study_id, name in names.items():
             ticket_ids = tuple(ticket.ticket_id for ticket in lost if ticket.study_id == study_id)
             if ticket_ids:
                 yield Resend(study_id=study_id, name=name, resource=resource, ticket_ids=ticket_ids)
+
+
+def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
+    """Whether the message of a ticket that was tried before is lost for certain: it went to the head of the queue, and
+    one that was sent later, to the end, has been taken.
+
+    This needs no window, which an outage or other messages on the queue would begin anew.
+    """
+    return ticket.tried and ticket.age_s >= LOST_AFTER_S and started_s < ticket.age_s
 
 
 def _by_message(ticket: QueuedTicket) -> bool:

@@ -66,13 +66,16 @@ class SnapshotReader:
         self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
         loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), capacity)
         leases = self._snapshot.expiring(within_s=self._settings.tick_s)
+        queued = self._snapshot.queued() if any(load.queued for load in loads) else []
+        may_be_passed_over = any(ticket.tried and ticket.age_s >= LOST_AFTER_S for ticket in queued)
         return Snapshot(
             steady_s=steady_s,
             loads=tuple(loads),
             queues=self._queues(loads, capacity),
             expired=tuple(lease for lease in leases if lease.left_s < 0),
             next_expiry_s=min((lease.left_s for lease in leases if lease.left_s >= 0), default=math.inf),
-            queued=tuple(self._snapshot.queued()) if any(load.queued for load in loads) else (),
+            queued=tuple(queued),
+            started=self._snapshot.newest_started() if may_be_passed_over else {},
             turns=dict(turns or {}),
             streaks=self._streaks_of(capacity, loads),
         )

@@ -157,6 +157,10 @@ class SnapshotQueries:
             for ticket_id, study_id, age_s, attempt in self._db.rows(_QUEUED)
         ]
 
+    def newest_started(self) -> dict[str, float]:
+        """By queue: how long ago the newest message was sent whose ticket now runs for the first time."""
+        return {row.queue: row.sent_s for row in self._db.rows(_NEWEST_STARTED)}
+
     def faults(self) -> dict[str, str]:
         """By name: what is wrong with live studies."""
         faulty = studies.c.state.in_(LIVE_STUDIES), studies.c.fault.is_not(None)
@@ -228,6 +232,12 @@ _EXPIRING = (
     .join(studies, studies.c.id == tickets.c.study_id)
     .where(tickets.c.state == TicketState.RUNNING, tickets.c.lease_expires_at < db_now() + bindparam("within_s"))
     .order_by(tickets.c.lease_expires_at)
+)
+_NEWEST_STARTED = (
+    select(studies.c.queue, func.min(db_now() - tickets.c.queued_at).label("sent_s"))
+    .join(studies, studies.c.id == tickets.c.study_id)
+    .where(tickets.c.state == TicketState.RUNNING, tickets.c.attempt == 1, tickets.c.queued_at.is_not(None))
+    .group_by(studies.c.queue)
 )
 _QUEUED = (
     select(tickets.c.id, tickets.c.study_id, db_now() - tickets.c.queued_at, tickets.c.attempt)

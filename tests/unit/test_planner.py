@@ -291,6 +291,20 @@ def test_lost_message_of_a_ticket_that_was_tried_before_is_sent_again_first() ->
     assert again == Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(0,))
 
 
+def test_message_of_a_ticket_that_was_tried_before_is_lost_once_a_later_message_was_taken() -> None:
+    """Also where an outage, or other messages on the queue, hide for how long it has been missing."""
+    tried = QueuedTicket(ticket_id=20, study_id=1, age_s=6.0, tried=True)
+    untried = QueuedTicket(ticket_id=1, study_id=1, age_s=6.0)
+    full = load(queued=2, running=2)
+    again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(20,))
+    later = snapshot(full, messages=500, queued=(untried, tried), started={"cpu": 3.0})
+    assert plan(later, RULES) == [again]
+    # Not where what runs was sent before it, or on another queue, nor a moment after it was sent
+    for started in ({"cpu": 7.0}, {"gpu": 3.0}):
+        assert plan(replace(later, started=started), RULES) == []
+    assert plan(replace(later, queued=(replace(tried, age_s=4.0),)), RULES) == []
+
+
 def test_tickets_queued_for_long_though_slots_are_free_are_sent_again() -> None:
     queued = (QueuedTicket(ticket_id=1, study_id=1, age_s=61.0),)
     again = Resend(study_id=1, name="study-1", resource="cpu", ticket_ids=(1,))

@@ -113,9 +113,8 @@ def test_a_pruner_of_its_own_decides_and_a_broken_one_lets_trials_go_on() -> Non
     )
 
 
-@pytest.mark.parametrize("kind", ["sampler", "pruner"])
 def test_a_process_that_is_not_asked_any_longer_ends_and_the_next_question_starts_another_one(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plugged, "_IDLE_S", 4.0)
     study = opened(sampler="tests.plugins:Neighbours", pruner="tests.plugins:AfterTwo")
@@ -132,15 +131,13 @@ def test_a_process_that_is_not_asked_any_longer_ends_and_the_next_question_start
     study.close_plugins(if_idle=True)
     assert set(psutil.Process().children()) == before, "and nothing of them is left"
     monkeypatch.undo()
-    if kind == "sampler":
-        assert len(run(study, 2)) == 3
-    else:
-        started = study.start_trial(ordinal=1)
-        answers = []
-        for step in range(2):
-            study.report(started.trial_id, Report(step=step, value=1.0))
-            answers.append(study.should_prune(started.trial_id))
-        assert answers == [False, True]
+    assert len(run(study, 2)) == 3, "the sampler answers again"
+    started = study.start_trial(ordinal=3)
+    answers = []
+    for step in range(2):
+        study.report(started.trial_id, Report(step=step, value=1.0))
+        answers.append(study.should_prune(started.trial_id))
+    assert answers == [False, True], "the pruner answers again"
     assert study.plugin_fault() is None
     study.close_plugins()
 

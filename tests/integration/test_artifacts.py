@@ -24,6 +24,7 @@ from tests.cluster import Books, Cluster, running_cluster
 from tests.support import eventually
 
 INTERVAL_S = 0.8
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,8 @@ def test_a_trial_goes_on_from_its_checkpoint_on_other_nodes(cluster: Cluster, bo
     space = {"x": ["categorical", [2.0]]}
     name = cluster.submit_here("descends", 1, name="travels", search_space=space, max_attempts=9)
 
-    # When its node is killed five times, and each time the next one has another home
-    for kill in range(5):
+    # When its node is killed several times, and each time the next one has another home
+    for kill in range(KILLS):
         following = _node(cluster, kill + 1)
         _await_checkpoint(books, kill + 1)
         cluster.kill(node)
@@ -88,18 +89,18 @@ def test_a_trial_goes_on_from_its_checkpoint_on_other_nodes(cluster: Cluster, bo
             connection.execute(update(tickets).values(not_before=0.0))
 
     # And the last one is drained
-    following = _node(cluster, 6)
-    eventually(lambda: len(_steps(cluster, 5)) > 1, 30.0, what="the sixth attempt goes on")
+    following = _node(cluster, KILLS + 1)
+    eventually(lambda: len(_steps(cluster, KILLS)) > 1, 30.0, what="the last attempt goes on")
     node.send_signal(signal.SIGTERM)
     books.wait_until_over(name)
 
     # Then the result equals an uninterrupted training's
     attempts = books.attempts(name)
-    assert [attempt.ending for attempt in attempts] == [Ending.LOST] * 5 + [Ending.RELEASED, Ending.COMPLETED]
+    assert [attempt.ending for attempt in attempts] == [Ending.LOST] * KILLS + [Ending.RELEASED, Ending.COMPLETED]
     assert books.trials(name)[-1].value == pytest.approx(alone.best_value, rel=1e-12)
 
     # And about one interval was repeated each time, not all that was done before
-    steps = [_steps(cluster, number) for number in range(7)]
+    steps = [_steps(cluster, number) for number in range(KILLS + 2)]
     assert steps[0][0] == 1 and steps[-1][-1] == objectives.STEPS
     for before, after in pairwise(steps):
         assert 1 < after[0] <= before[-1] + 1, "it goes on, and leaves nothing out"

@@ -40,22 +40,24 @@ _database_numbers = itertools.count(1)
 _FIRST = (
     # Its trials are forked from this process, whose memory counts as theirs where they touch it: while it is small.
     "integration/test_watchdog.py",
+    "browser/",
     "integration/test_lifecycle.py",
+    "integration/test_worker_node.py",
     "integration/test_faults.py",
     "integration/test_start.py",
-    "integration/test_worker_node.py",
+    "chaos/test_chaos.py",
     "integration/test_trainer.py",
-    "integration/test_poisoned_studies.py",
     "integration/test_models_hsmn.py",
-    "browser/",
-    "integration/test_trainer_resume.py",
     "guide/test_complete_example.py",
+    "integration/test_trainer_resume.py",
     "integration/",
     "deploy/",
     "guide/",
+    "contract/test_samplers.py",
     "contract/",
 )
-"""Where several processes share the tests, the longest file must not be the last."""
+"""Where several processes share the tests, the longest file must not be the last: by the time that each takes, with
+its waiting. What is not named comes last, in files of some seconds each."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -98,8 +98,8 @@ _LAST_AXIS = """(() => {
     return [x, box.y + size._size.t + size.yaxis.l2p(1), box.y + size._size.t + size.yaxis.l2p(0)];
 })()"""
 
-_RULES_OF_COLOURS = ("color-contrast",)
-"""Of those that axe applies by itself."""
+_RULES_OF_COLOURS = ("color-contrast", "link-in-text-block")
+"""The second one is experimental, and not one of those that axe applies by itself."""
 
 
 def _axe(rules: Sequence[str] = ()) -> str:

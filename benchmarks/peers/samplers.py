@@ -120,7 +120,12 @@ class SyneTune:
         from syne_tune.config_space import choice, lograndint, randint, uniform
         from syne_tune.optimizer.baselines import BORE
 
-        kinds = {"categorical": choice, "uniform": uniform, "int": randint, "int_log": lograndint}
+        kinds = {
+            "categorical": lambda choices: choice(of_one_type(choices)),
+            "uniform": uniform,
+            "int": randint,
+            "int_log": lograndint,
+        }
         known = {name: kinds[kind](*bounds) for name, (kind, *bounds) in space.items()}
         self._scheduler = BORE(known, metric="loss", do_minimize=True, random_seed=seed)
         self._trials: dict[int, Any] = {}
@@ -137,6 +142,11 @@ class SyneTune:
 
     def tell(self, trial: int, loss: float) -> None:
         self._scheduler.on_trial_complete(self._trials.pop(trial), {"loss": loss})
+
+
+def of_one_type(choices: list[Any]) -> list[Any]:
+    """The choices as Syne Tune accepts them: 0.1 and 1 as 0.1 and 1.0."""
+    return [float(one) for one in choices] if {type(one) for one in choices} == {int, float} else choices
 
 
 KINDS = {"hyperopt": HyperOpt, "smac": Smac, "syne": SyneTune}

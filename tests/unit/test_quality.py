@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import quality
+from benchmarks.peers.samplers import of_one_type
 from benchmarks.quality_report import Key, Run, ranks, report
 
 
@@ -42,3 +43,11 @@ def test_a_comparison_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pyte
     again = kept.read_text().splitlines()
     assert again[:3] == whole[:3], "not run again"
     assert len(again) == 4 and json.loads(again[3])["losses"] == json.loads(whole[3])["losses"]
+
+
+def test_numbers_of_two_types_become_floats_for_syne_tune() -> None:
+    found = of_one_type([0.1, 1])
+    assert found == [0.1, 1.0]
+    assert {type(one) for one in found} == {float}
+    assert [type(one) for one in of_one_type([16, 32])] == [int, int]
+    assert of_one_type(["relu", "tanh"]) == ["relu", "tanh"]

@@ -95,6 +95,7 @@ async def _health(request: Request) -> Response:
 async def _answer(request: Request, error: Exception) -> Response:
     """The answer to every error: a page for a person, problem+json for a program."""
     problems: Sequence[Problem] = ()
+    path = request.scope["path"]
     match error:
         case Refused():
             return error.response
@@ -115,9 +116,9 @@ async def _answer(request: Request, error: Exception) -> Response:
                 for found in error.errors()
             ]
         case _:
-            _log.error("action=request_failed path=%s", request.url.path, exc_info=error)
+            _log.error("action=request_failed path=%s", path, exc_info=error)
             status, detail = 500, "This is a bug of the dashboard. Its log has the details."
-    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+    if path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         headers = {"retry-after": "5"} if status == 503 else None
         return problem_response(status, detail, problems, headers, getattr(request.state, "done", ()))
     return error_page(request, status, detail, problems)

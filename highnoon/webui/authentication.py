@@ -3,6 +3,9 @@
 In order: the Host header (against DNS rebinding), who sends it, what they may do, and for changes by a browser the
 Origin header and a token from one of our own pages (against cross-site requests). A program with an Authorization
 header needs neither: no other site can make a browser send one.
+
+Decides by the path that the router takes, `scope["path"]`, never by `request.url`: that is put together with the Host
+header, and some versions of Starlette take a part of such a header for the path.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ ANONYMOUS_PATHS = frozenset(
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_BODY = 1_000_000
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::\d+)?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _FORMS = "application/x-www-form-urlencoded"
 
 HEADERS = {
@@ -109,7 +112,7 @@ class Authentication:
             raise Refused(problem_response(400, "The address has bytes that are no text."))
         is_change = request.method not in _SAFE
         body, receive = await _body(request, receive) if is_change else (b"", receive)
-        if request.url.path in ANONYMOUS_PATHS:
+        if request.scope["path"] in ANONYMOUS_PATHS:
             request.state.principal = None
             if is_change:
                 _check_origin(request)
@@ -125,7 +128,11 @@ class Authentication:
         return receive, Actor(name=f"{principal.name}@{_client(request)}", via=via)
 
     def _check_host(self, request: Request) -> None:
-        name = _host_name(request.headers.get("host", ""))
+        host = request.headers.get("host", "")
+        name = _host_name(host)
+        if not name:
+            detail = f"The Host header must be a name or an address, with or without a port (got {host!r})."
+            raise Refused(problem_response(400, detail))
         if self._hosts and name not in self._hosts:
             hint = "Add it to HIGHNOON_WEBUI_HOSTS to allow it."
             raise Refused(problem_response(421, f"This dashboard is not called by the name {name!r}. {hint}"))
@@ -146,7 +153,7 @@ class Authentication:
         session = self.authenticator.new_session()
         fresh = self.authenticator.principal(session)
         assert fresh is not None, "a session made just now is valid"
-        cookies.append(self.cookie(session, secure=request.url.scheme == "https"))
+        cookies.append(self.cookie(session, secure=request.scope["scheme"] == "https"))
         return fresh, True
 
     def check_token(self, request: Request, token: str) -> TokenHolder | None:
@@ -229,9 +236,11 @@ def _host_name(host: str) -> str:
 
 def _refusal(request: Request, status: int, detail: str) -> Refused:
     """A person who opens a page is sent to the login; programs get the problem."""
-    wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    path = request.scope["path"]
+    wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
     if status == 401 and wants_page and request.method in _SAFE:
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        query = request.scope["query_string"].decode("ascii")
+        here = quote(path) + (f"?{query}" if query else "")
         return Refused(RedirectResponse(f"/login?next={quote(here, safe='')}", status_code=303))
     headers: Mapping[str, str] = {"www-authenticate": "Bearer"} if status == 401 else {}
     return Refused(problem_response(status, detail, headers=headers))

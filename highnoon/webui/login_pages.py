@@ -28,7 +28,7 @@ def login(request: Request, sent: Sent) -> Response:
         return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = redirect(there)
     session = authentication.authenticator.new_session(holder)
-    answer.headers["set-cookie"] = authentication.cookie(session, secure=request.url.scheme == "https")
+    answer.headers["set-cookie"] = authentication.cookie(session, secure=request.scope["scheme"] == "https")
     return answer
 
 

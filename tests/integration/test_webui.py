@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -627,9 +628,10 @@ def test_the_first_request_after_a_restart_of_the_database_is_answered(tmp_path:
 
 def test_loopback_is_open_under_its_own_names_only(visitor: Visitor) -> None:
     assert visitor.client.get("/hpo", headers={"host": "localhost:8000"}).status_code == 200
-    for name in ("evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "[::1].evil"):
+    refused = {"evil.example": 421, "127.0.0.1.evil.example": 421, "evil.example:8000": 421, "": 400, "[::1].evil": 400}
+    for name, status in refused.items():
         answer = visitor.client.get("/hpo", headers={"host": name})
-        assert answer.status_code == 421 and "digits" not in answer.text, name
+        assert answer.status_code == status and "digits" not in answer.text, name
 
 
 @pytest.mark.parametrize(
@@ -671,7 +673,8 @@ def test_nothing_answers_without_a_credential(closed: str) -> None:
         for path in ("/health", "/login", "/static/app.css", "/static/login.js"):
             assert client.get(path).status_code == 200
         page = client.get(f"/hpo/studies/{PATH}", headers={"accept": "text/html"})
-        assert (page.status_code, page.headers["location"][:12]) == (303, "/login?next=")
+        there = page.headers["location"].removeprefix("/login?next=")
+        assert (page.status_code, unquote(unquote(there))) == (303, f"/hpo/studies/{NAME}")
 
 
 def _all_paths() -> list[tuple[str, str]]:

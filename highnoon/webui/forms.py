@@ -5,24 +5,20 @@ Decides nothing about values: StudySpec does. What cannot be read as a number st
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.space import KINDS, UNSET, Categorical, Int, Param, SearchSpace, listed_form, parse_param
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.views.formats import param
+from highnoon.webui import form_values
+from highnoon.webui.form_values import inline, number, shown, shown_choice, twice
 
 _WHOLE = (
     "n_trials", "seed", "max_attempts", "retry_errors", "param_budget", "max_failures_in_a_row", "early_stop",
@@ -34,7 +30,13 @@ _OPTIONS = {"sampler": "sampler_options", "pruner": "pruner_options"}
 """Fields for the options of a sampler and a pruner, written as in a study file: n_startup_trials = 20, group = true."""
 _PAIRS = {"objectives": "=", "constraints": "(?=[<>=])"}
 """Fields of names and values, with commas between, and what stands between a name and its value."""
-FIELDS = (*_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start", "objectives", "constraints")
+_MORE = "more"
+"""A field for the keys without one, as lines of a study file."""
+FIELDS = (
+    *_TEXT, *_WHOLE, *_REAL, *_OPTIONS.values(), "param_constraints", "warm_start", "objectives", "constraints", _MORE,
+)  # fmt: skip
+_SUBMITTED = ("bundle", "code", "git")
+"""Keys that a submission writes: of a study like another one they are not the same."""
 PARTS = ("name", "kind", "low", "high", "step", "choices", "when", "default")
 """The inputs of one row of the search space: `space-<row>-<part>`."""
 
@@ -70,7 +72,7 @@ class StudyForm:
     @property
     def more_is_used(self) -> bool:
         """Whether one of the less common fields is filled or wrong, so that they must be seen."""
-        rare = (*_REAL, "warm_start", *(name for name in _WHOLE if name != "n_trials"))
+        rare = (*_REAL, "warm_start", _MORE, *(name for name in _WHOLE if name != "n_trials"))
         return any(self.value(name) or self.error(name) for name in rare)
 
 
@@ -89,17 +91,20 @@ def with_row(form: StudyForm) -> StudyForm:
 
 def written(form: StudyForm) -> dict[str, Any]:
     """The study as a file would hold it; empty fields are left out."""
-    table: dict[str, Any] = {name: form.value(name) for name in _TEXT if form.value(name)}
-    table |= {name: _number(form.value(name), int) for name in _WHOLE if form.value(name)}
-    table |= {name: _number(form.value(name), float) for name in _REAL if form.value(name)}
+    table: dict[str, Any] = form_values.lines(form.value(_MORE))
+    table |= {name: form.value(name) for name in _TEXT if form.value(name)}
+    table |= {name: number(form.value(name), int) for name in _WHOLE if form.value(name)}
+    table |= {name: number(form.value(name), float) for name in _REAL if form.value(name)}
     if "early_stop" in table:
         table["early_stop"] = {"patience": table["early_stop"]}
-    table |= {key: _pairs(form.value(key), sign) for key, sign in _PAIRS.items() if form.value(key)}
+    for key, sign in _PAIRS.items():
+        if text := form.value(key):
+            table[key] = dict(form_values.pairs(text, sign)) or text
     if form.value("warm_start"):
         table["warm_start"] = [name.strip() for name in form.value("warm_start").split(",")]
     for strategy, options in _OPTIONS.items():
         if form.value(options):
-            table[strategy] = {"name": form.value(strategy), "options": _table(form.value(options))}
+            table[strategy] = {"name": form.value(strategy), "options": form_values.options(form.value(options))}
     rows = [row for row in form.rows if any(row.get(part) for part in PARTS if part != "kind")]
     if rows:  # without any the objective defines its space as it runs, if it takes a trial
         table["search_space"] = {row["name"]: _domain(row) for row in rows}
@@ -111,7 +116,7 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
     """The same fields, each with its messages; what names no field of the form comes first on the page."""
     errors: dict[str, str] = {}
     general: list[str] = []
-    for problem in [*problems, *duplicates(form)]:
+    for problem in [*problems, *(problem for problem in mistakes(form) if problem not in problems)]:
         key = _field_of(problem.key, form)
         text = f"{problem.message}. {_for_a_form(problem.hint)}".strip()
         if key is None:
@@ -130,29 +135,44 @@ def _for_a_form(hint: str) -> str:
 
 def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
     """The fields that make a study like this one, under another name."""
-    values = {key: _shown(spec[key]) for key in (*_TEXT, *_WHOLE, *_REAL) if spec.get(key) is not None}
+    values = {key: shown(spec[key]) for key in (*_TEXT, *_WHOLE, *_REAL) if spec.get(key) is not None}
     for strategy, options in _OPTIONS.items():
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
-        values[options] = _inline(chosen)[1:-1].strip()
+        values[options] = inline(chosen)[1:-1].strip()
     values["objectives"] = ", ".join(f"{name} = {way}" for name, way in (spec.get("objectives") or {}).items())
     values["constraints"] = ", ".join(f"{name} {bound}" for name, bound in spec.get("constraints", {}).items())
     values["warm_start"] = ", ".join(spec.get("warm_start", ()))
     if spec.get("early_stop"):
         values["early_stop"] = str(spec["early_stop"]["patience"])
     values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))
+    values[_MORE] = "\n".join(f"{key} = {inline(value)}" for key, value in _without_field(spec).items())
     rows = [_row(parameter, domain) for parameter, domain in (spec.get("search_space") or {}).items()]
     return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows)
 
 
-def duplicates(form: StudyForm) -> list[Problem]:
-    """Names that are in two rows: a table of a study file cannot hold them."""
-    names = [row["name"] for row in form.rows]
-    return [
-        Problem(key=f"search_space.{name}", message="is there twice")
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
+def _without_field(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study has set of the keys that have no field of their own."""
+    keys = {key: field for key, field in StudySpec.model_fields.items() if not _has_field(key) and key in spec}
+    chosen = {
+        key: spec[key] for key, field in keys.items() if spec[key] != field.get_default(call_default_factory=True)
+    }
+    return {key: value for key, value in chosen.items() if key not in _SUBMITTED}
+
+
+def _has_field(key: str) -> bool:
+    return key == "search_space" or key in FIELDS
+
+
+def mistakes(form: StudyForm) -> list[Problem]:
+    """What only a form can have wrong: a table of a study file cannot hold a name twice, nor a key have two places."""
+    rows = twice(row["name"] for row in form.rows)
+    found = [Problem(key=f"search_space.{name}", message="is there twice") for name in rows]
+    more = form_values.lines(form.value(_MORE))
+    if form.value(_MORE) and not more:
+        how = 'Write one key a line, for example isolation = "spawn", and no key twice.'
+        found.append(Problem(key=_MORE, message="cannot be read as lines of a study file", hint=how))
+    return found + [Problem(key=_MORE, message=f"{key} has a field of its own") for key in more if _has_field(key)]
 
 
 def _is_row(key: str) -> bool:
@@ -160,70 +180,18 @@ def _is_row(key: str) -> bool:
     return len(parts) == 3 and parts[0] == "space" and parts[1].isdecimal() and len(parts[1]) < 5 and parts[2] in PARTS
 
 
-def _number(text: str, kind: type[int] | type[float]) -> object:
-    try:
-        return kind(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-
-def _table(text: str) -> object:
-    """The options between the braces of an inline table; the text itself where it is none."""
-    try:
-        return tomllib.loads(f"options = {{{text}}}")["options"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _pairs(text: str, sign: str) -> object:
-    """`loss = minimize, size = minimize` as a table; what is none stays text, so that the message shows it."""
-    parts = [re.split(rf"\s*{sign}\s*", pair.strip(), maxsplit=1) for pair in text.split(",")]
-    return dict(parts) if all(len(part) == 2 for part in parts) else text
-
-
-def _inline(value: object) -> str:
-    """A value of a study file on one line."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key} = {_inline(inner)}' for key, inner in value.items())}}}"
-    return json.dumps(value)
-
-
 def _domain(row: Mapping[str, str]) -> object:
     """A list where it is enough, a table for a parameter with a condition or a default."""
     kind = row.get("kind", "")
     if kind == "categorical":
-        values: dict[str, Any] = {"choices": _choices(row.get("choices", ""))}
+        values: dict[str, Any] = {"choices": form_values.choices(row.get("choices", ""))}
     else:
         wants = int if kind in ("int", "int_log") else float
         parts = ("low", "high", "step") if kind in ("int", "uniform") else ("low", "high")
-        values = {part: _number(row[part], wants) for part in parts if row.get(part)}
-    more: dict[str, Any] = {"when": _when(row["when"])} if row.get("when") else {}
-    more |= {"default": _choice(row["default"])} if row.get("default") else {}
+        values = {part: number(row[part], wants) for part in parts if row.get(part)}
+    more: dict[str, Any] = {"when": form_values.when(row["when"])} if row.get("when") else {}
+    more |= {"default": form_values.choice(row["default"])} if row.get("default") else {}
     return {"type": kind, **values, **more} if more else [kind, *values.values()]
-
-
-def _when(text: str) -> object:
-    """`optimizer = sgd, adam; depth = 2` as a table; what is none stays text, so that the message shows it."""
-    conditions = [condition.partition("=") for condition in text.split(";") if condition.strip()]
-    if not all(equals for _, equals, _ in conditions):
-        return text
-    return {name.strip(): _choices(values) for name, _, values in conditions}
-
-
-def _choices(text: str) -> list[object]:
-    return [_choice(word) for word in text.split(",") if word.strip()]
-
-
-def _choice(word: str) -> object:
-    """As in a study file: numbers, true, false and null are what they look like, all else is text."""
-    try:
-        value = json.loads(word.strip())
-    except ValueError:
-        return word.strip()
-    return value if isinstance(value, str | int | float | bool) or value is None else word.strip()
 
 
 def _row(name: str, domain: object) -> dict[str, str]:
@@ -232,28 +200,17 @@ def _row(name: str, domain: object) -> dict[str, str]:
     kind, *rest = listed_form(known)
     row = {"name": name, "kind": kind}
     if kind == "categorical":
-        row["choices"] = ", ".join(map(_shown_choice, rest[0]))
+        row["choices"] = ", ".join(map(shown_choice, rest[0]))
     else:
-        row |= dict(zip(("low", "high", "step"), map(_shown, rest), strict=False))
+        row |= dict(zip(("low", "high", "step"), map(shown, rest), strict=False))
     row["when"] = conditions(known)
-    row["default"] = "" if known.default is UNSET else _shown_choice(known.default)
+    row["default"] = "" if known.default is UNSET else shown_choice(known.default)
     return {part: text for part, text in row.items() if text}
 
 
 def conditions(param: Param) -> str:
     """When the parameter is used, as the form has it."""
-    return "; ".join(f"{parent} = {', '.join(map(_shown_choice, values))}" for parent, values in param.when.items())
-
-
-def _shown_choice(choice: object) -> str:
-    """Text that looks like a number keeps its quotes, so that it is read back as text."""
-    if isinstance(choice, str) and _choice(choice) == choice and "," not in choice:
-        return choice
-    return json.dumps(choice, ensure_ascii=False)
-
-
-def _shown(value: object) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "; ".join(f"{parent} = {', '.join(map(shown_choice, values))}" for parent, values in param.when.items())
 
 
 def _field_of(key: str, form: StudyForm) -> str | None:
@@ -275,11 +232,12 @@ def point(sent: Mapping[str, str], space: SearchSpace) -> Params:
 def settings(sent: Mapping[str, str]) -> dict[str, ParamValue]:
     """What the field `settings` sets, such as `epochs=20 warmup=0`. Raises InvalidInput with every mistake."""
     pairs = [(word, *word.partition("=")) for word in sent.get("settings", "").split()]
-    wrong = [word for word, _, equals, _ in pairs if not equals]
-    if wrong:
-        problems = [Problem(key=word, message="is not of the form name=value") for word in wrong]
+    problems = [
+        Problem(key=word, message="is not of the form name=value") for word, _, equals, _ in pairs if not equals
+    ]
+    if problems:
         raise InvalidInput("request", problems)
-    return {name: cast(ParamValue, _number(text, int)) for _, name, _, text in pairs}
+    return {name: cast(ParamValue, number(text, int)) for _, name, _, text in pairs}
 
 
 def _in_domain(word: str, domain: Param | None) -> ParamValue:
@@ -287,7 +245,7 @@ def _in_domain(word: str, domain: Param | None) -> ParamValue:
         case Categorical(choices=choices):
             return next((choice for choice in choices if param(choice) == word), word)
         case Int():
-            number = _number(word, int)
+            value = number(word, int)
         case _:
-            number = _number(word, float)
-    return number if isinstance(number, int | float) else word
+            value = number(word, float)
+    return value if isinstance(value, int | float) else word

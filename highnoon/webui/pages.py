@@ -82,7 +82,7 @@ def create_study(request: Request, app: State, sent: Sent) -> Response:
     if sent.get("action") == "add":
         return _form(request, app, forms.with_row(form))
     try:
-        if problems := forms.duplicates(form):
+        if problems := forms.mistakes(form):
             raise InvalidInput("study", problems)
         submission = app.actions.create(forms.written(form))
     except InvalidInput as invalid:

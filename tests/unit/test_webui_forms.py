@@ -10,7 +10,16 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.study_file import build_spec
-from highnoon.webui.forms import StudyForm, duplicates, form_of, point, read_form, with_problems, written
+from highnoon.webui.forms import (
+    FIELDS,
+    StudyForm,
+    form_of,
+    mistakes,
+    point,
+    read_form,
+    with_problems,
+    written,
+)
 from tests.made_up import spec_of
 
 SENT = {
@@ -59,6 +68,72 @@ def test_a_study_is_shown_in_fields_that_give_the_same_study() -> None:
     assert again["search_space"] == spec.to_json()["search_space"]
     assert StudySpec.from_json(again).distinct_from(spec) == []
     assert (again["trial_timeout"], again["target_value"]) == (60.0, 0.25)
+
+
+def test_numbers_and_choices_of_a_study_are_those_of_one_like_it() -> None:
+    space = {
+        "rate": ["uniform", 0.12345678, 1234567.5],
+        "small": ["log_uniform", 1.0000001e-9, 1.0],
+        "stepped": ["uniform", 0.0, 0.123456789, 0.041152263],
+        "names": [
+            "categorical",
+            ["a,b", 'say "x"', '5" pipe', "a;b", "", " c ", "3", 3, 3.0000001, "true", "\u2028", "a\\"],
+        ],
+        "quoted": [
+            "categorical",
+            ['"a', 'b"', '"c"', 'd "e, f" g', '"h", i', "=", '="j'],
+        ],
+    }
+    space["inner"] = {"type": "int", "low": 1, "high": 8, "when": {"names": ["a;b", "a,b", "3", 3]}, "default": 4}
+    space["text"] = {"type": "categorical", "choices": ["x,y", "z"], "when": {"quoted": ['"a', "="]}, "default": "x,y"}
+    spec = spec_of(search_space=space, timeout=1234567.0, trial_timeout=0.1234567, target_value=0.12345678)
+
+    again = StudySpec.from_json(written(form_of(spec.to_json(), name="digits")))
+
+    assert again.to_json() == {**spec.to_json(), "seed": None}
+
+
+def test_keys_without_a_field_go_to_a_study_like_it() -> None:
+    environment = {"KERAS_BACKEND": "torch", "NOTE": 'ä "quoted" \\ \U0001f600'}
+    keys = {
+        "environment": environment, "isolation": "spawn", "trial_memory_limit": 1_500_000_000, "param_budget": 1000,
+        "param_budget_hard": True, "keep_best": 3, "keep_checkpoints": 0, "memory_warning_pct": 0.8,
+        "memory_grace_steps": 4, "prefetch_buffer_size": 2, "admission": "measured",
+        "notify": {"url": "https://hooks.example.com/hpo", "on": ["finished", "best"]},
+    }  # fmt: skip
+    spec = spec_of(**keys)
+    form = form_of(spec.to_json(), name="digits")
+    assert form.more_is_used and 'isolation = "spawn"' in form.value("more").splitlines()
+
+    # As a browser sends it
+    sent = {**form.values, "more": form.value("more").replace("\n", "\r\n")}
+    again = StudySpec.from_json(written(StudyForm(values=read_form(sent).values, rows=form.rows)))
+
+    assert again.to_json() == {**spec.to_json(), "seed": None}
+    assert form_of(spec_of().to_json(), name="digits").value("more") == ""
+
+
+def test_every_key_of_a_study_is_in_a_field_or_among_the_more_keys() -> None:
+    of_a_submission = {"bundle", "code", "git"}
+    odd = dict.fromkeys(StudySpec.model_fields, "odd") | {"sampler": {"name": "tpe"}, "pruner": {"name": "none"}}
+    odd |= {"search_space": None, "objectives": {}, "constraints": {}, "early_stop": None}
+    odd |= {"param_constraints": [], "warm_start": []}
+    more = {line.partition(" = ")[0] for line in form_of(odd, name="digits").value("more").splitlines()}
+    assert more | set(FIELDS) | of_a_submission | {"search_space"} == {*StudySpec.model_fields, *FIELDS}
+    assert not more & of_a_submission
+
+
+def test_more_keys_that_cannot_be_are_refused() -> None:
+    def errors(more: str) -> dict[str, str]:
+        form = read_form({**SENT, "more": more})
+        return dict(with_problems(form, mistakes(form)).errors)
+
+    assert errors('keep_best = 3\nisolation = "none"') == {}
+    assert "cannot be read" in errors("keep_best 3")["more"] and "cannot be read" in errors("a = 1\na = 2")["more"]
+    assert errors("n_trials = 3")["more"] == "n_trials has a field of its own."
+    assert errors("search_space.x = 1")["more"] == "search_space has a field of its own."
+    with pytest.raises(InvalidInput, match="keep_bets"):
+        StudySpec.from_json(written(read_form({**SENT, "more": "keep_bets = 3"})))
 
 
 def test_options_of_a_sampler_and_a_pruner_are_written_as_in_a_study_file() -> None:
@@ -131,8 +206,8 @@ def test_a_space_without_a_parameter_is_reported_at_its_only_row(tmp_path: Path)
 def test_a_duplicate_name_is_reported_at_its_row() -> None:
     form = read_form({**SENT, "space-2-name": "rate"})
 
-    assert [problem.key for problem in duplicates(form)] == ["search_space.rate"]
-    assert "twice" in with_problems(form, []).errors["space-1"]
+    assert [problem.key for problem in mistakes(form)] == ["search_space.rate"]
+    assert with_problems(form, mistakes(form)).errors["space-1"] == "is there twice."
 
 
 @pytest.mark.parametrize("key", ["space--1-name", "space-x-name", "space-1-shape", "space-99999999-name", "space-1"])

@@ -37,7 +37,7 @@ class StudyTrials:
     trials: tuple[Trial, ...]
     space: SearchSpace
     maximize: bool
-    version: tuple[int, int, int]
+    version: tuple[int, int, tuple[tuple[TrialState, int, int], ...]]
     not_ended: tuple[Trial, ...] = ()
     """Those that may change, by number."""
     objectives: tuple[str, ...] = ()
@@ -48,8 +48,9 @@ class StudyTrials:
     def read(cls, view: StudyView, before: StudyTrials | None) -> StudyTrials:
         """The trials now; the value before where nothing has changed since."""
         trials, not_ended = view.read()
-        reports = sum(len(trial.reports) for trial in not_ended if trial.state is TrialState.RUNNING)
-        version = (len(trials), len(trials) - len(not_ended), reports)
+        # A waiting one begins to run, and one that defines its space gets parameters, without a report.
+        progress = tuple((trial.state, len(trial.params), len(trial.reports)) for trial in not_ended)
+        version = (len(trials), len(trials) - len(not_ended), progress)
         if before is not None and before.version == version:
             return before
         directions = tuple(view.direction.split(", "))

@@ -183,6 +183,8 @@ def point_of(written: list[str], space: SearchSpace | None) -> Params:
         name, equals, text = argument.partition("=")
         if not equals:
             problems.append(Problem(key=argument, message="is not of the form NAME=VALUE"))
+        elif name in params:
+            problems.append(Problem(key=name, message="is there twice", hint="Leave one of them out."))
         elif space is None:
             params[name] = _value(text, None)
         elif name not in space:

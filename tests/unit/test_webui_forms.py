@@ -17,6 +17,7 @@ from highnoon.webui.forms import (
     mistakes,
     point,
     read_form,
+    settings,
     with_problems,
     written,
 )
@@ -208,6 +209,19 @@ def test_a_duplicate_name_is_reported_at_its_row() -> None:
 
     assert [problem.key for problem in mistakes(form)] == ["search_space.rate"]
     assert with_problems(form, mistakes(form)).errors["space-1"] == "is there twice."
+
+
+def test_names_that_are_there_twice_are_refused_in_fields_of_pairs() -> None:
+    form = read_form(
+        {**SENT, "objectives": "loss = minimize, loss = maximize", "constraints": "ms <= 20, ms >= 5, b < 1"}
+    )
+
+    assert with_problems(form, mistakes(form)).errors == {
+        "objectives": "loss is there twice. Leave one of them out.",
+        "constraints": "ms is there twice. Leave one of them out.",
+    }
+    with pytest.raises(InvalidInput, match="epochs: is there twice"):
+        settings({"settings": "epochs=20 warmup=1 epochs=30"})
 
 
 @pytest.mark.parametrize("key", ["space--1-name", "space-x-name", "space-1-shape", "space-99999999-name", "space-1"])

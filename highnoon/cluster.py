@@ -55,5 +55,10 @@ def found_cluster(cluster: str | Path | None) -> Cluster:
         settings = load_settings(home=Path(cluster))
         return Cluster(settings=settings.model_copy(update={"database_url": None}))
     message = "must be the address of its database, or the data folder of a running start"
-    hint = 'Write for example "postgresql://user:password@host/db" or ".highnoon".'
+    if isinstance(cluster, str | Path):
+        message = f"there is no folder {Path(cluster).expanduser().absolute()}"
+    hint = (
+        'Write an address such as "postgresql://user:password@host/db", or the folder .highnoon that stands where '
+        "python -m coordinator start was started."
+    )
     raise InvalidInput.of("cluster", "cluster", message, value=cluster, hint=hint)

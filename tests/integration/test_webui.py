@@ -427,6 +427,16 @@ def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visito
     assert "above high" in page.text and 'value="many"' in page.text
 
 
+def test_form_of_a_study_like_another_has_the_keys_without_a_field(visitor: Visitor, books: Access) -> None:
+    name = f"mine-{next(_numbers)}"
+    make_study(books.database.url, name, n_trials=1, keep_best=3, environment={"NOTE": "</textarea><script>alert(1)"})
+
+    page = visitor.get("/hpo/new", like=name).text
+    assert "keep_best = 3" in page and "<script>alert" not in page
+    refused = visitor.post("/hpo/new", **{**FORM, "more": "keep_best = 0\nn_trials = 3"})
+    assert refused.status_code == 422 and "n_trials has a field of its own." in refused.text
+
+
 def test_the_form_grows_without_scripts(visitor: Visitor) -> None:
     visitor.get("/hpo/new")
     page = visitor.post("/hpo/new", **{**FORM, "action": "add"})

@@ -1,13 +1,15 @@
 """Whether processes grow with the trials of a study: `python -m benchmarks.flat_memory [--trials 50000]`.
 
 One study of no-op trials with random parameters, without isolation (the way to most trials in an hour), on a real node
-of two slots. At each tenth of the trials it reads the study's page and prints what each role holds (PSS, MB); a
-supervisor is the largest of its node, since each is replaced after 200 trials. Nothing is timed.
+of two slots. At each tenth of the trials it reads the study's page and prints what each role holds of its own, in MB:
+anonymous pages, shared ones by their parts. A supervisor is the largest of its node, with its fork server; each is
+replaced after 200 trials. Nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -35,17 +37,14 @@ def main() -> None:
         cluster = Cluster(ends.enter_context(Stack(Path(folder, "home"))), ends)
         node = cluster.begin(sys.executable, "-m", "workers", "start", "--queues", "cpu", "--slots", str(_SLOTS))
         submit(_study(trials), cluster.access)
-        measured = {"coordinator", "dashboard", "PostgreSQL"}
-        roles = {name: role for name, role in cluster.roles.items() if name in measured}
+        roles = {name: cluster.roles[name].process for name in ("coordinator", "dashboard")}
         print("".join(f"{name:>14}" for name in ("trials", *roles, "agent", "Celery parent", "a supervisor")))
         for tenth in range(1, 11):
             while (done := _closed(cluster)) < trials * tenth / 10:
                 time.sleep(_LOOK_S)
             cluster.page_s(_NAME)
-            for role in roles.values():
-                role.read_memory()
-            held = [f"{role.memory_mb[-1]:.0f}" for role in roles.values()]
-            print("".join(f"{one:>14}" for one in (f"{done:,}", *held, *_of_node(node.pid))), flush=True)
+            held = [*map(_held, roles.values()), *_of_node(node.pid)]
+            print(f"{done:14,}" + "".join(f"{mb:14.0f}" for mb in held), flush=True)
 
 
 def _study(trials: int) -> StudySpec:
@@ -68,19 +67,21 @@ def _closed(cluster: Cluster) -> int:
     return studies.counts(studies.get(_NAME).id).closed
 
 
-def _of_node(agent: int) -> list[str]:
+def _of_node(agent: int) -> list[float]:
     """The agent, the Celery parent, and the largest supervisor with its fork server."""
     parent = psutil.Process(agent).children()[0]
     supervisors = [_held(one, *one.children(recursive=True)) for one in parent.children()]
-    return [f"{mb:.0f}" for mb in (_held(psutil.Process(agent)), _held(parent), max(supervisors, default=0.0))]
+    return [_held(psutil.Process(agent)), _held(parent), max(supervisors, default=0.0)]
 
 
 def _held(*processes: psutil.Process) -> float:
+    """File pages are left out: other programs on this machine may map the same libraries."""
     total = 0
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total / 1e6
+        with suppress(OSError):  # it has ended
+            found = re.search(r"^Pss_Anon: +(\d+) kB", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.M)
+            total += int(found[1]) if found else 0
+    return total / 1e3
 
 
 if __name__ == "__main__":

@@ -130,6 +130,8 @@ class Authentication:
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "")
         name = _host_name(host)
+        if "host" not in request.headers and not self._hosts:
+            return  # health checks of HTTP/1.0
         if not name:
             detail = f"The Host header must be a name or an address, with or without a port (got {host!r})."
             raise Refused(problem_response(400, detail))

@@ -69,18 +69,17 @@ def test_host_header_that_poses_as_a_public_path_opens_nothing(
     assert status == 400 and f"(got '{host}')" in body, (status, body)
 
 
-@pytest.mark.parametrize(
-    "host", [None, "", "a b", "a/b", "a?b", "a#b", "a\\b", "u@a", "a,b", "ä", "[::1", "a:b", "::1"]
-)
-def test_what_cannot_be_a_host_is_refused(asgi: ASGIApp, host: str | None) -> None:
+@pytest.mark.parametrize("host", ["", "a b", "a/b", "a?b", "a#b", "a\\b", "u@a", "a,b", "ä", "[::1", "a:b", "::1"])
+def test_what_cannot_be_a_host_is_refused(asgi: ASGIApp, host: str) -> None:
     for path in ("/api/hpo/studies", "/health"):
         status, body = answer_of(asgi, "GET", path, host)
         assert status == 400 and "The Host header must be a name or an address" in body, (status, body)
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "Node_1.example.org:8000", "10.0.0.1:8000", "[::1]", "[2001:db8::7]:8000"]
+    "host", [None, "localhost", "Node_1.example.org:8000", "10.0.0.1:8000", "[::1]", "[2001:db8::7]:8000"]
 )
-def test_any_host_is_taken_where_none_is_configured(asgi: ASGIApp, host: str) -> None:
+def test_any_host_is_taken_where_none_is_configured(asgi: ASGIApp, host: str | None) -> None:
+    """Health checks of HTTP/1.0 name none."""
     assert answer_of(asgi, "GET", "/health", host) == (200, '{"status":"ok"}')
     assert answer_of(asgi, *LIST, host)[0] == 401

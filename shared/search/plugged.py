@@ -47,10 +47,22 @@ _MOST_BYTES = 1 << 20
 NOTED = "plugin:"
 """How the attributes of trials begin that it wanted remembered."""
 
+_running: set[int] = set()
+"""The processes of this process's samplers and pruners."""
+
+_starting = threading.Lock()
+
 _PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "from highnoon.shared.store.plugin_process import serve; serve({descriptor}, {parent})"
 )
+
+
+@contextmanager
+def plugin_processes() -> Iterator[frozenset[int]]:
+    """Their numbers, for who ends the other children of this process; meanwhile none is started."""
+    with _starting:
+        yield frozenset(_running)
 
 
 class PluginProcess:
@@ -105,9 +117,11 @@ class PluginProcess:
             raise PluginFailed(self.fault) from None
 
     def close_if_idle(self) -> None:
-        """Ends the process unless it was asked in the last minutes; another question starts one again."""
+        """Ends the process if it was not asked in the last minutes, or has died; the next question starts another."""
         with self._lock:
-            if self._process is not None and time.monotonic() - self._asked_at > 0.9 * _IDLE_S:
+            if self._process is None:
+                return
+            if self._process.poll() is not None or time.monotonic() - self._asked_at > 0.9 * _IDLE_S:
                 self.close()
 
     def close(self) -> None:
@@ -121,6 +135,7 @@ class PluginProcess:
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
+            _running.discard(process.pid)
 
     def __del__(self) -> None:
         with suppress(Exception):
@@ -130,7 +145,7 @@ class PluginProcess:
         ours, theirs = socket.socketpair()
         self._socket = ours
         program = _PROGRAM.format(descriptor=theirs.fileno(), parent=os.getpid())
-        with theirs:
+        with theirs, _starting:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,
@@ -139,6 +154,7 @@ class PluginProcess:
                 start_new_session=True,
                 cwd=self._start["folder"] if self._start["folder"] and Path(self._start["folder"]).is_dir() else None,
             )
+            _running.add(self._process.pid)
         directions = [direction.name.lower() for direction in study.directions]
         about = {"study": study.study_name, "directions": directions, "idle_s": _IDLE_S}
         self._exchange({**self._start, **about}, limit_s)

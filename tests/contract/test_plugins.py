@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from highnoon.shared.objective.study_file import build_spec
 from highnoon.shared.search import plugged
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.workers.trial.launch import ThisProcess
 from tests.support import eventually
 
 SPACE: dict[str, Any] = {"x": ["uniform", 0, 9], "kind": ["categorical", ["a", None]]}
@@ -139,6 +143,40 @@ def test_a_process_that_is_not_asked_any_longer_ends_and_the_next_question_start
         answers.append(study.should_prune(started.trial_id))
     assert answers == [False, True], "the pruner answers again"
     assert study.plugin_fault() is None
+    study.close_plugins()
+
+
+def test_process_that_died_between_two_questions_is_started_again() -> None:
+    study = opened(sampler="tests.plugins:Neighbours")
+    before = set(psutil.Process().children())
+    study.allow_plugins(ROOT)
+    run(study, 1)
+    (process,) = set(psutil.Process().children()) - before
+    process.kill()
+    # Its first thread is a zombie before the others have ended, and it can be reaped.
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    eventually(lambda: os.waitid(os.P_PID, process.pid, ended), what="it has died")
+    study.allow_plugins(ROOT)
+    assert len(run(study, 2)) == 3 and study.plugin_fault() is None
+
+
+def test_process_that_was_started_during_a_spawned_trial_outlives_it() -> None:
+    # Given a trial in an interpreter of its own, during which the process of a pruner is started
+    parent = ThisProcess()
+    trial = subprocess.Popen([sys.executable, "-c", ""])
+    study = opened(pruner="tests.plugins:AfterTwo", sampler="random")
+    before = set(psutil.Process().children())
+    study.allow_plugins(ROOT)
+    (process,) = set(psutil.Process().children()) - before
+    # When what the trial has left is ended
+    parent.wait(trial.pid)
+    trial.returncode = 0
+    # Then the pruner's process is there
+    assert process.status() != psutil.STATUS_ZOMBIE
+    started = study.start_trial(ordinal=0)
+    study.report(started.trial_id, Report(step=0, value=1.0))
+    assert not study.should_prune(started.trial_id) and study.plugin_fault() is None
+    assert process.is_running()
     study.close_plugins()
 
 

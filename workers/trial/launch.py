@@ -25,6 +25,7 @@ from typing import Protocol
 
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import adopt_orphans
+from highnoon.shared.search.plugged import plugin_processes
 from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
@@ -85,7 +86,9 @@ class ThisProcess:
     def wait(self, pid: int) -> tuple[int, int]:
         """See `ProcessParent`."""
         _, status, usage = os.wait4(pid, 0)
-        kernel.end_children(keep=self._older)
+        with plugin_processes() as plugins:
+            # Also one that was started during the trial.
+            kernel.end_children(keep=self._older | plugins)
         return status, usage.ru_maxrss * 1024
 
 

@@ -74,7 +74,8 @@ def drain(worker: WorkerName) -> None:
         if settings.database_url is None and is_embedded(settings):
             hint = "Pause its studies: python -m coordinator pause STUDY."
             raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
-        Nodes(access.database).drain(chosen.id, "a person drained it by the command line")
+        if not Nodes(access.database).drain(chosen.id, "a person drained it by the command line"):
+            raise mistake("WORKER", f"is {chosen.state}; only one that is active or in quarantine can drain", worker)
         count = sum(attempt.worker_id == chosen.id for attempt in AttemptQueries(access.database).running())
     runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")

@@ -192,7 +192,10 @@ def test_a_node_is_drained_by_its_name(call: Call, url: str) -> None:
     with opened(url) as access:
         nodes = Nodes(access.database)
         assert [worker.state for worker in nodes.workers(silent_for_s=600)] == [WorkerState.DRAINING]
+        again = call("drain", "node-a")
         nodes.mark("w1", WorkerState.ACTIVE)
+    refusal = "WORKER: is draining; only one that is active or in quarantine can drain (got 'node-a')"
+    assert (again.code, again.out) == (2, "") and refusal in again.err
 
 
 def test_a_log_of_another_host_is_read_from_the_ledger(call: Call) -> None:

@@ -48,11 +48,17 @@ class Node:
         state = SlotState(pid=parent, started_ticks=ticks, study="other", ticket=1, reserved_bytes=reserved_bytes)
         (self.folder / "slots" / f"{parent}.state").write_bytes(encoded(state))
 
-    def admit(self, peaks: tuple[int, ...] = (), admission: Admission | None = None, **spec: Any) -> Admitted | None:
+    def admit(
+        self,
+        peaks: tuple[int, ...] = (),
+        admission: Admission | None = None,
+        message: RunTrial = MESSAGE,
+        **spec: Any,
+    ) -> Admitted | None:
         found = StudyPeaks(spec={"admission": "measured", **spec}, peaks=peaks, own_peaks=())
         asked = admission or self.admission(found)
-        with self.notes.at_work(MESSAGE.study, MESSAGE.ticket):
-            return asked.admit(MESSAGE, None, must_end=lambda: True)
+        with self.notes.at_work(message.study, message.ticket):
+            return asked.admit(message, None, must_end=lambda: True)
 
     def admission(self, found: StudyPeaks) -> Admission:
         return Admission(
@@ -146,3 +152,24 @@ def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: 
     node.now = 301.0
     assert node.admit(admission=admission) == Admitted(must_be_alone=True)
     assert node.admit(admission=admission) is None, "and its patience starts again"
+
+
+def test_study_whose_ticket_was_put_off_once_and_ran_elsewhere_has_its_patience_again(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    later = RunTrial(study="digits", ticket=8)
+    assert node.admit(admission=admission) is None
+    node.now = 3600.0
+    assert node.admit(admission=admission, message=later) is None
+    node.now = 3901.0
+    assert node.admit(admission=admission, message=later) == Admitted(must_be_alone=True)
+
+
+def test_study_that_ran_alone_has_its_patience_again_for_all_of_its_tickets(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    first, second = (RunTrial(study="digits", ticket=ticket) for ticket in (7, 8))
+    assert node.admit(admission=admission, message=first) is node.admit(admission=admission, message=second) is None
+    node.now = 301.0
+    assert node.admit(admission=admission, message=first) == Admitted(must_be_alone=True)
+    assert node.admit(admission=admission, message=second) is None

@@ -77,7 +77,9 @@ class Admission:
         self._look_up = look_up
         self._poller = poller or MemoryPoller()
         self._clock = clock
-        self._put_off_since: dict[str, float] = {}
+        # By study and ticket. Of a ticket, since the study may have had trials elsewhere meanwhile; of one that starves
+        # the first tickets are offered again and again.
+        self._put_off_since: dict[tuple[str, int], float] = {}
 
     def admit(self, message: RunTrial, known: StudySpec | None, *, must_end: Callable[[], bool]) -> Admitted | None:
         """The right to claim, reserved in the slot's state; None without room within a second, or when `must_end`.
@@ -91,7 +93,7 @@ class Admission:
             return self._admit_by_slot(found.spec.get("trial_memory_limit") if found else None)
         deadline = self._clock() + _WAIT_S
         while True:
-            admitted = self._decide_alone(message.study, found)
+            admitted = self._decide_alone(message, found)
             if admitted is not None or self._clock() >= deadline or must_end():
                 return admitted
             time.sleep(_LOOK_S)
@@ -104,16 +106,16 @@ class Admission:
             self._notes.reserve(limits.limit_bytes(trial_memory_limit))
         return Admitted()
 
-    def _decide_alone(self, study: str, found: StudyPeaks) -> Admitted | None:
+    def _decide_alone(self, message: RunTrial, found: StudyPeaks) -> Admitted | None:
         """Under the lock of the node: of two that decide at once, the second reads what the first has reserved."""
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return self._decide(study, found)
+            return self._decide(message, found)
         finally:
             os.close(descriptor)
 
-    def _decide(self, study: str, found: StudyPeaks) -> Admitted | None:
+    def _decide(self, message: RunTrial, found: StudyPeaks) -> Admitted | None:
         node = self._poller.node()
         if node.limit_bytes is None or node.tightest is None:
             return Admitted()
@@ -123,10 +125,11 @@ class Admission:
         wanted = min(found.spec.get("trial_memory_limit") or trials_bytes, predicted)
         free = limits.full_bytes - node.tightest.used_bytes
         fits = has_room(wanted, self._notes.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
-        since = self._put_off_since.setdefault(study, self._clock())
+        since = self._put_off_since.setdefault((message.study, message.ticket), self._clock())
         if not fits and self._clock() - since < _PATIENCE_S:
             return None
-        del self._put_off_since[study]
+        for put_off in [one for one in self._put_off_since if one[0] == message.study]:
+            del self._put_off_since[put_off]
         self._notes.reserve(wanted)
         return Admitted(must_be_alone=not fits)
 

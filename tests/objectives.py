@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import multiprocessing
@@ -87,6 +88,19 @@ def patient_by_study(params: dict[str, Any]) -> float:
         hn.report(float(step), step)
         time.sleep(0.02)
     raise TimeoutError("the test has not let it end")
+
+
+def leaves_slowly(params: dict[str, Any]) -> float:
+    """Its `atexit` function runs until the file `go` appears, as an upload would; it makes the file `leaving` first."""
+    go = Path(os.environ["TEST_GO_FILE"])
+
+    def upload() -> None:
+        go.with_name("leaving").touch()
+        while not go.exists():
+            time.sleep(0.02)
+
+    atexit.register(upload)
+    return float(params["x"])
 
 
 def silent_by_study(params: dict[str, Any]) -> float:

@@ -59,6 +59,7 @@ _EXIT_REPLACED = 71
 _LOOK_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _LAST_STATEMENTS_S = 2.0
+_LAST_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,14 +204,17 @@ class Supervisor:
             isolation = ("spawn" if needs_spawn else "fork") if wants_fork else spec.isolation
             self._forks.next_cgroup = None
             trial = launch(isolation, resources.marked(assignment), output, self._forks)
+            wait_s = settings.kill_grace_s
             try:
                 self._slots.add_trial(trial.pid)
                 services.attend(trial.pid)
                 self._forks.next_cgroup = resources.next_cgroup()
                 memory = resources.memory_of(trial.pid)
                 outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
+                # It has waited for the end, and renewed the lease meanwhile; from here on nothing does.
+                wait_s = _LAST_LOOK_S
             finally:
-                self._must_be_replaced = not trial.clean_up(settings.kill_grace_s)
+                self._must_be_replaced = not trial.clean_up(wait_s)
         return self._judged(outcome, trial.pid, lease)
 
     def _judged(self, outcome: Outcome, pid: int | None, lease: Lease) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from highnoon.shared.domain.errors import LeaseLost
-from highnoon.shared.domain.lease import Disposition, Lease
+from highnoon.shared.domain.lease import Disposition, Lease, Progress, Wish
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -54,6 +54,7 @@ class Ledger:
 
     finished: list[tuple[Outcome, Disposition, str, Sequence[Report]]] = field(default_factory=list)
     reaped: list[str] = field(default_factory=list)
+    renewals: int = 0
     error: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
 
@@ -75,6 +76,10 @@ class Ledger:
             raise self.error
         self.finished.append((outcome, disposition, token, reports))
 
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> Wish:
+        self.renewals += 1
+        return Wish.CARRY_ON
+
     def note_file(self, lease: Lease, file_id: str) -> None:
         """Before it is written."""
 
@@ -91,6 +96,7 @@ class Trial:
         self.pipe = Pipe(ours)
         self.ends = ends
         self.killed_by: list[int] = []
+        self.waited_s: float | None = None
         self._theirs = Pipe(theirs)
         for event in events:
             self._theirs.send(event)
@@ -105,6 +111,7 @@ class Trial:
         self.killed_by.append(signum)
 
     def clean_up(self, wait_s: float) -> bool:
+        self.waited_s = wait_s
         self.pipe.close()
         self._theirs.close()
         return self.ends
@@ -175,6 +182,17 @@ def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_repla
     assert (outcome.ending, disposition) == (Ending.TIMED_OUT, Disposition.CLOSE)
     assert f"process {PID}" in outcome.message and "could not be ended" in outcome.message
     assert SlotStates(slot.node.folder / "slots").states() == [], "the agent finds nothing to release"
+
+
+def test_lease_that_nothing_renews_does_not_expire_while_a_trial_with_a_result_ends(slot: Slot) -> None:
+    settings = slot.node.settings.model_copy(update={"kill_grace_s": 1.5, "lease_s": 2.0, "renew_s": 0.5})
+    object.__setattr__(slot.node, "settings", settings)
+    trial = Trial(result(COMPLETED), ends=False)
+    with pytest.raises(Replaced):
+        slot.run(trial)
+    ((outcome, _, _, _),) = slot.ledger.finished
+    assert outcome.ending is Ending.COMPLETED and slot.ledger.renewals > 0
+    assert trial.waited_s is not None and trial.waited_s < settings.lease_s - 2 * settings.renew_s
 
 
 def test_supervisor_whose_fork_server_died_during_its_attempt_is_replaced_afterwards(slot: Slot) -> None:

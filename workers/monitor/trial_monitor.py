@@ -31,6 +31,7 @@ from highnoon.workers.monitor.event_reader import EventReader
 from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services
 from highnoon.workers.monitor.time_limits import TimeLimits
+from highnoon.workers.monitor.trial_exit import await_exit
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
 from highnoon.workers.trial.output import Output
@@ -246,7 +247,8 @@ class TrialMonitor:
         return self._verdict is not None and now_s() - self._verdict_at > 3 * self._limits.kill_grace_s
 
     def _conclude(self) -> Outcome:
-        exit_ = self._await_exit()
+        wait_s = 0.0 if self._is_beyond_reach() else self._limits.kill_grace_s
+        exit_ = await_exit(self._trial, self._output, self._services, wait_s)
         return replace(
             self._with_size(self._with_memory(self._ending(exit_), exit_)),
             exit_status=exit_.status,
@@ -256,17 +258,6 @@ class TrialMonitor:
             log_tail=self._output.tail(),
             metric_history=self._history,
         )
-
-    def _await_exit(self) -> ExitStatus:
-        """After its result a trial leaves at once; one that does not is killed, and the result stands."""
-        deadline = now_s() + (0.0 if self._is_beyond_reach() else self._limits.kill_grace_s)
-        while (exit_ := self._trial.poll()) is None and now_s() < deadline:
-            wait_any(self._trial.exit_fds(), min(0.01, self._limits.kill_grace_s))
-            self._output.drain()
-        self._output.drain()
-        if exit_ is None:
-            self._trial.kill(signal.SIGKILL)
-        return exit_ or ExitStatus()
 
     def _with_size(self, outcome: Outcome) -> Outcome:
         """With the size that the trial sent before it was killed."""

@@ -1,0 +1,42 @@
+"""Waits for the end of a trial process whose result is there, or that no signal ends. The lease is renewed meanwhile.
+
+A trial with a result may take long to leave: its `atexit` functions upload, or the kernel frees hundreds of GB. Decides
+nothing: whatever study and node want by now, the result stands.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from highnoon.shared.domain.errors import LeaseLost
+from highnoon.workers.monitor.services import Services
+from highnoon.workers.trial.launch import ExitStatus, TrialHandle, now_s, wait_any
+from highnoon.workers.trial.output import Output
+
+_LOOK_S = 0.01
+
+
+def await_exit(trial: TrialHandle, output: Output, services: Services, wait_s: float) -> ExitStatus:
+    """The exit status of a trial that leaves within `wait_s` seconds; an empty one for one that is killed then.
+
+    After SIGKILL it waits as long again: nobody renews the lease in `clean_up`.
+    """
+    exit_ = _exit_within(trial, output, services, wait_s)
+    if exit_ is None:
+        trial.kill(signal.SIGKILL)
+        _exit_within(trial, output, services, wait_s)
+    output.drain()
+    return exit_ or ExitStatus()
+
+
+def _exit_within(trial: TrialHandle, output: Output, services: Services, wait_s: float) -> ExitStatus | None:
+    """None for a trial that still runs, or whose lease is lost: writing its outcome will then raise LeaseLost."""
+    deadline = now_s() + wait_s
+    while (exit_ := trial.poll()) is None and now_s() < deadline:
+        wait_any(trial.exit_fds(), min(_LOOK_S, wait_s))
+        output.drain()
+        try:
+            services.interruption()
+        except LeaseLost:
+            return None
+    return exit_

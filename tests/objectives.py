@@ -395,6 +395,13 @@ def suggests_one(trial: Any) -> float:
     return float(trial.suggest_float("x", 0, 1))
 
 
+def sets_attributes(trial: Any) -> float:
+    """One for each of 50 steps."""
+    for step in range(50):
+        trial.set_user_attr(f"loss_{step}", step)
+    return 1.0
+
+
 def suggests(trial: Any) -> float:
     """Defines its space as it runs; its process or its supervisor is killed at the first attempt of some tickets."""
     loss = abs(trial.suggest_float("x", -5, 5))

@@ -27,7 +27,10 @@ _AGAIN_S = 0.5
 """How long a question waits after an outage."""
 
 _MOST_SET = 1_000
-"""A trial that sets more before it writes any of them works against its supervisor."""
+"""Attributes that wait to be written: an outage must not fill the supervisor's memory."""
+
+_MOST_NAMES = 10_000
+"""Of one attempt: each reading of the study's trials has all of them."""
 
 
 class Suggestions:
@@ -43,6 +46,7 @@ class Suggestions:
         self._again_at: float | None = None
         # The monitor adds, the I/O thread removes; of one key the newest counts.
         self._set: dict[tuple[str, str], Event] = {}
+        self._names: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def ask(self, question: Event) -> None:
@@ -66,12 +70,22 @@ class Suggestions:
             self._again_at = now_s() + _AGAIN_S
             return None
 
-    def take(self, setting: Event) -> None:
-        """Keeps an attribute or a constraint until something is written. Raises ValueError for too many."""
+    def take(self, setting: Event) -> bool:
+        """Keeps an attribute or a constraint until something is written; False when there are too many, and it is left
+        out. The result has all constraints once more."""
+        name = setting["kind"], setting["key"]
         with self._lock:
-            self._set[setting["kind"], setting["key"]] = setting
-            if len(self._set) > _MOST_SET:
-                raise ValueError(f"more than {_MOST_SET:,} attributes at once")
+            if name not in self._set and len(self._set) >= _MOST_SET:
+                return False
+            is_new = name not in self._names
+            if is_new and len(self._names) >= _MOST_NAMES:
+                return False
+            self._names.add(name)
+            self._set[name] = setting
+        if is_new and len(self._names) % (_MOST_SET // 2) == 0:
+            # The next renewal may be too late. Where this fails, it writes them.
+            self._io.submit(self.flush)
+        return True
 
     def flush(self) -> None:
         """Writes what was set and is not in the database yet. Raises ServiceUnavailable, LeaseLost."""

@@ -26,7 +26,7 @@ def outcome_of(
     attempt = begin(tmp_path, f"hostile_objectives.py:{objective}", x=x, isolation=isolation)
     diary = diary or Diary()
     # A sampler that never answers.
-    diary.suggestions = SimpleNamespace(ask=lambda _: None, take=lambda _: None, answer=lambda: None)
+    diary.suggestions = SimpleNamespace(ask=lambda _: None, take=lambda _: True, answer=lambda: None)
     return attempt.watch(diary, trial_timeout_s=40.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +91,10 @@ def test_lease_is_renewed_while_a_killed_trial_ends(tmp_path: Path) -> None:
     assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
     assert large.killed_at_look is not None and large.looks_since_kill() >= 5
     assert attempt.has_ended
+
+
+def test_attributes_that_are_left_out_are_noted_once_and_the_trial_completes(tmp_path: Path) -> None:
+    suggestions = SimpleNamespace(take=lambda setting: setting["value"] < 10)
+    outcome = begin(tmp_path, "sets_attributes", defines_by_run=True).watch(Diary(suggestions=suggestions))
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 1.0)
+    assert outcome.log_tail.count("attributes come faster than they are stored") == 1

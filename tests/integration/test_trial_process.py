@@ -322,7 +322,7 @@ def test_a_trial_that_waits_for_the_sampler_has_not_stalled(tmp_path: Path) -> N
     def answer() -> dict[str, float] | None:
         return {"value": 0.25} if time.monotonic() - asked[-1] > 4.0 else None
 
-    sampler = SimpleNamespace(ask=lambda _: asked.append(time.monotonic()), take=lambda _: None, answer=answer)
+    sampler = SimpleNamespace(ask=lambda _: asked.append(time.monotonic()), take=lambda _: True, answer=answer)
 
     attempt = begin(tmp_path, "suggests_one", defines_by_run=True)
     outcome = attempt.watch(Diary(suggestions=sampler), stall_timeout_s=2.0)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -434,17 +435,36 @@ def test_a_suggestion_waits_for_the_database_and_what_optuna_refuses_is_an_answe
     assert sampler.set["memory"] == 1.0 and sampler.flushed == 1
 
 
-def test_what_a_trial_sets_is_kept_once_for_each_key_and_bounded(io: IoThread) -> None:
+def setting(key: str, value: int = 0) -> dict[str, Any]:
+    return {"kind": "user_attr", "key": key, "value": value}
+
+
+def test_what_a_trial_sets_is_kept_once_for_each_key_and_bounded_while_nothing_is_written(io: IoThread) -> None:
+    sampler = Sampler(outages=0)
+    study = SimpleNamespace(definition=lambda **_: sampler)
+    is_back = threading.Event()
+    io.submit(is_back.wait)
+    suggestions = Suggestions(io, cast(Any, None), LEASE, cast(Any, study))
+    for step in range(5_000):
+        assert suggestions.take(setting("step", step))
+    kept = [suggestions.take(setting(f"step {step}")) for step in range(5_000)]
+    assert kept == [True] * 999 + [False] * 4_001
+    assert suggestions.take(setting("step", 5_000)), "one that waits may be replaced"
+    is_back.set()
+    eventually(lambda: len(sampler.set) == 1_000, what="what was kept is written")
+    assert sampler.set["step"] == 5_000 and suggestions.take(setting("step 1000"))
+
+
+def test_many_attributes_are_written_before_a_renewal_is_due_and_bounded_for_each_attempt(io: IoThread) -> None:
     sampler = Sampler(outages=0)
     study = SimpleNamespace(definition=lambda **_: sampler)
     suggestions = Suggestions(io, cast(Any, None), LEASE, cast(Any, study))
-    for step in range(5_000):
-        suggestions.take({"kind": "user_attr", "key": "step", "value": step})
-    with pytest.raises(ValueError, match="more than 1,000 attributes"):
-        for step in range(5_000):
-            suggestions.take({"kind": "user_attr", "key": f"step {step}", "value": step})
-    suggestions.flush()
-    assert sampler.set["step"] == 4_999 and len(sampler.set) == 1_001
+    for step in range(10_000):
+        eventually(partial(suggestions.take, setting(f"step {step}")), what="there is room again")
+    assert not suggestions.take(setting("one more"))
+    eventually(partial(suggestions.take, setting("step 7", 7)), what="a known one may be set again")
+    io.submit(suggestions.flush).result(20)
+    assert len(sampler.set) == 10_000 and sampler.set["step 7"] == 7
 
 
 def test_a_trial_that_sets_nothing_costs_no_definition(io: IoThread) -> None:

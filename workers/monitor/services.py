@@ -22,8 +22,8 @@ class SuggestionService(Protocol):
     def answer(self) -> Answer | None:
         """The answer to `ask`; None while there is none. Raises LeaseLost."""
 
-    def take(self, setting: Event) -> None:
-        """Keeps an attribute or a constraint."""
+    def take(self, setting: Event) -> bool:
+        """Keeps an attribute or a constraint; False when there are so many that it is left out."""
 
 
 class FileService(Protocol):

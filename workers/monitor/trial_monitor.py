@@ -77,7 +77,8 @@ class TrialMonitor:
         # True when our request was raised in the objective: whatever result followed, also a number, is caused by it.
         self._interrupted = False
         self._events = EventReader(trial.pipe)
-        self._was_thinned = self._has_begun = False
+        self._has_begun = False
+        self._left_out: set[str] = set()
         # The id of the question that the trial waits for.
         self._question: int | None = None
         self._asks_sampler = False
@@ -126,9 +127,8 @@ class TrialMonitor:
         match event["event"]:
             case "report":
                 self._progress_at = now_s()
-                if not self._services.take_report(report_of(event)) and not self._was_thinned:
-                    self._was_thinned = True
-                    self._output.add("highnoon: reports come faster than they are stored: some are left out\n")
+                if not self._services.take_report(report_of(event)):
+                    self._note_left_out("reports")
             case "progress":
                 self._progress_at = now_s()
             case "metrics" if self._events.takes_curves():
@@ -145,7 +145,8 @@ class TrialMonitor:
                 else:
                     self._services.ask_should_prune()
             case "set":
-                self._services.suggestions.take(setting_of(event))
+                if not self._services.suggestions.take(setting_of(event)):
+                    self._note_left_out("attributes")
             case "file":
                 self._services.files.take(saved_of(event))
             case "result":
@@ -158,6 +159,11 @@ class TrialMonitor:
                 self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
             case "fault":
                 self._fail(str(event["reason"]))
+
+    def _note_left_out(self, what: str) -> None:
+        if what not in self._left_out:
+            self._left_out.add(what)
+            self._output.add(f"highnoon: {what} come faster than they are stored, or are too many: some are left out\n")
 
     def _fail(self, reason: str) -> None:
         message = shortened(storable(f"the trial wrote into the pipe to its supervisor: {reason}"), 500)

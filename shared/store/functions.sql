@@ -120,6 +120,32 @@ begin
     return concat_ws(' ', v_state, nullif(array_to_string(v_values, ' '), ''));
 end $$;
 
+-- A person has stopped this one trial and its study goes on: the ticket is over, whatever became of its holder, and counts
+-- like any other. Where the whole study was cancelled, it is dropped instead.
+create or replace function hn_is_stopped_1(p_study bigint, p_cancel_requested boolean) returns boolean
+language sql volatile as
+$$
+    select p_cancel_requested
+        and not exists (select 1 from hn_studies where id = p_study and state in ('cancelling', 'cancelled'))
+$$;
+
+-- The result of a trial that is not tried again, since a person has stopped it or its study.
+create or replace function hn_cancelled_result_1(p_result json) returns json language sql immutable as
+$$
+    select jsonb_set(p_result::jsonb, '{user_attrs}', coalesce(p_result::jsonb -> 'user_attrs', '{}')
+        || '{"highnoon:ending": "\"cancelled\"", "highnoon:cause": "\"cancelled\""}')::json
+$$;
+
+-- Closes the ticket of a trial that a person has stopped, and whose holder did not come to that.
+create or replace function hn_close_stopped_1(p_ticket bigint, p_outcome json) returns void language sql as
+$$
+    update hn_tickets set
+        state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = 'cancelled', value = null,
+        outcome = ((p_outcome::jsonb - 'log_tail' - 'memory' - 'metric_history' - 'value' - 'values')
+            || '{"ending": "cancelled", "cause": "cancelled", "message": "cancelled by a person"}')::json
+        where id = p_ticket
+$$;
+
 -- What the next attempt's point depends on; null for a ticket that is taken, over or not due. Takes no lock. A function
 -- since its plan is kept: a session would plan the query again for each trial, which takes longer than to run it.
 create or replace function hn_look_2(p_ticket bigint, p_neighbour text) returns json language plpgsql as $$
@@ -332,6 +358,7 @@ create or replace function hn_finish_attempt_1(
 declare
     v_ticket hn_tickets%rowtype;
     v_foreign text;
+    v_is_stopped boolean;
 begin
     select * into v_ticket from hn_tickets where id = p_ticket for update;
     if not found or v_ticket.attempt <> p_attempt or v_ticket.state <> 'running' then
@@ -342,8 +369,12 @@ begin
         end if;
         return v_foreign;
     end if;
-    v_foreign := hn_end_own_trial_1(v_ticket.trial_id, p_result, p_reports);
-    if p_disposition = 'close' then
+    v_is_stopped := p_disposition <> 'close' and hn_is_stopped_1(v_ticket.study_id, v_ticket.cancel_requested);
+    v_foreign := hn_end_own_trial_1(
+        v_ticket.trial_id, case when v_is_stopped then hn_cancelled_result_1(p_result) else p_result end, p_reports);
+    if v_is_stopped then
+        perform hn_close_stopped_1(p_ticket, p_outcome);
+    elsif p_disposition = 'close' then
         update hn_tickets set
             state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = p_outcome ->> 'ending',
             -- Of an infeasible one it is in the outcome only: the column is what the best one is found by.
@@ -384,7 +415,7 @@ create or replace function hn_reap_1(
 declare
     v_ticket hn_tickets%rowtype;
     v_retry boolean;
-    v_result json := p_result;
+    v_is_stopped boolean;
 begin
     if p_only_expired then
         -- The reaper does not wait for a locked row: a later tick takes it.
@@ -405,13 +436,15 @@ begin
             return null;
         end if;
     end if;
-    if v_ticket.cancel_requested then
-        v_result := jsonb_set(p_result::jsonb, '{user_attrs,highnoon:cause}', to_jsonb('"cancelled"'::text))::json;
-    end if;
-    perform hn_end_own_trial_1(v_ticket.trial_id, v_result, '[]');
-    select v_ticket.infrastructure_failures + 1 < coalesce((spec ->> 'max_attempts')::integer, 3)
+    v_is_stopped := hn_is_stopped_1(v_ticket.study_id, v_ticket.cancel_requested);
+    perform hn_end_own_trial_1(
+        v_ticket.trial_id,
+        case when v_ticket.cancel_requested then hn_cancelled_result_1(p_result) else p_result end, '[]');
+    select not v_is_stopped and v_ticket.infrastructure_failures + 1 < coalesce((spec ->> 'max_attempts')::integer, 3)
         into v_retry from hn_studies where id = v_ticket.study_id;
-    if v_retry then
+    if v_is_stopped then
+        perform hn_close_stopped_1(p_ticket, p_outcome);
+    elsif v_retry then
         update hn_tickets set
             state = case when cancel_requested then 'cancelled' else 'waiting' end,
             infrastructure_failures = infrastructure_failures + 1, worker_id = null, lease_expires_at = null,

@@ -551,6 +551,29 @@ def test_a_cancelled_ticket_whose_holder_died_is_not_tried_again(ledger: Ledger)
     assert (trial.state, trial.user_attrs["highnoon:cause"]) == (TrialState.FAIL, "cancelled")
 
 
+@pytest.mark.parametrize("way", [Disposition.RELEASE, Disposition.RETRY, "reap"])
+def test_a_trial_that_a_person_stops_counts_though_its_node_dies_or_drains_first(ledger: Ledger, way: str) -> None:
+    study = ledger.study(2)
+    first, second = ledger.tickets(study)
+    ledger.run(first)
+    lease = ledger.start(second)
+    assert ledger.studies.stop_trial(study.id, lease.trial_number)
+    if way == "reap":
+        closed = ledger.attempts.reap(second, lease.attempt, message="died", only_expired=False)
+        assert closed is Disposition.CLOSE
+    else:
+        ledger.finish(lease, RELEASED if way == Disposition.RELEASE else KILLED, Disposition(way))
+
+    counts = ledger.studies.counts(study.id)
+    assert (counts.closed, counts.by_ending) == (2, {Ending.COMPLETED: 1, Ending.CANCELLED: 1})
+    assert ledger.trial(lease).user_attrs["highnoon:cause"] == "cancelled"
+    # More trials are new ones: the stopped point is not run again
+    ledger.studies.add_trials(study.id, 1, at_most=10)
+    (third,) = set(ledger.tickets(study)) - {first, second}
+    assert ledger.look(third).before is None
+    assert ledger.state(second) == TicketState.CLOSED
+
+
 def test_a_declined_ticket_waits_again_and_a_running_one_is_not_touched(ledger: Ledger) -> None:
     study = ledger.study(2)
     first, second = ledger.control.dispatch(study.id, 2)

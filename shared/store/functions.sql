@@ -216,7 +216,7 @@ begin
         return json_build_object('attempt', v_ticket.attempt, 'trial_id', v_ticket.trial_id,
                                  'trial_number', v_ticket.trial_number, 'params', v_ticket.params);
     end if;
-    select state, spec_version into v_study from hn_studies where id = v_ticket.study_id;
+    select state, spec_version, stop_reason into v_study from hn_studies where id = v_ticket.study_id;
     if v_ticket.state not in ('waiting', 'queued') then
         return json_build_object('refused', 'not_available');
     end if;
@@ -225,7 +225,8 @@ begin
         update hn_tickets set state = 'waiting', queued_at = null where id = p_ticket and state = 'queued';
         return json_build_object('refused', 'paused');
     end if;
-    if v_study.state <> 'running' or v_ticket.not_before > hn_now_1() then
+    -- A limit of the study is met: tickets that are queued still are dropped by one of the next ticks.
+    if v_study.state <> 'running' or v_study.stop_reason is not null or v_ticket.not_before > hn_now_1() then
         return json_build_object('refused', 'not_available');
     end if;
     if v_ticket.attempt <> p_attempt or v_study.spec_version <> p_spec_version then

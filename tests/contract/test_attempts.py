@@ -26,7 +26,7 @@ from highnoon.shared.store import connections
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import attempts, tickets
+from highnoon.shared.store.schema import attempts, studies, tickets
 from highnoon.shared.store.submission import submit
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, USED, Ledger, point
 from tests.wire import counted
@@ -146,6 +146,20 @@ def test_a_point_for_an_older_attempt_is_not_started(ledger: Ledger) -> None:
     candidate = ledger.look(ticket)
     ledger.finish(ledger.start(ticket), RELEASED, Disposition.RELEASE)
     assert ledger.start_at(candidate, BERT) is StartRefusal.CHANGED, "it must repeat that attempt's parameters"
+
+
+def test_no_trial_starts_once_a_limit_is_met_though_its_ticket_is_queued_still(ledger: Ledger) -> None:
+    study = ledger.study(2)
+    (first, second) = ledger.control.dispatch(study.id, 2)
+    lease = ledger.start(first)
+    with ledger.database.transaction() as connection:  # as by a stop that has dropped the first thousands only
+        connection.execute(update(studies).where(studies.c.id == study.id).values(stop_reason="target_value"))
+
+    assert ledger.try_start(second) == StartRefusal.NOT_AVAILABLE
+
+    assert ledger.state(second) == TicketState.QUEUED
+    ledger.finish(lease)
+    assert ledger.state(first) == TicketState.CLOSED
 
 
 def test_a_study_that_was_deleted_in_optuna_is_refused_as_that(ledger: Ledger) -> None:

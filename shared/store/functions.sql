@@ -167,6 +167,7 @@ begin
         join hn_studies s on s.id = t.study_id
         left join studies o on o.study_id = coalesce(
             s.optuna_study_id, (select study_id from studies where study_name = s.name))
+        -- Reads all of the study's trials where none waits, since no index of Optuna's has the state: 2 ms at 50,000.
         left join lateral (
             select trial_id, number from trials
             where study_id = o.study_id and state = 'WAITING' and t.trial_number is null

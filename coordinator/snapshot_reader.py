@@ -103,11 +103,9 @@ class SnapshotReader:
 
     def _with_limits(self, loads: Sequence[StudyLoad]) -> list[StudyLoad]:
         """Adds what the limits of the specifications depend on."""
-        counted = {load.study.id: load for load in loads if load.fault is None and failure_limit(load.study.spec)}
-        recent: dict[int, list[str]] = {}
-        if counted:
-            most = max(failure_limit(load.study.spec) for load in counted.values())
-            recent = self._snapshot.recent_endings(list(counted), most)
+        limits = {load.study.id: failure_limit(load.study.spec) for load in loads if load.fault is None}
+        counted = {study_id: limit for study_id, limit in limits.items() if limit}
+        recent = self._snapshot.recent_endings(counted) if counted else {}
         succeeded = self._snapshot.succeeded([load.study.id for load in loads if _begins_badly(load, recent)])
         aimed = [load for load in loads if _has(load, "target_value")]
         best: dict[int, float | None] = {}
@@ -238,7 +236,7 @@ def _has(load: StudyLoad, limit: str) -> bool:
 
 def _begins_badly(load: StudyLoad, recent: Mapping[int, Sequence[str]]) -> bool:
     """Whether it matters that the study had a success: its last trials have all failed."""
-    newest = recent.get(load.study.id, [])[:FIRST_FAILURES]  # read as far back as another study's limit needs
+    newest = recent.get(load.study.id, [])[:FIRST_FAILURES]
     return len(newest) >= FIRST_FAILURES and not set(newest) - OWN_FAILURES
 
 

@@ -44,7 +44,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class EarlyStop(Strict):
     """Ends a study that does not get better: no better value in the last `patience` trials that ended."""
 
-    patience: Count
+    patience: Annotated[int, Field(ge=1, le=10_000)]
 
 
 class StudySpec(Strict):
@@ -78,7 +78,7 @@ class StudySpec(Strict):
     trial_timeout: Seconds | None = None
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures_in_a_row: Natural | None = None
+    max_failures_in_a_row: Annotated[int, Field(ge=0, le=1000)] | None = None
     """0 is never; left out, 5 end a study that had no success yet."""
     early_stop: EarlyStop | None = None
     keep_best: Count | None = None

@@ -5,7 +5,7 @@ What a tick reads is bounded by what is open: closed tickets are never counted. 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import Ending, TicketState
@@ -59,6 +59,18 @@ _TRIAL_TIMES = text(
                               where study_id = s.study_id and state = 'closed' order by closed_at desc limit :at_most) t
     ) as ended
     from unnest(cast(:studies as bigint[])) as s (study_id)
+    """
+)
+
+
+_RECENT_ENDINGS = text(
+    """
+    select s.id, array(
+        select t.ending from hn_tickets t
+        where t.study_id = s.id and t.state = 'closed' and t.closed_at >= s.started_at
+        order by t.closed_at desc limit wanted.count) as endings
+    from unnest(cast(:studies as bigint[]), cast(:counts as integer[])) as wanted (study_id, count)
+    join hn_studies s on s.id = wanted.study_id
     """
 )
 
@@ -140,9 +152,12 @@ class SnapshotQueries:
         found = self._db.rows(select(studies.c.id, count).where(studies.c.id.in_([*maximized, *minimized])))
         return {row.id: row.later for row in found}
 
-    def recent_endings(self, study_ids: Collection[int], count: int) -> dict[int, list[str]]:
-        """How the last `count` tickets of each study ended since its clock began, newest first. As they are stored."""
-        found = self._db.rows(_RECENT_ENDINGS, studies=list(study_ids), count=count)
+    def recent_endings(self, counts: Mapping[int, int]) -> dict[int, list[str]]:
+        """By study: how its last tickets ended since its clock began, newest first, as many as `counts` has for it.
+
+        As they are stored.
+        """
+        found = self._db.rows(_RECENT_ENDINGS, studies=list(counts), counts=list(counts.values()))
         return {row.id: row.endings for row in found}
 
     def expiring(self, *, within_s: float) -> list[ExpiringLease]:
@@ -207,25 +222,8 @@ def _loads() -> Select[Any]:
     )
 
 
-def _recent_endings() -> Select[Any]:
-    newest = (
-        select(tickets.c.ending)
-        .where(
-            tickets.c.study_id == studies.c.id,
-            tickets.c.state == TicketState.CLOSED,
-            tickets.c.closed_at >= studies.c.started_at,
-        )
-        .order_by(tickets.c.closed_at.desc())
-        .limit(bindparam("count"))
-        .scalar_subquery()
-    )
-    endings = func.array(newest, type_=ARRAY(String)).label("endings")
-    return select(studies.c.id, endings).where(studies.c.id.in_(bindparam("studies", expanding=True)))
-
-
 # Of every tick: building a statement takes longer than PostgreSQL needs for it.
 _LOADS = _loads()
-_RECENT_ENDINGS = _recent_endings()
 _LEFT_S = (tickets.c.lease_expires_at - db_now()).label("left_s")
 _EXPIRING = (
     select(tickets.c.id.label("ticket_id"), tickets.c.attempt, tickets.c.study_id, studies.c.name, _LEFT_S)

@@ -15,7 +15,7 @@ from highnoon.coordinator.service import Service
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict
-from highnoon.shared.domain.limits import limit_met
+from highnoon.shared.domain.limits import FIRST_FAILURES, limit_met
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
@@ -116,7 +116,7 @@ def test_best_values_and_recent_endings_of_several_studies(
         connection.execute(update(tickets).where(tickets.c.ordinal == 1).values(value=0.9, ending="vanished"))
         connection.execute(update(tickets).where(tickets.c.ordinal == 2).values(value=0.7))
     assert snapshot.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
-    endings = snapshot.recent_endings([low.id, empty.id], 2)
+    endings = snapshot.recent_endings({low.id: 2, empty.id: 2})
     assert len(endings[low.id]) == 2 and endings[empty.id] == []
 
 
@@ -141,7 +141,7 @@ def test_a_long_limit_of_one_study_ends_no_other_that_had_successes(access: Acce
     loads = {load.study.name: load for load in reader.read(steady_s=30.0).loads}
 
     load = loads["mixed"]
-    assert (load.has_success, len(load.recent_endings)) == (True, 15)
+    assert (load.has_success, len(load.recent_endings)) == (True, FIRST_FAILURES), "as far back as its own limit"
     assert not limit_met(
         load.study.spec,
         age_s=load.age_s,

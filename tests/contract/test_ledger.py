@@ -71,7 +71,7 @@ def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: L
     study = ledger.study(4)
     (first,) = ledger.control.dispatch(study.id, 1)
     ledger.run(first, FAILED)
-    assert ledger.snapshot.recent_endings([study.id], 5) == {study.id: [Ending.FAILED]}
+    assert ledger.snapshot.recent_endings({study.id: 5}) == {study.id: [Ending.FAILED]}
     version = ledger.studies.get("digits").spec_version
     assert ledger.control.stop(study.id, "failures_in_a_row", spec_version=version)
     assert [ledger.state(ticket) for ticket in ledger.tickets(study)] == ["closed", *["cancelled"] * 3]
@@ -83,7 +83,7 @@ def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: L
     record = ledger.studies.get("digits")
     assert (record.state, record.stop_reason, record.started_at) == (StudyState.RUNNING, None, None)
     assert not ledger.control.stop(study.id, "failures_in_a_row", spec_version=version)
-    assert ledger.snapshot.recent_endings([study.id], 5)[study.id] == []
+    assert ledger.snapshot.recent_endings({study.id: 5})[study.id] == []
 
 
 def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:

@@ -150,6 +150,8 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"stall_timeout": 0}, "stall_timeout", "must be above 0", ""),
         ({"target_value": float("inf")}, "target_value", "must be a finite number", ""),
         ({"max_failures_in_a_row": -1}, "max_failures_in_a_row", "must be at least 0", ""),
+        ({"max_failures_in_a_row": 1001}, "max_failures_in_a_row", "must be at most 1,000", ""),
+        ({"early_stop": {"patience": 10_001}}, "early_stop.patience", "must be at most 10,000", ""),
         ({"max_attempts": 0}, "max_attempts", "must be at least 1", ""),
         ({"retry_errors": -1}, "retry_errors", "must be at least 0", ""),
         ({"isolation": "thread"}, "isolation", "must be 'fork', 'spawn' or 'none'", "Write none."),

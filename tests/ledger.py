@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import select, text, update
 
 from highnoon.shared.domain.lease import Candidate, Disposition, Holder, Lease, StartRefusal
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.trial import MemoryTrace, Outcome, Params
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
@@ -162,6 +162,12 @@ class Ledger:
         lease = self.start(ticket, holder)
         self.finish(lease, outcome)
         return lease
+
+    def cancel(self, study: StudyRecord) -> None:
+        """To its end; no attempt of it may run."""
+        self.studies.cancel(study.id)
+        before, after = StudyState.CANCELLING, StudyState.CANCELLED
+        assert self.control.finish(study.id, before=before, state=after, reason="cancelled")
 
     def optuna(self, name: str = "digits") -> optuna.Study:
         """As an ordinary script has it."""

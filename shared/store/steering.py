@@ -100,8 +100,8 @@ def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
 
 def delete_study(access: Access, record: StudyRecord) -> None:
     """Removes a study that is over, with all trials. Log files stay where they are."""
-    require(record.is_over, record, "only one that is over can be deleted: cancel it first")
-    access.studies.delete(record.id)
+    if not access.studies.delete(record.id):
+        require(False, access.study(record.name), "only one that is over can be deleted: cancel it first")
     access.store.delete_study(record.name)
     Bundles(access.database).drop_unused()
 

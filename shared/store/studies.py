@@ -18,7 +18,7 @@ from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketSt
 from highnoon.shared.store.attempt_records import ATTEMPT_COLUMNS, AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import attempts, db_now, studies, tickets
+from highnoon.shared.store.schema import LIVE_STUDIES, attempts, db_now, studies, tickets
 from highnoon.shared.store.study_changes import (
     NEXT_VERSION,
     add_tickets,
@@ -185,11 +185,19 @@ class Studies:
                 record(connection, "stop trial", study_id=study_id, trial=trial_number)
         return is_asked
 
-    def delete(self, study_id: int) -> None:
-        """Removes the study with its tickets and attempts. Optuna's study is not ours to remove."""
+    def delete(self, study_id: int) -> bool:
+        """Removes a study that is over, with its tickets and attempts; False where it is not. Raises UnknownStudy.
+
+        Optuna's study is not ours to remove.
+        """
         with self._db.transaction() as connection:
+            # Another person may have revived it since it was read.
+            state, _ = lock_study(connection, study_id)
+            if state in LIVE_STUDIES:
+                return False
             record(connection, "delete", study_id=study_id)
             connection.execute(delete(studies).where(studies.c.id == study_id))
+        return True
 
     def counts(self, study_id: int) -> StudyCounts:
         """Its progress, read by one statement."""

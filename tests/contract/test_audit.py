@@ -14,7 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from highnoon.shared.domain.errors import ServiceRefused
-from highnoon.shared.domain.states import Ending, WorkerState
+from highnoon.shared.domain.states import Ending, StudyState, WorkerState
+from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store import audit
 from highnoon.shared.store.audit import Actor, AuditLog, acting_as
 from highnoon.shared.store.steering import enqueue
@@ -34,10 +35,13 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger, monk
         assert ledger.studies.add_trials(study.id, 3, at_most=4) == 2
         assert ledger.studies.retry(study.id, endings=(Ending.FAILED,), numbers=(lease.trial_number,)) == 1
         assert ledger.studies.extend(study.id, SPEC, n_trials=5) == 1
-        running = ledger.start(ledger.tickets(study)[1]).trial_number
+        lease_of_running = ledger.start(ledger.tickets(study)[1])
+        running = lease_of_running.trial_number
         assert ledger.studies.stop_trial(study.id, running) and not ledger.studies.stop_trial(study.id, 99)
         assert ledger.studies.cancel(study.id) and not ledger.studies.cancel(study.id)
-    ledger.studies.delete(study.id)
+    ledger.finish(lease_of_running, Outcome(ending=Ending.CANCELLED))
+    ended = {"before": StudyState.CANCELLING, "state": StudyState.CANCELLED}
+    assert ledger.control.finish(study.id, **ended, reason="cancelled") and ledger.studies.delete(study.id)
 
     entries = AuditLog(ledger.database).entries(study="digits", limit=100)
     assert [(entry.action, entry.details) for entry in entries] == [

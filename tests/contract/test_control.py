@@ -251,6 +251,21 @@ def test_trials_since_the_best_are_counted_since_the_clock_began(
     assert since_best() == 0
 
 
+def test_study_that_runs_again_is_not_deleted(access: Access, control: Control) -> None:
+    # Given a study that was over when a person looked at it, and that another one has given more trials since
+    record = study(access)
+    close_all(access, record)
+    assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials")
+    seen = access.study(record.name)
+    assert steering.add_trials(access, seen, 1) == 1
+
+    with pytest.raises(StudyConflict, match="is running: only one that is over can be deleted"):
+        steering.delete_study(access, seen)
+
+    assert len(control.dispatch(record.id, 5)) == 1
+    access.optuna(record)  # which raises where Optuna's study is gone
+
+
 def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(access: Access) -> None:
     record = study(access)
     nodes = Nodes(access.database)

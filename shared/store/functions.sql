@@ -514,20 +514,28 @@ $$;
 create or replace function hn_ticket_closed_1() returns trigger language plpgsql as $$
 declare
     v_study record;
+    v_best double precision;
 begin
-    select spec -> 'notify' ->> 'url' as url, spec ->> 'direction' = 'maximize' as maximize
+    select spec -> 'notify' ->> 'url' as url, spec ->> 'direction' = 'maximize' as maximize,
+           spec -> 'notify' -> 'on' as events
         into v_study from hn_studies where id = new.study_id;
     if v_study.url is null then
         return null;
     end if;
     if new.ending not in ('completed', 'pruned', 'stopped', 'cancelled') then
         perform hn_notify_1(new.study_id, 'failed', new.id);
-    elsif new.ending = 'completed' and new.value is not null and not exists (
-        select from hn_tickets t
-        where t.study_id = new.study_id and t.ending = 'completed' and t.id <> new.id
-            and case when v_study.maximize then t.value >= new.value else t.value <= new.value end
-    ) then
-        perform hn_notify_1(new.study_id, 'best', new.id);
+    elsif new.ending = 'completed' and new.value is not null and v_study.events::jsonb ? 'best' then
+        -- Each as one step into the index of values: with a CASE the whole study is read at the end of each trial.
+        if v_study.maximize then
+            select max(value) into v_best from hn_tickets
+                where study_id = new.study_id and ending = 'completed' and id <> new.id;
+        else
+            select min(value) into v_best from hn_tickets
+                where study_id = new.study_id and ending = 'completed' and id <> new.id;
+        end if;
+        if v_best is null or (case when v_study.maximize then new.value > v_best else new.value < v_best end) then
+            perform hn_notify_1(new.study_id, 'best', new.id);
+        end if;
     end if;
     return null;
 end $$;

@@ -7,12 +7,14 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text, update
 
 from highnoon.coordinator.notifier import Notifier
 from highnoon.coordinator.service import Service
@@ -26,9 +28,10 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.notifications import Outbox
+from highnoon.shared.store.schema import tickets
 from highnoon.shared.store.study_records import StudyRecord
 from tests.guide.blocks import run
-from tests.ledger import FAILED, Ledger
+from tests.ledger import FAILED, Ledger, add_closed_tickets
 from tests.support import eventually
 
 KEY = "a-key-of-these-tests-alone"
@@ -252,6 +255,34 @@ def test_more_that_happens_while_one_is_sent_is_sent_too(ledger: Ledger) -> None
     assert second is not None and (second.body["trial"]["value"], second.body["count"]) == (1.0, 1)
     outbox.sent(second)
     assert waiting(ledger) == {}
+
+
+@pytest.mark.parametrize(("direction", "value"), [("maximize", 2.0), ("minimize", -1.0)])
+@pytest.mark.parametrize("events", [["best"], ["finished"]])
+def test_end_of_a_trial_does_not_read_the_other_tickets(
+    ledger: Ledger, direction: str, value: float, events: list[str]
+) -> None:
+    # Given a study of 5,000 completed trials with values between 0 and 1
+    study = ledger.study(1, direction=direction, notify={"url": "https://hooks.example.com", "on": events})
+    (ticket,) = ledger.tickets(study)
+    ledger.start(ticket)
+    add_closed_tickets(ledger.database, study.id, 5000)
+    read = text(
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
+        " where relname = 'hn_tickets'"
+    )
+    closed = {"state": "closed", "ending": "completed", "value": value, "outcome": {}, "lease_expires_at": None}
+
+    # When a better one ends
+    with ledger.database.transaction() as connection:
+        # As in a session in which several trials have ended: its plan does not know the direction of the study
+        connection.execute(text("set local plan_cache_mode = force_generic_plan"))
+        connection.execute(update(tickets).where(tickets.c.id == ticket).values(**closed))
+        rows = connection.scalar(read)
+
+    # Then its own row and the best one before it are read
+    assert rows is not None and rows < 10
+    assert waiting(ledger) == ({"best": 1} if events == ["best"] else {})
 
 
 def test_other_hosts_get_nothing(ledger: Ledger, receiver: Receiver, notifier: Notifier) -> None:

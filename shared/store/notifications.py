@@ -31,9 +31,9 @@ _FACTS = text(
     "  order by case when s.spec ->> 'direction' = 'maximize' then -value else value end limit 1) as best"
     " from hn_studies s where s.id = :study"
 )
-_SENT = text(
-    "with received as (delete from hn_notifications where id = :id and seq = :seq returning id)"
-    " update hn_notifications set next_at = hn_now_1(), tries = 0, count = count - :count, error = null"
+_SENT = text("delete from hn_notifications where id = :id and seq = :seq returning id")
+_SENT_IN_PART = text(
+    "update hn_notifications set next_at = hn_now_1(), tries = 0, count = count - :count, error = null"
     " where id = :id and seq <> :seq returning id"
 )
 _AGAIN = text("update hn_notifications set next_at = hn_now_1() + :delay_s, error = :error where id = :id returning id")
@@ -74,7 +74,10 @@ class Outbox:
 
     def sent(self, notification: Notification) -> None:
         """It is received: removed, unless more has happened since it was claimed; that is due at once."""
-        self._db.call(_SENT, id=notification.id, seq=notification.seq, count=notification.body["count"])
+        claimed = {"id": notification.id, "seq": notification.seq}
+        # Two statements: the event of an end that the first one waits for is not in its snapshot, but in the second's.
+        if self._db.call(_SENT, **claimed) is None:
+            self._db.call(_SENT_IN_PART, **claimed, count=notification.body["count"])
 
     def postpone(self, notification: Notification, error: str, *, delay_s: float) -> None:
         """It was not received: due again later."""

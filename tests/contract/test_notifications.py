@@ -257,6 +257,25 @@ def test_more_that_happens_while_one_is_sent_is_sent_too(ledger: Ledger) -> None
     assert waiting(ledger) == {}
 
 
+def test_event_that_commits_while_one_is_confirmed_is_sent_at_once_and_counted_once(ledger: Ledger) -> None:
+    study = notified(ledger, "https://hooks.example.com")
+    one, two, _ = ledger.tickets(study)
+    outbox = Outbox(ledger.database)
+    ledger.run(one, completed(2.0))
+    first = outbox.claim(again_s=60.0)
+    assert first is not None
+    waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.database.transaction() as connection:
+            connection.execute(text("select hn_notify_1(:study, 'best', :ticket)"), {"study": study.id, "ticket": two})
+            confirmed = pool.submit(outbox.sent, first)
+            eventually(lambda: ledger.database.rows(text(waits)), what="the confirmation waits for the event")
+        confirmed.result()
+
+    second = outbox.claim(again_s=60.0)
+    assert second is not None and second.body["count"] == 1
+
+
 @pytest.mark.parametrize(("direction", "value"), [("maximize", 2.0), ("minimize", -1.0)])
 @pytest.mark.parametrize("events", [["best"], ["finished"]])
 def test_end_of_a_trial_does_not_read_the_other_tickets(

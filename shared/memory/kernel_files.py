@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _READ_AT_ONCE = 65536
-"""More than any file read here has; a kernel file is read whole or may change in between."""
+"""More than any file of one record has, which the kernel gives whole; of several records it gives some 4 KB at once."""
 
 _MEMINFO = re.compile(r"MemTotal: +(\d+).*?MemAvailable: +(\d+).*?SwapTotal: +(\d+).*?SwapFree: +(\d+)", re.DOTALL)
 """In the kernel's own order; four of some fifty lines."""
@@ -30,7 +30,8 @@ class KernelFiles:
         self.close()
 
     def text(self, path: str, *, keep_open: bool = False) -> str | None:
-        """The whole file. With `keep_open` it stays open until `close`, which halves the cost of the next reading.
+        """The whole file. With `keep_open` it stays open until `close`, which halves the cost of the next reading, and
+        must be a file of one record: it is read by one call.
 
         `path` is absolute. The kernel generates the content again for each reading from the beginning.
         """
@@ -42,7 +43,9 @@ class KernelFiles:
                 if keep_open:
                     self._open[path] = descriptor
             try:
-                return os.pread(descriptor, _READ_AT_ONCE, 0).decode(errors="replace")
+                if keep_open:
+                    return os.pread(descriptor, _READ_AT_ONCE, 0).decode(errors="replace")
+                return _whole(descriptor).decode(errors="replace")
             finally:
                 if not keep_open:
                     os.close(descriptor)
@@ -81,6 +84,13 @@ class KernelFiles:
     def exists(self, path: str) -> bool:
         """True for a file or folder that exists."""
         return Path(f"{self._root}{path}").exists()
+
+
+def _whole(descriptor: int) -> bytes:
+    content = b""
+    while part := os.pread(descriptor, _READ_AT_ONCE, len(content)):
+        content += part
+    return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,12 @@ class TestThisMachine:
         assert sample.peak_bytes > sample.process_bytes + 100 * MIB
 
 
+def test_kernel_file_of_many_records_is_read_whole() -> None:
+    # The kernel gives some 4 KB of such a file at once; the last records of this one are the stack's and later
+    text = KernelFiles().text("/proc/self/maps")
+    assert text is not None and len(text) > 8192 and "[stack]" in text
+
+
 def test_a_kept_file_of_a_process_that_has_ended_is_closed() -> None:
     files = KernelFiles()
     with subprocess.Popen(["sleep", "60"]) as process:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import FileStoreError, HighNoonError
 from highnoon.shared.runtime.file_store import FileStore, file_store
@@ -17,6 +19,10 @@ from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.stored_files import StoredFiles
+from highnoon.shared.store.study_records import StudyRecord
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.optuna_study import OptunaStudy
 
 _log = logging.getLogger("highnoon.coordinator.file_keeper")
 
@@ -84,8 +90,8 @@ class FileKeeper:
             try:
                 best: set[int] = set()
                 if kept.most:
-                    study = self._access.optuna(self._access.study(kept.study))
-                    best = study.worth_extending(set(kept.numbers), kept.most)
+                    with self._opened(self._access.study(kept.study)) as study:
+                        best = study.worth_extending(set(kept.numbers), kept.most)
                 self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - best)
             except Exception as error:  # of its data
                 event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=_described(error))
@@ -94,17 +100,26 @@ class FileKeeper:
         record = self._access.studies.find(name)
         if record is None:
             return 0
-        study = self._access.optuna(record)
-        beyond = study.artifacts_beyond_best(int(record.spec["keep_best"]))
-        # The last study that names a file removes it.
-        shared = self._files.named_elsewhere(name, beyond)
-        removed = self._removed([artifact.id for artifact in beyond if artifact.id not in shared])
-        done = [artifact for artifact in beyond if artifact.id in shared or artifact.id in removed]
-        if done:
-            study.remove_artifacts(done)
+        with self._opened(record) as study:
+            beyond = study.artifacts_beyond_best(int(record.spec["keep_best"]))
+            # The last study that names a file removes it.
+            shared = self._files.named_elsewhere(name, beyond)
+            removed = self._removed([artifact.id for artifact in beyond if artifact.id not in shared])
+            done = [artifact for artifact in beyond if artifact.id in shared or artifact.id in removed]
+            if done:
+                study.remove_artifacts(done)
         if len(done) < len(beyond):
             self._unfinished.add(name)
         return len(removed)
+
+    @contextmanager
+    def _opened(self, record: StudyRecord) -> Iterator[OptunaStudy]:
+        """Its trials are given up afterwards: a coordinator that runs for months must not keep those of each study."""
+        study = self._access.optuna(record)
+        try:
+            yield study
+        finally:
+            self._access.store.forget_histories()
 
     def _removed(self, file_ids: Sequence[str]) -> list[str]:
         """Removes what can be removed, and stops early where the whole store seems to be away."""

@@ -64,7 +64,8 @@ _TRIES = 20
 
 
 _MOST_OPEN = 16
-"""Studies that a supervisor keeps open, with their histories and grids: those that it used last."""
+"""Studies that a supervisor keeps open, with their plug-ins and grids: those that it used last. Optuna's storage keeps
+their histories until the supervisor is replaced, after `max_tasks_per_child` trials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

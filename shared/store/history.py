@@ -82,6 +82,10 @@ class HistoryStorage(RDBStorage):
         self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
         self.scoped_session = scoped_session(sessionmaker(bind=engine))
 
+    def expect_whole_histories(self) -> None:
+        """The next reading of each study is its first one again, with the time that this takes."""
+        self._has_read.clear()
+
     def create_tables(self) -> None:
         """Makes what tables are missing. Raises RuntimeError for those of another version of Optuna."""
         BaseModel.metadata.create_all(self.engine)

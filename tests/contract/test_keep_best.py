@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from sqlalchemy import event, text, update
 
 from highnoon.coordinator.file_keeper import FileKeeper
@@ -78,6 +80,29 @@ def test_fault_of_one_study_stops_the_removal_for_no_other(ledger: Ledger, store
 
     assert FileKeeper(chosen, ledger.access).keep_best() == 2
     assert stored(folder) == {"one-1", "broken-0", "broken-1", "other-1"}
+
+
+def test_no_history_stays_in_memory_once_it_was_compared(ledger: Ledger, store: FileStore, keeper: FileKeeper) -> None:
+    # Given studies that keep one artifact, and one checkpoint
+    for name in ("one", "two"):
+        study = keeping_best(ledger, 1, n_trials=2, name=name, keep_checkpoints=1)
+        for number, ticket in enumerate(ledger.tickets(study)):
+            lease = ledger.start(ticket)
+            artifact = saved(ledger, store, lease, f"{name}-{number}")
+            saved(ledger, store, lease, f"c-{name}-{number}")
+            checkpoint = Checkpoint(id=f"c-{name}-{number}", attempt=1, size_bytes=2, sha256="ab")
+            ledger.attempts.keep_checkpoint(lease, checkpoint)
+            ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=-number, artifacts=(artifact,)))
+
+    def trials_in_memory() -> int:
+        gc.collect()
+        return sum(isinstance(one, FrozenTrial) for one in gc.get_objects())
+
+    before = trials_in_memory()
+    assert keeper.keep_best() == 2
+    keeper.keep_checkpoints()
+
+    assert trials_in_memory() == before
 
 
 def test_only_the_best_trials_keep_their_artifacts(
@@ -208,9 +233,11 @@ def _tickets_read(plan: dict[str, Any]) -> float:
     return float(own + sum(map(_tickets_read, plan.get("Plans", ()))))
 
 
-def keeping_best(ledger: Ledger, count: int, *, n_trials: int, name: str = "digits") -> StudyRecord:
+def keeping_best(
+    ledger: Ledger, count: int, *, n_trials: int, name: str = "digits", keep_checkpoints: int = 0
+) -> StudyRecord:
     spec = {"name": name, "objective": "a.py:f", "search_space": {"x": ["uniform", 0.0, 1.0]}, "keep_best": count}
-    spec["keep_checkpoints"] = 0
+    spec["keep_checkpoints"] = keep_checkpoints
     optuna_id = ledger.access.store.create_study(name, "minimize")
     return ledger.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
 

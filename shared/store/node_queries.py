@@ -54,6 +54,9 @@ _MEASURED = (Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED)
 _NEWEST_PEAKS = 50
 """A sampler moves: what it proposed at first is no guide to what comes."""
 
+_NEWEST_TICKETS = 2 * _NEWEST_PEAKS
+"""Of which some may have failed. Attempts have no index by their end: the tickets lead to them."""
+
 _REFUSED = "memory_forecast"
 """A trial with this cause took nothing."""
 
@@ -94,7 +97,6 @@ class NodeQueries:
         peak = attempts.c.memory["peak_bytes"].as_float().label("peak")
         measured = (
             select(peak, attempts.c.ticket_id)
-            .join(tickets, tickets.c.id == attempts.c.ticket_id)
             .where(attempts.c.memory.is_not(None))
             .order_by(attempts.c.ended_at.desc())
             .limit(_NEWEST_PEAKS)
@@ -104,7 +106,15 @@ class NodeQueries:
             found = connection.execute(select(studies.c.id, studies.c.spec).where(studies.c.name == study)).first()
             if found is None:
                 return None
-            rows = connection.execute(measured.where(tickets.c.study_id == found.id, *took_all)).all()
+            newest = (
+                select(tickets.c.id)
+                .where(tickets.c.study_id == found.id, tickets.c.state == TicketState.CLOSED)
+                .order_by(tickets.c.closed_at.desc())
+                .limit(_NEWEST_TICKETS)
+                .subquery()
+            )
+            of_newest = measured.join(newest, newest.c.id == attempts.c.ticket_id).where(*took_all)
+            rows = connection.execute(of_newest).all()
             own = connection.execute(measured.where(attempts.c.ticket_id == ticket_id)).all()
         return StudyPeaks(
             spec=found.spec,

@@ -258,3 +258,79 @@ def test_the_weights_are_a_file_that_keras_reads(tmp_path: Path) -> None:
 
     ids = np.arange(8)[None]
     assert np.array_equal(again(ids), trainer.model(ids))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_training_keeps_the_finished_model_in_its_folder(tmp_path: Path) -> None:
+    # Given a folder with a finished training of more steps
+    finished = new_trainer()
+    finished.train(epochs_per_stage=2, checkpoint_dir=tmp_path, checkpoint_interval=4)
+    before = names_in(tmp_path)
+
+    # When another one is trained into it, as a script that is run again does
+    with pytest.warns(
+        UserWarning, match=r"first save moves them to .*earlier-1\. To continue .*resume_from=\"latest\""
+    ):
+        again = new_trainer(learning_rate=1e-3, batch_size=8)
+        summary = again.train(epochs_per_stage=1, checkpoint_dir=tmp_path, checkpoint_interval=4)
+
+    # Then the folder has the checkpoints of the new one, and the finished model is complete beside them
+    last = f"step-{summary['total_steps']:08d}"
+    assert (tmp_path / "latest").resolve().name == last < before[-1]
+    assert names_in(tmp_path / "earlier-1") == before
+    assert len([name for name in names_in(tmp_path) if name.startswith("step-")]) == 3
+    ids = np.arange(8)[None]
+    kept = hn.Trainer.load(tmp_path / "earlier-1", small_model())
+    assert np.array_equal(kept.model(ids), finished.model(ids))
+    assert new_trainer(learning_rate=1e-3, batch_size=8).train(epochs_per_stage=1, resume_from=tmp_path) == summary
+
+    # And a third one leaves both
+    with pytest.warns(UserWarning, match="earlier-2"):
+        new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path)
+    assert names_in(tmp_path / "earlier-1") == before
+    assert names_in(tmp_path / "earlier-2")[0] == "latest"
+
+
+def test_training_that_goes_on_from_an_older_step_keeps_the_later_ones_apart(tmp_path: Path) -> None:
+    new_trainer().train(epochs_per_stage=2, checkpoint_dir=tmp_path)
+    _, oldest, *later = names_in(tmp_path)
+
+    with pytest.warns(UserWarning, match="earlier-1"):
+        new_trainer().train(epochs_per_stage=2, checkpoint_dir=tmp_path, resume_from=tmp_path / oldest)
+
+    assert names_in(tmp_path) == ["earlier-1", "latest", oldest, *later]
+    assert names_in(tmp_path / "earlier-1") == ["latest", *later]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("way", ["latest", "loaded"])
+def test_checkpoints_of_a_training_that_is_continued_stay_where_they_are(tmp_path: Path, way: str) -> None:
+    first = new_trainer()
+    with pytest.raises(KeyboardInterrupt):
+        first.add_callback(stopped_by_hand).train(epochs_per_stage=2, checkpoint_dir=tmp_path)
+
+    if way == "latest":
+        new_trainer().train(epochs_per_stage=2, checkpoint_dir=tmp_path, resume_from="latest")
+    else:
+        hn.Trainer.load(tmp_path / "latest", small_model()).train(epochs_per_stage=2, checkpoint_dir=tmp_path)
+
+    assert [name for name in names_in(tmp_path) if not name.startswith("step-")] == ["latest"]
+
+
+def stopped_by_hand(event: dict[str, Any]) -> None:
+    if event["event"] == "checkpoint_saved":
+        raise KeyboardInterrupt
+
+
+def test_save_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    trainer = new_trainer()
+    trainer.train(epochs_per_stage=1, checkpoint_dir=tmp_path / "trained")
+    before = names_in(tmp_path / "trained")
+
+    with pytest.raises(UserInputError, match=r"trained is no checkpoint: it holds latest, step-.*Save to another"):
+        trainer.save(tmp_path / "trained")
+
+    assert names_in(tmp_path / "trained") == before

@@ -23,10 +23,8 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
 from highnoon.shared.objective.trial_context import checkpoints
 
 LATEST = "latest"
-KEPT = 3
-"""How many stay; older ones of the same folder are removed once a newer one is whole."""
-
 _FORMAT = 1
+_FILES = ("model.weights.h5", "optimizer.npz", "random.npz", "state.json")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,37 +130,29 @@ class Progress:
         return cls(**{**data, "best": BestLoss(**data["best"])})
 
 
-def write_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:
-    """Writes `step-N`, points `latest` at it, removes the oldest; returns its path. Raises OSError, leaving no half."""
-    final = folder / f"step-{step:08d}"
-    write_whole(final, model, optimizer, state)
-    fresh = folder / f".{LATEST}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(final.name)
-    fresh.replace(folder / LATEST)
-    _sync(folder)
-    _remove(*sorted(folder.glob("step-*"))[:-KEPT])
-    return final
-
-
 def write_whole(final: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    """Writes the four files into a folder of that name, replacing an earlier one. Raises OSError."""
+    """Writes the four files into a folder of that name, replacing an earlier checkpoint. Raises OSError.
+
+    UserInputError for a folder that holds anything else: it would be lost.
+    """
+    if final.is_dir() and (others := sorted({path.name for path in final.iterdir()} - set(_FILES))):
+        raise UserInputError(f"{final} is no checkpoint: it holds {', '.join(others[:3])}. Save to another folder.")
     partial = final.with_name(f".writing-{final.name}")
-    _remove(partial)
+    remove(partial)
     partial.mkdir(parents=True)
     model.save_weights(partial / "model.weights.h5")
     _save_values(partial / "optimizer.npz", optimizer.variables)
     _save_values(partial / "random.npz", _random_states(model))
     (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
-        _sync(path)
+        sync(path)
     replaced = final.with_name(f".replaced-{final.name}")
-    _remove(replaced)
+    remove(replaced)
     if final.is_dir():
         final.rename(replaced)
     partial.rename(final)
-    _sync(final.parent)
-    _remove(replaced)
+    sync(final.parent)
+    remove(replaced)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -262,7 +252,8 @@ def _load_values(path: Path, variables: Sequence[Any]) -> None:
         variable.assign(value)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Has the kernel write a file, or a folder's names, to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -270,7 +261,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(*folders: Path) -> None:
+def remove(*folders: Path) -> None:
+    """Removes those that exist, with all that is in them. Raises OSError."""
     for folder in folders:
         if folder.is_dir():
             shutil.rmtree(folder)

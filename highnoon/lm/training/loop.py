@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
 from highnoon.lm.training.callbacks import TrainingCallback
-from highnoon.lm.training.checkpointing import Progress, write_checkpoint
+from highnoon.lm.training.checkpoint_folder import CheckpointFolder
+from highnoon.lm.training.checkpointing import Progress
 from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
 from highnoon.lm.training.train_state import TrainState
@@ -41,8 +41,8 @@ class TrainingLoop:
     intervals: Intervals
     prefetch: Callable[[], int | None]
     """Called at each epoch: under memory pressure it returns less."""
-    folder: Path | None
-    """Where checkpoints go; None: none are written."""
+    checkpoints: CheckpointFolder | None
+    """None: none are written."""
     state: Mapping[str, Any]
     """What of a checkpoint does not change during the training."""
 
@@ -201,12 +201,12 @@ class TrainingLoop:
         )
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.checkpoints is None:
             return
         self._checked_loss()
         step, train_state = self.progress.total_steps, self.train_state
         state = {**self.state, "progress": self.progress.to_json(train_state.sums())}
-        path = write_checkpoint(self.folder, step, train_state.model, train_state.optimizer, state)
+        path = self.checkpoints.write(step, train_state.model, train_state.optimizer, state)
         for callback in self._own_callbacks:
             callback.on_checkpoint_saved(str(path), step)
 

@@ -31,6 +31,9 @@ from highnoon.shared.objective.trial_context import settings
 STAGE_OVERRIDES = ("learning_rate", "batch_size", "max_seq_length", "gradient_accumulation_steps")
 """What a stage may set for itself; everything else belongs to the whole training."""
 
+EPOCHS_PER_STAGE = 10
+"""The default of `train`, which the guide prints."""
+
 _SIMILAR = 0.8
 """How alike two names are when one is taken for a misspelling of the other."""
 
@@ -148,6 +151,20 @@ def read_stage(
         weight=numbers.weight,
         overrides={key: getattr(options, key) for key in own},
     )
+
+
+def epochs_of_a_stage(options: TrainingOptions, epochs_per_stage: int | None, stages: Iterable[Stage]) -> int:
+    """For stages without a number of their own: the trainer's `epochs`, else what `train` was called with.
+
+    Warns where both were given and differ; the default of `train` counts as not given.
+    """
+    epochs = options.epochs or epochs_per_stage or EPOCHS_PER_STAGE
+    if epochs_per_stage not in (None, EPOCHS_PER_STAGE, epochs) and any(stage.epochs is None for stage in stages):
+        warnings.warn(
+            f"epochs_per_stage={epochs_per_stage} is not used: the trainer has epochs={epochs}, which goes first",
+            stacklevel=4,
+        )
+    return epochs
 
 
 def epochs_of_the_trial() -> int | None:

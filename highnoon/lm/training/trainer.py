@@ -21,6 +21,7 @@ from highnoon.lm.data.sources import DEFAULT_DATASET
 from highnoon.lm.models.size import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
+from highnoon.lm.training.checkpoint_folder import writing_into
 from highnoon.lm.training.checkpointing import (
     LATEST,
     Progress,
@@ -33,7 +34,14 @@ from highnoon.lm.training.checkpointing import (
     write_whole,
 )
 from highnoon.lm.training.loop import TrainingLoop
-from highnoon.lm.training.options import Intervals, Stage, epochs_of_the_trial, read_options, read_stage
+from highnoon.lm.training.options import (
+    Intervals,
+    Stage,
+    epochs_of_a_stage,
+    epochs_of_the_trial,
+    read_options,
+    read_stage,
+)
 from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
 from highnoon.memory import EnterpriseMemoryManager
 from highnoon.shared.domain.errors import InvalidInput, nearest
@@ -88,6 +96,8 @@ class Trainer:
         self._progress = Progress()
         self._loaded: dict[str, Any] | None = None
         """The state of the checkpoint that the next `train` continues."""
+        self._continues: Path | None = None
+        """The checkpoint that the current training goes on from."""
 
     def add_curriculum_stage(
         self,
@@ -126,9 +136,14 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains all stages and returns the summary; `final_loss` in it is the validation loss of the last epoch.
 
-        A stage's own `epochs` replaces `epochs_per_stage`. Checkpoints are written at the end of every epoch and
-        every `checkpoint_interval` steps, and only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of
-        them, or "latest": the newest in `checkpoint_dir`, or none when there is none yet.
+        A stage's own `epochs` goes first, then `epochs` of the trainer, as in `Trainer(model, **best_params)`, then
+        `epochs_per_stage`. Checkpoints are written at the end of every epoch and every `checkpoint_interval` steps, and
+        only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of them, or "latest": the newest in
+        `checkpoint_dir`, or none when there is none yet.
+
+        The three newest checkpoints of a training stay. Others in `checkpoint_dir`, of another training or of later
+        steps than the resumed one, are never removed: a warning says so, and the first save moves them to a folder
+        `earlier-1` in it (`earlier-2`, ...).
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
         when the worker crashes and the trial is retried, the training continues from there. A trial that was made to
@@ -178,15 +193,18 @@ class Trainer:
                 progress=self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,
-                folder=folder,
+                checkpoints=writing_into(folder, self._continues, self._progress.total_steps),
                 state=state,
             )
             return loop.run()
 
     def save(self, path: str | Path) -> None:
-        """Writes weights, optimizer, curriculum and progress as one checkpoint. Raises OSError."""
+        """Writes weights, optimizer, curriculum and progress as one checkpoint, in place of one that is there.
+
+        Raises UserInputError for a folder with other files, OSError.
+        """
         state = {**self._state(None), "progress": self._progress.to_json(self._built().sums())}
-        write_whole(Path(path).expanduser(), self.model, self._built().optimizer, state)
+        write_whole(Path(path).expanduser().resolve(), self.model, self._built().optimizer, state)
 
     @classmethod
     def load(cls, path: str | Path, model: Any, **options: Any) -> Self:
@@ -213,7 +231,7 @@ class Trainer:
             stages = [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]
             message = f"no curriculum stage was added: training on the built-in text {DEFAULT_DATASET!r}"
             warnings.warn(message, stacklevel=3)
-        epochs = self.options.epochs or epochs_per_stage or 10
+        epochs = epochs_of_a_stage(self.options, epochs_per_stage, stages)
         longest = getattr(self.model, "max_seq_length", None)
         return plan_stages(stages, self.options, epochs, self.tokenizer, None if longest is None else int(longest))
 
@@ -255,12 +273,14 @@ class Trainer:
             refuse_another_plan("the loaded trainer", loaded, state)
         else:
             self._built().begin()
+            self._continues = None
             return Progress()
         return self._progress
 
     def _restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         """Sets everything as the checkpoint has it. Raises UserInputError when it belongs to another model."""
         self._progress = Progress.from_json(state["progress"])
+        self._continues = checkpoint
         restore_variables(checkpoint, self.model, self._built().optimizer)
         self._built().begin(self._progress.loss_sum, self._progress.label_count)
 

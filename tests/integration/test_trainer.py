@@ -328,6 +328,16 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training() -> None:
         trainer_of().add_curriculum_stage("only", "one").train()
 
 
+def test_held_out_text_of_one_token_is_refused_before_training() -> None:
+    hn.register_dataset("letters", ["x", "A" * 5000, "B" * 5000])
+
+    with pytest.raises(InvalidInput, match=r"validation_split: holds out less than two tokens, .*\(got 0\.1\)"):
+        trainer_of().add_curriculum_stage("a", "letters").train(epochs_per_stage=1)
+
+    more = trainer_of(validation_split=0.6).add_curriculum_stage("a", "letters").train(epochs_per_stage=1)
+    assert more["final_loss"] > 0
+
+
 def test_warns_of_a_warm_up_longer_than_the_plan() -> None:
     trainer = trainer_of(warmup_steps=5000).add_curriculum_stage("only", "birds", epochs=1)
 
@@ -420,3 +430,14 @@ def test_nothing_is_written_without_a_folder(tmp_path: Path, monkeypatch: pytest
     )
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_epochs_of_the_trainer_go_before_those_of_the_call_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="epochs_per_stage=5 is not used: the trainer has epochs=1"):
+        summary = trainer_of(epochs=1).add_curriculum_stage("a", "birds").train(epochs_per_stage=5)
+    assert len(summary["history"]) == 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer_of(epochs=1).add_curriculum_stage("a", "birds").train()
+        trainer_of(epochs=3).add_curriculum_stage("a", "birds", epochs=1).train(epochs_per_stage=5)

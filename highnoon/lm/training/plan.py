@@ -136,6 +136,7 @@ def _plan(
         held_out_windows=limited_in_rehearsal(len(held_out), max(REHEARSAL_TOKENS_PER_EPOCH // length, 1)),
     )
     _refuse_large_batch(plan)
+    _refuse_nothing_held_out(plan)
     return plan
 
 
@@ -185,3 +186,13 @@ def _refuse_large_batch(plan: StagePlan) -> None:
     )
     hint = "Choose a smaller batch, or a smaller max_seq_length."
     raise InvalidInput.of(f"stage {plan.name!r}", "batch_size", message, hint=hint)
+
+
+def _refuse_nothing_held_out(plan: StagePlan) -> None:
+    """A document of a single token has no next token to predict, and the validation loss would be a mean of nothing."""
+    if plan.held_out_windows:
+        return
+    message = "holds out less than two tokens, which is too little to validate on"
+    hint = "Remove the shortest documents, or choose a larger validation_split."
+    split = plan.options.validation_split
+    raise InvalidInput.of(f"stage {plan.name!r}", "validation_split", message, value=split, hint=hint)

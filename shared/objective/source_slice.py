@@ -43,7 +43,9 @@ def source_needed_by(function: str, source: str, *, where: str) -> str:
 
     Raises InvalidInput with every name that it uses and that no statement of the top level binds.
     """
-    statements = list(_statements(source, where))
+    # Python counts lines by these three ends only; `splitlines` has more, such as form feeds, and would be off by one.
+    lines = source.replace("\r\n", "\n").replace("\r", "\n")
+    statements = list(_statements(lines, where))
     chosen: set[int] = set()
     problems: list[Problem] = []
     wanted, seen = [function], {function}
@@ -103,13 +105,13 @@ def _statement(node: ast.stmt, source: str) -> _Statement:
 def _text(node: ast.stmt, source: str) -> str:
     """As it was written, with its decorators; from the syntax tree where lines are shared with another statement."""
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    lines = source.splitlines()[first - 1 : node.end_lineno]
-    text = "\n".join(lines)
+    text = "\n".join(source.split("\n")[first - 1 : node.end_lineno])
     try:
         alone = ast.parse(text).body
     except SyntaxError:
         return ast.unparse(node)
-    return text if len(alone) == 1 else ast.unparse(node)
+    is_whole = len(alone) == 1 and ast.dump(alone[0]) == ast.dump(node)
+    return text if is_whole else ast.unparse(node)
 
 
 def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

@@ -81,6 +81,31 @@ def test_statements_that_share_a_line_and_lambdas() -> None:
     assert names["objective"]({}) == 3  # type: ignore[operator]
 
 
+SECTIONS = """import math
+# of@a layer
+SCALE = 2
+TEXT = "a@b"
+def helper(value):
+    # before@the last line
+    return value * SCALE
+def objective(params):
+    x = helper(params["x"])
+    return x + len(TEXT)
+"""
+
+
+@pytest.mark.parametrize("character", ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\f\n"])
+def test_functions_travel_whole_whatever_separates_lines_or_sections(character: str, end: str) -> None:
+    first, rest = SECTIONS.replace("@", character).split("\n", 1)
+    source = first + end + (rest if "\f" in end else rest.replace("\n", end))
+    names: dict[str, object] = {}
+
+    exec(source_needed_by("objective", source, where="notebook.py"), names)
+
+    assert names["objective"]({"x": 4}) == 8 + 3  # type: ignore[operator]
+
+
 def test_what_stands_below_the_main_guard_does_not_travel() -> None:
     source = """
         def objective(params):

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def test_names_are_found_in_the_data_folders(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "elsewhere" / "news.txt").write_text("the variable's folder goes first")
     monkeypatch.setenv("HIGHNOON_DATA_DIR", str(tmp_path / "elsewhere"))
     assert load_documents("news") == ["the variable's folder goes first"]
+
+
+def test_a_name_is_not_the_beginning_of_another_name(tmp_path: Path) -> None:
+    # Given a file of the name, and others that only begin with it
+    (tmp_path / "data").mkdir()
+    for name in ("train", "train_val", "training_old", "train_2", "model.v2", "parts-00001-of-00002", "parts-x"):
+        (tmp_path / "data" / f"{name}.txt").write_text(name)
+
+    # Then the name is that file alone, and a beginning of it is a misspelling
+    assert load_documents("train") == ["train"]
+    assert load_documents("model.v2") == ["model.v2"]
+    with pytest.raises(UserInputError, match=r"there is no dataset 'tra'\. Did you mean train\?"):
+        load_documents("tra")
+    with pytest.raises(UserInputError, match="there is no dataset 'model'"):
+        load_documents("model")
+
+    # And without a file of that name, its numbered parts
+    assert load_documents("parts") == ["parts-00001-of-00002"]
+    assert {"train", "train_2", "train_val", "parts"} <= set(known_datasets())
 
 
 def test_the_built_in_text_is_real_prose() -> None:
@@ -191,6 +211,18 @@ def test_a_dataset_from_files(tmp_path: Path) -> None:
     dataset = TextDataset.from_files([tmp_path / "a.txt", tmp_path / "b.jsonl"], max_length=4)
 
     assert [tuple(window[0].tolist()) for window in dataset] == [tuple(b"abc\0"), (*b"de", 0, 0)]
+
+
+@pytest.mark.parametrize("documents", ["corpus.txt", Path("corpus.txt"), None])
+def test_a_path_is_no_documents(documents: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"documents: must be several texts \(got .*from_files"):
+        TextDataset(documents)
+
+
+@pytest.mark.parametrize("length", [0, -3, "4", 2.5, True, None])
+def test_length_of_a_window_is_a_whole_number(length: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"max_length: must be an integer of at least 1 \(got"):
+        TextDataset(["some text"], max_length=length)
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["a"]])

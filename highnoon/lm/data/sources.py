@@ -1,7 +1,8 @@
 """Documents by name: which text a dataset's name stands for, and how a file, folder, list or function is read.
 
 A name is looked up among the registered ones, in HIGHNOON_DATA_DIR, in ./data, and among the built-in ones, in this
-order; a path or a glob pattern is used as it is. The names that the guide prints fall back to the built-in text.
+order; a path or a glob pattern is used as it is. In a folder NAME is NAME.txt or NAME.jsonl, else all numbered parts of
+it (NAME_1.txt, NAME-00001-of-00004.jsonl). The names that the guide prints fall back to the built-in text.
 
 Also holds documents out for validation, and removes their paragraphs from the training text. Held-out documents are
 chosen by a digest of seed and text, so that neither their order nor their number in another dataset moves them. Texts
@@ -13,6 +14,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ _SECTIONS = 32
 
 _SHORTEST_LEAK = 40
 """A shorter repeated paragraph, in characters, is not a leak but a heading or a common phrase."""
+
+_PART = re.compile(r"[-_.]\d+([-_.]of[-_.]\d+)?$")
+"""What the number of a part adds to a name."""
 
 DATA_DIR = "HIGHNOON_DATA_DIR"
 DEFAULT_DATASET = "python-docs"
@@ -54,7 +59,8 @@ def register_dataset(name: str, source: Source) -> None:
 
 def known_datasets() -> list[str]:
     """Every name that can be used now, without the guide's."""
-    return sorted({*_registered, *(path.stem for path in _data_files("")), DEFAULT_DATASET})
+    files = [path for found in _data_folders() for path in found]
+    return sorted({*_registered, *(path.stem for path in files), *map(_whole_name, files), DEFAULT_DATASET})
 
 
 def load_documents(name: str) -> list[str]:
@@ -71,7 +77,7 @@ def _source_of(name: str) -> Source:
         return _registered[name]
     if _is_a_path(name):
         return name
-    if files := list(_data_files(name)):
+    if files := _data_files(name):
         return lambda: [text for file in files for text in read_source(file)]
     if name == DEFAULT_DATASET:
         return _python_docs
@@ -89,14 +95,24 @@ def _source_of(name: str) -> Source:
     )
 
 
-def _data_files(name: str) -> Iterator[Path]:
-    """The files for the name, of the first folder that has any."""
+def _data_files(name: str) -> list[Path]:
+    """The file of that name, else its numbered parts; of the first folder that has any."""
+    for files in _data_folders():
+        found = [path for path in files if path.stem == name]
+        if found := found or [path for path in files if _whole_name(path) == name]:
+            return found
+    return []
+
+
+def _data_folders() -> Iterator[list[Path]]:
+    """The files of each folder that may have some."""
     for folder in filter(None, (os.environ.get(DATA_DIR), "data")):
-        pattern = f"{glob.escape(name)}*"
-        found = sorted(path for path in Path(folder).expanduser().glob(pattern) if path.suffix in SUFFIXES)
-        if found:
-            yield from found
-            return
+        yield sorted(path for path in Path(folder).expanduser().glob("*") if path.suffix in SUFFIXES)
+
+
+def _whole_name(path: Path) -> str:
+    """`news` for news_1.txt, news-2.txt and news-00001-of-00004.txt."""
+    return _PART.sub("", path.stem)
 
 
 def _is_a_path(name: str) -> bool:

@@ -8,6 +8,7 @@ any step can be found again. TensorFlow is imported when batches are built, not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typing_extensions import Self
 
 from highnoon.lm.data.sources import read_source
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
+from highnoon.shared.domain.errors import InvalidInput, Problem
 
 IGNORED = -1
 """The label of a position that no loss looks at."""
@@ -29,12 +31,12 @@ Packed = npt.NDArray[np.unsignedinteger[Any]]
 class TextDataset:
     """`len()` windows; each has inputs `[length]` and the labels `[length]`, which are the next ids.
 
-    Raises ValueError for a length below 1. Documents without any text make a dataset of no windows.
+    Raises InvalidInput for a single text instead of several, and for a length below 1. Documents without any text make
+    a dataset of no windows.
     """
 
     def __init__(self, documents: Iterable[str], tokenizer: Tokenizer | None = None, max_length: int = 2048) -> None:
-        if max_length < 1:
-            raise ValueError(f"max_length must be at least 1, not {max_length}")
+        _refuse(documents, max_length)
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self.max_length = max_length
         self._ids = _packed(documents, self.tokenizer)
@@ -74,6 +76,17 @@ class TextDataset:
                 inputs[row, : len(ids) - 1] = ids[:-1]
                 labels[row, : len(ids) - 1] = ids[1:]
         return inputs, labels
+
+
+def _refuse(documents: object, max_length: object) -> None:
+    problems = []
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        message, hint = "must be several texts", "To read a path: TextDataset.from_files(...)."
+        problems.append(Problem(key="documents", message=message, value=documents, hint=hint))
+    if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
+        problems.append(Problem(key="max_length", message="must be an integer of at least 1", value=max_length))
+    if problems:
+        raise InvalidInput("TextDataset()", problems)
 
 
 def _packed(documents: Iterable[str], tokenizer: Tokenizer) -> Packed:

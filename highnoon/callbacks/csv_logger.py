@@ -11,6 +11,8 @@ import fcntl
 import io
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +27,8 @@ _FIXED = (
 _BEGINNING = ",".join(_FIXED).encode()
 _PARAM = "param:"
 _OTHERS = "other_params"
+_FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^,\r\n]*))(,|\r?\n)')
+"""One field and what ends it."""
 
 
 class CSVLogger(TrialLogger):
@@ -74,10 +78,11 @@ class CSVLogger(TrialLogger):
         if not self._read_to:
             self._check(new)
         whole = new[: new.rfind(b"\n") + 1]
-        rows = list(csv.reader(io.StringIO(whole.decode(), newline="")))
+        rows = list(_rows(whole.decode()))
         if rows and not self._columns:
             self._columns = rows.pop(0)
-        self._written.update((row[0], row[1], row[_FIXED.index("started_at")]) for row in rows)
+        trials = [row for row in rows if len(row) >= len(_FIXED)]
+        self._written.update((row[0], row[1], row[_FIXED.index("started_at")]) for row in trials)
         self._read_to += len(whole)
         if len(whole) < len(new):
             file.truncate(self._read_to)
@@ -120,6 +125,16 @@ def _on_one_line(value: object) -> str:
     """So that a line of the file is a trial, and a partial line can be recognised."""
     text = "" if value is None else str(value)
     return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    """As csv.reader, which refuses a field over 131,072 characters (5,000 reports), by a limit of the whole process."""
+    row: list[str] = []
+    for quoted, plain, end in _FIELD.findall(text):
+        row.append(quoted.replace('""', '"') or plain)
+        if end != ",":
+            yield row
+            row = []
 
 
 def _text(rows: list[list[str]]) -> str:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from highnoon.callbacks import CSVLogger
+from highnoon.callbacks.csv_logger import _rows, _text
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.domain.trial import Outcome, Report
 from tests.loggers import log, study, with_one_trial_of_each_ending
 
 
@@ -108,6 +111,26 @@ def test_partial_line_of_a_killed_process_is_replaced(path: Path, cut: Callable[
     log(made, CSVLogger(path))
 
     assert path.read_bytes() == whole
+
+
+def test_file_with_a_trial_of_many_reports_is_continued(path: Path) -> None:
+    long, later = study("long"), with_one_trial_of_each_ending()
+    asked = long.start_trial(ordinal=0)
+    long.report_many(asked.trial_id, [Report(step=step, value=1 / (step + 3)) for step in range(6000)])
+    long.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, value=0.5, loss=0.5))
+    log(long, CSVLogger(path))
+    assert max(map(len, path.read_text().splitlines())) > csv.field_size_limit()
+
+    again = CSVLogger(path)
+    log(long, again)
+    log(later, again)
+
+    assert len(path.read_text().splitlines()) == 1 + 1 + 3
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8")), min_size=1), max_size=9))
+def test_fields_are_read_as_they_were_written(rows: list[list[str]]) -> None:
+    assert list(_rows(_text(rows))) == rows
 
 
 def test_two_loggers_share_a_file(path: Path) -> None:

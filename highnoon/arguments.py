@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,24 @@ def callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
     return [Problem(key=key, message="must be callable", value=value) for value in values if not callable(value)]
 
 
+def listed_callbacks(given: Any) -> Any:
+    """A list of them, also of a single one or of an iterator, which can be read once; anything else as it is."""
+    if callable(given):
+        return [given]
+    return list(given) if isinstance(given, Iterable) else given or []
+
+
 def callback_problems(called: object) -> list[Problem]:
     if isinstance(called, Iterable):
         return callable_problems("callbacks", called)
     return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
+
+
+def trial_number(given: object) -> int:
+    """The number of a trial, also NumPy's. Raises InvalidInput for anything else, which no database would take."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise InvalidInput.of("trial", "number", "must be the number of a trial, such as 7", value=given)
+    return int(given)
 
 
 def name_of_plugin(given: object) -> object:

@@ -18,20 +18,18 @@ from highnoon.arguments import (
     callback_problems,
     checked,
     jobs_problems,
+    listed_callbacks,
     name_of_plugin,
     place_problems,
     refuse_in_a_workers_trial,
     storage_problems,
 )
+from highnoon.local.unstored_points import UnstoredPoints, as_point
 from highnoon.rehearsal import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
 from highnoon.results import StudyResults
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.correction_hints import cut_short
-from highnoon.shared.domain.errors import (
-    InvalidInput,
-    StudyConflict,
-    UserInputError,
-)
+from highnoon.shared.domain.errors import StudyConflict, UserInputError
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.domain.trial_environment import read_at_import
@@ -149,7 +147,7 @@ class HPOTrialManager(StudyResults):
         self._url = storage
         self._isolation = isolation
         self._artifacts = artifacts
-        self._enqueued: list[Params] = []
+        self._enqueued = UnstoredPoints()
         self._space_is_known = False
         self._pid = os.getpid()
         self._must_be_new = not load_if_exists
@@ -187,7 +185,7 @@ class HPOTrialManager(StudyResults):
         refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         if search_space is None and callable(objective) and not takes_trial(objective):
             search_space = {}  # is refused, with what to write
-        called = [callbacks] if callable(callbacks) else callbacks or ()
+        called = listed_callbacks(callbacks)
         asked = {
             **self._written,
             **NOT_KNOWN_YET,
@@ -206,31 +204,27 @@ class HPOTrialManager(StudyResults):
         study = self._joined(spec)
         from highnoon.local.run import RunOptions, run_trials
 
-        for params in self._enqueued:
-            study.enqueue(params)
-        self._enqueued.clear()
+        self._enqueued.store(study)
         jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
         isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
         if isolation == "fork" and read_at_import(spec.environment):
             isolation = "spawn"
         place = None if is_rehearsal() else (lambda: self._artifacts_place)
         options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress, artifacts=place)
-        run_trials(study, spec, objective, list(called), options)
+        run_trials(study, spec, objective, called, options)
         return dict(self.best_trials[0].params)
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """A point that the next trial of `optimize` starts with; the sampler chooses what it leaves open.
 
         Raises InvalidInput for names and values that the search space does not have: at once where `optimize` was
-        called before, else when it is called.
+        called before, else when it is called: then none of the points that wait is stored, and all are forgotten.
         """
-        if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
-            message, hint = "must be a dict of parameters", 'Write for example {"learning_rate": 1e-4}.'
-            raise InvalidInput.of("enqueue()", "params", message, value=params, hint=hint)
+        point = as_point(params)
         if self._study is None or not self._space_is_known:
-            self._enqueued.append(dict(params))
+            self._enqueued.add(point)
         else:
-            self._study.enqueue(dict(params))
+            self._study.enqueue(point)
 
     @property
     def _artifacts_place(self) -> str | Path:

@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from highnoon.arguments import callable_problems
+from highnoon.arguments import callback_problems, listed_callbacks
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.urls import normalise
 
 
-def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *, storage: str | None = None) -> None:
+def follow(
+    study_name: str,
+    callbacks: Iterable[Callable[[Any, Any], object]] | Callable[[Any, Any], object],
+    *,
+    storage: str | None = None,
+) -> None:
     """Calls every callback as f(study, trial) for each trial that has ended or ends, until the study is over.
 
     `storage` is the cluster's database, by default HIGHNOON_DATABASE_URL, else what `coordinator start` runs here.
@@ -25,8 +30,8 @@ def follow(study_name: str, callbacks: Iterable[Callable[[Any, Any], object]], *
     from highnoon.cluster import Cluster
     from highnoon.handle import StudyHandle
 
-    called = list(callbacks)
-    if problems := callable_problems("callbacks", called):
+    called = listed_callbacks(callbacks)
+    if problems := callback_problems(called):
         raise InvalidInput("follow()", problems)
     settings = load_settings()
     address = _database(settings) if storage is None else normalise(storage, key="storage")

@@ -139,6 +139,10 @@ class OptunaStudy(StudyReader):
         """
         self._study.enqueue_trial(checked_point(self._spec, self._space, params))
 
+    def check_point(self, params: Params) -> None:
+        """Raises InvalidInput for a point that `enqueue` would refuse; stores nothing."""
+        checked_point(self._spec, self._space, params)
+
     @in_error_boundary
     def enqueue_extension(self, params: Params, extension: Extension) -> None:
         """As `enqueue`, for a trial that goes on from a checkpoint."""

@@ -24,6 +24,7 @@ import highnoon as hn
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.errors import (
     EveryTrialFailed,
+    InvalidInput,
     NoCompletedTrial,
     ServiceUnavailable,
     StudyConflict,
@@ -147,6 +148,32 @@ class TestAlone:
         assert len(theirs.trials) == len(hpo.trials) == 4
         assert hpo.trials[3].params == {"x": 0.125, "kind": "b"}
         assert theirs.trials[3].value == 0.015625
+
+
+class TestEnqueued:
+    def test_points_before_the_first_call_are_run_first(self, storage: str | None) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=3, storage=storage)
+        hpo.enqueue({"x": 0.5})
+        hpo.enqueue({"x": 0.25, "kind": "b"})
+
+        hpo.optimize(parabola, SPACE)
+        hpo.optimize(parabola, SPACE, n_trials=1)
+
+        assert [trial.params["x"] for trial in hpo.trials[:2]] == [0.5, 0.25]
+        assert len(hpo.trials) == 4
+        assert not {0.5, 0.25} & {trial.params["x"] for trial in hpo.trials[2:]}
+
+    def test_no_point_is_stored_beside_a_refused_one(self, storage: str | None) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2, storage=storage, sampler="random")
+        for point in ({"x": 0.5}, {"y": 2}, {"x": "half"}):
+            hpo.enqueue(point)
+
+        with pytest.raises(InvalidInput, match=r"(?s)none was stored.*y: is no parameter.*x: is outside .*'half'"):
+            hpo.optimize(parabola, SPACE)
+        hpo.enqueue({"x": 0.5})
+        hpo.optimize(parabola, SPACE)
+
+        assert [trial.params["x"] == 0.5 for trial in hpo.trials] == [True, False]
 
 
 class TestReportsAndPruning:
@@ -335,6 +362,14 @@ class TestCallbacks:
         hpo.optimize(parabola, SPACE, callbacks=[optuna.study.MaxTrialsCallback(4)])
 
         assert len(hpo.trials) == 4
+
+    def test_callbacks_of_an_iterator_are_called(self) -> None:
+        seen: list[int] = []
+        hpo = hn.HPOTrialManager("digits", n_trials=2)
+
+        hpo.optimize(parabola, SPACE, callbacks=(call for call in [lambda study, trial: seen.append(trial.number)]))
+
+        assert seen == [0, 1]
 
     def test_a_callback_cannot_change_the_history(self) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=1)

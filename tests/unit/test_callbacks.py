@@ -62,10 +62,15 @@ def test_follow_refuses_uncallable_callbacks_and_a_missing_service(
     wrong: Any = "print"
     with pytest.raises(InvalidInput, match=r"callbacks: must be callable \(got 'print'\)"):
         hn.callbacks.follow("digits", [print, wrong])
+    none: Any = 7
+    with pytest.raises(InvalidInput, match=r"callbacks: must be functions of \(study, trial\) \(got 7\)"):
+        hn.callbacks.follow("digits", none)
 
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path))
     with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
         hn.callbacks.follow("digits", [print])
+    with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
+        hn.callbacks.follow("digits", print)  # a single one, as `optimize` takes it
 
 
 def test_follow_refuses_a_database_without_a_ledger(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from highnoon.lm import hsmn_search_space as hsmn_search_space
     from highnoon.lm.data import TextDataset as TextDataset
     from highnoon.lm.data import register_dataset as register_dataset
-    from highnoon.lm.models.creation import PRESETS as PRESETS
     from highnoon.lm.models.creation import create_model as create_model
     from highnoon.lm.models.creation import load_model as load_model
+    from highnoon.lm.models.presets import PRESETS as PRESETS
     from highnoon.lm.models.size import active_parameters as active_parameters
     from highnoon.lm.models.size import count_parameters as count_parameters
     from highnoon.lm.models.size import estimate_memory as estimate_memory
@@ -71,7 +71,8 @@ _NAMES = {
     "handle": ("StudyHandle",),
     "lm": ("hsmn_search_space",),
     "lm.data": ("TextDataset", "register_dataset"),
-    "lm.models.creation": ("PRESETS", "create_model", "load_model"),
+    "lm.models.creation": ("create_model", "load_model"),
+    "lm.models.presets": ("PRESETS",),
     "lm.models.size": ("active_parameters", "count_parameters", "estimate_memory"),
     "lm.tokenizer": ("ByteStreamTokenizer", "QWTTextTokenizer"),
     "lm.training.trainer": ("Trainer",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -204,9 +205,11 @@ def _byte_pairs() -> Any:
     return encoding
 
 
-def _check_size(vocab_size: int) -> None:
-    if vocab_size < SMALLEST_VOCABULARY:
-        message = f"must be at least {SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special ids"
+def _check_size(vocab_size: object) -> None:
+    if isinstance(vocab_size, bool) or not isinstance(vocab_size, Integral) or vocab_size < SMALLEST_VOCABULARY:
+        message = (
+            f"must be an integer of at least {SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special ids"
+        )
         raise InvalidInput.of("QWTTextTokenizer", "vocab_size", message, value=vocab_size)
 
 

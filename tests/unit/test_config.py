@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from highnoon.config import Config, ModelConfig, TrainingConfig
-from highnoon.lm.models.creation import PRESETS, overridden, preset
-from highnoon.lm.models.size import active_parameters, count_parameters
+from highnoon.lm.models.creation import overridden
+from highnoon.lm.models.presets import PRESETS, preset
+from highnoon.lm.models.size import active_parameters, count_parameters, estimate_memory
 from highnoon.shared.domain.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +195,23 @@ def test_active_parameters_count_only_the_chosen_experts() -> None:
 
     assert active_parameters(config) < count_parameters(config)
     assert active_parameters(everything) == count_parameters(everything) == count_parameters(config)
+
+
+def test_size_is_counted_of_what_create_model_takes() -> None:
+    shape = PRESETS["small"]
+    for count in (count_parameters, active_parameters, lambda config: estimate_memory(config, 4, 128)):
+        sizes = {count(given) for given in ("small", "highnoon-small", shape, Config(model=shape), shape.to_dict())}
+        assert sizes == {count(shape)}
+        with pytest.raises(InvalidInput, match="is not a known preset"):
+            count("smal")
+        with pytest.raises(InvalidInput, match=r"is not a model configuration \(got 7\)"):
+            count(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch_size", "seq_len"), [(0, 128), (4, -3), ("4", 128), (4, None), (2.5, True)])
+def test_memory_is_forecast_of_whole_batches_only(batch_size: Any, seq_len: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"estimate_memory\(\):\n  (batch_size|seq_len): must be"):
+        estimate_memory("small", batch_size, seq_len)
 
 
 def test_configuration_imports_no_tensorflow() -> None:

@@ -106,8 +106,9 @@ def test_training_from_files(tmp_path: Path) -> None:
 
 
 def test_invalid_vocabulary_and_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="vocab_size: must be at least 263"):
-        QWTTextTokenizer(vocab_size=256)
+    for size in (256, "a", 300.5, None, True):
+        with pytest.raises(InvalidInput, match=r"vocab_size: must be an integer of at least 263: .*\(got"):
+            QWTTextTokenizer(vocab_size=size)  # type: ignore[arg-type]
     with pytest.raises(UserInputError, match=r"there is no .*nowhere\.txt"):
         QWTTextTokenizer().train(tmp_path / "nowhere.txt")
     with pytest.raises(UserInputError, match="no tokenizer can be read from"):

@@ -1,6 +1,6 @@
 """`create_model`: a built model from a preset's name, a configuration or a table. `load_model`: one from a file.
 
-Owns the presets, what may be given and how overrides replace parts of it. Logs the counted size, never a label.
+Owns how overrides replace parts of what is given. Logs the counted size, never a label.
 """
 
 from __future__ import annotations
@@ -12,39 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon.config import Config, ModelConfig
 from highnoon.current_trial import report_params
+from highnoon.lm.models.presets import model_part
 from highnoon.lm.models.size import active_parameters, count_parameters, refuse_model
 from highnoon.rehearsal import reduced_in_rehearsal
-from highnoon.shared.domain.errors import InvalidInput, nearest
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.objective.trial_context import is_trial_running
 
 if TYPE_CHECKING:
     from highnoon.lm.models.hsmn import HSMN
 
 log = logging.getLogger(__name__)
-
-_PREFIX = "highnoon-"
-_HEAD_WIDTH = 64
-
-
-def _shape(dim: int, blocks: int, experts: int, vocab: int) -> ModelConfig:
-    return ModelConfig(
-        embedding_dim=dim,
-        num_reasoning_blocks=blocks,
-        num_moe_experts=experts,
-        vocab_size=vocab,
-        num_heads=dim // _HEAD_WIDTH,
-    )
-
-
-PRESETS: dict[str, ModelConfig] = {
-    "small": _shape(512, 4, 4, 32_000),
-    "base": _shape(768, 6, 8, 32_000),
-    "3b": _shape(2048, 12, 8, 50_000),
-    "7b": _shape(3072, 16, 12, 50_000),
-    "13b": _shape(4096, 20, 12, 60_000),
-    "20b": _shape(4096, 24, 12, 60_000),
-}
-"""Model shapes by the guide's labels; `count_parameters` gives the real size of each."""
 
 
 def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small", **overrides: Any) -> HSMN:
@@ -55,7 +32,7 @@ def create_model(config: Config | ModelConfig | Mapping[str, Any] | str = "small
     """
     from highnoon.lm.models.hsmn import HSMN
 
-    shape = reduced_in_rehearsal(overridden(_model_part(config), overrides))
+    shape = reduced_in_rehearsal(overridden(model_part(config), overrides))
     total, active = count_parameters(shape), active_parameters(shape)
     if is_trial_running():
         # What an efficiency score needs; a hard budget ends the trial here, before anything is built.
@@ -85,25 +62,3 @@ def overridden(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig
     replaced = {ModelConfig.other_spellings.get(name, name) for name in overrides}
     kept = {name: value for name, value in config.to_dict().items() if name not in replaced}
     return ModelConfig(**{**kept, **overrides})
-
-
-def preset(name: str) -> ModelConfig:
-    """The preset of that name, with or without `highnoon-` before it. Raises InvalidInput with the nearest name."""
-    found = PRESETS.get(name.lower().removeprefix(_PREFIX))
-    if found is None:
-        hint = nearest(name.removeprefix(_PREFIX), PRESETS)
-        raise InvalidInput.of("preset", "name", "is not a known preset", value=name, hint=hint)
-    return found
-
-
-def _model_part(config: object) -> ModelConfig:
-    if isinstance(config, str):
-        return preset(config)
-    if isinstance(config, ModelConfig):
-        return config
-    if isinstance(config, Config):
-        return config.model
-    if isinstance(config, Mapping):
-        return Config.from_dict(config).model
-    hint = "Give a preset's name, a Config, a ModelConfig or a table of their fields."
-    raise InvalidInput.of("create_model", "config", "is not a model configuration", value=config, hint=hint)

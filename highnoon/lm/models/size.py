@@ -10,14 +10,19 @@ error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from highnoon.config import ModelConfig
-from highnoon.shared.domain.errors import DoesNotFit, TrialStopped
+from highnoon.config import Config, Count, ModelConfig, Section, checked
+from highnoon.lm.models.presets import model_part
+from highnoon.shared.domain.errors import DoesNotFit, InvalidInput, TrialStopped
 from highnoon.shared.domain.memory_sizes import said
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.trial_context import is_trial_running, memory_wishes
+
+Shape = Config | ModelConfig | Mapping[str, Any] | str
+"""A preset's name, a configuration, or a table of its fields."""
 
 FEEDFORWARD_FACTOR = 4
 """An expert's inner width over the embedding's."""
@@ -44,13 +49,20 @@ _GRADIENT_COPIES = 2.35
 """The gradients, the clipped ones, and what is on the way between them; the last part measured."""
 
 
-def count_parameters(config: ModelConfig) -> int:
-    """Every trainable number of the model, whatever a token uses of it."""
+class _Batch(Section):
+    batch_size: Count
+    seq_len: Count
+
+
+def count_parameters(config: Shape) -> int:
+    """Every trainable number of the model, whatever a token uses of it; `config` is what `create_model` takes."""
+    config = model_part(config)
     return _without_experts(config) + config.num_reasoning_blocks * config.num_moe_experts * expert_parameters(config)
 
 
-def active_parameters(config: ModelConfig) -> int:
+def active_parameters(config: Shape) -> int:
     """What one token passes through: of each block's experts only the chosen ones."""
+    config = model_part(config)
     return _without_experts(config) + config.num_reasoning_blocks * config.top_k_experts * expert_parameters(config)
 
 
@@ -115,9 +127,12 @@ class MemoryForecast:
         return self.weights + self.gradients + self.optimizer + self.activations + self.runtime
 
 
-def estimate_memory(config: ModelConfig, batch_size: int, seq_len: int) -> int:
-    """Bytes that training will take beyond the imports; `forecast_memory` names the parts."""
-    return forecast_memory(config, batch_size, seq_len).total
+def estimate_memory(config: Shape, batch_size: int, seq_len: int) -> int:
+    """Bytes that training will take beyond the imports; `forecast_memory` names the parts. Raises InvalidInput."""
+    batch, problems = checked(_Batch, {"batch_size": batch_size, "seq_len": seq_len})
+    if batch is None:
+        raise InvalidInput("estimate_memory()", problems)
+    return forecast_memory(model_part(config), batch.batch_size, batch.seq_len).total
 
 
 def forecast_memory(config: ModelConfig, batch_size: int, seq_len: int) -> MemoryForecast:

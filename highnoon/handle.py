@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from highnoon.arguments import callable_problems
+from highnoon.arguments import callable_problems, trial_number
 from highnoon.cluster import Cluster
 from highnoon.handle_view import as_html, counts_line
 from highnoon.progress import progress_view
@@ -26,7 +26,7 @@ from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.views.attempt_logs import printed_by
-from highnoon.shared.views.trials import front_of, in_order
+from highnoon.shared.views.trials import in_order
 from highnoon.watching import Watcher, log_trial
 
 if TYPE_CHECKING:
@@ -75,26 +75,12 @@ class StudyHandle(ReadStudy):
 
         return StudySummary.of_ledger(StudyProgress.of(self._record, self.access.studies))
 
-    @property
-    def best_value(self) -> float | None:
-        """The value of the best trial. Raises NoCompletedTrial."""
-        return self.best_trial.value
-
-    def pareto_front(self) -> list[tuple[int, float, int]]:
-        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first."""
-        completed = self._results().trials([TrialState.COMPLETE])
-        return front_of(self.name, completed, maximize=self._record.spec.get("direction") == "maximize")
-
-    def optuna_study(self) -> Any:
-        """Optuna's own study, for its plots and its other functions."""
-        return self._results().optuna_study
-
     def logs(self, trial: int) -> str:
         """What the last attempt of a trial printed: its file where it ran on this host, else the end of it.
 
         Raises UserInputError for a number that no trial has.
         """
-        attempts = self.access.studies.attempts(self._record.id, trial_number=trial)
+        attempts = self.access.studies.attempts(self._record.id, trial_number=trial_number(trial))
         if not attempts:
             raise UserInputError(f"no attempt of study {self.name} has the trial number {trial!r}")
         return printed_by(attempts[-1])
@@ -105,7 +91,7 @@ class StudyHandle(ReadStudy):
         Thinned, see `hn.log`; of a running trial they are up to half a minute old. Raises UserInputError for a number
         that no trial has.
         """
-        return self.access.metric_history(self.name, self._results().trial(trial), self._record)
+        return self.access.metric_history(self.name, self._results().trial(trial_number(trial)), self._record)
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
@@ -150,11 +136,11 @@ class StudyHandle(ReadStudy):
         itself; one that is a parameter of the study replaces it. Raises InvalidInput, StudyConflict, and UserInputError
         for a trial without a stored checkpoint.
         """
-        steering.extend_trial(self.access, self._record, number, settings)
+        steering.extend_trial(self.access, self._record, trial_number(number), settings)
 
     def stop_trial(self, number: int) -> None:
         """Ends one running trial, as cancelled; it is not tried again. Raises StudyConflict when it does not run."""
-        steering.stop_trial(self.access, self._record, number)
+        steering.stop_trial(self.access, self._record, trial_number(number))
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Self:
         """Waits until the study is over, and returns the handle. Ctrl-C leaves, and the study goes on.
@@ -193,6 +179,14 @@ class StudyHandle(ReadStudy):
     @property
     def _record(self) -> StudyRecord:
         return self.access.study(self.name)
+
+    @property
+    def _name(self) -> str:
+        return self.name
+
+    @property
+    def _is_maximized(self) -> bool:
+        return self._record.spec.get("direction") == "maximize"
 
     def _results(self) -> OptunaStudy:
         record = self._record

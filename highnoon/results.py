@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from highnoon.arguments import trial_number
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
 from highnoon.shared.domain.errors import NoCompletedTrial
@@ -37,6 +38,15 @@ class ReadStudy(ABC):
 
     @abstractmethod
     def _nothing_completed(self) -> NoCompletedTrial: ...
+
+    @property
+    @abstractmethod
+    def _name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def _is_maximized(self) -> bool:
+        """Of a study with a single objective."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -70,6 +80,47 @@ class ReadStudy(ABC):
         """The parameters of the best trial. Raises NoCompletedTrial."""
         return dict(self.best_trial.params)
 
+    @property
+    def best_value(self) -> float:
+        """The value of the best trial: its score, which is its loss without a param_budget. Raises NoCompletedTrial."""
+        return _present(self.best_trial.value, "value", self._name)
+
+    @property
+    def best_loss(self) -> float:
+        """The loss of the best trial, as its objective gave it. Raises NoCompletedTrial."""
+        return _present(self.best_trial.loss, "loss", self._name)
+
+    def pareto_front(self) -> list[tuple[int, float, int]]:
+        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first.
+
+        Independent of lambda. Raises NoCompletedTrial, and UserInputError when no completed trial reported its size.
+        """
+        completed = self._results().trials([TrialState.COMPLETE])
+        if not completed:
+            raise self._nothing_completed()
+        from highnoon.shared.views.trials import front_of
+
+        return front_of(self._name, completed, maximize=self._is_maximized)
+
+    def get_param_importance(self) -> dict[str, float]:
+        """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
+
+        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
+        warning is logged.
+        """
+        if not self._results().trials([TrialState.COMPLETE]):
+            raise self._nothing_completed()
+        return self._results().param_importance()
+
+    @property
+    def study(self) -> Any:
+        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
+        return self._results().optuna_study
+
+    def optuna_study(self) -> Any:
+        """The same as `study`."""
+        return self.study
+
     def trials_dataframe(self, *args: Any, **options: Any) -> Any:
         """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
         return self._results().dataframe(*args, **options)
@@ -89,6 +140,7 @@ class ReadStudy(ABC):
         have read, nothing is changed that another person has changed since: StudyConflict. Raises InvalidInput, and
         UserInputError for a number that no trial has.
         """
+        trial = None if trial is None else trial_number(trial)
         if text is None and not tag and not untag:
             return self._notes().get(trial, Note())
         change = NoteChange(text=text, tag=(tag,) if tag else (), untag=(untag,) if untag else ())
@@ -109,7 +161,7 @@ class StudyResults(ReadStudy):
 
         Thinned, see `hn.log`. Raises UserInputError for a number that no trial has.
         """
-        return self._results().metric_history(trial)
+        return self._results().metric_history(trial_number(trial))
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
@@ -121,41 +173,12 @@ class StudyResults(ReadStudy):
         return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
 
     @property
-    def study(self) -> Any:
-        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
-        return self._results().optuna_study
+    def _name(self) -> str:
+        return self._spec.name
 
     @property
-    def best_value(self) -> float:
-        """The value of the best trial: its score, which is its loss without a param_budget. Raises NoCompletedTrial."""
-        return _present(self.best_trial.value, "value", self._spec)
-
-    @property
-    def best_loss(self) -> float:
-        """The loss of the best trial, as its objective gave it. Raises NoCompletedTrial."""
-        return _present(self.best_trial.loss, "loss", self._spec)
-
-    def pareto_front(self) -> list[tuple[int, float, int]]:
-        """(trial number, loss, parameter count) of every completed trial that none beats in both, smallest first.
-
-        Independent of lambda. Raises NoCompletedTrial, and UserInputError when no completed trial reported its size.
-        """
-        completed = self._results().trials([TrialState.COMPLETE])
-        if not completed:
-            raise self._nothing_completed()
-        from highnoon.shared.views.trials import front_of
-
-        return front_of(self._spec.name, completed, maximize=self._spec.direction == "maximize")
-
-    def get_param_importance(self) -> dict[str, float]:
-        """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.
-
-        With fewer than two completed trials, or where nothing sets the better ones apart, all shares are equal, and a
-        warning is logged.
-        """
-        if not self._results().trials([TrialState.COMPLETE]):
-            raise self._nothing_completed()
-        return self._results().param_importance()
+    def _is_maximized(self) -> bool:
+        return self._spec.direction == "maximize"
 
     def _notes(self) -> Notes:
         return self._results().notes()
@@ -184,7 +207,7 @@ class StudyResults(ReadStudy):
         return NoCompletedTrial(f"study {self._spec.name!r} has no {what} trial yet: {ended}")
 
 
-def _present(number: float | None, what: str, spec: StudySpec) -> float:
+def _present(number: float | None, what: str, study: str) -> float:
     if number is None:
-        raise errors.InvariantBroken(f"the best trial of study {spec.name} completed without a {what}")
+        raise errors.InvariantBroken(f"the best trial of study {study} completed without a {what}")
     return number

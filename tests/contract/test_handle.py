@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from highnoon.coordinator.cli import steer
 from highnoon.coordinator.cli.submit_options import CallbackRunner
 from highnoon.coordinator.local.stack import Stack
 from highnoon.handle import StudyHandle
-from highnoon.shared.domain.errors import InvalidInput, StudyConflict
+from highnoon.results import ReadStudy, StudyResults
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, StudyConflict
 from highnoon.shared.domain.lease import Holder
 from highnoon.shared.domain.states import Ending, StudyState
 from highnoon.shared.domain.trial import Outcome
@@ -148,3 +149,39 @@ def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
     stopped = ledger.run(ledger.tickets(study)[1], Outcome(ending=Ending.STOPPED, cause="memory"))
     steer.retry("digits", [stopped.trial_number])
     assert ledger.state(stopped.ticket_id) == "waiting"
+
+
+def test_results_have_the_names_that_they_have_in_process(handle: StudyHandle) -> None:
+    names = {name for name in dir(StudyResults) if not name.startswith("_")}
+    assert {name for name in names if not hasattr(StudyHandle, name)} == set()
+    assert {name for name in dir(ReadStudy) if not name.startswith("_")} >= {"best_loss", "get_param_importance"}
+
+    assert handle.best_loss == handle.best_value == 0.25
+    assert handle.get_param_importance() == {"x": 1.0}
+    assert handle.study is handle.optuna_study()
+
+
+def test_front_without_a_completed_trial_is_the_error_of_best_trial(ledger: Ledger) -> None:
+    optuna_id = ledger.access.store.create_study("new", "minimize")
+    ledger.studies.create("new", {**SPEC, "name": "new"}, queue="cpu", n_trials=2, optuna_study_id=optuna_id)
+    settings = load_settings({}).model_copy(update={"database_url": ledger.access.url})
+    handle = StudyHandle("new", Cluster(settings=settings))
+
+    for read in (handle.pareto_front, handle.get_param_importance):
+        with pytest.raises(NoCompletedTrial, match="'new' has no completed trial yet"):
+            read()
+    handle.access.close()
+
+
+@pytest.mark.parametrize("number", ["0", "a", 1.5, True, None])
+def test_what_is_no_number_of_a_trial_is_refused(handle: StudyHandle, number: Any) -> None:
+    reads: list[Callable[[], object]] = [
+        lambda: handle.metric_history(number),
+        lambda: handle.logs(number),
+        lambda: handle.stop_trial(number),
+        lambda: handle.extend_trial(number, epochs=3),
+    ]
+    reads += [] if number is None else [lambda: handle.note("text", trial=number)]
+    for read in reads:
+        with pytest.raises(InvalidInput, match="must be the number of a trial, such as 7"):
+            read()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -141,3 +142,20 @@ def test_the_command_line_and_the_dashboard_show_them_of_a_file(tmp_path: Path) 
         page = visitor.get("/hpo/studies/shown/trials/1").text
         assert "the best of all" in page and ">keep</small>" in page
         assert f"<td>{platform.python_version()}</td>" in page and socket.gethostname() in page
+
+
+@pytest.mark.parametrize("number", ["0", "a", 1.5, True])
+def test_what_is_no_number_of_a_trial_is_refused(manager: hn.HPOTrialManager, number: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"must be the number of a trial, such as 7 \(got"):
+        manager.metric_history(number)
+    with pytest.raises(InvalidInput, match=r"must be the number of a trial, such as 7 \(got"):
+        manager.note("text", trial=number)
+
+
+def test_a_number_of_numpy_names_a_trial(manager: hn.HPOTrialManager) -> None:
+    number: Any = np.int64(1)
+
+    manager.note("second", trial=number)
+
+    assert manager.note(trial=1).text == "second"
+    assert manager.metric_history(number) == {}

@@ -56,6 +56,14 @@ class AttemptFiles:
         message = "; ".join(filter(None, [outcome.message, self._files.missing]))
         return replace(outcome, artifacts=self._files.artifacts, message=message)
 
+    def end_checkpoints(self, lease: Lease, disposition: Disposition) -> None:
+        """Removes those of a ticket that is closed; otherwise keeps what is saved, for its next attempt."""
+        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
+        if disposition is Disposition.CLOSE:
+            checkpoints.remove()
+        else:
+            checkpoints.leave()
+
     def _wait(self) -> None:
         give_up_at: float | None = None
         while self._files.advance():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import tempfile
 from pathlib import Path
 
 FULL = "disk"
@@ -22,14 +22,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _ERRORS
 
 
-def disk_trouble(folder: Path) -> str | None:
-    """Why a megabyte cannot be written into `folder`, for people; None when it can."""
-    probe = folder / "disk-probe"
-    try:
-        probe.write_bytes(bytes(_PROBE_BYTES))
-    except OSError as error:
-        return f"disk: {folder} cannot be written ({error.strerror or os.strerror(error.errno or 0)})"
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
+def disk_trouble(*folders: Path) -> str | None:
+    """Why a megabyte cannot be written into one of `folders`, for people; None when it can."""
+    for folder in folders:
+        try:
+            # Without a name: nothing is left where this process is killed, and nodes that share the folder never meet.
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+        except OSError as error:
+            return f"{FULL}: {folder} cannot be written ({error.strerror or os.strerror(error.errno or 0)})"
     return None

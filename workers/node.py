@@ -111,6 +111,12 @@ class Node:
         return self.settings.home / "nodes" / self.worker_id
 
     @property
+    def written_folders(self) -> tuple[Path, Path]:
+        """Where agent and trials write. In containers the first is often in memory, and the second on a shared disk."""
+        runs = self.settings.home / "runs"
+        return self.folder, runs if runs.is_dir() else self.settings.home
+
+    @property
     def health_file(self) -> Path:
         """Touched by the agent while node and pool are well: a health probe looks at its age and costs nothing."""
         return self.folder / "health"

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from highnoon.shared.domain.errors import RowLocked
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.memory.poller import MemoryPoller
@@ -25,15 +28,15 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
-from highnoon.workers.disk import disk_trouble
+from highnoon.workers.disk import FULL, disk_trouble
+from highnoon.workers.leftovers import remove_old_checkpoints, remove_stray_scratch
 from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
-from highnoon.workers.trial.checkpoints import sweep
-from highnoon.workers.trial.launch import remove_scratch
+from highnoon.workers.trial.scratch import remove_scratch
 
 _log = logging.getLogger("highnoon.workers.agent")
 
-_SCRATCH_EVERY_S = 300.0
+_LEFTOVERS_EVERY_S = 300.0
 
 IDLE_GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""
@@ -61,35 +64,27 @@ class NodeRecord:
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()
-        self._scratch_at = 0.0
-        self._took_itself_out = False
+        self._leftovers_at = 0.0
         self._idle = IdleShutdown(self._database, node.resources) if until_idle else None
 
     def enter(self) -> None:
         """Registers this boot. Raises SchemaMismatch as well: a database of a newer version."""
         node = self._node
         self._database.check_schema()
-        sweep(node.checkpoints, self._is_over)
         self._nodes.enter(node.worker_id, host=node.host, pid=os.getpid(), slots=node.slots, queues=node.resources)
         event(_log, "enter", worker=node.worker_id[:8], host=node.host, slots=node.slots)
 
     def beat(self) -> Beat:
         """Renews the node's presence, with what it has now. Takes it out of the rotation while its disk is full."""
-        trouble = disk_trouble(self._node.folder)
+        trouble = disk_trouble(*self._node.written_folders)
         state = self._nodes.beat(self._node.worker_id, self._info.read())
-        if state is WorkerState.ACTIVE:
-            # A person may have reinstated it: a quarantine that follows is not its own.
-            self._took_itself_out = trouble is not None  # also where the answer of the move is lost
-            if trouble is not None:
-                self._took_itself_out = self._move(state, WorkerState.QUARANTINED, trouble)
-                state = WorkerState.QUARANTINED if self._took_itself_out else state
-        elif trouble is None and state is WorkerState.QUARANTINED and self._took_itself_out:
-            state = WorkerState.ACTIVE if self._move(state, WorkerState.ACTIVE) else state
-            self._took_itself_out = False
+        move, active, out = partial(self._nodes.move, self._node.worker_id), WorkerState.ACTIVE, WorkerState.QUARANTINED
+        if state is active and trouble is not None and move([active], out, trouble):
+            state = out
+        # By the row, not by what this process remembers: the answer to the first move may have been lost.
+        elif state is out and trouble is None and move([out], active, reason_before=f"{FULL}:"):
+            state = active
         return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
-
-    def _move(self, before: WorkerState, after: WorkerState, reason: str | None = None) -> bool:
-        return self._nodes.move(self._node.worker_id, (before,), after, reason)
 
     def mark(self, state: WorkerState) -> None:
         """Sets the node's state, if it has a row."""
@@ -101,22 +96,36 @@ class NodeRecord:
         self._slots.drop(state)
 
     def remove_dead_nodes(self) -> int:
-        """Ends what nodes whose agent was killed left on this machine: leases, scratch files, folders; how many."""
+        """Ends what nodes whose agent was killed left on this machine: leases, files, folders; how many nodes."""
         removed = 0
         for folder in dead_nodes(self._node.folder.parent):
             slots = SlotStates(folder / "slots")
-            if not slots.none_at_work():
-                # Its supervisors end at this moment.
-                continue
-            for state in slots.orphaned():
-                self._release(state, folder.name)
-            self._nodes.mark(folder.name, WorkerState.GONE)
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-        if time.monotonic() >= self._scratch_at:
-            self._scratch_at = time.monotonic() + _SCRATCH_EVERY_S
+            # Otherwise its supervisors end at this moment.
+            if slots.none_at_work() and self._release_all(slots, folder.name):
+                self._nodes.mark(folder.name, WorkerState.GONE)
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+        if time.monotonic() >= self._leftovers_at:
+            self._leftovers_at = time.monotonic() + _LEFTOVERS_EVERY_S
             remove_stray_scratch(self._node.settings.home)
+            remove_old_checkpoints(self._node.settings.home, self._is_over)
         return removed
+
+    def _release_all(self, slots: SlotStates, worker_id: str) -> bool:
+        """Takes the leases of a dead node; False while another client has locked rows of some."""
+        orphaned = slots.orphaned()
+        locked: set[str] = set()
+        # In another order each time: each locked row costs seconds, and every ticket has its turn to be the first.
+        for state in random.sample(orphaned, len(orphaned)):
+            if state.study not in locked:
+                try:
+                    self._release(state, worker_id)
+                    slots.drop(state)
+                except RowLocked as error:
+                    locked.add(state.study)
+                    where = {"study": state.study, "ticket": state.ticket, "worker": worker_id[:8]}
+                    event(_log, "outage", level=logging.WARNING, during="let_go", error=error, **where)
+        return not locked
 
     def _release(self, state: SlotState, worker_id: str) -> None:
         attempts = Attempts(self._database)
@@ -141,24 +150,9 @@ class NodeRecord:
         if state.work_dir is not None:
             remove_scratch(Path(state.work_dir))
 
-    def _is_over(self, study: str) -> bool:
+    def _is_over(self, study: str) -> bool | None:
         record = Studies(self._database).find(study)
-        return record is not None and record.is_over
-
-
-def remove_stray_scratch(home: Path) -> int:
-    """Removes the scratch folders of attempts that no slot of any node here works on; how many there were."""
-    # In this order: a slot's state has its folder before that is made.
-    found = list(home.glob("runs/*/*/tmp"))
-    try:
-        used = {folder.parts[-2:] for slots in home.glob("nodes/*/slots") for folder in SlotStates(slots).work_dirs()}
-    except (OSError, ValueError):
-        return 0
-    # Another node may reach the same home by another path.
-    stray = [scratch.parent for scratch in found if scratch.parent.parts[-2:] not in used]
-    for folder in stray:
-        remove_scratch(folder)
-    return len(stray)
+        return None if record is None else record.is_over
 
 
 class NodeInfo:

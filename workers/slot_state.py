@@ -95,6 +95,12 @@ class SlotStates:
         """Adds the process group of the trial that now runs."""
         self._change(trial_group=trial_group)
 
+    def forget_trial(self) -> None:
+        """Removes the process group of a trial that has ended: the machine may give its number to other processes."""
+        # The outcome is known by now, and must not be lost on a disk that refuses.
+        with contextlib.suppress(OSError):
+            self._change(trial_group=None)
+
     def reserved_by_others(self) -> list[int]:
         """What the other slots keep for trials that run, or are about to."""
         return [
@@ -120,10 +126,9 @@ class SlotStates:
                 found.append(_state_in(path))
         return [state for state in found if state is not None]
 
-    def work_dirs(self) -> set[Path]:
-        """The working folders of all states. Raises OSError, and ValueError for what another version wrote."""
-        states = [_state_in(path) for path in self._paths()]
-        return {Path(state.work_dir) for state in states if state is not None and state.work_dir is not None}
+    def all_states(self) -> list[SlotState]:
+        """As `states`. Raises OSError, and ValueError for what another version wrote."""
+        return [state for state in map(_state_in, self._paths()) if state is not None]
 
     def none_at_work(self) -> bool:
         """True when no living supervisor has a ticket, nor will have one once the node drains."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import FileStoreError
@@ -26,6 +28,10 @@ _LEFT_ALONE_S = 60.0
 _NO_STORE = "this worker has no place for artifacts, which HIGHNOON_ARTIFACTS_URL sets"
 
 
+class GivenUp(FileStoreError):
+    """Raised in the thread of a store that was left alone, once the store answers: nothing of this copy counts."""
+
+
 class StoreThread:
     """The thread of a supervisor that copies files, and whether the store moves. Begins with the first copy."""
 
@@ -39,6 +45,8 @@ class StoreThread:
         every_s = None if self._place is None or inside else settings.checkpoint_s
         self.limits = SavingLimits(artifact_bytes=settings.artifact_limit_bytes, checkpoint_s=every_s)
         self._io: IoThread | None = None
+        self._is_given_up = Event()
+        """Of this thread: the next one has another."""
         self._store: FileStore | None = None
         self._moved_at = 0.0
         self._left_alone_until = 0.0
@@ -56,10 +64,12 @@ class StoreThread:
         return "the store did not answer a moment ago" if time.monotonic() < self._left_alone_until else ""
 
     def submit(self, step: Callable[[FileStore, Callable[[int], object]], T]) -> Future[T]:
-        """Runs `step` with the store and a function that it calls with the bytes that it moves."""
+        """Runs `step` with the store and a function that it calls with the bytes that it moves, which may raise
+        GivenUp."""
         self._io = self._io or IoThread(wakeup_fd=self._wakeup_fd)
         self._moved_at = time.monotonic()
-        return self._io.submit(lambda: step(self._opened(), self._note_progress))
+        moved = partial(self._note_progress, self._is_given_up)
+        return self._io.submit(lambda: step(self._opened(), moved))
 
     def has_stalled(self) -> bool:
         """True when the running copy has moved nothing for too long."""
@@ -67,6 +77,8 @@ class StoreThread:
 
     def leave_alone(self) -> None:
         """Gives the store up for a while. The thread ends by itself if the store should answer after all."""
+        self._is_given_up.set()
+        self._is_given_up = Event()
         if self._io is not None:
             self._io.stop(0.0)
         self._io, self._store = None, None
@@ -84,5 +96,7 @@ class StoreThread:
             self._store = file_store(self._place, self._options)
         return self._store
 
-    def _note_progress(self, _: int) -> None:
+    def _note_progress(self, is_given_up: Event, _: int) -> None:
+        if is_given_up.is_set():
+            raise GivenUp("it answered too late")
         self._moved_at = time.monotonic()

@@ -12,12 +12,11 @@ import os
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
 from highnoon.shared.domain.errors import FileStoreError, LeaseLost
-from highnoon.shared.domain.lease import Disposition, Lease
+from highnoon.shared.domain.lease import Lease
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
@@ -43,9 +42,9 @@ from highnoon.workers.store_thread import StoreThread
 from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import launch, now_s, remove_scratch, wait_any
+from highnoon.workers.trial.launch import launch, now_s, wait_any
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import SAVED_FILES
+from highnoon.workers.trial.scratch import Scratch
 from highnoon.workers.trial_files import Folders, TrialFiles
 from highnoon.workers.trial_services import TrialServices
 
@@ -139,9 +138,10 @@ class Supervisor:
         return started
 
     def _attempt(self, started: StartedAttempt) -> EndedAttempt | None:
-        services = self._services(started)
+        scratch = Scratch(self._node.work_dir(started.study.spec.name, started.lease.trial_number))
+        services = self._services(started, scratch)
         try:
-            outcome = started.code.refusal or self._tried(started, services)
+            outcome = started.code.refusal or self._tried(started, services, scratch)
             self._finish(started, services, outcome)
             return EndedAttempt(study=started.study.spec.name, trial=started.lease.trial_number, outcome=outcome)
         except LeaseLost as error:
@@ -153,14 +153,14 @@ class Supervisor:
             self._release(lease, error)
         finally:
             # After the outcome is written: half a million files take longer than a lease.
-            remove_scratch(self._node.work_dir(started.study.spec.name, started.lease.trial_number))
+            scratch.remove()
         return None
 
-    def _tried(self, started: StartedAttempt, services: TrialServices) -> Outcome:
+    def _tried(self, started: StartedAttempt, services: TrialServices, scratch: Scratch) -> Outcome:
         """The outcome of the trial; where the node's disk is full, the ticket is handed back, which needs no disk."""
-        lease = started.lease
         try:
-            self._slots.add_attempt(lease.attempt, str(self._node.work_dir(lease.spec["name"], lease.trial_number)))
+            self._slots.add_attempt(started.lease.attempt, str(scratch.work_dir))
+            scratch.lock()
             outcome = self._run_trial(started, services)
         except FileStoreError as error:
             return Outcome(ending=Ending.LOST, cause="checkpoint", message=str(error))
@@ -168,7 +168,7 @@ class Supervisor:
             if not is_full(error):
                 raise
             return self._handed_back(error)
-        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(self._node.folder)):
+        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(*self._node.written_folders)):
             return self._handed_back(trouble)
         self._disk_is_full = False
         return outcome
@@ -191,9 +191,7 @@ class Supervisor:
             tail_bytes=settings.log_tail_bytes,
         )
         limits = TimeLimits(
-            trial_timeout_s=spec.trial_timeout,
-            stall_timeout_s=spec.stall_timeout,
-            kill_grace_s=settings.kill_grace_s,
+            trial_timeout_s=spec.trial_timeout, stall_timeout_s=spec.stall_timeout, kill_grace_s=settings.kill_grace_s
         )
         with closing(output), self._resources.take(spec, services, alone=lease.must_be_alone) as resources:
             if resources.refusal is not None:
@@ -215,6 +213,8 @@ class Supervisor:
                 wait_s = _LAST_LOOK_S
             finally:
                 self._must_be_replaced = not trial.clean_up(wait_s)
+                if not self._must_be_replaced:
+                    self._slots.forget_trial()
         return self._judged(outcome, trial.pid, lease)
 
     def _judged(self, outcome: Outcome, pid: int | None, lease: Lease) -> Outcome:
@@ -263,11 +263,7 @@ class Supervisor:
                 return
             foreign_ending = finished.result()
         self._telemetry.decided(outcome, disposition, foreign_ending)
-        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(spec.name, lease.ordinal))
-        if disposition is Disposition.CLOSE:
-            checkpoints.remove()
-        else:
-            checkpoints.leave()
+        files.end_checkpoints(lease, disposition)
         self._log.finish(lease, outcome, disposition, foreign_ending)
 
     def _release(self, lease: Lease, error: Exception) -> None:
@@ -296,11 +292,9 @@ class Supervisor:
             self._io.clear_wakeup()
         return True
 
-    def _services(self, started: StartedAttempt) -> TrialServices:
+    def _services(self, started: StartedAttempt, scratch: Scratch) -> TrialServices:
         lease, name = started.lease, started.study.spec.name
-        folders = Folders(
-            saved=Path(self._node.work_dir(name, lease.trial_number), *SAVED_FILES),
-            checkpoints=TicketCheckpoints(self._node.checkpoint_dir(name, lease.ordinal)).folder_of(lease.attempt),
-        )
+        checkpoints = TicketCheckpoints(self._node.checkpoint_dir(name, lease.ordinal)).folder_of(lease.attempt)
+        folders = Folders(saved=scratch.saved, checkpoints=checkpoints)
         files = TrialFiles(self._store, self._io, self._attempts, lease, folders)
         return TrialServices(self._node, self._io, self._attempts, lease, started.study.optuna, files)

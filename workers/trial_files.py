@@ -23,12 +23,12 @@ from uuid import uuid4
 from highnoon.shared.domain.artifact import MOST_ARTIFACTS, Artifact, Checkpoint
 from highnoon.shared.domain.errors import FileStoreError, MissingExtra, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
-from highnoon.shared.objective.staged_files import SavedFile, opened_copy, pack, unpack
+from highnoon.shared.objective.staged_files import SavedFile, opened_copy, pack_copy, remove_copy, unpack
 from highnoon.shared.runtime.file_store import FileStore, download
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
 from highnoon.workers.io_thread import IoThread
-from highnoon.workers.store_thread import StoreThread
+from highnoon.workers.store_thread import GivenUp, StoreThread
 
 _log = logging.getLogger("highnoon.workers.trial_files")
 
@@ -122,6 +122,7 @@ class TrialFiles:
         """Copies nothing more: neither the trial's end nor the next trial waits for this store."""
         if self._is_copying:
             self._thread.leave_alone()
+            self._replace_id()
         if self._is_copying and self._current is None:
             self.not_fetched = why
         for saved in (*([self._current] if self._current else []), *self._waiting.values()):
@@ -129,6 +130,13 @@ class TrialFiles:
         self._waiting.clear()
         self._steps = self._current = None
         self._is_copying = False
+
+    def _replace_id(self) -> None:
+        """The copy that was given up may still end, or be removed, when another one has long been made."""
+        if self._current is not None and self._current.name is not None:
+            self._ids[self._current.name] = uuid4().hex
+        elif self._current is not None:
+            self._spare_id = uuid4().hex
 
     def _store(self, saved: SavedFile) -> Iterator[Future[Any]]:
         """Stores one file; yields what has to be over before it goes on."""
@@ -185,7 +193,7 @@ class TrialFiles:
 
     def _drop(self, saved: SavedFile) -> None:
         with suppress(OSError):
-            (self._folders.saved / saved.file).unlink()
+            remove_copy(self._folders.saved, saved)
 
     def _lose(self, saved: SavedFile, why: object) -> None:
         if saved.name is not None:
@@ -204,17 +212,24 @@ class TrialFiles:
         self, saved: SavedFile, file_id: str, store: FileStore, moved: Callable[[int], object]
     ) -> tuple[int, str]:
         if saved is _LAST:
-            self._folders.saved.mkdir(parents=True, exist_ok=True)
-            pack(self._folders.checkpoints, self._folders.saved / saved.file)
+            pack_copy(self._folders.checkpoints, self._folders.saved, saved)
         with opened_copy(self._folders.saved, saved) as source:
             if saved.name is not None and os.fstat(source.fileno()).st_size > self._thread.limits.artifact_bytes:
                 raise FileStoreError("it is larger than HIGHNOON_ARTIFACT_LIMIT_BYTES")
-            return store.put(file_id, source, moved)
+            try:
+                stored = store.put(file_id, source, moved)
+                moved(0)
+            except GivenUp:
+                # Its note in the ledger may be gone by now, and no other process would remove it.
+                store.remove(file_id)
+                raise
+            return stored
 
     def _unpack(self, checkpoint: Checkpoint, store: FileStore, moved: Callable[[int], object]) -> None:
         self._folders.saved.mkdir(parents=True, exist_ok=True)
         packed = Artifact(id=checkpoint.id, name="the checkpoint", sha256=checkpoint.sha256)
         archive = download(store, packed, self._folders.saved / _LAST.file, moved)
+        moved(0)  # the trial may have begun without it
         with archive.open("rb") as source:
             unpack(source, self._folders.checkpoints)
         archive.unlink()

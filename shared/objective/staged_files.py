@@ -13,7 +13,8 @@ import shutil
 import stat
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from highnoon.shared.domain.artifact import MOST_ARTIFACTS, name_flaw
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +148,45 @@ def opened_copy(folder: Path, saved: SavedFile) -> BinaryIO:
 
     Raises OSError.
     """
-    descriptor = os.open(folder / saved.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with _opened_folder(folder) as place:
+        descriptor = os.open(saved.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{folder / saved.file} is no plain file")
     return os.fdopen(descriptor, "rb")
+
+
+def remove_copy(folder: Path, saved: SavedFile) -> None:
+    """Removes the copy, by the process that has stored it. Raises OSError."""
+    with _opened_folder(folder) as place:
+        os.unlink(saved.file, dir_fd=place)
+
+
+def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile) -> None:
+    """As `pack`, into a copy of an ended trial, by the process that stores it. Raises OSError."""
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    with _opened_folder(folder, make=True) as place:
+        with suppress(FileNotFoundError):
+            os.unlink(saved.file, dir_fd=place)
+        descriptor = os.open(saved.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(checkpoints, arcname=".")
+
+
+@contextmanager
+def _opened_folder(folder: Path, *, make: bool = False) -> Iterator[int]:
+    """The folder of copies. A trial may have replaced its last two parts, and their links are not followed."""
+    place = os.open(folder.parent.parent, _FOLDER)
+    try:
+        for part in (folder.parent.name, folder.name):
+            with suppress(FileExistsError):
+                if make:
+                    os.mkdir(part, dir_fd=place)
+            place, before = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=place), place
+            os.close(before)
+        yield place
+    finally:
+        os.close(place)
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

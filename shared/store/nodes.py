@@ -87,10 +87,21 @@ class Nodes:
         self._db.changed(update(workers).where(workers.c.id == worker_id).values(state=state, state_reason=reason))
 
     def move(
-        self, worker_id: str, before: Collection[WorkerState], after: WorkerState, reason: str | None = None
+        self,
+        worker_id: str,
+        before: Collection[WorkerState],
+        after: WorkerState,
+        reason: str | None = None,
+        *,
+        reason_before: str = "",
     ) -> bool:
-        """As `mark`, only from one of the states `before`: False when others have moved it meanwhile."""
-        of_worker = workers.c.id == worker_id, workers.c.state.in_(before)
+        """As `mark`, only from one of the states `before`: False when others have moved it meanwhile.
+
+        With `reason_before` only where the present reason begins with it.
+        """
+        of_worker = [workers.c.id == worker_id, workers.c.state.in_(before)]
+        if reason_before:
+            of_worker.append(workers.c.state_reason.startswith(reason_before, autoescape=True))
         return self._db.changed(update(workers).where(*of_worker).values(state=after, state_reason=reason)) == 1
 
     def reinstate(self, worker_id: str) -> bool:

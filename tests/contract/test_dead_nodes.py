@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Holder, Lease
@@ -44,15 +45,17 @@ def dead_pid() -> int:
     return ended.pid
 
 
-def left_by(node: Node, lease: Lease, *, pid: int, noted: bool = True, started_ticks: int = 1) -> tuple[Path, Path]:
+def left_by(
+    node: Node, lease: Lease, *, pid: int, study: str = "digits", noted: bool = True, started_ticks: int = 1
+) -> tuple[Path, Path]:
     """The folders of a node that was killed in the middle of this attempt, and of the attempt's scratch files."""
     folder = node.folder.parent / DEAD
     with node_lock(folder):
-        (folder / "slots").mkdir()
-    scratch = node.work_dir("digits", lease.trial_number) / "tmp"
+        (folder / "slots").mkdir(exist_ok=True)
+    scratch = node.work_dir(study, lease.trial_number) / "tmp"
     scratch.mkdir(parents=True)
     (scratch / "weights").write_bytes(b"x" * 1000)
-    state = SlotState(pid=pid, started_ticks=started_ticks, study="digits", ticket=lease.ticket_id)
+    state = SlotState(pid=pid, started_ticks=started_ticks, study=study, ticket=lease.ticket_id)
     if noted:
         state = replace(state, attempt=lease.attempt, work_dir=str(scratch.parent))
     (folder / "slots" / f"{pid}.state").write_bytes(encoded(state))
@@ -95,10 +98,60 @@ def test_attempt_of_another_supervisor_is_left_alone(ledger: Ledger, node: Node)
     assert ledger.state(ticket) == TicketState.RUNNING
 
 
+def test_locked_row_keeps_no_lease_of_another_study(ledger: Ledger, node: Node) -> None:
+    # Given a dead node with two attempts of one study, whose rows another client has locked, and two of another one
+    locked, other = ledger.study(2, "a-locked-one"), ledger.study(2, "z-another-one")
+    tickets = [*ledger.tickets(locked), *ledger.tickets(other)]
+    ledger.nodes.enter(DEAD, host="here", pid=1, slots=2, queues=["cpu"])
+    pid = dead_pid()
+    for number, ticket in enumerate(tickets):
+        lease = ledger.start(ticket, Holder(worker_id=DEAD, host="here", pid=pid))
+        study = locked if number < 2 else other
+        folder, _ = left_by(node, lease, pid=pid - number, study=study.name)
+    mine = record(node)
+
+    with ledger.database.transaction() as connection:
+        connection.execute(text("select 1 from hn_tickets where study_id = :id for update"), {"id": locked.id})
+        assert mine.remove_dead_nodes() == 0
+    states = [ledger.state(ticket) for ticket in tickets]
+    assert states == [TicketState.RUNNING] * 2 + [TicketState.WAITING] * 2 and folder.is_dir()
+
+    assert mine.remove_dead_nodes() == 1
+    assert [ledger.state(ticket) for ticket in tickets] == [TicketState.WAITING] * 4 and not folder.exists()
+
+
+def test_checkpoints_of_a_study_that_has_ended_elsewhere_are_removed(ledger: Ledger, node: Node) -> None:
+    for name in ("over", "digits"):
+        ledger.study(name=name)
+        (node.checkpoints / name / "ticket-00000" / "attempt-1").mkdir(parents=True)
+    mine = record(node)
+    mine.enter()
+    ledger.run(ledger.tickets(ledger.studies.get("over"))[0])
+    ledger.database.changed(text("update hn_studies set state = 'finished' where name = 'over'"))
+    mine.remove_dead_nodes()
+    assert [path.name for path in node.checkpoints.iterdir()] == ["digits"]
+
+
+def test_full_disk_of_the_runs_is_noticed_where_the_nodes_folder_is_on_another_one(ledger: Ledger, node: Node) -> None:
+    """As in containers, where the node's folder is in memory."""
+    node.folder.mkdir(parents=True)
+    runs = node.settings.home / "runs"
+    runs.symlink_to("/proc/self")  # takes no file
+    mine = record(node)
+    mine.enter()
+    beat = mine.beat()
+    assert beat.state is WorkerState.QUARANTINED and beat.trouble is not None and str(runs) in beat.trouble
+
+    runs.unlink()
+    runs.mkdir()
+    assert mine.beat().state is WorkerState.ACTIVE
+    assert list(runs.iterdir()) == []
+
+
 def test_node_lifts_no_quarantine_but_its_own(ledger: Ledger, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a node that has taken itself out, which a person reinstates when there is room again
-    trouble: list[str | None] = ["no space left on the disk"]
-    monkeypatch.setattr(node_record, "disk_trouble", lambda folder: trouble[-1])
+    trouble: list[str | None] = ["disk: no space left on it"]
+    monkeypatch.setattr(node_record, "disk_trouble", lambda *folders: trouble[-1])
     mine, nodes = record(node), Nodes(ledger.database)
     mine.enter()
     assert mine.beat().state is WorkerState.QUARANTINED
@@ -117,13 +170,13 @@ def test_node_with_room_on_its_disk_comes_back_also_after_an_outage_of_its_move(
     ledger: Ledger, node: Node, monkeypatch: pytest.MonkeyPatch, fails: WorkerState, is_written: bool
 ) -> None:
     # Given a node whose disk is full, and a database that goes away when the node is moved
-    trouble: list[str | None] = ["no space left on the disk"]
-    monkeypatch.setattr(node_record, "disk_trouble", lambda folder: trouble[-1])
+    trouble: list[str | None] = ["disk: no space left on it"]
+    monkeypatch.setattr(node_record, "disk_trouble", lambda *folders: trouble[-1])
     outages, move = [fails], Nodes.move
 
-    def moved(nodes: Nodes, worker_id: str, before: Any, after: WorkerState, reason: str | None = None) -> bool:
+    def moved(nodes: Nodes, worker_id: str, before: Any, after: WorkerState, *args: Any, **options: Any) -> bool:
         is_away = after in outages
-        done = move(nodes, worker_id, before, after, reason) if is_written or not is_away else False
+        done = move(nodes, worker_id, before, after, *args, **options) if is_written or not is_away else False
         if is_away:
             outages.remove(after)
             raise ServiceUnavailable("no answer")

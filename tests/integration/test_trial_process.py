@@ -34,9 +34,10 @@ from highnoon.workers.monitor.trial_monitor import TrialMonitor
 from highnoon.workers.trial import fork_server
 from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch, remove_scratch
+from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
+from highnoon.workers.trial.scratch import remove_scratch
 from tests.support import eventually
 
 HERE = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import highnoon as hn
 from highnoon.shared.domain.errors import NoTrialRunning
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.objective.trial_context import checkpoints
-from highnoon.workers.trial.checkpoints import TicketCheckpoints, sweep
+from highnoon.workers.trial.checkpoints import TicketCheckpoints
 
 
 class Silent:
@@ -80,16 +80,6 @@ def test_empty_folders_and_finished_tickets_are_removed(folder: Path) -> None:
     ticket.remove()
     other.remove()
     assert list(folder.parent.parent.iterdir()) == []
-
-
-def test_checkpoints_of_finished_studies_are_removed(tmp_path: Path) -> None:
-    for study in ("over", "running"):
-        save(tmp_path / study / "ticket-00000" / "attempt-1")
-
-    sweep(tmp_path, lambda study: study == "over")
-    sweep(tmp_path / "nowhere", lambda study: True)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["running"]
 
 
 def test_workers_trial_gets_a_folder_that_outlives_it(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from highnoon.workers.node_record import remove_stray_scratch
 from highnoon.workers.slot_state import SlotStates, encoded
 
 
@@ -79,21 +78,16 @@ def test_supervisor_that_ends_in_order_leaves_no_file(notes: SlotStates, tmp_pat
     assert list((tmp_path / "slots").iterdir()) == []
 
 
-def test_scratch_files_that_no_slot_works_on_are_removed(tmp_path: Path) -> None:
-    mine, stray = (tmp_path / "runs" / "digits" / f"trial-0000{number}" / "tmp" for number in (1, 2))
-    for folder in (mine, stray):
-        folder.mkdir(parents=True)
-    (stray.parent / "weights").touch()
-    slots = SlotStates(tmp_path / "nodes" / "a" / "slots")
-    slots.prepare()
-    with slots.at_work("digits", 17):
-        slots.add_attempt(1, f"/another/path/to/the/home/{mine.parent.relative_to(tmp_path)}")
-        assert remove_stray_scratch(tmp_path) == 1
-        assert mine.exists() and not stray.exists() and (stray.parent / "weights").exists()
-        # What cannot be read may be in use.
-        stray.mkdir()
-        (tmp_path / "nodes" / "a" / "slots" / "1.state").write_text("{")
-        assert remove_stray_scratch(tmp_path) == 0
+def test_number_of_an_ended_trial_is_forgotten_also_on_a_disk_that_fails(notes: SlotStates) -> None:
+    with notes.at_work("digits", 17):
+        notes.add_attempt(1, "/a/working/folder")
+        notes.add_trial(4711)
+        notes.forget_trial()
+        (state,) = notes.states()
+        assert (state.attempt, state.trial_group) == (1, None)
+        assert notes._file is not None
+        os.close(notes._file)
+        notes.forget_trial()
 
 
 def test_state_that_cannot_be_cleared_goes_with_its_file(notes: SlotStates) -> None:

@@ -17,6 +17,8 @@ from highnoon.shared.objective.staged_files import (
     StagedFiles,
     opened_copy,
     pack,
+    pack_copy,
+    remove_copy,
     saved_of,
     unpack,
 )
@@ -109,6 +111,43 @@ def test_a_copy_that_is_a_link_is_not_followed(tmp_path: Path, model: Path) -> N
     for file in ("1", "2", "3"):
         with pytest.raises(OSError):
             opened_copy(tmp_path, SavedFile(file=file, name="x"))
+
+
+@pytest.mark.parametrize("part", ["tmp", "tmp/saved"])
+def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, part: str) -> None:
+    # Given a trial that has put a link to another one's folder in the place of its own
+    others, mine = tmp_path / "others", tmp_path / "mine" / "tmp" / "saved"
+    for folder in (others, others / "saved"):
+        folder.mkdir()
+        (folder / "1").write_bytes(b"not yours")
+    link = tmp_path / "mine" / part
+    link.parent.mkdir(parents=True)
+    link.symlink_to(others)
+    before = sorted(tmp_path.rglob("*"))
+
+    # Then nothing of that one's is read, removed or written
+    for use in (opened_copy, remove_copy, lambda folder, saved: pack_copy(tmp_path, folder, saved)):
+        with pytest.raises(OSError):
+            use(mine, SavedFile(file="1", name="x"))
+    assert sorted(tmp_path.rglob("*")) == before and (others / "1").read_bytes() == b"not yours"
+
+
+def test_an_ended_trials_checkpoint_is_packed_through_no_link_of_it(tmp_path: Path, model: Path) -> None:
+    checkpoints, saved = tmp_path / "attempt-1", tmp_path / "work" / "tmp" / "saved"
+    checkpoints.mkdir()
+    (checkpoints / "state").write_text("as the trial has chosen")
+    saved.mkdir(parents=True)
+    (saved / "0").symlink_to(model)
+    packed = SavedFile(file="0", name=None)
+
+    pack_copy(checkpoints, saved, packed)
+
+    assert model.read_bytes() == b"weights"
+    with opened_copy(saved, packed) as archive:
+        unpack(archive, tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "state").read_text() == "as the trial has chosen"
+    remove_copy(saved, packed)
+    assert list(saved.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers import kernel, store_thread, supervisor
 from highnoon.workers.claim import OpenStudy, StartedAttempt
 from highnoon.workers.code.code_gate import Code
+from highnoon.workers.leftovers import remove_stray_scratch
 from highnoon.workers.node import Node
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.store_thread import StoreThread
@@ -57,6 +58,7 @@ class Ledger:
     renewals: int = 0
     error: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
+    at_finish: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self.answers.set()
@@ -72,6 +74,7 @@ class Ledger:
         token: str,
     ) -> None:
         self.answers.wait(20.0)
+        self.at_finish()
         if self.error is not None:
             raise self.error
         self.finished.append((outcome, disposition, token, reports))
@@ -130,8 +133,9 @@ class Slot:
     ledger: Ledger
     monkeypatch: pytest.MonkeyPatch
 
-    def run(self, trial: Trial | Exception) -> None:
+    def run(self, trial: Trial | Exception, *, at_launch: Callable[[], object] = lambda: None) -> None:
         def launched(*_: object) -> Trial:
+            at_launch()
             if isinstance(trial, Exception):
                 raise trial
             return trial
@@ -172,6 +176,34 @@ def test_outcome_is_finished_once_with_the_reports_that_were_not_written(slot: S
     assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
     assert reports == (Report(step=1, value=0.7),) and len(token) == 32
     assert SlotStates(slot.node.folder / "slots").states() == []
+
+
+def test_number_of_an_ended_trial_is_not_kept_while_its_outcome_is_written(slot: Slot) -> None:
+    """The machine may give it to another process, and a dead supervisor's trial is killed by it."""
+    states = SlotStates(slot.node.folder / "slots")
+    groups: list[list[int]] = []
+    slot.ledger.at_finish = lambda: groups.append([*states.trial_groups(), states.busy()])
+    slot.run(Trial(result(COMPLETED)))
+    assert groups == [[1]]
+
+
+def test_node_that_shares_only_the_disk_leaves_the_scratch_files_of_a_running_trial(slot: Slot, tmp_path: Path) -> None:
+    """Containers share the runs, and each has the states of its own slots."""
+    neighbour, scratch = tmp_path / "neighbour", slot.node.work_dir(SPEC.name, LEASE.trial_number) / "tmp"
+    neighbour.mkdir()
+    (neighbour / "runs").symlink_to(slot.node.settings.home / "runs")
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.extend([remove_stray_scratch(neighbour), scratch.is_dir()])
+
+    def begin() -> None:
+        scratch.mkdir(parents=True)
+        look()
+
+    slot.ledger.at_finish = look  # what it has saved is stored before
+    slot.run(Trial(result(COMPLETED)), at_launch=begin)
+    assert seen == [0, True, 0, True] and not scratch.exists()
 
 
 def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_replaced(slot: Slot) -> None:
@@ -239,11 +271,14 @@ def test_frozen_store_delays_no_outcome(slot: Slot, monkeypatch: pytest.MonkeyPa
     settings = slot.node.settings.model_copy(update={"artifacts_url": "/frozen"})
     slot.supervisor._store = StoreThread(settings, slot.supervisor._io.wakeup_fd, stalled_s=0.3)
     saved = Path(slot.node.work_dir(SPEC.name, LEASE.trial_number), *SAVED_FILES)
-    for number in range(3):
+
+    def save() -> None:
         saved.mkdir(parents=True)
         (saved / "1").write_text("weights")
+
+    for number in range(3):
         began = time.monotonic()
-        slot.run(Trial({"event": "file", "file": "1", "name": "model.keras"}, result(COMPLETED)))
+        slot.run(Trial({"event": "file", "file": "1", "name": "model.keras"}, result(COMPLETED)), at_launch=save)
         took_s = time.monotonic() - began
 
         outcome, disposition, _, _ = slot.ledger.finished[number]

@@ -21,6 +21,7 @@ from highnoon.workers import store_thread, trial_files
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.store_thread import StoreThread
 from highnoon.workers.trial_files import Folders, TrialFiles
+from tests.support import eventually
 from tests.unit.test_trial_services import LEASE
 
 ADDRESSES = {"database_url": "postgresql://u@h/d", "redis_url": "redis://h"}
@@ -37,6 +38,8 @@ class World:
     ledger_error: Exception | None = None
     store_error: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
+    freezes_at_the_end: bool = False
+    removed: list[str] = field(default_factory=list)
 
     def note_file(self, lease: Lease, file_id: str) -> None:
         if self.ledger_error is not None:
@@ -69,13 +72,21 @@ class Store:
 
     def put(self, file_id: str, source: BinaryIO, moved: Callable[[int], object]) -> tuple[int, str]:
         assert file_id in self._world.noted, "noted before it is written"
-        assert self._world.answers.wait(30.0)
+        if not self._world.freezes_at_the_end:
+            assert self._world.answers.wait(30.0)
         if self._world.store_error is not None:
             raise self._world.store_error
         sink = Sink()
-        written = copied(source, sink, moved)
-        self._world.content[file_id] = sink.content
-        return written
+        try:
+            return copied(source, sink, moved)
+        finally:
+            assert self._world.answers.wait(30.0)
+            # As fsspec closes a file, also after an error.
+            self._world.content[file_id] = sink.content
+
+    def remove(self, file_id: str) -> None:
+        del self._world.content[file_id]
+        self._world.removed.append(file_id)
 
 
 @pytest.fixture
@@ -130,6 +141,27 @@ def test_frozen_store_delays_nothing_and_is_left_alone(world: World, files: Tria
     files.take(world.save(2, "plot", b"plot"))
     assert not files.advance()
     assert "plot" in files.missing
+
+
+@pytest.mark.parametrize("at_the_end", [False, True], ids=["before it has moved anything", "at its end"])
+@pytest.mark.parametrize("name", ["model", None], ids=["artifact", "checkpoint"])
+def test_copy_that_was_given_up_leaves_no_file_when_the_store_answers(
+    world: World, files: TrialFiles, monkeypatch: pytest.MonkeyPatch, name: str | None, at_the_end: bool
+) -> None:
+    monkeypatch.setattr(store_thread, "_LEFT_ALONE_S", 0.0)
+    world.freezes_at_the_end = at_the_end
+    world.answers.clear()
+    files.take(world.save(1, name, b"model"))
+    settle(files)
+
+    world.answers.set()
+    eventually(lambda: world.removed == world.noted[:1], 60, what="the late file is removed")
+    assert world.content == {}
+
+    # And what is saved afterwards has another file
+    files.take(world.save(2, name, b"another"))
+    settle(files)
+    assert list(world.content.values()) == [b"another"] and len(set(world.noted)) == 2
 
 
 def test_refusing_store_costs_the_artifact_only(world: World, files: TrialFiles) -> None:

@@ -8,18 +8,22 @@ Several supervisors may unpack the same one at once; the first rename wins and t
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from highnoon.shared.domain.errors import BundleRefused
 from highnoon.shared.objective.bundle import digest_of, key_of, unpack
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.runtime.processes import identify
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.bundles import Bundles
 
 _log = logging.getLogger("highnoon.workers.code.bundle_cache")
+
+_DRAFT_S = 3600.0
+"""Unpacking takes seconds."""
 
 
 class BundleShelf:
@@ -64,8 +68,8 @@ class BundleShelf:
         return 2 * self._settings.bundle_limit_bytes + 10_000_000
 
     def _unpack(self, archive: bytes, folder: Path) -> None:
-        draft = self._folder / f".{folder.name}.{os.getpid()}"
-        self._sweep(folder.name)
+        draft = self._folder / f".draft-{uuid4().hex}"
+        self._remove_old_drafts()
         draft.mkdir(mode=0o700, parents=True)
         try:
             unpack(archive, draft, limit_bytes=self._settings.bundle_limit_bytes)
@@ -76,9 +80,12 @@ class BundleShelf:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _sweep(self, digest: str) -> None:
-        """Drafts of processes that were killed while they unpacked."""
-        for draft in self._folder.glob(f".{digest}.*"):
-            pid = int(draft.suffix[1:])
-            if pid == os.getpid() or identify(pid) is None:
-                shutil.rmtree(draft, ignore_errors=True)
+    def _remove_old_drafts(self) -> None:
+        """Of processes that were killed while they unpacked.
+
+        By age: containers that share the folder cannot look at each other's processes.
+        """
+        for draft in self._folder.glob(".*"):
+            with suppress(FileNotFoundError):
+                if time.time() - draft.stat().st_mtime > _DRAFT_S:
+                    shutil.rmtree(draft, ignore_errors=True)

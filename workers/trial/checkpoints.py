@@ -3,14 +3,14 @@
     home/checkpoints/<study>/ticket-00007/attempt-2/    the running attempt's; its trial process makes it
 
 Each attempt has a folder of its own, into which the one before it is renamed: a trial whose lease was lost writes
-beside its successor's files and never into them. Owns names and removal; the trial decides what is saved.
+beside its successor's files and never into them. Owns names and removal; the trial decides what is saved, and
+`leftovers` removes those of studies that are over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 
@@ -50,13 +50,6 @@ class TicketCheckpoints:
 
     def _folders(self) -> list[tuple[int, Path]]:
         return [(int(folder.name.removeprefix("attempt-")), folder) for folder in self._folder.glob("attempt-*")]
-
-
-def sweep(checkpoints: Path, is_over: Callable[[str], bool]) -> None:
-    """Removes what is left of studies that are over: their last attempts were finished elsewhere."""
-    for study in checkpoints.glob("*"):
-        if is_over(study.name):
-            shutil.rmtree(study, ignore_errors=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from highnoon.shared.search.plugged import plugin_processes
 from highnoon.workers import kernel
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
-from highnoon.workers.trial.process import SHORT_PATH, Assignment, perform
+from highnoon.workers.trial.process import Assignment, perform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,16 +209,6 @@ def _exit_status(end: tuple[int, int] | None) -> ExitStatus:
     if os.WIFSIGNALED(status):
         return ExitStatus(signum=os.WTERMSIG(status), peak_rss_bytes=peak_rss_bytes)
     return ExitStatus(status=os.WEXITSTATUS(status), peak_rss_bytes=peak_rss_bytes)
-
-
-def remove_scratch(work_dir: Path) -> None:
-    """Removes an attempt's scratch files, and the working directory if the objective wrote nothing into it."""
-    scratch = work_dir / "tmp"
-    if (short := scratch / SHORT_PATH).is_symlink():
-        shutil.rmtree(short.readlink(), ignore_errors=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-    with suppress(OSError):
-        work_dir.rmdir()
 
 
 def wait_any(descriptors: list[int], timeout_s: float) -> list[int]:

@@ -114,12 +114,14 @@ class FileKeeper:
 
     @contextmanager
     def _opened(self, record: StudyRecord) -> Iterator[OptunaStudy]:
-        """Its trials are given up afterwards: a coordinator that runs for months must not keep those of each study."""
+        """Once it is over, the trials that were read are dropped: a coordinator runs for months. Those of a study that
+        runs stay, since it is compared every few seconds."""
         study = self._access.optuna(record)
         try:
             yield study
         finally:
-            self._access.store.forget_histories()
+            if record.is_over:
+                self._access.store.forget_histories()
 
     def _removed(self, file_ids: Sequence[str]) -> list[str]:
         """Removes what can be removed, and stops early where the whole store seems to be away."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from highnoon.coordinator.shares import Room, fair_shares
+from highnoon.coordinator.shares import Room, fair_shares, most_messages
 from highnoon.shared.domain.limits import limit_met
 from highnoon.shared.domain.states import StudyState
 from highnoon.shared.runtime.settings import Settings
@@ -201,10 +201,10 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
 
 
 def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
-    """Whether the message of a ticket that was tried before is lost for certain: it went to the head of the queue, and
-    one that was sent later, to the end, has been taken.
+    """Whether the message of a ticket that was tried before is probably lost: it went to the head of the queue, and one
+    that was sent later, to the end, has been taken. Or its worker still unpacks code: then one too many is sent.
 
-    This needs no window, which an outage or other messages on the queue would begin anew.
+    This needs no window, which an outage or other messages on the queue would restart.
     """
     return ticket.tried and ticket.age_s >= LOST_AFTER_S and started_s < ticket.age_s
 
@@ -245,7 +245,7 @@ def _may_start(load: StudyLoad) -> bool:
 def slots_wait(snapshot: Snapshot) -> bool:
     """Whether slots that a study could use had run out of messages: this tick came late for them."""
     return any(
-        queue.messages == 0 and _free_slots(snapshot, load.study.queue) and _may_start(load)
+        queue.messages == 0 and _free_slots(snapshot, load.study.queue) and _may_start(load) and most_messages(load) > 0
         for load in snapshot.loads
         if (queue := snapshot.queues.get(load.study.queue)) is not None
     )

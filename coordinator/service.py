@@ -107,7 +107,7 @@ class Service:
 
     def tick(self) -> bool:
         """One round. False when another coordinator leads. Raises ServiceUnavailable."""
-        self._next_tick_s = self._settings.tick_s
+        self._next_tick_s, self._pause_s, pause_s = self._settings.tick_s, _PAUSE_S, self._pause_s
         leadership = self._nodes.lead(self._id, ttl_s=self._settings.leader_ttl_s)
         self._counters.leads.set(leadership.mine)
         self._leads = leadership.mine
@@ -126,7 +126,7 @@ class Service:
         self._notifier.wake()
         took_s = time.perf_counter() - began
         self._counters.tick_s.observe(took_s)
-        self._pause_s = pause_after(self._pause_s, slots_waited=slots_wait(snapshot), tick_s=took_s)
+        self._pause_s = pause_after(pause_s, slots_waited=slots_wait(snapshot), tick_s=took_s)
         self._outages.end()
         return True
 

@@ -56,7 +56,7 @@ def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, fl
     """The shares by study, of those that get something."""
     loads = {load.study.id: load for load in wanting}
     now = max((turns[study_id] for study_id in loads if study_id in turns), default=0.0)
-    retried = {load.study.id: max(0, min(load.retried, _most(load), room.slots)) for load in wanting}
+    retried = {load.study.id: max(0, min(load.retried, most_messages(load), room.slots)) for load in wanting}
     has = {study_id: load.queued + load.running + retried[study_id] for study_id, load in loads.items()}
     shares = {
         study_id: Share(count=count, turn=turns.get(study_id, now)) for study_id, count in retried.items() if count
@@ -64,7 +64,7 @@ def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, fl
     heap = [
         (has[study_id] // load.priority, _next_turn(load, turns.get(study_id), now), study_id)
         for study_id, load in loads.items()
-        if _most(load) > retried[study_id]
+        if most_messages(load) > retried[study_id]
     ]
     heapq.heapify(heap)
     given = sum(retried.values())
@@ -76,12 +76,13 @@ def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, fl
         shares[study_id] = Share(count=count + 1, turn=turn)
         given += 1
         has[study_id] += 1
-        if count + 1 < _most(load):
+        if count + 1 < most_messages(load):
             heapq.heappush(heap, (has[study_id] // load.priority, turn + 1 / load.priority, study_id))
     return shares
 
 
-def _most(load: StudyLoad) -> int:
+def most_messages(load: StudyLoad) -> int:
+    """How many messages a study may send at all: by its ready tickets, and by `max_running`."""
     if load.max_running is None:
         return load.ready
     return min(load.ready, load.max_running - load.queued - load.running)

@@ -177,15 +177,19 @@ class SnapshotReader:
     def _trial_times(self, study_ids: Collection[int]) -> Mapping[int, TrialTimes]:
         """How long trials of these studies take; none for a study without any.
 
-        Read again once a second, and at every tick while so few trials of a study have ended that its slots may run out
-        of messages.
+        Read again once a second; at every tick those of studies of which few trials have ended, and which run or have
+        none yet: their slots may run out of messages.
         """
         now = time.monotonic()
-        known = (self._times.get(study_id, _NO_TIMES).ended for study_id in study_ids)
-        if study_ids and (now >= self._times_at or min(known) < TIMED_TRIALS):
+        if now >= self._times_at:
             self._times_at = now + _TIMES_FOR_S
-            self._times = self._snapshot.trial_times(study_ids, count_at_most=TIMED_TRIALS)
+            self._times = self._read_times(study_ids)
+        elif few := [one for one in study_ids if 0 < self._times.get(one, _NO_TIMES).ended < TIMED_TRIALS]:
+            self._times = {**self._times, **self._read_times(few)}
         return self._times
+
+    def _read_times(self, study_ids: Collection[int]) -> dict[int, TrialTimes]:
+        return self._snapshot.trial_times(study_ids, count_at_most=TIMED_TRIALS) if study_ids else {}
 
     def _queues(self, loads: Sequence[StudyLoad], capacity: Capacity) -> dict[str, QueueLoad]:
         """Asks Redis after the ledger: a ticket counts as queued before its message can."""

@@ -15,6 +15,28 @@ OWN_FAILURES = frozenset({Ending.FAILED, Ending.TIMED_OUT})
 """Failures that count then: caused by the study's own code, not by a node."""
 
 
+MOST_FAILURES = 1000
+"""The largest `max_failures_in_a_row`: a coordinator reads so many endings of the study at each tick."""
+
+MOST_PATIENCE = 10_000
+"""The largest `patience` of `early_stop`, for the same reason."""
+
+
+def without_unmet_limits(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The specification as it was stored, but without limits beyond these bounds: earlier versions took them."""
+    found = dict(stored)
+    if _is_beyond(found.get("max_failures_in_a_row"), MOST_FAILURES):
+        found["max_failures_in_a_row"] = 0
+    early_stop = found.get("early_stop")
+    if isinstance(early_stop, Mapping) and _is_beyond(early_stop.get("patience"), MOST_PATIENCE):
+        found["early_stop"] = None
+    return found
+
+
+def _is_beyond(limit: object, most: int) -> bool:
+    return isinstance(limit, int) and limit > most
+
+
 def failure_limit(spec: Mapping[str, Any]) -> int:
     """How many failures in a row end the study that this describes; 0 where none do."""
     most = spec.get("max_failures_in_a_row")

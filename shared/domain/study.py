@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_serializer, field_validator
 from highnoon.shared.domain import study_checks as checks
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
+from highnoon.shared.domain.limits import MOST_FAILURES, MOST_PATIENCE
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints
@@ -44,7 +45,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class EarlyStop(Strict):
     """Ends a study that does not get better: no better value in the last `patience` trials that ended."""
 
-    patience: Annotated[int, Field(ge=1, le=10_000)]
+    patience: Annotated[int, Field(ge=1, le=MOST_PATIENCE)]
 
 
 class StudySpec(Strict):
@@ -78,7 +79,7 @@ class StudySpec(Strict):
     trial_timeout: Seconds | None = None
     stall_timeout: Seconds | None = None
     target_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures_in_a_row: Annotated[int, Field(ge=0, le=1000)] | None = None
+    max_failures_in_a_row: Annotated[int, Field(ge=0, le=MOST_FAILURES)] | None = None
     """0 is never; left out, 5 end a study that had no success yet."""
     early_stop: EarlyStop | None = None
     keep_best: Count | None = None

@@ -60,7 +60,11 @@ class HeldEvents:
         self._held.append(event)
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="reports", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads are allowed, or the interpreter ends
+                self._thread = None
+                self.send()
         elif self._thread_is_idle:
             self.lock.notify()
 

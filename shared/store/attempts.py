@@ -29,6 +29,7 @@ from highnoon.shared.domain.lease import (
     Waiting,
     Wish,
 )
+from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.result_parsing import LARGEST_STEP
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
@@ -252,7 +253,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         study_id=row["study_id"],
         optuna_study_id=row["optuna_study_id"],
         study_name=row["name"],
-        spec=row["spec"],
+        spec=without_unmet_limits(row["spec"]),
         spec_version=row["spec_version"],
         ordinal=row["ordinal"],
         attempt=row["attempt"],

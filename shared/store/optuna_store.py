@@ -170,9 +170,9 @@ class OptunaStore:
         raise ServiceUnavailable(f"study {name!r} could not be deleted: its trials are being written to")
 
     def forget_histories(self) -> None:
-        """Gives up the trials that were read: Optuna's storage keeps those of each study until it is deleted.
+        """Drops the trials that were read: Optuna's storage keeps the trials of each study until it is deleted.
 
-        Studies that are open keep theirs. In memory nothing is given up, since there the storage is the study.
+        Studies that are open keep theirs. In memory nothing is dropped, since there the storage is the study.
         """
         if self._database is not None:
             self._storage = _CachedStorage(self._database)

@@ -82,7 +82,9 @@ def test_fault_of_one_study_stops_the_removal_for_no_other(ledger: Ledger, store
     assert stored(folder) == {"one-1", "broken-0", "broken-1", "other-1"}
 
 
-def test_no_history_stays_in_memory_once_it_was_compared(ledger: Ledger, store: FileStore, keeper: FileKeeper) -> None:
+def test_no_history_of_a_study_that_is_over_stays_in_memory(
+    ledger: Ledger, store: FileStore, keeper: FileKeeper
+) -> None:
     # Given studies that keep one artifact, and one checkpoint
     for name in ("one", "two"):
         study = keeping_best(ledger, 1, n_trials=2, name=name, keep_checkpoints=1)
@@ -93,6 +95,8 @@ def test_no_history_stays_in_memory_once_it_was_compared(ledger: Ledger, store: 
             checkpoint = Checkpoint(id=f"c-{name}-{number}", attempt=1, size_bytes=2, sha256="ab")
             ledger.attempts.keep_checkpoint(lease, checkpoint)
             ledger.finish(lease, Outcome(ending=Ending.COMPLETED, value=-number, artifacts=(artifact,)))
+        states = {"before": StudyState.RUNNING, "state": StudyState.FINISHED}
+        assert ledger.control.finish(study.id, reason="n_trials", **states)
 
     def trials_in_memory() -> int:
         gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +61,20 @@ def test_what_is_held_goes_before_whatever_is_sent_after_it(ends: tuple[Pipe, Pi
         assert steps(supervisor.receive(0.0)) == [0], "held while the lock is"
         events.send({"event": "report", "step": 3})
         assert steps(received(supervisor, 3)) == [1, 2, 3]
+
+
+def test_report_is_sent_at_once_where_no_thread_can_start(
+    ends: tuple[Pipe, Pipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    trial, supervisor = ends
+    channel = PipeChannel(trial)
+    for step in range(3):
+        channel.report(0.5, step)
+    assert steps(received(supervisor, 3)) == [0, 1, 2]
 
 
 def test_forked_child_sends_nothing_that_its_parent_holds(ends: tuple[Pipe, Pipe]) -> None:

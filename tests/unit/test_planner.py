@@ -252,8 +252,9 @@ def test_few_messages_wait_until_enough_trials_of_a_study_have_ended() -> None:
         (False, 0, load(ready=0, running=1)),
         (False, 0, load(ready=5, running=1, state=StudyState.PAUSED)),
         (False, None, load(ready=5, running=1)),
+        (False, 0, load(ready=5, running=1, spec={"max_running": 1})),
     ],
-    ids=["waits", "has a message", "no slot is free", "no ticket", "paused", "redis is away"],
+    ids=["waits", "has a message", "no slot is free", "no ticket", "paused", "redis is away", "max_running"],
 )
 def test_slots_wait_while_a_study_could_use_them_and_no_message_is_there(
     waits: bool, messages: int | None, found: StudyLoad

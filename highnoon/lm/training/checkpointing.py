@@ -10,8 +10,6 @@ latest           a link to the newest, which is resumed where no other is named
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from highnoon.lm.training.whole_folder import appearing, names_in
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
 from highnoon.shared.objective.trial_context import checkpoints
 
@@ -135,24 +134,13 @@ def write_whole(final: Path, model: Any, optimizer: Any, state: dict[str, Any]) 
 
     UserInputError for a folder that holds anything else: it would be lost.
     """
-    if final.is_dir() and (others := sorted({path.name for path in final.iterdir()} - set(_FILES))):
+    if others := sorted({*names_in(final)} - {*_FILES}):
         raise UserInputError(f"{final} is no checkpoint: it holds {', '.join(others[:3])}. Save to another folder.")
-    partial = final.with_name(f".writing-{final.name}")
-    remove(partial)
-    partial.mkdir(parents=True)
-    model.save_weights(partial / "model.weights.h5")
-    _save_values(partial / "optimizer.npz", optimizer.variables)
-    _save_values(partial / "random.npz", _random_states(model))
-    (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
-    for path in [*partial.iterdir(), partial]:
-        sync(path)
-    replaced = final.with_name(f".replaced-{final.name}")
-    remove(replaced)
-    if final.is_dir():
-        final.rename(replaced)
-    partial.rename(final)
-    sync(final.parent)
-    remove(replaced)
+    with appearing(final) as partial:
+        model.save_weights(partial / "model.weights.h5")
+        _save_values(partial / "optimizer.npz", optimizer.variables)
+        _save_values(partial / "random.npz", _random_states(model))
+        (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -250,19 +238,3 @@ def _load_values(path: Path, variables: Sequence[Any]) -> None:
         raise UserInputError(f"{path} belongs to another model or optimizer: the shapes of its values differ")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def sync(path: Path) -> None:
-    """Has the kernel write a file, or a folder's names, to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(*folders: Path) -> None:
-    """Removes those that exist, with all that is in them. Raises OSError."""
-    for folder in folders:
-        if folder.is_dir():
-            shutil.rmtree(folder)

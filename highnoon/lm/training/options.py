@@ -161,7 +161,7 @@ def epochs_of_a_stage(options: TrainingOptions, epochs_per_stage: int | None, st
     epochs = options.epochs or epochs_per_stage or EPOCHS_PER_STAGE
     if epochs_per_stage not in (None, EPOCHS_PER_STAGE, epochs) and any(stage.epochs is None for stage in stages):
         warnings.warn(
-            f"epochs_per_stage={epochs_per_stage} is not used: the trainer has epochs={epochs}, which goes first",
+            f"epochs_per_stage={epochs_per_stage} is not used: the trainer has epochs={epochs}, which takes precedence",
             stacklevel=4,
         )
     return epochs

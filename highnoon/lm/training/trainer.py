@@ -136,14 +136,15 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains all stages and returns the summary; `final_loss` in it is the validation loss of the last epoch.
 
-        A stage's own `epochs` goes first, then `epochs` of the trainer, as in `Trainer(model, **best_params)`, then
-        `epochs_per_stage`. Checkpoints are written at the end of every epoch and every `checkpoint_interval` steps, and
-        only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of them, or "latest": the newest in
-        `checkpoint_dir`, or none when there is none yet.
+        A stage's own `epochs` takes precedence, then `epochs` of the trainer, as in `Trainer(model, **best_params)`,
+        then `epochs_per_stage`. Checkpoints are written at the end of every epoch and every `checkpoint_interval`
+        steps, and only with a `checkpoint_dir`. `resume_from` is a checkpoint, a folder of them, or "latest": the
+        newest in `checkpoint_dir`, or none when there is none yet.
 
         The three newest checkpoints of a training stay. Others in `checkpoint_dir`, of another training or of later
-        steps than the resumed one, are never removed: a warning says so, and the first save moves them to a folder
-        `earlier-1` in it (`earlier-2`, ...).
+        steps than the resumed one, are never removed: a warning is issued, and the first save moves them to a folder
+        `earlier-1` in it (`earlier-2`, ...). Inside a trial nothing is moved: the three newest in the folder stay,
+        whichever trial wrote them.
 
         With `report_to="hpo"` in a worker's trial and no `checkpoint_dir`, checkpoints go to the trial's own folder:
         when the worker crashes and the trial is retried, the training continues from there. A trial that was made to
@@ -226,8 +227,7 @@ class Trainer:
             message = f"is {vocabulary} in the model, and the tokenizer has {self.tokenizer.vocab_size} ids"
             hint = "Build the model with at least as many, or use a smaller tokenizer."
             raise InvalidInput.of("Trainer.train()", "vocab_size", message, hint=hint)
-        stages = self._stages
-        if not stages:
+        if not (stages := self._stages):
             stages = [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]
             message = f"no curriculum stage was added: training on the built-in text {DEFAULT_DATASET!r}"
             warnings.warn(message, stacklevel=3)
@@ -237,8 +237,7 @@ class Trainer:
 
     def _bar(self, planned_steps: int, at_the_end: ExitStack) -> list[Any]:
         """On a terminal a progress bar, which gives the terminal back at the end; else nothing."""
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        if not (console := Console(stderr=True)).is_terminal:
             return []
         bar = ProgressBar(planned_steps, self._progress.total_steps, console)
         at_the_end.callback(bar.close)

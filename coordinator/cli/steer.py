@@ -184,7 +184,7 @@ def point_of(written: list[str], space: SearchSpace | None) -> Params:
         if not equals:
             problems.append(Problem(key=argument, message="is not of the form NAME=VALUE"))
         elif name in params:
-            problems.append(Problem(key=name, message="is there twice", hint="Leave one of them out."))
+            problems.append(Problem(key=name, message="is given twice", hint="Leave one of them out."))
         elif space is None:
             params[name] = _value(text, None)
         elif name not in space:

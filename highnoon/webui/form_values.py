@@ -50,7 +50,7 @@ def choice(word: str) -> object:
     """As in a study file: numbers, true, false and null are what they look like, all else is text."""
     try:
         value = json.loads(word.strip())
-    except ValueError:
+    except (ValueError, RecursionError):
         return word.strip()
     return value if isinstance(value, str | int | float | bool) or value is None else word.strip()
 
@@ -85,7 +85,7 @@ def lines(text: str) -> dict[str, Any]:
     """The keys of lines of a study file; {} where they cannot be read."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also an integer of 5,000 digits, and tables nested thousands deep
         return {}
 
 

@@ -168,10 +168,10 @@ def mistakes(form: StudyForm) -> list[Problem]:
     """What only a form can have wrong: a table of a study file cannot hold a name twice, nor a key have two places."""
     hint = "Leave one of them out."
     rows = twice(row["name"] for row in form.rows)
-    found = [Problem(key=f"search_space.{name}", message="is there twice") for name in rows]
+    found = [Problem(key=f"search_space.{name}", message="is given twice") for name in rows]
     for key, sign in _PAIRS.items():
         names = twice(name for name, _ in form_values.pairs(form.value(key), sign))
-        found += [Problem(key=key, message=f"{name} is there twice", hint=hint) for name in names]
+        found += [Problem(key=key, message=f"{name} is given twice", hint=hint) for name in names]
     more = form_values.lines(form.value(_MORE))
     if form.value(_MORE) and not more:
         how = 'Write one key a line, for example isolation = "spawn", and no key twice.'
@@ -240,7 +240,7 @@ def settings(sent: Mapping[str, str]) -> dict[str, ParamValue]:
         Problem(key=word, message="is not of the form name=value") for word, _, equals, _ in pairs if not equals
     ]
     repeated = twice(name for _, name, equals, _ in pairs if equals)
-    problems += [Problem(key=name, message="is there twice", hint="Leave one of them out.") for name in repeated]
+    problems += [Problem(key=name, message="is given twice", hint="Leave one of them out.") for name in repeated]
     if problems:
         raise InvalidInput("request", problems)
     return {name: cast(ParamValue, number(text, int)) for _, name, _, text in pairs}

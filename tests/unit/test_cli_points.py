@@ -21,11 +21,11 @@ def test_name_that_is_given_twice_is_refused() -> None:
     with pytest.raises(InvalidInput) as refused:
         point_of(twice, SPACE)
     assert [str(problem) for problem in refused.value.problems] == [
-        "units: is there twice. Leave one of them out.",
-        "optimizer: is there twice. Leave one of them out.",
+        "units: is given twice. Leave one of them out.",
+        "optimizer: is given twice. Leave one of them out.",
         "width: is not of the form NAME=VALUE.",
     ]
-    with pytest.raises(InvalidInput, match="x: is there twice"):
+    with pytest.raises(InvalidInput, match="x: is given twice"):
         point_of(["x=1", "x=2"], None)
-    with pytest.raises(InvalidInput, match="epochs: is there twice"):
+    with pytest.raises(InvalidInput, match="epochs: is given twice"):
         settings_of(["epochs=1", "units=3", "epochs=2"], SPACE)

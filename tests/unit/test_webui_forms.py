@@ -131,6 +131,11 @@ def test_more_keys_that_cannot_be_are_refused() -> None:
 
     assert errors('keep_best = 3\nisolation = "none"') == {}
     assert "cannot be read" in errors("keep_best 3")["more"] and "cannot be read" in errors("a = 1\na = 2")["more"]
+    assert written(read_form({**SENT, "space-10-choices": "[" * 5000}))["search_space"]["optimizer"][1] == ["[" * 5000]
+    for text in (f"keep_best = {'9' * 5000}", f"environment = {'[' * 5000}"):
+        assert "cannot be read" in errors(text)["more"]
+        with pytest.raises(InvalidInput, match="sampler"):
+            StudySpec.from_json(written(read_form({**SENT, "sampler_options": text})))
     assert errors("n_trials = 3")["more"] == "n_trials has a field of its own."
     assert errors("search_space.x = 1")["more"] == "search_space has a field of its own."
     with pytest.raises(InvalidInput, match="keep_bets"):
@@ -208,7 +213,7 @@ def test_a_duplicate_name_is_reported_at_its_row() -> None:
     form = read_form({**SENT, "space-2-name": "rate"})
 
     assert [problem.key for problem in mistakes(form)] == ["search_space.rate"]
-    assert with_problems(form, mistakes(form)).errors["space-1"] == "is there twice."
+    assert with_problems(form, mistakes(form)).errors["space-1"] == "is given twice."
 
 
 def test_names_that_are_there_twice_are_refused_in_fields_of_pairs() -> None:
@@ -217,10 +222,10 @@ def test_names_that_are_there_twice_are_refused_in_fields_of_pairs() -> None:
     )
 
     assert with_problems(form, mistakes(form)).errors == {
-        "objectives": "loss is there twice. Leave one of them out.",
-        "constraints": "ms is there twice. Leave one of them out.",
+        "objectives": "loss is given twice. Leave one of them out.",
+        "constraints": "ms is given twice. Leave one of them out.",
     }
-    with pytest.raises(InvalidInput, match="epochs: is there twice"):
+    with pytest.raises(InvalidInput, match="epochs: is given twice"):
         settings({"settings": "epochs=20 warmup=1 epochs=30"})
 
 

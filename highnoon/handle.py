@@ -75,6 +75,10 @@ class StudyHandle(ReadStudy):
 
         return StudySummary.of_ledger(StudyProgress.of(self._record, self.access.studies))
 
+    def optuna_study(self) -> Any:
+        """The older name of `study`."""
+        return self.study
+
     def logs(self, trial: int) -> str:
         """What the last attempt of a trial printed: its file where it ran on this host, else the end of it.
 
@@ -95,14 +99,14 @@ class StudyHandle(ReadStudy):
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
-        return listed(self.access.store.artifacts(self.name), trial)
+        return listed(self.access.store.artifacts(self.name), None if trial is None else trial_number(trial))
 
     def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
         """Copies a file that a trial has saved into the folder `to`, from the cluster's store.
 
         Raises UserInputError where there is none, FileStoreError where the store does not give it.
         """
-        chosen = chosen_artifact(self.access.store.artifacts(self.name), trial, name)
+        chosen = chosen_artifact(self.access.store.artifacts(self.name), trial_number(trial), name)
         return download(store_of(self._cluster.settings), chosen, Path(to) / name)
 
     def pause(self) -> None:

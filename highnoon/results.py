@@ -117,10 +117,6 @@ class ReadStudy(ABC):
         """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
         return self._results().optuna_study
 
-    def optuna_study(self) -> Any:
-        """The same as `study`."""
-        return self.study
-
     def trials_dataframe(self, *args: Any, **options: Any) -> Any:
         """The trials as a pandas.DataFrame, as Optuna makes it and with its arguments. Raises MissingExtra."""
         return self._results().dataframe(*args, **options)
@@ -165,11 +161,11 @@ class StudyResults(ReadStudy):
 
     def artifacts(self, trial: int | None = None) -> list[tuple[int, Artifact]]:
         """Files that trials have saved, with the number of their trial; of one trial, or of all."""
-        return listed(self._results().artifacts(), trial)
+        return listed(self._results().artifacts(), None if trial is None else trial_number(trial))
 
     def artifact(self, trial: int, name: str, to: str | Path = ".") -> Path:
         """Copies a file that a trial has saved into the folder `to`. Raises UserInputError where there is none."""
-        chosen = chosen_artifact(self._results().artifacts(), trial, name)
+        chosen = chosen_artifact(self._results().artifacts(), trial_number(trial), name)
         return download(file_store(self._artifacts_place, load_settings().artifacts_options), chosen, Path(to) / name)
 
     @property

@@ -158,7 +158,7 @@ def test_results_have_the_names_that_they_have_in_process(handle: StudyHandle) -
 
     assert handle.best_loss == handle.best_value == 0.25
     assert handle.get_param_importance() == {"x": 1.0}
-    assert handle.study is handle.optuna_study()
+    assert handle.study is handle.optuna_study() and not hasattr(StudyResults, "optuna_study")
 
 
 def test_front_without_a_completed_trial_is_the_error_of_best_trial(ledger: Ledger) -> None:
@@ -173,15 +173,17 @@ def test_front_without_a_completed_trial_is_the_error_of_best_trial(ledger: Ledg
     handle.access.close()
 
 
-@pytest.mark.parametrize("number", ["0", "a", 1.5, True, None])
+@pytest.mark.parametrize("number", ["0", "a", 1.5, True, None, [1]])
 def test_what_is_no_number_of_a_trial_is_refused(handle: StudyHandle, number: Any) -> None:
     reads: list[Callable[[], object]] = [
         lambda: handle.metric_history(number),
         lambda: handle.logs(number),
         lambda: handle.stop_trial(number),
         lambda: handle.extend_trial(number, epochs=3),
+        lambda: handle.artifact(number, "model"),
     ]
-    reads += [] if number is None else [lambda: handle.note("text", trial=number)]
+    if number is not None:
+        reads += [lambda: handle.note("text", trial=number), lambda: handle.artifacts(number)]
     for read in reads:
         with pytest.raises(InvalidInput, match="must be the number of a trial, such as 7"):
             read()

@@ -7,6 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +145,17 @@ def test_the_command_line_and_the_dashboard_show_them_of_a_file(tmp_path: Path) 
         assert f"<td>{platform.python_version()}</td>" in page and socket.gethostname() in page
 
 
-@pytest.mark.parametrize("number", ["0", "a", 1.5, True])
+@pytest.mark.parametrize("number", ["0", "a", 1.5, True, [1]])
 def test_what_is_no_number_of_a_trial_is_refused(manager: hn.HPOTrialManager, number: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"must be the number of a trial, such as 7 \(got"):
-        manager.metric_history(number)
-    with pytest.raises(InvalidInput, match=r"must be the number of a trial, such as 7 \(got"):
-        manager.note("text", trial=number)
+    reads: list[Callable[[], object]] = [
+        lambda: manager.metric_history(number),
+        lambda: manager.note("text", trial=number),
+        lambda: manager.artifacts(number),
+        lambda: manager.artifact(number, "model"),
+    ]
+    for read in reads:
+        with pytest.raises(InvalidInput, match=r"must be the number of a trial, such as 7 \(got"):
+            read()
 
 
 def test_a_number_of_numpy_names_a_trial(manager: hn.HPOTrialManager) -> None:

@@ -116,7 +116,7 @@ def test_a_function_of_a_module_goes_by_its_name_and_the_handle_reads_everything
     assert [trial.state for trial in handle.trials] == ["COMPLETE"] * 3
     assert handle.best_value == min(trial.value for trial in handle.trials if trial.value is not None)
     assert handle.best_params == handle.best_trial.params
-    assert isinstance(handle.optuna_study(), optuna.Study)
+    assert isinstance(handle.study, optuna.Study)
     assert repr(handle).startswith("StudyHandle('by-name', finished, 3 of 3  best ")
     assert "<table>" in handle._repr_html_() and "<th>x</th>" in handle._repr_html_()
     assert caplog.text.count("action=trial study=by-name") == 3

@@ -59,14 +59,14 @@ def callable_problems(key: str, values: Iterable[object]) -> list[Problem]:
 
 
 def listed_callbacks(given: Any) -> Any:
-    """A list of them, also of a single one or of an iterator, which can be read once; anything else as it is."""
+    """Returns the callbacks as a list; accepts one callback or an iterator. Anything else is returned as it is."""
     if callable(given):
         return [given]
-    return list(given) if isinstance(given, Iterable) else given or []
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else given
 
 
 def callback_problems(called: object) -> list[Problem]:
-    if isinstance(called, Iterable):
+    if isinstance(called, list):
         return callable_problems("callbacks", called)
     return [Problem(key="callbacks", message="must be functions of (study, trial)", value=called)]
 

@@ -185,7 +185,7 @@ class HPOTrialManager(StudyResults):
         refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
         if search_space is None and callable(objective) and not takes_trial(objective):
             search_space = {}  # is refused, with what to write
-        called = listed_callbacks(callbacks)
+        called = [] if callbacks is None else listed_callbacks(callbacks)
         asked = {
             **self._written,
             **NOT_KNOWN_YET,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -62,9 +62,11 @@ def test_follow_refuses_uncallable_callbacks_and_a_missing_service(
     wrong: Any = "print"
     with pytest.raises(InvalidInput, match=r"callbacks: must be callable \(got 'print'\)"):
         hn.callbacks.follow("digits", [print, wrong])
-    none: Any = 7
-    with pytest.raises(InvalidInput, match=r"callbacks: must be functions of \(study, trial\) \(got 7\)"):
-        hn.callbacks.follow("digits", none)
+    for other in (7, 0, None, False, "print"):
+        with pytest.raises(InvalidInput) as refused:
+            hn.callbacks.follow("digits", cast(Any, other))
+        assert [problem.key for problem in refused.value.problems] == ["callbacks"]
+        assert f"must be functions of (study, trial) (got {other!r})" in str(refused.value)
 
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path))
     with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):

@@ -137,8 +137,10 @@ def test_takes_numpys_numbers_and_a_single_callback() -> None:
 
     hpo.optimize(lambda params: params["x"], {"x": ("uniform", 0, 1)}, callbacks=stop)
     assert numbers == [0]
-    with pytest.raises(InvalidInput, match=r"callbacks: must be functions of \(study, trial\) \(got 5\)"):
-        hpo.optimize(lambda params: 0.0, {"x": ("uniform", 0, 1)}, callbacks=5)  # type: ignore[arg-type]
+    for wrong in (5, 0, False, "print"):
+        with pytest.raises(InvalidInput) as refused:
+            hpo.optimize(lambda params: 0.0, {"x": ("uniform", 0, 1)}, callbacks=wrong)  # type: ignore[arg-type]
+        assert f"callbacks: must be functions of (study, trial) (got {wrong!r})" in str(refused.value)
 
 
 def test_warns_of_a_range_whose_end_no_step_reaches(caplog: pytest.LogCaptureFixture) -> None:

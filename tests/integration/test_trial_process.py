@@ -516,7 +516,7 @@ def test_process_that_hangs_before_it_is_ready_is_replaced_and_its_fork_server_g
         run(*arguments)
 
     monkeypatch.setattr(fork_server, "run_forked", hangs_once)
-    monkeypatch.setattr(fork_server, "_READY_WITHIN_S", 1.0, raising=False)
+    monkeypatch.setattr(fork_server, "_READY_WITHIN_S", 1.0)
     with closing(ForkServer()) as forks:
         eventually(lambda: hung.exists() and hung.read_text(), what="it hangs")
         # When a trial comes, then it gets another process

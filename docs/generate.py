@@ -50,7 +50,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "target_value": "The study ends once a trial has reached this value.",
     "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another; 0 is never. Without it "
     "5 failures before the first success end it.",
-    "early_stop": "The study ends after `patience` trials without a better value.",
+    "early_stop": "The study ends after `patience` trials, 1 to 10,000, without a better value.",
     "warm_start": "Studies whose trials of the same parameters inform the sampler, without counting; see [search](search.md).",
     "keep_checkpoints": "So many trials, the best ones, keep their last checkpoint, to [train longer](artifacts.md#train-longer).",
     "keep_best": "Only so many trials, the best ones, keep their [artifacts](artifacts.md). Without it all do.",

@@ -114,8 +114,8 @@ class FileKeeper:
 
     @contextmanager
     def _opened(self, record: StudyRecord) -> Iterator[OptunaStudy]:
-        """Once it is over, the trials that were read are dropped: a coordinator runs for months. Those of a study that
-        runs stay, since it is compared every few seconds."""
+        """Once it is over, the trials that were read are dropped: a coordinator runs for months. A study that runs
+        keeps its trials, since it is compared every few seconds."""
         study = self._access.optuna(record)
         try:
             yield study

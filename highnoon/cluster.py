@@ -58,7 +58,7 @@ def found_cluster(cluster: str | Path | None) -> Cluster:
     if isinstance(cluster, str | Path):
         message = f"there is no folder {Path(cluster).expanduser().absolute()}"
     hint = (
-        'Write an address such as "postgresql://user:password@host/db", or the folder .highnoon that stands where '
-        "python -m coordinator start was started."
+        'Write an address such as "postgresql://user:password@host/db", or the folder .highnoon in the directory '
+        "where python -m coordinator start was started."
     )
     raise InvalidInput.of("cluster", "cluster", message, value=cluster, hint=hint)

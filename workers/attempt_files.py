@@ -57,7 +57,7 @@ class AttemptFiles:
         return replace(outcome, artifacts=self._files.artifacts, message=message)
 
     def end_checkpoints(self, lease: Lease, disposition: Disposition) -> None:
-        """Removes those of a ticket that is closed; otherwise keeps what is saved, for its next attempt."""
+        """Removes the checkpoints of a ticket that is closed; otherwise keeps what is saved, for its next attempt."""
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()

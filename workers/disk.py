@@ -26,7 +26,7 @@ def disk_trouble(*folders: Path) -> str | None:
     """Why a megabyte cannot be written into one of `folders`, for people; None when it can."""
     for folder in folders:
         try:
-            # Without a name: nothing is left where this process is killed, and nodes that share the folder never meet.
+            # Without a name: nothing is left where this process is killed, and nodes that share it do not conflict.
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(bytes(_PROBE_BYTES))
                 probe.flush()

@@ -198,8 +198,8 @@ def threads_per_slot(slots: int) -> int:
 def node_lock(folder: Path) -> Iterator[None]:
     """Makes the folder of a node, and locks it as long as its agent runs.
 
-    The kernel releases the lock however its holder dies, also where two containers share the folders and cannot look at
-    each other's processes.
+    The kernel releases the lock however its holder dies, also where two containers share the folders and have separate
+    process namespaces.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{_LOCK}.new"

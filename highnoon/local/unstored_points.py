@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_point(params: Mapping[str, Any]) -> Params:
-    """A copy of it. Raises InvalidInput for what is no dict of names and values."""
+    """Returns a copy of the parameters. Raises InvalidInput for what is no dict of names and values."""
     if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
         message, hint = "must be a dict of parameters", 'Write for example {"learning_rate": 1e-4}.'
         raise InvalidInput.of("enqueue()", "params", message, value=params, hint=hint)
@@ -21,17 +21,17 @@ def as_point(params: Mapping[str, Any]) -> Params:
 
 
 class UnstoredPoints:
-    """They wait here, and each goes to the study once."""
+    """Points that are not stored yet. Each is stored once."""
 
     def __init__(self) -> None:
         self._points: list[Params] = []
 
     def add(self, point: Params) -> None:
-        """Behind those that wait."""
+        """Appends a point."""
         self._points.append(point)
 
     def store(self, study: OptunaStudy) -> None:
-        """Enqueues all. Raises InvalidInput with every mistake in any of them: then none is stored, and none waits."""
+        """Enqueues all. Raises InvalidInput with every mistake in any of them: then none is stored, all are dropped."""
         points, self._points = self._points, []
         problems: list[Problem] = []
         for point in points:
@@ -40,7 +40,7 @@ class UnstoredPoints:
             except InvalidInput as invalid:
                 problems += invalid.problems
         if problems:
-            raise InvalidInput("enqueued points, of which none was stored (enqueue the right ones again)", problems)
+            raise InvalidInput("enqueued points: none was stored; enqueue the valid ones again", problems)
         self._points = points
         while self._points:  # those behind an outage of the database stay
             study.enqueue(self._points[0])

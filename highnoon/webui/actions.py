@@ -106,7 +106,7 @@ class StudyActions:
         *args: P.args,
         **options: P.kwargs,
     ) -> None:
-        """Does what a function of `shared.store.steering` does, with its errors, and reads the study anew."""
+        """Calls a function of `shared.store.steering` with this study, then drops what is cached of it."""
         act(self.repository.access(), _known(study), *args, **options)
         self.repository.invalidate(study.name)
 

@@ -216,7 +216,7 @@ def _categorical(written_choices: object) -> Categorical:
     for choice in choices:
         if choice in seen:
             same = (
-                f"{choice!r} is there twice"
+                f"{choice!r} is given twice"
                 if repr(choice) == repr(seen[choice])
                 else f"{seen[choice]!r} equals {choice!r}"
             )

@@ -102,7 +102,7 @@ def _toml(text: str) -> object:
         line, column = numbers if len(numbers) == 2 else _place(text, len(text))
         written = text.split("\n")[line - 1]
         if message in ("Cannot overwrite a value", "Cannot mutate immutable namespace") or message.endswith("twice"):
-            raise _syntax(f"{_key_in(written)} is there twice", text, line, column, "Leave one of them out.") from None
+            raise _syntax(f"{_key_in(written)} is given twice", text, line, column, "Leave one of them out.") from None
         hint = _right_value(written[column - 1 :]) if message == "Invalid value" else ""
         raise _syntax(message, text, line, column, hint) from None
 
@@ -138,7 +138,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Unreadable("is there twice", key=twice, hint="Leave one of them out.")
+        raise _Unreadable("is given twice", key=twice, hint="Leave one of them out.")
     return table
 
 
@@ -178,7 +178,7 @@ class _Yaml(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 

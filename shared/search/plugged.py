@@ -60,7 +60,7 @@ _PROGRAM = (
 
 @contextmanager
 def plugin_processes() -> Iterator[frozenset[int]]:
-    """Their numbers, for who ends the other children of this process; meanwhile none is started."""
+    """Gives the process ids of plug-ins, for a caller that ends all other children; none is started meanwhile."""
     with _starting:
         yield frozenset(_running)
 

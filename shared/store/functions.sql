@@ -120,7 +120,7 @@ begin
     return concat_ws(' ', v_state, nullif(array_to_string(v_values, ' '), ''));
 end $$;
 
--- A person has stopped this one trial and its study goes on: the ticket is over, whatever became of its holder, and counts
+-- A person has stopped this one trial and its study goes on: the ticket is over, also where its holder died, and counts
 -- like any other. Where the whole study was cancelled, it is dropped instead.
 create or replace function hn_is_stopped_1(p_study bigint, p_cancel_requested boolean) returns boolean
 language sql volatile as
@@ -136,7 +136,7 @@ $$
         || '{"highnoon:ending": "\"cancelled\"", "highnoon:cause": "\"cancelled\""}')::json
 $$;
 
--- Closes the ticket of a trial that a person has stopped, and whose holder did not come to that.
+-- Closes the ticket of a trial that a person has stopped, and whose holder did not close it.
 create or replace function hn_close_stopped_1(p_ticket bigint, p_outcome json) returns void language sql as
 $$
     update hn_tickets set

@@ -331,7 +331,7 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training() -> None:
 def test_held_out_text_of_one_token_is_refused_before_training() -> None:
     hn.register_dataset("letters", ["x", "A" * 5000, "B" * 5000])
 
-    with pytest.raises(InvalidInput, match=r"validation_split: holds out less than two tokens, .*\(got 0\.1\)"):
+    with pytest.raises(InvalidInput, match=r"validation_split: fewer than two tokens are held out, .*\(got 0\.1\)"):
         trainer_of().add_curriculum_stage("a", "letters").train(epochs_per_stage=1)
 
     more = trainer_of(validation_split=0.6).add_curriculum_stage("a", "letters").train(epochs_per_stage=1)

@@ -215,7 +215,7 @@ def test_a_dataset_from_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("documents", ["corpus.txt", Path("corpus.txt"), None])
 def test_a_path_is_no_documents(documents: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"documents: must be several texts \(got .*from_files"):
+    with pytest.raises(InvalidInput, match=r"documents: must be a list of texts \(got .*from_files"):
         TextDataset(documents)
 
 

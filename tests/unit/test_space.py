@@ -94,7 +94,7 @@ def test_lowers_high_to_the_last_value_that_steps_reach(written: object, reached
         (["categorical", []], "at least one choice", '["categorical", ["adam", "sgd"]]'),
         (["categorical", "adam"], "needs a list", 'Write ["categorical", ["adam"]].'),
         (["categorical", "adam", "sgd"], "takes one list of choices", 'Write ["categorical", ["adam", "sgd"]].'),
-        (["categorical", ["adam", "sgd", "adam"]], "'adam' is there twice", "Leave one of them out."),
+        (["categorical", ["adam", "sgd", "adam"]], "'adam' is given twice", "Leave one of them out."),
         (["categorical", [1, True]], "1 equals True", "Leave one of them out."),
         (["categorical", [1, 1.0]], "1 equals 1.0", "Leave one of them out."),
         (["categorical", [[64, 32]]], "the choice [64, 32] is not text", "Give it a name"),

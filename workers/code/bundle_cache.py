@@ -83,7 +83,7 @@ class BundleShelf:
     def _remove_old_drafts(self) -> None:
         """Of processes that were killed while they unpacked.
 
-        By age: containers that share the folder cannot look at each other's processes.
+        By age: containers that share the folder have separate process namespaces.
         """
         for draft in self._folder.glob(".*"):
             with suppress(FileNotFoundError):

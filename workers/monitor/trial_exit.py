@@ -19,7 +19,7 @@ _LOOK_S = 0.01
 def await_exit(trial: TrialHandle, output: Output, services: Services, wait_s: float) -> ExitStatus:
     """The exit status of a trial that leaves within `wait_s` seconds; an empty one for one that is killed then.
 
-    After SIGKILL it waits as long again: nobody renews the lease in `clean_up`.
+    After SIGKILL it waits as long again: `clean_up` does not renew the lease.
     """
     exit_ = _exit_within(trial, output, services, wait_s)
     if exit_ is None:

@@ -81,7 +81,7 @@ class TextDataset:
 def _refuse(documents: object, max_length: object) -> None:
     problems = []
     if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
-        message, hint = "must be several texts", "To read a path: TextDataset.from_files(...)."
+        message, hint = "must be a list of texts", "To read a path: TextDataset.from_files(...)."
         problems.append(Problem(key="documents", message=message, value=documents, hint=hint))
     if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
         problems.append(Problem(key="max_length", message="must be an integer of at least 1", value=max_length))

@@ -192,7 +192,7 @@ def _refuse_nothing_held_out(plan: StagePlan) -> None:
     """A document of a single token has no next token to predict, and the validation loss would be a mean of nothing."""
     if plan.held_out_windows:
         return
-    message = "holds out less than two tokens, which is too little to validate on"
+    message = "fewer than two tokens are held out, which is too little to validate on"
     hint = "Remove the shortest documents, or choose a larger validation_split."
     split = plan.options.validation_split
     raise InvalidInput.of(f"stage {plan.name!r}", "validation_split", message, value=split, hint=hint)

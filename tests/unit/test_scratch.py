@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,23 +91,54 @@ def test_lock_whose_file_was_removed_meanwhile_is_taken_again(work_dir: Path) ->
     own.remove()
 
 
-def test_folder_without_a_lock_is_kept_for_a_day(work_dir: Path) -> None:
+def test_attempt_that_cannot_have_the_folder_removes_nothing_of_the_one_that_has_it(
+    work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "_BUSY_S", 0.2)
+    own, other = begun(work_dir), Scratch(work_dir)
+    with pytest.raises(OSError, match="another attempt of the same name uses this folder"):
+        other.lock()
+    other.remove()
+    Scratch(work_dir).remove()  # of an attempt that was refused before it had begun
+    assert (work_dir / "tmp").is_dir() and lock_of(work_dir).exists() and not remove_unused(work_dir)
+    own.remove()
+    assert list(work_dir.parent.iterdir()) == []
+
+
+def test_folder_without_a_lock_is_kept_until_nothing_in_it_has_changed_for_a_week(work_dir: Path) -> None:
     """Of a version without locks, whose supervisor may be in another container."""
-    (work_dir / "tmp").mkdir(parents=True)
+    saved = work_dir / "tmp" / "saved"
+    saved.mkdir(parents=True)
+    (saved / "1").touch()
     assert not remove_unused(work_dir)
-    os.utime(work_dir / "tmp", (0, 0))
+    days_ago = time.time() - 6.9 * 86_400
+    for path in (work_dir / "tmp", saved):
+        os.utime(path, (0, 0))
+    os.utime(saved / "1", (days_ago, days_ago))
+    assert not remove_unused(work_dir) and (saved / "1").exists()
+    assert list(work_dir.parent.iterdir()) == [work_dir], "no lock is left, by which the folder would be free"
+    os.utime(saved / "1", (0, 0))
     assert remove_unused(work_dir) and not work_dir.exists()
 
 
-def test_disk_without_locks_runs_trials_all_the_same(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_without_locks_runs_trials_all_the_same(
+    work_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(scratch.fcntl, "flock", refused)
+    work_dir.mkdir(parents=True)
+    (work_dir / "tmp").symlink_to(tmp_path)  # by an earlier trial
     own = begun(work_dir)
-    assert not remove_unused(work_dir)
+    assert not (work_dir / "tmp").is_symlink() and not remove_unused(work_dir)
     own.remove()
     assert not work_dir.exists()
+
+    # What is left there by a supervisor that was killed is removed as well, in time
+    (work_dir / "tmp").mkdir(parents=True)
+    os.utime(work_dir / "tmp", (0, 0))
+    assert remove_unused(work_dir) and list(work_dir.parent.iterdir()) == []
 
 
 def test_short_path_goes_with_its_folder(work_dir: Path, tmp_path: Path) -> None:

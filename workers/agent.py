@@ -241,6 +241,7 @@ class Agent:
             self._groups.sweep()
         marked = self._io.submit(partial(self._record.mark, WorkerState.GONE))
         self._io.stop(_LEAVE_S)
+        self._record.leave(_LEAVE_S)
         if not marked.done() or marked.exception() is not None:
             error = marked.exception() if marked.done() else "no answer"
             self._event("outage", level=logging.WARNING, during="mark", error=error)

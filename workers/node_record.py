@@ -1,6 +1,7 @@
 """The node in the database: its row, its heartbeat, what it has, and the leases of its supervisors that died.
 
-Every method here runs in the agent's I/O thread and may wait for the database; the agent's monitor never does.
+Every method here but `leave` runs in the agent's I/O thread and may wait for the database; the agent's monitor never
+does. What attempts have left on the disk is removed in a thread of its own, since no heartbeat may wait for a disk.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -29,14 +31,16 @@ from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
 from highnoon.workers.disk import FULL, disk_trouble
+from highnoon.workers.io_thread import IoThread
 from highnoon.workers.leftovers import remove_old_checkpoints, remove_stray_scratch
 from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
-from highnoon.workers.trial.scratch import remove_scratch
+from highnoon.workers.trial.scratch import remove_unused
 
 _log = logging.getLogger("highnoon.workers.agent")
 
 _LEFTOVERS_EVERY_S = 300.0
+_LOCKED_S = 5.0
 
 IDLE_GRACE_S = 20.0
 """A study that is submitted right after another one finds the node still there."""
@@ -65,6 +69,9 @@ class NodeRecord:
         self._broker = Broker(settings.redis_url)
         self._info = NodeInfo()
         self._leftovers_at = 0.0
+        self._leftovers: Future[None] | None = None
+        self._disk: IoThread | None = None
+        self._locked_at: dict[str, float] = {}
         self._idle = IdleShutdown(self._database, node.resources) if until_idle else None
 
     def enter(self) -> None:
@@ -91,43 +98,95 @@ class NodeRecord:
         self._nodes.mark(self._node.worker_id, state)
 
     def release(self, state: SlotState) -> None:
-        """Takes the lease of a supervisor that died, so that its ticket need not wait for the lease to expire."""
+        """Takes the lease of a supervisor that died, so that its ticket need not wait for the lease to expire.
+
+        Raises RowLocked, at once where a row of the study was locked a moment ago: a heartbeat may be next.
+        """
+        locked_at = self._locked_at.get(state.study)
+        if locked_at is not None and time.monotonic() - locked_at < _LOCKED_S:
+            raise RowLocked(f"another client has locked rows of study {state.study!r}")
         self._release(state, self._node.worker_id)
         self._slots.drop(state)
 
     def remove_dead_nodes(self) -> int:
         """Ends what nodes whose agent was killed left on this machine: leases, files, folders; how many nodes."""
+        dead = {folder.name: SlotStates(folder / "slots") for folder in dead_nodes(self._node.folder.parent)}
+        # Otherwise its supervisors end at this moment.
+        ended = {worker_id: slots for worker_id, slots in dead.items() if slots.none_at_work()}
+        self._release_all(ended)
         removed = 0
-        for folder in dead_nodes(self._node.folder.parent):
-            slots = SlotStates(folder / "slots")
-            # Otherwise its supervisors end at this moment.
-            if slots.none_at_work() and self._release_all(slots, folder.name):
-                self._nodes.mark(folder.name, WorkerState.GONE)
-                shutil.rmtree(folder, ignore_errors=True)
+        for worker_id, slots in ended.items():
+            if not slots.orphaned():
+                self._nodes.mark(worker_id, WorkerState.GONE)
+                shutil.rmtree(self._node.folder.with_name(worker_id), ignore_errors=True)
                 removed += 1
-        if time.monotonic() >= self._leftovers_at:
-            self._leftovers_at = time.monotonic() + _LEFTOVERS_EVERY_S
-            remove_stray_scratch(self._node.settings.home)
-            remove_old_checkpoints(self._node.settings.home, self._is_over)
+        self._remove_leftovers()
         return removed
 
-    def _release_all(self, slots: SlotStates, worker_id: str) -> bool:
-        """Takes the leases of a dead node; False while another client has locked rows of some."""
-        orphaned = slots.orphaned()
-        locked: set[str] = set()
-        # In another order each time: each locked row costs seconds, and every ticket has its turn to be the first.
-        for state in random.sample(orphaned, len(orphaned)):
-            if state.study not in locked:
-                try:
-                    self._release(state, worker_id)
-                    slots.drop(state)
-                except RowLocked as error:
-                    locked.add(state.study)
-                    where = {"study": state.study, "ticket": state.ticket, "worker": worker_id[:8]}
-                    event(_log, "outage", level=logging.WARNING, during="let_go", error=error, **where)
-        return not locked
+    def leave(self, within_s: float) -> None:
+        """Waits for the removals that are under way. For the monitor, once the I/O thread has ended."""
+        if self._disk is not None:
+            self._disk.stop(within_s)
+
+    def _release_all(self, nodes: Mapping[str, SlotStates]) -> None:
+        """Takes the leases of dead nodes, until a row is locked by another client: a heartbeat waits for this.
+
+        Each locked row costs seconds. The next round begins with the studies whose rows were not.
+        """
+        orphaned = [(worker_id, state) for worker_id, slots in nodes.items() for state in slots.orphaned()]
+        # In another order each time: every ticket of a study has its turn to be the first.
+        random.shuffle(orphaned)
+        for worker_id, state in sorted(orphaned, key=lambda one: self._locked_at.get(one[1].study, 0.0)):
+            try:
+                self._release(state, worker_id)
+            except RowLocked as error:
+                where = {"study": state.study, "ticket": state.ticket, "worker": worker_id[:8]}
+                event(_log, "outage", level=logging.WARNING, during="let_go", error=error, **where)
+                return
+            nodes[worker_id].drop(state)
+
+    def _remove_leftovers(self) -> None:
+        """Begins the next removal once it is due; one at a time."""
+        if self._leftovers is not None and self._leftovers.done():
+            if (error := self._leftovers.exception()) is not None:
+                where = {"worker": self._node.worker_id[:8], "during": "remove_leftovers"}
+                event(_log, "outage", level=logging.WARNING, error=error, **where)
+            self._leftovers = None
+        if self._leftovers is None and time.monotonic() >= self._leftovers_at:
+            self._leftovers_at = time.monotonic() + _LEFTOVERS_EVERY_S
+            self._leftovers = self._disk_thread().submit(self._remove_leftovers_now)
+
+    def _remove_leftovers_now(self) -> None:
+        home = self._node.settings.home
+        remove_stray_scratch(home)
+        # A connection of its own, which the heartbeat never waits for.
+        database = Database(self._database.url, at_most=1)
+
+        def is_over(study: str) -> bool | None:
+            record = Studies(database).find(study)
+            return None if record is None else record.is_over
+
+        try:
+            remove_old_checkpoints(home, is_over)
+        finally:
+            database.close()
+
+    def _disk_thread(self) -> IoThread:
+        """Begins with its first use: a thread must not exist before the agent has blocked its signals."""
+        if self._disk is None:
+            self._disk = IoThread()
+        return self._disk
 
     def _release(self, state: SlotState, worker_id: str) -> None:
+        try:
+            self._reap(state, worker_id)
+        except RowLocked:
+            self._locked_at[state.study] = time.monotonic()
+            raise
+        if state.work_dir is not None:
+            self._disk_thread().submit(partial(remove_unused, Path(state.work_dir)))
+
+    def _reap(self, state: SlotState, worker_id: str) -> None:
         attempts = Attempts(self._database)
         attempt = state.attempt
         if attempt is None:
@@ -147,12 +206,6 @@ class NodeRecord:
                 disposition=disposition or "not_held",
             )
             self._broker.notify()
-        if state.work_dir is not None:
-            remove_scratch(Path(state.work_dir))
-
-    def _is_over(self, study: str) -> bool | None:
-        record = Studies(self._database).find(study)
-        return None if record is None else record.is_over
 
 
 class NodeInfo:

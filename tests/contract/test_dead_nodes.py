@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.errors import RowLocked, ServiceUnavailable
 from highnoon.shared.domain.lease import Holder, Lease
 from highnoon.shared.domain.states import TicketState, WorkerState
 from highnoon.shared.runtime.processes import identify
@@ -23,6 +24,7 @@ from highnoon.workers import node_record
 from highnoon.workers.node import Node, node_lock
 from highnoon.workers.node_record import NodeRecord
 from highnoon.workers.slot_state import SlotState, SlotStates, encoded
+from highnoon.workers.trial.scratch import lock_of
 from tests.conftest import SHORT_PERIODS
 from tests.ledger import Ledger
 
@@ -55,6 +57,7 @@ def left_by(
     scratch = node.work_dir(study, lease.trial_number) / "tmp"
     scratch.mkdir(parents=True)
     (scratch / "weights").write_bytes(b"x" * 1000)
+    lock_of(scratch.parent).touch()
     state = SlotState(pid=pid, started_ticks=started_ticks, study=study, ticket=lease.ticket_id)
     if noted:
         state = replace(state, attempt=lease.attempt, work_dir=str(scratch.parent))
@@ -70,7 +73,9 @@ def test_next_agent_gives_back_what_a_killed_node_held(ledger: Ledger, node: Nod
     lease = ledger.start(ticket, Holder(worker_id=DEAD, host="here", pid=pid))
     folder, scratch = left_by(node, lease, pid=pid, noted=noted)
 
-    assert record(node).remove_dead_nodes() == 1
+    mine = record(node)
+    assert mine.remove_dead_nodes() == 1
+    mine.leave(60.0)
 
     assert ledger.state(ticket) == TicketState.WAITING, "nothing waits for the lease to run out"
     assert not folder.exists() and (not noted or not scratch.exists())
@@ -112,6 +117,9 @@ def test_locked_row_keeps_no_lease_of_another_study(ledger: Ledger, node: Node) 
 
     with ledger.database.transaction() as connection:
         connection.execute(text("select 1 from hn_tickets where study_id = :id for update"), {"id": locked.id})
+        # Then each round waits for one locked row only, and the next one begins with the other study
+        assert mine.remove_dead_nodes() == 0
+        connection.execute(text("select 1"))  # the server closes idle transactions
         assert mine.remove_dead_nodes() == 0
     states = [ledger.state(ticket) for ticket in tickets]
     assert states == [TicketState.RUNNING] * 2 + [TicketState.WAITING] * 2 and folder.is_dir()
@@ -123,13 +131,69 @@ def test_locked_row_keeps_no_lease_of_another_study(ledger: Ledger, node: Node) 
 def test_checkpoints_of_a_study_that_has_ended_elsewhere_are_removed(ledger: Ledger, node: Node) -> None:
     for name in ("over", "digits"):
         ledger.study(name=name)
-        (node.checkpoints / name / "ticket-00000" / "attempt-1").mkdir(parents=True)
+        checkpoints = node.checkpoints / name / "ticket-00000" / "attempt-1"
+        checkpoints.mkdir(parents=True)
+        for folder in (checkpoints, checkpoints.parent, checkpoints.parent.parent):
+            os.utime(folder, (0, 0))
     mine = record(node)
     mine.enter()
     ledger.run(ledger.tickets(ledger.studies.get("over"))[0])
     ledger.database.changed(text("update hn_studies set state = 'finished' where name = 'over'"))
     mine.remove_dead_nodes()
+    mine.leave(60.0)
     assert [path.name for path in node.checkpoints.iterdir()] == ["digits"]
+
+
+def test_heartbeat_waits_for_no_removal(node: Node, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a disk that takes long to remove what is left on it
+    answers = threading.Event()
+    begun, ended = [], []
+
+    def slow(home: Path) -> int:
+        begun.append(home)
+        answers.wait(20.0)
+        ended.append(home)
+        return 0
+
+    monkeypatch.setattr(node_record, "remove_stray_scratch", slow)
+    monkeypatch.setattr(node_record, "_LEFTOVERS_EVERY_S", 0.0)
+    mine = record(node)
+    mine.enter()
+    for folder in node.written_folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(3):
+        mine.remove_dead_nodes()
+        assert mine.beat().state is WorkerState.ACTIVE
+    assert ended == []
+    answers.set()
+    mine.leave(60.0)
+    assert len(begun) == len(ended) == 1, "one at a time"
+
+
+def test_round_ends_at_the_first_locked_row(ledger: Ledger, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs seconds, and the heartbeat comes after the round."""
+    tried: list[int] = []
+
+    def locked(_: object, ticket: int, *args: object, **options: object) -> None:
+        tried.append(ticket)
+        raise RowLocked("another client has locked it")
+
+    monkeypatch.setattr(node_record.Attempts, "reap", locked)
+    pid = dead_pid()
+    tickets = [ledger.tickets(ledger.study(name=name))[0] for name in ("a", "b", "c")]
+    for number, ticket in enumerate(tickets):
+        lease = ledger.start(ticket, Holder(worker_id=DEAD, host="here", pid=pid))
+        left_by(node, lease, pid=pid - number, study="abc"[number])
+    mine = record(node)
+    for _ in tickets:
+        assert mine.remove_dead_nodes() == 0
+    assert sorted(tried) == sorted(tickets), "one in each round, and each study has its turn"
+
+    # The same for supervisors of this node
+    state = SlotState(pid=pid, started_ticks=1, study="c", ticket=tickets[2], attempt=1)
+    with pytest.raises(RowLocked):
+        mine.release(state)
+    assert len(tried) == 3
 
 
 def test_full_disk_of_the_runs_is_noticed_where_the_nodes_folder_is_on_another_one(ledger: Ledger, node: Node) -> None:

@@ -2,21 +2,21 @@
 
 A supervisor removes its own; these are of supervisors that were killed, and of tickets that were closed elsewhere.
 The home may be shared: by containers, whose slots cannot be found here, and by machines, whose locks may not be.
-Both are asked: a folder goes only where its lock is free and no slot's state names it.
+A scratch folder is removed only where its lock is free and no slot's state names it. Checkpoints have no lock: they are
+removed a week after their last change, when no study that needs them is known.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
+from highnoon.workers.folder_age import WEEK_S, unchanged_s
 from highnoon.workers.slot_state import SlotState, SlotStates
 from highnoon.workers.trial.scratch import remove_unused, work_dirs_below
-
-_UNKNOWN_KEPT_S = 7 * 86_400.0
-"""A study that this database does not know is a deleted one, or belongs to another cluster with the same home."""
 
 
 def remove_stray_scratch(home: Path) -> int:
@@ -32,7 +32,7 @@ def remove_stray_scratch(home: Path) -> int:
 
 
 def remove_old_checkpoints(home: Path, is_over: Callable[[str], bool | None]) -> int:
-    """Removes the checkpoints of studies that are over, and in time of those that are unknown (None); how many studies.
+    """Removes checkpoints that have not changed for a week, of studies that are over or unknown (None); how many.
 
     Raises what `is_over` raises.
     """
@@ -40,17 +40,39 @@ def remove_old_checkpoints(home: Path, is_over: Callable[[str], bool | None]) ->
 
 
 def _remove_if_over(study: Path, is_over: Callable[[str], bool | None], home: Path) -> bool:
-    over = is_over(study.name)
-    if over is None:
-        over = time.time() - _changed_at([study, *study.rglob("*")]) > _UNKNOWN_KEPT_S
-    if not over:
+    # A study of another cluster with the same home may have the name of one that is over, or is unknown.
+    if study.is_symlink() or is_over(study.name) is False or unchanged_s(study) <= WEEK_S:
         return False
-    # After the question: an ended study that is continued at this moment has a slot before it has checkpoints.
     states = _states(home)
     if states is None or study.name in {state.study for state in states}:
         return False
-    shutil.rmtree(study, ignore_errors=True)
-    return True
+    removed = study.with_name(f".removing-{uuid4().hex}")
+    try:
+        # It is new then: should this process end before the removal, no other node goes on with it for a week.
+        os.utime(study)
+        # A trial that begins from here on makes a folder of its own.
+        study.rename(removed)
+    except OSError:
+        return False
+    # Again: a person may have continued the study, and an attempt of it may have begun before the folder was renamed.
+    is_kept = True
+    try:
+        is_kept = is_over(study.name) is False
+    finally:
+        if is_kept:
+            _put_back(removed, study)
+    if not is_kept:
+        shutil.rmtree(removed, ignore_errors=True)
+    return not is_kept
+
+
+def _put_back(removed: Path, study: Path) -> None:
+    try:
+        removed.rename(study)
+    except OSError:  # an attempt has made it again meanwhile: the folders of other tickets are put into it
+        for ticket in removed.iterdir():
+            if not os.path.lexists(study / ticket.name):
+                ticket.rename(study / ticket.name)
 
 
 def _states(home: Path) -> list[SlotState] | None:
@@ -59,13 +81,3 @@ def _states(home: Path) -> list[SlotState] | None:
         return [state for slots in home.glob("nodes/*/slots") for state in SlotStates(slots).all_states()]
     except (OSError, ValueError):
         return None
-
-
-def _changed_at(paths: Iterable[Path]) -> float:
-    newest = 0.0
-    for path in paths:
-        try:
-            newest = max(newest, path.lstat().st_mtime)
-        except FileNotFoundError:  # at this moment: it is in use
-            return time.time()
-    return newest

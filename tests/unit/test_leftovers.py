@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.workers.leftovers import remove_old_checkpoints, remove_stray_scratch
 from highnoon.workers.slot_state import SlotStates
 from highnoon.workers.trial.scratch import lock_of
@@ -51,20 +53,73 @@ def test_lock_of_a_supervisor_that_died_before_it_made_the_folder_is_removed(tmp
     assert list((tmp_path / "runs" / "digits").iterdir()) == []
 
 
-def test_checkpoints_of_studies_that_are_over_are_removed(tmp_path: Path, slots: SlotStates) -> None:
-    names = ("over", "running", "continued", "deleted", "foreign")
-    checkpoints = [tmp_path / "checkpoints" / name / "ticket-00000" / "attempt-1" for name in names]
-    made(*checkpoints)
+def of_last_year(home: Path, *names: str) -> None:
+    """Checkpoints of these studies that have not changed for months."""
     months_ago = time.time() - 100 * 86_400
-    for path in (tmp_path / "checkpoints" / "deleted").rglob("*"):
-        os.utime(path, (months_ago, months_ago))
-    os.utime(tmp_path / "checkpoints" / "deleted", (months_ago, months_ago))
-    os.utime(tmp_path / "checkpoints" / "foreign", (months_ago, months_ago))  # a file below it is new
+    for name in names:
+        study = home / "checkpoints" / name
+        made(study / "ticket-00000" / "attempt-1")
+        (study / "ticket-00000" / "attempt-1" / "weights").touch()
+        for path in (study, *study.rglob("*")):
+            os.utime(path, (months_ago, months_ago))
+
+
+def test_old_checkpoints_of_studies_that_are_over_are_removed(tmp_path: Path, slots: SlotStates) -> None:
+    of_last_year(tmp_path, "over", "running", "continued", "deleted", "foreign", "of-two-clusters")
+    for name in ("foreign", "of-two-clusters"):  # over or unknown here, and running in another cluster
+        os.utime(tmp_path / "checkpoints" / name / "ticket-00000" / "attempt-1" / "weights")
 
     with slots.at_work("continued", 3):  # by a person who has added trials to it
-        known = {"over": True, "continued": True, "running": False}
+        known = {"over": True, "continued": True, "running": False, "of-two-clusters": True}
         assert remove_old_checkpoints(tmp_path, known.get) == 2
 
     left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert left == {"running", "continued", "foreign"}
+    assert left == {"running", "continued", "foreign", "of-two-clusters"}
     assert remove_old_checkpoints(tmp_path / "nowhere", known.get) == 0
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_checkpoints_of_a_study_that_is_continued_during_the_removal_are_kept(
+    tmp_path: Path, has_begun: bool, is_away: bool
+) -> None:
+    of_last_year(tmp_path, "continued")
+    study, asked = tmp_path / "checkpoints" / "continued", []
+
+    def is_over(name: str) -> bool:
+        asked.append(name)
+        if len(asked) == 1:
+            return True
+        if has_begun:
+            made(study / "ticket-00001" / "attempt-1")
+        if is_away:
+            raise ServiceUnavailable("no answer")
+        return False
+
+    with pytest.raises(ServiceUnavailable) if is_away else nullcontext():
+        assert remove_old_checkpoints(tmp_path, is_over) == 0
+    assert (study / "ticket-00000" / "attempt-1" / "weights").exists()
+    assert (study / "ticket-00001").exists() == has_begun
+
+
+def test_what_is_left_of_a_removal_that_was_interrupted_is_removed_later(tmp_path: Path) -> None:
+    of_last_year(tmp_path, ".removing-1")
+    made(tmp_path / "checkpoints" / ".removing-2")  # perhaps at this moment, by another node
+    assert remove_old_checkpoints(tmp_path, {}.get) == 1
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [".removing-2"]
+
+
+def test_checkpoints_that_cannot_be_read_are_kept_and_do_not_keep_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_last_year(tmp_path, "a", "unreadable", "z")
+    lstat = Path.lstat
+
+    def refused(path: Path) -> os.stat_result:
+        if "unreadable" in path.parts and path.name == "weights":
+            raise PermissionError(13, "Permission denied")
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    assert remove_old_checkpoints(tmp_path, {}.get) == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["unreadable"]

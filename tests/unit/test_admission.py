@@ -165,6 +165,16 @@ def test_study_whose_ticket_was_put_off_once_and_ran_elsewhere_has_its_patience_
     assert node.admit(admission=admission, message=later) == Admitted(must_be_alone=True)
 
 
+def test_ticket_that_ran_elsewhere_and_comes_back_has_its_patience_again(node: Node) -> None:
+    node.neighbour(5 * GIB)
+    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    assert node.admit(admission=admission) is None
+    node.now = 3600.0
+    assert node.admit(admission=admission) is None
+    node.now = 3901.0
+    assert node.admit(admission=admission) == Admitted(must_be_alone=True)
+
+
 def test_study_that_ran_alone_has_its_patience_again_for_all_of_its_tickets(node: Node) -> None:
     node.neighbour(5 * GIB)
     admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))

@@ -43,6 +43,9 @@ _LOOK_S = 0.1
 _PATIENCE_S = 300.0
 """Longer than a slot is usually kept from a study: only one that would starve waits so long."""
 
+_FORGOTTEN_S = 2 * _PATIENCE_S
+"""A ticket that was not offered for so long has run elsewhere meanwhile, and its patience starts again."""
+
 _QUANTILE = 0.9
 _MARGIN = 1.1
 """The next peak may be somewhat larger than all before; a trial that is much larger is killed by the node monitor."""
@@ -56,6 +59,12 @@ class Admitted:
     """The right to claim a ticket, and whether its trial must wait until it has the node to itself."""
 
     must_be_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PutOff:
+    since: float
+    last_offered_at: float
 
 
 class Admission:
@@ -79,7 +88,7 @@ class Admission:
         self._clock = clock
         # By study and ticket. Of a ticket, since the study may have had trials elsewhere meanwhile; of one that starves
         # the first tickets are offered again and again.
-        self._put_off_since: dict[tuple[str, int], float] = {}
+        self._put_off: dict[tuple[str, int], _PutOff] = {}
 
     def admit(self, message: RunTrial, known: StudySpec | None, *, must_end: Callable[[], bool]) -> Admitted | None:
         """The right to claim, reserved in the slot's state; None without room within a second, or when `must_end`.
@@ -125,13 +134,22 @@ class Admission:
         wanted = min(found.spec.get("trial_memory_limit") or trials_bytes, predicted)
         free = limits.full_bytes - node.tightest.used_bytes
         fits = has_room(wanted, self._notes.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
-        since = self._put_off_since.setdefault((message.study, message.ticket), self._clock())
-        if not fits and self._clock() - since < _PATIENCE_S:
+        if not fits and self._waited_s(message) < _PATIENCE_S:
             return None
-        for put_off in [one for one in self._put_off_since if one[0] == message.study]:
-            del self._put_off_since[put_off]
+        self._put_off = {ticket: one for ticket, one in self._put_off.items() if ticket[0] != message.study}
         self._notes.reserve(wanted)
         return Admitted(must_be_alone=not fits)
+
+    def _waited_s(self, message: RunTrial) -> float:
+        """Since the ticket was put off here for the first time. Notes that it is offered now."""
+        now = self._clock()
+        self._put_off = {
+            ticket: one for ticket, one in self._put_off.items() if now - one.last_offered_at <= _FORGOTTEN_S
+        }
+        known = self._put_off.get((message.study, message.ticket))
+        since = now if known is None else known.since
+        self._put_off[message.study, message.ticket] = _PutOff(since=since, last_offered_at=now)
+        return now - since
 
 
 def predicted_peak_bytes(peaks: Sequence[int], own_peaks: Sequence[int], *, unknown_bytes: int) -> int:

@@ -57,7 +57,11 @@ class AttemptFiles:
         return replace(outcome, artifacts=self._files.artifacts, message=message)
 
     def end_checkpoints(self, lease: Lease, disposition: Disposition) -> None:
-        """Removes the checkpoints of a ticket that is closed; otherwise keeps what is saved, for its next attempt."""
+        """Removes the checkpoints of a ticket that is closed; otherwise keeps what is saved, for its next attempt.
+
+        Keeps them also for a trial that a person has stopped at this moment, whose ticket the database closes instead:
+        they are removed after the study.
+        """
         checkpoints = TicketCheckpoints(self._node.checkpoint_dir(lease.spec["name"], lease.ordinal))
         if disposition is Disposition.CLOSE:
             checkpoints.remove()

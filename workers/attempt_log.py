@@ -30,7 +30,10 @@ class AttemptLog:
         )
 
     def finish(self, lease: Lease, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
-        """The line of an attempt whose outcome is written; `foreign_ending` is how another program ended its trial."""
+        """The line of an attempt whose outcome is written; `foreign_ending` is how another program ended its trial.
+
+        `disposition` is what was decided here: the database closes the ticket instead where a person has stopped it.
+        """
         self.event(
             "finish",
             lease,

@@ -350,8 +350,9 @@ begin
     end if;
 end $$;
 
--- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not);
--- the Optuna trial and the attempt end with it. HN001. Returns how another program had ended the Optuna trial, if one did
+-- Finishes an attempt: the ticket is closed with the outcome, or waits again ('retry' is charged, 'release' is not); one
+-- that a person has stopped does not wait again, but is closed as cancelled.
+-- The Optuna trial and the attempt end with it. HN001. Returns how another program had ended the Optuna trial, if one did
 -- and it differs. Repeated with the same token it finds its own first try.
 create or replace function hn_finish_attempt_1(
     p_ticket bigint, p_attempt integer, p_token text, p_disposition text, p_delay double precision,
@@ -408,8 +409,9 @@ begin
 end $$;
 
 -- Takes back the ticket of an attempt whose holder is dead, or whose lease ran out: it waits again with a failure
--- charged, or is closed as lost once its attempts are used up; its Optuna trial fails. Answers what became of it, or
--- null where the attempt does not hold the ticket or, with p_only_expired, has not expired.
+-- charged, or is closed: as lost once its attempts are used up, as cancelled where a person has stopped it. Its Optuna
+-- trial fails. Answers what became of it, or null where the attempt does not hold the ticket or, with p_only_expired, has
+-- not expired.
 create or replace function hn_reap_1(
     p_ticket bigint, p_attempt integer, p_only_expired boolean, p_retry_delay double precision, p_outcome json,
     p_result json

@@ -4,7 +4,7 @@
 
 Each attempt has a folder of its own, into which the one before it is renamed: a trial whose lease was lost writes
 beside its successor's files and never into them. Owns names and removal; the trial decides what is saved, and
-`leftovers` removes checkpoints of studies that are over.
+`leftovers` removes the checkpoints of studies that are over.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ SETTINGS: Mapping[str, str] = {
     "redis_url": "Address of the cluster's Redis.",
     "notify_hosts": "Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas.",
     "notify_key": "Signs the notifications.",
-    "home": "Where services, logs and working folders of this machine are.",
+    "home": "Where services, logs and working folders of this machine are. It belongs to one database.",
     "log_level": "`debug`, `info`, `warning` or `error`.",
     "lease_s": "How long a worker may be silent before its trial is given to another one.",
     "renew_s": "How often a running trial's lease is renewed; less than half of a lease.",

@@ -64,7 +64,8 @@ class SnapshotReader:
         found = self._snapshot.loads()
         live = {load.study.id for load in found}
         self._checked = {study_id: checked for study_id, checked in self._checked.items() if study_id in live}
-        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), capacity)
+        turns = turns or {}
+        loads = self._with_ready(self._with_limits([self._sound(load) for load in found]), capacity, turns)
         leases = self._snapshot.expiring(within_s=self._settings.tick_s)
         queued = self._snapshot.queued() if any(load.queued for load in loads) else []
         may_be_passed_over = any(ticket.tried and ticket.age_s >= LOST_AFTER_S for ticket in queued)
@@ -76,7 +77,7 @@ class SnapshotReader:
             next_expiry_s=min((lease.left_s for lease in leases if lease.left_s >= 0), default=math.inf),
             queued=tuple(queued),
             started=self._snapshot.newest_started() if may_be_passed_over else {},
-            turns=dict(turns or {}),
+            turns=dict(turns),
             streaks=self._streaks_of(capacity, loads),
         )
 
@@ -138,12 +139,14 @@ class SnapshotReader:
             return replace(load, fault="endings", **found)
         return replace(load, recent_endings=endings, **found)
 
-    def _with_ready(self, loads: Sequence[StudyLoad], capacity: Capacity) -> list[StudyLoad]:
+    def _with_ready(
+        self, loads: Sequence[StudyLoad], capacity: Capacity, turns: Mapping[int, float]
+    ) -> list[StudyLoad]:
         """Counts ready tickets, only as far as their messages may be sent now: thousands may wait."""
         waiting = [
             load for load in loads if load.waiting and load.fault is None and load.study.state is StudyState.RUNNING
         ]
-        times = self._trial_times([load.study.id for load in waiting])
+        times = self._trial_times([load.study.id for load in waiting], begun=turns.keys())
         ready: dict[int, ReadyTickets] = {}
         for resource in RESOURCES:
             wanting = [load for load in waiting if load.study.queue == resource]
@@ -174,19 +177,22 @@ class SnapshotReader:
         at_most = max(room, min(slots, _FIRST))
         return self._snapshot.ready([load.study.id for load in wanting], at_most=at_most) if at_most > 0 else {}
 
-    def _trial_times(self, study_ids: Collection[int]) -> Mapping[int, TrialTimes]:
+    def _trial_times(self, study_ids: Collection[int], begun: Collection[int]) -> Mapping[int, TrialTimes]:
         """How long trials of these studies take; none for a study without any.
 
-        Read again once a second; at every tick those of studies of which few trials have ended, and which run or have
-        none yet: their slots may run out of messages.
+        Read again once a second; at every tick for studies that have begun and of which few trials have ended, since
+        their slots may run out of messages.
         """
         now = time.monotonic()
         if now >= self._times_at:
             self._times_at = now + _TIMES_FOR_S
             self._times = self._read_times(study_ids)
-        elif few := [one for one in study_ids if 0 < self._times.get(one, _NO_TIMES).ended < TIMED_TRIALS]:
+        elif few := [one for one in study_ids if one in begun and self._ended(one) < TIMED_TRIALS]:
             self._times = {**self._times, **self._read_times(few)}
         return self._times
+
+    def _ended(self, study_id: int) -> int:
+        return self._times.get(study_id, _NO_TIMES).ended
 
     def _read_times(self, study_ids: Collection[int]) -> dict[int, TrialTimes]:
         return self._snapshot.trial_times(study_ids, count_at_most=TIMED_TRIALS) if study_ids else {}

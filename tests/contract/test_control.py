@@ -143,6 +143,28 @@ def test_study_that_was_stored_with_larger_limits_than_are_taken_now_goes_on(acc
     assert [(spec.max_failures_in_a_row, spec.early_stop) for spec in read] == 3 * [(0, None)]
 
 
+def test_trial_times_of_a_study_that_has_begun_are_read_at_every_tick_until_enough_trials_ended(ledger: Ledger) -> None:
+    # Given a study that was read before its first trial
+    begun = study(ledger.access, "begun", n_trials=50)
+    ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
+    queues: Any = SimpleNamespace(depths=lambda: None)
+    faults = StudyFaults(ledger.control, Counters())
+    reader = SnapshotReader(load_settings({}), database=ledger.database, queues=queues, faults=faults)
+
+    def ended(turns: dict[int, float]) -> int:
+        (load,) = reader.read(steady_s=30.0, turns=turns).loads
+        assert load.fault is None
+        return load.ended
+
+    assert ended({}) == 0
+
+    # When its first trials end within the second for which a reading holds
+    for ticket in ledger.tickets(begun)[:3]:
+        ledger.run(ticket)
+
+    assert ended({begun.id: 1.0}) == 3
+
+
 def test_a_long_limit_of_one_study_ends_no_other_that_had_successes(access: Access, control: Control) -> None:
     # Given ten successes and then five failures, beside a study whose limit needs more endings
     mixed = study(access, "mixed", n_trials=16)

@@ -210,7 +210,7 @@ def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
 
 
 def _by_message(ticket: QueuedTicket) -> bool:
-    """Sorts by the place of the message: tickets that were tried are taken first, the others oldest first.
+    """Sorts by the position of the message: tickets that were tried are taken first, the others oldest first.
 
     A message that is younger than the window is not one of those that were missing for all of it.
     """

@@ -31,7 +31,7 @@ class ReadStudy(ABC):
 
     @abstractmethod
     def _notes(self) -> Notes:
-        """The notes by the number of their trial; under None that of the study."""
+        """The notes by the number of their trial; the note of the study under None."""
 
     @abstractmethod
     def _annotate(self, trial: int | None, change: NoteChange, seen: str | None) -> Note: ...

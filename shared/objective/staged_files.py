@@ -148,8 +148,8 @@ def opened_copy(folder: Path, saved: SavedFile) -> BinaryIO:
 
     Raises OSError.
     """
-    with _opened_folder(folder) as place:
-        descriptor = os.open(saved.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+    with _opened_folder(folder) as opened:
+        descriptor = os.open(saved.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{folder / saved.file} is no plain file")
@@ -158,17 +158,17 @@ def opened_copy(folder: Path, saved: SavedFile) -> BinaryIO:
 
 def remove_copy(folder: Path, saved: SavedFile) -> None:
     """Removes the copy, by the process that has stored it. Raises OSError."""
-    with _opened_folder(folder) as place:
-        os.unlink(saved.file, dir_fd=place)
+    with _opened_folder(folder) as opened:
+        os.unlink(saved.file, dir_fd=opened)
 
 
 def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile) -> None:
     """As `pack`, into a copy of an ended trial, by the process that stores it. Raises OSError."""
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
-    with _opened_folder(folder, make=True) as place:
+    with _opened_folder(folder, make=True) as opened:
         with suppress(FileNotFoundError):
-            os.unlink(saved.file, dir_fd=place)
-        descriptor = os.open(saved.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
+            os.unlink(saved.file, dir_fd=opened)
+        descriptor = os.open(saved.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
     with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(checkpoints, arcname=".")
 
@@ -176,17 +176,17 @@ def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile) -> None:
 @contextmanager
 def _opened_folder(folder: Path, *, make: bool = False) -> Iterator[int]:
     """The folder of copies. A trial may have replaced its last two parts, and their links are not followed."""
-    place = os.open(folder.parent.parent, _FOLDER)
+    opened = os.open(folder.parent.parent, _FOLDER)
     try:
         for part in (folder.parent.name, folder.name):
             with suppress(FileExistsError):
                 if make:
-                    os.mkdir(part, dir_fd=place)
-            place, before = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=place), place
+                    os.mkdir(part, dir_fd=opened)
+            opened, before = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=opened), opened
             os.close(before)
-        yield place
+        yield opened
     finally:
-        os.close(place)
+        os.close(opened)
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -170,7 +170,7 @@ def test_link_in_the_place_of_the_folder_costs_another_trial_nothing(work_dir: P
     (short / "tmp").symlink_to(other)
     (other / SHORT_PATH).symlink_to(short)
 
-    # When a trial puts a link to that one's folder in the place of its own
+    # When a trial replaces its own folder by a link to the other one
     work_dir.mkdir()
     (work_dir / "tmp").symlink_to(other)
     remove_scratch(work_dir)

@@ -115,7 +115,7 @@ def test_a_copy_that_is_a_link_is_not_followed(tmp_path: Path, model: Path) -> N
 
 @pytest.mark.parametrize("part", ["tmp", "tmp/saved"])
 def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, part: str) -> None:
-    # Given a trial that has put a link to another one's folder in the place of its own
+    # Given a trial that has replaced its own folder by a link to another trial's folder
     others, mine = tmp_path / "others", tmp_path / "mine" / "tmp" / "saved"
     for folder in (others, others / "saved"):
         folder.mkdir()

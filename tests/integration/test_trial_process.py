@@ -34,7 +34,7 @@ from highnoon.workers.monitor.trial_monitor import TrialMonitor
 from highnoon.workers.trial import fork_server
 from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer
-from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch
+from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch, wait_any
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial.scratch import remove_scratch
@@ -162,6 +162,14 @@ def test_a_good_objective_completes_in_every_isolation(tmp_path: Path, isolation
     assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 9.0)
     assert "x = 5.0" in outcome.log_tail
     assert (tmp_path / "trial.log").read_text() == "x = 5.0\n"
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
+def test_end_of_a_trial_wakes_who_waits_for_it(tmp_path: Path, isolation: str) -> None:
+    attempt = begin(tmp_path, "good", isolation=isolation)
+    woken = wait_any(attempt.trial.exit_fds(), 60.0)
+    assert woken and attempt.trial.poll() is not None
+    assert attempt.watch(Diary()).ending is Ending.COMPLETED
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])

@@ -135,14 +135,16 @@ class ThreadTrial:
         self._theirs = theirs
         self._writing_end = os.dup(output.writing_end)
         output.release_writing_end()
+        self._end = os.eventfd(0, os.EFD_CLOEXEC)
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
         self._thread.start()
 
     def exit_fds(self) -> list[int]:
-        return []
+        return [self._end]
 
     def poll(self) -> ExitStatus | None:
-        return None if self._thread.is_alive() else ExitStatus(status=0)
+        return ExitStatus(status=0) if self._has_ended or not self._thread.is_alive() else None
 
     def kill(self, signum: int) -> None:
         return
@@ -153,6 +155,7 @@ class ThreadTrial:
         has_ended = not self._thread.is_alive()
         if has_ended:
             self._theirs.close()
+            os.close(self._end)
         return has_ended
 
     def _run(self, assignment: Assignment) -> None:
@@ -161,6 +164,8 @@ class ThreadTrial:
         with os.fdopen(self._writing_end, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
             outcome = perform(assignment, channel, in_thread=True)
         channel.result(outcome)
+        self._has_ended = True
+        os.eventfd_write(self._end, 1)
 
 
 def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkServer | None) -> TrialHandle:

@@ -178,8 +178,9 @@ class DrainOrder:
 
     def _due_at(self) -> float | None:
         try:
-            text = self.path.read_text()
-            return float(text) if text.endswith("\n") else None
+            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 (several times for each short trial)
+                order = file.read(_ORDER_CHARS)
+            return float(order) if order.endswith(b"\n") else None
         except (FileNotFoundError, ValueError):
             return None
 

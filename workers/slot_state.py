@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from highnoon.shared.runtime.processes import identify
+from highnoon.shared.runtime.processes import Identity, identify
 
 _TRIES = 5
 _WRITTEN_WITHIN_S = 0.001
@@ -57,6 +57,7 @@ class SlotStates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # Of this process, where it is a supervisor.
+        self._me: Identity | None = None
         self._file: int | None = None
         self._mine: SlotState | None = None
 
@@ -67,8 +68,10 @@ class SlotStates:
     @contextlib.contextmanager
     def at_work(self, study: str, ticket: int) -> Iterator[None]:
         """The state exists from before this process asks for the lease until it has released it. Raises OSError."""
-        me = identify(os.getpid())
-        assert me is not None, "a running process has an identity"
+        if self._me is None:
+            self._me = identify(os.getpid())
+            assert self._me is not None, "a running process has an identity"
+        me = self._me
         self._write(SlotState(pid=me.pid, started_ticks=me.started_ticks, study=study, ticket=ticket))
         try:
             yield
@@ -156,8 +159,8 @@ class SlotStates:
         return self._folder / f"{pid}.state"
 
     def _change(self, **changes: Any) -> None:
-        if self._mine is not None:
-            self._write(replace(self._mine, **changes))
+        if self._mine is not None and (changed := replace(self._mine, **changes)) != self._mine:
+            self._write(changed)
 
     def _write(self, state: SlotState) -> None:
         if self._file is None:

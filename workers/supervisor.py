@@ -284,12 +284,13 @@ class Supervisor:
         """Waits for the I/O thread. False when the node's drain does not allow it any longer."""
         give_up_at: float | None = None
         while not future.done():
+            if wait_any([self._io.wakeup_fd], _LOOK_S):
+                self._io.clear_wakeup()
+                continue
             if give_up_at is None and self._node.drain.is_due():
                 give_up_at = now_s() + min(_LAST_STATEMENTS_S, self._node.settings.kill_grace_s)
             if give_up_at is not None and now_s() > give_up_at:
                 return not future.cancel()
-            wait_any([self._io.wakeup_fd], _LOOK_S)
-            self._io.clear_wakeup()
         return True
 
     def _services(self, started: StartedAttempt, scratch: Scratch) -> TrialServices:

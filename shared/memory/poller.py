@@ -7,6 +7,7 @@ the other one reads a few short files and moves the last exact reading by what t
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -29,6 +30,9 @@ _CALM_EVERY_S = 300.0
 
 _MOVED_BY = 0.05
 """Usage that moved by this much of the limit since the last exact reading asks for one: a child may have started."""
+
+_LIMIT_HOLDS_S = 1.0
+"""An operator may change a limit, and short trials ask for it more than a hundred times a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +137,14 @@ class MemoryPoller:
         self._clock = clock
         self.schedule = ExactSchedule(clock, _MOVED_BY)
         self._last: MemorySample | None = None
+        self._limit: tuple[float, int | None] = (-math.inf, None)
 
     def limit_bytes(self) -> int | None:
-        """The least of machine, cgroups and the trial's own limit; None when no memory can be read."""
-        return self.node().limit_bytes
+        """The least of machine, cgroups and the trial's own limit, as of the last second; None when no memory can be
+        read."""
+        if self._clock() - self._limit[0] >= _LIMIT_HOLDS_S:
+            self._limit = self._clock(), self.node().limit_bytes
+        return self._limit[1]
 
     def node(self) -> MemorySample:
         """Machine and cgroups now, without processes: a few short files."""

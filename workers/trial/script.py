@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,8 @@ _NEVER_REPLACED = {
 """Ours, and what an interpreter has imported before a script begins, which no script's folder replaces either."""
 
 _OURS = logging.getLogger("highnoon")
+
+_MARK = f"{__name__}.mark"
 
 _replaced: list[ModuleType] = []
 """Keeps alive what code that was imported earlier still uses."""
@@ -86,8 +89,9 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
     path, argv, folder = list(sys.path), list(sys.argv), os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     root, propagate = logging.getLogger(), _OURS.propagate
     handlers, level, ours = root.handlers[:], root.level, _OURS.handlers[:]
-    # Thousands, with TensorFlow among them: only what a trial adds is looked at.
-    before = set(sys.modules)
+    # Thousands, with TensorFlow among them: only what a trial adds is looked at, which comes after this one.
+    sys.modules.pop(_MARK, None)
+    sys.modules[_MARK] = ModuleType(_MARK)
     try:
         if kept.path is None:
             _put_first(folders)
@@ -107,7 +111,7 @@ def borrowed(ref: ObjectiveRef, code_dir: Path | None) -> Iterator[None]:
     finally:
         logging.captureWarnings(True)
         added = [Path(entry) for entry in sys.path if entry not in path]
-        new = [name for name in sys.modules if name not in before]
+        new = [*takewhile(_MARK.__ne__, reversed(sys.modules))]  # no other thread imports meanwhile: all of it is in C
         brought = {name: sys.modules[name] for name in new if _comes_from(added, name)}
         for name in brought:
             del sys.modules[name]

@@ -95,7 +95,7 @@ class ResourceAllocator:
             self._groups.remove_next()
 
     def _limits(self, spec: StudySpec) -> TrialLimits | None:
-        """Read for each attempt: an operator may change a cgroup's limit."""
+        """For each attempt: an operator may change a cgroup's limit."""
         node_bytes = self._poller.limit_bytes()
         # A measured trial may be larger than a share: admission has reserved the room.
         wanted = spec.trial_memory_limit or (node_bytes if spec.admission == MEASURED else None)

@@ -6,6 +6,7 @@ is the business of `space`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from decimal import Decimal
@@ -114,6 +115,15 @@ def is_storable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def is_json(value: object) -> bool:
+    """Whether PostgreSQL can hold it as JSON and read it: a value that it cannot read fails queries of all studies."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return is_storable(text) and "\\u0000" not in text
 
 
 def rewritten(value: object, convert: Callable[[str], int | float]) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.scalars import plain
+from highnoon.shared.domain.scalars import is_json, plain
 from highnoon.shared.domain.validation import refusal
 
 Count = Annotated[int, Field(ge=1)]
@@ -68,7 +68,18 @@ class Strategy(Strict):
     @classmethod
     def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = cls.kinds.get(info.data.get("name", ""))
-        return options if kind is None else kind.model_validate(options).model_dump(exclude_none=True)
+        if kind is not None:
+            return kind.model_validate(options).model_dump(exclude_none=True)
+        options = {name: plain(value) for name, value in options.items()}
+        message, hint = "must be JSON without NaN, infinity and zero bytes", "Let the class make other objects itself."
+        problems = [
+            Problem(key=f"{cls.role}.{name}", message=message, value=value, hint=hint)
+            for name, value in options.items()
+            if not is_json([name, value])
+        ]
+        if problems:
+            raise refusal(problems)
+        return options
 
     @property
     def plugin(self) -> ObjectiveRef | None:

@@ -132,7 +132,9 @@ def param_constraints_suit_the_space(written: object, info: ValidationInfo) -> t
 def warm_start_names_other_studies(written: object, info: ValidationInfo) -> tuple[str, ...]:
     """A list of other studies' names."""
     hint = 'Write for example warm_start = ["first-study"].'
-    if not isinstance(written, list | tuple) or not all(isinstance(name, str) and name for name in written):
+    if not isinstance(written, list | tuple) or not all(
+        isinstance(name, str) and name and is_storable(name) for name in written
+    ):
         raise refusal([Problem(key="warm_start", message="must be a list of names", value=written, hint=hint)])
     if written and info.data.get("search_space") == {}:
         raise refusal([Problem(key="warm_start", message="needs a search_space", value=written)])

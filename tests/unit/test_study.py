@@ -293,8 +293,18 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         (
             {"pruner": {"name": "patient", "patience": 3, "wrapped": "mine:Mine"}},
             "pruner.wrapped",
+        ({"warm_start": ["a\0b"]}, "warm_start", "must be a list of names", "Write for example"),
             "cannot be a class",
             "Wrap it in the class itself.",
+        *(
+            (
+                {"sampler": {"name": "optuna.samplers:RandomSampler", "x": value}},
+                "sampler.x",
+                "must be JSON without NaN",
+                "Let the class",
+            )
+            for value in ("a\0b", {"a\0": 1}, ["\ud800"], float("nan"), {"a": float("inf")}, object())
+        ),
         ),
         ({"repeats": 0}, "repeats", "must be at least 1", ""),
         ({"repeats": 2.5}, "repeats", "must be a whole number", ""),

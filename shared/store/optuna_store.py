@@ -24,7 +24,6 @@ from typing_extensions import Self
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
     ServiceRefused,
-    ServiceUnavailable,
     UnknownStudy,
     UserInputError,
 )
@@ -45,8 +44,6 @@ from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.study_catalogue import StudyEntry, sql_catalogue, storage_catalogue
 from highnoon.shared.store.study_view import StudyView
-
-_DELETE_TRIES = 5
 
 IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
@@ -157,17 +154,6 @@ class OptunaStore:
             if self._database is not None:
                 return sql_catalogue(self._database.engine)
             return storage_catalogue(self._storage)
-
-    def delete_study(self, name: str) -> None:
-        """Removes Optuna's study with all trials. Raises UnknownStudy."""
-        with self._error_boundary():
-            study_id = self._id_of(name)
-            for _ in range(_DELETE_TRIES):
-                # Optuna hides that a trial got a report or an attribute meanwhile, and has deleted nothing then.
-                self._storage.delete_study(study_id)
-                if study_id not in {study._study_id for study in self._storage.get_all_studies()}:
-                    return
-        raise ServiceUnavailable(f"study {name!r} could not be deleted: its trials are being written to")
 
     def forget_histories(self) -> None:
         """Drops the trials that were read: Optuna's storage keeps the trials of each study until it is deleted.

@@ -102,7 +102,6 @@ def delete_study(access: Access, record: StudyRecord) -> None:
     """Removes a study that is over, with all trials. Log files stay where they are."""
     if not access.studies.delete(record.id):
         require(False, access.study(record.name), "only one that is over can be deleted: cancel it first")
-    access.store.delete_study(record.name)
     Bundles(access.database).drop_unused()
 
 

@@ -11,18 +11,20 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select, text, update
+from sqlalchemy import and_, func, insert, select, text, update
 
 from highnoon.shared.domain.errors import ServiceError, StudyConflict, UnknownStudy
 from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import ATTEMPT_COLUMNS, AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
+from highnoon.shared.store.connections import allow_longer
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import LIVE_STUDIES, attempts, db_now, studies, tickets
 from highnoon.shared.store.study_changes import (
     NEXT_VERSION,
     add_tickets,
     count_tickets,
+    delete_study,
     fail_enqueued,
     lock_study,
     request_cancel,
@@ -32,6 +34,9 @@ from highnoon.shared.store.study_records import StudyCounts, StudyRecord, record
 
 _MANY = 1000
 """Tickets that change what the planner of PostgreSQL should know."""
+
+_DELETE_S = 1800.0
+"""For a study of a million trials."""
 
 
 class Studies:
@@ -186,17 +191,15 @@ class Studies:
         return is_asked
 
     def delete(self, study_id: int) -> bool:
-        """Removes a study that is over, with its tickets and attempts; False where it is not. Raises UnknownStudy.
-
-        Optuna's study is not ours to remove.
-        """
+        """Removes a study that is over, also in Optuna, with all of it; False where it is not. Raises UnknownStudy."""
         with self._db.transaction() as connection:
+            allow_longer(connection, _DELETE_S)
             # Another person may have revived it since it was read.
             state, _ = lock_study(connection, study_id)
             if state in LIVE_STUDIES:
                 return False
             record(connection, "delete", study_id=study_id)
-            connection.execute(delete(studies).where(studies.c.id == study_id))
+            delete_study(connection, study_id)
         return True
 
     def counts(self, study_id: int) -> StudyCounts:

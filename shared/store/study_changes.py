@@ -17,20 +17,35 @@ from highnoon.shared.store.schema import studies, tickets
 NEXT_VERSION = {"spec_version": studies.c.spec_version + 1}
 """Whatever was planned or sampled for the study as it was does not apply any more."""
 
+_OPTUNAS = """(
+    select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
+    from hn_studies s where s.id = :study)"""
+"""The id of Optuna's study."""
+
 _FAIL_ENQUEUED = text(
-    """
+    f"""
     with failed as (
         update trials
         set state = 'FAIL', datetime_complete = hn_utc_now_1(),
             datetime_start = coalesce(datetime_start, hn_utc_now_1())
-        where state = 'WAITING' and study_id = (
-            select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
-            from hn_studies s where s.id = :study)
+        where state = 'WAITING' and study_id = {_OPTUNAS}
         returning trial_id)
     insert into trial_user_attributes (trial_id, key, value_json)
     select trial_id, 'highnoon:cause', '"cancelled"' from failed
     on conflict (trial_id, key) do update set value_json = excluded.value_json
-    """
+    """  # noqa: S608 - our own text
+)
+
+_OF_TRIALS = ("params", "values", "intermediate_values", "user_attributes", "system_attributes", "heartbeats")
+_OF_STUDY = ("trials", "study_directions", "study_user_attributes", "study_system_attributes", "studies")
+_ITS_TRIALS = f"(select trial_id from trials where study_id = {_OPTUNAS})"  # noqa: S608 - our own text
+_DELETE = (
+    f"select study_id from studies where study_id = {_OPTUNAS} for update",  # noqa: S608
+    # A program that adds a report or an attribute waits for the lock of its trial.
+    f"select count(*) from (select from trials where study_id = {_OPTUNAS} for update) as locked",  # noqa: S608
+    *(f"delete from trial_{table} where trial_id in {_ITS_TRIALS}" for table in _OF_TRIALS),  # noqa: S608
+    *(f"delete from {table} where study_id = {_OPTUNAS}" for table in _OF_STUDY),  # noqa: S608
+    "delete from hn_studies where id = :study",
 )
 
 
@@ -99,3 +114,9 @@ def request_cancel(connection: Connection, study_id: int) -> None:
 def fail_enqueued(connection: Connection, study_id: int) -> None:
     """Ends Optuna's enqueued trials of the study, as cancelled: no ticket is left that would take them."""
     connection.execute(_FAIL_ENQUEUED, {"study": study_id})
+
+
+def delete_study(connection: Connection, study_id: int) -> None:
+    """With its tickets and attempts, and Optuna's study with its trials, which Optuna itself deletes row by row."""
+    for statement in _DELETE:
+        connection.execute(text(statement), {"study": study_id})

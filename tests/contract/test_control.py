@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from sqlalchemy import event, func, select, text, update
 
 from highnoon.coordinator.cluster_metrics import Counters
@@ -102,7 +104,7 @@ def test_study_deleted_in_optuna_is_seen(access: Access, snapshot: SnapshotQueri
         )
     (load,) = snapshot.loads()
     assert (load.deleted, load.directions) == (False, "MINIMIZE")
-    access.store.delete_study(record.name)
+    optuna.delete_study(study_name=record.name, storage=access.database.url)
     (load,) = snapshot.loads()
     assert load.deleted
 
@@ -309,6 +311,66 @@ def test_study_that_runs_again_is_not_deleted(access: Access, control: Control) 
 
     assert len(control.dispatch(record.id, 5)) == 1
     access.optuna(record)  # which raises where Optuna's study is gone
+
+
+def test_a_study_is_deleted_by_a_few_statements_and_with_nothing_of_others(access: Access, control: Control) -> None:
+    # Given a study that is over and has as much of everything as Optuna keeps, and another one
+    record, other = study(access), study(access, "other")
+    for one in (record, other):
+        fill_in_optuna(access, one)
+    close_all(access, record)
+    assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials")
+    before = rows_of_optuna(access)
+    statements: list[str] = []
+    event.listen(access.database.engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
+
+    steering.delete_study(access, access.study(record.name))
+
+    # Optuna itself would read and delete it row by row: minutes for ten thousand trials
+    assert len(statements) < 30
+    assert rows_of_optuna(access) == {table: count // 2 for table, count in before.items()}
+    assert all(before.values()) and access.studies.find(record.name) is None
+    access.optuna(other)
+
+
+def test_a_study_that_is_gone_in_optuna_is_deleted_and_its_namesake_stays(access: Access, control: Control) -> None:
+    record = study(access)
+    with access.database.transaction() as connection:
+        connection.execute(text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies)"))
+    close_all(access, record)
+    assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials")
+    optuna.delete_study(study_name=record.name, storage=access.database.url)
+    optuna.create_study(study_name=record.name, storage=access.database.url)
+
+    steering.delete_study(access, access.study(record.name))
+
+    assert access.studies.find(record.name) is None and access.store.exists(record.name)
+
+
+def fill_in_optuna(access: Access, record: StudyRecord) -> None:
+    """With something in each of its tables."""
+    filled = optuna.load_study(study_name=record.name, storage=access.database.url)
+    filled.set_user_attr("a", 1)
+    filled._storage.set_study_system_attr(filled._study_id, "a", 1)
+    trial = optuna.create_trial(
+        value=0.5,
+        params={"x": 0.5},
+        distributions={"x": FloatDistribution(0.0, 1.0)},
+        intermediate_values={1: 0.5},
+        user_attrs={"a": 1},
+        system_attrs={"a": 1},
+    )
+    filled.add_trials([trial] * 20)
+    filled._storage.record_heartbeat(filled.trials[0]._trial_id)
+
+
+def rows_of_optuna(access: Access) -> dict[str, int]:
+    """How many there are in each of its tables."""
+    with access.database.transaction() as connection:
+        names = connection.scalars(
+            text("select tablename from pg_tables where tablename ~ '^(stud(y|ies)|trial)'")
+        ).all()
+        return {name: int(connection.scalar(text(f"select count(*) from {name}")) or 0) for name in names}
 
 
 def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(access: Access) -> None:

@@ -122,9 +122,3 @@ def test_a_point_outside_of_the_space_is_refused_with_every_reason(optuna_store:
     assert [problem.key for problem in refused.value.problems] == ["widht", "dropout", "optimizer"]
     assert "width" in refused.value.problems[0].hint
     assert study.trials() == []
-
-
-def test_a_deleted_study_is_gone(optuna_store: OptunaStore) -> None:
-    optuna_store.create_study("digits", "minimize")
-    optuna_store.delete_study("digits")
-    assert not optuna_store.exists("digits")

@@ -464,7 +464,7 @@ def test_a_warm_start_informs_the_sampler_and_counts_for_nothing(optuna_store: O
         assert statistics.median(losses[:8]) < 0.5, "without it 0.6 to 1.1"
 
     # And it goes on when they were deleted
-    optuna_store.delete_study("first")
+    optuna.delete_study(study_name="first", storage=optuna_store._storage)
     optuna_store.open(spec).start_trial(ordinal=12)
 
 

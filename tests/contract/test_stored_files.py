@@ -93,7 +93,7 @@ def test_files_of_attempts_that_did_not_count_are_removed(
     assert stored(folder) == noted(ledger) == {"model"}
 
     # And nothing of a study that was deleted
-    ledger.access.store.delete_study("digits")
+    optuna.delete_study(study_name="digits", storage=ledger.database.url)
     assert keeper.remove_useless(grace_s=0.0) == 1
     assert stored(folder) == noted(ledger) == set()
 

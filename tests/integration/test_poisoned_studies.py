@@ -161,7 +161,7 @@ def _unknown_ending(bench: Bench, record: StudyRecord) -> None:
 
 
 def _deleted(bench: Bench, record: StudyRecord) -> None:
-    bench.access.store.delete_study(record.name)
+    optuna.delete_study(study_name=record.name, storage=bench.access.database.url)
 
 
 def _other_direction(bench: Bench, record: StudyRecord) -> None:
@@ -315,7 +315,7 @@ class OneRound(threading.Event):
 def test_study_deleted_in_optuna_closes_as_deleted(bench: Bench) -> None:
     record = bench.submit("gone")
     bench.tick()
-    bench.access.store.delete_study("gone")
+    optuna.delete_study(study_name="gone", storage=bench.access.database.url)
     for _ in range(3):
         bench.tick()
     found = bench.access.studies.get("gone")

@@ -444,7 +444,8 @@ begin
     perform hn_end_own_trial_1(
         v_ticket.trial_id,
         case when v_ticket.cancel_requested then hn_cancelled_result_1(p_result) else p_result end, '[]');
-    select not v_is_stopped and v_ticket.infrastructure_failures + 1 < coalesce((spec ->> 'max_attempts')::integer, 3)
+    select not v_is_stopped and (v_ticket.cancel_requested
+            or v_ticket.infrastructure_failures + 1 < coalesce((spec ->> 'max_attempts')::numeric, 3))
         into v_retry from hn_studies where id = v_ticket.study_id;
     if v_is_stopped then
         perform hn_close_stopped_1(p_ticket, p_outcome);

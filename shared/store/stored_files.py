@@ -62,7 +62,8 @@ _KEEPING_BEST = text(
 
 _KEEPING_CHECKPOINTS = text(
     f"""
-    select s.id, s.name, coalesce((s.spec ->> 'keep_checkpoints')::integer, {KEPT_CHECKPOINTS}) as most,
+    select s.id, s.name,
+           least(coalesce((s.spec ->> 'keep_checkpoints')::numeric, {KEPT_CHECKPOINTS}), 2147483647)::integer as most,
            array_agg(t.trial_number order by t.trial_number) as numbers
     from hn_studies s join hn_tickets t on t.study_id = s.id
     where t.state = 'closed' and t.checkpoint is not null group by s.id

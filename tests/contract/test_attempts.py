@@ -17,6 +17,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from sqlalchemy import make_url, select, text, update
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import LeaseLost, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
@@ -27,6 +28,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, studies, tickets
+from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.submission import submit
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, USED, Ledger, point
 from tests.wire import counted
@@ -554,13 +556,14 @@ def test_the_last_loss_closes_the_ticket_as_lost(ledger: Ledger) -> None:
     assert {trial.state for trial in ledger.optuna().trials} == {TrialState.FAIL}
 
 
-def test_a_cancelled_ticket_whose_holder_died_is_not_tried_again(ledger: Ledger) -> None:
-    study = ledger.study()
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_cancelled_ticket_whose_holder_died_is_not_tried_again(ledger: Ledger, max_attempts: int) -> None:
+    study = ledger.study(max_attempts=max_attempts)
     (ticket,) = ledger.tickets(study)
     lease = ledger.start(ticket)
     ledger.studies.cancel(study.id)
     ledger.attempts.reap(ticket, lease.attempt, message="died", only_expired=False)
-    assert ledger.state(ticket) == TicketState.CANCELLED
+    assert ledger.state(ticket) == TicketState.CANCELLED and not ledger.studies.counts(study.id).closed
     trial = ledger.trial(lease)
     assert (trial.state, trial.user_attrs["highnoon:cause"]) == (TrialState.FAIL, "cancelled")
 
@@ -642,6 +645,18 @@ def test_a_study_of_a_newer_version_can_be_read(ledger: Ledger) -> None:
     ledger.studies.extend(submission.record.id, newer, n_trials=1)
     (trial,) = ledger.access.optuna(ledger.studies.get("digits")).trials()
     assert trial.value == DONE.value
+
+
+def test_numbers_beyond_an_integer_of_the_database_are_no_fault(ledger: Ledger) -> None:
+    study = ledger.study(2, max_attempts=10**10, keep_checkpoints=10**10)
+    first, second = ledger.tickets(study)
+    lease = ledger.start(first)
+    assert ledger.attempts.reap(first, lease.attempt, message="died", only_expired=False) is Disposition.RETRY
+    lease = ledger.start(second)
+    ledger.attempts.keep_checkpoint(lease, Checkpoint(id="c", attempt=1, size_bytes=1, sha256=""))
+    ledger.finish(lease)
+    (kept,) = StoredFiles(ledger.database).keeping_checkpoints()
+    assert kept.most == 2**31 - 1
 
 
 def test_a_specification_that_cannot_be_read_fails_its_own_reaping_alone(ledger: Ledger) -> None:

@@ -84,7 +84,7 @@ class _Folder:
         path = self._path(file_id)
         with _translated(str(self._folder)):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with whole_file(path, mode=0o666) as file:
+            with whole_file(path, mode=0o666, draft=_draft(path)) as file:
                 return copied(source, file, moved)
 
     @contextmanager
@@ -93,8 +93,10 @@ class _Folder:
             yield file
 
     def remove(self, file_id: str) -> None:
+        path = self._path(file_id)
         with _translated(str(self._folder)):
-            self._path(file_id).unlink(missing_ok=True)
+            for one in (path, _draft(path)):
+                one.unlink(missing_ok=True)
 
     def _path(self, file_id: str) -> Path:
         return self._folder / _checked(file_id)
@@ -133,6 +135,11 @@ class _Addressed:
         with _translated(masked(self._url)):
             system, path = self._fsspec.core.url_to_fs(f"{self._url}/{_checked(file_id)}", **self._options)
             return system, str(path)
+
+
+def _draft(path: Path) -> Path:
+    """The same for each process: no two write a file, and its removal includes what a killed process has left."""
+    return path.with_name(f".{path.name}.draft")
 
 
 def _checked(file_id: str) -> str:

@@ -10,9 +10,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """To be written, for its owner alone unless `mode` is given; replaces an earlier one. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def whole_file(path: Path, *, mode: int = 0o600, draft: Path | None = None) -> Iterator[BinaryIO]:
+    """To be written, for its owner alone unless `mode` is given; replaces an earlier one. Raises OSError.
+
+    `draft` is written meanwhile: for a caller that removes what a process left that was killed.
+    """
+    draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             yield file

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,20 @@ def test_a_copy_that_is_cut_off_leaves_nothing_in_a_folder(tmp_path: Path) -> No
 
     with pytest.raises(FileStoreError, match="gone"):
         file_store(tmp_path).put("a1", io.BytesIO(CONTENT), cut_off)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_has_left_of_a_file_is_removed_with_it(tmp_path: Path) -> None:
+    (reader, writer), pid = os.pipe(), os.fork()
+    if pid == 0:
+        file_store(tmp_path).put("a1", io.BytesIO(CONTENT), lambda _: (os.write(writer, b"."), signal.pause()))
+    os.read(reader, 1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    file_store(tmp_path).remove("a1")
+
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 
 from highnoon.shared.domain.lease import Candidate, Disposition, Holder, Lease, StartRefusal
 from highnoon.shared.domain.states import Ending, StudyState
@@ -62,6 +64,29 @@ def point(x: float = 0.5, **more: Any) -> NewTrial:
     """A trial with one parameter, as no sampler chose it."""
     params: Params = {"x": x}
     return NewTrial(params=params, distributions={"x": FloatDistribution(0.0, 1e9)}, **more)
+
+
+@contextmanager
+def rows_read(database: Database, *tables: str) -> Iterator[list[float]]:
+    """Of each statement within: how many rows of these tables it reads, those included that it drops."""
+    statements: list[tuple[str, Any]] = []
+    read: list[float] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    def rows_of(plan: dict[str, Any]) -> float:
+        is_counted = plan.get("Relation Name") in tables
+        own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) if is_counted else 0
+        return float(own + sum(map(rows_of, plan.get("Plans", ()))))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    yield read
+    event.remove(database.engine, "before_cursor_execute", note)
+    with database.transaction() as connection:
+        for statement, parameters in statements:
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).one()
+            read.append(rows_of(plan[0]["Plan"]))
 
 
 def add_closed_tickets(database: Database, study_id: int, count: int, *, with_checkpoint: int = 0) -> None:

@@ -10,12 +10,30 @@ import pytest
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.space import Categorical, Int
-from highnoon.shared.domain.states import Ending, TicketState, TrialState
+from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries
 from tests.contract.digits import SPACE, completed, spec_of
-from tests.ledger import FAILED, USED, Ledger
+from tests.ledger import FAILED, USED, Ledger, add_closed_tickets, rows_read
+
+
+def test_what_an_open_page_reads_every_second_is_bounded_by_what_is_live(ledger: Ledger) -> None:
+    # Given a study that is over with many trials, and one that waits
+    over = ledger.study(name="over")
+    ledger.study(3, name="live")
+    add_closed_tickets(ledger.database, over.id, 20_000)
+    ledger.run(ledger.tickets(over)[0])
+    assert ledger.control.finish(over.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")
+
+    with rows_read(ledger.database, "hn_tickets") as read:
+        marks = LedgerQueries(ledger.database).change_marks()
+    assert [*marks] == ["over", "live"] and sum(read) < 20
+
+    # And what is over and live again is read again
+    assert ledger.studies.add_trials(over.id, 1, at_most=50_000) == 1
+    assert LedgerQueries(ledger.database).change_marks()["over"] != marks["over"]
+    assert LedgerQueries(ledger.database).change_marks()["live"] == marks["live"]
 
 
 def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:

@@ -83,8 +83,8 @@ def add_tickets(connection: Connection, study_id: int, count: int) -> None:
 
 
 def revive_study(connection: Connection, study_id: int, spec: Mapping[str, Any]) -> None:
-    """No limit ends it until one is met again: what was over starts its clock with its next dispatch."""
-    was_over = studies.c.state.in_([StudyState.FINISHED, StudyState.CANCELLED])
+    """No limit ends it until one is met again: what a limit has ended starts its clock with its next dispatch."""
+    was_over = or_(studies.c.state == StudyState.FINISHED, studies.c.stop_reason.is_not(None))
     is_paused = studies.c.state == StudyState.PAUSED
     changed = {
         "spec": dict(spec),

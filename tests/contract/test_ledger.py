@@ -86,6 +86,18 @@ def test_more_trials_first_revive_the_tickets_that_a_limit_had_dropped(ledger: L
     assert ledger.snapshot.recent_endings({study.id: 5})[study.id] == []
 
 
+def test_more_trials_begin_the_clock_again_also_while_the_last_one_of_a_limit_still_runs(ledger: Ledger) -> None:
+    study = ledger.study(2, timeout=100.0)
+    ledger.start(*ledger.control.dispatch(study.id, 1))
+    assert ledger.control.stop(study.id, "timeout", spec_version=ledger.studies.get("digits").spec_version)
+
+    assert ledger.studies.add_trials(study.id, 3, at_most=100) == 3
+
+    # Otherwise the time that was over would drop them with the next tick
+    (load,) = ledger.snapshot.loads()
+    assert (load.age_s, load.running, load.waiting, load.study.stop_reason) == (0.0, 1, True, None)
+
+
 def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:
     study = ledger.study(3)
     start = threading.Barrier(4)

@@ -20,7 +20,8 @@ ARTIFACT = "artifacts:"
 MOST_ARTIFACTS = 100
 """Of one trial."""
 
-_LONGEST_NAME = 200
+_LONGEST_NAME = 240
+"""In bytes: a file system takes 255, and a draft of the file has a longer name."""
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 _ANY_KIND = "application/octet-stream"
 
@@ -98,8 +99,8 @@ def chosen_artifact(artifacts: Mapping[int, Sequence[Artifact]], trial: int, nam
 
 def name_flaw(name: object) -> str:
     """Why a file cannot have this name; empty when it can."""
-    if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME:
-        return f"must be text of 1 to {_LONGEST_NAME} characters"
+    if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return f"must be text of 1 to {_LONGEST_NAME} bytes"
     if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable() or name != name.strip():
         return "must be the name of a file: no folder, no leading dot, no control characters or surrounding blanks"
     return ""

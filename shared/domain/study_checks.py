@@ -28,6 +28,8 @@ from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import refusal
 
 NAME_LIMIT = 100
+NAME_BYTES = 240
+"""Fewer than the 255 that the name of a folder or a file can have."""
 
 _FOR_SEVERAL = {
     "target_value": "End it by n_trials or timeout.",
@@ -211,4 +213,4 @@ def name_flaw(name: str) -> str:
         return "must not begin with -, or command lines would take it for an option"
     if len(name) > NAME_LIMIT or not name.isprintable() or "/" in name or name != name.strip():
         return f"must be 1 to {NAME_LIMIT} printable characters, without slashes and surrounding blanks"
-    return ""
+    return "" if len(name.encode()) <= NAME_BYTES else f"must have at most {NAME_BYTES} bytes, as the name of a folder"

@@ -50,6 +50,7 @@ def test_a_saved_file_keeps_what_it_was_when_it_was_saved(tmp_path: Path, model:
         (".", "folder", "path: is a folder, and an artifact is one file .*make_archive"),
         ("nowhere.bin", "../up", r"(?s)path: there is no such file.*name: must be the name of a file"),
         ("nowhere.bin", 3, "name: must be text"),
+        ("nowhere.bin", "\u7814" * 81, "name: must be text of 1 to 240 bytes"),
         ("nowhere.bin", ".hidden", "name: must be the name of a file"),
     ],
 )

@@ -119,6 +119,7 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
     [
         ({"name": ""}, "name", "1 to 100 printable characters", ""),
         ({"name": "x" * 101}, "name", "1 to 100 printable characters", ""),
+        ({"name": "\u7814" * 100}, "name", "at most 240 bytes", ""),
         ({"name": "a/b"}, "name", "without slashes", 'Write for example "a-b".'),
         ({"name": " a"}, "name", "surrounding blanks", 'Write for example "a".'),
         ({"name": ".."}, "name", "must not be only dots", ""),

@@ -97,7 +97,7 @@ def _from_list(written: object) -> Param:
 def _from_table(written: Mapping[Any, Any], mistakes: list[Mistake]) -> Param | None:
     """The parameter, or None; adds everything that is wrong with the table to `mistakes`."""
     kind = written.get("type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         hint = 'Write for example {type = "float", low = 0.0, high = 0.5}.'
         if kind is None:
             mistakes.append(Mistake("is not a parameter: its table has no type", f"Write its kind and bounds. {hint}"))

@@ -338,6 +338,12 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
             {"search_space": {"x": ["uniform", 0, 1], "seed": 3}},
             "search_space.seed",
             "is not a parameter",
+        (
+            {"search_space": {"x": {"type": ["int"], "low": 1}}},
+            "search_space.x",
+            "unknown type ['int']",
+            "Did you mean int?",
+        ),
             "Move seed above [search_space], to the keys of the study.",
         ),
     ],

@@ -233,6 +233,12 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
             "Move n_trials above [sampler], to the keys of the study.",
         ),
         ({"sampler": {"name": "tpe", "n_ei_candidates": 0}}, "sampler.n_ei_candidates", "must be at least 1", ""),
+        (
+            {"sampler": {"name": "tpe", "n_ei_candidates": 10**9}},
+            "sampler.n_ei_candidates",
+            "must be at most 10,000",
+            "",
+        ),
         ({"sampler": {"name": "tpe", "multivariate": 1}}, "sampler.multivariate", "must be true or false", ""),
         (
             {"sampler": {"name": "tpe", "group": True, "multivariate": False}},
@@ -287,16 +293,9 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
         ({"sampler": {"name": "brute_force", "points": 3}}, "sampler.points", "is not a known key", ""),
         ({"sampler": "brute_force"}, "search_space.x", "a finite number of values", "Set points under [sampler]"),
         ({"warm_start": "first"}, "warm_start", "must be a list of names", 'warm_start = ["first-study"]'),
+        ({"warm_start": ["a\0b"]}, "warm_start", "must be a list of names", "Write for example"),
         ({"warm_start": [1]}, "warm_start", "must be a list of names", "Write for example"),
         ({"warm_start": ["parabola"]}, "warm_start", "names the study itself", ""),
-        ({"sampler": "mine:a b"}, "sampler", 'must be a name, "package.module:Class"', ""),
-        ({"pruner": {"name": ":Mine", "n": 1}}, "pruner", 'must be a name, "package.module:Class"', ""),
-        (
-            {"pruner": {"name": "patient", "patience": 3, "wrapped": "mine:Mine"}},
-            "pruner.wrapped",
-        ({"warm_start": ["a\0b"]}, "warm_start", "must be a list of names", "Write for example"),
-            "cannot be a class",
-            "Wrap it in the class itself.",
         *(
             (
                 {"sampler": {"name": "optuna.samplers:RandomSampler", "x": value}},
@@ -306,6 +305,13 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
             )
             for value in ("a\0b", {"a\0": 1}, ["\ud800"], float("nan"), {"a": float("inf")}, object())
         ),
+        ({"sampler": "mine:a b"}, "sampler", 'must be a name, "package.module:Class"', ""),
+        ({"pruner": {"name": ":Mine", "n": 1}}, "pruner", 'must be a name, "package.module:Class"', ""),
+        (
+            {"pruner": {"name": "patient", "patience": 3, "wrapped": "mine:Mine"}},
+            "pruner.wrapped",
+            "cannot be a class",
+            "Wrap it in the class itself.",
         ),
         ({"repeats": 0}, "repeats", "must be at least 1", ""),
         ({"repeats": 2.5}, "repeats", "must be a whole number", ""),
@@ -332,18 +338,18 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
             "Did you mean patience?",
         ),
         ({"search_space": {}}, "search_space", "needs at least one parameter", "Write for example"),
-        ({"search_space": []}, "search_space", "must be a table of parameters", ""),
-        ({"search_space": {"x": ["unifrom", 0, 1]}}, "search_space.x", "unknown kind", "Did you mean uniform?"),
-        (
-            {"search_space": {"x": ["uniform", 0, 1], "seed": 3}},
-            "search_space.seed",
-            "is not a parameter",
         (
             {"search_space": {"x": {"type": ["int"], "low": 1}}},
             "search_space.x",
             "unknown type ['int']",
             "Did you mean int?",
         ),
+        ({"search_space": []}, "search_space", "must be a table of parameters", ""),
+        ({"search_space": {"x": ["unifrom", 0, 1]}}, "search_space.x", "unknown kind", "Did you mean uniform?"),
+        (
+            {"search_space": {"x": ["uniform", 0, 1], "seed": 3}},
+            "search_space.seed",
+            "is not a parameter",
             "Move seed above [search_space], to the keys of the study.",
         ),
     ],

@@ -78,7 +78,8 @@ def is_allowed(url: str, hosts: Sequence[str]) -> bool:
     if url_flaw(url):
         return False
     host = host_of(url)
-    return any(host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in hosts)
+    lowered = map(str.lower, hosts)  # as a host is in an address that was read
+    return any(host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in lowered)
 
 
 def signature(key: str, timestamp: str, body: bytes) -> str:

@@ -313,6 +313,7 @@ def test_other_hosts_get_nothing(ledger: Ledger, receiver: Receiver, notifier: N
     eventually(lambda: Outbox(ledger.database).trouble("digits") == [what], what="it is refused")
     assert receiver.received == []
     assert is_allowed("https://a.b.example.com/x", ["*.example.com"]) and not is_allowed("https://x.com", ["*.com.x"])
+    assert is_allowed("https://H.example.com/x", ["h.Example.com"]) and is_allowed("https://a.b/x", ["*.B"])
     assert is_allowed("https://h:8443/x", ["h:8443"]) and not is_allowed("https://h:8443/x", ["h"])
     assert not is_allowed("https://h:port/x", ["h"])
 

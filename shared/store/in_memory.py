@@ -145,10 +145,10 @@ class MemoryTrials:
             return False
 
     def _complete(self, trial: FrozenTrial, new: NewTrial) -> None:
-        for name in (new.params.keys() & new.distributions.keys()) - trial.params.keys():
-            domain = new.distributions[name]
-            inner = domain.to_internal_repr(new.params[name])
-            self._storage.set_trial_param(trial._trial_id, name, inner, domain)
+        for name, value in new.params.items():
+            domain = new.distributions.get(name)
+            if domain is not None and name not in trial.params:
+                self._storage.set_trial_param(trial._trial_id, name, domain.to_internal_repr(value), domain)
         self._write_attrs(trial._trial_id, new)
 
     def _write_attrs(self, trial_id: int, source: NewTrial | TrialResult) -> None:

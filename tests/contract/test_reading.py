@@ -128,6 +128,7 @@ def test_an_enqueued_point_is_asked_next(optuna_store: OptunaStore) -> None:
 
     params = study.start_trial(ordinal=0).params
     assert (params["width"], params["optimizer"]) == (64, "sgd") and params.keys() == SPACE.keys()
+    assert [*study.trials()[0].params] == [*params], "in the same order"
 
 
 def test_a_point_outside_of_the_space_is_refused_with_every_reason(optuna_store: OptunaStore) -> None:

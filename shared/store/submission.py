@@ -83,7 +83,8 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
     trials, note = trials_of(spec)
     note = _with_extras(note, spec)
     counts = access.studies.counts(known.id)
-    if known.state is StudyState.FINISHED and (counts.closed >= trials or spec == before):
+    is_ending = known.state is StudyState.FINISHED or known.stop_reason is not None
+    if is_ending and (counts.closed >= trials or spec == before):
         return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
     added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
     record = access.studies.get(spec.name)

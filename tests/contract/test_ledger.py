@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from highnoon.shared.domain.errors import InvalidInput, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, WorkerState
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
@@ -24,6 +25,7 @@ from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.schema import bundles as bundle_rows
 from highnoon.shared.store.schema import db_now, studies, tickets
 from highnoon.shared.store.study_records import StudyRecord
+from highnoon.shared.store.submission import submit
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, Ledger, point
 
 
@@ -96,6 +98,17 @@ def test_more_trials_begin_the_clock_again_also_while_the_last_one_of_a_limit_st
     # Otherwise the time that was over would drop them with the next tick
     (load,) = ledger.snapshot.loads()
     assert (load.age_s, load.running, load.waiting, load.study.stop_reason) == (0.0, 1, True, None)
+
+
+def test_the_same_study_again_does_not_revive_one_that_a_limit_is_ending(ledger: Ledger) -> None:
+    space = {"x": ["uniform", 0.0, 1.0]}
+    spec = StudySpec.from_json({"name": "digits", "objective": "a:b", "search_space": space, "timeout": 100.0})
+    study = submit(spec, ledger.access).record
+    ledger.start(*ledger.control.dispatch(study.id, 1))
+    assert ledger.control.stop(study.id, "timeout", spec_version=study.spec_version)
+
+    assert submit(spec, ledger.access).added == 0
+    assert ledger.studies.get("digits").stop_reason == "timeout"
 
 
 def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:

@@ -33,11 +33,11 @@ from highnoon.shared.domain.trial import ParamValue
 NAME_LIMIT = 200
 
 
-def parse_space(written: Mapping[str, object], source: str = "search_space") -> SearchSpace:
+def parse_space(written: Mapping[str, object]) -> SearchSpace:
     """All domains. Raises InvalidInput with the problems of every parameter at once."""
     space, problems = read_space(written)
     if problems:
-        raise InvalidInput(source, problems)
+        raise InvalidInput("search_space", problems)
     return space
 
 

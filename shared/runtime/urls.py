@@ -29,19 +29,20 @@ _USER_PASSWORD = re.compile(r"(://[^:/?#@]*:).*@", re.DOTALL)
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?pass(?:word|wd)=)[^&]*", re.IGNORECASE)
 
 
-def normalise(url: str, *, source: str = "storage", key: str = "url") -> str:
+def normalise(url: str, *, key: str = "url") -> str:
     """The address with its driver named. Raises InvalidInput, naming the valid ones, for any other database."""
     matched = _SCHEME.fullmatch(url.strip())
     dialect = matched["dialect"].lower() if matched else ""
     if matched is None or dialect not in _DRIVERS:
-        raise InvalidInput(source, [_problem(key, url, "is no address of a database for studies", dialect)])
+        raise InvalidInput("storage", [_problem(key, url, "is no address of a database for studies", dialect)])
     rest = matched["rest"]
     if dialect == "sqlite" and rest and not rest.startswith("/"):
         hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."
-        raise InvalidInput.of(source, key, "has too few slashes", value=masked(url), hint=hint)
+        raise InvalidInput.of("storage", key, "has too few slashes", value=masked(url), hint=hint)
     driver = matched["driver"]
     if driver is None and _DRIVERS[dialect].endswith("pymysql") and find_spec("pymysql") is None:
-        raise InvalidInput.of(source, key, "needs pymysql", value=masked(url), hint='pip install "highnoon-hpo[mysql]"')
+        hint = 'pip install "highnoon-hpo[mysql]"'
+        raise InvalidInput.of("storage", key, "needs pymysql", value=masked(url), hint=hint)
     return f"{_DRIVERS[dialect]}://{rest}" if driver is None else f"{_explicit(dialect, driver)}://{rest}"
 
 

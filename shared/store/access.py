@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Access:
     """Both sides of one database, on the same connections."""
 
-    def __init__(self, url: str, *, statement_s: float = READING_S) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.database = Database(url, statement_s=statement_s)
+        self.database = Database(url, statement_s=READING_S)
         self.studies = Studies(self.database)
         self._store: OptunaStore | None = None
         self._opening = Lock()
@@ -103,9 +103,9 @@ class Access:
 
 
 @contextmanager
-def opened(url: str, *, create: bool = False, statement_s: float = READING_S) -> Iterator[Access]:
+def opened(url: str, *, create: bool = False) -> Iterator[Access]:
     """Connections to one database, given back at the end; `create` makes what tables are missing."""
-    access = Access(url, statement_s=statement_s)
+    access = Access(url)
     try:
         if create:
             access.create()

@@ -170,9 +170,9 @@ def test_shows_a_param_built_by_hand_as_people_write_it() -> None:
 
 def test_reports_every_parameter_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_space({"a": ("uniform", 1, 0), "b": ("int", 1, 2), "c": ("categorical", [])}, source="my space")
+        parse_space({"a": ("uniform", 1, 0), "b": ("int", 1, 2), "c": ("categorical", [])})
     assert [problem.key for problem in caught.value.problems] == ["search_space.a", "search_space.c"]
-    assert caught.value.source == "my space"
+    assert caught.value.source == "search_space"
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 201, 5, None, "\ud800"])

@@ -42,9 +42,9 @@ def is_a_postgresql(url: str | None) -> str | None:
         address = url and normalise(url)
     except InvalidInput as error:
         raise PydanticCustomError("address", error.problems[0].message, {"hint": error.problems[0].hint}) from None
-    if address and not address.startswith("postgresql"):
+    if address and not address.startswith("postgresql+psycopg2:"):
         hint = "Write postgresql://user:password@host/db; other databases serve HPOTrialManager in one process."
-        raise PydanticCustomError("address", "a cluster needs PostgreSQL", {"hint": hint})
+        raise PydanticCustomError("address", "a cluster needs PostgreSQL, by the driver psycopg2", {"hint": hint})
     return address
 
 

@@ -16,12 +16,14 @@ import time
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.runtime.processes import runs_only_our_code
+from highnoon.shared.runtime.urls import masked
 
 STATEMENT_S = 10.0
 """Workers and coordinator: with 100,000 trials their slowest statement takes about a second, and a lock is given up
@@ -64,6 +66,22 @@ def postgres_engine(url: str, *, statement_s: float = STATEMENT_S, at_most: int 
 def allows(engine: Engine, seconds: float) -> bool:
     """Whether a statement may take so long without `allow_longer`."""
     return float(engine.get_execution_options().get(_STATEMENT_S, math.inf)) >= seconds
+
+
+def checked_address(url: str) -> URL:
+    """Takes a normalised address apart. Raises InvalidInput for one that cannot be read, and for a missing driver."""
+    try:
+        address = make_url(url)
+        address.get_dialect().import_dbapi()
+        return address
+    except (ArgumentError, ImportError, ValueError) as error:
+        raise InvalidInput.of(
+            "storage",
+            "url",
+            f"cannot be used ({error})",
+            value=masked(url),
+            hint="Leave the driver out: postgresql:// and mysql:// find the ones that come with HighNoon.",
+        ) from None
 
 
 def is_postgres(url: str) -> bool:

@@ -37,7 +37,14 @@ from highnoon.shared.domain.errors import (
     ServiceUnavailable,
 )
 from highnoon.shared.runtime.urls import masked, normalise
-from highnoon.shared.store.connections import AT_MOST, STATEMENT_S, allow_longer, is_postgres, postgres_engine
+from highnoon.shared.store.connections import (
+    AT_MOST,
+    STATEMENT_S,
+    allow_longer,
+    checked_address,
+    is_postgres,
+    postgres_engine,
+)
 from highnoon.shared.store.outages import first_line, service_error
 from highnoon.shared.store.schema import SCHEMA_VERSION, meta, metadata
 from highnoon.shared.store.upgrades import upgrade_rows, upgrade_tables
@@ -62,6 +69,7 @@ class Database:
         needs one, and must not begin a statement beside an open transaction.
         """
         self.url = normalise(url)
+        checked_address(self.url)
         self.engine = (
             postgres_engine(self.url, statement_s=statement_s, at_most=at_most)
             if is_postgres(self.url)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy import URL, Engine, create_engine, inspect, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Engine, create_engine, inspect
+from sqlalchemy.exc import DBAPIError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from highnoon.shared.domain.errors import InvalidInput, SchemaMismatch
+from highnoon.shared.domain.errors import SchemaMismatch
 from highnoon.shared.runtime.urls import masked
-from highnoon.shared.store.connections import READING_S, is_postgres, postgres_engine, prepare_connections
+from highnoon.shared.store.connections import (
+    READING_S,
+    checked_address,
+    is_postgres,
+    postgres_engine,
+    prepare_connections,
+)
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.optuna_tables import studies as optuna_studies
 
@@ -22,7 +28,7 @@ def connect(url: str, *, create_schema: bool, engine: Engine | None = None) -> H
     Without `create_schema` the tables are taken on trust, which saves most of the time that opening takes. An `engine`
     for this address lends its connections, and its owner closes it.
     """
-    address = _checked(url)
+    address = checked_address(url)
     try:
         if is_postgres(url):
             return _on_postgres(url, engine, create_schema=create_schema)
@@ -89,21 +95,6 @@ def _engine_options(address: URL) -> dict[str, Any]:
     if address.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": 30}}
     return {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
-
-
-def _checked(url: str) -> URL:
-    try:
-        address = make_url(url)
-        address.get_dialect().import_dbapi()
-        return address
-    except (ArgumentError, ImportError, ValueError) as error:
-        raise InvalidInput.of(
-            "storage",
-            "url",
-            f"cannot be used ({error})",
-            value=masked(url),
-            hint="Leave the driver out: postgresql:// and mysql:// find the ones that come with HighNoon.",
-        ) from None
 
 
 def _tables_are_missing(url: str, options: dict[str, Any]) -> bool:

@@ -108,6 +108,11 @@ def test_addresses_that_cannot_work_are_reported_without_their_password() -> Non
     assert "s3cret" not in str(problems)
 
 
+def test_a_cluster_has_the_driver_whose_deadlines_and_errors_it_knows() -> None:
+    problems = problems_of({}, database_url="postgresql+asyncpg://me@db/x")
+    assert "by the driver psycopg2" in problems["database_url"]
+
+
 def test_two_different_database_urls_are_a_mistake_that_shows_no_password() -> None:
     problems = problems_of({"HIGHNOON_DB_URL": URL, "HIGHNOON_DATABASE_URL": URL + "2"})
 

@@ -6,6 +6,7 @@ import pytest
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.runtime.urls import masked, normalise
+from highnoon.shared.store.database import Database
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,13 @@ def test_refuses_anything_else_and_names_the_valid_ones(url: str) -> None:
 def test_names_the_nearest_right_spelling(written: str, remedy: str) -> None:
     with pytest.raises(InvalidInput, match=remedy.replace("?", r"\?").replace("+", r"\+")):
         normalise(written)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:s3cret@db:54x/x", "postgresql+nodriver://me:s3cret@db/x"])
+def test_an_address_that_no_driver_can_open_is_refused_by_name(url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"url: cannot be used .*Leave the driver out") as caught:
+        Database(url)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_refused_address_does_not_show_its_password() -> None:

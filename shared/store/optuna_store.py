@@ -213,7 +213,7 @@ class OptunaStore:
     def _id_of(self, name: str) -> int:
         try:
             return self._storage.get_study_id_from_name(name)
-        except KeyError:
+        except (KeyError, ValueError):  # or what no text of a database can be
             where = masked(self.url) if self.url else "memory"
             raise UnknownStudy(f"no study {name!r} in {where}") from None
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import and_, func, insert, select, text, update
 
 from highnoon.shared.domain.errors import ServiceError, StudyConflict, UnknownStudy
+from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.states import GIVEN_UP, Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_records import ATTEMPT_COLUMNS, AttemptRecord, attempt_record
 from highnoon.shared.store.audit import record
@@ -47,6 +48,8 @@ class Studies:
 
     def find(self, name: str) -> StudyRecord | None:
         """The study of that name, or None."""
+        if not is_storable(name):
+            return None
         found = self._db.rows(select(studies).where(studies.c.name == name))
         return record_of(found[0]._mapping) if found else None
 

@@ -131,6 +131,14 @@ def test_an_enqueued_point_is_asked_next(optuna_store: OptunaStore) -> None:
     assert [*study.trials()[0].params] == [*params], "in the same order"
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\udcff"])
+def test_a_name_that_no_database_can_hold_is_unknown(optuna_store: OptunaStore, ledger: Ledger, name: str) -> None:
+    with pytest.raises(UnknownStudy, match="no study"):
+        optuna_store.view(name)
+    with pytest.raises(UnknownStudy, match="no study"):
+        ledger.access.study(name)
+
+
 def test_a_point_outside_of_the_space_is_refused_with_every_reason(optuna_store: OptunaStore) -> None:
     optuna_store.create_study("digits", "minimize")
     study = optuna_store.open(spec_of())

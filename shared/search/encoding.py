@@ -90,7 +90,8 @@ class Axis:
         if self.log:
             return min(max(self.low * math.exp(coordinate * math.log(self.high / self.low)), self.low), self.high)
         if self.step is not None:
-            return self.low + self.step * round(coordinate * (self.high - self.low) / self.step)
+            # In floating point three steps of 0.1 are more than 0.3.
+            return min(self.low + self.step * round(coordinate * (self.high - self.low) / self.step), self.high)
         return min(max(self.low + coordinate * (self.high - self.low), self.low), self.high)
 
 

@@ -19,7 +19,7 @@ from highnoon.shared.search.encoding import Cube, keys_of
 SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-5, 1e-1, log=True),
     "dropout": FloatDistribution(0.0, 0.5),
-    "share": FloatDistribution(0.1, 0.9, step=0.2),
+    "share": FloatDistribution(0.0, 0.3, step=0.1),  # 3 * 0.1 > 0.3
     "layers": IntDistribution(1, 9, step=2),
     "units": IntDistribution(8, 512, log=True),
     "batch": CategoricalDistribution([8, 16, 32, 64]),

@@ -189,10 +189,12 @@ def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
 
 
 def _has_ended(trial: LocalTrial) -> bool:
-    while events := trial.process.pipe.receive(0.0):
-        for one in events:
-            _handle_event(trial, one)
-    return trial.outcome is not None or trial.process.pipe.closed or trial.process.poll() is not None
+    """Handles one batch of its events: a trial that reports without a pause must not hold up the others."""
+    has_exited = trial.process.poll() is not None  # before reading: all that it has sent is there then
+    events = trial.process.pipe.receive(0.0)
+    for one in events:
+        _handle_event(trial, one)
+    return trial.outcome is not None or trial.process.pipe.closed or (has_exited and not events)
 
 
 def _handle_event(trial: LocalTrial, event: Event) -> None:

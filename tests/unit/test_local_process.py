@@ -1,27 +1,38 @@
-"""The process of a local trial: how it ended is known also after it was asked several times."""
+"""The process of a local trial: how it ended is known whenever it is asked, and no trial holds up the others."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from highnoon.local.process import Launcher, Task
+import highnoon as hn
+from highnoon.local.process import Launcher, Task, TrialProcess
+from highnoon.local.trial import LocalTrial, StudyChannel, final_outcome, wait_for_ended
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.score import Scoring
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.repetition import Repeats
+from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import StartedTrial
 from tests.support import eventually
+
+_NO_PROCESS = 2**22 + 1
+"""Above the largest id that Linux gives."""
 
 
 def leaves(params: dict[str, Any]) -> float:
     os._exit(3)
 
 
-@pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])
-def test_the_first_status_stays(spawn: bool) -> None:
-    task = Task(
+def a_task() -> Task:
+    return Task(
         number=0,
         params={},
         defines_by_run=False,
@@ -31,7 +42,60 @@ def test_the_first_status_stays(spawn: bool) -> None:
         repeats=Repeats(seed=1),
         saved=Path("unused"),
     )
-    process = Launcher(leaves, spawn=spawn).start(task)
+
+
+@pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])
+def test_the_first_status_stays(spawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("of a user, which imports ignore")])
+    process = Launcher(leaves, spawn=spawn).start(a_task())
     eventually(lambda: process.poll() is not None, 30, what="it has ended")
     assert process.poll() == 3
     assert process.end() == 3
+
+
+def test_result_that_comes_while_a_process_is_looked_at_counts() -> None:
+    # Given a trial that gives its result and ends just before its exit status is read
+    ours, theirs = socket.socketpair()
+    other_end = PipeChannel(Pipe(theirs))
+
+    def ends_now(_: int) -> int:
+        if not sent:
+            sent.append(other_end.result(Outcome(ending=Ending.COMPLETED, value=0.5)))
+        return 0
+
+    sent: list[None] = []
+    started = StartedTrial(trial_id=1, number=0, params={})
+    channel = StudyChannel(cast(OptunaStudy, None), 1)
+    trial = LocalTrial(started, TrialProcess(ours, _NO_PROCESS, ends_now), channel, Scoring(direction="minimize"))
+
+    # When it is looked at until it has ended
+    while not wait_for_ended([trial]):
+        pass
+
+    # Then it has its result
+    assert final_outcome(trial).value == 0.5
+    theirs.close()
+
+
+def test_trial_that_reports_without_a_pause_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    reports, next_begun = tmp_path / "reports", tmp_path / "next begun"
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 1:
+            eventually(reports.exists, 30, what="the other one reports")
+        if params["x"] == 2:
+            next_begun.touch()
+        for step in range(8000 if params["x"] == 0 else 0):
+            if next_begun.exists():
+                return 1.0
+            if step == 1000:
+                reports.touch()
+            hn.report(0.0, step)
+        return 0.0
+
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db", pruner="none")
+    for x in range(3):
+        manager.enqueue({"x": x})
+    manager.optimize(objective, {"x": ("int", 0, 2)}, n_trials=3, n_jobs=2, show_progress=False)
+
+    assert [trial.value for trial in manager.trials] == [1.0, 0.0, 0.0]

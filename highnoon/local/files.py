@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -63,10 +64,10 @@ class LocalFiles:
                 with opened_copy(self.folder(number), copy) as source:
                     size, digest = self._store.put(file_id, source, int)
                 artifacts.append(Artifact.of_file(file_id, name, size_bytes=size, sha256=digest))
-                (self.folder(number) / copy.file).unlink()
             except (HighNoonError, OSError) as error:
                 event(logger, "not_stored", level=logging.WARNING, trial=number, file=name, reason=error)
                 missing.append(f"not stored: {name} ({error})")
+        shutil.rmtree(self.folder(number), ignore_errors=True)
         message = "; ".join(filter(None, [outcome.message, *missing]))
         return replace(outcome, artifacts=tuple(artifacts), message=message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ def test_what_cannot_be_stored_costs_the_trial_nothing(tmp_path: Path) -> None:
     manager.optimize(saves, {"x": ("uniform", 0.0, 1.0)})
     assert manager.best_value == 0.5 and manager.artifacts() == []
     assert "not stored: model.txt" in str(manager.best_trial.attrs["highnoon:message"])
+
+
+def test_copies_go_with_their_trial_and_not_with_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left: list[Path] = []
+
+    def look(study: Any, trial: Any) -> None:
+        left.extend(path for copies in tmp_path.glob("highnoon-files-*") for path in copies.rglob("*"))
+
+    manager = hn.HPOTrialManager("digits", n_trials=2, artifacts="models")
+    manager.optimize(objective, SPACE, callbacks=[look])
+
+    assert left == []
 
 
 def test_a_wrong_file_fails_its_trial_with_the_reason(tmp_path: Path) -> None:

@@ -188,8 +188,9 @@ def _spawned(
     try:
         with open(sent, "wb", closefd=False) as file:
             file.write(payload)
+        folders = [one for one in sys.path if isinstance(one, str)]  # imports ignore all others
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}; from highnoon.local.process import run_spawned; "
+            f"import sys; sys.path[:] = {folders!r}; from highnoon.local.process import run_spawned; "
             f"run_spawned({theirs.fileno()}, {sent}, {os.getpid()})"
         )
         process = subprocess.Popen(

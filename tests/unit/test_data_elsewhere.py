@@ -10,7 +10,21 @@ import pytest
 from highnoon.coordinator.local import postgres_server
 from highnoon.coordinator.local.owned_process import Account
 from highnoon.coordinator.local.postgres_server import Postgres
+from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.runtime.data_dir import Home
+
+
+def test_database_of_a_removed_home_is_named_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a home that was removed, and its database, which is elsewhere
+    (tmp_path / "first" / "highnoon" / "postgres").mkdir(parents=True)
+    (tmp_path / "first" / "highnoon" / "postgres" / "PG_VERSION").write_text("18")
+    home = Home(tmp_path / "home")
+    home.prepare()
+    home.postgres.symlink_to(tmp_path / "first" / "highnoon" / "postgres")
+
+    # When a start finds it without its password, then it names the folder, not our link to it
+    with pytest.raises(EmbeddedServiceError, match=f"move {tmp_path}/first/highnoon/postgres away"):
+        Postgres(home)._check_password_is_known()
 
 
 @pytest.mark.parametrize("trap", ["link", "folder of another user"])

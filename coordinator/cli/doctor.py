@@ -55,7 +55,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     for module in settings.preload:
         found = importlib.util.find_spec(module.partition(".")[0]) is not None
         yield Check(name=f"preload {module}", ok=found, detail="installed" if found else "not installed here")
-    folder = settings.home if settings.home.exists() else settings.home.parent
+    home = settings.home.absolute()
+    folder = next(one for one in (home, *home.parents) if one.exists())
     free = shutil.disk_usage(folder).free
     yield Check(name="disk", ok=free > _LEAST_FREE_BYTES, detail=f"{free / 2**30:.1f} GiB free at {folder}")
 

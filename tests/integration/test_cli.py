@@ -175,8 +175,9 @@ def test_a_database_that_is_away_is_named_without_its_password(
     assert "refused" in answer.err and "s3cret" not in answer.err
 
 
-def test_doctor_names_the_service_that_is_away(coordinator: Callable[..., Answer]) -> None:
-    answer = coordinator("doctor", **UNREACHABLE)
+def test_doctor_names_the_service_that_is_away(coordinator: Callable[..., Answer], tmp_path: Path) -> None:
+    home = str(tmp_path / "none" / "of" / "these" / "exists")
+    answer = coordinator("doctor", **UNREACHABLE, HIGHNOON_HOME=home)
     assert answer.code == Exit.SERVICE
     problems = [line for line in answer.out.splitlines() if line.startswith("problem")]
     assert any("database: database postgresql+psycopg2://somebody:***@127.0.0.1:1" in line for line in problems)

@@ -73,7 +73,7 @@ class CheckpointFolder:
 
     def __init__(self, lasting: Path | None) -> None:
         self._lasting = lasting
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary = ScratchFolder()
         self._trainings = itertools.count(1)
 
     @property
@@ -86,9 +86,7 @@ class CheckpointFolder:
         if self._lasting is not None:
             _make(self._lasting)
             return self._lasting
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="highnoon-trial-")
-        return Path(self._temporary.name)
+        return self._temporary.path()
 
     def for_next_training(self) -> Path:
         """A folder for each training of the trial, in their order, so that none goes on where another had stopped."""
@@ -96,8 +94,7 @@ class CheckpointFolder:
 
     def close(self) -> None:
         """The trial is over: a temporary folder goes. Others are removed by the supervisor that holds the ticket."""
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._temporary.close()
 
 
 class ScratchFolder:
@@ -159,6 +156,7 @@ def bound(
     finally:
         _bound.remove(trial)
         _mine.reset(token)
+        folder.close()
         trial.scratch.close()
 
 

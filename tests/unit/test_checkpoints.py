@@ -103,10 +103,12 @@ def test_folder_is_created_only_on_request(tmp_path: Path) -> None:
 
 def test_in_process_each_trial_has_a_temporary_folder() -> None:
     seen: list[Path] = []
+    kept: list[object] = []
 
     def objective(params: object) -> float:
         save(hn.checkpoint_dir())
         seen.append(hn.checkpoint_dir())
+        kept.append(checkpoints())
         return 0.0
 
     hn.HPOTrialManager("digits", n_trials=2).optimize(objective, {"x": ("uniform", 0.0, 1.0)})

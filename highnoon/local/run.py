@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from highnoon.local.environment import recorded_environment
@@ -277,13 +278,14 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
     grid = Grid.of(spec)
     if grid is None:
         return lambda: len(study.optuna_study.get_trials(deepcopy=False))
-    points = {_point_key(grid.point(ordinal).params): ordinal for ordinal in range(len(grid))}
+    size = len(grid)
 
     def unvisited() -> int:
         trials = study.optuna_study.get_trials(deepcopy=False)
         visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
-        free = [ordinal for point, ordinal in points.items() if point not in visited]
-        return _random.choice(free) if free else len(points)
+        first = _random.randrange(max(size, 1))
+        ordinals = chain(range(first, size), range(first))
+        return next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
 
     return unvisited
 

@@ -69,7 +69,15 @@ class StudyChannel:
 
     def report(self, value: float, step: int) -> None:
         """Never fails for an outage. Raises ServiceRefused for what the database does not take."""
-        self._unsent.append(Report(step=step, value=value))
+        self.keep(Report(step=step, value=value))
+        self.send_if_possible()
+
+    def keep(self, report: Report) -> None:
+        """Sends it with the next ones."""
+        self._unsent.append(report)
+
+    def send_if_possible(self) -> None:
+        """As `send`, but keeps everything while the database is away."""
         with _outage_tolerated():
             self.send()
 
@@ -192,8 +200,14 @@ def _has_ended(trial: LocalTrial) -> bool:
     """Handles one batch of its events: a trial that reports without a pause must not hold up the others."""
     has_exited = trial.process.poll() is not None  # before reading: all that it has sent is there then
     events = trial.process.pipe.receive(0.0)
-    for one in events:
-        _handle_event(trial, one)
+    try:
+        for one in events:
+            _handle_event(trial, one)
+        if events:
+            trial.channel.send_if_possible()
+    except (HighNoonError, *WRONG_EVENT) as error:  # of the database, or of what the user wrote to the pipe
+        trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
+        trial.process.kill()
     return trial.outcome is not None or trial.process.pipe.closed or (has_exited and not events)
 
 
@@ -201,35 +215,28 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
     pipe = trial.process.pipe
     if trial.outcome is not None:  # it was refused, and does not know yet
         return
-    try:
-        match event["event"]:
-            case "report":
-                report = report_of(event)
-                trial.channel.report(report.value, report.step)
-            case "params":
-                trial.params_count = count_of(event).total
-            case "metrics":
-                trial.history = history_of(event)
-            case "ask":
-                pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
-            case "set":
-                _set(trial.channel, event)
-            case "file":
-                trial.channel.save_file(saved_of(event))
-            case "result":
-                trial.outcome = outcome_of(event, trial.scoring)
-            case "fault":
-                raise InvariantBroken(f"something else than the trial wrote to its pipe: {event['reason']}")
-    except (
-        HighNoonError,
-        *WRONG_EVENT,
-    ) as error:  # the database, or what the user wrote to the pipe
-        trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
-        trial.process.kill()
+    match event["event"]:
+        case "report":
+            trial.channel.keep(report_of(event))
+        case "params":
+            trial.params_count = count_of(event).total
+        case "metrics":
+            trial.history = history_of(event)
+        case "ask":
+            pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
+        case "set":
+            _set(trial.channel, event)
+        case "file":
+            trial.channel.save_file(saved_of(event))
+        case "result":
+            trial.outcome = outcome_of(event, trial.scoring)
+        case "fault":
+            raise InvariantBroken(f"something else than the trial wrote to its pipe: {event['reason']}")
 
 
 def _answer(channel: StudyChannel, event: Event) -> bool | Event:
     question = question_of(event)
+    channel.send_if_possible()
     if channel.definition is None or question["question"] == "should_prune":
         return channel.should_prune()
     return answer_to(question, channel.definition)

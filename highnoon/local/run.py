@@ -211,7 +211,8 @@ class _Run:
             saved=self._files.folder(started.number),
         )
         process = launcher.start(task)
-        return LocalTrial(started, process, channel_of(self._study, started, self._spec), self._spec.scoring)
+        channel = channel_of(self._study, started, self._spec, self._files)
+        return LocalTrial(started, process, channel, self._spec.scoring)
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 
 from highnoon.local.files import LocalFiles
@@ -29,7 +30,7 @@ from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
-from highnoon.shared.objective.staged_files import SavedFile, StagedFiles, saved_of
+from highnoon.shared.objective.staged_files import SavedFile, StagedFiles, remove_copy, saved_of
 from highnoon.shared.objective.trial_events import (
     WRONG_EVENT,
     count_of,
@@ -60,9 +61,9 @@ _EXIT_S = 5.0
 class StudyChannel:
     """Sends what a trial in this process reports to the study, or keeps it while the database is away."""
 
-    def __init__(self, study: OptunaStudy, trial_id: int) -> None:
-        self._study = study
-        self._trial_id = trial_id
+    def __init__(self, study: OptunaStudy, trial_id: int, folder: Path | None = None) -> None:
+        """`folder` has the copies of files that the trial saves."""
+        self._study, self._trial_id, self._folder = study, trial_id, folder
         self._unsent: list[Report] = []
         self.saved: dict[str, SavedFile] = {}
         self.definition: PatientDefinition | None = None
@@ -96,8 +97,12 @@ class StudyChannel:
 
     def save_file(self, saved: SavedFile) -> None:
         """Kept until the trial is over: its files are stored then, the newest of each name."""
-        if saved.name is not None and (saved.name in self.saved or len(self.saved) < MOST_ARTIFACTS):
-            self.saved[saved.name] = saved
+        if saved.name is None or (saved.name not in self.saved and len(self.saved) >= MOST_ARTIFACTS):
+            return
+        replaced, self.saved[saved.name] = self.saved.get(saved.name), saved
+        if replaced is not None and self._folder is not None:
+            with suppress(OSError):
+                remove_copy(self._folder, replaced)
 
     def keep_history(self, history: MetricHistory) -> None:
         """Nothing to send: the outcome has it."""
@@ -137,9 +142,9 @@ class LocalTrial:
     outcome: Outcome | None = None
 
 
-def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> StudyChannel:
+def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec, files: LocalFiles) -> StudyChannel:
     """The channel of a started trial; without a search space it answers what the trial suggests."""
-    channel = StudyChannel(study, started.trial_id)
+    channel = StudyChannel(study, started.trial_id, files.folder(started.number))
     if spec.defines_by_run:
         definition = study.definition(
             trial_id=started.trial_id, number=started.number, ordinal=started.ordinal, fixed=started.params
@@ -151,7 +156,7 @@ def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> St
 def attempt_here(
     study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec, files: LocalFiles
 ) -> Outcome:
-    channel = channel_of(study, started, spec)
+    channel = channel_of(study, started, spec, files)
     if channel.definition is not None:
         facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
         objective = given_trial(objective, channel.definition, started.number, facts)
@@ -250,13 +255,11 @@ def _set(channel: StudyChannel, event: Event) -> None:
 
 def final_outcome(trial: LocalTrial) -> Outcome:
     """Ends the process. Returns its outcome, or the outcome that follows from its exit status."""
-    status = None
     give_up_at = time.monotonic() + _EXIT_S
-    while trial.outcome is not None and status is None and time.monotonic() < give_up_at:
+    while trial.outcome is not None and trial.process.poll() is None and time.monotonic() < give_up_at:
         # The pipe closes when the process ends.
         select.select([trial.process.pipe], [], [], 0.05)
-        status = trial.process.poll()
-    status = trial.process.end() if status is None else (trial.process.end(), status)[1]
+    status = trial.process.end()
     if trial.outcome is not None:
         return trial.outcome
     lost = outcome_of_exit(status)

@@ -92,6 +92,27 @@ def test_what_cannot_be_stored_costs_the_trial_nothing(tmp_path: Path) -> None:
     assert "not stored: model.txt" in str(manager.best_trial.attrs["highnoon:message"])
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_copy_goes_when_the_next_one_of_its_name_comes(
+    n_jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = tmp_path / "model.txt"
+
+    def saves(params: dict[str, Any]) -> float:
+        for epoch in range(3):
+            model.write_text(str(epoch))
+            hn.save_artifact(model)
+            hn.report(0.0, epoch)
+            hn.should_prune()  # what came before has been handled then
+        return float(sum(path.is_file() for copies in tmp_path.glob("highnoon-files-*") for path in copies.rglob("*")))
+
+    manager = hn.HPOTrialManager("digits", n_trials=1, artifacts=tmp_path / "models", pruner="none")
+    manager.optimize(saves, SPACE, n_jobs=n_jobs)
+
+    assert manager.best_value == 1
+
+
 def test_copies_go_with_their_trial_and_not_with_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -6,6 +6,7 @@ An outage of the database ends nothing. What the database refuses ends the trial
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import select
 import signal
@@ -52,8 +53,8 @@ logger = logging.getLogger("highnoon")
 INTERRUPTED = "interrupted"
 """The cause of a trial that a person interrupted with Ctrl-C or SIGTERM: a grid visits its point again."""
 
-_LOOK_S = 0.5
-"""How often a trial process is looked at that ended while others hold its pipe."""
+_LOOK_S, _LOOK_LEAVING_S = 0.5, 0.01
+"""How often a trial process is looked at that ended while others hold its pipe, and one that has given its result."""
 _EXIT_S = 5.0
 """How long a trial process may take to end after its result: what it printed is written then."""
 
@@ -140,6 +141,8 @@ class LocalTrial:
     params_count: int | None = None
     history: MetricHistory = field(default_factory=dict)
     outcome: Outcome | None = None
+    leave_by: float = math.inf
+    """It is killed then: it has given its outcome."""
 
 
 def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec, files: LocalFiles) -> StudyChannel:
@@ -188,16 +191,16 @@ def recorded(study: OptunaStudy, channel: StudyChannel, started: StartedTrial, o
 
 def interrupted(error: BaseException) -> Outcome:
     words = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"interrupted: {error!r}"
-    return Outcome(
-        ending=Ending.FAILED,
-        cause=INTERRUPTED,
-        message="interrupted by SIGTERM" if isinstance(error, Terminated) else words,
-    )
+    if isinstance(error, Terminated):
+        words = "interrupted by SIGTERM"
+    return Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message=words)
 
 
 def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
-    """Waits for events of the trials, handles them, and returns those that have ended or given a result."""
-    select.select([trial.process.pipe for trial in running], [], [], _LOOK_S)
+    """Waits for events of the trials, handles them, and returns those that have ended."""
+    leaves = any(trial.outcome is not None for trial in running)
+    pipes = [trial.process.pipe for trial in running if not trial.process.pipe.closed]
+    select.select(pipes, [], [], _LOOK_LEAVING_S if leaves else _LOOK_S)
     return [trial for trial in running if _has_ended(trial)]
 
 
@@ -213,11 +216,13 @@ def _has_ended(trial: LocalTrial) -> bool:
     except (HighNoonError, *WRONG_EVENT) as error:  # of the database, or of what the user wrote to the pipe
         trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
         trial.process.kill()
-    return trial.outcome is not None or trial.process.pipe.closed or (has_exited and not events)
+    if trial.outcome is None:
+        return trial.process.pipe.closed or (has_exited and not events)
+    trial.leave_by = min(trial.leave_by, time.monotonic() + _EXIT_S)
+    return has_exited or time.monotonic() >= trial.leave_by
 
 
 def _handle_event(trial: LocalTrial, event: Event) -> None:
-    pipe = trial.process.pipe
     if trial.outcome is not None:  # it was refused, and does not know yet
         return
     match event["event"]:
@@ -228,7 +233,7 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
         case "metrics":
             trial.history = history_of(event)
         case "ask":
-            pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
+            trial.process.pipe.send({"event": "answer", "id": event["id"], "answer": _answer(trial.channel, event)})
         case "set":
             _set(trial.channel, event)
         case "file":
@@ -255,10 +260,6 @@ def _set(channel: StudyChannel, event: Event) -> None:
 
 def final_outcome(trial: LocalTrial) -> Outcome:
     """Ends the process. Returns its outcome, or the outcome that follows from its exit status."""
-    give_up_at = time.monotonic() + _EXIT_S
-    while trial.outcome is not None and trial.process.poll() is None and time.monotonic() < give_up_at:
-        # The pipe closes when the process ends.
-        select.select([trial.process.pipe], [], [], 0.05)
     status = trial.process.end()
     if trial.outcome is not None:
         return trial.outcome

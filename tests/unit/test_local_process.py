@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,3 +101,28 @@ def test_trial_that_reports_without_a_pause_does_not_hold_up_the_others(tmp_path
     manager.optimize(objective, {"x": ("int", 0, 2)}, n_trials=3, n_jobs=2, show_progress=False)
 
     assert [trial.value for trial in manager.trials] == [1.0, 0.0, 0.0]
+
+
+def test_trial_that_takes_long_to_leave_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    leaving, done = tmp_path / "leaving", tmp_path / "done"
+
+    def leave() -> None:
+        leaving.touch()
+        eventually(done.exists, 3, what="the other one has its answer")
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0:
+            atexit.register(leave)
+            return 0.0
+        eventually(leaving.exists, 30, what="the other one leaves")
+        began = time.monotonic()
+        hn.should_prune()
+        done.touch()
+        return time.monotonic() - began
+
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db")
+    for x in range(2):
+        manager.enqueue({"x": x})
+    manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=2, n_jobs=2, show_progress=False)
+
+    assert manager.trials[1].value < 2

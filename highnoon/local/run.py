@@ -210,9 +210,8 @@ class _Run:
             environment=self._spec.environment,
             saved=self._files.folder(started.number),
         )
-        process = launcher.start(task)
         channel = channel_of(self._study, started, self._spec, self._files)
-        return LocalTrial(started, process, channel, self._spec.scoring)
+        return LocalTrial(started, launcher.start(task), channel, self._spec.scoring)
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -285,7 +284,8 @@ def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
         trials = study.optuna_study.get_trials(deepcopy=False)
         visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
         first = _random.randrange(max(size, 1))
-        ordinals = chain(range(first, size), range(first))
+        draws = (_random.randrange(size) for _ in range(min(size, 100)))
+        ordinals = chain(draws, range(first, size), range(first))
         return next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
 
     return unvisited

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from highnoon.coordinator.cli.command_io import is_embedded
 from highnoon.coordinator.cli.tables import aligned
+from highnoon.coordinator.local.postgres_server import postgres_binaries
 from highnoon.coordinator.local.redis_server import redis_binary
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.runtime.broker import Broker
-from highnoon.shared.runtime.data_dir import attach
+from highnoon.shared.runtime.data_dir import Home, attach
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import say
 from highnoon.shared.store.database import Database
@@ -41,6 +42,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     database_url, redis_url = settings.database_url, settings.redis_url
     if is_embedded(settings):
         running = attach(settings.home)
+        yield _checked("postgres", lambda: str(postgres_binaries(Home(settings.home))))
         yield _checked("redis-server", lambda: str(redis_binary()))
         yield Check(name="embedded stack", ok=True, detail=f"pid {running.pid}" if running else "not running now")
         if running is not None:

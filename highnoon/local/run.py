@@ -152,27 +152,27 @@ class _Run:
 
     def interrupt(self, error: BaseException) -> None:
         """Ends every trial that this call has started and not recorded: none must stay RUNNING."""
+        outcomes = {trial.started.trial_id: trial.outcome for trial in self._running}
         for trial in self._running:
             trial.process.end()
         try:
             for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
                     self._files.remove_all_of(self._files.call, number)
-                    self._study.finish_trial(trial_id, interrupted(error))
+                    self._study.finish_trial(trial_id, outcomes.get(trial_id) or interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
 
     def raise_if_every_trial_failed(self) -> None:
         """Raises EveryTrialFailed with the failures by their message."""
-        outcomes = self._outcomes
-        if not outcomes or not all(_has_failed(outcome) for outcome in outcomes):
+        if not self._outcomes or not all(map(_has_failed, self._outcomes)):
             return
-        count = "the only trial" if len(outcomes) == 1 else f"all {len(outcomes)} trials"
+        count = "the only trial" if len(self._outcomes) == 1 else f"all {len(self._outcomes)} trials"
         why = f"; {self._over}" if self._over else ""
         if self._over == "failures_in_a_row":
             most = failure_limit(self._spec.to_json())
             why = f"; {most} failures in a row end it (max_failures_in_a_row; 0 = never)"
-        groups = failure_groups([(outcome.message, outcome.traceback) for outcome in outcomes])
+        groups = failure_groups([(outcome.message, outcome.traceback) for outcome in self._outcomes])
         raise EveryTrialFailed(f"{count} failed{why}\n" + "\n".join(groups))
 
     def _next(self) -> StartedTrial | None:

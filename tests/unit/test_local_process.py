@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
 import sys
 import time
@@ -126,3 +127,31 @@ def test_trial_that_takes_long_to_leave_does_not_hold_up_the_others(tmp_path: Pa
     manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=2, n_jobs=2, show_progress=False)
 
     assert manager.trials[1].value < 2
+
+
+def test_result_of_a_trial_that_leaves_is_kept_when_a_person_interrupts(tmp_path: Path) -> None:
+    leaving = tmp_path / "leaving"
+
+    def leave() -> None:
+        leaving.touch()
+        time.sleep(30)  # it is killed before
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0:
+            atexit.register(leave)
+            return 0.5
+        eventually(leaving.exists, 30, what="the other one leaves")
+        hn.should_prune()  # the other one's result has been read then
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(30)
+        return 0.0
+
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db")
+    for x in range(2):
+        manager.enqueue({"x": x})
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # another test may have left its own
+    with pytest.raises(KeyboardInterrupt):
+        manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=2, n_jobs=2, show_progress=False)
+    signal.signal(signal.SIGINT, earlier)
+
+    assert [(str(trial.state), trial.value) for trial in manager.trials] == [("COMPLETE", 0.5), ("FAIL", None)]

@@ -96,10 +96,9 @@ def _statement(node: ast.stmt, source: str) -> _Statement:
         for symbol in inner.get_symbols():
             if symbol.is_global():
                 uses.add(symbol.get_name())
-    changes = {root for target in _targets(node) if (root := _root(target)) is not None}
-    return _Statement(
-        node=node, text=text, binds=frozenset(binds), changes=frozenset(changes), uses=frozenset(uses - {"*"})
-    )
+    changes = {root for part in _stored(node) if (root := _root(part)) is not None}
+    uses -= _bound_for_itself(node) | {"*"}
+    return _Statement(node=node, text=text, binds=frozenset(binds), changes=frozenset(changes), uses=frozenset(uses))
 
 
 def _text(node: ast.stmt, source: str) -> str:
@@ -120,29 +119,40 @@ def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _inner(child)
 
 
-def _targets(node: ast.stmt) -> list[ast.expr]:
-    match node:
-        case ast.Assign(targets=targets):
-            return targets
-        case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
-            return [target]
-        case _:
-            return []
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, but not what functions do later."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for child in ast.iter_child_nodes(node):
+            yield from _parts(child)
 
 
-def _root(target: ast.expr) -> str | None:
-    """`table` in `table["a"].b = 1`; None for a plain name, which is bound and not changed."""
-    inner = target
-    while isinstance(inner, ast.Subscript | ast.Attribute):
-        inner = inner.value
-    return inner.id if isinstance(inner, ast.Name) and inner is not target else None
+def _stored(node: ast.AST) -> list[ast.Attribute | ast.Subscript]:
+    """The parts of values that it assigns or deletes, also in loops and blocks."""
+    parts = (part for part in _parts(node) if isinstance(part, ast.Attribute | ast.Subscript))
+    return [part for part in parts if not isinstance(part.ctx, ast.Load)]
+
+
+def _bound_for_itself(node: ast.AST) -> set[str]:
+    """The names of its loops and `with` blocks: other statements that bind them decide nothing here."""
+    loops = [part.target for part in _parts(node) if isinstance(part, ast.For | ast.AsyncFor)]
+    blocks = [part.optional_vars for part in _parts(node) if isinstance(part, ast.withitem) and part.optional_vars]
+    names = (name for target in (*loops, *blocks) for name in ast.walk(target) if isinstance(name, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
+def _root(part: ast.expr) -> str | None:
+    """`table` in `table["a"].b`."""
+    while isinstance(part, ast.Subscript | ast.Attribute):
+        part = part.value
+    return part.id if isinstance(part, ast.Name) else None
 
 
 def _settings(statements: list[_Statement]) -> list[int]:
     """Assignments to the environment, which libraries read when they are imported."""
     found = []
     for index, statement in enumerate(statements):
-        texts = [ast.unparse(target) for target in _targets(statement.node)]
+        texts = [ast.unparse(part) for part in _stored(statement.node)]
         if any(text.startswith(("os.environ[", "environ[")) for text in texts):
             found.append(index)
     return found

@@ -65,6 +65,28 @@ def test_a_cell_that_was_run_again_counts_once_and_changes_are_kept() -> None:
     assert names["objective"]({}) == 7  # type: ignore[operator]
 
 
+def test_changes_within_loops_and_blocks_are_kept() -> None:
+    taken = needed("""
+        import os
+        class Settings: pass
+        words, table, other = ["a", "b"], {}, {}
+        for number, word in enumerate(words):
+            table[word] = number
+        if table:
+            Settings.size, (Settings.width, _) = 3, (4, 5)
+        with open(os.devnull) as table["file"]:
+            del table["a"]
+        for word in words:
+            other[word] = print(word)
+        def objective(params): return table["b"] + len(table) + Settings.size + Settings.width
+        def later(): table["c"] = 9
+    """)
+    assert "other[word]" not in taken and "later" not in taken
+    names: dict[str, object] = {}
+    exec(taken, names)
+    assert names["objective"]({}) == 1 + 2 + 3 + 4  # type: ignore[operator]
+
+
 def test_settings_of_the_environment_and_star_imports_travel() -> None:
     taken = needed("""
         import os

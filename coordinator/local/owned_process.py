@@ -101,6 +101,7 @@ def give(path: Path, account: Account) -> None:
 
 
 _POLL_S = 0.01
+_LAST_BYTES = 1 << 16
 
 T = TypeVar("T")
 
@@ -169,8 +170,9 @@ class OwnedProcess:
 
     def last_lines(self, count: int = 15) -> str:
         """The end of its log, for an error message."""
-        with suppress(OSError):
-            return "\n".join(self._command.log.read_text(errors="replace").splitlines()[-count:])
+        with suppress(OSError), self._command.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-count:])
         return ""
 
     def stop(self, patience_s: float = 20.0) -> None:

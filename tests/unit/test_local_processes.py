@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_child_is_the_program_itself_once_it_is_started(tmp_path: Path) -> None:
     assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == 3
     process.stop()
     assert process.exit_status == -signal.SIGTERM
+
+
+def test_last_lines_of_a_log_of_any_size_take_little_memory(tmp_path: Path) -> None:
+    process = OwnedProcess(command(tmp_path, "true"))
+    process.stop()
+    with (tmp_path / "log").open("wb") as log:
+        log.truncate(100_000_000)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nlast but one\nlast\n")
+
+    tracemalloc.start()
+    assert process.last_lines(2) == "last but one\nlast"
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_program_that_cannot_be_executed_raises(tmp_path: Path) -> None:

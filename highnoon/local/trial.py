@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import select
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 
@@ -199,8 +199,8 @@ def interrupted(error: BaseException) -> Outcome:
 def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
     """Waits for events of the trials, handles them, and returns those that have ended."""
     leaves = any(trial.outcome is not None for trial in running)
-    pipes = [trial.process.pipe for trial in running if not trial.process.pipe.closed]
-    select.select(pipes, [], [], _LOOK_LEAVING_S if leaves else _LOOK_S)
+    pipes = [trial.process.pipe.fileno() for trial in running if not trial.process.pipe.closed]
+    wait(pipes, _LOOK_LEAVING_S if leaves else _LOOK_S)
     return [trial for trial in running if _has_ended(trial)]
 
 

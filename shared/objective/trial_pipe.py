@@ -50,6 +50,8 @@ class Pipe:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._readable = select.poll()  # `select` itself watches no file beyond the 1,024th
+        self._readable.register(end, select.POLLIN)
         self._buffer = b""
         self.closed = False
         self.received_bytes = 0
@@ -77,7 +79,7 @@ class Pipe:
         Takes no more than the longest line and a chunk, so that no flood holds its reader.
         """
         while not self.closed:
-            if not select.select([self._socket], [], [], timeout_s)[0]:
+            if not self._readable.poll(None if timeout_s is None else timeout_s * 1000):
                 return []
             try:
                 chunk = self._socket.recv(_CHUNK_BYTES)

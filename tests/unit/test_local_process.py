@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +56,28 @@ def test_the_first_status_stays(spawn: bool, monkeypatch: pytest.MonkeyPatch) ->
     eventually(lambda: process.poll() is not None, 30, what="it has ended")
     assert process.poll() == 3
     assert process.end() == 3
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """More than `select` can watch, as data loaders open them."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1500:
+        pytest.skip("this shell allows no process so many files")
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for file in files:
+        os.close(file)
+
+
+def test_program_with_many_open_files_can_run_trials(many_open_files: None) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        hn.report(1.0, 0)
+        return float(hn.should_prune())
+
+    manager = hn.HPOTrialManager("digits")
+    manager.optimize(objective, {"x": ("int", 0, 9)}, n_trials=2, n_jobs=2, show_progress=False)
+
+    assert [trial.value for trial in manager.trials] == [0.0, 0.0]
 
 
 def test_result_that_comes_while_a_process_is_looked_at_counts() -> None:

@@ -117,13 +117,10 @@ class EventStream:
 
     def _read(self) -> StudyStates:
         repository = self._repository
-        queries = repository.queries() if repository.has_ledger() else None
-        found: StudyStates = {} if queries is None else queries.change_marks()
-        if queries is not None and not queries.has_others():
-            return found  # the catalogue counts all trials
-        for entry in repository.access().store.catalogue():
+        found: StudyStates = repository.queries().change_marks() if repository.has_ledger() else {}
+        for entry in repository.catalogue():
             if entry.name not in found:
-                found[entry.name] = tuple(sorted((str(state), count) for state, count in entry.by_state.items()))
+                found[entry.name] = (entry,)
         return found
 
     def _publish(self, event: str, about: object) -> None:

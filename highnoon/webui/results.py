@@ -63,7 +63,7 @@ class FigureCache:
         record = study.record if kind in NEEDS_ATTEMPTS else None
         progress = None if record is None else (study.running, study.over, study.state)
         objective = min(objective, max(0, len(found.objectives) - 1))
-        key = (study.name, study.id, kind, x, y, raw, whole, objective, found.version, progress)
+        key = (kind, x, y, raw, whole, objective, found.serial, progress)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -113,16 +113,17 @@ class FigureCache:
 def csv_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
     """A head, then a row per trial."""
     found = repository.trials(study.name)
-    names, metrics = list(found.space), metric_names(found.trials)
-    kind, goals = () if notes else ("csv", *metrics), found.objectives
+    names, metrics, goals = list(found.space), metric_names(found.trials), found.objectives
+    head = csv_head(names, goals, metrics, notes)
     write = partial(csv_rows, goals=goals, metrics=metrics, notes=notes)
-    rows = _rows(repository, study, kind, lambda trials, places: write(trials, names, places))
-    return chain([csv_head(names, goals, metrics, notes)], rows)
+    kept = _kept(repository, study, notes, "csv", head)
+    return chain([head], _rows(repository, study, found.trials, kept, lambda some, places: write(some, names, places)))
 
 
 def json_lines_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
     """An object per line."""
-    return _rows(repository, study, () if notes else ("jsonl",), partial(json_lines, notes=notes))
+    found, kept = repository.trials(study.name), _kept(repository, study, notes, "jsonl")
+    return _rows(repository, study, found.trials, kept, partial(json_lines, notes=notes))
 
 
 def parquet_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> bytes:
@@ -132,11 +133,16 @@ def parquet_file(repository: StudyRepository, study: StudySummary, notes: Notes)
     return parquet(found.trials, list(found.space), places, found.objectives, notes)
 
 
-def _rows(repository: StudyRepository, study: StudySummary, kind: tuple[str, ...], write: Rows) -> Iterator[str]:
-    """What can fail is done before the first part is asked for. Without a `kind` nothing is kept: notes may change."""
-    found, is_kept = repository.trials(study.name), kind and study.record is not None
-    kept = repository.kept_texts(study.name, (*kind, study.id, *found.space)) if is_kept else []
-    return _written(found.trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
+def _kept(repository: StudyRepository, study: StudySummary, notes: Notes, format: str, head: str = "") -> list[str]:
+    """What is written already; nothing where notes, which may change, are part of it, or without a ledger."""
+    return [] if notes or study.record is None else repository.kept_texts(study.name, format, head)
+
+
+def _rows(
+    repository: StudyRepository, study: StudySummary, trials: Sequence[Trial], kept: list[str], write: Rows
+) -> Iterator[str]:
+    """What can fail is done before the first part is asked for."""
+    return _written(trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
 
 
 def _places(repository: StudyRepository, study: StudySummary, since: int) -> Places:

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from threading import Lock
 
 from highnoon.shared.domain.errors import UnknownStudy, nearest
-from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
@@ -22,83 +20,36 @@ from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.study_catalogue import StudyEntry
 from highnoon.shared.store.study_view import StudyView
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import best_of, cause_of, ending_of, front_trials
+from highnoon.webui.study_trials import StudyTrials
 
 FRESH_S = 1.0
 """How old an answer about trials may be: several figures of one page share one reading of the database."""
 
+_MOST_BYTES = 300_000_000
+"""Of trials of all studies together; the one that was asked for last is kept, however large it is."""
+
+_MOST_WARMED = 20_000
+"""Trials that are read before anybody asks for them."""
+
 _LONG_AGO = -1e9
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyTrials:
-    """A study's trials at one moment; `version` changes whenever any of them did."""
-
-    trials: tuple[Trial, ...]
-    space: SearchSpace
-    maximize: bool
-    version: tuple[int, int, tuple[tuple[TrialState, int, int], ...]]
-    not_ended: tuple[Trial, ...] = ()
-    """Those that may change, by number."""
-    objectives: tuple[str, ...] = ()
-    """The names of several."""
-    directions: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, view: StudyView, before: StudyTrials | None) -> StudyTrials:
-        """The trials now; the value before where nothing has changed since."""
-        trials, not_ended = view.read()
-        # A waiting one begins to run, and one that defines its space gets parameters, without a report.
-        progress = tuple((trial.state, len(trial.params), len(trial.reports)) for trial in not_ended)
-        version = (len(trials), len(trials) - len(not_ended), progress)
-        if before is not None and before.version == version:
-            return before
-        directions = tuple(view.direction.split(", "))
-        return cls(
-            trials=tuple(trials),
-            not_ended=tuple(not_ended),
-            space=view.space(),
-            maximize=directions[0] == "maximize",
-            version=version,
-            objectives=view.objectives(),
-            directions=directions,
-        )
-
-    @cached_property
-    def best(self) -> Trial | None:
-        """The best completed and feasible trial; None also where several objectives have a front."""
-        return best_of(self.trials, maximize=self.maximize)
-
-    @cached_property
-    def has_sizes(self) -> bool:
-        """Whether any trial has reported its number of parameters."""
-        return any(trial.params_count is not None for trial in self.trials)
-
-    @cached_property
-    def causes(self) -> list[str]:
-        """How and why trials ended, by name."""
-        return sorted({word for trial in self.trials for word in (cause_of(trial), ending_of(trial)) if word})
-
-    @cached_property
-    def front(self) -> list[Trial]:
-        """The best trials of several objectives."""
-        return front_trials(self.trials, self.directions) if self.objectives else []
 
 
 @dataclass(slots=True)
 class _CacheEntry:
     """What is kept of one study."""
 
+    identity: tuple[object, ...]
     view: StudyView
     lock: Lock = field(default_factory=Lock)
     read_at: float = _LONG_AGO
     is_overtaken: bool = False
     """Whether the study was changed since the reading of `trials` began."""
     trials: StudyTrials | None = None
+    ranking: Lock = field(default_factory=Lock)
     importance: dict[int, tuple[int, dict[str, float]]] = field(default_factory=dict)
     """By the place of the objective, with the number of ended trials that it was computed from."""
-    texts: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """Of trials that have ended, as the exports have written them."""
+    texts: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    """By format: the head of the file, and below it trials that have ended, as the exports have written them."""
 
 
 class StudyRepository:
@@ -109,6 +60,8 @@ class StudyRepository:
         self._lock = Lock()
         self._open: tuple[str, Access, ExitStack] | None = None
         self._entries: dict[str, _CacheEntry] = {}
+        """The one that was asked for last stands last."""
+        self._best: dict[str, tuple[StudyEntry, float | None]] = {}
         self._has_ledger = False
         self._studies: tuple[float, list[StudySummary]] | None = None
         self._changes = 0
@@ -159,12 +112,19 @@ class StudyRepository:
             return kept[1]
         ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
         ours = {progress.record.name for progress in ledger}
-        others = [entry for entry in access.store.catalogue() if entry.name not in ours]
+        others = [entry for entry in self.catalogue() if entry.name not in ours]
         found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
+        self._drop({study.name for study in found})
         # Not kept where a change overtook the reading.
         self._studies = (time.monotonic(), found) if self._changes == changes else None
         return found
+
+    def catalogue(self) -> list[StudyEntry]:
+        """All of Optuna's studies, oldest first; none where coordinators run all of them, to count no trials."""
+        if self.has_ledger() and not self.queries().has_others():
+            return []
+        return self.access().store.catalogue()
 
     def study(self, key: str, *, fresh: bool = False) -> StudySummary:
         """The study of that name, else of that id; `fresh` before a change. Raises UnknownStudy."""
@@ -182,32 +142,46 @@ class StudyRepository:
         entry = self._entry(name)
         with entry.lock:
             if entry.trials is None or entry.is_overtaken or time.monotonic() - entry.read_at > FRESH_S:
+                store = self.access().store
+                if (identity := store.identity(name)) != entry.identity:  # it was deleted, and made again
+                    entry.identity, entry.view, entry.trials = identity, store.view(name), None
+                    entry.importance.clear()
+                    entry.texts.clear()
                 entry.is_overtaken = False
                 entry.trials = StudyTrials.read(entry.view, entry.trials)
                 entry.read_at = time.monotonic()
+                self._make_room()
             return entry.trials
 
     def importance(self, name: str, objective: int = 0) -> dict[str, float]:
         """How much each parameter mattered: computed once for each state of the study's ended trials."""
         ended = self.trials(name).version[1]
         entry = self._entry(name)
-        if entry.importance.get(objective, (-1, {}))[0] != ended:
-            entry.importance[objective] = (ended, entry.view.param_importance(objective))
-        return entry.importance[objective][1]
+        with entry.ranking:  # several figures of a page ask at once
+            if entry.importance.get(objective, (-1, {}))[0] != ended:
+                entry.importance[objective] = (ended, entry.view.param_importance(objective))
+            return entry.importance[objective][1]
 
-    def kept_texts(self, name: str, key: tuple[object, ...]) -> list[str]:
-        """The parts of an export that are written already; the export appends to them."""
-        return self._entry(name).texts.setdefault(key, [])
+    def kept_texts(self, name: str, format: str, head: str) -> list[str]:
+        """The parts of an export that are written already, below the same head; the export appends to them."""
+        texts = self._entry(name).texts
+        if format not in texts or texts[format][0] != head:
+            texts[format] = (head, [])
+        return texts[format][1]
 
     def warm(self) -> None:
-        """Reads every study once, so that the first request need not wait for thousands of trials.
+        """Reads the newest studies once, so that the first request need not wait for thousands of trials.
 
         And computes an importance: what Optuna imports for it takes seconds.
         """
         studies = self.studies()
+        room = _MOST_WARMED
         for study in studies:
             with suppress(UnknownStudy):  # deleted meanwhile
                 self.trials(study.name)
+            room -= study.total
+            if room <= 0:
+                break
         for study in studies[:1]:
             self.importance(study.name)
 
@@ -230,20 +204,48 @@ class StudyRepository:
     def _entry(self, name: str) -> _CacheEntry:
         access = self.access()
         with self._lock:
-            known = self._entries.get(name)
+            known = self._entries.pop(name, None)
             if known is None:
-                known = self._entries[name] = _CacheEntry(view=access.store.view(name))
+                store = access.store
+                known = _CacheEntry(identity=store.identity(name), view=store.view(name))
+            self._entries[name] = known
             return known
 
+    def _make_room(self) -> None:
+        """Drops the studies that were not asked for longest, while all together take too much memory."""
+        with self._lock:
+            sizes = {name: entry.trials.size_bytes for name, entry in self._entries.items() if entry.trials is not None}
+            taken = sum(sizes.values())
+            for name, size in list(sizes.items())[:-1]:
+                if taken > _MOST_BYTES:
+                    del self._entries[name]
+                    taken -= size
+
+    def _drop(self, known: set[str]) -> None:
+        """Drops what is kept of studies that are no more."""
+        with self._lock:
+            for kept in (self._entries, self._best):
+                for name in kept.keys() - known:
+                    del kept[name]
+
     def _best_of(self, entry: StudyEntry) -> float | None:
-        best = self.trials(entry.name).best if entry.by_state.get(TrialState.COMPLETE) else None
-        return None if best is None else best.value
+        """Read when another trial of the study has ended, without its trials."""
+        if len(entry.directions) > 1 or not entry.by_state.get(TrialState.COMPLETE):
+            return None
+        known = self._best.get(entry.name)
+        if known is None or known[0] != entry:
+            best: list[Trial] = []
+            with suppress(UnknownStudy):  # deleted meanwhile
+                best = self.access().store.view(entry.name).best()
+            known = self._best[entry.name] = (entry, best[0].value if best else None)
+        return known[1]
 
     def _disconnect(self) -> None:
         if self._open is not None:
             self._open[2].close()
         self._open = None
         self._entries.clear()
+        self._best.clear()
         self._has_ledger = False
         self._studies = None
 

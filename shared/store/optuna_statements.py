@@ -36,6 +36,8 @@ LOCK_STUDY = select(studies.c.study_id).where(studies.c.study_id == _STUDY).with
 LAST_NUMBER = select(trials.c.number).where(trials.c.study_id == _STUDY).order_by(trials.c.trial_id.desc()).limit(1)
 """Under LOCK_STUDY: the number before the next one."""
 
+FIRST_START = select(trials.c.datetime_start).where(trials.c.study_id == _STUDY).order_by(trials.c.trial_id).limit(1)
+
 FIRST_WAITING = (
     select(trials.c.trial_id, trials.c.number)
     .where(trials.c.study_id == _STUDY, trials.c.state == TrialState.WAITING)
@@ -120,13 +122,23 @@ METRIC_HISTORY_OF = (
 )
 
 CATALOGUE = (
-    select(studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state, func.count())
+    select(
+        studies.c.study_name,
+        directions.c.objective,
+        directions.c.direction,
+        trials.c.state,
+        func.count(),
+        func.max(trials.c.datetime_complete),
+    )
     .join(directions, directions.c.study_id == studies.c.study_id)
     .outerjoin(trials, trials.c.study_id == studies.c.study_id)
     .group_by(studies.c.study_id, studies.c.study_name, directions.c.objective, directions.c.direction, trials.c.state)
     .order_by(studies.c.study_id)
 )
-"""Studies and how many trials each has in each state, for each of its objectives; without a state when it has none."""
+"""Studies, how many trials each has in each state, and when the last of these ended, for each of its objectives.
+
+Without a state when it has no trial.
+"""
 
 
 def insert_new(engine: Engine, table: Table) -> Insert:

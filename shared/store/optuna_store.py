@@ -35,10 +35,12 @@ from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store import study_agreement as agreement
+from highnoon.shared.store.database import autocommit
 from highnoon.shared.store.history import HistoryStorage
 from highnoon.shared.store.in_memory import MemoryTrials
 from highnoon.shared.store.optuna_connection import connect
 from highnoon.shared.store.optuna_sql import SqlTrials
+from highnoon.shared.store.optuna_statements import FIRST_START
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import Trials
 from highnoon.shared.store.outages import first_line, service_error
@@ -133,10 +135,20 @@ class OptunaStore:
             return True
 
     def view(self, name: str) -> StudyView:
-        """A study to read, also one of another program. Raises UnknownStudy, ServiceUnavailable."""
+        """A study to read, also one of another program, which keeps its trials. Raises UnknownStudy."""
         with self._error_boundary():
             self._id_of(name)
-            return StudyView(optuna.load_study(study_name=name, storage=self._storage), self._error_boundary)
+            storage = _CachedStorage(self._database) if self._database else self._storage
+            return StudyView(optuna.load_study(study_name=name, storage=storage), self._error_boundary)
+
+    def identity(self, name: str) -> tuple[object, ...]:
+        """Another one for a study that was made after the one of that name was deleted. Raises UnknownStudy."""
+        with self._error_boundary():
+            study_id = self._id_of(name)
+            if self._database is None or self._database.engine.dialect.name != "sqlite":
+                return (study_id,)
+            with autocommit(self._database.engine) as connection:  # SQLite gives ids of deleted rows again
+                return (study_id, connection.scalar(FIRST_START, {"study": study_id}))
 
     def artifacts(self, name: str, number: int | None = None) -> dict[int, list[Artifact]]:
         """Of a study's trials, by number, as they are now; also of other programs' trials. Raises UnknownStudy."""

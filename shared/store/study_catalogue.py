@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from optuna.storages import BaseStorage
 from sqlalchemy import Engine
@@ -21,6 +22,8 @@ class StudyEntry:
     name: str
     directions: tuple[str, ...]
     by_state: Mapping[TrialState, int]
+    ended_at: datetime | None = None
+    """When the last trial ended, as the storage has it: to see that something has changed."""
 
     @property
     def direction(self) -> str:
@@ -37,15 +40,22 @@ def sql_catalogue(engine: Engine) -> list[StudyEntry]:
     """Every study, oldest first, its trials counted in one statement."""
     with autocommit(engine) as connection:
         rows = connection.execute(CATALOGUE).all()
-    found: dict[str, tuple[dict[int, str], dict[TrialState, int]]] = {}
-    for name, objective, direction, state, count in rows:
-        ways, by_state = found.setdefault(name, ({}, {}))
+    found: dict[str, tuple[dict[int, str], dict[TrialState, int], set[datetime]]] = {}
+    for name, objective, direction, state, count, ended_at in rows:
+        ways, by_state, ends = found.setdefault(name, ({}, {}, set()))
         ways[objective] = direction.name.lower()
         if state is not None:
             by_state[TrialState[state.name]] = count
+        if ended_at is not None:
+            ends.add(ended_at)
     return [
-        StudyEntry(name=name, directions=tuple(ways[place] for place in sorted(ways)), by_state=by_state)
-        for name, (ways, by_state) in found.items()
+        StudyEntry(
+            name=name,
+            directions=tuple(ways[place] for place in sorted(ways)),
+            by_state=by_state,
+            ended_at=max(ends, default=None),
+        )
+        for name, (ways, by_state, ends) in found.items()
     ]
 
 

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.store.study_view import StudyView
-from highnoon.webui.study_repository import StudyTrials
+from highnoon.webui.study_trials import StudyTrials
 
 
 def test_enqueued_trial_is_shown_as_running_before_it_reports() -> None:

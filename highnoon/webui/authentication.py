@@ -118,7 +118,7 @@ class Authentication:
                 _check_origin(request)
             return receive, Actor(name=f"anonymous@{_client(request)}", via="dashboard")
         principal, by_cookie = self._authenticate(request, cookies)
-        if is_change and not principal.may_steer:
+        if is_change and not principal.may_steer and request.scope["path"] != "/logout":
             raise _refusal(request, 403, "A viewer may read, not change. Log in with the operator's token.")
         if is_change and by_cookie:
             _check_origin(request)

@@ -20,18 +20,20 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import optuna
 import pytest
 from sqlalchemy import text
 
 from highnoon import HPOTrialManager
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
+from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.study_records import StudyRecord
-from highnoon.webui import actions
+from highnoon.webui import actions, api
 from tests.conftest import empty_database
 from tests.made_up import FACTS, make_study
 from tests.ports import free_port, takes_calls
@@ -253,6 +255,23 @@ def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
         assert visitor.post("/hpo/studies/quick%20start/pause").status_code == 409
 
 
+def test_study_of_another_program_may_have_slashes_in_its_name(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/hpo.db"
+    study = optuna.create_study(study_name="team/export/trials", storage=storage)
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=3)
+    parts = {"study": "team%2Fexport%2Ftrials", "number": "2", "kind": "history", "artifact": "none"}
+
+    with dashboard(storage, tmp_path) as address, Visitor(address) as visitor:
+        for route in [route for route in api.router.routes if "{study" in route.path and "GET" in route.methods]:  # type: ignore[attr-defined]
+            path = re.sub(r"\{(\w+)[^}]*\}", lambda part: parts[part[1]], route.path)  # type: ignore[attr-defined]
+            answer = visitor.client.get(path)
+            assert answer.status_code == (404 if path.endswith("/none") else 200), path
+        assert visitor.api("GET", f"/studies/{parts['study']}").json()["name"] == study.study_name
+        assert visitor.api("GET", f"/studies/{parts['study']}/trials").json()["total"] == 3
+        assert visitor.api("GET", f"/studies/{parts['study']}/export/trials").text.startswith("number,")
+        assert visitor.api("GET", f"/studies/{parts['study']}/trials/{10**30}/artifacts/none").status_code == 404
+
+
 # --- Steering
 
 
@@ -288,6 +307,28 @@ def test_a_study_that_is_over_is_deleted_whole(visitor: Visitor, url: str, books
 
     assert visitor.api("GET", "/studies/old").status_code == 404
     assert books.studies.find("old") is None and not books.store.exists("old")
+
+
+def test_a_study_that_is_deleted_and_submitted_again_elsewhere_is_another_one(
+    visitor: Visitor, url: str, books: Access
+) -> None:
+    make_study(url, "again", n_trials=12)
+    figure = visitor.api("GET", "/studies/again/figures/history").json()
+    assert visitor.api("GET", "/studies/again/trials").json()["total"] == 12
+
+    # The command line does this in another process, and tells the dashboard nothing
+    over = Control(books.database).finish(
+        record(books, "again").id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials"
+    )
+    assert over
+    steering.delete_study(books, record(books, "again"))
+    make_study(url, "again", n_trials=20, done=9)
+
+    def total() -> int:
+        return int(visitor.api("GET", "/studies/again/trials").json()["total"])
+
+    eventually(lambda: total() == 9, what="the new study is shown")
+    assert visitor.api("GET", "/studies/again/figures/history").json() != figure
 
 
 def test_a_failed_trial_runs_again_and_a_good_one_does_not(visitor: Visitor, books: Access, mine: str) -> None:
@@ -734,6 +775,9 @@ def test_a_viewer_looks_and_changes_nothing(closed: str, books: Access) -> None:
         assert httpx.get(f"{closed}/api/hpo/studies", headers=bearer, timeout=60).status_code == 200
         refused = httpx.patch(f"{closed}/api/hpo/studies/{PATH}", headers=bearer, json={"state": "paused"})
         assert refused.status_code == 403 and record(books, NAME).state is StudyState.RUNNING
+
+        assert visitor.post("/logout").status_code == 303
+        assert visitor.get("/hpo").status_code == 303
 
 
 def test_a_program_needs_its_token_and_nothing_else(closed: str, books: Access, mine: str) -> None:

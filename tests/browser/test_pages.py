@@ -306,6 +306,27 @@ def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> No
     page.until("document.querySelector('.title .state').innerText.endsWith('running')")
 
 
+def test_what_a_person_has_opened_or_written_outlives_a_change(page: Page, address: str, books: Access) -> None:
+    page.goto(f"{address}/hpo/studies/sixty")
+    page.click("[data-part=best] summary")
+    page.click("[data-part=standing] summary")
+    page.eval("document.querySelector('textarea[name=note]').value = 'half a note'")
+    study = books.studies.get("sixty")
+
+    books.studies.pause(study.id)
+    page.until("document.querySelector('.title .state').innerText.endsWith('paused')")
+    books.studies.resume(study.id)
+    page.until("document.querySelector('.title .state').innerText.endsWith('running')")
+
+    assert page.eval("document.querySelector('textarea[name=note]').value") == "half a note"
+    assert page.eval(
+        "[...document.querySelectorAll('details[open]')].map((one) => one.closest('[data-part]').dataset.part)"
+    ) == [
+        "standing",
+        "best",
+    ]
+
+
 def test_steering_by_buttons(page: Page, address: str, books: Access) -> None:
     page.goto(f"{address}/hpo/studies/digits")
 

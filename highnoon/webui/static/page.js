@@ -50,9 +50,10 @@ document.addEventListener("submit", (event) => {
 let fetching = false;
 let wanted = false;
 
+// A person writes there, or has opened a form to write.
 function isBusy(part) {
   const active = document.activeElement;
-  return part.contains(active) && active.matches("input, select, textarea");
+  return part.querySelector("details[open] form") || (part.contains(active) && active.matches("input, select, textarea"));
 }
 
 async function refreshParts() {
@@ -68,7 +69,9 @@ async function refreshParts() {
         const place = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
         const box = (one) => `input[name="${one.name}"][value="${CSS.escape(one.value)}"]`;
         const chosen = [...part.querySelectorAll("input[type=checkbox][name]:checked")].map(box);
+        const opened = [...part.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
         part.innerHTML = fresh.innerHTML;
+        for (const one of part.querySelectorAll("summary")) one.parentElement.open ||= opened.includes(one.textContent);
         for (const one of chosen) part.querySelector(one)?.setAttribute("checked", "");
         if (place) part.querySelector(`a[href="${CSS.escape(place)}"]`)?.focus();
       }

@@ -249,7 +249,9 @@ def settings(sent: Mapping[str, str]) -> dict[str, ParamValue]:
 def _in_domain(word: str, domain: Param | None) -> ParamValue:
     match domain:
         case Categorical(choices=choices):
-            return next((choice for choice in choices if param(choice) == word), word)
+            # Floats with all of their digits, as the page has them: 0.99999 and 0.999999 are both shown as 1.
+            exact = {str(one) if isinstance(one, float) else param(one): one for one in choices}
+            return exact.get(word, word)
         case Int():
             value = number(word, int)
         case _:

@@ -56,7 +56,7 @@ def size(value: float | None, *, unknown: str = NOTHING) -> str:
     if value is None:
         return unknown
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= factor:
+        if value >= 0.9995 * factor:  # else three digits of it would be rounded to 1e+03
             return f"{value / factor:.3g} {unit}"
     return f"{value:.0f} B"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.space import parse_space
+from highnoon.shared.domain.space import Categorical, parse_space
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.webui.forms import (
@@ -246,6 +246,13 @@ def test_a_point_takes_the_types_of_its_space() -> None:
 
     assert point(sent, space) == {"rate": 1.0, "units": 4, "flag": True}
     assert point({"param-rate": " ", "param-flag": "none", "param-new": "x"}, space) == {"flag": None, "new": "x"}
+
+
+def test_choices_that_are_shown_alike_stay_apart() -> None:
+    space = {"beta": Categorical((0.999, 0.99999, 0.999999, 1, "1", 0.1))}
+    for word, chosen in {"0.99999": 0.99999, "0.999999": 0.999999, "1": 1, '"1"': "1", "0.1": 0.1}.items():
+        assert point({"param-beta": word}, space) == {"beta": chosen}
+        assert type(point({"param-beta": word}, space)["beta"]) is type(chosen)
 
 
 def test_conditions_defaults_and_constraints_go_there_and_back() -> None:

@@ -48,7 +48,8 @@ def slices(asked: FigureInput) -> Figure:
     shown = thinned_trials(trials, _MOST_POINTS_OF_A_PANEL)
     data: list[Json] = []
     layout = grid(len(names), 3 if len(names) <= 6 else 5)
-    values = [value for _, value in asked.points()]
+    value_axis: Json = {}
+    clip(value_axis, [value for _, value in asked.points()], maximize=asked.maximize)
     for index, name in enumerate(names):
         domain = asked.space[name]
         chosen = [trial for trial in shown if name in trial.params]
@@ -60,8 +61,7 @@ def slices(asked: FigureInput) -> Figure:
         )
         x, y = layout_axes(index)
         layout[x] = {**axis_of(domain), "title": {"text": shortened(name, 36)}}
-        layout[y] = {}
-        clip(layout[y], values, maximize=asked.maximize)
+        layout[y] = value_axis
     dropped = left_out(len(shown), len(trials))
     note = notes("The stronger the colour, the later the trial.", dropped, asked.hidden_params)
     return Figure(data=data, layout=layout, note=note)

@@ -33,7 +33,7 @@ class Cluster:
         if running is None:
             raise ServiceUnavailable(
                 f"no coordinator runs in {self.settings.home}; python -m coordinator start runs one. "
-                "For a cluster set HIGHNOON_DATABASE_URL, or pass cluster="
+                "For a cluster set HIGHNOON_DATABASE_URL, or give its address"
             )
         return running.database_url
 

@@ -69,9 +69,9 @@ def test_follow_refuses_uncallable_callbacks_and_a_missing_service(
         assert f"must be functions of (study, trial) (got {other!r})" in str(refused.value)
 
     monkeypatch.setenv("HIGHNOON_HOME", str(tmp_path))
-    with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
+    with pytest.raises(ServiceUnavailable, match=f"no coordinator runs in {tmp_path}"):
         hn.callbacks.follow("digits", [print])
-    with pytest.raises(UserInputError, match=f"nothing runs in {tmp_path} now"):
+    with pytest.raises(ServiceUnavailable, match=f"no coordinator runs in {tmp_path}"):
         hn.callbacks.follow("digits", print)  # a single one, as `optimize` takes it
 
 

@@ -72,7 +72,7 @@ def when(text: str) -> object:
 
 def pairs(text: str, sign: str) -> list[tuple[str, str]]:
     """`loss = minimize, size = minimize` as names with their values; [] where that is not its form."""
-    found = [re.split(rf"\s*{sign}\s*", pair.strip(), maxsplit=1) for pair in text.split(",")]
+    found = [[part.strip() for part in re.split(sign, pair, maxsplit=1)] for pair in text.split(",")]
     return [(name, value) for name, value in found] if all(len(pair) == 2 for pair in found) else []
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, func, inspect, select, text, true
+from sqlalchemy import and_, func, inspect, select, text
 from sqlalchemy.engine import RowMapping
 from typing_extensions import Self
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_queries import AttemptQueries, ended_within
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import LIVE_STUDIES, db_now, leader, meta, studies, tickets
+from highnoon.shared.store.schema import db_now, leader, meta, studies, tickets
 from highnoon.shared.store.studies import Studies
 from highnoon.shared.store.study_records import StudyCounts, StudyRecord, record_of
 
@@ -123,24 +123,29 @@ class LedgerQueries:
         return [_progress(row, counted[row["id"]]) for row in rows]
 
     def change_marks(self) -> dict[str, tuple[object, ...]]:
-        """By study: a value that changes whenever something about it did that a page shows."""
+        """By study: a value that changes whenever something about it did that a page shows.
+
+        Asked every second: tickets of studies that ended an hour ago are not counted, since a change begins them again.
+        """
         runs = tickets.c.state == TicketState.RUNNING
-        progress = (
+        statement = (
             select(
-                func.count(tickets.c.id).label("all"),
-                func.count().filter(runs).label("running"),
-                func.count().filter(tickets.c.state == TicketState.CLOSED).label("closed"),
-                func.count().filter(tickets.c.state == TicketState.CANCELLED).label("cancelled"),
-                func.sum(tickets.c.attempt).label("attempts"),
-                func.sum(tickets.c.step).filter(runs).label("steps"),
+                studies.c.name,
+                studies.c.id,
+                studies.c.state,
+                studies.c.ended_at,
+                studies.c.fault,
+                func.count(tickets.c.id),
+                func.count().filter(runs),
+                func.count().filter(tickets.c.state == TicketState.CLOSED),
+                func.count().filter(tickets.c.state == TicketState.CANCELLED),
+                func.sum(tickets.c.attempt),
+                func.sum(tickets.c.step).filter(runs),
             )
-            # Read every second for an open page: what is over changes with its state.
-            .where(tickets.c.study_id == studies.c.id, studies.c.state.in_(LIVE_STUDIES))
-            .correlate(studies)
-            .lateral()
+            .outerjoin(tickets, and_(tickets.c.study_id == studies.c.id, ended_within(3600.0)))
+            .group_by(studies.c.id)
+            .order_by(studies.c.id)
         )
-        columns = studies.c.name, studies.c.state, studies.c.ended_at, studies.c.fault, *progress.c
-        statement = select(*columns).join(progress, true()).order_by(studies.c.id)
         return {name: tuple(marks) for name, *marks in self._db.rows(statement)}
 
     def values(self, study_id: int) -> list[float]:

@@ -6,14 +6,18 @@ from dataclasses import replace
 
 import optuna
 import pytest
+from sqlalchemy import update
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store import steering
+from highnoon.shared.store.control import Control
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.schema import studies
 from tests.contract.digits import SPACE, completed, spec_of
 from tests.ledger import FAILED, USED, Ledger, add_closed_tickets, rows_read
 
@@ -69,6 +73,24 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     assert queries.values(record.id) == [0.5]
     assert [(queue.resource, queue.waiting, queue.running) for queue in queries.queues()] == [("cpu", 1, 1)]
     assert queries.leader() is None
+
+
+def test_tickets_of_studies_that_ended_long_ago_are_not_counted_each_second(ledger: Ledger) -> None:
+    queries = LedgerQueries(ledger.database)
+    record = ledger.study(3)
+    for ticket in ledger.tickets(record):
+        ledger.run(ticket)
+    over = {"before": StudyState.RUNNING, "state": StudyState.FINISHED, "reason": "n_trials"}
+    assert Control(ledger.database).finish(record.id, **over)
+    assert 3 in queries.change_marks()["digits"]
+
+    with ledger.database.transaction() as connection:
+        connection.execute(update(studies).values(ended_at=studies.c.ended_at - 7200))
+    before = queries.change_marks()["digits"]
+    assert 3 not in before
+
+    assert steering.add_trials(ledger.access, ledger.access.study("digits"), 1) == 1
+    assert queries.change_marks()["digits"] != before
 
 
 def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None:

@@ -6,6 +6,7 @@ Each is what the command line does, by the same stores.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -77,8 +78,12 @@ class ObjectiveFilter:
     def _patterns(self, studies: Sequence[StudySummary]) -> Iterable[str]:
         if self.patterns:
             return self.patterns
-        specs = [study.spec for study in studies if study.spec.get("objective")]
-        exact = [exactly(resolved(ObjectiveRef.parse(spec["objective"]), spec.get("code_dir"))) for spec in specs]
+        exact = []
+        for study in studies:
+            objective, code_dir = study.spec.get("objective"), study.spec.get("code_dir")
+            if isinstance(objective, str) and isinstance(code_dir, str | None):  # another one's may be broken
+                with suppress(InvalidInput):
+                    exact.append(exactly(resolved(ObjectiveRef.parse(objective), code_dir)))
         folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]
 

@@ -71,7 +71,7 @@ def new_study(request: Request, app: State) -> Response:
     if like is not None:
         study = app.repository.study(like)
         if study.record is not None:
-            form = forms.form_of(study.spec, name=f"{study.name}-2")
+            form = forms.form_of(study.full_spec, name=f"{study.name}-2")
     return _form(request, app, form)
 
 

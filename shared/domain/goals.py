@@ -83,8 +83,10 @@ def feasibility(constraints: Mapping[str, str], metrics: Mapping[str, float], *,
 
 
 def directions_of(spec: Mapping[str, Any]) -> list[str]:
-    """Of each objective of a written study, whatever version wrote it."""
-    return list((spec.get("objectives") or {"": spec.get("direction", "minimize")}).values())
+    """Of each objective of a written study, whatever version wrote it; minimize for what is broken."""
+    objectives = spec.get("objectives")
+    ways = objectives.values() if objectives and isinstance(objectives, Mapping) else [spec.get("direction")]
+    return [way if way in DIRECTIONS else "minimize" for way in ways]
 
 
 def read_objectives(written: object) -> tuple[dict[str, str], list[Problem]]:

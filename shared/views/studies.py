@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.goals import directions_of
 from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import json_number
@@ -117,8 +118,10 @@ class StudySummary:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """What a person decided; empty for a study without a coordinator."""
-        return {} if self.record is None else self.record.spec
+        """What a person decided, of a study with a fault what can be read; empty for one without a coordinator."""
+        if self.record is None or self.record.fault is None:
+            return {} if self.record is None else self.record.spec
+        return _readable(self.record.spec)
 
     @property
     def full_spec(self) -> Mapping[str, Any]:
@@ -135,6 +138,18 @@ def _defaults() -> Mapping[str, Any]:
     from highnoon.shared.domain.study import StudySpec
 
     return StudySpec.model_construct(name="", objective="", search_space={}).to_json()
+
+
+def _readable(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    from highnoon.shared.domain.study import StudySpec
+
+    try:
+        StudySpec.from_json(spec)
+    except InvalidInput as invalid:
+        # Of a search space what can be read is shown.
+        broken = {problem.key.partition(".")[0] for problem in invalid.problems} - {"search_space"}
+        return {key: value for key, value in spec.items() if key not in broken}
+    return spec
 
 
 def study_object(study: StudySummary) -> dict[str, Any]:

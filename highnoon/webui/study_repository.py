@@ -16,7 +16,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.queries import LedgerQueries, StudyProgress
 from highnoon.shared.store.study_catalogue import StudyEntry
 from highnoon.shared.store.study_view import StudyView
 from highnoon.shared.views.studies import StudySummary
@@ -32,6 +32,7 @@ _MOST_WARMED = 20_000
 """Trials that are read before anybody asks for them."""
 
 _LONG_AGO = -1e9
+_LATELY_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class StudyRepository:
         self._entries: dict[str, _CacheEntry] = {}
         """The one that was asked for last stands last."""
         self._best: dict[str, tuple[StudyEntry, float | None]] = {}
+        self._over: dict[int | None, StudySummary] = {}
         self._has_ledger = False
         self._studies: tuple[float, list[StudySummary]] | None = None
         self._changes = 0
@@ -106,18 +108,31 @@ class StudyRepository:
 
     def studies(self) -> list[StudySummary]:
         """All studies, newest first; those that only Optuna knows last. At most `FRESH_S` old."""
-        access = self.access()
+        self.access()  # of another address nothing is kept
         kept, changes = self._studies, self._changes
         if kept is not None and time.monotonic() - kept[0] <= FRESH_S:
             return kept[1]
-        ledger = LedgerQueries(access.database).progress() if self.has_ledger() else []
-        ours = {progress.record.name for progress in ledger}
+        found = self._of_ledger() if self.has_ledger() else []
+        ours = {study.name for study in found}
         others = [entry for entry in self.catalogue() if entry.name not in ours]
-        found = [StudySummary.of_ledger(one) for one in reversed(ledger)]
         found += [StudySummary.of_optuna(entry, self._best_of(entry)) for entry in reversed(others)]
         self._drop({study.name for study in found})
         # Not kept where a change overtook the reading.
         self._studies = (time.monotonic(), found) if self._changes == changes else None
+        return found
+
+    def _of_ledger(self) -> list[StudySummary]:
+        """The tickets of studies that ended an hour ago are counted once: all of them take a second per million."""
+        access, over = self.access(), self._over
+        counted = LedgerQueries(access.database).progress(ended_within_s=_LATELY_S if over else None)
+        fresh = {one.record.id: StudySummary.of_ledger(one) for one in counted}
+        found = []
+        for record in reversed(access.studies.all()):
+            study = fresh.get(record.id) or over.get(record.id)
+            if study is None or (record.id not in fresh and study.record != record):
+                study = StudySummary.of_ledger(StudyProgress.of(record, access.studies))
+            found.append(study)
+        self._over = {study.id: study for study in found if study.is_over}
         return found
 
     def catalogue(self) -> list[StudyEntry]:
@@ -246,6 +261,7 @@ class StudyRepository:
         self._open = None
         self._entries.clear()
         self._best.clear()
+        self._over = {}
         self._has_ledger = False
         self._studies = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, func, inspect, select, text
+from sqlalchemy import and_, func, inspect, select, text, true
 from sqlalchemy.engine import RowMapping
 from typing_extensions import Self
 
@@ -128,24 +128,21 @@ class LedgerQueries:
         Asked every second: tickets of studies that ended an hour ago are not counted, since a change begins them again.
         """
         runs = tickets.c.state == TicketState.RUNNING
-        statement = (
+        counted = (
             select(
-                studies.c.name,
-                studies.c.id,
-                studies.c.state,
-                studies.c.ended_at,
-                studies.c.fault,
-                func.count(tickets.c.id),
+                func.count(),
                 func.count().filter(runs),
                 func.count().filter(tickets.c.state == TicketState.CLOSED),
                 func.count().filter(tickets.c.state == TicketState.CANCELLED),
                 func.sum(tickets.c.attempt),
                 func.sum(tickets.c.step).filter(runs),
             )
-            .outerjoin(tickets, and_(tickets.c.study_id == studies.c.id, ended_within(3600.0)))
-            .group_by(studies.c.id)
-            .order_by(studies.c.id)
+            .where(tickets.c.study_id == studies.c.id, ended_within(3600.0))
+            .correlate(studies)
+            .lateral()
         )
+        known = (studies.c.name, studies.c.id, studies.c.state, studies.c.ended_at, studies.c.fault)
+        statement = select(*known, counted).select_from(studies.join(counted, true())).order_by(studies.c.id)
         return {name: tuple(marks) for name, *marks in self._db.rows(statement)}
 
     def values(self, study_id: int) -> list[float]:

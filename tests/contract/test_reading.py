@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import optuna
@@ -16,8 +17,9 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store import steering
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.queries import LedgerQueries, StudyProgress
 from highnoon.shared.store.schema import studies
+from highnoon.webui.study_repository import StudyRepository
 from tests.contract.digits import SPACE, completed, spec_of
 from tests.ledger import FAILED, USED, Ledger, add_closed_tickets, rows_read
 
@@ -91,6 +93,40 @@ def test_tickets_of_studies_that_ended_long_ago_are_not_counted_each_second(ledg
 
     assert steering.add_trials(ledger.access, ledger.access.study("digits"), 1) == 1
     assert queries.change_marks()["digits"] != before
+
+
+def test_dashboard_counts_a_study_that_ended_long_ago_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = ledger.study(2, name="old"), ledger.study(2, name="new")
+    for ticket in ledger.tickets(old):
+        ledger.run(ticket)
+    assert Control(ledger.database).finish(old.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="done")
+    with ledger.database.transaction() as connection:
+        connection.execute(update(studies).where(studies.c.id == old.id).values(ended_at=studies.c.ended_at - 7200))
+    counted: list[set[str]] = []
+    progress = LedgerQueries.progress
+
+    def noted(queries: LedgerQueries, *, ended_within_s: float | None = None) -> list[StudyProgress]:
+        found = progress(queries, ended_within_s=ended_within_s)
+        counted.append({one.record.name for one in found})
+        return found
+
+    monkeypatch.setattr(LedgerQueries, "progress", noted)
+    with closing(StudyRepository(lambda: ledger.database.url)) as repository:
+
+        def look() -> list[tuple[str, str, int, int]]:
+            repository.invalidate("new")
+            return [(study.name, study.state, study.complete, study.total) for study in repository.studies()]
+
+        first = look()
+        ledger.run(ledger.tickets(new)[0])
+        second = look()
+        steering.add_trials(ledger.access, ledger.access.study("old"), 1)
+        third = look()
+
+    assert first == [("new", "running", 0, 2), ("old", "finished", 2, 2)]
+    assert second == [("new", "running", 1, 2), ("old", "finished", 2, 2)]
+    assert third == [("new", "running", 1, 2), ("old", "running", 2, 3)]
+    assert counted == [{"old", "new"}, {"new"}, {"old", "new"}]
 
 
 def test_the_catalogue_counts_without_loading(optuna_store: OptunaStore) -> None:

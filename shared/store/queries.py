@@ -1,6 +1,6 @@
 """Aggregates of the ledger: for the dashboard, the command line and the metrics; attempts are in `attempt_queries`.
 
-Reads only. Each question is one statement in one round trip, however many studies there are.
+Reads only. Each question is one statement or two, however many studies there are.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, func, inspect, select, text, true
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.engine import RowMapping
 from typing_extensions import Self
 
@@ -91,27 +91,24 @@ class LedgerQueries:
 
     def progress(self, *, ended_within_s: float | None = None) -> list[StudyProgress]:
         """Studies with their counts and best values, oldest first; all, or without those that ended longer ago."""
-        shown = ended_within(ended_within_s)
-        counts = (
-            select(
-                tickets.c.study_id,
-                tickets.c.state,
-                tickets.c.ending,
-                func.count(),
-                func.sum(tickets.c.attempt),
-                func.count().filter(tickets.c.attempt > 0),
-                func.min(tickets.c.value),
-                func.max(tickets.c.value),
-            )
-            .join(studies, and_(studies.c.id == tickets.c.study_id, shown))
-            .group_by(tickets.c.study_id, tickets.c.state, tickets.c.ending)
-        )
+        counts = select(
+            tickets.c.study_id,
+            tickets.c.state,
+            tickets.c.ending,
+            func.count(),
+            func.sum(tickets.c.attempt),
+            func.count().filter(tickets.c.attempt > 0),
+            func.min(tickets.c.value),
+            func.max(tickets.c.value),
+        ).group_by(tickets.c.study_id, tickets.c.state, tickets.c.ending)
+        shown = select(studies).where(ended_within(ended_within_s)).order_by(studies.c.id)
         with self._db.transaction() as connection:
-            rows = connection.execute(select(studies).where(shown).order_by(studies.c.id)).mappings().all()
+            rows = connection.execute(shown).mappings().all()
             counted: dict[int, _Counted] = {row["id"]: _Counted() for row in rows}
-            for study_id, state, stored, count, attempted, started, low, high in connection.execute(counts):
-                if (known := counted.get(study_id)) is None:  # submitted in between
-                    continue
+            # By their ids: joined with the studies all tickets would be read, since the time is another one for each.
+            of_shown = counts.where(tickets.c.study_id.in_(list(counted)))
+            for study_id, state, stored, count, attempted, started, low, high in connection.execute(of_shown):
+                known = counted[study_id]
                 known.by_state[TicketState(state)] += count
                 known.attempts += attempted
                 known.started += started
@@ -128,22 +125,22 @@ class LedgerQueries:
         Asked every second: tickets of studies that ended an hour ago are not counted, since a change begins them again.
         """
         runs = tickets.c.state == TicketState.RUNNING
-        counted = (
-            select(
-                func.count(),
-                func.count().filter(runs),
-                func.count().filter(tickets.c.state == TicketState.CLOSED),
-                func.count().filter(tickets.c.state == TicketState.CANCELLED),
-                func.sum(tickets.c.attempt),
-                func.sum(tickets.c.step).filter(runs),
-            )
-            .where(tickets.c.study_id == studies.c.id, ended_within(3600.0))
-            .correlate(studies)
-            .lateral()
-        )
-        known = (studies.c.name, studies.c.id, studies.c.state, studies.c.ended_at, studies.c.fault)
-        statement = select(*known, counted).select_from(studies.join(counted, true())).order_by(studies.c.id)
-        return {name: tuple(marks) for name, *marks in self._db.rows(statement)}
+        known = [studies.c.name, studies.c.id, studies.c.state, studies.c.ended_at, studies.c.fault]
+        counts = select(
+            tickets.c.study_id,
+            func.count(),
+            func.count().filter(runs),
+            func.count().filter(tickets.c.state == TicketState.CLOSED),
+            func.count().filter(tickets.c.state == TicketState.CANCELLED),
+            func.sum(tickets.c.attempt),
+            func.sum(tickets.c.step).filter(runs),
+        ).group_by(tickets.c.study_id)
+        with self._db.transaction() as connection:
+            rows = connection.execute(select(*known, ended_within(3600.0)).order_by(studies.c.id)).all()
+            recent = [study_id for _, study_id, *_, is_recent in rows if is_recent]
+            of_recent = connection.execute(counts.where(tickets.c.study_id.in_(recent)))
+            counted = {study_id: tuple(marks) for study_id, *marks in of_recent}
+        return {row.name: (*row[1:-1], *counted.get(row.id, ())) for row in rows}
 
     def values(self, study_id: int) -> list[float]:
         """Values of completed tickets in the order in which they were closed."""

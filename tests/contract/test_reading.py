@@ -14,7 +14,6 @@ from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.store import steering
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries, StudyProgress
@@ -84,14 +83,14 @@ def test_tickets_of_studies_that_ended_long_ago_are_not_counted_each_second(ledg
         ledger.run(ticket)
     over = {"before": StudyState.RUNNING, "state": StudyState.FINISHED, "reason": "n_trials"}
     assert Control(ledger.database).finish(record.id, **over)
-    assert 3 in queries.change_marks()["digits"]
+    assert len(queries.change_marks()["digits"]) > 4
 
     with ledger.database.transaction() as connection:
         connection.execute(update(studies).values(ended_at=studies.c.ended_at - 7200))
     before = queries.change_marks()["digits"]
-    assert 3 not in before
+    assert len(before) == 4, "what stands in the study's own row"
 
-    assert steering.add_trials(ledger.access, ledger.access.study("digits"), 1) == 1
+    assert ledger.studies.add_trials(record.id, 1, at_most=9) == 1
     assert queries.change_marks()["digits"] != before
 
 
@@ -120,7 +119,7 @@ def test_dashboard_counts_a_study_that_ended_long_ago_once(ledger: Ledger, monke
         first = look()
         ledger.run(ledger.tickets(new)[0])
         second = look()
-        steering.add_trials(ledger.access, ledger.access.study("old"), 1)
+        ledger.studies.add_trials(old.id, 1, at_most=9)
         third = look()
 
     assert first == [("new", "running", 0, 2), ("old", "finished", 2, 2)]

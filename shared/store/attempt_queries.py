@@ -1,6 +1,6 @@
 """Questions about attempts: which run now, where and how the others ran, how they ended. Reads only.
 
-Each question is one statement in one round trip, however many studies there are.
+Each question is one statement or two, however many studies there are.
 """
 
 from __future__ import annotations
@@ -152,11 +152,12 @@ class AttemptQueries:
 
     def ended_attempts(self, *, ended_within_s: float) -> list[EndedAttempts]:
         """As `causes`, of every study that is live or ended within so many seconds."""
+        recent = [study_id for (study_id,) in self._db.rows(select(studies.c.id).where(ended_within(ended_within_s)))]
         statement = (
             select(studies.c.name, attempts.c.ending, attempts.c.cause, func.count())
             .join(tickets, tickets.c.id == attempts.c.ticket_id)
-            .join(studies, and_(studies.c.id == tickets.c.study_id, ended_within(ended_within_s)))
-            .where(attempts.c.ending.is_not(None))
+            .join(studies, studies.c.id == tickets.c.study_id)
+            .where(attempts.c.ending.is_not(None), tickets.c.study_id.in_(recent))
             .group_by(studies.c.id, attempts.c.ending, attempts.c.cause)
         )
         return [

@@ -178,12 +178,6 @@ def get_best(app: State, study: KnownStudy) -> Response:
     return JsonResponse({"front": list(map(trial_object, front))} if front else trial_object(app.best(study)))
 
 
-@router.get("/studies/{study:path}/importance", tags=["results"])
-def get_importance(app: State, study: KnownStudy) -> Response:
-    """How much each parameter mattered, as shares of 1; empty below two completed trials."""
-    return JsonResponse({"importance": app.repository.importance(study.name)})
-
-
 @router.get("/studies/{study:path}/figures/{kind}", tags=["results"])
 def get_figure(
     request: Request,
@@ -199,6 +193,12 @@ def get_figure(
     """A figure as plotly's JSON; colours are names with a $."""
     compressed = app.figures.figure(study, kind, x=x, y=y, raw=raw, whole=whole, objective=objective)
     return compressed_response(request, compressed, media_type="application/json")
+
+
+@router.get("/studies/{study:path}/importance", tags=["results"])
+def get_importance(app: State, study: KnownStudy) -> Response:
+    """How much each parameter mattered, as shares of 1; empty below two completed trials."""
+    return JsonResponse({"importance": app.repository.importance(study.name)})
 
 
 @router.get("/studies/{study:path}", tags=["studies"])

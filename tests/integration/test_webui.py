@@ -33,6 +33,7 @@ from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.study_records import StudyRecord
+from highnoon.shared.views.charts import FIGURES
 from highnoon.webui import actions, api
 from tests.conftest import empty_database
 from tests.made_up import FACTS, make_study
@@ -267,6 +268,8 @@ def test_study_of_another_program_may_have_slashes_in_its_name(tmp_path: Path) -
             answer = visitor.client.get(path)
             assert answer.status_code == (404 if path.endswith("/none") else 200), path
         assert visitor.api("GET", f"/studies/{parts['study']}").json()["name"] == study.study_name
+        for kind in FIGURES:
+            assert visitor.api("GET", f"/studies/{parts['study']}/figures/{kind}").json().keys() >= {"data", "note"}
         assert visitor.api("GET", f"/studies/{parts['study']}/trials").json()["total"] == 3
         assert visitor.api("GET", f"/studies/{parts['study']}/export/trials").text.startswith("number,")
         assert visitor.api("GET", f"/studies/{parts['study']}/trials/{10**30}/artifacts/none").status_code == 404

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+
+from highnoon.shared.views.charts import FIGURES
+from highnoon.webui import api
 from highnoon.webui.application import create
 from highnoon.webui.assets import address, find
 from highnoon.webui.authentication import ANONYMOUS_PATHS
@@ -35,6 +42,17 @@ def test_every_operation_is_documented_and_no_other(tmp_path: Path) -> None:
 
     operations = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
     assert operations == documented
+
+
+@pytest.mark.parametrize("study", ["digits", "team/digits"])
+def test_each_address_of_the_api_leads_to_its_own_operation(study: str) -> None:
+    routes = [route for route in api.router.routes if isinstance(route, APIRoute)]
+    for kind, route in product((*FIGURES, "metrics"), routes):
+        known = {"study": study, "number": "7", "kind": kind, "artifact": "a1", "worker": "w1"}
+        path = route.path_format.format(**known)
+        for method in route.methods:
+            scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+            assert next(one for one in routes if one.matches(scope)[0] is Match.FULL) is route, (method, path)
 
 
 def test_every_variable_of_the_dashboard_is_documented() -> None:

@@ -258,9 +258,9 @@ def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
 
 def test_study_of_another_program_may_have_slashes_in_its_name(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/hpo.db"
-    study = optuna.create_study(study_name="team/export/trials", storage=storage)
+    study = optuna.create_study(study_name="team/first try", storage=storage)
     study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=3)
-    parts = {"study": "team%2Fexport%2Ftrials", "number": "2", "kind": "history", "artifact": "none"}
+    parts = {"study": "team%2Ffirst%20try", "number": "2", "kind": "history", "artifact": "none"}
 
     with dashboard(storage, tmp_path) as address, Visitor(address) as visitor:
         for route in [route for route in api.router.routes if "{study" in route.path and "GET" in route.methods]:  # type: ignore[attr-defined]

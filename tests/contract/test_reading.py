@@ -17,19 +17,21 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries, StudyProgress
-from highnoon.shared.store.schema import studies
+from highnoon.shared.store.schema import db_now, studies
 from highnoon.webui.study_repository import StudyRepository
 from tests.contract.digits import SPACE, completed, spec_of
 from tests.ledger import FAILED, USED, Ledger, add_closed_tickets, rows_read
 
 
-def test_what_an_open_page_reads_every_second_is_bounded_by_what_is_live(ledger: Ledger) -> None:
-    # Given a study that is over with many trials, and one that waits
+def test_what_an_open_page_reads_every_second_is_bounded_by_what_is_live_or_was_an_hour_ago(ledger: Ledger) -> None:
+    # Given a study that is long over with many trials, and one that waits
     over = ledger.study(name="over")
     ledger.study(3, name="live")
     add_closed_tickets(ledger.database, over.id, 20_000)
     ledger.run(ledger.tickets(over)[0])
     assert ledger.control.finish(over.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")
+    with ledger.database.transaction() as connection:
+        connection.execute(update(studies).where(studies.c.id == over.id).values(ended_at=db_now() - 3700.0))
 
     with rows_read(ledger.database, "hn_tickets") as read:
         marks = LedgerQueries(ledger.database).change_marks()

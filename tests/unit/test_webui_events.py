@@ -28,9 +28,6 @@ class Studies:
     def change_marks(self) -> dict[str, tuple[object, ...]]:
         return {name: (mark,) for name, mark in self.marks.items()}
 
-    def has_others(self) -> bool:
-        return True
-
     def catalogue(self) -> list[Any]:
         return []
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
+from highnoon.workers.folder_age import WEEK_S, unchanged_s
 from highnoon.workers.trial.confinement import Confinement
 
 SECRET_VARIABLES = (
@@ -200,12 +201,13 @@ def node_lock(folder: Path) -> Iterator[None]:
     """Makes the folder of a node, and locks it as long as its agent runs.
 
     The kernel releases the lock however its holder dies, also where two containers share the folders and have separate
-    process namespaces.
+    process namespaces. The file names the machine, since other machines may not see the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{_LOCK}.new"
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        os.write(descriptor, "\n".join(_machine()).encode())
         # Locked before it has its name: it is never found free while its agent runs.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         draft.rename(folder / _LOCK)
@@ -215,12 +217,22 @@ def node_lock(folder: Path) -> Iterator[None]:
 
 
 def dead_nodes(nodes: Path) -> list[Path]:
-    """The folders whose agent was killed; each has the name of its worker."""
+    """The folders whose agent was killed; each has the name of its worker.
+
+    Of another machine that shares the home, those that have not changed for a week: an agent touches its health file.
+    """
     return [lock.parent for lock in nodes.glob(f"*/{_LOCK}") if _is_free(lock)]
 
 
 def _is_free(lock: Path) -> bool:
-    with contextlib.suppress(OSError), lock.open() as file:
+    # Not only to be read: NFS would give no exclusive lock.
+    with contextlib.suppress(OSError), lock.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
+        return not _machine().isdisjoint(file.read().split("\n")) or unchanged_s(lock.parent) > WEEK_S
     return False
+
+
+def _machine() -> set[str]:
+    """By its name, and by the start of its kernel, which all its containers have in common."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {socket.gethostname(), *(boot.read_text().split() if boot.exists() else ())}

@@ -68,7 +68,7 @@ def start(
     configure(settings.log_level)
     pinned = _pinned(gpus, slots, slots_per_gpu)
     node = Node.boot(
-        slots=len(pinned) or slots or max(1, (os.cpu_count() or 2) // 2),
+        slots=len(pinned) or slots or max(1, len(os.sched_getaffinity(0)) // 2),
         resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
         settings=settings,
         gpus=pinned,

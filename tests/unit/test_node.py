@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from highnoon.shared.runtime.settings import SECRETS, Settings
-from highnoon.workers import pool_keeper
+from highnoon.workers import cli, node, pool_keeper
 from highnoon.workers.node import Node, dead_nodes, node_lock, without_secrets
 from highnoon.workers.pool_keeper import PoolKeeper
 
@@ -29,6 +32,27 @@ def test_only_the_folder_of_a_dead_agent_counts_as_deserted(tmp_path: Path) -> N
     assert {folder.name for folder in dead_nodes(tmp_path)} == {"dead", "running"}
 
 
+def test_node_of_another_machine_counts_only_after_a_week_since_its_lock_may_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given the folder of an agent of another machine, whose lock looks free here as on a disk with local locks
+    monkeypatch.setattr(node, "_machine", lambda: {"node-7", "another-boot"})
+    with node_lock(tmp_path / "elsewhere"):
+        (tmp_path / "elsewhere" / "health").touch()
+    monkeypatch.undo()
+    assert dead_nodes(tmp_path) == []
+    for path in (*(tmp_path / "elsewhere").iterdir(), tmp_path / "elsewhere"):
+        os.utime(path, (0, 0))
+    assert dead_nodes(tmp_path) == [tmp_path / "elsewhere"]
+
+    # And one of this machine, before it was started again
+    monkeypatch.setattr(node, "_machine", lambda: {socket.gethostname(), "another-boot"})
+    with node_lock(tmp_path / "before"):
+        pass
+    monkeypatch.undo()
+    assert tmp_path / "before" in dead_nodes(tmp_path)
+
+
 def test_no_variable_that_holds_a_secret_reaches_a_trial() -> None:
     secrets = {*SECRETS, "webui_tokens", "webui_viewer_token", "token", "flower_password", "webui_tokens_file"}
     environ = {f"HIGHNOON_{name.upper()}": "secret" for name in secrets} | {"PGPASSWORD": "secret", "PATH": "/bin"}
@@ -38,6 +62,29 @@ def test_no_variable_that_holds_a_secret_reaches_a_trial() -> None:
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     assert dead_nodes(tmp_path) == dead_nodes(tmp_path / "nowhere") == []
+
+
+def test_default_of_slots_is_one_per_two_cores_that_the_node_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given a batch job or a container with six cores of a machine of 64
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    made: list[int] = []
+
+    class Started:
+        def __init__(self, node: Node, *, until_idle: bool) -> None:
+            made.append(node.slots)
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(cli, "Agent", Started)
+    environ = {"DATABASE_URL": "postgresql://u:p@h/d", "REDIS_URL": "redis://h", "OBJECTIVES": "*", "HOME": tmp_path}
+    for name, value in environ.items():
+        monkeypatch.setenv(f"HIGHNOON_{name}", str(value))
+    assert CliRunner().invoke(cli.app, ["start"]).exit_code == 0
+    assert made == [3]
 
 
 def test_pool_that_cannot_be_killed_does_not_block_its_agent(

@@ -25,6 +25,9 @@ _Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _SLOWEST_REQUEST_S = 10.0
 
+_MOST_THREADS = 50
+"""Of the process: a connection takes a thread and a descriptor, which agent and coordinator need for other things."""
+
 
 @contextmanager
 def exposed(registry: CollectorRegistry, *, host: str, port: int, key: str, token: str | None) -> Iterator[int]:
@@ -52,10 +55,13 @@ def exposed(registry: CollectorRegistry, *, host: str, port: int, key: str, toke
 
 
 def _guarded(metrics: _Wsgi, token: str | None) -> _Wsgi:
+    one_at_a_time = threading.Lock()  # collectors keep files and readings between two scrapes
+
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         refusal = _refusal(environ, token)
         if refusal is None:
-            return metrics(environ, start_response)
+            with one_at_a_time:
+                return metrics(environ, start_response)
         headers = [("Content-Type", "text/plain; charset=utf-8")]
         if refusal.startswith("401"):
             headers.append(("WWW-Authenticate", "Bearer"))
@@ -106,6 +112,13 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
         self.address_family = family
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Closes what comes while there are too many."""
+        if threading.active_count() < _MOST_THREADS:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
     def server_bind(self) -> None:
         """As WSGIServer does, but for its query to the name server, which may take seconds."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import Disposition
@@ -21,6 +25,7 @@ from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.node import Node
 from highnoon.workers.node_metrics import NodeMetrics
 from highnoon.workers.telemetry import Telemetry, inbox, received
+from tests.support import eventually
 
 TOKEN = "a-token-of-the-tests"
 
@@ -85,6 +90,49 @@ def test_a_port_in_use_is_an_error_that_names_the_setting(registry: CollectorReg
             exposed(registry, host="127.0.0.1", port=port, key="HIGHNOON_METRICS_PORT", token=None),
         ):
             pass
+
+
+def test_two_scrapes_at_a_time_are_collected_one_after_the_other() -> None:
+    class Slow(Collector):
+        running = most = 0
+
+        def describe(self) -> Iterable[Metric]:
+            return ()
+
+        def collect(self) -> Iterable[Metric]:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            threading.Event().wait(0.1)
+            self.running -= 1
+            return ()
+
+    registry, slow = CollectorRegistry(), Slow()
+    registry.register(slow)
+    with exposed(registry, host="127.0.0.1", port=0, key="PORT", token=None) as port, ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: get(port).status_code, range(4)))
+    assert (answers, slow.most) == ([200] * 4, 1)
+
+
+def test_idle_connections_take_no_more_than_some_threads_and_descriptors(registry: CollectorRegistry) -> None:
+    with exposed(registry, host="127.0.0.1", port=0, key="PORT", token=TOKEN) as port, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(80)]
+        threads: list[int] = []
+
+        def most_are_refused() -> bool:
+            threads.append(threading.active_count())
+            return sum(map(_is_closed, idle)) >= 30
+
+        eventually(most_are_refused, 60, what="further connections are closed")
+    assert max(threads) <= 50
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path: Path) -> None:

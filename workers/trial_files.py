@@ -78,7 +78,7 @@ class TrialFiles:
 
     def take(self, saved: SavedFile) -> None:
         """A copy that the trial has made; a newer one replaces one of its name that waits. Raises ValueError."""
-        if saved.name is not None and len({*self._ids, saved.name}) > MOST_ARTIFACTS:
+        if saved.name is not None and len({*self._ids, *self._waiting, saved.name} - {None}) > MOST_ARTIFACTS:
             raise ValueError(f"more than {MOST_ARTIFACTS} files")
         if saved.name in self._waiting:
             self._drop(self._waiting[saved.name])
@@ -212,7 +212,7 @@ class TrialFiles:
         self, saved: SavedFile, file_id: str, store: FileStore, moved: Callable[[int], object]
     ) -> tuple[int, str]:
         if saved is _LAST:
-            pack_copy(self._folders.checkpoints, self._folders.saved, saved)
+            pack_copy(self._folders.checkpoints, self._folders.saved, saved, moved)
         with opened_copy(self._folders.saved, saved) as source:
             if saved.name is not None and os.fstat(source.fileno()).st_size > self._thread.limits.artifact_bytes:
                 raise FileStoreError("it is larger than HIGHNOON_ARTIFACT_LIMIT_BYTES")
@@ -231,5 +231,5 @@ class TrialFiles:
         archive = download(store, packed, self._folders.saved / _LAST.file, moved)
         moved(0)  # the trial may have begun without it
         with archive.open("rb") as source:
-            unpack(source, self._folders.checkpoints)
+            unpack(source, self._folders.checkpoints, moved)
         archive.unlink()

@@ -13,17 +13,20 @@ import shutil
 import stat
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from highnoon.shared.domain.artifact import MOST_ARTIFACTS, name_flaw
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+Moved = Callable[[int], object]
+"""Gets each number of bytes that were copied; what it raises ends the copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,18 +122,34 @@ def pack(folder: Path, target: Path) -> None:
         raise
 
 
-def unpack(archive: BinaryIO, folder: Path) -> None:
+def unpack(archive: BinaryIO, folder: Path, moved: Moved) -> None:
     """The inverse of `pack`: makes the folder, which appears whole. Raises OSError, tarfile.TarError."""
     draft = folder.with_name(f".fetching-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        with tarfile.open(fileobj=archive, mode="r|") as packed:
+        with tarfile.open(fileobj=cast(BinaryIO, _Counted(archive, moved)), mode="r|") as packed:
             packed.extractall(draft, filter="data")
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+class _Counted:
+    """A file that gives `moved` each number of bytes that are read or written."""
+
+    def __init__(self, file: BinaryIO, moved: Moved) -> None:
+        self._file, self._moved = file, moved
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._moved(len(data))
+        return data
+
+    def write(self, data: bytes) -> int:
+        self._moved(len(data))
+        return self._file.write(data)
 
 
 def saved_of(event: Mapping[str, Any]) -> SavedFile:
@@ -162,15 +181,17 @@ def remove_copy(folder: Path, saved: SavedFile) -> None:
         os.unlink(saved.file, dir_fd=opened)
 
 
-def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile) -> None:
+def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile, moved: Moved) -> None:
     """As `pack`, into a copy of an ended trial, by the process that stores it. Raises OSError."""
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
     with _opened_folder(folder, make=True) as opened:
         with suppress(FileNotFoundError):
             os.unlink(saved.file, dir_fd=opened)
         descriptor = os.open(saved.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
-        archive.add(checkpoints, arcname=".")
+    with os.fdopen(descriptor, "wb") as file:
+        counted = cast(BinaryIO, _Counted(file, moved))
+        with tarfile.open(fileobj=counted, mode="w|") as archive:
+            archive.add(checkpoints, arcname=".")
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_
     assert files.pack_if_due(checkpoints) == SavedFile(file="2", name=None)
 
     with opened_copy(tmp_path / "saved", packed) as archive:
-        unpack(archive, tmp_path / "elsewhere" / "attempt-2")
+        unpack(archive, tmp_path / "elsewhere" / "attempt-2", int)
     assert (tmp_path / "elsewhere" / "attempt-2" / "latest" / "weights").read_bytes() == b"1"
 
 
@@ -102,7 +102,7 @@ def test_an_archive_that_leads_out_of_its_folder_makes_no_folder(tmp_path: Path)
     (folder / "link").symlink_to("/etc")
     pack(folder, tmp_path / "packed")
     with (tmp_path / "packed").open("rb") as archive, pytest.raises(tarfile.TarError):
-        unpack(archive, tmp_path / "target")
+        unpack(archive, tmp_path / "target", int)
     assert not (tmp_path / "target").exists() and not list(tmp_path.glob(".fetching*"))
 
 
@@ -127,7 +127,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, part:
     before = sorted(tmp_path.rglob("*"))
 
     # Then nothing of that one's is read, removed or written
-    for use in (opened_copy, remove_copy, lambda folder, saved: pack_copy(tmp_path, folder, saved)):
+    for use in (opened_copy, remove_copy, lambda folder, saved: pack_copy(tmp_path, folder, saved, int)):
         with pytest.raises(OSError):
             use(mine, SavedFile(file="1", name="x"))
     assert sorted(tmp_path.rglob("*")) == before and (others / "1").read_bytes() == b"not yours"
@@ -141,11 +141,11 @@ def test_an_ended_trials_checkpoint_is_packed_through_no_link_of_it(tmp_path: Pa
     (saved / "0").symlink_to(model)
     packed = SavedFile(file="0", name=None)
 
-    pack_copy(checkpoints, saved, packed)
+    pack_copy(checkpoints, saved, packed, int)
 
     assert model.read_bytes() == b"weights"
     with opened_copy(saved, packed) as archive:
-        unpack(archive, tmp_path / "elsewhere")
+        unpack(archive, tmp_path / "elsewhere", int)
     assert (tmp_path / "elsewhere" / "state").read_text() == "as the trial has chosen"
     remove_copy(saved, packed)
     assert list(saved.iterdir()) == []
@@ -210,3 +210,23 @@ def test_attributes_describe_artifacts_as_optuna_does_and_unusable_ones_are_left
     }
     assert artifacts_in(attrs) == [Artifact(id="c1", name="a.txt", mimetype="text/plain"), mine]
     assert mine.mimetype == "image/png"
+
+
+def test_packing_and_unpacking_of_one_large_file_reports_its_progress(tmp_path: Path) -> None:
+    checkpoints, saved, packed = (
+        tmp_path / "attempt-1",
+        tmp_path / "work" / "tmp" / "saved",
+        SavedFile(file="0", name=None),
+    )
+    checkpoints.mkdir()
+    (checkpoints / "weights").write_bytes(bytes(5_000_000))
+    written: list[int] = []
+    read: list[int] = []
+
+    pack_copy(checkpoints, saved, packed, written.append)
+    with opened_copy(saved, packed) as archive:
+        unpack(archive, tmp_path / "elsewhere", read.append)
+
+    for moved in (written, read):
+        assert sum(moved) > 5_000_000 and max(moved) < 1_000_000
+    assert (tmp_path / "elsewhere" / "weights").stat().st_size == 5_000_000

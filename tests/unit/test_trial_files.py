@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 
-from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.artifact import MOST_ARTIFACTS, Checkpoint
 from highnoon.shared.domain.errors import FileStoreError, LeaseLost, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
 from highnoon.shared.objective.staged_files import SavedFile
@@ -207,6 +207,14 @@ def test_checkpoints_take_turns_in_two_files_and_the_last_is_packed_at_the_end(w
     settle(files)
     assert len(world.checkpoints) == 4 and world.checkpoints[-1].id == second
     assert files.artifacts == ()
+
+
+def test_files_that_wait_count_to_those_that_a_trial_may_save(world: World, files: TrialFiles) -> None:
+    for number in range(MOST_ARTIFACTS):
+        files.take(world.save(number, f"{number}", b"x"))
+    with pytest.raises(ValueError, match="more than 100 files"):
+        files.take(world.save(MOST_ARTIFACTS, "one more", b"x"))
+    settle(files)
 
 
 def test_outcome_that_counts_needs_no_checkpoint(world: World, files: TrialFiles) -> None:

@@ -73,6 +73,34 @@ def test_confined_trial_works_as_usual_with_what_is_its_own(tmp_path: Path, isol
     assert not (tmp_path / "work").exists() or not (tmp_path / "work" / "tmp").exists()
 
 
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    "objective", ["{code}/train_here.py:objective", "train_here:objective"], ids=["file", "module"]
+)
+def test_confined_trial_imports_what_is_beside_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, isolation: str
+) -> None:
+    code = tmp_path / "code"
+    home = code / ".highnoon"
+    home.mkdir(parents=True)
+    (home / "secret").write_text("12345")
+    (code / "beside.py").write_text("VALUE = 2.0\n")
+    (code / "train_here.py").write_text(
+        "import beside\nfrom pathlib import Path\n\n\ndef objective(params):\n    try:\n"
+        "        return len(Path(__file__).with_name('.highnoon').joinpath('secret').read_text())\n"
+        "    except PermissionError:\n        return beside.VALUE\n"
+    )
+    if objective.startswith("train"):  # as an editable installation
+        monkeypatch.syspath_prepend(str(code))
+        monkeypatch.setenv(
+            "PYTHONPATH", f"{code}:{os.environ['PYTHONPATH']}" if "PYTHONPATH" in os.environ else str(code)
+        )
+    confined = Confinement(denied=(str(home),))
+    attempt = begin(tmp_path, objective.format(code=code), isolation=isolation, confinement=confined)
+    outcome = attempt.watch(Diary(), trial_timeout_s=60.0)
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, 2.0), f"{outcome.message}\n{outcome.traceback}"
+
+
 def test_confined_trial_trains_with_keras(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "training_objectives.py:trains", "spawn")
     assert outcome.ending is Ending.COMPLETED, f"{outcome.message}\n{outcome.traceback}"

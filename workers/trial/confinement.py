@@ -133,8 +133,11 @@ def _allow(ruleset: int, paths: Iterable[str], rights: int, denied: tuple[str, .
         # As the kernel has resolved it, at a fraction of the cost of `realpath`.
         real = os.readlink(f"/proc/self/fd/{descriptor}") if denied else ""  # noqa: PTH115
         if any(real.startswith(other) or other.startswith(real) for other in denied):
-            _allow(ruleset, _without(real, denied), rights)
-        else:
+            inside = [*_without(real, denied)]
+            _allow(ruleset, inside, rights)
+            # As in `_common`.
+            allowed = allowed & _READ_DIR if inside else 0
+        if allowed:
             _checked(_syscall(_ADD_RULE, ruleset, _BENEATH_PATH, _beneath(descriptor, allowed), 0))
         os.close(descriptor)
 
@@ -185,10 +188,14 @@ def _common(confinement: Confinement) -> list[tuple[int, int]]:
     programs += [*(f"/etc/{name}" for name in _ETC), os.environ.get("KERAS_HOME") or str(Path("~/.keras").expanduser())]
     devices = [str(path) for name in (*_DEVICES, *_ACCELERATORS) for path in Path("/dev").glob(name)]
     denied = confinement.denied + _ALWAYS_DENIED
-    readable = [p for path in programs for p in _without(os.path.realpath(path), confinement.denied)]
+    programs = [os.path.realpath(path) for path in programs]
+    readable = [p for path in programs for p in _without(path, confinement.denied)]
+    # No module is found in a folder that cannot be listed.
+    listed = [path for path in programs if any(other.startswith(f"{path}/") for other in confinement.denied)]
     writable = [os.path.realpath(path) for path in devices]
     writable += [p for path in confinement.paths for p in _without(os.path.realpath(path), denied)]
-    return [*_opened(_outermost(readable), _READ), *_opened(dict.fromkeys(writable), _ALL)]
+    writable = [*dict.fromkeys(writable)]
+    return [*_opened(_outermost(readable), _READ), *_opened(listed, _READ_DIR), *_opened(writable, _ALL)]
 
 
 def _without(path: str, denied: Iterable[str]) -> Iterator[str]:

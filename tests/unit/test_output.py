@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_a_million_lines_stay_within_the_limit_and_the_last_one_is_kept(output: 
     assert tail[-1] == "line 999999"
     assert all(line.startswith("line ") for line in tail), "the tail begins with a whole line"
     assert output.path.read_text().endswith("line 999999\n")
+
+
+def test_log_of_an_older_trial_of_that_name_is_not_its_first_part(output: Output) -> None:
+    output.path.with_name("trial.log.1").write_text("of a study that was deleted\n")
+    output.path.write_text("of a study that was deleted\n")
+    with closing(Output(output.path, limit_bytes=10_000, tail_bytes=200)):
+        assert [path.read_text() for path in output.path.parent.iterdir()] == [""]
 
 
 def test_what_is_no_text_does_not_break_the_tail(output: Output) -> None:

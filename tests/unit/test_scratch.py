@@ -65,6 +65,16 @@ def test_end_of_an_attempt_leaves_neither_folder_nor_lock(work_dir: Path) -> Non
     assert list(work_dir.parent.iterdir()) == [work_dir], "the objective has written into it"
 
 
+def test_attempt_finds_nothing_that_a_trial_of_a_deleted_study_of_its_name_has_kept(work_dir: Path) -> None:
+    work_dir.mkdir(parents=True)
+    (work_dir / "weights").write_text("of the deleted study")
+    own = begun(work_dir)
+    assert [path.name for path in work_dir.iterdir()] == ["tmp"]
+    own.remove()
+    (aside,) = work_dir.parent.iterdir()
+    assert (aside / "weights").read_text() == "of the deleted study"
+
+
 def test_attempt_begins_without_files_of_an_earlier_one_of_its_name(work_dir: Path) -> None:
     (work_dir / "tmp" / "saved").mkdir(parents=True)
     own = Scratch(work_dir)
@@ -86,7 +96,7 @@ def test_lock_whose_file_was_removed_meanwhile_is_taken_again(work_dir: Path) ->
     waits.join(60.0)
 
     # Then the next supervisor has a lock that others find
-    (work_dir / "tmp").mkdir()
+    (work_dir / "tmp").mkdir(parents=True)
     assert lock_of(work_dir).exists() and not remove_unused(work_dir)
     own.remove()
 

@@ -22,11 +22,14 @@ class Output:
     def __init__(self, path: Path, *, limit_bytes: int, tail_bytes: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._full = path.with_name(path.name + ".1")
         self._half = limit_bytes // 2
         self._tail_bytes = tail_bytes
         self._tail = b""
         self._written = 0
         self._file: BinaryIO = path.open("wb", buffering=0)
+        # The first part of an older trial: a study of the same name was deleted.
+        self._full.unlink(missing_ok=True)
         self._reading, self.writing_end = os.pipe()
         os.set_blocking(self._reading, False)
         _widen(self._reading)
@@ -85,7 +88,7 @@ class Output:
 
     def _rotate(self) -> None:
         full = self._file
-        self.path.replace(self.path.with_name(self.path.name + ".1"))
+        self.path.replace(self._full)
         # Where there is no new file, as on a full disk, the old one stays in use.
         self._file = self.path.open("wb", buffering=0)
         full.close()

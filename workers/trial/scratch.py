@@ -45,6 +45,7 @@ class Scratch:
     def lock(self) -> None:
         """Locks the folder, and removes what an earlier attempt of the same name left there.
 
+        What that one's objective has kept goes aside: it was of a deleted study with the same name as this one.
         Raises OSError, also where another supervisor has the lock. Goes on without a lock where the disk has none: the
         agents then keep the folder for a week.
         """
@@ -56,6 +57,12 @@ class Scratch:
                 raise OSError(errno.EBUSY, "another attempt of the same name uses this folder", str(self.work_dir))
             time.sleep(_LOOK_S)
         _remove_files(self.work_dir)
+        try:
+            self.work_dir.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            self.work_dir.rename(self.work_dir.with_name(f"{self.work_dir.name}-before-{time.time_ns()}"))
 
     def _try_lock(self, path: Path) -> bool:
         """True with the lock, and where the disk has none."""

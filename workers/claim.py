@@ -163,7 +163,9 @@ class Claims:
         is_draining = self._node.drain.is_given
         try:
             study = self._opened(candidate)
-            admitted = None if is_draining() else self._admission.admit(message, study.spec, must_end=is_draining)
+            admitted = None
+            if not is_draining():
+                admitted = self._admission.admit(message, candidate.study_id, study.spec, must_end=is_draining)
             if admitted is None:
                 return _Decline(0.0 if is_draining() else _NO_MEMORY_S)
             code = self._code.pass_or_refuse(study.spec)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 
@@ -65,7 +64,6 @@ _REFUSED = "memory_forecast"
 class StudyPeaks:
     """`peaks` in bytes, newest first; `own_peaks` are the peaks of earlier attempts at the ticket asked for."""
 
-    spec: dict[str, Any]
     peaks: tuple[int, ...]
     own_peaks: tuple[int, ...]
 
@@ -91,8 +89,8 @@ class NodeQueries:
         )
         return bool(self._db.rows(statement))
 
-    def memory_peaks(self, study: str, ticket_id: int) -> StudyPeaks | None:
-        """The memory of the study's newest trials, and its spec; None without such a study."""
+    def memory_peaks(self, study_id: int, ticket_id: int) -> StudyPeaks:
+        """The memory of the study's newest trials, and of a ticket's attempts."""
         # As a float: an integer of SQL ends at 2 GB.
         peak = attempts.c.memory["peak_bytes"].as_float().label("peak")
         measured = (
@@ -102,25 +100,16 @@ class NodeQueries:
             .limit(_NEWEST_PEAKS)
         )
         took_all = attempts.c.ending.in_(_MEASURED), attempts.c.cause.is_distinct_from(_REFUSED)
-        with self._db.transaction() as connection:
-            found = connection.execute(select(studies.c.id, studies.c.spec).where(studies.c.name == study)).first()
-            if found is None:
-                return None
-            newest = (
-                select(tickets.c.id)
-                .where(tickets.c.study_id == found.id, tickets.c.state == TicketState.CLOSED)
-                .order_by(tickets.c.closed_at.desc())
-                .limit(_NEWEST_TICKETS)
-                .subquery()
-            )
-            of_newest = measured.join(newest, newest.c.id == attempts.c.ticket_id).where(*took_all)
-            rows = connection.execute(of_newest).all()
-            own = connection.execute(measured.where(attempts.c.ticket_id == ticket_id)).all()
-        return StudyPeaks(
-            spec=found.spec,
-            peaks=tuple(int(row.peak) for row in rows),
-            own_peaks=tuple(int(row.peak) for row in own),
+        newest = (
+            select(tickets.c.id)
+            .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CLOSED)
+            .order_by(tickets.c.closed_at.desc())
+            .limit(_NEWEST_TICKETS)
+            .subquery()
         )
+        rows = self._db.rows(measured.join(newest, newest.c.id == attempts.c.ticket_id).where(*took_all))
+        own = self._db.rows(measured.where(attempts.c.ticket_id == ticket_id))
+        return StudyPeaks(peaks=tuple(int(row.peak) for row in rows), own_peaks=tuple(int(row.peak) for row in own))
 
     def failure_streaks(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
         """The streak of each of these nodes at these studies, where it has one. One statement for all nodes."""

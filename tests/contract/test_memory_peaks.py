@@ -33,10 +33,9 @@ def test_peaks_of_trials_that_took_what_they_need_newest_first(ledger: Ledger) -
     ledger.run(four, used(200))
     ledger.start(five)
 
-    found = NodeQueries(ledger.database).memory_peaks("digits", two)
+    found = NodeQueries(ledger.database).memory_peaks(study.id, two)
 
-    assert found is not None and (found.peaks, found.own_peaks) == ((200, 300, 100), (300,))
-    assert NodeQueries(ledger.database).memory_peaks("unknown", two) is None
+    assert (found.peaks, found.own_peaks) == ((200, 300, 100), (300,))
 
 
 def test_only_the_newest_tickets_of_a_long_study_are_read(ledger: Ledger) -> None:
@@ -54,11 +53,11 @@ def test_only_the_newest_tickets_of_a_long_study_are_read(ledger: Ledger) -> Non
 
     # When its peaks are looked up
     event.listen(ledger.database.engine, "before_cursor_execute", note)
-    found = NodeQueries(ledger.database).memory_peaks("digits", ticket)
+    found = NodeQueries(ledger.database).memory_peaks(study.id, ticket)
     event.remove(ledger.database.engine, "before_cursor_execute", note)
 
     # Then few rows are read for them
-    assert found is not None and len(found.peaks) == 50
+    assert len(found.peaks) == 50
     read = text("select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables")
     with ledger.database.transaction() as connection:
         before = connection.scalar(read)  # of the transactions before this one

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.messages import RunTrial
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample, Scope
 from highnoon.shared.store.node_queries import StudyPeaks
 from highnoon.workers.monitor.admission import LEAST_PEAKS, Admission, Admitted, has_room, predicted_peak_bytes
@@ -18,6 +19,9 @@ from highnoon.workers.slot_state import SlotState, SlotStates, encoded
 
 GIB = 1 << 30
 MESSAGE = RunTrial(study="digits", ticket=7)
+SPEC = StudySpec(
+    name="digits", objective="train:objective", search_space={"x": ["uniform", 0, 1]}, admission="measured"
+)
 
 
 class StillMemory(MemoryPoller):
@@ -55,17 +59,16 @@ class Node:
         message: RunTrial = MESSAGE,
         **spec: Any,
     ) -> Admitted | None:
-        found = StudyPeaks(spec={"admission": "measured", **spec}, peaks=peaks, own_peaks=())
-        asked = admission or self.admission(found)
+        asked = admission or self.admission(peaks)
         with self.notes.at_work(message.study, message.ticket):
-            return asked.admit(message, None, must_end=lambda: True)
+            return asked.admit(message, 1, SPEC.model_copy(update=spec), must_end=lambda: True)
 
-    def admission(self, found: StudyPeaks) -> Admission:
+    def admission(self, peaks: tuple[int, ...]) -> Admission:
         return Admission(
             self.folder / "admission",
             2,
             self.notes,
-            lambda study, ticket: found,
+            lambda study_id, ticket: StudyPeaks(peaks=peaks, own_peaks=()),
             poller=self.memory,
             clock=lambda: self.now,
         )
@@ -122,9 +125,8 @@ def test_a_slot_that_runs_nothing_reserves_nothing(node: Node) -> None:
 
 
 def test_what_is_admitted_is_reserved(node: Node) -> None:
-    found = StudyPeaks(spec={"admission": "measured"}, peaks=(2 * GIB,) * 5, own_peaks=())
     with node.notes.at_work("digits", 7):
-        node.admission(found).admit(MESSAGE, None, must_end=lambda: True)
+        node.admission((2 * GIB,) * 5).admit(MESSAGE, 1, SPEC, must_end=lambda: True)
         assert [note.reserved_bytes for note in node.notes.states()] == [round(2.2 * GIB)]
         assert node.notes.reserved_by_others() == [], "its own is not in its way"
 
@@ -136,16 +138,15 @@ def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
 
 def test_a_study_by_slots_never_waits_and_what_it_may_take_is_reserved(node: Node) -> None:
     node.neighbour(9 * GIB)
-    found = StudyPeaks(spec={"admission": "slots", "trial_memory_limit": 2 * GIB}, peaks=(), own_peaks=())
+    by_slots = SPEC.model_copy(update={"admission": "slots", "trial_memory_limit": 2 * GIB})
     with node.notes.at_work("digits", 7):
-        assert node.admission(found).admit(MESSAGE, None, must_end=lambda: True) == Admitted()
+        assert node.admission(()).admit(MESSAGE, 1, by_slots, must_end=lambda: True) == Admitted()
         assert [note.reserved_bytes for note in node.notes.states() if note.pid == os.getpid()] == [2 * GIB]
 
 
 def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:
     node.neighbour(5 * GIB)
-    found = StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=())
-    admission = node.admission(found)
+    admission = node.admission((9 * GIB,) * 5)
     assert node.admit(admission=admission) is None
     node.now = 299.0
     assert node.admit(admission=admission) is None
@@ -156,7 +157,7 @@ def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: 
 
 def test_study_whose_ticket_was_put_off_once_and_ran_elsewhere_has_its_patience_again(node: Node) -> None:
     node.neighbour(5 * GIB)
-    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    admission = node.admission((9 * GIB,) * 5)
     later = RunTrial(study="digits", ticket=8)
     assert node.admit(admission=admission) is None
     node.now = 3600.0
@@ -167,7 +168,7 @@ def test_study_whose_ticket_was_put_off_once_and_ran_elsewhere_has_its_patience_
 
 def test_ticket_that_ran_elsewhere_and_comes_back_has_its_patience_again(node: Node) -> None:
     node.neighbour(5 * GIB)
-    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    admission = node.admission((9 * GIB,) * 5)
     assert node.admit(admission=admission) is None
     node.now = 3600.0
     assert node.admit(admission=admission) is None
@@ -177,7 +178,7 @@ def test_ticket_that_ran_elsewhere_and_comes_back_has_its_patience_again(node: N
 
 def test_study_that_ran_alone_has_its_patience_again_for_all_of_its_tickets(node: Node) -> None:
     node.neighbour(5 * GIB)
-    admission = node.admission(StudyPeaks(spec={"admission": "measured"}, peaks=(9 * GIB,) * 5, own_peaks=()))
+    admission = node.admission((9 * GIB,) * 5)
     first, second = (RunTrial(study="digits", ticket=ticket) for ticket in (7, 8))
     assert node.admit(admission=admission, message=first) is node.admit(admission=admission, message=second) is None
     node.now = 301.0

@@ -68,14 +68,14 @@ class _PutOff:
 
 
 class Admission:
-    """Decides for one supervisor; `notes` are its node's, `look_up` finds a study in the ledger by its name."""
+    """Decides for one supervisor; `notes` are its node's, `look_up` finds the peaks of a study and a ticket."""
 
     def __init__(
         self,
         lock: Path,
         slots: int,
         notes: SlotStates,
-        look_up: Callable[[str, int], StudyPeaks | None],
+        look_up: Callable[[int, int], StudyPeaks],
         *,
         poller: MemoryPoller | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -90,19 +90,16 @@ class Admission:
         # the first tickets are offered again and again.
         self._put_off: dict[tuple[str, int], _PutOff] = {}
 
-    def admit(self, message: RunTrial, known: StudySpec | None, *, must_end: Callable[[], bool]) -> Admitted | None:
-        """The right to claim, reserved in the slot's state; None without room within a second, or when `must_end`.
-
-        `known` is the study as this supervisor has it open: one that is not measured then costs no query.
-        """
-        if known is not None and known.admission != MEASURED:
-            return self._admit_by_slot(known.trial_memory_limit)
-        found = retry_until_available(lambda: self._look_up(message.study, message.ticket), _log)
-        if found is None or found.spec.get("admission") != MEASURED:
-            return self._admit_by_slot(found.spec.get("trial_memory_limit") if found else None)
+    def admit(
+        self, message: RunTrial, study_id: int, spec: StudySpec, *, must_end: Callable[[], bool]
+    ) -> Admitted | None:
+        """The right to claim, reserved in the slot's state; None without room within a second, or when `must_end`."""
+        if spec.admission != MEASURED:
+            return self._admit_by_slot(spec.trial_memory_limit)
+        found = retry_until_available(lambda: self._look_up(study_id, message.ticket), _log)
         deadline = self._clock() + _WAIT_S
         while True:
-            admitted = self._decide_alone(message, found)
+            admitted = self._decide_alone(message, spec, found)
             if admitted is not None or self._clock() >= deadline or must_end():
                 return admitted
             time.sleep(_LOOK_S)
@@ -115,23 +112,23 @@ class Admission:
             self._notes.reserve(limits.limit_bytes(trial_memory_limit))
         return Admitted()
 
-    def _decide_alone(self, message: RunTrial, found: StudyPeaks) -> Admitted | None:
+    def _decide_alone(self, message: RunTrial, spec: StudySpec, found: StudyPeaks) -> Admitted | None:
         """Under the lock of the node: of two that decide at once, the second reads what the first has reserved."""
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return self._decide(message, found)
+            return self._decide(message, spec, found)
         finally:
             os.close(descriptor)
 
-    def _decide(self, message: RunTrial, found: StudyPeaks) -> Admitted | None:
+    def _decide(self, message: RunTrial, spec: StudySpec, found: StudyPeaks) -> Admitted | None:
         node = self._poller.node()
         if node.limit_bytes is None or node.tightest is None:
             return Admitted()
         limits = NodeLimits(node_bytes=node.limit_bytes, slots=self._slots)
         trials_bytes = limits.node_bytes - limits.reserve_bytes
         predicted = predicted_peak_bytes(found.peaks, found.own_peaks, unknown_bytes=limits.share_bytes)
-        wanted = min(found.spec.get("trial_memory_limit") or trials_bytes, predicted)
+        wanted = min(spec.trial_memory_limit or trials_bytes, predicted)
         free = limits.full_bytes - node.tightest.used_bytes
         fits = has_room(wanted, self._notes.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
         if not fits and self._waited_s(message) < _PATIENCE_S:

@@ -15,12 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import EmbeddedServiceError
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.reference import brought_module, own_module, source_of
 from highnoon.shared.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from highnoon.shared.domain.study import StudySpec  # an agent needs nothing else of it
 
 _WILD = "*?["
 _FILE = "objectives"

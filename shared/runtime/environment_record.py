@@ -76,7 +76,8 @@ def _packages() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         try:
-            name, version = distribution.metadata["Name"], distribution.version
+            read = distribution.metadata  # read and parsed anew each time, also for `version`
+            name, version = read["Name"], read["Version"]
         except Exception:  # noqa: S112 - what an interrupted installation has left
             continue
         if isinstance(name, str) and isinstance(version, str):

@@ -147,7 +147,9 @@ def _no_complaint_and_no_stranger(page: Page, address: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_fits_is_named_and_is_readable(page: Page, address: str, url: str, name: str) -> None:
+def test_page_fits_is_named_and_is_readable_and_axe_finds_nothing_serious(
+    page: Page, address: str, url: str, name: str
+) -> None:
     """Light and dark differ in colours alone: what else is on the page is checked once for both."""
     keep_worker(url)
     for width in (420, 1400):
@@ -163,6 +165,12 @@ def test_page_fits_is_named_and_is_readable(page: Page, address: str, url: str, 
         page.look(min(width, 1200), dark=True)
         assert page.eval(_WRAPPED) == [], "a button has two lines"
 
+    page.look(1400, height=200)  # so that few drawings are drawn, which axe is not asked about
+    page.eval(f"{_OPEN}; {files('axe_core_python').joinpath('axe.min.js').read_text()}; true")
+    assert page.eval(_axe()) == [], "light"
+    page.look(1400, height=200, dark=True)
+    assert page.eval(_axe(rules=_RULES_OF_COLOURS)) == [], "dark"
+
     if folder := os.environ.get("SCREENSHOTS"):
         for width, dark in product((420, 1400), (False, True)):
             page.look(width, dark=dark, height=8000)  # a figure is drawn when it comes into view
@@ -171,17 +179,6 @@ def test_page_fits_is_named_and_is_readable(page: Page, address: str, url: str, 
             height = page.eval("Math.ceil(document.querySelector('main').offsetHeight) + 80")
             page.look(width, dark=dark, height=height)
             page.screenshot(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing_serious(page: Page, address: str, name: str) -> None:
-    page.look(1400, height=200)  # so that few drawings are drawn, which it is not asked about
-    page.goto(address + PAGES[name])
-    page.eval(f"{_OPEN}; {files('axe_core_python').joinpath('axe.min.js').read_text()}; true")
-
-    assert page.eval(_axe()) == [], "light"
-    page.look(1400, height=200, dark=True)
-    assert page.eval(_axe(rules=_RULES_OF_COLOURS)) == [], "dark"
 
 
 def test_no_page_is_longer_than_three_screens_before_something_is_opened(page: Page, address: str) -> None:

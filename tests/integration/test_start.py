@@ -27,7 +27,7 @@ import pytest
 
 from highnoon.coordinator.cli.failures import notes
 from highnoon.coordinator.local.local_processes import USER
-from highnoon.coordinator.local.stack import serving_database
+from highnoon.coordinator.local.stack import Stack, serving_database
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.runtime.data_dir import Home
 from highnoon.shared.runtime.terminal import Exit
@@ -149,7 +149,10 @@ def test_a_study_runs_to_its_end_and_says_where_everything_is(place: Place, fini
 
 
 def test_a_finished_study_is_not_run_again_and_more_trials_extend_it(place: Place, finished: str) -> None:
-    again = place.run("start", "tiny.json", "--workers", "2")
+    # By a coordinator alone: a finished study needs no node.
+    with Stack(place.home) as stack:
+        addresses = {"HIGHNOON_DATABASE_URL": stack.database_url, "HIGHNOON_REDIS_URL": stack.redis_url}
+        again = place.run("start", "tiny.json", **addresses)
     assert "study      tiny, 4 trials (goes on: 4 done, 0 added)" in again
     assert re.findall(r"^Best trial.*$", again, re.MULTILINE) == re.findall(r"^Best trial.*$", finished, re.MULTILINE)
     place.assert_balanced("tiny", 4)

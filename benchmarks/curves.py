@@ -126,6 +126,7 @@ def point_key(point: Point) -> str:
 def record(problem: Problem, at_most_s: float) -> None:
     """Trains the points without a recorded curve and appends their curves; ends early after so many seconds."""
     sys.path.insert(0, str(ROOT / "examples" / problem.name))
+    sys.modules.pop("objective", None)  # of the problem before, by the same name
     example: Any = importlib.import_module("objective")
     for name, value in problem.settings.items():
         setattr(example, name, value)

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,20 @@ def test_curves_that_were_not_recorded_are_named(
     monkeypatch.setattr(sys, "argv", ["pruning", "digits"])
     assert pruning.main() == 1
     assert "88 curves are missing: python -m benchmarks.curves digits" in capsys.readouterr().err
+
+
+def test_each_problem_is_trained_by_its_own_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "ROOT", tmp_path)
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(
+        recorded, "_trained", lambda example, _, point: Curve(params=point, values=[example.LOSS], seconds=[])
+    )
+    monkeypatch.delitem(sys.modules, "objective", raising=False)
+    for loss, name in enumerate(("first", "second")):
+        example = tmp_path / "examples" / name / "objective.py"
+        example.parent.mkdir(parents=True)
+        example.write_text(f"LOSS = {loss}\n")
+        recorded.record(replace(PROBLEM, name=name), math.inf)
+        assert {curve.values[0] for curve in recorded.recorded_curves(name).values()} == {loss}
+    del sys.modules["objective"]

@@ -98,18 +98,18 @@ def compiled_epoch(
     weights = model.trainable_variables
     optimizer.build(weights)
 
-    @tf.function
+    def add_step(total: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(tf.gather(labels, batch), model(tf.gather(images, batch), training=True))
+            penalised = loss + tf.add_n(model.losses)
+        optimizer.apply(tape.gradient(penalised, weights), weights)
+        return total + loss
+
+    @tf.function(autograph=False)  # autograph would convert the code again in each trial
     def epoch() -> tf.Tensor:
-        total = 0.0
         order = tf.random.shuffle(tf.range(len(training[1])))
-        for number in tf.range(count):
-            batch = order[number * batch_size : (number + 1) * batch_size]
-            with tf.GradientTape() as tape:
-                loss = cross_entropy(tf.gather(labels, batch), model(tf.gather(images, batch), training=True))
-                penalised = loss + tf.add_n(model.losses)
-            optimizer.apply(tape.gradient(penalised, weights), weights)
-            total += loss
-        return total / count
+        batches = tf.reshape(order[: count * batch_size], (count, batch_size))
+        return tf.foldl(add_step, batches, 0.0) / count
 
     return epoch
 

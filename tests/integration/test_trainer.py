@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 import highnoon as hn
 from highnoon.lm.data import sources
-from highnoon.lm.training.train_state import TrainState, decays
+from highnoon.lm.training import loop
+from highnoon.lm.training.options import TrainingOptions
+from highnoon.lm.training.train_state import TrainState, apply_adamw, decays, make_optimizer
 from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrainingDiverged, TrialPruned, UserInputError
 from highnoon.shared.objective.trial_context import bound
 
@@ -397,6 +401,39 @@ def test_the_steps_are_compiled_once_for_each_shape() -> None:
     assert trainer._train_state is not None
     assert len(trainer._train_state.train_step.traced) == 2
     assert len(trainer._train_state.validation_step.traced) == 2
+
+
+def test_a_stage_makes_its_datasets_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Counter[str] = Counter()
+    for name in ("training_batches", "validation_batches"):
+        original = getattr(loop, name)
+
+        def counted(*args: Any, _name: str = name, _original: Any = original, **options: Any) -> Any:
+            made[_name] += 1
+            return _original(*args, **options)
+
+        monkeypatch.setattr(loop, name, counted)
+
+    trainer_of().add_curriculum_stage("a", "birds").add_curriculum_stage("b", "birds").train(epochs_per_stage=3)
+
+    assert made == {"training_batches": 2, "validation_batches": 2}
+
+
+def test_the_fused_step_of_the_optimizer_is_keras_own() -> None:
+    def trained(apply: Any) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        model = small_model()
+        weights = model.trainable_variables
+        optimizer = make_optimizer(model, TrainingOptions(weight_decay=0.3, adam_beta2=0.97))
+        for step in range(4):
+            optimizer.learning_rate.assign(0.01 / (step + 1))
+            apply(optimizer, [tf.sin(weight.value * 50.0 + step) for weight in weights], weights)
+        return [variable.numpy() for variable in (*weights, *optimizer.variables)]
+
+    ours, keras_own = trained(apply_adamw), trained(lambda optimizer, *given: optimizer.apply(*given))
+
+    for one, other in zip(ours, keras_own, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_trains_with_a_trained_tokenizer() -> None:

@@ -252,7 +252,7 @@ def test_each_epoch_has_its_own_reproducible_order() -> None:
 
 def batches_of(dataset: TextDataset, first_step: int = 0) -> Iterator[np.ndarray]:
     order = epoch_order([len(dataset)], None, len(dataset), (0, 0, 0))
-    batches = training_batches([dataset], order, batch_size=2, accumulation=3, first_step=first_step)
+    batches = training_batches([dataset], lambda: (order, first_step), batch_size=2, accumulation=3)
     return (inputs.numpy() for inputs, _ in batches)
 
 
@@ -263,6 +263,18 @@ def test_batches_have_one_shape_and_can_be_continued() -> None:
 
     assert [batch.shape for batch in whole] == [(3, 2, 4)] * 4
     assert np.array_equal(list(batches_of(dataset, first_step=3)), whole[3:])
+
+
+def test_each_pass_over_the_batches_asks_for_its_order() -> None:
+    dataset = TextDataset(["abcdefgh" * 12], max_length=4)
+    orders = [epoch_order([len(dataset)], None, len(dataset), (0, 0, epoch)) for epoch in range(2)]
+    positions = iter([(orders[0], 0), (orders[1], 0), (orders[1], 2)])
+
+    batches = training_batches([dataset], lambda: next(positions), batch_size=2, accumulation=3)
+    first, second, rest = ([inputs.numpy() for inputs, _ in batches] for _ in range(3))
+
+    assert not np.array_equal(first, second)
+    assert np.array_equal(rest, second[2:])
 
 
 def test_validation_uses_every_label_once() -> None:

@@ -7,7 +7,7 @@ any step can be found again. TensorFlow is imported when batches are built, not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -125,32 +125,30 @@ def _cycled(count: int, quota: int, random: np.random.Generator) -> Order:
 
 def training_batches(
     datasets: Sequence[TextDataset],
-    order: Order,
+    position: Callable[[], tuple[Order, int]],
     *,
     batch_size: int,
     accumulation: int,
-    first_step: int = 0,
-    prefetch_buffer_size: int | None = None,
 ) -> Any:
-    """A tf.data.Dataset of inputs and labels, both `[accumulation, batch, length]`, from `first_step` on.
+    """A tf.data.Dataset of inputs and labels, both `[accumulation, batch, length]`.
 
-    Windows that do not fill a last step are left out; the next epoch's order is another one.
+    Each pass over it is an epoch: `position` gives its order, and the step with which it begins. Windows that do not
+    fill a last step are left out.
     """
     drawn = batch_size * accumulation
     length = datasets[0].max_length
 
     def steps() -> Iterator[tuple[Ids, Ids]]:
+        order, first_step = position()
         for step in range(first_step, len(order) // drawn):
             inputs, labels = _gathered(datasets, order[step * drawn : (step + 1) * drawn])
             shape = (accumulation, batch_size, length)
             yield inputs.reshape(shape), labels.reshape(shape)
 
-    return _dataset(steps, (accumulation, batch_size, length), prefetch_buffer_size)
+    return _dataset(steps, (accumulation, batch_size, length))
 
 
-def validation_batches(
-    dataset: TextDataset, *, batch_size: int, windows: int, prefetch_buffer_size: int | None = None
-) -> Any:
+def validation_batches(dataset: TextDataset, *, batch_size: int, windows: int) -> Any:
     """A tf.data.Dataset of inputs and labels, both `[batch, length]`; the last one is filled up with padding."""
 
     def batches() -> Iterator[tuple[Ids, Ids]]:
@@ -158,7 +156,14 @@ def validation_batches(
             indexes = np.arange(start, start + batch_size)
             yield dataset.windows(np.where(indexes < windows, indexes, -1))
 
-    return _dataset(batches, (batch_size, dataset.max_length), prefetch_buffer_size)
+    return _dataset(batches, (batch_size, dataset.max_length))
+
+
+def prefetched(batches: Any, buffer_size: int | None) -> Any:
+    """The same dataset with so many elements ahead, None for as many as TensorFlow chooses."""
+    import tensorflow as tf
+
+    return batches.prefetch(tf.data.AUTOTUNE if buffer_size is None else buffer_size)
 
 
 def _gathered(datasets: Sequence[TextDataset], drawn: Order) -> tuple[Ids, Ids]:
@@ -171,9 +176,8 @@ def _gathered(datasets: Sequence[TextDataset], drawn: Order) -> tuple[Ids, Ids]:
     return inputs, labels
 
 
-def _dataset(generate: Any, shape: tuple[int, ...], prefetch_buffer_size: int | None) -> Any:
+def _dataset(generate: Any, shape: tuple[int, ...]) -> Any:
     import tensorflow as tf
 
     spec = tf.TensorSpec(shape, tf.int32)
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))
-    return dataset.prefetch(tf.data.AUTOTUNE if prefetch_buffer_size is None else prefetch_buffer_size)
+    return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))

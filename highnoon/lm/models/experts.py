@@ -49,7 +49,7 @@ class MixtureOfExperts(keras.layers.Layer):
             self.add_loss(self._config.aux_loss_weight * imbalance(probabilities, chosen))
         outputs = self._expert_outputs(tokens, chosen)
         mixed = tf.matmul(tf.cast(gates, outputs.dtype)[:, None], outputs)
-        return tf.reshape(mixed, tf.shape(sequence))
+        return tf.reshape(mixed, keras.ops.shape(sequence))
 
     def _expert_outputs(self, tokens: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
         """`[tokens, k, dim]`: the output of each of its k experts for each token."""

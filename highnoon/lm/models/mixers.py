@@ -40,6 +40,12 @@ def projection(width: int, initializer: Any, name: str, dtype: Any) -> Any:
     return keras.layers.Dense(width, use_bias=False, kernel_initializer=initializer, name=name, dtype=dtype)
 
 
+def transposed(axes: str, tensor: tf.Tensor) -> tf.Tensor:
+    """As `tf.einsum` reads it, "bsh->bhs", for an order alone: `einsum` takes several times as long to trace."""
+    before, after = axes.split("->")
+    return tf.transpose(tensor, [before.index(axis) for axis in after])
+
+
 class AttentionMixer(keras.layers.Layer):
     """Reads by content and by distance: `num_heads` heads, rotary angles for the order."""
 
@@ -56,15 +62,15 @@ class AttentionMixer(keras.layers.Layer):
 
     def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """Mixes each token with those before it."""
-        batch, seq = tf.unstack(tf.shape(tokens)[:2])
+        batch, seq, _ = keras.ops.shape(tokens)
         width = self._dim // self._heads
         parts = tf.reshape(self._project_in(tokens), [batch, seq, 3, self._heads, width])
-        queries, keys, values = tf.unstack(tf.einsum("bsphw->pbhsw", parts))
+        queries, keys, values = tf.unstack(transposed("bsphw->pbhsw", parts))
         scores = tf.matmul(rotated(queries) * width**-0.5, rotated(keys), transpose_b=True)
         causal = tf.range(seq)[:, None] >= tf.range(seq)
         weights = tf.nn.softmax(tf.where(causal, tf.cast(scores, tf.float32), -float("inf")))
         read = tf.matmul(tf.cast(weights, values.dtype), values)
-        return self._project_out(tf.reshape(tf.einsum("bhsw->bshw", read), tf.shape(tokens)))
+        return self._project_out(tf.reshape(transposed("bhsw->bshw", read), [batch, seq, self._dim]))
 
 
 def rotated(heads: tf.Tensor) -> tf.Tensor:
@@ -73,7 +79,7 @@ def rotated(heads: tf.Tensor) -> tf.Tensor:
     An odd channel at the end stays as it is.
     """
     half = heads.shape[-1] // 2
-    position = tf.range(tf.shape(heads)[2], dtype=tf.float32)
+    position = tf.range(keras.ops.shape(heads)[2], dtype=tf.float32)
     angles = position[:, None] * _ROTARY_BASE ** (-tf.range(half, dtype=tf.float32) / max(half, 1))
     cosine, sine = tf.cast(tf.cos(angles), heads.dtype), tf.cast(tf.sin(angles), heads.dtype)
     first, second, odd = tf.split(heads, [half, half, heads.shape[-1] - 2 * half], axis=-1)
@@ -114,7 +120,7 @@ class MambaMixer(keras.layers.Layer):
         gate, mixed, step = tf.split(self._project_in(tokens), [width, width + 2 * state, self._heads], axis=-1)
         mixed = tf.nn.silu(causal_convolution(mixed, self._conv_taps) + self._conv_bias)
         values, writes, reads = tf.split(mixed, [width, state, state], axis=-1)
-        batch, seq = tf.unstack(tf.shape(values)[:2])
+        batch, seq, _ = keras.ops.shape(values)
         values = tf.reshape(values, [batch, seq, self._heads, self._width // self._heads])
         scanned = selective_scan(
             tf.cast(values, tf.float32),
@@ -124,7 +130,7 @@ class MambaMixer(keras.layers.Layer):
             tf.cast(reads, tf.float32),
         )
         out = tf.cast(scanned, values.dtype) + values * self._skip[:, None]
-        return self._project_out(tf.reshape(out, tf.shape(gate)) * tf.nn.silu(gate))
+        return self._project_out(tf.reshape(out, [batch, seq, width]) * tf.nn.silu(gate))
 
 
 def _initial_rates(shape: tuple[int, ...], dtype: Any = None) -> Any:
@@ -152,9 +158,9 @@ def selective_scan(
     Gives `[batch, seq, heads, width]` from values of that shape. steps `[batch, seq, heads]` are above 0, rates
     `[heads]` below; writes and reads `[batch, seq, state]` serve all heads. Any length will do.
     """
-    length = tf.shape(values)[1]
+    length = keras.ops.shape(values)[1]
     inflow = _by_head(_in_chunks(values * steps[..., None], chunk))
-    decay = tf.einsum("bcqh->bchq", _in_chunks(steps * rates, chunk))
+    decay = transposed("bcqh->bchq", _in_chunks(steps * rates, chunk))
     writes = _in_chunks(writes, chunk)[:, :, None]
     reads = _in_chunks(reads, chunk)[:, :, None]
 
@@ -175,7 +181,7 @@ def decay_between(decay: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     whole = tf.stop_gradient(tf.round(decay))
     wholes, rests = tf.cumsum(whole, axis=-1), tf.cumsum(decay - whole, axis=-1)
     exponents = _differences(wholes) + _differences(rests)
-    size = tf.shape(decay)[-1]
+    size = keras.ops.shape(decay)[-1]
     causal = tf.range(size)[:, None] >= tf.range(size)
     # Masked before exp: above the diagonal the exponents are positive and would overflow.
     return tf.exp(tf.where(causal, exponents, -float("inf"))), tf.exp(wholes + rests)
@@ -187,7 +193,7 @@ def _differences(sums: tf.Tensor) -> tf.Tensor:
 
 def _carried(left_behind: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
     """The state before each chunk, `[batch, chunks, heads, state, width]`, from what each chunk adds to it."""
-    over_chunks = tf.einsum("bch->bhc", tf.reduce_sum(decay, axis=-1))
+    over_chunks = transposed("bch->bhc", tf.reduce_sum(decay, axis=-1))
     between, _ = decay_between(over_chunks)
     at_end = tf.einsum("bhij,bjhsw->bihsw", between, left_behind)
     return tf.pad(at_end[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
@@ -195,20 +201,20 @@ def _carried(left_behind: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
 
 def _in_chunks(sequence: tf.Tensor, chunk: int) -> tf.Tensor:
     """`[batch, chunks, chunk, ...]`; the padding has steps of 0, which neither decay nor write."""
-    shape = tf.shape(sequence)
-    missing = -shape[1] % chunk
-    padded = tf.pad(sequence, [[0, 0], [0, missing], *[[0, 0]] * (len(sequence.shape) - 2)])
-    return tf.reshape(padded, tf.concat([[shape[0], (shape[1] + missing) // chunk, chunk], shape[2:]], axis=0))
+    batch, length, *rest = keras.ops.shape(sequence)
+    missing = -length % chunk
+    padded = tf.pad(sequence, [[0, 0], [0, missing], *[[0, 0]] * len(rest)])
+    return tf.reshape(padded, [batch, (length + missing) // chunk, chunk, *rest])
 
 
 def _by_head(chunks: tf.Tensor) -> tf.Tensor:
-    return tf.einsum("bcqhw->bchqw", chunks)
+    return transposed("bcqhw->bchqw", chunks)
 
 
 def _in_sequence(chunks: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     """The inverse of `_in_chunks` and `_by_head`."""
-    batch, count, heads, chunk, width = tf.unstack(tf.shape(chunks))
-    flat = tf.reshape(tf.einsum("bchqw->bcqhw", chunks), [batch, count * chunk, heads, width])
+    batch, count, heads, chunk, width = keras.ops.shape(chunks)
+    flat = tf.reshape(transposed("bchqw->bcqhw", chunks), [batch, count * chunk, heads, width])
     return flat[:, :length]
 
 

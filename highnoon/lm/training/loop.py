@@ -19,7 +19,7 @@ from typing import Any
 
 import keras
 
-from highnoon.lm.data.windows import epoch_order, training_batches, validation_batches
+from highnoon.lm.data.windows import Order, epoch_order, prefetched, training_batches, validation_batches
 from highnoon.lm.training.callbacks import TrainingCallback
 from highnoon.lm.training.checkpoint_folder import CheckpointFolder
 from highnoon.lm.training.checkpointing import Progress
@@ -88,6 +88,15 @@ class TrainingLoop:
         return bool(self.train_state.model.stop_training)
 
     def _run_stage(self) -> None:
+        # Once for a stage, not for an epoch: TensorFlow traces four functions for each dataset of ours.
+        plan, options = self.plan, self.plan.options
+        accumulation = options.gradient_accumulation_steps
+        self._training = training_batches(
+            plan.training, self._position, batch_size=options.batch_size, accumulation=accumulation
+        )
+        self._validation = validation_batches(
+            plan.held_out, batch_size=options.batch_size, windows=plan.held_out_windows
+        )
         while not self._stage_ends():
             self._run_epoch()
             if not self._stage_ends():
@@ -120,7 +129,7 @@ class TrainingLoop:
         for callback in self.callbacks:
             callback.on_epoch_begin(len(progress.history), {})
         self._timer.start()
-        for inputs, labels in self._batches():
+        for inputs, labels in prefetched(self._training, self.prefetch()):
             share = self.schedule.share(progress.total_steps)
             rate = plan.options.learning_rate * share
             self.train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
@@ -153,29 +162,16 @@ class TrainingLoop:
             with self._timer.paused():
                 self._save()
 
-    def _batches(self) -> Any:
-        plan, options, progress = self.plan, self.plan.options, self.progress
-        seed = (options.seed, progress.stage, progress.epoch)
-        return training_batches(
-            plan.training,
-            epoch_order(plan.counts, plan.shares, plan.draws, seed),
-            batch_size=options.batch_size,
-            accumulation=options.gradient_accumulation_steps,
-            first_step=progress.epoch_step,
-            prefetch_buffer_size=self.prefetch(),
-        )
+    def _position(self) -> tuple[Order, int]:
+        """The order of the current epoch, and how many steps of it are done."""
+        plan, progress = self.plan, self.progress
+        seed = (plan.options.seed, progress.stage, progress.epoch)
+        return epoch_order(plan.counts, plan.shares, plan.draws, seed), progress.epoch_step
 
     def _validate(self) -> float:
         """The mean loss over the held-out text. Raises TrainingDiverged when it is not finite."""
-        plan = self.plan
         loss_sum = label_count = 0.0
-        batches = validation_batches(
-            plan.held_out,
-            batch_size=plan.options.batch_size,
-            windows=plan.held_out_windows,
-            prefetch_buffer_size=self.prefetch(),
-        )
-        for inputs, labels in batches:
+        for inputs, labels in prefetched(self._validation, self.prefetch()):
             loss, count = self.train_state.validate(inputs, labels)
             loss_sum += loss
             label_count += count

@@ -10,7 +10,7 @@ norm is needed anyway, to find the first step that was not finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -92,7 +92,7 @@ class TrainState:
             shrink = self._clip / tf.maximum(norm, self._clip)
             gradients = [gradient * shrink for gradient in gradients]
         self.optimizer.learning_rate.assign(learning_rate)
-        self.optimizer.apply(gradients, self._weights)
+        apply_adamw(self.optimizer, gradients, self._weights)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
         self._label_count.assign_add(tf.cast(count, tf.float64))
         is_finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
@@ -169,6 +169,31 @@ def make_optimizer(model: Any, options: TrainingOptions) -> Any:
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if not decays(v)])
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def apply_adamw(optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
+    """What `optimizer.apply` computes, with TensorFlow's fused operation for each variable.
+
+    Keras' own takes some 35 operations for each: a third of the time that tracing a training step takes.
+    """
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
+    step = tf.cast(optimizer.iterations + 1, tf.float32)
+    constants = {
+        "beta1_power": tf.pow(optimizer.beta_1, step),
+        "beta2_power": tf.pow(optimizer.beta_2, step),
+        "lr": rate,
+        "beta1": optimizer.beta_1,
+        "beta2": optimizer.beta_2,
+        "epsilon": optimizer.epsilon,
+    }
+    moments = zip(optimizer._momentums, optimizer._velocities, strict=True)
+    for gradient, variable, (mean, square) in zip(gradients, variables, moments, strict=True):
+        if decays(variable):
+            variable.value.assign_sub(variable.value * optimizer.weight_decay * rate)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.value.handle, m=mean.value.handle, v=square.value.handle, grad=gradient, **constants
+        )
+    optimizer.iterations.assign_add(1)
 
 
 def decays(variable: Any) -> bool:

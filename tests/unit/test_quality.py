@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import quality
 from benchmarks.peers.samplers import of_one_type
-from benchmarks.quality_report import Key, Run, ranks, report
+from benchmarks.quality_report import Key, Run, as_table, ranks, report
 
 
 def test_equal_losses_share_their_ranks() -> None:
@@ -26,6 +26,22 @@ def test_entries_are_compared_where_all_of_them_have_answered() -> None:
     table = report(runs, ["a", "b"])
     assert table["mean_rank"]["1 workers, 100 trials"] == {"a": 1.0, "b": 2.0}
     assert table["studies"] == {"1 workers": {"sphere:5": 1}}
+
+
+def test_distances_to_the_first_entry_have_standard_errors_over_seeds_and_over_questions() -> None:
+    runs: dict[tuple[str, Key], Run] = {}
+    for question, losses in {"sphere:5": (1.0, 3.0, 3.0, 3.0), "levy:8": (3.0, 3.0, 3.0, 3.0)}.items():
+        for seed, loss in enumerate(losses):
+            key = Key(question=question, workers=1, seed=seed)
+            runs["a", key] = Run(losses={50: 2.0, 100: 2.0}, repeats=0, cpu_s=0.0)
+            runs["b", key] = Run(losses={50: loss, 100: loss}, repeats=0, cpu_s=0.0)
+    table = report(runs, ["a", "b"])
+    # Of two ranks b is behind by -1, 1, 1, 1 and by 1, 1, 1, 1.
+    found = table["behind"]["1 workers, 50 trials"]
+    assert found == {"b": {"difference": 0.75, "error_over_seeds": 0.25, "error_over_questions": 0.25}}
+    assert "+0.75 (0.25, 0.25)" in as_table(table, ["a", "b"])
+    one_seed = {pair: run for pair, run in runs.items() if pair[1].seed == 0}
+    assert report(one_seed, ["a", "b"])["behind"]["1 workers, 50 trials"] == {}, "no error from one seed"
 
 
 def test_a_comparison_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

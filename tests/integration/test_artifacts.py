@@ -24,7 +24,7 @@ from tests.cluster import Books, Cluster, running_cluster
 from tests.support import eventually
 
 INTERVAL_S = 0.8
-KILLS = 3
+KILLS = 2
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_other_nodes(cluster: Cluster, bo
     node = _node(cluster, 0)
     space = {"x": ["categorical", [2.0]]}
     name = cluster.submit_here("descends", 1, name="travels", search_space=space, max_attempts=9)
+    eventually(lambda: books.attempts(name), 60.0, what="it runs on the one node that there is")
 
     # When its node is killed several times, and each time the next one has another home
     for kill in range(KILLS):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from highnoon.coordinator.cli.failures import notes
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.terminal import Exit
 from tests.cluster import PERIODS, Cluster, running_cluster
@@ -90,6 +91,23 @@ def test_a_pipe_gets_lines_and_programs_get_objects(
 
     nothing = call("watch")
     assert nothing.code == Exit.USER_INPUT and "no study runs now. Name one that is over: " in nothing.err
+
+
+def test_a_start_whose_every_trial_fails_says_why(cluster: Cluster) -> None:
+    start = following(cluster, "start", str(cluster.write("raises", 3, name="hopeless")))
+    said = "".join(start.communicate(timeout=200))
+    assert start.returncode == Exit.NO_RESULT, said
+    assert re.search(r"^hopeless  3/3  best -  0 running  0 pruned  3 failed", said, re.MULTILINE)
+    assert "3 attempts failed, by cause:\n  3 x exception: ZeroDivisionError: division by zero (trial " in said
+    assert "study hopeless is finished without a completed trial" in said
+    assert re.search(rf"^trial \d, attempt 1 on host {re.escape(os.uname().nodename)}: failed$", said, re.MULTILINE)
+    assert "    return 1 / 0\n" in said
+    log = re.search(r"^log (\S+), its last lines:\n  \| about to divide$", said, re.MULTILINE)
+    assert log and (cluster.folder / log[1]).read_text() == "about to divide\n"
+    with cluster.books() as books:
+        books.assert_balanced("hopeless", 3)
+        shown = list(notes(books.attempts("hopeless")).values())
+    assert shown == ["exception: ZeroDivisionError: division by zero"] * 3
 
 
 def test_ctrl_c_leaves_and_the_study_goes_on(cluster: Cluster) -> None:

@@ -10,7 +10,6 @@ import re
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -234,17 +233,6 @@ def test_a_preload_that_is_missing_ends_the_node_with_a_clear_message(cluster: C
     assert "cannot import 'no_such_module'" in said and "HIGHNOON_PRELOAD lists it" in said
     assert "Traceback" not in said
     assert folders(cluster) == []
-
-
-def test_a_started_tensorflow_is_seen_before_a_fork() -> None:
-    """The contract of `tensorflow_has_run`, which looks at TensorFlow without importing it."""
-    looks = (
-        "from highnoon.shared.runtime.processes import tensorflow_has_run as has_run\n"
-        "before = has_run(); import tensorflow; imported = has_run(); tensorflow.constant(1.0)\n"
-        "print(before, imported, has_run())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, timeout=240, check=True)
-    assert done.stdout.split() == ["False", "False", "True"]
 
 
 # --- services that are away at the start ------------------------------------------------------------------------------

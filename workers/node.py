@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -207,10 +208,14 @@ def node_lock(folder: Path) -> Iterator[None]:
     draft = folder / f"{_LOCK}.new"
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, "\n".join(_machine()).encode())
-        # Locked before it has its name: it is never found free while its agent runs.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        draft.rename(folder / _LOCK)
+        try:
+            os.write(descriptor, "\n".join(_machine()).encode())
+            # Locked before it has its name: it is never found free while its agent runs.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            draft.rename(folder / _LOCK)
+        except OSError:  # a full disk: without the lock no other node would find this folder
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         yield
     finally:
         os.close(descriptor)

@@ -32,6 +32,17 @@ def test_only_the_folder_of_a_dead_agent_counts_as_deserted(tmp_path: Path) -> N
     assert {folder.name for folder in dead_nodes(tmp_path)} == {"dead", "running"}
 
 
+def test_node_that_cannot_begin_on_a_full_disk_leaves_no_folder(tmp_path: Path) -> None:
+    begins = (
+        "import resource, signal; from pathlib import Path; from highnoon.workers.node import node_lock\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        f"with node_lock(Path({str(tmp_path / 'full')!r})): pass\n"
+    )
+    environ = {"PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", begins], check=False, cwd=tmp_path, env=environ, capture_output=True)
+    assert b"OSError" in done.stderr and not [*tmp_path.iterdir()]
+
+
 def test_node_of_another_machine_counts_only_after_a_week_since_its_lock_may_not_be_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

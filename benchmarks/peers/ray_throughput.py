@@ -80,7 +80,12 @@ def main() -> None:
             reuse_actors=mode == "reuse",
             scheduler=scheduler,
         ),
-        run_config=tune.RunConfig(verbose=0, callbacks=[ends], storage_path=os.environ["PEERS_FOLDER"]),
+        run_config=tune.RunConfig(
+            verbose=0,
+            callbacks=[ends],
+            storage_path=os.environ["PEERS_FOLDER"],
+            checkpoint_config=None if mode == "default" else tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     tuner.fit()
     print(json.dumps(ends.times))

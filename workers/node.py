@@ -206,19 +206,18 @@ def node_lock(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{_LOCK}.new"
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            os.write(descriptor, "\n".join(_machine()).encode())
+            file = held.enter_context(draft.open("w+"))
+            file.write("\n".join(_machine()))
+            file.flush()
             # Locked before it has its name: it is never found free while its agent runs.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
             draft.rename(folder / _LOCK)
         except OSError:  # a full disk: without the lock no other node would find this folder
             shutil.rmtree(folder, ignore_errors=True)
             raise
         yield
-    finally:
-        os.close(descriptor)
 
 
 def dead_nodes(nodes: Path) -> list[Path]:

@@ -33,7 +33,7 @@ from highnoon.local.trial import (
     wait_for_ended,
 )
 from highnoon.progress import ProgressView, progress_view
-from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, SpaceExhausted
+from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, ServiceRefused, SpaceExhausted
 from highnoon.shared.domain.limits import RunLimits, failure_limit
 from highnoon.shared.domain.states import CAUSE, ENDING, OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -152,16 +152,28 @@ class _Run:
 
     def interrupt(self, error: BaseException) -> None:
         """Ends every trial that this call has started and not recorded: none must stay RUNNING."""
-        outcomes = {trial.started.trial_id: trial.outcome for trial in self._running}
         for trial in self._running:
             trial.process.end()
         try:
+            for trial in self._running:
+                if trial.outcome is not None:
+                    self._keep_result(trial, trial.outcome)
             for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
                     self._files.remove_all_of(self._files.call, number)
-                    self._study.finish_trial(trial_id, outcomes.get(trial_id) or interrupted(error))
+                    self._study.finish_trial(trial_id, interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
+
+    def _keep_result(self, trial: LocalTrial, outcome: Outcome) -> None:
+        """Of a trial that was about to leave. Waits for no database."""
+        trial_id, number = trial.started.trial_id, trial.started.number
+        outcome = self._files.with_artifacts(outcome, number, trial.channel.saved)
+        trial.channel.send_if_possible()
+        try:
+            self._study.finish_trial(trial_id, outcome)
+        except ServiceRefused as error:
+            self._study.finish_trial(trial_id, Outcome(ending=Ending.FAILED, cause="refused", message=str(error)))
 
     def raise_if_every_trial_failed(self) -> None:
         """Raises EveryTrialFailed with the failures by their message."""

@@ -55,6 +55,8 @@ INTERRUPTED = "interrupted"
 
 _LOOK_S, _LOOK_LEAVING_S = 0.5, 0.01
 """How often a trial process is looked at that ended while others hold its pipe, and one that has given its result."""
+_REST_BATCHES = 16
+"""So many readings take what a trial has sent before its end. A child of it that is left may report for ever."""
 _EXIT_S = 5.0
 """How long a trial process may take to end after its result: what it printed is written then."""
 
@@ -208,6 +210,10 @@ def _has_ended(trial: LocalTrial) -> bool:
     """Handles one batch of its events: a trial that reports without a pause must not hold up the others."""
     has_exited = trial.process.poll() is not None  # before reading: all that it has sent is there then
     events = trial.process.pipe.receive(0.0)
+    rest = events
+    for _ in range(_REST_BATCHES if has_exited else 0):
+        rest = trial.process.pipe.receive(0.0) if rest else []
+        events = [*events, *rest]
     try:
         for one in events:
             _handle_event(trial, one)
@@ -217,7 +223,7 @@ def _has_ended(trial: LocalTrial) -> bool:
         trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
         trial.process.kill()
     if trial.outcome is None:
-        return trial.process.pipe.closed or (has_exited and not events)
+        return trial.process.pipe.closed or has_exited
     trial.leave_by = min(trial.leave_by, time.monotonic() + _EXIT_S)
     return has_exited or time.monotonic() >= trial.leave_by
 

@@ -111,7 +111,7 @@ class AppState:
         """What people wrote beside it and its trials."""
         access = self.repository.access()
         if not self.repository.has_ledger():
-            return access.store.view(study.name).notes()
+            return self.repository.view(study.name).notes()
         return NoteStore(access.database).of_study(study.name)
 
     def tags(self) -> Mapping[str, Sequence[str]]:
@@ -122,7 +122,7 @@ class AppState:
         """What a trial ran in, by label; nothing where it was not recorded."""
         access = self.repository.access()
         if attempt is None:
-            content = access.store.view(study.name).environment(trial)
+            content = self.repository.view(study.name).environment(trial)
             host = {"Host": str(trial.attrs.get(HOST))} if HOST in trial.attrs else {}
             return {} if content is None else {**environment_facts(content), **host, **_git(trial.attrs.get(GIT), "")}
         if attempt.environment is None:

@@ -31,6 +31,9 @@ _MOST_BYTES = 300_000_000
 _MOST_WARMED = 20_000
 """Trials that are read before anybody asks for them."""
 
+_FOLLOWED_S = 20.0
+"""An open page of a study that runs asks again sooner."""
+
 _LONG_AGO = -1e9
 _LATELY_S = 3600.0
 
@@ -43,6 +46,7 @@ class _CacheEntry:
     view: StudyView
     lock: Lock = field(default_factory=Lock)
     read_at: float = _LONG_AGO
+    asked_at: float = _LONG_AGO
     is_overtaken: bool = False
     """Whether the study was changed since the reading of `trials` began."""
     trials: StudyTrials | None = None
@@ -168,6 +172,11 @@ class StudyRepository:
                 self._make_room()
             return entry.trials
 
+    def view(self, name: str) -> StudyView:
+        """The study, with the trials that were read before. Raises UnknownStudy."""
+        self.trials(name)
+        return self._entry(name).view
+
     def importance(self, name: str, objective: int = 0) -> dict[str, float]:
         """How much each parameter mattered: computed once for each state of the study's ended trials."""
         ended = self.trials(name).version[1]
@@ -224,15 +233,19 @@ class StudyRepository:
                 store = access.store
                 known = _CacheEntry(identity=store.identity(name), view=store.view(name))
             self._entries[name] = known
+            known.asked_at = time.monotonic()
             return known
 
     def _make_room(self) -> None:
-        """Drops the studies that were not asked for longest, while all together take too much memory."""
+        """Drops the studies that were not asked for longest, while all together take too much memory.
+
+        None that an open page follows: two large ones would be read again and again.
+        """
         with self._lock:
             sizes = {name: entry.trials.size_bytes for name, entry in self._entries.items() if entry.trials is not None}
             taken = sum(sizes.values())
             for name, size in list(sizes.items())[:-1]:
-                if taken > _MOST_BYTES:
+                if taken > _MOST_BYTES and time.monotonic() - self._entries[name].asked_at >= _FOLLOWED_S:
                     del self._entries[name]
                     taken -= size
 

@@ -99,7 +99,14 @@ def chosen_artifact(artifacts: Mapping[int, Sequence[Artifact]], trial: int, nam
 
 def name_flaw(name: object) -> str:
     """Why a file cannot have this name; empty when it can."""
-    if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > _LONGEST_NAME:
+    if not isinstance(name, str) or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return f"must be text of 1 to {_LONGEST_NAME} bytes"
+    return _form_flaw(name)
+
+
+def _form_flaw(name: str) -> str:
+    """Of stored ones as well, which may be longer: other programs and older versions wrote them."""
+    if not name:
         return f"must be text of 1 to {_LONGEST_NAME} bytes"
     if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable() or name != name.strip():
         return "must be the name of a file: no folder, no leading dot, no control characters or surrounding blanks"
@@ -118,7 +125,7 @@ def _described(value: object) -> Artifact | None:
         size, digest = written.get("size_bytes"), written.get("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not is_id(file_id) or name_flaw(name):
+    if not is_id(file_id) or _form_flaw(name):
         return None
     return Artifact(
         id=file_id,

@@ -22,6 +22,12 @@ MOST_PATIENCE = 10_000
 """The largest `patience` of `early_stop`, for the same reason."""
 
 
+MOST_AT_ONCE = 10_000
+"""Points that a sampler holds in memory: a supervisor's, which no limit of a trial bounds."""
+
+_AT_ONCE = ("n_ei_candidates", "popsize")
+
+
 def without_unmet_limits(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """The specification as it was stored, but without limits beyond these bounds: earlier versions took them."""
     found = dict(stored)
@@ -30,6 +36,14 @@ def without_unmet_limits(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     early_stop = found.get("early_stop")
     if isinstance(early_stop, Mapping) and _is_beyond(early_stop.get("patience"), MOST_PATIENCE):
         found["early_stop"] = None
+    sampler = found.get("sampler")
+    if isinstance(sampler, Mapping):
+        found["sampler"] = {
+            key: MOST_AT_ONCE if _is_beyond(value, MOST_AT_ONCE) and key in _AT_ONCE else value
+            for key, value in sampler.items()
+        }
+    if found.get("objectives"):  # 1 was taken, and had no effect
+        found |= {key: None for key in ("target_value", "param_budget") if found.get(key) == 1}
     return found
 
 

@@ -12,11 +12,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from highnoon.shared.domain.errors import Problem
+from highnoon.shared.domain.limits import MOST_AT_ONCE
 from highnoon.shared.domain.strategy import Fraction, Natural, Strategy, Strict, name_or_class
 from highnoon.shared.domain.validation import refusal
-
-_MOST_AT_ONCE = 10_000
-"""Points that a sampler holds in memory: a supervisor's, which no limit of a trial bounds."""
 
 
 class AutoOptions(Strict):
@@ -29,7 +27,7 @@ class TpeOptions(Strict):
     """Tree-structured Parzen estimator."""
 
     n_startup_trials: Natural | None = None
-    n_ei_candidates: Annotated[int, Field(ge=1, le=_MOST_AT_ONCE)] | None = None
+    n_ei_candidates: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
     multivariate: bool | None = None
     group: bool | None = None
     constant_liar: bool | None = None
@@ -47,7 +45,7 @@ class CmaEsOptions(Strict):
     """Covariance matrix adaptation; categorical parameters are drawn at random."""
 
     n_startup_trials: Natural | None = None
-    popsize: Annotated[int, Field(ge=3, le=_MOST_AT_ONCE)] | None = None
+    popsize: Annotated[int, Field(ge=3, le=MOST_AT_ONCE)] | None = None
 
 
 class RandomOptions(Strict):

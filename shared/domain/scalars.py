@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from numbers import Integral, Real
@@ -18,6 +19,9 @@ from highnoon.shared.domain.trial import ParamValue
 
 EXACT = 2**53
 """Optuna stores numbers as doubles; whole numbers beyond this are not stored exactly."""
+
+_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""A character of JSON that PostgreSQL cannot read; behind another backslash it is plain text."""
 
 Number = TypeVar("Number", int, float)
 
@@ -123,7 +127,7 @@ def is_json(value: object) -> bool:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return False
-    return is_storable(text) and "\\u0000" not in text
+    return is_storable(text) and _ZERO.search(text) is None
 
 
 def rewritten(value: object, convert: Callable[[str], int | float]) -> str:

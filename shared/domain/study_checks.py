@@ -28,8 +28,8 @@ from highnoon.shared.domain.trial_environment import environment_problems
 from highnoon.shared.domain.validation import refusal
 
 NAME_LIMIT = 100
-NAME_BYTES = 240
-"""Fewer than the 255 that the name of a folder or a file can have."""
+NAME_BYTES = 255
+"""As many as the name of a folder can have."""
 
 _FOR_SEVERAL = {
     "target_value": "End it by n_trials or timeout.",

@@ -50,8 +50,6 @@ class Pipe:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._readable = select.poll()  # `select` itself watches no file beyond the 1,024th
-        self._readable.register(end, select.POLLIN)
         self._buffer = b""
         self.closed = False
         self.received_bytes = 0
@@ -79,7 +77,10 @@ class Pipe:
         Takes no more than the longest line and a chunk, so that no flood holds its reader.
         """
         while not self.closed:
-            if not self._readable.poll(None if timeout_s is None else timeout_s * 1000):
+            # `select` itself watches no file beyond the 1,024th. Made for each wait: a fork beside one may report, too.
+            readable = select.poll()
+            readable.register(self._socket, select.POLLIN)
+            if not readable.poll(None if timeout_s is None else timeout_s * 1000):
                 return []
             try:
                 chunk = self._socket.recv(_CHUNK_BYTES)

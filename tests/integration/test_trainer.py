@@ -436,6 +436,18 @@ def test_the_fused_step_of_the_optimizer_is_keras_own() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"kernel_constraint": "non_neg"}, {"dtype": "float64"}])
+def test_weights_with_a_constraint_or_a_type_of_their_own_are_updated_as_keras_does(options: dict[str, Any]) -> None:
+    layer = keras.layers.Dense(3, use_bias=False, kernel_initializer="ones", **options)
+    layer.build((None, 2))
+    optimizer = make_optimizer(layer, TrainingOptions(learning_rate=2.0))
+
+    apply_adamw(optimizer, [tf.ones((2, 3))], layer.trainable_variables)
+
+    (weights,) = layer.get_weights()
+    assert (weights == 0.0).all() if "kernel_constraint" in options else (weights < 0.0).all()
+
+
 def test_trains_with_a_trained_tokenizer() -> None:
     tokenizer = hn.QWTTextTokenizer(vocab_size=280)
     tokenizer.train_on(SENTENCES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -200,15 +201,19 @@ def test_a_trial_that_says_when_it_saved_is_packed_then_only(tmp_path: Path) -> 
 def test_attributes_describe_artifacts_as_optuna_does_and_unusable_ones_are_left_out() -> None:
     mine = Artifact.of_file("0a1b", "plot.png", size_bytes=3, sha256="ab")
     optunas = '{"artifact_id": "c1", "filename": "folder/a.txt", "mimetype": "text/plain", "encoding": null}'
+    long = "\u7814" * 100
     attrs = {
         **dict([mine.attr]),
         "artifacts:c1": optunas,
+        "artifacts:long": json.dumps({"artifact_id": "c0", "filename": long}),
         "artifacts:bad": '{"artifact_id": "../x", "filename": "a"}',
         "artifacts:worse": "[]",
         "artifacts:worst": 3,
         "constraints:memory": 1.0,
     }
-    assert artifacts_in(attrs) == [Artifact(id="c1", name="a.txt", mimetype="text/plain"), mine]
+    stored = {artifact.id: artifact for artifact in artifacts_in(attrs)}
+    assert stored.pop("c0").name == long, "an earlier version took it"
+    assert [*stored.values()] == [Artifact(id="c1", name="a.txt", mimetype="text/plain"), mine]
     assert mine.mimetype == "image/png"
 
 

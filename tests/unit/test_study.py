@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem
+from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
+from highnoon.shared.domain.scalars import is_json
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.space import Categorical, Float, Int
 from highnoon.shared.domain.study import StudySpec
@@ -119,7 +121,7 @@ def test_a_pruner_is_a_name_or_a_table(written: Any, options: Any) -> None:
     [
         ({"name": ""}, "name", "1 to 100 printable characters", ""),
         ({"name": "x" * 101}, "name", "1 to 100 printable characters", ""),
-        ({"name": "\u7814" * 100}, "name", "at most 240 bytes", ""),
+        ({"name": "\u7814" * 100}, "name", "at most 255 bytes", ""),
         ({"name": "a/b"}, "name", "without slashes", 'Write for example "a-b".'),
         ({"name": " a"}, "name", "surrounding blanks", 'Write for example "a".'),
         ({"name": ".."}, "name", "must not be only dots", ""),
@@ -579,6 +581,29 @@ def test_a_warm_start_needs_a_search_space() -> None:
     with pytest.raises(InvalidInput, match=r"warm_start: needs a search_space \(got \['first'\]\)"):
         StudySpec.from_json(written)
     assert StudySpec.from_json({**written, "warm_start": []}).defines_by_run
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ({"sampler": {"name": "tpe", "n_ei_candidates": 20_000}}, {"n_ei_candidates": 10_000}),
+        ({"sampler": {"name": "cmaes", "popsize": 20_000}}, {"popsize": 10_000}),
+        ({"objectives": {"loss": "minimize", "size": "minimize"}, "target_value": 1}, {}),
+        ({"objectives": {"loss": "minimize", "size": "minimize"}, "param_budget": 1}, {}),
+    ],
+)
+def test_what_an_earlier_version_has_stored_can_be_read(stored: dict[str, Any], read: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        StudySpec.from_json({**GOOD, **stored})
+    spec = StudySpec.from_json(without_unmet_limits({**GOOD, **stored}))
+    assert spec.sampler.options == read and spec.target_value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "can_be_held"), [("\0", False), (r"\u0000", True), ("\\\0", False), (r"\\u0000", True)]
+)
+def test_zero_byte_is_no_json_for_postgresql_and_the_words_for_one_are(text: str, can_be_held: bool) -> None:
+    assert is_json({"pattern": [text]}) is can_be_held
 
 
 class TestEnvironment:

@@ -88,6 +88,11 @@ def test_studies_that_were_asked_for_longest_ago_make_room(
     repository.trials("second")
     repository.trials("digits")
     repository.trials("third")
+    assert len(repository._entries) == 3, "an open page may follow each of them"
+
+    monkeypatch.setattr(study_repository, "_FOLLOWED_S", 0.0)
+    repository.invalidate("third")
+    repository.trials("third")
     assert list(repository._entries) == ["digits", "third"]
 
     monkeypatch.setattr(study_repository, "_MOST_BYTES", size - 1)

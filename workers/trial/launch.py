@@ -30,6 +30,8 @@ from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment, perform
 
+_LAST_LINES_S = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitStatus:
@@ -129,13 +131,13 @@ class ThreadTrial:
     """A trial in a thread of this process (isolation "none"). No signal can end it."""
 
     def __init__(self, assignment: Assignment, output: Output) -> None:
+        self._end = os.eventfd(0, os.EFD_CLOEXEC)
         ours, theirs = kernel.socket_pair()
         self.pid: int | None = None
         self.pipe = Pipe(ours)
         self._theirs = theirs
         self._writing_end = os.dup(output.writing_end)
         output.release_writing_end()
-        self._end = os.eventfd(0, os.EFD_CLOEXEC)
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, args=(assignment,), name="trial", daemon=True)
         self._thread.start()
@@ -150,7 +152,8 @@ class ThreadTrial:
         return
 
     def clean_up(self, wait_s: float) -> bool:
-        self._thread.join(wait_s)
+        # Its last lines may have to wait for a processor.
+        self._thread.join(max(wait_s, _LAST_LINES_S) if self._has_ended else wait_s)
         self.pipe.close()
         has_ended = not self._thread.is_alive()
         if has_ended:

@@ -62,7 +62,8 @@ class Scratch:
         except FileNotFoundError:
             return
         except OSError:
-            self.work_dir.rename(self.work_dir.with_name(f"{self.work_dir.name}-before-{time.time_ns()}"))
+            with suppress(OSError):  # a mount point, for instance: the trial can do with it
+                self.work_dir.rename(self.work_dir.with_name(f"{self.work_dir.name}-before-{time.time_ns()}"))
 
     def _try_lock(self, path: Path) -> bool:
         """True with the lock, and where the disk has none."""

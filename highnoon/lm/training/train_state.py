@@ -174,8 +174,12 @@ def make_optimizer(model: Any, options: TrainingOptions) -> Any:
 def apply_adamw(optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
     """What `optimizer.apply` computes, with TensorFlow's fused operation for each variable.
 
-    Tracing Keras' own, of many operations for each, is a third of tracing a training step.
+    Tracing Keras' own, of many operations for each, is a third of tracing a training step. It stays for layers with a
+    type of their own, and for constraints.
     """
+    if any(variable.dtype != "float32" or variable.constraint is not None for variable in variables):
+        optimizer.apply(gradients, variables)
+        return
     rate = tf.convert_to_tensor(optimizer.learning_rate)
     step = tf.cast(optimizer.iterations + 1, tf.float32)
     constants = {

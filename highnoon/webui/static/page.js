@@ -49,6 +49,7 @@ document.addEventListener("submit", (event) => {
 
 let fetching = false;
 let wanted = false;
+let leftOut = false;
 
 // A person writes there, or has opened a form to write.
 function isBusy(part) {
@@ -65,7 +66,8 @@ async function refreshParts() {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
-      if (fresh && fresh.innerHTML !== part.innerHTML && !isBusy(part)) {
+      if (fresh && fresh.innerHTML !== part.innerHTML) {
+        if (isBusy(part)) { leftOut = true; continue; }
         const place = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
         const box = (one) => `input[name="${one.name}"][value="${CSS.escape(one.value)}"]`;
         const chosen = [...part.querySelectorAll("input[type=checkbox][name]:checked")].map(box);
@@ -85,6 +87,13 @@ async function refreshParts() {
     if (wanted) { wanted = false; setTimeout(refreshParts, 500); }
   }
 }
+
+// What was left out while a person wrote; a moment later, so that a click still meets what it was aimed at.
+function catchUp() {
+  if (leftOut) { leftOut = false; setTimeout(refreshParts, 1000); }
+}
+document.addEventListener("toggle", catchUp, true);
+document.addEventListener("focusout", catchUp);
 
 function listen() {
   const live = document.body.dataset.live;

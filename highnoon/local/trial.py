@@ -15,23 +15,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import FrameType
 
 from highnoon.local.files import LocalFiles
 from highnoon.local.process import TrialProcess
-from highnoon.shared.domain.artifact import MOST_ARTIFACTS
-from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused, ServiceUnavailable
+from highnoon.local.study_channel import StudyChannel
+from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
+from highnoon.shared.domain.trial import MetricHistory, Outcome
 from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
-from highnoon.shared.objective.staged_files import SavedFile, StagedFiles, remove_copy, saved_of
+from highnoon.shared.objective.staged_files import StagedFiles, saved_of
 from highnoon.shared.objective.trial_events import (
     WRONG_EVENT,
     count_of,
@@ -42,7 +41,6 @@ from highnoon.shared.objective.trial_events import (
     setting_of,
 )
 from highnoon.shared.objective.trial_pipe import Event
-from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
@@ -55,80 +53,10 @@ INTERRUPTED = "interrupted"
 
 _LOOK_S, _LOOK_LEAVING_S = 0.5, 0.01
 """How often a trial process is looked at that ended while others hold its pipe, and one that has given its result."""
-_REST_BATCHES = 16
-"""So many readings take what a trial has sent before its end. A child of it that is left may report for ever."""
+_REST_READINGS = 16
+"""More than a pipe holds: what a trial has sent before its end. A child of it that is left may report for ever."""
 _EXIT_S = 5.0
 """How long a trial process may take to end after its result: what it printed is written then."""
-
-
-class StudyChannel:
-    """Sends what a trial in this process reports to the study, or keeps it while the database is away."""
-
-    def __init__(self, study: OptunaStudy, trial_id: int, folder: Path | None = None) -> None:
-        """`folder` has the copies of files that the trial saves."""
-        self._study, self._trial_id, self._folder = study, trial_id, folder
-        self._unsent: list[Report] = []
-        self.saved: dict[str, SavedFile] = {}
-        self.definition: PatientDefinition | None = None
-
-    def report(self, value: float, step: int) -> None:
-        """Never fails for an outage. Raises ServiceRefused for what the database does not take."""
-        self.keep(Report(step=step, value=value))
-        self.send_if_possible()
-
-    def keep(self, report: Report) -> None:
-        """Sends it with the next ones."""
-        self._unsent.append(report)
-
-    def send_if_possible(self) -> None:
-        """As `send`, but keeps everything while the database is away."""
-        with _outage_tolerated():
-            self.send()
-
-    def should_prune(self) -> bool:
-        """False while the database is away."""
-        must_prune = False
-        with _outage_tolerated():
-            must_prune = self._study.should_prune(self._trial_id)
-        return must_prune
-
-    def report_params(self, total: int, active: int | None = None) -> None:
-        """Nothing to send: the outcome has it."""
-
-    def progress(self) -> None:
-        """Nothing to send: there is no time limit on what reports nothing."""
-
-    def save_file(self, saved: SavedFile) -> None:
-        """Kept until the trial is over: its files are stored then, the newest of each name."""
-        if saved.name is None or (saved.name not in self.saved and len(self.saved) >= MOST_ARTIFACTS):
-            return
-        replaced, self.saved[saved.name] = self.saved.get(saved.name), saved
-        if replaced is not None and self._folder is not None:
-            with suppress(OSError):
-                remove_copy(self._folder, replaced)
-
-    def keep_history(self, history: MetricHistory) -> None:
-        """Nothing to send: the outcome has it."""
-
-    def send(self) -> None:
-        """Everything reported so far. Raises ServiceUnavailable, and may then be called again, and ServiceRefused."""
-        if self._unsent:
-            try:
-                self._study.report_many(self._trial_id, self._unsent)
-            except ServiceRefused:
-                self._unsent.clear()
-                raise
-            self._unsent.clear()
-        if self.definition is not None:
-            self.definition.flush()
-
-
-@contextmanager
-def _outage_tolerated() -> Iterator[None]:
-    try:
-        yield
-    except ServiceUnavailable as error:
-        event(logger, "database_away", level=logging.WARNING, error=error)
 
 
 @dataclass(slots=True)
@@ -179,14 +107,19 @@ def repeats_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> Re
     return Repeats(count=spec.repeats, seed=seed, bar=retry_until_available(study.repeat_bar, logger))
 
 
-def recorded(study: OptunaStudy, channel: StudyChannel, started: StartedTrial, outcome: Outcome) -> Outcome:
-    """Writes the outcome; where the database refuses what was reported or returned, FAIL with its words instead."""
+def recorded(
+    study: OptunaStudy, channel: StudyChannel, started: StartedTrial, outcome: Outcome, *, for_s: float | None = None
+) -> Outcome:
+    """Writes the outcome; where the database refuses what was reported or returned, FAIL with its words instead.
+
+    Waits for a database that is away; with `for_s` so many seconds, and then raises ServiceUnavailable.
+    """
     try:
-        retry_until_available(channel.send, logger)
-        retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger)
+        retry_until_available(channel.send, logger, for_s=for_s)
+        retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger, for_s=for_s)
     except ServiceRefused as error:
         refused = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
-        retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger)
+        retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger, for_s=for_s)
         return refused
     return outcome
 
@@ -209,11 +142,8 @@ def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
 def _has_ended(trial: LocalTrial) -> bool:
     """Handles one batch of its events: a trial that reports without a pause must not hold up the others."""
     has_exited = trial.process.poll() is not None  # before reading: all that it has sent is there then
-    events = trial.process.pipe.receive(0.0)
-    rest = events
-    for _ in range(_REST_BATCHES if has_exited else 0):
-        rest = trial.process.pipe.receive(0.0) if rest else []
-        events = [*events, *rest]
+    readings = _REST_READINGS if has_exited else 1
+    events = [one for _ in range(readings) for one in trial.process.pipe.receive(0.0)]
     try:
         for one in events:
             _handle_event(trial, one)

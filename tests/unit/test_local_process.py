@@ -17,7 +17,9 @@ import pytest
 
 import highnoon as hn
 from highnoon.local.process import Launcher, Task, TrialProcess
-from highnoon.local.trial import LocalTrial, StudyChannel, final_outcome, wait_for_ended
+from highnoon.local.study_channel import StudyChannel
+from highnoon.local.trial import LocalTrial, final_outcome, wait_for_ended
+from highnoon.shared.domain.errors import EveryTrialFailed
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
@@ -154,8 +156,30 @@ def test_trial_that_takes_long_to_leave_does_not_hold_up_the_others(tmp_path: Pa
     assert manager.trials[1].value < 2
 
 
+def test_trial_that_was_killed_ends_while_a_process_of_it_still_reports(tmp_path: Path) -> None:
+    reports, done = tmp_path / "reports", tmp_path / "done"
+
+    def objective(params: dict[str, Any]) -> float:
+        if os.fork() == 0:  # the death of its parent does not end it
+            for step in range(600):
+                hn.report(1.0, step)
+                reports.touch()
+                time.sleep(0.05)
+            done.touch()
+            os._exit(0)
+        eventually(reports.exists, 30, what="its process reports")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
+
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db", pruner="none")
+    with pytest.raises(EveryTrialFailed, match="SIGKILL"):
+        manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=1, n_jobs=2, show_progress=False)
+
+    assert not done.exists()
+
+
 def test_result_of_a_trial_that_leaves_is_kept_when_a_person_interrupts(tmp_path: Path) -> None:
-    leaving = tmp_path / "leaving"
+    leaving, saved = tmp_path / "leaving", tmp_path / "model.txt"
 
     def leave() -> None:
         leaving.touch()
@@ -163,6 +187,8 @@ def test_result_of_a_trial_that_leaves_is_kept_when_a_person_interrupts(tmp_path
 
     def objective(params: dict[str, Any]) -> float:
         if params["x"] == 0:
+            saved.write_text("a model")
+            hn.save_artifact(saved)
             atexit.register(leave)
             return 0.5
         eventually(leaving.exists, 30, what="the other one leaves")
@@ -171,7 +197,7 @@ def test_result_of_a_trial_that_leaves_is_kept_when_a_person_interrupts(tmp_path
         time.sleep(30)
         return 0.0
 
-    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db")
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db", artifacts=str(tmp_path / "files"))
     for x in range(2):
         manager.enqueue({"x": x})
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # another test may have left its own
@@ -180,3 +206,4 @@ def test_result_of_a_trial_that_leaves_is_kept_when_a_person_interrupts(tmp_path
     signal.signal(signal.SIGINT, earlier)
 
     assert [(str(trial.state), trial.value) for trial in manager.trials] == [("COMPLETE", 0.5), ("FAIL", None)]
+    assert manager.artifact(0, "model.txt", to=tmp_path / "kept").read_text() == "a model"

@@ -208,7 +208,7 @@ def node_lock(folder: Path) -> Iterator[None]:
     draft = folder / f"{_LOCK}.new"
     with contextlib.ExitStack() as held:
         try:
-            file = held.enter_context(draft.open("w+"))
+            file = held.enter_context(os.fdopen(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w"))
             file.write("\n".join(_machine()))
             file.flush()
             # Locked before it has its name: it is never found free while its agent runs.

@@ -95,8 +95,9 @@ class SlotStates:
         self._change(attempt=attempt, work_dir=work_dir)
 
     def add_trial(self, trial_group: int | None) -> None:
-        """Adds the process group of the trial that now runs."""
-        self._change(trial_group=trial_group)
+        """Adds the process group of the trial that now runs; a thread has none."""
+        if trial_group is not None:
+            self._change(trial_group=trial_group)
 
     def forget_trial(self) -> None:
         """Removes the process group of a trial that has ended: the machine may give its number to other processes."""
@@ -159,8 +160,8 @@ class SlotStates:
         return self._folder / f"{pid}.state"
 
     def _change(self, **changes: Any) -> None:
-        if self._mine is not None and (changed := replace(self._mine, **changes)) != self._mine:
-            self._write(changed)
+        if self._mine is not None:
+            self._write(replace(self._mine, **changes))
 
     def _write(self, state: SlotState) -> None:
         if self._file is None:

@@ -286,10 +286,9 @@ class Supervisor:
         while not future.done():
             if wait_any([self._io.wakeup_fd], _LOOK_S):
                 self._io.clear_wakeup()
-                continue
-            if give_up_at is None and self._node.drain.is_due():
+            elif give_up_at is None and self._node.drain.is_due():
                 give_up_at = now_s() + min(_LAST_STATEMENTS_S, self._node.settings.kill_grace_s)
-            if give_up_at is not None and now_s() > give_up_at:
+            elif give_up_at is not None and now_s() > give_up_at:
                 return not future.cancel()
         return True
 

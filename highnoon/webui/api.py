@@ -39,12 +39,14 @@ router = APIRouter(
 
 
 @router.get("/studies", tags=["studies"])
+@router.get("/studies/", include_in_schema=False)
 def list_studies(app: State, query: Annotated[StudyQuery, Query()]) -> Response:
     """All studies, newest first."""
     return JsonResponse(_page_object(choose_studies(app.repository.studies(), query), "studies", study_object))
 
 
 @router.post("/studies", tags=["studies"], status_code=201)
+@router.post("/studies/", status_code=201, include_in_schema=False)
 def create_study(
     app: State, written: Annotated[dict[str, Any], Body(description="The keys of a study file.")]
 ) -> Response:

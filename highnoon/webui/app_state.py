@@ -193,11 +193,11 @@ State = Annotated[AppState, Depends(app_state)]
 
 
 def _known_study(app: State, study: str) -> StudySummary:
-    return app.repository.study(study)
+    return app.repository.study(study.rstrip("/"))
 
 
 def _fresh_study(app: State, study: str) -> StudySummary:
-    return app.repository.study(study, fresh=True)
+    return app.repository.study(study.rstrip("/"), fresh=True)
 
 
 KnownStudy = Annotated[StudySummary, Depends(_known_study)]

@@ -257,7 +257,7 @@ class StudyRepository:
                     del kept[name]
 
     def _best_of(self, entry: StudyEntry) -> float | None:
-        """Read when another trial of the study has ended, without its trials."""
+        """Read when another trial of the study has ended; all trials only where the best one is infeasible."""
         if len(entry.directions) > 1 or not entry.by_state.get(TrialState.COMPLETE):
             return None
         known = self._best.get(entry.name)

@@ -29,7 +29,7 @@ _AT_ONCE = ("n_ei_candidates", "popsize")
 
 
 def without_unmet_limits(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The specification as it was stored, but without limits beyond these bounds: earlier versions took them."""
+    """The specification as it was stored, but without limits that only earlier versions took."""
     found = dict(stored)
     if _is_beyond(found.get("max_failures_in_a_row"), MOST_FAILURES):
         found["max_failures_in_a_row"] = 0

@@ -134,11 +134,23 @@ def _stored(node: ast.AST) -> list[ast.Attribute | ast.Subscript]:
 
 
 def _bound_for_itself(node: ast.AST) -> set[str]:
-    """The names of its loops and `with` blocks: other statements that bind them decide nothing here."""
-    loops = [part.target for part in _parts(node) if isinstance(part, ast.For | ast.AsyncFor)]
-    blocks = [part.optional_vars for part in _parts(node) if isinstance(part, ast.withitem) and part.optional_vars]
-    names = (name for target in (*loops, *blocks) for name in ast.walk(target) if isinstance(name, ast.Name))
-    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    """The names of loops and `with` blocks that it reads within them only: other statements that bind them decide
+    nothing here."""
+    within: dict[str, set[ast.AST]] = {}
+    for part in _parts(node):
+        match part:
+            case ast.For(target=target, body=body) | ast.AsyncFor(target=target, body=body):
+                targets = [target]
+            case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
+                targets = [item.optional_vars for item in items if item.optional_vars is not None]
+            case _:
+                continue
+        inside = {one for statement in body for one in ast.walk(statement)}
+        for name in (one for target in targets for one in ast.walk(target)):
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                within.setdefault(name.id, set()).update(inside)
+    read = [one for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)]
+    return within.keys() - {name.id for name in read if name not in within.get(name.id, ())}
 
 
 def _root(part: ast.expr) -> str | None:

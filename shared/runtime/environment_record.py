@@ -76,7 +76,7 @@ def _packages() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         try:
-            read = distribution.metadata  # read and parsed anew each time, also for `version`
+            read = distribution.metadata  # parsed at each access, also for `version`
             name, version = read["Name"], read["Version"]
         except Exception:  # noqa: S112 - what an interrupted installation has left
             continue

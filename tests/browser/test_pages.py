@@ -323,6 +323,17 @@ def test_what_a_person_has_opened_or_written_outlives_a_change(page: Page, addre
         "best",
     ]
 
+    # And what was left out meanwhile is shown when the form is closed
+    ended = "document.querySelector('[data-part=standing] dl > div:nth-child(2)').textContent"
+    before = page.eval(ended)
+    books.studies.add_trials(study.id, 1, at_most=10_000)
+    books.studies.pause(study.id)
+    page.until("document.querySelector('.title .state').innerText.endsWith('paused')")
+    assert "Trials ended" in before and page.eval(ended) == before
+    page.click("[data-part=standing] summary")
+    page.until(f"{ended} !== {json.dumps(before)}")
+    books.studies.resume(study.id)
+
 
 def test_steering_by_buttons(page: Page, address: str, books: Access) -> None:
     page.goto(f"{address}/hpo/studies/digits")

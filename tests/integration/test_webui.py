@@ -268,6 +268,8 @@ def test_study_of_another_program_may_have_slashes_in_its_name(tmp_path: Path) -
             answer = visitor.client.get(path)
             assert answer.status_code == (404 if path.endswith("/none") else 200), path
         assert visitor.api("GET", f"/studies/{parts['study']}").json()["name"] == study.study_name
+        assert visitor.api("GET", f"/studies/{parts['study']}/").json()["name"] == study.study_name
+        assert visitor.api("GET", "/studies/").json()["total"] == 1
         for kind in FIGURES:
             assert visitor.api("GET", f"/studies/{parts['study']}/figures/{kind}").json().keys() >= {"data", "note"}
         assert visitor.api("GET", f"/studies/{parts['study']}/trials").json()["total"] == 3

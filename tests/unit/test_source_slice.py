@@ -87,6 +87,27 @@ def test_changes_within_loops_and_blocks_are_kept() -> None:
     assert names["objective"]({}) == 1 + 2 + 3 + 4  # type: ignore[operator]
 
 
+def test_name_that_a_loop_reads_before_it_binds_it_travels() -> None:
+    taken = needed("""
+        import os
+        words = "a b"
+        path = os.devnull
+        name = "c"
+        table = {}
+        for words in words.split():
+            table[words] = 1
+        with open(path) as path:
+            table[path.name] = 1
+        if name:
+            for name in (name, "d"):
+                table[name] = 1
+        def objective(params): return len(table)
+    """)
+    names: dict[str, object] = {}
+    exec(taken, names)
+    assert names["objective"]({}) == 5  # type: ignore[operator]
+
+
 def test_settings_of_the_environment_and_star_imports_travel() -> None:
     taken = needed("""
         import os

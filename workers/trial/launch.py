@@ -31,6 +31,7 @@ from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment, perform
 
 _LAST_LINES_S = 2.0
+"""A thread that has given its result may have to wait for a processor before it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,6 @@ class ThreadTrial:
         return
 
     def clean_up(self, wait_s: float) -> bool:
-        # Its last lines may have to wait for a processor.
         self._thread.join(max(wait_s, _LAST_LINES_S) if self._has_ended else wait_s)
         self.pipe.close()
         has_ended = not self._thread.is_alive()

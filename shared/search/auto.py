@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import BaseStorage
@@ -36,6 +36,7 @@ from threadpoolctl import ThreadpoolController
 from highnoon.shared.search.encoding import Cube, Points, keys_of
 from highnoon.shared.search.evidence import Evidence, evidence_of, warped
 from highnoon.shared.search.gaussian_process import GaussianProcess, Shape, Vector, log_expected_improvement
+from highnoon.shared.search.tpe import CachingTPESampler
 
 _N_STARTUP = 8
 _MOST_MODELLED = 200
@@ -69,7 +70,7 @@ class AutoSampler(BaseSampler):
         self._seed = secrets.randbits(32) if seed is None else seed
         self._rng = LazyRandomState(seed)
         self._random_sampler = RandomSampler(seed=seed)
-        self._tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=0)
+        self._tpe = CachingTPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=0)
         self._fitted: tuple[tuple[bytes, bytes], Shape] | None = None
         self.ordinal: int | None = None
         """The place in the sequence of the start; without one it is the trial's number."""

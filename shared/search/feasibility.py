@@ -47,14 +47,14 @@ def chance_to_fit(
 
     `is_whole` judges whether parameters are all that a point has; without it a point has all of the space's.
     """
-    missed = [trial for trial in trials if _has_missed(trial)][-_NEWEST:]
+    missed = [trial for trial in trials if has_missed(trial)][-_NEWEST:]
     if not missed:
         return None
     fitted = [trial for trial in trials if _has_fitted(trial)][-_NEWEST:]
     has_all = is_whole or (lambda params: space.keys() <= params.keys())
     whole = [trial for trial in (*missed, *fitted) if has_all(trial.params)]
     seen = [trial.params for trial in whole]
-    did_fit = [not _has_missed(trial) for trial in whole]
+    did_fit = [not has_missed(trial) for trial in whole]
     if not any(did_fit) or all(did_fit) or len(seen) < _LEAST_TRIALS:
         return None
     axes = {name: _axis(domain) for name, domain in space.items()}
@@ -66,7 +66,8 @@ def chance_to_fit(
     return chance
 
 
-def _has_missed(trial: FrozenTrial) -> bool:
+def has_missed(trial: FrozenTrial) -> bool:
+    """Whether an ended trial did not fit."""
     # Most trials have no attribute at all, which is found out sooner.
     if not trial.system_attrs or not trial.state.is_finished():
         return False
@@ -76,7 +77,7 @@ def _has_missed(trial: FrozenTrial) -> bool:
 
 def _has_fitted(trial: FrozenTrial) -> bool:
     """One that the pruner ended had enough memory to train; a failed one is no evidence."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _has_missed(trial)
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not has_missed(trial)
 
 
 _Axis = tuple[int, Callable[[Any], list[float]]]

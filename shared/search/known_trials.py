@@ -16,6 +16,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.front import minimized, pareto_ranks
+from highnoon.shared.search.feasibility import has_missed
 from highnoon.shared.search.history_snapshot import PENDING, for_sampler
 from highnoon.shared.search.sampling_space import SamplingSpace
 
@@ -29,6 +30,8 @@ class KnownTrials:
     def __init__(self, space: SamplingSpace, earlier: Sequence[FrozenTrial] = ()) -> None:
         self._space = space
         self._earlier = list(earlier)
+        self.any_missed = any(map(has_missed, earlier))
+        """Whether a trial that this space can have missed a constraint; known once the trials were asked for."""
         # None for those that the space cannot have.
         self._seen: dict[int, FrozenTrial | None] = {}
         # By age, those that TPE learns from: COMPLETE and PRUNED.
@@ -65,6 +68,7 @@ class KnownTrials:
         translated = self._space.translated(for_sampler(study, trial))
         if trial.state.is_finished():
             self._seen[trial._trial_id] = translated
+            self.any_missed = self.any_missed or (translated is not None and has_missed(translated))
             if translated is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 self._keep(study, translated)
         return translated

@@ -90,7 +90,7 @@ def sample(
     known = known or KnownTrials(space)
     see = known.few if _goes_by_few(study) else known.all
     history = snapshot_of(study, see=partial(see, study))
-    chance = _chance_to_fit(history, space)
+    chance = _chance_to_fit(history, space, known)
     if isinstance(study.sampler, AutoSampler):
         study.sampler.worth, chance = _worth(space, chance), None
     proposals = _proposals(history, space, fixed)
@@ -98,11 +98,12 @@ def sample(
     return proposed if chance is None else _likely_to_fit(proposed, proposals, chance)
 
 
-def _chance_to_fit(history: Study, space: SamplingSpace) -> Chance | None:
+def _chance_to_fit(history: Study, space: SamplingSpace, known: KnownTrials) -> Chance | None:
     """Not for random draws and sequences, which are wanted as they fall."""
     if isinstance(history.sampler, RandomSampler | QuasiRandomSampler):
         return None
-    return chance_to_fit(history.get_trials(deepcopy=False), space.domains, space.is_covered_by)
+    trials = history.get_trials(deepcopy=False)
+    return chance_to_fit(trials, space.domains, space.is_covered_by) if known.any_missed else None
 
 
 def _worth(space: SamplingSpace, chance: Chance | None) -> Chance | None:

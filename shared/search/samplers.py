@@ -27,7 +27,6 @@ from optuna.samplers import (
     NSGAIIISampler,
     NSGAIISampler,
     RandomSampler,
-    TPESampler,
 )
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
@@ -39,6 +38,7 @@ from highnoon.shared.search.asha import AshaPruner, Hyperband
 from highnoon.shared.search.auto import AutoSampler
 from highnoon.shared.search.plugged import PluggedPruner, PluggedSampler
 from highnoon.shared.search.quasi_random import QuasiRandomSampler
+from highnoon.shared.search.tpe import CachingTPESampler
 
 Distributions = dict[str, BaseDistribution]
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def depends_on_steps(spec: PrunerSpec) -> bool:
 
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "auto": AutoSampler,
-    "tpe": TPESampler,
+    "tpe": CachingTPESampler,
     "gp": lambda **options: GPSampler(warn_independent_sampling=False, **options),
     # CMA-ES draws categorical parameters at random, and would warn of it at every trial.
     "cmaes": lambda **options: CmaEsSampler(warn_independent_sampling=False, **options),

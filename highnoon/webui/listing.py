@@ -82,20 +82,18 @@ def choose_trials(
         raise _unknown("param", query.param, list(names))
     if state and state not in TrialState.__members__:
         raise _unknown("state", query.state, [str(known) for known in TrialState])
-    chosen = [
-        trial
-        for trial in trials
-        if (not state or trial.state == state)
-        and (not query.cause or query.cause in (cause_of(trial), ending_of(trial)))
-        and _has_value(trial, query)
-    ]
+    chosen = list(trials)
+    if state:
+        chosen = [trial for trial in chosen if trial.state == state]
+    if query.cause:
+        chosen = [trial for trial in chosen if query.cause in (cause_of(trial), ending_of(trial))]
+    if query.param:
+        chosen = [trial for trial in chosen if _has_value(trial, query)]
     return paged(_sorted(chosen, query.sort, _trial_keys(names, objectives)), query)
 
 
 def _has_value(trial: Trial, query: TrialQuery) -> bool:
     """Whether the trial has the parameter, with this value or one within the range."""
-    if not query.param:
-        return True
     if query.param not in trial.params:
         return False
     found, wanted = trial.params[query.param], query.value.strip()

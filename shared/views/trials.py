@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from highnoon.shared.domain.artifact import Artifact
@@ -97,9 +98,15 @@ def metric_names(trials: Iterable[Trial]) -> list[str]:
 
 def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:
     """Numbers before words; rows without a value come last in both directions."""
-    valued = [item for item in items if key(item) is not None]
-    others = [item for item in items if key(item) is None]
-    return [*sorted(valued, key=lambda item: _comparable(key(item)), reverse=descending), *others]
+    valued: list[tuple[tuple[int, float, str], T]] = []
+    others: list[T] = []
+    for item in items:
+        value = key(item)
+        if value is None:
+            others.append(item)
+        else:
+            valued.append((_comparable(value), item))
+    return [*(item for _, item in sorted(valued, key=itemgetter(0), reverse=descending)), *others]
 
 
 def note_object(note: Note | None) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from highnoon.shared.runtime.terminal import open_console
 MaybeStudyName = Annotated[
     str | None, typer.Argument(help="Of this study only.", metavar="STUDY", autocompletion=study_names)
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, the newest.", min=1, metavar="N")]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", help="At most so many, the newest.", min=1, max=1_000_000, metavar="N")
+]
 
 
 def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False) -> None:
@@ -34,4 +36,4 @@ def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False)
     elif entries:
         print_table(audit_table(entries, open_console()))
     else:
-        print_sentence("no change was made yet" if study is None else f"no change was made to a study named {study}")
+        print_sentence("no change was made yet" if study is None else f"no change was made to a study named {study!r}")

@@ -61,6 +61,9 @@ def start(study_file: MaybeStudyFile = None, workers: Workers = None, n_trials: 
     from highnoon.shared.objective.study_file import load_study_file
     from highnoon.shared.runtime.settings import load_settings
 
+    if n_trials is not None and study_file is None:
+        hint = f"Write python -m coordinator start STUDY_FILE --n-trials {n_trials}."
+        raise mistake("--n-trials", "needs a STUDY_FILE", n_trials, hint)
     settings = load_settings()
     spec = None if study_file is None else load_study_file(study_file, _overrides(n_trials))
     slots = _slots(workers, settings)

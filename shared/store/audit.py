@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
+from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.runtime.processes import runs_only_our_code
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import audit, db_now, studies
@@ -86,6 +87,8 @@ class AuditLog:
 
     def entries(self, *, study: str | None = None, limit: int) -> list[AuditEntry]:
         """The newest ones, oldest first; of one study where it is given."""
+        if study is not None and not is_storable(study):
+            return []
         statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if study is not None:
             statement = statement.where(audit.c.study == study)

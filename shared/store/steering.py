@@ -123,7 +123,10 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
     params = {**trial.params, **{name: value for name, value in values.items() if name in spec.search_space}}
     further = {name: value for name, value in values.items() if name not in spec.search_space}
     if spec.sampler.is_exhaustive and access.studies.counts(record.id).by_state.get(TicketState.CANCELLED):
-        raise StudyConflict(f"study {record.name!r} has points of its grid left: add-trials runs these first")
+        raise StudyConflict(
+            f"study {record.name!r} has points of its grid left, which come first: "
+            "submit STUDY_FILE --n-trials N runs them"
+        )
     study.enqueue_extension(params, Extension(of=number, checkpoint=checkpoint, settings=further))
     details = {"trial": number, "set": values}
     require(

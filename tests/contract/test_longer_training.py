@@ -235,6 +235,14 @@ def test_a_trial_of_a_grid_trains_longer_beyond_its_points(ledger: Ledger, store
         steering.add_trials(ledger.access, ledger.studies.get("digits"), 1)
 
 
+def test_the_points_of_a_grid_that_a_limit_has_dropped_come_first(ledger: Ledger, store: FileStore) -> None:
+    study = study_of(ledger, 2, sampler="grid", search_space={"x": ["categorical", [0.25, 0.75]]})
+    with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+    assert ledger.control.stop(study.id, "timeout", spec_version=study.spec_version)
+    with pytest.raises(StudyConflict, match="submit STUDY_FILE --n-trials N runs them"):
+        extend_trial(ledger.access, ledger.studies.get("digits"), 0, {})
+
+
 def test_a_longer_training_survives_its_json() -> None:
     one = Extension(of=3, checkpoint=Checkpoint(id="c", attempt=2, size_bytes=5, sha256="ab"), settings={"epochs": 9})
     assert Extension.from_json(one.to_json()) == one

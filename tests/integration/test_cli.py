@@ -109,6 +109,7 @@ def test_a_bad_study_file_is_answered_and_leaves_nothing(
         ["submit"],
         ["status"],
         ["logs", "digits", "first"],
+        ["audit", "-n", "99999999999999999999"],
     ],
 )
 def test_a_wrong_command_is_a_mistake_with_a_usage(coordinator: Callable[..., Answer], arguments: list[str]) -> None:
@@ -163,6 +164,12 @@ def test_redis_alone_does_not_lead_to_the_ledger_of_this_folder(coordinator: Cal
 def test_a_cluster_gets_no_workers_from_start(coordinator: Callable[..., Answer]) -> None:
     answer = coordinator("start", "--workers", "2", **UNREACHABLE)
     assert answer.code == Exit.USER_INPUT and "python -m workers start" in answer.err
+
+
+def test_a_number_of_trials_needs_a_study_file(coordinator: Callable[..., Answer]) -> None:
+    # One address alone: should it start, then not for long.
+    answer = coordinator("start", "--n-trials", "5", HIGHNOON_DATABASE_URL=UNREACHABLE["HIGHNOON_DATABASE_URL"])
+    assert answer.code == Exit.USER_INPUT and "--n-trials: needs a STUDY_FILE" in answer.err
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["status", "digits"], ["submit", str(BAD / "study.toml")]])
@@ -236,6 +243,7 @@ def test_an_unknown_study_is_answered_with_the_nearest(
             and "TRIAL: no attempt of study parabola has this number (got 3)." in answer.err
         )
         assert coordinator("best", "parabola").code == Exit.NO_RESULT
+        assert coordinator("audit", "\udcff").out == "no change was made to a study named '\\udcff'\n"
 
 
 @pytest.mark.parametrize("colours", [True, False])

@@ -6,6 +6,7 @@ where it is used: `--help` and a shell's completion must be fast.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,16 @@ def ledger(settings: Settings | None = None, *, create: bool = False) -> Iterato
         except ServiceUnavailable:  # a start that was ended too early has left it empty, or an older version
             access.create()
         yield access
+
+
+def environment_with(database_url: str) -> dict[str, str]:
+    """The environment for another program: with the whole address, and without the variables that are parts of it."""
+    from highnoon.shared.runtime.secret_files import PASSWORD_OF
+    from highnoon.shared.runtime.settings import ALIASES
+
+    name = "HIGHNOON_DATABASE_URL"
+    parts = {part for part, whole in (PASSWORD_OF | ALIASES).items() if whole == name}
+    return {**{known: value for known, value in os.environ.items() if known not in parts}, name: database_url}
 
 
 def study_names(incomplete: str) -> list[str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json as json_format
-import os
 import subprocess
 from typing import Any
 
 import typer
 
-from highnoon.coordinator.cli.command_io import AsJson, StudyName, TrialNumber, ledger, print_json
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    StudyName,
+    TrialNumber,
+    environment_with,
+    ledger,
+    print_json,
+)
 from highnoon.shared.runtime.terminal import Exit
 
 
@@ -24,8 +30,8 @@ def reproduce(study: StudyName, trial: TrialNumber, json: AsJson = False) -> Non
     from highnoon.shared.runtime.processes import module_command
 
     with ledger() as access:
-        environ = {**os.environ, "HIGHNOON_DATABASE_URL": access.url}
         command = module_command("highnoon.workers", "reproduce", study, str(trial))
+        environ = environment_with(access.url)
         done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,7 @@ from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyFile,
     TrialsInAll,
+    environment_with,
     is_embedded,
     ledger,
     mistake,
@@ -133,8 +136,8 @@ def execute(command: ShellCommand) -> None:
 
     with ledger() as access:
         AuditLog(access.database).add("exec", program=Path(program).name)
-        environ = {**os.environ, "OPTUNA_STORAGE": access.url, "HIGHNOON_DATABASE_URL": access.url}
-        raise typer.Exit(subprocess.run([program, *command[1:]], env=environ, check=False).returncode)
+        environ = {**environment_with(access.url), "OPTUNA_STORAGE": access.url}
+        raise typer.Exit(_exit_code_of([program, *command[1:]], environ))
 
 
 def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
@@ -148,6 +151,19 @@ def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
 
     for line in prepare(folder):
         typer.echo(line)
+
+
+def _exit_code_of(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs a program to its end. Ctrl-C is for the program alone; where a signal ends it, the code is a shell's."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        # A function, since the program would inherit SIG_IGN: in it the signal has its default effect.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run(command, env=environ, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
 
 
 def _overrides(n_trials: int | None) -> dict[str, object]:

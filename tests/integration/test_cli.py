@@ -22,6 +22,7 @@ from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.optuna_store import OptunaStore
 from tests.command import Answer, Terminal, caller, plain
+from tests.conftest import driverless
 
 BAD = Path(__file__).parents[1] / "unit" / "bad_studies"
 MISTAKES = {
@@ -244,6 +245,37 @@ def test_an_unknown_study_is_answered_with_the_nearest(
         )
         assert coordinator("best", "parabola").code == Exit.NO_RESULT
         assert coordinator("audit", "\udcff").out == "no change was made to a study named '\\udcff'\n"
+
+
+@pytest.mark.parametrize("way", ["HIGHNOON_DATABASE_PASSWORD_FILE", "HIGHNOON_DB_URL"])
+def test_a_program_has_the_address_however_it_was_given(
+    way: str, coordinator: Callable[..., Answer], tmp_path: Path, postgres_url: str
+) -> None:
+    user, password, place = re.fullmatch(r"(.*):(.*)@(.*)", postgres_url).groups()  # type: ignore[union-attr]
+    (tmp_path / "password").write_text(password)
+    given = {
+        "HIGHNOON_DATABASE_PASSWORD_FILE": {
+            way: str(tmp_path / "password"),
+            "HIGHNOON_DATABASE_URL": f"{user}@{place}",
+        },
+        "HIGHNOON_DB_URL": {way: driverless(postgres_url)},
+    }[way]
+    code = (
+        "from highnoon.shared.runtime.settings import load_settings;"
+        f"assert load_settings().database_url == {postgres_url!r}"
+    )
+    with opened(postgres_url, create=True):
+        assert coordinator("exec", sys.executable, "-c", code, **given).code == Exit.OK
+
+
+def test_ctrl_c_is_for_the_program_alone(coordinator: Callable[..., Answer], tmp_path: Path, postgres_url: str) -> None:
+    code = (
+        "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(0.5); open('done', 'x');"
+        "signal.raise_signal(signal.SIGINT)"
+    )
+    with opened(postgres_url, create=True):
+        answer = coordinator("exec", sys.executable, "-c", code, HIGHNOON_DATABASE_URL=postgres_url)
+    assert (tmp_path / "done").exists() and answer.code == Exit.INTERRUPTED
 
 
 @pytest.mark.parametrize("colours", [True, False])

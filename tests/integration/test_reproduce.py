@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_cluster(stack, tmp_path_factory.mktemp("reproduce"), slots=1) as cluster:
+        # Commands get the password as in a deployment: from a file.
+        user, password, place = re.fullmatch(r"(.*):(.*)@(.*)", cluster.database_url).groups()  # type: ignore[union-attr]
+        (cluster.folder / "password").write_text(password)
+        cluster.environ = {
+            "HIGHNOON_DATABASE_URL": f"{user}@{place}",
+            "HIGHNOON_DATABASE_PASSWORD_FILE": str(cluster.folder / "password"),
+        }
         yield cluster
 
 

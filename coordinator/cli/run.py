@@ -116,7 +116,14 @@ def submit(
             say(console, f"it waits: {missing}", style="yellow")
         if wait:
             callbacks = submit_options.CallbackRunner(submission.record, called, access)
-            ended = watch(name, access.studies, console, go_on=callbacks.go_on)
+            ended = watch(
+                name,
+                access.studies,
+                console,
+                go_on=lambda say: not why_no_coordinator(settings) and callbacks.go_on(say),
+            )
+            if ended is None and (missing := why_no_coordinator(settings)):
+                raise ServiceUnavailable(missing)
             if ended is None:
                 say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
                 raise typer.Exit(Exit.INTERRUPTED)

@@ -23,6 +23,7 @@ from highnoon.coordinator.cli.command_io import (
     print_json,
     print_sentence,
     print_table,
+    why_no_coordinator,
 )
 from highnoon.coordinator.cli.reading import Storage, next_step, reading
 from highnoon.shared.domain.errors import nearest
@@ -121,22 +122,31 @@ def logs(
     """Print how a trial ended, and the last lines that it printed.
 
     The log is read from its file when the trial ran on this host; of another host's trial the ledger has the end.
-    With -f it is printed as it grows until the trial is over.
+    With -f it is printed as it grows until the trial is over, or no coordinator runs here any more.
 
     Example: python -m coordinator logs digits 3 -f
     """
     from highnoon.coordinator.cli.failures import account, verdict
+    from highnoon.shared.domain.errors import ServiceUnavailable
+    from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.views.trials import attempt_object
 
-    with ledger() as access:
+    settings = load_settings()
+    with ledger(settings) as access:
         record = access.study(study)
         attempt = _attempt(access, record, trial)
         followed = follow and attempt.ending is None
+
+        def look() -> AttemptRecord:
+            if missing := why_no_coordinator(settings):
+                raise ServiceUnavailable(missing)
+            return _attempt(access, record, trial)
+
         if followed and is_elsewhere(attempt):
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
             try:
-                follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines)
+                follow_log(look, typer.echo, first=lines)
             except KeyboardInterrupt:
                 typer.echo("left; the trial goes on", err=True)
                 raise typer.Exit(Exit.INTERRUPTED) from None

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.terminal import Exit
 from tests.cluster import PERIODS, Cluster, running_cluster
 from tests.command import Terminal, caller, plain
+from tests.conftest import new_stack
+from tests.ledger import Ledger
 from tests.support import eventually
 
 
@@ -140,3 +143,26 @@ def test_watch_is_refused_while_no_coordinator_runs(
     call = caller(monkeypatch, capsys)
     answer = call("watch", "digits", HIGHNOON_HOME=str(tmp_path / "home"))
     assert answer.code == Exit.USER_INPUT and "nothing was started there yet" in answer.err
+
+
+def test_commands_that_wait_end_with_the_coordinator_of_their_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_stack() as stack:
+        # Given a trial that runs, and a person who waits for a study
+        with closing(Ledger(stack.database_url)) as ledger:
+            ledger.start(ledger.tickets(ledger.study())[0])
+        here = Cluster("", "", tmp_path)
+        (tmp_path / "home").symlink_to(stack.home.root)
+        waiting = following(here, "submit", str(here.write("good", 1, name="waits")), "--wait")
+        assert waiting.stdout is not None
+        assert [waiting.stdout.readline() for _ in range(2)][1].startswith("waits  0/1  nothing runs yet")
+
+        # When the coordinator ends, so that nothing gives the trial an ending
+        stack.stop()
+
+        # Then the wait ends, and a command that would follow the trial does not begin
+        err = waiting.communicate(timeout=200)[1]
+        assert waiting.returncode == Exit.SERVICE and "error: no coordinator runs in " in err
+        answer = caller(monkeypatch, capsys)("logs", "digits", "0", "-f", **environ(here))
+        assert answer.code == Exit.SERVICE and "error: no coordinator runs in " in answer.err

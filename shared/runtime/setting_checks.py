@@ -7,8 +7,10 @@ of.
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -53,7 +55,27 @@ def is_a_redis(url: str | None) -> str | None:
     if url and not url.startswith(REDIS_SCHEMES):
         hint = f"It begins with one of {', '.join(REDIS_SCHEMES)}."
         raise PydanticCustomError("address", "is no address of a Redis", {"hint": hint})
+    if url and not _is_readable(url):
+        hint = (
+            "Write redis://:password@host:6379/0; in the password %2F stands for /, %23 for # and %3F for ?. "
+            "Options begin with ssl_."
+        )
+        raise PydanticCustomError("address", "cannot be read", {"hint": hint})
     return url
+
+
+def _is_readable(url: str) -> bool:
+    """Whether Celery and redis-py both take its port, number and options, and none of them is a part of a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError
+    except ValueError:
+        return False
+    return (
+        re.fullmatch(r"/?[0-9]*", parts.path) is not None
+        and all(name.startswith("ssl_") for name, _ in parse_qsl(parts.query))
+        and "@" not in parts.query + parts.fragment
+    )
 
 
 def cannot_be_guessed(key: str | None) -> str | None:

@@ -108,6 +108,22 @@ def test_addresses_that_cannot_work_are_reported_without_their_password() -> Non
     assert "s3cret" not in str(problems)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [":s3/cret@h/0", ":9/s3cret@h/0", ":s3#cret@h", ":9#s3cret@h", ":9?s3cret@h", "h:6379x/0", "h/x", "h/0?db=x"],
+)
+def test_an_address_of_redis_that_cannot_be_read_is_reported_without_its_password(rest: str) -> None:
+    problem = problems_of({"HIGHNOON_REDIS_URL": f"redis://{rest}"})["HIGHNOON_REDIS_URL"]
+    assert "cannot be read" in problem and "%2F stands for /" in problem and "cret" not in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h/", "redis://u:p%2Fw@h:6379/2", "rediss://h/0?ssl_cert_reqs=none"]
+)
+def test_an_address_of_redis_is_kept_as_it_is(url: str) -> None:
+    assert load_settings({"HIGHNOON_REDIS_URL": url}).redis_url == url
+
+
 def test_a_cluster_has_the_driver_whose_deadlines_and_errors_it_knows() -> None:
     problems = problems_of({}, database_url="postgresql+asyncpg://me@db/x")
     assert "by the driver psycopg2" in problems["database_url"]

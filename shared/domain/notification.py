@@ -14,6 +14,7 @@ EVENTS = ("finished", "failed", "best")
 """The study is over; a trial has failed for good; a trial is better than all before."""
 
 _KEYS = ("url", "on")
+_PORTS = {"https": 443, "http": 80}
 _LONGEST_URL = 2_000
 
 
@@ -70,16 +71,20 @@ def url_flaw(url: str) -> str:
 def host_of(url: str) -> str:
     """The host that an allow-list names; with its port where that is not the scheme's own. For one without a flaw."""
     parts = urlsplit(url)
-    return (parts.hostname or "") if parts.port is None else f"{parts.hostname}:{parts.port}"
+    is_usual = parts.port in (None, _PORTS[parts.scheme])
+    return (parts.hostname or "") if is_usual else f"{parts.hostname}:{parts.port}"
 
 
 def is_allowed(url: str, hosts: Sequence[str]) -> bool:
     """`*.example.com` in the list stands for every host below it, `host:8443` for that port."""
     if url_flaw(url):
         return False
-    host = host_of(url)
-    lowered = map(str.lower, hosts)  # as a host is in an address that was read
-    return any(host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in lowered)
+    parts = urlsplit(url)
+    names = {host_of(url), f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"}
+    lowered = [known.lower() for known in hosts]  # as a host is in an address that was read
+    return any(
+        name == known or (known.startswith("*.") and name.endswith(known[1:])) for known in lowered for name in names
+    )
 
 
 def signature(key: str, timestamp: str, body: bytes) -> str:

@@ -318,6 +318,13 @@ def test_other_hosts_get_nothing(ledger: Ledger, receiver: Receiver, notifier: N
     assert not is_allowed("https://h:port/x", ["h"])
 
 
+@pytest.mark.parametrize("url", ["https://h.x:443/x", "https://h.x/x", "http://h.x:80/x"])
+def test_the_port_of_its_scheme_is_as_none(url: str) -> None:
+    port = 80 if url.startswith("http:") else 443
+    assert is_allowed(url, ["h.x"]) and is_allowed(url, [f"h.x:{port}"]) and is_allowed(url, [f"*.x:{port}"])
+    assert not is_allowed(url, ["h.x:8443"]) and not is_allowed("http://h.x:443/x", ["h.x"])
+
+
 def test_a_study_that_asks_for_nothing_writes_nothing(ledger: Ledger) -> None:
     study = ledger.study(2)
     ledger.run(ledger.tickets(study)[0], completed(1.0))

@@ -1,4 +1,4 @@
-"""Which process runs a trial of `HPOTrialManager`, so that the next one on its host can end what a killed one left.
+"""Which call of which process runs a trial of `HPOTrialManager`, so that the next one can end what another has left.
 
 A pid alone is reused: its start time and the machine's boot go with it. What cannot be judged from here (another host,
 another container) is left alone.
@@ -8,24 +8,42 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from highnoon.shared.runtime.processes import identify
 
 OWNER = "highnoon:owner"
-"""The trial's system attribute that holds what `this_process` gives."""
+"""The trial's system attribute that holds what `owner_of` gives."""
 
 
-def this_process() -> dict[str, Any]:
-    """Host and process, as JSON."""
+_calls: set[str] = set()
+"""The calls of this process that have not ended; several threads may have one."""
+
+
+@contextmanager
+def active_call(call: str) -> Iterator[None]:
+    """Until its end the trials of this call are its own."""
+    _calls.add(call)
+    try:
+        yield
+    finally:
+        _calls.discard(call)
+
+
+def owner_of(call: str) -> dict[str, Any]:
+    """Host, process and call, as JSON."""
     me = identify(os.getpid())
-    return {**_machine(), "pid": os.getpid(), "started_ticks": me.started_ticks if me else None}
+    return {**_machine(), "pid": os.getpid(), "started_ticks": me.started_ticks if me else None, "call": call}
 
 
 def is_gone(owner: Mapping[str, Any]) -> bool:
-    """True when the process was on this machine and has ended, also by a restart of the machine."""
+    """True when its process was on this machine and has ended, or is this one and the call has ended.
+
+    A restart of the machine ends a process, too.
+    """
     here = _machine()
     if any(owner.get(key) != here[key] for key in ("host", "machine")):
         return False
@@ -34,7 +52,9 @@ def is_gone(owner: Mapping[str, Any]) -> bool:
     if owner.get("namespace") != here["namespace"]:
         return False
     alive = identify(int(owner.get("pid", 0)))
-    return alive is None or alive.started_ticks != owner.get("started_ticks")
+    if alive is None or alive.started_ticks != owner.get("started_ticks"):
+        return True
+    return alive.pid == os.getpid() and owner.get("call") not in _calls
 
 
 def _machine() -> dict[str, str]:

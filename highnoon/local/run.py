@@ -1,8 +1,8 @@
 """Runs trials on this machine for `HPOTrialManager`: sample, attempt, record, call back.
 
 The same core as a worker's (`shared.objective.attempt`, `shared.store`), without a lease: a trial carries its owner
-instead, and the next call on this host ends what a killed process has left RUNNING. An outage of the database ends
-nothing: the training goes on, and its result is recorded once the database is back.
+instead, and the next call on this host ends what a killed process or an interrupted call has left RUNNING. An outage
+of the database ends nothing: the training goes on, and its result is recorded once the database is back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from highnoon.local.environment import recorded_environment
 from highnoon.local.files import LocalFiles, Place
 from highnoon.local.ordinals import ordinal_source
-from highnoon.local.owner import OWNER, is_gone, this_process
+from highnoon.local.owner import OWNER, active_call, is_gone, owner_of
 from highnoon.local.process import Launcher, Task
 from highnoon.local.trial import (
     LocalTrial,
@@ -71,6 +71,7 @@ def run_trials(
     with (
         progress_view(shown=options.show_progress) as view,
         LocalFiles(options.artifacts) as files,
+        active_call(files.call),
         ended_by_sigterm(),
     ):
         fail_abandoned(study, spec, files)
@@ -88,10 +89,15 @@ def run_trials(
 
 
 def fail_abandoned(study: OptunaStudy, spec: StudySpec, files: LocalFiles) -> None:
-    """Ends as FAIL the trials that a process of this host has left RUNNING when it was killed; removes their files."""
+    """Ends as FAIL the trials that a killed process of this host, or an interrupted call of this one, has left RUNNING.
+
+    Removes their files.
+    """
     for trial_id, number, owner in retry_until_available(lambda: study.running_with(OWNER), logger):
         if is_gone(owner):
             reason = f"its process {owner.get('pid')} on {owner.get('host')} ended without recording it"
+            if {**owner, "call": files.call} == owner_of(files.call):
+                reason = "its call of optimize was interrupted, and ended without recording it"
             lost = Outcome(ending=Ending.LOST, cause="lost", message=reason)
             files.remove_all_of(str(owner.get("call")), number)
             retry_until_available(partial(study.finish_trial, trial_id, lost), logger)
@@ -115,7 +121,7 @@ class _Run:
         self._files, self._attrs = files, attrs
         self._next_ordinal = ordinal_source(study, spec)
         self._began_s = time.monotonic()
-        self._owner = {OWNER: {**this_process(), "call": files.call}}
+        self._owner = {OWNER: owner_of(files.call)}
         self._running: list[LocalTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,35 @@ class TestEnds:
         assert [trial.state.name for trial in trials if trial.state.name != "COMPLETE"] == ["FAIL"]
         words = {trial.user_attrs.get("highnoon:message") for trial in trials}
         assert ("interrupted by SIGTERM" if signum == signal.SIGTERM else "interrupted by Ctrl-C") in words
+
+    def test_the_next_call_ends_what_an_interrupted_one_of_this_process_could_not_record(self, url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=1, storage=url, sampler="grid")
+        database = url.removeprefix("sqlite:///")
+
+        def objective(params: dict[str, Any]) -> float:
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute(
+                    "CREATE TRIGGER away BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'not now'); END"
+                )
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            hpo.optimize(objective, GRID)
+        assert [trial.state.name for trial in study_of(url).trials] == ["RUNNING"]
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("DROP TRIGGER away")
+
+        def inner(params: dict[str, Any]) -> float:
+            # Nor does a call within the running one end its trial
+            hn.HPOTrialManager("digits", storage=url, sampler="grid").optimize(lambda params: 1.0, GRID, n_trials=1)
+            return 1.0
+
+        hpo.optimize(inner, GRID)
+
+        lost, *others = study_of(url).trials
+        assert [trial.state.name for trial in others] == ["COMPLETE"] * 2
+        assert lost.state.name == "FAIL"
+        assert lost.user_attrs["highnoon:message"].startswith("its call of optimize was interrupted")
 
     def test_timeout_starts_no_further_trial(self, url: str) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=1000, storage=url)

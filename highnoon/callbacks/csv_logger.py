@@ -25,16 +25,17 @@ _FIXED = (
     *("cause", "message", "started_at", "duration_s", "reports"),
 )
 _BEGINNING = ",".join(_FIXED).encode()
-_PARAM = "param:"
+_VALUE, _PARAM = "value:", "param:"
 _OTHERS = "other_params"
 _FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^,\r\n]*))(,|\r?\n)')
 """One field and what ends it."""
 
 
 class CSVLogger(TrialLogger):
-    """Appends to `path`; its folder must exist. The first trial's parameters become columns.
+    """Appends to `path`; its folder must exist. The first trial's parameters become columns, and several objectives.
 
-    A parameter that only later trials have goes to the last column, as JSON; one that a trial lacks is left empty.
+    A parameter that only later trials have goes to the last column, as JSON; one that a trial lacks is left empty. So
+    do the values of objectives, as "value:NAME", where the first trial's study had others.
     Reports are pairs of step and value, as JSON. Raises InvalidInput for a file that is something else.
     """
 
@@ -59,7 +60,8 @@ class CSVLogger(TrialLogger):
             self._append(file, ended)
 
     def _append(self, file: BinaryIO, ended: FinishedTrial) -> None:
-        columns = self._columns or [*_FIXED, *(_PARAM + name for name in ended.trial.params), _OTHERS]
+        named = [*(_VALUE + name for name in ended.objectives), *(_PARAM + name for name in ended.trial.params)]
+        columns = self._columns or [*_FIXED, *named, _OTHERS]
         heading = [] if self._columns else [columns]
         # In one write, and on disk before the lock is free: a line that is half there is dropped by the next writer.
         file.write(_text([*heading, _cells(ended, columns)]).encode())
@@ -99,9 +101,10 @@ def _identity(ended: FinishedTrial) -> tuple[str, ...]:
 
 
 def _cells(ended: FinishedTrial, columns: list[str]) -> list[str]:
-    params = {_PARAM + name: value for name, value in ended.trial.params.items()}
-    others = {name.removeprefix(_PARAM): value for name, value in params.items() if name not in columns}
-    cells = {**_fixed_cells(ended), **params, _OTHERS: json.dumps(others) if others else ""}
+    named: dict[str, object] = {_VALUE + name: value for name, value in ended.values.items()}
+    named |= {_PARAM + name: value for name, value in ended.trial.params.items()}
+    others = {name.removeprefix(_PARAM): finite(value) for name, value in named.items() if name not in columns}
+    cells = {**_fixed_cells(ended), **named, _OTHERS: json.dumps(others) if others else ""}
     return [_on_one_line(cells.get(name)) for name in columns]
 
 

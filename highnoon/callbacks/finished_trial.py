@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedTrial:
-    """One trial of the named study. `cause` and `message` are empty where nothing went wrong."""
+    """One trial of the named study. `cause` and `message` are empty where nothing went wrong.
+
+    `objectives` are the names of several, in the order of the trial's values.
+    """
 
     study: str
     trial: Trial
+    objectives: tuple[str, ...] = ()
     cause: str = ""
     message: str = ""
 
@@ -34,7 +38,10 @@ class FinishedTrial:
 
     @property
     def results(self) -> dict[str, float]:
-        """Score, loss, size and duration, as far as they are known; the score is what the sampler received."""
+        """Score, loss, size and duration, as far as they are known; the score is what the sampler received.
+
+        Of several objectives there is no score, but the value of each by its name.
+        """
         trial = self.trial
         found = {
             "score": trial.value,
@@ -43,7 +50,12 @@ class FinishedTrial:
             "active_params": trial.active_params,
             "duration_s": trial.duration_s,
         }
-        return {name: number for name, number in found.items() if number is not None}
+        return {name: number for name, number in found.items() if number is not None} | self.values
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The values of several objectives; none of a trial that has not completed."""
+        return dict(zip(self.objectives, self.trial.values, strict=False))
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -78,9 +90,11 @@ def _finished(study: Study, frozen: FrozenTrial) -> FinishedTrial:
     from highnoon.shared.store.optuna_trials import trial_of
 
     trial = trial_of(frozen)
+    count = len(study.directions)
     return FinishedTrial(
         study=study.study_name,
         trial=trial,
+        objectives=tuple(study.metric_names or map(str, range(count))) if count > 1 else (),
         cause=str(trial.attrs.get(CAUSE, "")),
         message=str(trial.attrs.get(MESSAGE, "")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ _ENDED_AS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", Trial
 
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
 _LONGEST_TAG = 5000
+_NO_NAME = re.compile(r"[^\w/. -]")
+"""What no name of a metric may have there, and one of an objective may."""
 
 
 class MLflowLogger(TrialLogger):
@@ -113,7 +116,7 @@ def _fill(client: Any, run_id: str, ended: FinishedTrial) -> None:
     from mlflow.entities import Metric, Param
 
     at_ms = ended.span_ms[1]
-    metrics = [Metric(name, float(number), at_ms, 0) for name, number in ended.results.items()]
+    metrics = [Metric(_NO_NAME.sub("_", name), float(number), at_ms, 0) for name, number in ended.results.items()]
     metrics += [Metric("report", report.value, at_ms, report.step) for report in ended.trial.reports]
     for some in _in_parts(metrics, _METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=some)

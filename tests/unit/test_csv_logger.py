@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from highnoon.callbacks import CSVLogger
 from highnoon.callbacks.csv_logger import _rows, _text
+from highnoon.callbacks.finished_trial import _finished
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.lease import LostAttempt
 from highnoon.shared.domain.states import Ending
@@ -167,3 +168,31 @@ def test_foreign_file_is_refused_and_kept(path: Path) -> None:
 def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"there is no folder {tmp_path}/results"):
         CSVLogger(tmp_path / "results" / "trials.csv")
+
+
+def test_several_objectives_have_a_column_each(path: Path) -> None:
+    made = study("front", objectives={"loss": "minimize", "latency": "maximize"})
+    for outcome in (
+        Outcome(ending=Ending.FAILED, cause="exception"),
+        Outcome(ending=Ending.COMPLETED, values=(0.5, float("inf"))),
+    ):
+        asked = made.start_trial(ordinal=0, before=LostAttempt(params={"units": 3}, trial_number=999))
+        made.finish_trial(asked.trial_id, outcome)
+
+    log(made, CSVLogger(path))
+
+    failed, complete = rows_of(path)
+    assert (failed["value:loss"], failed["value:latency"]) == ("", "")
+    assert (complete["value:loss"], complete["value:latency"], complete["score"]) == ("0.5", "inf", "")
+    assert [_finished(made.optuna_study, trial).values for trial in made.ended()] == [
+        {},
+        {"loss": 0.5, "latency": float("inf")},
+    ]
+
+    # And a file that another study began keeps its columns
+    log(with_one_trial_of_each_ending(), CSVLogger(path.with_name("other.csv")))
+    log(made, CSVLogger(path.with_name("other.csv")))
+    assert json.loads(rows_of(path.with_name("other.csv"))[-1]["other_params"]) == {
+        "value:loss": 0.5,
+        "value:latency": None,
+    }

@@ -84,7 +84,7 @@ def repeated(
         results.append(_numbers(returned))
         _keep([{**one, _LOGGED: logged} for one, logged in zip(results, trial.logged, strict=True)], folder)
         losses = [one["loss"] for one in results]
-        trial.end_repeat(index, statistics.fmean(losses))
+        trial.end_repeat(index, _mean_loss(losses, worst_of))
         trial.keep({REPEATS: len(results), REPEATS_STD: _spread(losses), REPEATS_WORST: worst_of(losses)})
         if index == 0 and repeats.bar is not None and worst_of(score, repeats.bar) != repeats.bar:
             raise TrialPruned(
@@ -93,12 +93,32 @@ def repeated(
     further = [name for name in results[-1] if name not in RESULT_KEYS and all(name in one for one in results)]
     spreads = {f"{name}_std": _spread([one[name] for one in results]) for name in further}
     trial.keep({name: spread for name, spread in spreads.items() if can_name(name)})  # one of 100 characters has none
-    return {**results[-1], **{name: statistics.fmean(one[name] for one in results) for name in ("loss", *further)}}
+    means = {name: mean([one[name] for one in results]) for name in further}
+    return {**results[-1], **means, "loss": _mean_loss([one["loss"] for one in results], worst_of)}
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """The mean, also where the sum is beyond a double; NaN with infinities of both signs."""
+    if {math.inf, -math.inf} <= set(numbers):
+        return math.nan
+    try:
+        return statistics.fmean(numbers)
+    except OverflowError:
+        return math.fsum(number / len(numbers) for number in numbers)
+
+
+def _mean_loss(losses: Sequence[float], worst_of: Callable[[Sequence[float]], float]) -> float:
+    """With infinities of both signs the worst one: NaN is no loss."""
+    average = mean(losses)
+    return worst_of(losses) if math.isnan(average) else average
 
 
 def _spread(numbers: Sequence[float]) -> float:
-    """The standard deviation; infinite with a loss that is."""
-    return statistics.pstdev(numbers) if all(map(math.isfinite, numbers)) else math.inf
+    """The standard deviation; infinite with a number that is, and where a square is beyond a double."""
+    try:
+        return statistics.pstdev(numbers) if all(map(math.isfinite, numbers)) else math.inf
+    except OverflowError:
+        return math.inf
 
 
 def _numbers(returned: object) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report, json_number
 from highnoon.shared.objective.metric_log import MetricLog
+from highnoon.shared.objective.repetition import mean
 from highnoon.shared.objective.staged_files import StagedFiles
 from highnoon.shared.objective.trial_context import AttemptChannel, bound
 
@@ -237,7 +238,7 @@ def _means(logged: Sequence[Mapping[str, float | str]]) -> dict[str, float | str
     """Of each metric over the repeats that have it."""
     names = dict.fromkeys(name for one in logged for name in one)
     values = {name: [float(one[name]) for one in logged if name in one] for name in names}
-    return {name: json_number(math.fsum(found) / len(found)) or 0.0 for name, found in values.items()}
+    return {name: json_number(mean(found)) or 0.0 for name, found in values.items()}
 
 
 def _warn_once(sentence: str, of: str = "report()") -> None:

@@ -55,8 +55,8 @@ class Axis:
             return inside
         if isinstance(self.domain, CategoricalDistribution) or not self.log:
             return np.round(inside * (self.count - 1)) / (self.count - 1)
-        numbers = np.round(np.exp(math.log(self.low) + inside * math.log(self.high / self.low)))
-        return cast(Points, np.log(numbers / self.low) / math.log(self.high / self.low))
+        numbers = np.round(np.exp(math.log(self.low) + inside * self._log_width))
+        return (np.log(numbers) - math.log(self.low)) / self._log_width
 
     def spread(self, shares: Points) -> Points:
         """Coordinates for shares of the axis, from 0 up to 1 evenly: each value gets its equal part."""
@@ -64,7 +64,7 @@ class Axis:
             return shares
         if self.log:
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
-            return self.snapped((low + shares * (high - low) - math.log(self.low)) / math.log(self.high / self.low))
+            return self.snapped((low + shares * (high - low) - math.log(self.low)) / self._log_width)
         index = np.minimum(np.floor(shares * self.count), self.count - 1)
         return cast(Points, index / (self.count - 1) if self.is_ordered else index)
 
@@ -81,14 +81,19 @@ class Axis:
         # Reflected at the bounds: clipped, half of what is near them would be the bound itself.
         return self.snapped(1 - np.abs(1 - np.abs(coordinates + jump) % 2))
 
+    @property
+    def _log_width(self) -> float:
+        """The quotient of the bounds may be more than a double holds."""
+        return math.log(self.high) - math.log(self.low)
+
     def _unit(self, number: float) -> float:
         if self.log:
-            return math.log(number / self.low) / math.log(self.high / self.low)
+            return (math.log(number) - math.log(self.low)) / self._log_width
         return (number - self.low) / (self.high - self.low)
 
     def _number(self, coordinate: float) -> float:
         if self.log:
-            return min(max(self.low * math.exp(coordinate * math.log(self.high / self.low)), self.low), self.high)
+            return min(max(math.exp(math.log(self.low) + coordinate * self._log_width), self.low), self.high)
         if self.step is not None:
             # In floating point three steps of 0.1 are more than 0.3.
             return min(self.low + self.step * round(coordinate * (self.high - self.low) / self.step), self.high)

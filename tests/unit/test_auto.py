@@ -18,6 +18,7 @@ from highnoon.shared.search.encoding import Cube, keys_of
 
 SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-5, 1e-1, log=True),
+    "penalty": FloatDistribution(1e-200, 1e200, log=True),  # whose quotient is beyond a double
     "dropout": FloatDistribution(0.0, 0.5),
     "share": FloatDistribution(0.0, 0.3, step=0.1),  # 3 * 0.1 > 0.3
     "layers": IntDistribution(1, 9, step=2),

@@ -180,3 +180,24 @@ def test_each_repeat_has_a_scratch_folder_that_ends_with_it() -> None:
     assert len(set(folders)) == 3 and not any(folder.exists() for folder in folders)
     with pytest.raises(NoTrialRunning, match=r"scratch_dir\(\) may only be called inside an objective"):
         hn.scratch_dir()
+
+
+@pytest.mark.parametrize(
+    ("losses", "direction", "value"),
+    [
+        ((1e308, 1.5e308), "minimize", 1.25e308),
+        ((math.inf, -math.inf), "minimize", math.inf),
+        ((math.inf, -math.inf), "maximize", -math.inf),
+    ],
+)
+def test_losses_of_any_size_have_a_mean(losses: tuple[float, ...], direction: Any, value: float) -> None:
+    def objective(params: dict[str, Any]) -> dict[str, float]:
+        loss = next(left)
+        hn.log(logged=loss)
+        return {"loss": loss, "returned": loss}
+
+    left = iter(losses)
+    outcome, _ = attempt(objective, Repeats(count=2), scoring=Scoring(direction=direction))
+    assert (outcome.ending, outcome.value) == (Ending.COMPLETED, value)
+    metric = value if math.isfinite(value) else "nan"
+    assert (outcome.metrics["logged"], outcome.metrics["returned"]) == (metric, metric)

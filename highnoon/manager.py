@@ -219,8 +219,11 @@ class HPOTrialManager(StudyResults):
 
         Raises InvalidInput for names and values that the search space does not have: at once where `optimize` was
         called before, else when it is called: then none of the points that wait is stored, and all are forgotten.
+        Raises StudyConflict for a grid and `brute_force`.
         """
         point = as_point(params)
+        if self._spec.sampler.is_exhaustive:
+            raise StudyConflict(f"study {self._spec.name!r} tries the points of a grid, and no others")
         if self._study is None or not self._space_is_known:
             self._enqueued.add(point)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import chain
 
 from highnoon.local.trial import INTERRUPTED
-from highnoon.shared.domain.states import CAUSE, ENDING, Ending
+from highnoon.shared.domain.states import CAUSE, ENDING, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.grid_points import Grid
@@ -20,14 +20,17 @@ _random = random.SystemRandom()
 def ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
     """A function that gives the ordinal of the next trial, as a ticket has one in a cluster.
 
-    For a sampler it only varies the seed. For a grid it is a point that no trial has visited; beyond the last point it
-    is the ordinal at which the study is exhausted. Other processes may add to the same study at the same time, without
-    a lock: every point is visited, and two processes that start within the same milliseconds may take the same one.
+    For a sampler it is how many trials have begun: its seed follows from it, and its place in a sequence. For a grid it
+    is a point that no trial has visited; beyond the last point it is the ordinal at which the study is exhausted. Other
+    processes may add to the same study at the same time, without a lock: every point is visited, and two processes that
+    start within the same milliseconds may take the same one.
     They choose at random so that this stays rare.
     """
     grid = Grid.of(spec)
     if grid is None:
-        return lambda: len(study.optuna_study.get_trials(deepcopy=False))
+        return lambda: sum(
+            trial.state.name != TrialState.WAITING for trial in study.optuna_study.get_trials(deepcopy=False)
+        )
     size = len(grid)
 
     def unvisited() -> int:

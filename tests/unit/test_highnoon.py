@@ -12,7 +12,14 @@ import numpy
 import pytest
 
 import highnoon as hn
-from highnoon.shared.domain.errors import InvalidInput, NoTrialRunning, TrialPruned, TrialStopped, UserInputError
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    NoTrialRunning,
+    StudyConflict,
+    TrialPruned,
+    TrialStopped,
+    UserInputError,
+)
 from highnoon.shared.domain.space import read_space
 from highnoon.shared.domain.states import TrialState
 
@@ -226,3 +233,19 @@ def test_a_point_is_repeated_until_it_is_seen_to_be_bad(isolation: str) -> None:
     always = hn.HPOTrialManager("noisy", n_trials=6, sampler="random", seed=5, repeats=2, pruner="none")
     always.optimize(objective, {"x": ("int", 0, 9)}, show_progress=False)
     assert [trial.metrics["repeats"] for trial in always.trials] == [2] * 6
+
+
+@pytest.mark.parametrize("sampler", ["random", "auto"])
+def test_each_enqueued_point_is_completed_in_another_way(sampler: str) -> None:
+    hpo = hn.HPOTrialManager("digits", n_trials=5, sampler=sampler, seed=1)
+    for rate in (0.1, 0.2, 0.3):
+        hpo.enqueue({"rate": rate})
+    hpo.optimize(lambda params: params["x"], {"rate": ("uniform", 0, 1), "x": ("uniform", 0, 1)}, show_progress=False)
+    assert [trial.params["rate"] for trial in hpo.trials[:3]] == [0.1, 0.2, 0.3]
+    assert len({trial.params["x"] for trial in hpo.trials}) == 5
+
+
+@pytest.mark.parametrize("sampler", [{"name": "grid", "points": 5}, "brute_force"])
+def test_an_exhaustive_search_refuses_an_enqueued_point(sampler: Any) -> None:
+    with pytest.raises(StudyConflict, match="study 'digits' tries the points of a grid, and no others"):
+        hn.HPOTrialManager("digits", sampler=sampler).enqueue({"x": 0.25})

@@ -226,6 +226,10 @@ class _Run:
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):
             self._stop("a callback called study.stop()")
+        if self._study.is_stopped_by_sampler:
+            self._stop("the sampler called study.stop()")
+        if self._study.sampler_fault is not None:
+            raise self._study.sampler_fault
 
     def _stop(self, reason: str) -> None:
         if not self._over:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import wait
 from types import FrameType
 
@@ -116,12 +117,13 @@ def recorded(
     """
     try:
         retry_until_available(channel.send, logger, for_s=for_s)
+        judged = retry_until_available(partial(study.inform_sampler, started.trial_id, outcome), logger, for_s=for_s)
         retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger, for_s=for_s)
     except ServiceRefused as error:
         refused = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
         retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger, for_s=for_s)
         return refused
-    return outcome
+    return judged
 
 
 def interrupted(error: BaseException) -> Outcome:

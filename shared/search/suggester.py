@@ -2,7 +2,8 @@
 
 Optuna's order: what a person or an earlier attempt fixed; the only value of a domain; what the sampler chose jointly
 for the parameters that all earlier trials have; else each by itself. The history is read at the first question, and the
-sampler a copy, so that nothing else that this process samples meanwhile changes an answer.
+sampler a copy, so that nothing else that this process samples meanwhile changes an answer. A sampler that a person gave
+as an object is used as it is: it may keep what it has learnt, and hold what no copy can have.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from highnoon.shared.search.sampling_space import only_value
 class Suggester:
     """Of one trial. `params` and `distributions` hold every answer so far, `system_attrs` what its sampler keeps."""
 
-    def __init__(self, study: Study, *, trial_id: int, number: int, seed: int, fixed: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        *,
+        trial_id: int,
+        number: int,
+        seed: int | None,
+        fixed: Mapping[str, Any],
+        copies_sampler: bool = True,
+    ) -> None:
+        """Without a `seed` the sampler has its own."""
         self._fixed = fixed
         self._pending = new_trial()
         self._pending.number = number
@@ -33,8 +44,10 @@ class Suggester:
             study, see=lambda trials: [for_sampler(study, one) for one in trials if one._trial_id != trial_id]
         )
         self._study = snapshot_of(others, self._pending)
-        self._study.sampler = copy.deepcopy(study.sampler)
-        reseed(self._study.sampler, seed)
+        if copies_sampler:
+            self._study.sampler = copy.deepcopy(study.sampler)
+        if seed is not None:
+            reseed(self._study.sampler, seed)
         self._relative: Params | None = None
         self._study.sampler.before_trial(self._study, self._pending)
 

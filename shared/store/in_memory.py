@@ -1,17 +1,19 @@
-"""The trials of one study in any of Optuna's storages, by Optuna's own interface: for studies held in memory.
+"""The trials of one study that is held in memory, by the interface of Optuna's storage.
 
 Several steps for what is one transaction in `optuna_sql`: safe between threads, and a crash loses the memory anyway.
+
+What is private in Optuna 5.0.x and used here (which domain the storage has last seen of a parameter) is checked by
+tests/contract/test_studies.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.artifact import Artifact, artifacts_in
@@ -22,14 +24,14 @@ from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
-from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial
+from highnoon.shared.store.optuna_trials import EarlierEnding, NewTrial, StartedTrial, stored_values
 from highnoon.shared.store.trial_results import TrialResult
 
 
 class MemoryTrials:
     """Implements Trials."""
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+    def __init__(self, storage: InMemoryStorage, study_id: int) -> None:
         self._storage = storage
         self._study_id = study_id
 
@@ -76,10 +78,8 @@ class MemoryTrials:
             raise UnknownStudy(f"the study of trial id {trial_id} was deleted") from None
         try:
             self._write_attrs(trial_id, result)
-            is_scored = result.state is States.PRUNED and not result.has_goals
-            value = _last_value(trial, result) if is_scored else result.value
-            values = list(result.values) if value is None else [value]
-            self._storage.set_trial_state_values(trial_id, TrialState[result.state], values or None)
+            values = stored_values(trial, result)
+            self._storage.set_trial_state_values(trial_id, TrialState[result.state], values)
         except UpdateFinishedTrialError:
             ended = self._storage.get_trial(trial_id)
             return EarlierEnding(state=States[ended.state.name], values=tuple(ended.values or ()))
@@ -145,9 +145,12 @@ class MemoryTrials:
             return False
 
     def _complete(self, trial: FrozenTrial, new: NewTrial) -> None:
+        """Past Optuna's check, as with a new trial: it refuses choices that were added to a study."""
+        seen = self._storage._studies[self._study_id].param_distribution
         for name, value in new.params.items():
             domain = new.distributions.get(name)
             if domain is not None and name not in trial.params:
+                seen[name] = domain
                 self._storage.set_trial_param(trial._trial_id, name, domain.to_internal_repr(value), domain)
         self._write_attrs(trial._trial_id, new)
 
@@ -156,10 +159,3 @@ class MemoryTrials:
             self._storage.set_trial_user_attr(trial_id, key, value)
         for key, value in source.system_attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
-
-
-def _last_value(trial: FrozenTrial, result: TrialResult) -> float | None:
-    if result.value is not None or trial.last_step is None:
-        return result.value
-    last = trial.intermediate_values[trial.last_step]
-    return None if math.isnan(last) else last

@@ -116,8 +116,7 @@ class OptunaStore:
                 pruner=pruner or build_pruner(spec.pruner) or NopPruner(),
             )
             earlier = [trial for name in spec.warm_start for trial in self._ended_of(name)]
-        seeds_itself = sampler is not None and spec.seed is None
-        return OptunaStudy(spec, study, trials, self._error_boundary, earlier, seeds_itself=seeds_itself)
+        return OptunaStudy(spec, study, trials, self._error_boundary, earlier, has_given_sampler=sampler is not None)
 
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""
@@ -220,6 +219,7 @@ class OptunaStore:
     def _trials_of(self, study_id: int) -> Trials:
         if self._database is not None:
             return SqlTrials(self._database.engine, study_id)
+        assert isinstance(self._storage, InMemoryStorage)
         return MemoryTrials(self._storage, study_id)
 
     def _id_of(self, name: str) -> int:

@@ -6,6 +6,7 @@ the database is away every method raises ServiceUnavailable and may be called ag
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import InvariantBroken
@@ -34,13 +37,13 @@ from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.enqueued_points import checked_point
-from highnoon.shared.store.optuna_trials import NewTrial, StartedTrial, Trials
+from highnoon.shared.store.optuna_trials import NewTrial, StartedTrial, Trials, stored_values
 from highnoon.shared.store.point_choice import PointChooser
 from highnoon.shared.store.pruning_decisions import PruningDecisions
 from highnoon.shared.store.study_notes import StudyNotes
 from highnoon.shared.store.study_reader import StudyReader, in_error_boundary
 from highnoon.shared.store.trial_definition import TrialDefinition, Write
-from highnoon.shared.store.trial_results import trial_result
+from highnoon.shared.store.trial_results import TrialResult, trial_result
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +59,18 @@ class OptunaStudy(StudyReader):
         error_boundary: Callable[[], AbstractContextManager[None]],
         warm_start: Sequence[FrozenTrial] = (),
         *,
-        seeds_itself: bool = False,
+        has_given_sampler: bool = False,
     ) -> None:
+        """`has_given_sampler`: its sampler is an object that `OptunaStore.open` was given."""
         super().__init__(spec, study, trials, error_boundary)
+        self._has_given_sampler = has_given_sampler
+        self._seeds_itself = has_given_sampler and spec.seed is None
+        self.sampler_fault: Exception | None = None
+        """What a given sampler has raised after a trial."""
+        self.is_stopped_by_sampler = False
+        """Whether it has called `study.stop()`."""
         self._space = SamplingSpace(spec.search_space, spec.point_constraints)
-        self._points = PointChooser(spec, study, trials, self._space, warm_start, seeds_itself=seeds_itself)
+        self._points = PointChooser(spec, study, trials, self._space, warm_start, seeds_itself=self._seeds_itself)
         self._pruning = PruningDecisions(spec, study, trials)
 
     def allow_plugins(self, folder: Path | None) -> None:
@@ -106,7 +116,12 @@ class OptunaStudy(StudyReader):
         `write` adds to the trial, by default without a lease.
         """
         suggester = Suggester(
-            self._study, trial_id=trial_id, number=number, seed=seed_of(self._spec.seed, ordinal), fixed=fixed
+            self._study,
+            trial_id=trial_id,
+            number=number,
+            seed=None if self._seeds_itself else seed_of(self._spec.seed, ordinal),
+            fixed=fixed,
+            copies_sampler=not self._has_given_sampler,
         )
         return TrialDefinition(suggester, write or (lambda new: self._add(trial_id, new)))
 
@@ -182,12 +197,41 @@ class OptunaStudy(StudyReader):
         return self._pruning.should_prune(trial_id)
 
     @in_error_boundary
+    def inform_sampler(self, trial_id: int, outcome: Outcome) -> Outcome:
+        """Gives a trial that is about to be finished to a given sampler, as Optuna does: it may store constraints.
+
+        Returns the outcome with these, for limits. What the sampler raises is kept in `sampler_fault`: the trial is to
+        be finished all the same.
+        """
+        trial = self._running(trial_id) if self._has_given_sampler else None
+        if trial is None:
+            return outcome
+        result = self._result(outcome)
+        ended = copy.deepcopy(trial)
+        ended.user_attrs.update(result.user_attrs)
+        ended.system_attrs.update(result.system_attrs)
+        view = copy.copy(self._study)
+        view._thread_local.in_optimize_loop, view._stop_flag = True, False  # it may call study.stop()
+        try:
+            state = optuna.trial.TrialState[result.state]
+            view.sampler.after_trial(view, ended, state, stored_values(trial, result))
+        except (SQLAlchemyError, StorageInternalError):
+            raise
+        except UpdateFinishedTrialError:
+            pass  # another program has ended it meanwhile
+        except Exception as error:
+            self.sampler_fault = error
+        self.is_stopped_by_sampler |= view._stop_flag
+        constraints = self._study._storage.get_trial(trial_id).constraints
+        return replace(outcome, misses={**constraints, **outcome.misses})
+
+    @in_error_boundary
     def finish_trial(self, trial_id: int, outcome: Outcome) -> bool:
         """Ends a trial without a ticket. False when another program had failed it before: then it stays so.
 
         Repeating the same changes nothing; another outcome raises InvariantBroken.
         """
-        result = trial_result(outcome, has_goals=bool(self._spec.objectives))
+        result = self._result(outcome)
         if outcome.metric_history:
             kept = {METRIC_HISTORY: history_text(outcome.metric_history)}
             result = replace(result, system_attrs={**result.system_attrs, **kept})
@@ -229,6 +273,16 @@ class OptunaStudy(StudyReader):
         for trial in self._study.get_trials(deepcopy=False):  # ended trials stay in Optuna's cache for ever
             for artifact in artifacts:
                 trial.system_attrs.pop(artifact.attr[0], None)
+
+    def _running(self, trial_id: int) -> FrozenTrial | None:
+        try:
+            trial = self._study._storage.get_trial(trial_id)
+        except KeyError:  # the study was deleted
+            return None
+        return trial if trial.state is optuna.trial.TrialState.RUNNING else None
+
+    def _result(self, outcome: Outcome) -> TrialResult:
+        return trial_result(outcome, has_goals=bool(self._spec.objectives))
 
     @in_error_boundary
     def _add(self, trial_id: int, new: NewTrial) -> None:

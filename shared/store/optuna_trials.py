@@ -7,6 +7,7 @@ and `in_memory.MemoryTrials` in a single process. Both leave sampling and every 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -152,6 +153,15 @@ def inherited_by_retry(failed: FrozenTrial) -> dict[str, Any]:
     kept = {key: value for key, value in failed.system_attrs.items() if not key.startswith(_OF_ONE_RUN)}
     history = [*kept.get("retry_history", ()), failed.number]
     return {**kept, "failed_trial": history[0], "retry_history": history}
+
+
+def stored_values(trial: FrozenTrial, result: TrialResult) -> list[float] | None:
+    """The values that a trial which ends so gets; a pruned one may have its last report."""
+    value = result.value
+    if value is None and result.state is TrialState.PRUNED and not result.has_goals and trial.last_step is not None:
+        last = trial.intermediate_values[trial.last_step]
+        value = None if math.isnan(last) else last
+    return (list(result.values) if value is None else [value]) or None
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:

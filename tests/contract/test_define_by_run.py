@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -260,3 +261,30 @@ def test_samplers_that_must_know_the_space_are_refused(sampler: str) -> None:
     spec, problems = validate({"name": "a", "objective": "a:b", "sampler": sampler})
     assert spec is None and problems[0].key == "search_space" and sampler in problems[0].message
     assert json.loads(json.dumps(spec_of().to_json()))["search_space"] is None
+
+
+class Counting(RandomSampler):
+    """Learns from each question, and holds what no copy can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.lock = 0, threading.Lock()
+
+    def sample_independent(self, *_: Any) -> float:
+        self.asked += 1
+        return self.asked / 10
+
+
+def test_a_given_sampler_keeps_its_seed_and_what_it_has_learnt() -> None:
+    def points(sampler: BaseSampler) -> list[Params]:
+        hpo = hn.HPOTrialManager("given", n_trials=14, sampler=sampler, pruner="none")
+        hpo.optimize(suggest_two, show_progress=False)
+        return [trial.params for trial in hpo.trials]
+
+    def suggest_two(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 9) + trial.suggest_float("y", 0, 9)
+
+    study = optuna.create_study(sampler=TPESampler(seed=42))
+    study.optimize(suggest_two, n_trials=14)
+    assert points(TPESampler(seed=42)) == [trial.params for trial in study.trials]
+    assert [point["x"] for point in points(Counting())[:3]] == [0.1, 0.3, 0.5]

@@ -16,7 +16,7 @@ import pytest
 from optuna.samplers import TPESampler
 
 import highnoon as hn
-from highnoon.shared.domain.errors import InvalidInput, PluginFailed
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, PluginFailed
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -215,3 +215,46 @@ def test_in_process_an_object_or_a_class_is_taken() -> None:
         points(sampler="optuna.pruners:MedianPruner")
     with pytest.raises(InvalidInput, match=r"sampler: must be a name"):
         points(sampler="optuna.samplers:")
+
+
+def of_given(sampler: optuna.samplers.BaseSampler, url: str | None = None, **options: Any) -> hn.HPOTrialManager:
+    """Six trials of x from 0 to 1, as far as the sampler lets them run."""
+    hpo = hn.HPOTrialManager("own", n_trials=6, sampler=sampler, storage=url, **options)
+
+    def objective(params: dict[str, Any]) -> float:
+        hn.log(missing=params["x"] - 0.5)
+        return float(params["x"])
+
+    hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)}, show_progress=False)
+    return hpo
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("isolation", ["none", "fork"])
+def test_a_given_sampler_stores_its_constraints(optuna_store: OptunaStore, isolation: str) -> None:
+    sampler = TPESampler(seed=1, constraints_func=lambda trial: (-trial.user_attrs["missing"],))
+    hpo = of_given(sampler, optuna_store.url, isolation=isolation)
+    assert all(trial.constraints == {"0": 0.5 - float(str(trial.params["x"]))} for trial in hpo.trials)
+    assert hpo.best_trial.value is not None and hpo.best_trial.value >= 0.5
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_misses_a_given_samplers_constraint_is_no_better_value() -> None:
+    with pytest.raises(NoCompletedTrial, match="no feasible trial yet: 2 COMPLETE"):
+        of_given(TPESampler(constraints_func=lambda trial: (1.0,)), early_stop={"patience": 2})
+
+
+def test_a_given_sampler_ends_the_run() -> None:
+    hpo = of_given(optuna.samplers.GridSampler({"x": [0.25, 0.75]}))
+    assert sorted(str(trial.params["x"]) for trial in hpo.trials) == ["0.25", "0.75"]
+
+
+def test_what_a_given_sampler_raises_after_a_trial_ends_the_run_and_the_trial_counts(tmp_path: Path) -> None:
+    class Raising(optuna.samplers.RandomSampler):
+        def after_trial(self, *_: Any) -> None:
+            raise ZeroDivisionError("no constraint")
+
+    with pytest.raises(ZeroDivisionError, match="no constraint"):
+        of_given(Raising(), f"sqlite:///{tmp_path}/own.db")
+    study = optuna.load_study(study_name="own", storage=f"sqlite:///{tmp_path}/own.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]

@@ -192,6 +192,18 @@ def test_a_clone_by_optunas_retry_callback_is_served_whole(study: OptunaStudy) -
     assert study.trial(again.number).attrs[ENDING] == "completed"
 
 
+def test_points_are_enqueued_before_and_after_choices_were_added(optuna_store: OptunaStore) -> None:
+    for choices in (("a", "b"), ("a", "b", "c")):
+        space: SearchSpace = {"kind": Categorical(choices=choices)}
+        optuna_store.create_study("digits", "minimize", space=space)
+        study = optuna_store.open(spec_of(search_space=space))
+        study.enqueue({"kind": choices[-1]})
+        started = study.start_trial(ordinal=0)
+        assert started.params == {"kind": choices[-1]}
+        study.finish_trial(started.trial_id, completed(1.0))
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 2
+
+
 def test_a_grids_tickets_keep_their_points_and_later_ones_serve_what_was_enqueued(store: OptunaStore) -> None:
     space: SearchSpace = {"width": Int(low=1, high=2)}
     study = store.open(spec_of(search_space=space, sampler=SamplerSpec(name="grid")))

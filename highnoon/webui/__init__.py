@@ -23,9 +23,10 @@ class Dashboard:
     def __init__(self) -> None:
         self._asgi: Any = None
 
-    def run(self, host: str = "127.0.0.1", port: int = 8000, *, storage: str | None = None) -> None:
+    def run(self, host: str | None = None, port: int | None = None, *, storage: str | None = None) -> None:
         """Serves until a signal ends it. Everywhere but on loopback a token is needed, which is printed at the start.
 
+        Where they are not given, HIGHNOON_WEBUI_HOST and HIGHNOON_WEBUI_PORT decide, else 127.0.0.1 and 8000.
         `storage` is the address of a database, as for HPOTrialManager; by default HIGHNOON_DATABASE_URL, else the
         stack that `coordinator start` runs in HIGHNOON_HOME. Raises InvalidInput for a mistake in any of these.
         """

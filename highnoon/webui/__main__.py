@@ -19,9 +19,16 @@ from highnoon.shared.runtime.terminal import show
 
 def _run(
     host: Annotated[
-        str, typer.Option(help="Where to listen. Anything but loopback asks for a token.", metavar="ADDRESS")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535, metavar="PORT")] = 8000,
+        str | None,
+        typer.Option(
+            help="Where to listen; beyond loopback a token is needed. Default: HIGHNOON_WEBUI_HOST, else 127.0.0.1.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="The port. Default: HIGHNOON_WEBUI_PORT, else 8000.", min=1, max=65535, metavar="PORT"),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(

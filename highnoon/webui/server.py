@@ -17,7 +17,7 @@ from highnoon.shared.runtime.terminal import open_console, say
 from highnoon.shared.store.optuna_store import quiet
 from highnoon.webui.application import Application, create
 from highnoon.webui.event_stream import EventStream
-from highnoon.webui.settings import WebSettings, web_settings
+from highnoon.webui.settings import WebSettings, listening_at, web_settings
 
 _SHUTDOWN_S = 5
 """How long a request may go on after the first signal."""
@@ -36,10 +36,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(*, host: str, port: int, storage: str | None) -> None:
-    """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use."""
+def serve(*, host: str | None, port: int | None, storage: str | None) -> None:
+    """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use.
+
+    Where `host` or `port` is None the environment decides: `listening_at`.
+    """
     declare_only_our_code()
     quiet()
+    host, port = listening_at(host, port)
     settings = web_settings(host=host, storage=storage)
     application = create(settings, database=database_of(settings), port=port)
     _announce(settings, host, port)

@@ -1,4 +1,4 @@
-"""The settings of the dashboard: where the studies are, who may log in, which objectives a form may start.
+"""The settings of the dashboard: where it listens and the studies are, who may log in, what a form may start.
 
 Read once at the start, beside the settings that every process has (`shared.runtime.settings`).
 """
@@ -15,7 +15,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
 from highnoon.shared.runtime.settings import Settings, load_settings
-from highnoon.shared.runtime.urls import is_loopback, normalise
+from highnoon.shared.runtime.urls import host_name, is_loopback, normalise
 
 TOKEN_FILE = "webui-token"  # noqa: S105 - the file's name
 NAMED_TOKENS = "HIGHNOON_WEBUI_TOKENS"
@@ -75,6 +75,16 @@ _UNNAMED = {Role.OPERATOR: "operator", Role.VIEWER: "viewer"}
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
+def listening_at(host: str | None, port: int | None, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Address and port: as given, else as the environment has them, else 127.0.0.1 and 8000. Raises InvalidInput."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("HIGHNOON_WEBUI_PORT") or "8000"
+    if port is None and not (re.fullmatch(r"[0-9]{1,5}", named) and 1 <= int(named) <= 65535):
+        raise InvalidInput.of("settings", "HIGHNOON_WEBUI_PORT", "must be a port, 1 to 65535", value=named)
+    address = environ.get("HIGHNOON_WEBUI_HOST") or "127.0.0.1" if host is None else host
+    return address, int(named) if port is None else port
+
+
 def web_settings(
     *, host: str, storage: str | None, environ: Mapping[str, str] | None = None, settings: Settings | None = None
 ) -> WebSettings:
@@ -83,10 +93,10 @@ def web_settings(
     general = load_settings(environ) if settings is None else settings
     environ, problems = with_secret_files(environ)
     holders, token_problems = _given_holders(environ)
-    problems += [*token_problems, *_flower_problems(environ)]
+    named, host_problems = _named_hosts(environ)
+    problems += [*token_problems, *host_problems, *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
-    named = frozenset(filter(None, map(str.strip, environ.get("HIGHNOON_WEBUI_HOSTS", "").split(","))))
     alone = is_loopback(host) and not named
     return WebSettings(
         home=general.home,
@@ -142,6 +152,19 @@ def _given_holders(environ: Mapping[str, str]) -> tuple[tuple[TokenHolder, ...],
             elif holder.name == earlier.name:
                 problems.append(Problem(key=key, message="has the name of another token", value=holder.name))
     return tuple(holder for _, holder in given), problems
+
+
+def _named_hosts(environ: Mapping[str, str]) -> tuple[frozenset[str], list[Problem]]:
+    """The names under which it may be called, as a Host header is compared with them."""
+    key = "HIGHNOON_WEBUI_HOSTS"
+    entries = [entry.strip() for entry in environ.get(key, "").split(",") if entry.strip()]
+    hint = "Write the name alone, such as hpo.example.org, without https:// and path; an IPv6 address in brackets."
+    problems = [
+        Problem(key=key, message="is no name of a host", value=entry, hint=hint)
+        for entry in entries
+        if not host_name(entry)
+    ]
+    return frozenset(map(host_name, entries)), problems
 
 
 def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:

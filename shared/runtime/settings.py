@@ -36,18 +36,27 @@ READ_ELSEWHERE = (
     "HIGHNOON_DATA_DIR",
     "HIGHNOON_REHEARSAL",
     "HIGHNOON_TOKEN",
-    "HIGHNOON_WEBUI_*",
+    "HIGHNOON_WEBUI_VIEWER_TOKEN",
+    "HIGHNOON_WEBUI_TOKENS",
+    "HIGHNOON_WEBUI_HOSTS",
+    "HIGHNOON_WEBUI_HOST",
+    "HIGHNOON_WEBUI_PORT",
+    "HIGHNOON_WEBUI_FLOWER_URL",
     "HIGHNOON_FLOWER_PASSWORD",
     "HIGHNOON_STUDY",
     "HIGHNOON_TICKET",
     "HIGHNOON_ATTEMPT",
     "HIGHNOON_CHECKPOINT_DIR",
     "HIGHNOON_WORK_DIR",
+    # Of the systemd unit of an earlier version.
+    "HIGHNOON_QUEUES",
+    "HIGHNOON_SLOTS",
 )
-"""Variables that other parts read, or that a trial process is given; a trailing * stands for a family of names."""
+"""Variables that other parts read, or that a trial process is given."""
 
-WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S",)
-"""Settings of earlier versions: accepted, so that an installation that still has them starts."""
+WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S", "HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS")
+"""Settings of earlier versions, and of the framework that the guide is from: accepted, so that an installation that
+still has them starts."""
 
 ARTIFACTS = "artifacts"
 """The folder of a home for artifacts and checkpoints of what `start` runs there."""
@@ -178,7 +187,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
     environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
     environ, problems = with_secret_files(environ)
-    known = (*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *WITHOUT_EFFECT)
+    known = (*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *READ_ELSEWHERE, *WITHOUT_EFFECT)
     problems += [*_unknown(environ, known), *_contradictions(environ), *_unknown(overrides, Settings.model_fields)]
     given = _from_environment(environ)
     arguments = {k: v for k, v in overrides.items() if v is not None and k in Settings.model_fields}
@@ -209,7 +218,7 @@ def _unknown(names: Iterable[str], known: Iterable[str]) -> list[Problem]:
     return [
         Problem(key=name, message="no such setting", hint=nearest(name, known))
         for name in sorted(names)
-        if name not in known and not _is_read_elsewhere(name)
+        if name not in known
     ]
 
 
@@ -238,10 +247,6 @@ def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
 def _hint(name: str, detail: dict[str, Any]) -> str:
     in_seconds = seconds_for(detail["input"]) if name.endswith("_s") else ""
     return in_seconds or str(detail.get("ctx", {}).get("hint", ""))
-
-
-def _is_read_elsewhere(name: str) -> bool:
-    return any(name == known or (known[-1] == "*" and name.startswith(known[:-1])) for known in READ_ELSEWHERE)
 
 
 def _variable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Addresses: a database's with its driver named and its password hidden, and which hosts are loopback.
+"""Addresses: a database's with its driver named and its password hidden, the names of hosts, and which are loopback.
 
 SQLAlchemy resolves a bare `postgresql://` or `mysql://` to another driver in other releases, so the drivers that
 we install are named here, once, before an address reaches any engine. Opens
@@ -25,6 +25,7 @@ _DRIVERS = {
 _EXAMPLES = "sqlite:///hpo.db, postgresql://user:password@host:5432/db, mysql://user:password@host/db"
 
 _SCHEME = re.compile(r"(?P<dialect>[a-z0-9]+)(?:\+(?P<driver>[a-z0-9_]+))?://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _USER_PASSWORD = re.compile(r"(://[^:/?#@]*:).*@", re.DOTALL)
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?pass(?:word|wd)=)[^&]*", re.IGNORECASE)
 
@@ -57,6 +58,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port; an IPv6 address keeps its brackets. Empty for what is no host."""
+    matched = _HOST.fullmatch(host)
+    return matched[1].lower() if matched else ""
 
 
 def _explicit(dialect: str, driver: str) -> str:

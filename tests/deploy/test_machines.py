@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,22 @@ def test_a_unit_is_confined(unit: Path) -> None:
     argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(unit)]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_environment_file_of_the_docs_is_taken_and_has_what_the_unit_names(tmp_path: Path) -> None:
+    written = (
+        (DEPLOY.parent / "docs" / "machines.md").read_text().partition("worker.env <<'END'\n")[2].partition("END")[0]
+    )
+    environ = dict(line.split("=", 1) for line in written.splitlines())
+    unit = (DEPLOY / "systemd" / "highnoon-worker.service").read_text()
+    assert set(re.findall(r"\$\{(\w+)\}", unit)) == {"WORKER_QUEUES", "WORKER_SLOTS"} <= environ.keys()
+
+    passwords = re.findall(r"(HIGHNOON_\w+_FILE)=%d/\w+", unit)
+    assert len(passwords) == 2
+    _file(tmp_path / "password", "p")
+    earlier = {"HIGHNOON_QUEUES": "cpu", "HIGHNOON_SLOTS": "4"}  # of files that were written for an earlier version
+    settings = load_settings({**environ, **dict.fromkeys(passwords, str(tmp_path / "password")), **earlier})
+    assert settings.objectives == ("/srv/objectives/*",) and ":p@db.example.org" in str(settings.database_url)
 
 
 def test_a_worker_is_given_longer_than_it_may_drain() -> None:

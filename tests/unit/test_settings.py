@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +140,29 @@ def test_two_different_database_urls_are_a_mistake_that_shows_no_password() -> N
 
 def test_variables_of_other_parts_are_left_alone() -> None:
     load_settings(
-        {"HIGHNOON_TOKEN": "t", "HIGHNOON_DATA_DIR": "/d", "HIGHNOON_WEBUI_PORT": "1", "HIGHNOON_TICKET": "7"}
+        {
+            "HIGHNOON_TOKEN": "t",
+            "HIGHNOON_DATA_DIR": "/d",
+            "HIGHNOON_WEBUI_PORT": "1",
+            "HIGHNOON_WEBUI_DEBUG": "false",
+            "HIGHNOON_TICKET": "7",
+        }
     )
+
+
+def test_variable_like_one_of_another_part_is_refused_with_its_name() -> None:
+    """A dashboard whose tokens were set by a wrong name would be open."""
+    problems = problems_of({"HIGHNOON_WEBUI_TOKEN": "t", "HIGHNOON_WEBUI_HOTS": "h", "HIGHNOON_TOKENS": "t"})
+    assert {key: problem.partition("Did you mean ")[2] for key, problem in problems.items()} == {
+        "HIGHNOON_WEBUI_TOKEN": "HIGHNOON_WEBUI_TOKENS?",
+        "HIGHNOON_WEBUI_HOTS": "HIGHNOON_WEBUI_HOSTS?",
+        "HIGHNOON_TOKENS": "HIGHNOON_TOKEN?",
+    }
+
+
+def test_every_variable_that_the_dashboard_reads_is_known() -> None:
+    source = files("highnoon.webui").joinpath("settings.py").read_text()
+    load_settings(dict.fromkeys(re.findall(r"HIGHNOON_WEBUI_[A-Z_]+", source), ""))
 
 
 def test_describe_masks_secrets_and_json_keeps_them() -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.webui.settings import LOOPBACK_HOSTS, TOKEN_FILE, Role, WebSettings, is_loopback, web_settings
+from highnoon.webui.settings import (
+    LOOPBACK_HOSTS,
+    TOKEN_FILE,
+    Role,
+    WebSettings,
+    is_loopback,
+    listening_at,
+    web_settings,
+)
 
 LONG = "a-token-that-is-long-enough"
 
@@ -39,6 +47,27 @@ def test_a_proxy_in_front_of_loopback_asks_for_a_token_too(tmp_path: Path) -> No
     result = settings(tmp_path, HIGHNOON_WEBUI_HOSTS="hpo.example.org, other")
 
     assert result.tokens is not None and result.hosts == {"hpo.example.org", "other", *LOOPBACK_HOSTS}
+
+
+def test_names_of_hosts_are_compared_as_a_host_header_is(tmp_path: Path) -> None:
+    result = settings(tmp_path, HIGHNOON_WEBUI_HOSTS="HPO.Example.org:8443,[2001:DB8::7]")
+    assert result.hosts == {"hpo.example.org", "[2001:db8::7]", *LOOPBACK_HOSTS}
+
+    with pytest.raises(InvalidInput) as refused:
+        settings(tmp_path, HIGHNOON_WEBUI_HOSTS="https://hpo.example.org,other,2001:db8::7")
+    assert [(problem.key, problem.value) for problem in refused.value.problems] == [
+        ("HIGHNOON_WEBUI_HOSTS", "https://hpo.example.org"), ("HIGHNOON_WEBUI_HOSTS", "2001:db8::7"),
+    ]  # fmt: skip
+
+
+def test_arguments_and_then_the_environment_name_where_it_listens() -> None:
+    environ = {"HIGHNOON_WEBUI_HOST": "0.0.0.0", "HIGHNOON_WEBUI_PORT": "9000"}
+    assert listening_at(None, None, {}) == ("127.0.0.1", 8000)
+    assert listening_at(None, None, environ) == ("0.0.0.0", 9000)
+    assert listening_at("::1", 0, environ) == ("::1", 0)
+    for port in ("0", "65536", "tcp://10.0.0.1:8000"):
+        with pytest.raises(InvalidInput, match="HIGHNOON_WEBUI_PORT"):
+            listening_at(None, None, {"HIGHNOON_WEBUI_PORT": port})
 
 
 def test_a_token_that_a_person_set_is_asked_for_everywhere_and_kept_nowhere(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import ColumnElement, func, inspect, literal_column, select, text
 from sqlalchemy.engine import RowMapping
 from typing_extensions import Self
 
@@ -123,9 +123,10 @@ class LedgerQueries:
         """By study: a value that changes whenever something about it did that a page shows.
 
         Asked every second: tickets of studies that ended an hour ago are not counted, since a change begins them again.
+        Of the study's own row and of its notes and tags it takes PostgreSQL's `xmin`, which each write changes.
         """
         runs = tickets.c.state == TicketState.RUNNING
-        known = [studies.c.name, studies.c.id, studies.c.state, studies.c.ended_at, studies.c.fault]
+        known = [studies.c.name, studies.c.id, studies.c.optuna_study_id, _WRITTEN]
         counts = select(
             tickets.c.study_id,
             func.count(),
@@ -137,10 +138,13 @@ class LedgerQueries:
         ).group_by(tickets.c.study_id)
         with self._db.transaction() as connection:
             rows = connection.execute(select(*known, ended_within(3600.0)).order_by(studies.c.id)).all()
+            notes = {study_id: tuple(marks) for study_id, *marks in connection.execute(_NOTES)}
             recent = [study_id for _, study_id, *_, is_recent in rows if is_recent]
             of_recent = connection.execute(counts.where(tickets.c.study_id.in_(recent)))
             counted = {study_id: tuple(marks) for study_id, *marks in of_recent}
-        return {row.name: (*row[1:-1], *counted.get(row.id, ())) for row in rows}
+        return {
+            row.name: (row.id, row.written, notes.get(row.optuna_study_id), *counted.get(row.id, ())) for row in rows
+        }
 
     def values(self, study_id: int) -> list[float]:
         """Values of completed tickets in the order in which they were closed."""
@@ -173,6 +177,14 @@ class LedgerQueries:
         left = (leader.c.expires_at - db_now()).label("left_s")
         rows = self._db.rows(select(leader.c.holder, leader.c.term, left))
         return LeaderState(**rows[0]._mapping) if rows else None
+
+
+_WRITTEN: ColumnElement[str] = literal_column("hn_studies.xmin::text").label("written")
+_NOTES = text(
+    "select study_id, count(*), sum(xmin::text::bigint) from study_system_attributes"
+    " where key like 'dashboard:%note%' or key like 'highnoon:%tags' group by study_id"
+)
+"""By Optuna's study: how many attributes its notes and tags are, and a number that each write of them changes."""
 
 
 def _progress(row: RowMapping, counted: _Counted) -> StudyProgress:

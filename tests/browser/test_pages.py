@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from highnoon.coordinator.local.stack import Stack
-from highnoon.shared.domain.states import StudyState
+from highnoon.shared.domain.states import StudyState, WorkerState
 from highnoon.shared.store.access import Access, opened
+from highnoon.shared.store.nodes import Nodes
+from highnoon.webui import event_stream
 from tests.browser.chromium import Page, browser, installed
 from tests.browser.studies import keep_worker, make_studies
 from tests.conftest import empty_database
@@ -241,6 +243,21 @@ def test_a_range_on_an_axis_keeps_the_lines_that_cross_it(page: Page, address: s
     page.until(f"{note}.includes('Drag along an axis')", what="all lines are back")
 
 
+def test_a_range_is_dropped_with_the_axis_that_it_was_chosen_on(page: Page, address: str) -> None:
+    page.look(1400, height=6000)
+    page.goto(f"{address}/hpo/studies/sixty")
+    page.until("document.querySelector('[data-name=parallel] .main-svg')", what="the figure is drawn")
+    x, top, bottom = page.eval(_LAST_AXIS)
+    page.drag((x, bottom + 8), (x, (top + bottom) / 2))
+    note = "document.querySelector('[data-name=parallel] .note').textContent"
+    page.until(f"{note}.includes('chosen ranges')", what="a part of the lines is shown")
+
+    page.click("[data-name=parallel] [data-whole]")
+    axes = "document.querySelector('[data-name=parallel] .plot').layout.xaxis.ticktext.length"
+    page.until(f"{axes} === 61", what="all axes are drawn")
+    assert "Drag along an axis" in page.eval(note)
+
+
 def test_every_figure_is_drawn(page: Page, address: str) -> None:
     page.look(1400, height=6000)
     page.goto(f"{address}/hpo/studies/digits")
@@ -251,6 +268,13 @@ def test_every_figure_is_drawn(page: Page, address: str) -> None:
 
     page.fill("[data-y]", "dropout")
     page.until("document.querySelector('[data-name=contour] .ytitle')?.textContent === 'dropout'")
+
+    # The last of two choices counts, also where the first one is still being fetched
+    chosen = "document.querySelector('[data-y]').value = {}; document.querySelector('[data-y]')"
+    chosen += ".dispatchEvent(new Event('change', {{bubbles: true}}))"
+    first, last = [name for name in SPACE if name != "dropout"][:2]
+    page.eval("; ".join(chosen.format(json.dumps(name)) for name in (first, last)))
+    page.until(f"document.querySelector('[data-name=contour] .ytitle')?.textContent === {json.dumps(last)}")
 
 
 def test_figures_keep_their_words_on_a_narrow_screen(page: Page, address: str) -> None:
@@ -301,6 +325,32 @@ def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> No
     page.until("document.querySelector('.title .state').innerText.endsWith('paused')")
     books.studies.resume(study.id)
     page.until("document.querySelector('.title .state').innerText.endsWith('running')")
+
+
+def test_a_page_connects_again_after_an_answer_that_is_no_stream(
+    page: Page, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = "document.getElementById('link')"
+    with monkeypatch.context() as full:
+        full.setattr(event_stream, "_MOST_LISTENERS", 0)
+        page.goto(f"{address}/hpo/studies/digits")
+        page.until(f"{link}.textContent.startsWith('Not connected')")
+    page.until(f"{link}.hidden", what="it is connected again")
+    assert all("503" in complaint for complaint in page.complaints)
+    page.complaints.clear()
+
+
+def test_the_cluster_page_follows_workers_while_no_study_changes(
+    page: Page, address: str, url: str, books: Access
+) -> None:
+    keep_worker(url)
+    page.goto(f"{address}/hpo/cluster")
+    button = "Drain the worker on node-a"
+    page.eval(f"document.querySelector('[aria-label=\"{button}\"]').focus()")
+    Nodes(books.database).mark("w1", WorkerState.ACTIVE, "its clock was set")
+    page.until("document.body.innerText.includes('its clock was set')", what="the page shows it")
+    assert page.eval("document.activeElement.ariaLabel") == button, "the focus stays where it was"
+    Nodes(books.database).mark("w1", WorkerState.ACTIVE)
 
 
 def test_what_a_person_has_opened_or_written_outlives_a_change(page: Page, address: str, books: Access) -> None:

@@ -11,10 +11,12 @@ from sqlalchemy import update
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.lease import Progress
+from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.space import Categorical, Int
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.control import Control
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.queries import LedgerQueries, StudyProgress
 from highnoon.shared.store.schema import db_now, studies
@@ -85,15 +87,34 @@ def test_tickets_of_studies_that_ended_long_ago_are_not_counted_each_second(ledg
         ledger.run(ticket)
     over = {"before": StudyState.RUNNING, "state": StudyState.FINISHED, "reason": "n_trials"}
     assert Control(ledger.database).finish(record.id, **over)
-    assert len(queries.change_marks()["digits"]) > 4
+    assert len(queries.change_marks()["digits"]) > 3
 
     with ledger.database.transaction() as connection:
         connection.execute(update(studies).values(ended_at=studies.c.ended_at - 7200))
     before = queries.change_marks()["digits"]
-    assert len(before) == 4, "what stands in the study's own row"
+    assert len(before) == 3, "what stands in the study's own row, and its notes"
 
     assert ledger.studies.add_trials(record.id, 1, at_most=9) == 1
     assert queries.change_marks()["digits"] != before
+
+
+def test_what_people_write_beside_a_quiet_study_changes_its_mark_and_no_other(ledger: Ledger) -> None:
+    queries, notes = LedgerQueries(ledger.database), NoteStore(ledger.database)
+    record, _ = ledger.study(3, name="quiet"), ledger.study(3, name="other")
+    ledger.run(ledger.tickets(record)[0])
+    marks = [queries.change_marks()]
+    for change in (
+        lambda: ledger.studies.set_share(record.id, {"priority": 7}),
+        lambda: notes.change("quiet", None, NoteChange(text="a")),
+        lambda: notes.change("quiet", None, NoteChange(text="b")),
+        lambda: notes.change("quiet", 0, NoteChange(tag=("kept",))),
+        lambda: notes.change("quiet", 0, NoteChange(untag=("kept",))),
+    ):
+        change()
+        marks.append(queries.change_marks())
+
+    assert len({mark["quiet"] for mark in marks}) == len(marks)
+    assert len({mark["other"] for mark in marks}) == 1
 
 
 def test_dashboard_counts_a_study_that_ended_long_ago_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 class Brush {
   constructor() {
     this.ranges = new Map();
+    this.axes = null;
     this.isFollowed = false;
   }
 
@@ -11,6 +12,12 @@ class Brush {
   choose({ x, y }) {
     const [low, high] = [...y].sort((a, b) => a - b);
     this.ranges.set(Math.round((x[0] + x[1]) / 2), [low, high]);
+  }
+
+  // A range belongs to its axis: with other axes, or other values on them, none is kept.
+  keepFor(axes) {
+    if (axes !== this.axes) this.clear();
+    this.axes = axes;
   }
 
   clear() {

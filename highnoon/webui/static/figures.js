@@ -109,12 +109,14 @@ class Figure {
     this.loading = true;
     this.stale = false;
     this.followed = false;
+    let isDrawn = false;
     try {
       const answer = await fetch(this.address);
       const figure = await answer.json();
       if (!answer.ok) throw new Error(figure.detail);
       this.data = figure;
       this.draw();
+      isDrawn = true;
     } catch (error) {
       this.note.textContent = `It cannot be shown now: ${error.message}`;
       this.stale = true;
@@ -122,6 +124,7 @@ class Figure {
       this.loading = false;
       this.drawnAt = Date.now();
     }
+    if (isDrawn) this.load();  // what has become stale meanwhile; after an error the next change tries again
   }
 
   fit() {
@@ -150,6 +153,7 @@ class Figure {
   // The lines that the ranges on the axes leave; the ranges are drawn in the layout.
   brushed(layout) {
     this.brush ??= new Brush();
+    this.brush.keepFor(`${layout.xaxis.ticktext} ${this.address.searchParams.get("objective")}`);
     Object.assign(layout, {
       dragmode: "select", selectdirection: "d", selections: [], shapes: coloured(this.brush.shapes()),
     });

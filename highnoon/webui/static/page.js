@@ -57,6 +57,12 @@ function isBusy(part) {
   return part.querySelector("details[open] form") || (part.contains(active) && active.matches("input, select, textarea"));
 }
 
+// Selects the same link or button in the fresh part.
+function placeOf(active) {
+  const name = ["href", "aria-label"].find((one) => active.hasAttribute(one));
+  return name && `[${name}="${CSS.escape(active.getAttribute(name))}"]`;
+}
+
 async function refreshParts() {
   if (fetching) { wanted = true; return; }
   fetching = true;
@@ -68,14 +74,14 @@ async function refreshParts() {
       const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
       if (fresh && fresh.innerHTML !== part.innerHTML) {
         if (isBusy(part)) { leftOut = true; continue; }
-        const place = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        const place = part.contains(document.activeElement) ? placeOf(document.activeElement) : null;
         const box = (one) => `input[name="${one.name}"][value="${CSS.escape(one.value)}"]`;
         const chosen = [...part.querySelectorAll("input[type=checkbox][name]:checked")].map(box);
         const opened = [...part.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
         part.innerHTML = fresh.innerHTML;
         for (const one of part.querySelectorAll("summary")) one.parentElement.open ||= opened.includes(one.textContent);
         for (const one of chosen) part.querySelector(one)?.setAttribute("checked", "");
-        if (place) part.querySelector(`a[href="${CSS.escape(place)}"]`)?.focus();
+        if (place) part.querySelector(place)?.focus();
       }
     }
     showColumns();
@@ -103,6 +109,7 @@ function listen() {
   const catchUp = () => { refreshParts(); document.dispatchEvent(new CustomEvent("study-changed")); };
   let source = null;
   let missed = false;
+  let again = null;
   const open = () => {
     source = new EventSource("/api/hpo/events");
     source.addEventListener("hello", (event) => {
@@ -116,10 +123,17 @@ function listen() {
       const names = JSON.parse(event.data);
       if (live === "*" || names.length === 0 || names.includes(live)) catchUp();
     });
-    source.onerror = () => { missed = true; say("Not connected; trying again."); };
+    source.onerror = () => {
+      missed = true;
+      say("Not connected; trying again.");
+      // After an answer that is no stream (a proxy's 502, a full dashboard) the browser itself does not try again.
+      clearTimeout(again);
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(follow, 5000);
+    };
   };
   // A browser has six connections to one server: hidden tabs must not hold them.
   const follow = () => {
+    clearTimeout(again);
     source?.close();
     if (document.hidden) missed = true; else open();
   };
@@ -131,6 +145,9 @@ function listen() {
 
 const later = document.querySelector("[data-reload]");
 if (later) setTimeout(() => location.reload(), 1000 * Number(later.dataset.reload));
+// Parts with what changes without a study: presence of workers and of the coordinator.
+const aging = document.querySelector("[data-every]");
+if (aging) setInterval(() => { if (!document.hidden) refreshParts(); }, 1000 * Number(aging.dataset.every));
 showColumns();
 refreshTimes();
 setInterval(refreshTimes, 5000);

@@ -17,6 +17,7 @@ from highnoon.shared.domain.trial import Trial
 from highnoon.shared.domain.trial_environment import GIT, HOST
 from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.connections import is_on_this_machine
 from highnoon.shared.store.environments import Environments
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.notes import NoteStore
@@ -216,5 +217,5 @@ KnownTrial = Annotated[Trial, Depends(_known_trial)]
 
 def _is_local(database: Callable[[], str]) -> bool:
     with suppress(HighNoonError):
-        return "@127.0.0.1:" in database() or database().startswith("sqlite")
+        return is_on_this_machine(database())
     return False

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import hmac
 import logging
-import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from highnoon.shared.runtime.logs import event
+from highnoon.shared.runtime.urls import host_name
 from highnoon.shared.store.audit import Actor, acting_as
 from highnoon.webui.responses import problem_response
 from highnoon.webui.sessions import SESSION_S, Authenticator, LoginLimiter, Principal
@@ -39,7 +38,6 @@ ANONYMOUS_PATHS = frozenset(
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_BODY = 1_000_000
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _FORMS = "application/x-www-form-urlencoded"
 
 HEADERS = {
@@ -129,7 +127,7 @@ class Authentication:
 
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "")
-        name = _host_name(host)
+        name = host_name(host)
         if "host" not in request.headers and not self._hosts:
             return  # health checks of HTTP/1.0
         if not name:
@@ -180,13 +178,18 @@ class Authentication:
 
 
 async def _body(request: Request, receive: Receive) -> tuple[bytes, Receive]:
-    """The body of a change, read once, and a function that gives it out again. Raises Refused for a huge one."""
+    """The body of a change, read once, and a function that gives it out again.
+
+    Raises Refused for a huge one, and for one that breaks off: a change is made as it was sent, or not at all.
+    """
     body = bytearray()
-    with suppress(ClientDisconnect):
+    try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MOST_BODY:
                 raise _refusal(request, 413, f"A request may have {_MOST_BODY:,} bytes.")
+    except ClientDisconnect:
+        raise _refusal(request, 400, "The request broke off before its end; nothing was changed.") from None
     messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> Message:
@@ -228,12 +231,6 @@ def _check_csrf(request: Request, body: bytes, principal: Principal) -> None:
 def _bearer(headers: Headers) -> str | None:
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
-
-
-def _host_name(host: str) -> str:
-    """Without the port; an IPv6 address keeps its brackets. Empty for what is no host."""
-    matched = _HOST.fullmatch(host)
-    return matched[1].lower() if matched else ""
 
 
 def _refusal(request: Request, status: int, detail: str) -> Refused:

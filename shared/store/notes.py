@@ -50,7 +50,7 @@ _Attrs = dict[int | None, dict[str, Any]]
 
 
 class NoteStore:
-    """Raises ServiceUnavailable. Another database than PostgreSQL has none."""
+    """Raises ServiceUnavailable. Of another database than PostgreSQL only the tags of studies are read."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -68,9 +68,7 @@ class NoteStore:
         return {number: note for number, note in found.items() if note}
 
     def tags_of_studies(self) -> dict[str, tuple[str, ...]]:
-        """The tags of each study that has some."""
-        if self._db.engine.dialect.name != "postgresql":
-            return {}
+        """The tags of each study that has some, in any database of Optuna's."""
         found = {row.study_name: _tags(json.loads(row.value_json)) for row in self._db.rows(_TAGS)}
         return {name: tags for name, tags in found.items() if tags}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.trial import ParamValue, Trial, json_number
 from highnoon.shared.views.formats import finite
 
@@ -81,11 +82,16 @@ def as_python(study: str, best: Trial) -> str:
 
 
 def as_env(study: str, best: Trial) -> str:
-    """Variables for a shell or a container, in capitals."""
+    """Variables for a shell or a container, in capitals. Raises InvalidInput where two parameters get one name."""
     lines = [f"# trial {best.number} of study {' '.join(study.split())}"]
+    written: dict[str, str] = {}
     for name, value in best.params.items():
         key = re.sub(r"[^A-Z0-9_]", "_", name.upper())
-        lines.append(f"{'_' if key[:1].isdigit() else ''}{key}={_env(value)}")
+        key = f"{'_' if key[:1].isdigit() else ''}{key}"
+        if (other := written.setdefault(key, name)) != name:
+            hint = "The formats json, yaml, toml and python keep both names."
+            raise InvalidInput.of("export", name, f"is the variable {key}, as {other} is", hint=hint)
+        lines.append(f"{key}={_env(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -136,4 +142,4 @@ def _env(value: ParamValue) -> str:
     text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     if re.fullmatch(r"[A-Za-z0-9_.:/+-]*", text):
         return text
-    return "'" + text.replace("'", "'\"'\"'").replace("\n", " ") + "'"
+    return "'" + text.replace("'", "'\"'\"'") + "'"

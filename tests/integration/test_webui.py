@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import optuna
@@ -26,12 +27,14 @@ from sqlalchemy import text
 
 from highnoon import HPOTrialManager
 from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.charts import FIGURES
 from highnoon.webui import actions, api
@@ -239,6 +242,7 @@ def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/hpo.db"
     manager = HPOTrialManager(study_name="quick start", n_trials=5, storage=storage, sampler="random")
     manager.optimize(lambda params: params["x"] ** 2, {"x": ("uniform", -1.0, 1.0), "y": ("int", 1, 5)})
+    manager.note(tag="first-try")
 
     with dashboard(storage, tmp_path) as address, Visitor(address) as visitor:
         # Then it is there, with its best value
@@ -252,6 +256,7 @@ def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
             "/hpo/studies/quick%20start/trials/3",
         ):
             assert visitor.get(path).status_code == 200
+        assert ">first-try</small>" in visitor.get("/hpo").text
         assert "No coordinator has used this database" in visitor.get("/hpo/cluster").text
         assert visitor.post("/hpo/studies/quick%20start/pause").status_code == 409
 
@@ -837,6 +842,19 @@ def test_every_answer_carries_the_security_headers(visitor: Visitor) -> None:
         assert headers["referrer-policy"] == "same-origin"
     assert visitor.client.get("/hpo").headers["cache-control"] == "no-store"
     assert visitor.client.get("/docs").headers["content-security-policy"] == policy
+
+
+def test_form_that_breaks_off_changes_nothing(url: str, books: Access, mine: str, tmp_path: Path) -> None:
+    notes = NoteStore(books.database)
+    notes.change(mine, None, NoteChange(text="The whole note"))
+    head = f"POST /hpo/studies/{mine}/note HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\n"
+    with dashboard(url, tmp_path, environ={"HIGHNOON_TOKEN": TOKEN}) as address:
+        there = urlsplit(address)
+        with socket.create_connection((there.hostname, there.port), timeout=60) as connection:
+            connection.sendall(f"{head}tags=&note=The+beg".encode())
+    # The server ends when it has answered everything
+    assert notes.of_study(mine)[None].text == "The whole note"
 
 
 def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.runtime.urls import masked, normalise
+from highnoon.shared.store.connections import is_on_this_machine
 from highnoon.shared.store.database import Database
 
 
@@ -95,3 +96,32 @@ def test_a_refused_address_does_not_show_its_password() -> None:
 )
 def test_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
     assert masked(url) == shown.replace("password=hunter2", "password=***")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("postgresql://user:pass@127.0.0.1:5432/db", True),
+        ("postgresql://localhost/db", True),
+        ("postgresql://user@[::1]/db", True),
+        ("postgresql:///db", True),
+        ("postgresql:///db?host=/var/run/postgresql", True),
+        ("sqlite:///hpo.db", True),
+        ("mysql://user:pass@localhost/db", True),
+        ("postgresql://user:127.0.0.1@db.example.org/db", False),
+        ("postgresql:///db?host=db.example.org", False),
+        ("postgresql://localhost/db?hostaddr=10.0.0.7", False),
+        ("postgresql:///db?host=localhost&host=db.example.org", False),
+    ],
+)
+def test_database_of_this_machine_is_known_by_its_host(
+    written: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGHOST", raising=False)
+    assert is_on_this_machine(normalise(written)) is expected
+
+
+def test_database_without_a_host_is_where_its_driver_connects_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example.org")
+    assert not is_on_this_machine(normalise("postgresql:///db"))
+    assert is_on_this_machine(normalise("postgresql://localhost/db"))

@@ -65,7 +65,14 @@ def test_python_runs_and_gives_the_parameters() -> None:
 def test_a_shell_reads_the_variables_and_runs_nothing() -> None:
     script = text("env") + 'printf "%s|%s|%s" "$LEARNING_RATE" "$OPTIMIZER" "$USE_BIAS"'
     printed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert printed == '1e-05|ad\'am "x" $HOME `id` #|true'
+    assert printed == '1e-05|ad\'am "x" $HOME `id`\n#|true'
+
+
+@pytest.mark.parametrize("names", [("lr", "LR"), ("a.b", "a-b"), ("1x", "_1X")])
+def test_two_parameters_are_not_written_as_one_variable(names: tuple[str, str]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        text("env", params=dict.fromkeys(names, 0.5))
+    assert all(name in str(refused.value) for name in names)
 
 
 @pytest.mark.parametrize("kind", BEST)

@@ -8,6 +8,8 @@ prune through the path of `HPOTrialManager`, and Optuna's through its own ask an
     none, asha, ...   our sampler (`--sampler`) with this pruner and nothing configured
     optuna            Optuna's TPE with its MedianPruner, both as they come
     optuna-asha       the same with its SuccessiveHalvingPruner
+    oracle            none, but of all trials after the first those that will not reach the target end at their first
+                      report: what no pruner can do better
 
 With `--sampler order` no sampler takes part: all entries try the recorded points in the same order, one for each seed.
 With `--start-share 0.1` the start of a trial (imports are none of it; building, tracing, data) takes a tenth of a whole
@@ -122,6 +124,22 @@ def optuna_search(problem: Problem, pruner: BasePruner, seed: int, order: Order 
     return Search(start=start, prunes=prunes, finish=finish)
 
 
+def with_foresight(search: Search, known: Mapping[str, Curve], target: float) -> Search:
+    """The same study; each trial but the first that will not reach the target is pruned at its first report."""
+    goes_on: dict[Any, bool] = {}
+
+    def start(ordinal: int) -> tuple[Any, Params]:
+        handle, params = search.start(ordinal)
+        goes_on[handle] = not goes_on or min(known[point_key(params)].values) <= target
+        return handle, params
+
+    def prunes(handle: Any, value: float, step: int) -> bool:
+        search.prunes(handle, value, step)
+        return not goes_on[handle]
+
+    return Search(start=start, prunes=prunes, finish=search.finish)
+
+
 def run(search: Search, known: Mapping[str, Curve], *, workers: int, trials: int, target: float) -> Run:
     """Runs one study on the virtual clock until a trial reports the target, or all trials have ended."""
     due: list[tuple[float, int, int, float, Any, Curve]] = []
@@ -204,9 +222,11 @@ OPTUNA_PRUNERS: Mapping[str, Callable[[], BasePruner]] = {
 
 
 def search_of(
-    entry: str, problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace, seed: int
+    entry: str, problem: Problem, known: Mapping[str, Curve], options: argparse.Namespace, seed: int, target: float
 ) -> Search:
     """One of the entries, or a pruner as JSON: {"name": "asha", "reduction_factor": 4}."""
+    if entry == "oracle":
+        return with_foresight(search_of("none", problem, known, options, seed, target), known, target)
     order = shuffled_points(known, seed) if options.sampler == "order" else None
     if entry in OPTUNA_PRUNERS:
         return optuna_search(problem, OPTUNA_PRUNERS[entry](), seed, order)
@@ -218,7 +238,7 @@ def target_of(problem: Problem, known: Mapping[str, Curve], options: argparse.Na
     """The median of the best losses that studies without pruning find in `--target-trials` trials."""
     found = []
     for seed in OTHER_SEEDS:
-        search = search_of("none", problem, known, options, seed)
+        search = search_of("none", problem, known, options, seed, -math.inf)
         found.append(run(search, known, workers=1, trials=options.target_trials, target=-math.inf).best)
     return statistics.median(found)
 
@@ -247,7 +267,7 @@ def main() -> int:
         for entry in options.entries:
             found[entry] = [
                 run(
-                    search_of(entry, problem, known, options, seed),
+                    search_of(entry, problem, known, options, seed, target),
                     known,
                     workers=workers,
                     trials=options.trials,
@@ -288,7 +308,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target-trials", type=int, default=15)
     parser.add_argument("--sampler", default="tpe", help="of ours, or order")
     parser.add_argument("--start-share", type=float, help="of a whole trial, in the place of what was measured")
-    parser.add_argument("--entries", nargs="+", default=[*ENTRIES, *OPTUNA_PRUNERS])
+    parser.add_argument("--entries", nargs="+", default=[*ENTRIES, *OPTUNA_PRUNERS, "oracle"])
     parser.add_argument("--json", type=Path, help="where to write all runs")
     return parser.parse_args()
 

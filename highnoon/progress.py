@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _LOGGER = logging.getLogger("highnoon")
+
+_REDRAW_S = 0.1
+_drawing = threading.Lock()
+"""Held while a bar is redrawn, and around each fork.
+
+Rich and the stream have locks of their own: a process that is forked meanwhile inherits them locked, and would wait for
+ever when it prints.
+"""
+os.register_at_fork(before=_drawing.acquire, after_in_parent=_drawing.release, after_in_child=_drawing.release)
 
 
 class ProgressView:
@@ -79,13 +90,29 @@ def _notebook() -> Any:
     return display.display(_Html(""), display_id=True)
 
 
-def _bar() -> Progress:
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """Redrawn by a thread of its own: Rich's thread may hold locks while the program forks."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    return Progress(*columns, TextColumn("{task.fields[words]}"), console=console)
+    over = threading.Event()
+    with Progress(*columns, TextColumn("{task.fields[words]}"), console=console, auto_refresh=False) as bar:
+        thread = threading.Thread(target=_redraw, args=(bar, over), name="highnoon-progress", daemon=True)
+        thread.start()
+        try:
+            yield bar
+        finally:
+            over.set()
+            thread.join()
+
+
+def _redraw(bar: Progress, over: threading.Event) -> None:
+    while not over.wait(_REDRAW_S):
+        with _drawing:
+            bar.refresh()
 
 
 @contextmanager

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import pty
 import sys
+import threading
+from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -33,6 +38,45 @@ def test_a_bar_is_drawn_in_a_notebook_alone(monkeypatch: pytest.MonkeyPatch, she
         view.show("<b>", 1, 4, "best 0.5")
     assert handle.shown == [progress_html("<b>", 1, 4, "best 0.5")] * bars
     assert "&lt;b&gt;: 1 of 4 trials  best 0.5" in progress_html("<b>", 1, 4, "best 0.5")
+
+
+class SlowWords:
+    """Words whose drawing begins, and ends when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def __format__(self, _: str) -> str:
+        self.begun.set()
+        self.may_end.wait(30)
+        return ""
+
+
+def shown(screen: int) -> None:
+    """Takes what is drawn there, so that the terminal is never full."""
+    with suppress(OSError):  # once the terminal is closed
+        while os.read(screen, 1000):
+            pass
+
+
+def test_process_that_is_forked_while_the_bar_is_redrawn_can_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, terminal = pty.openpty()
+    threading.Thread(target=shown, args=(screen,), daemon=True).start()
+    words = SlowWords()
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with progress_view() as view:
+            assert view.is_bar
+            view.show("digits", 0, 1, cast(str, words))
+            assert words.begun.wait(30)
+            child = multiprocessing.get_context("fork").Process(target=print, args=("a line",))
+            threading.Timer(0.1, words.may_end.set).start()
+            child.start()
+            child.join(10)
+            child.kill()
+            child.join()
+        monkeypatch.undo()
+    assert child.exitcode == 0
 
 
 def test_the_history_has_each_value_and_the_best_so_far() -> None:

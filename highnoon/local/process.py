@@ -37,13 +37,13 @@ from highnoon.shared.objective.staged_files import StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import (
     die_with_parent,
+    end_openmp_threads,
     forget_exit_functions,
     run_exit_functions,
     tensorflow_has_run,
 )
 
 _RESULT_SENT = 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -158,6 +158,7 @@ def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, ta
     for stream in (sys.stdout, sys.stderr):  # or the copy would print it a second time
         with contextlib.suppress(Exception):
             stream.flush()
+    end_openmp_threads()
     parent = os.getpid()
     with warnings.catch_warnings():
         # Python warns of threads: a notebook's threads are of no use to a trial, others are refused above.

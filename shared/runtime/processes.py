@@ -18,6 +18,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_OMP_PAUSE_SOFT = 1
 _HAS_SAFE_PATH: bool = sys.version_info >= (3, 11)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -120,3 +121,16 @@ def tensorflow_has_run() -> bool:
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = getattr(eager, "_context", None)
     return context is not None and getattr(context, "_context_handle", None) is not None
+
+
+def end_openmp_threads() -> None:
+    """Ends the idle threads that GNU OpenMP keeps for this thread, before a fork; the next parallel loop starts others.
+
+    LightGBM, XGBoost, scikit-learn and PyTorch use it. A forked process would wait for ever for threads that it does
+    not have. Does nothing for a libgomp before GCC 9.
+    """
+    with Path("/proc/self/maps").open(errors="surrogateescape") as maps:
+        paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "libgomp" in line}
+    for path in paths:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(path, mode=os.RTLD_NOLOAD).omp_pause_resource_all(_OMP_PAUSE_SOFT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import ctypes.util
 import os
 import resource
 import signal
@@ -80,6 +82,27 @@ def test_program_with_many_open_files_can_run_trials(many_open_files: None) -> N
     manager.optimize(objective, {"x": ("int", 0, 9)}, n_trials=2, n_jobs=2, show_progress=False)
 
     assert [trial.value for trial in manager.trials] == [0.0, 0.0]
+
+
+def parallel_loop() -> None:
+    """As LightGBM, XGBoost and scikit-learn run them: by GNU OpenMP, with two threads."""
+    gomp = ctypes.CDLL(ctypes.util.find_library("gomp"))
+    gomp.GOMP_parallel(gomp.omp_get_num_threads, None, 2, 0)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("gomp") is None, reason="needs libgomp")
+def test_trial_runs_parallel_loops_after_one_has_run_here() -> None:
+    def objective(params: dict[str, Any]) -> float:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # nothing else ends a wait for threads that are not there
+        parallel_loop()
+        return 0.5
+
+    parallel_loop()
+    manager = hn.HPOTrialManager("digits")
+    manager.optimize(objective, {"x": ("int", 0, 9)}, n_trials=2, n_jobs=2, show_progress=False)
+
+    assert [trial.value for trial in manager.trials] == [0.5, 0.5]
 
 
 def test_result_that_comes_while_a_process_is_looked_at_counts() -> None:

@@ -24,6 +24,7 @@ from highnoon.arguments import (
     refuse_in_a_workers_trial,
     storage_problems,
 )
+from highnoon.local.process import is_trial_process
 from highnoon.local.unstored_points import UnstoredPoints, as_point
 from highnoon.rehearsal import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
 from highnoon.results import StudyResults
@@ -268,7 +269,7 @@ class HPOTrialManager(StudyResults):
 
     def _results(self) -> OptunaStudy:
         """The study, to read it. Raises UnknownStudy when it does not exist yet."""
-        if os.getpid() != self._pid:
+        if is_trial_process() and os.getpid() != self._pid:
             raise UserInputError(
                 "results: this trial runs in a process of its own, without any database. Read them where optimize() "
                 "was called."
@@ -278,7 +279,8 @@ class HPOTrialManager(StudyResults):
             store = self._connected()
             if store.url is None:
                 store.create_study(self._spec.name, self._spec.direction, self._spec.scoring)
-            self._study = store.open(self._spec)
+                self._must_be_new = False
+            self._study = store.open_to_read(self._spec)
         return self._study
 
     def _connected(self) -> OptunaStore:
@@ -290,5 +292,5 @@ class HPOTrialManager(StudyResults):
                     "REHEARSAL: study %s is kept in memory, with %d trials and smaller models; %s is not touched",
                     *(self._spec.name, REHEARSAL_TRIALS, masked(self._url)),
                 )
-            self._store = OptunaStore(None if is_rehearsal() else self._url)
+            self._store, self._pid = OptunaStore(None if is_rehearsal() else self._url), os.getpid()
         return self._store

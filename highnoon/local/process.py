@@ -45,6 +45,14 @@ from highnoon.shared.runtime.processes import (
 
 _RESULT_SENT = 0
 
+_is_trial_process = False
+
+
+def is_trial_process() -> bool:
+    """True in a process that was started for one trial, and in the copies that it makes of itself."""
+    return _is_trial_process
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """All that a trial process gets beside the objective."""
@@ -207,6 +215,8 @@ def _spawned(
 
 def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], task: Task) -> NoReturn:
     """The trial process, to its end. Never returns: unwinding would run its parent's stack a second time."""
+    global _is_trial_process
+    _is_trial_process = True
     exit_status = 70
     try:
         _detach(parent)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import multiprocessing
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -407,6 +409,28 @@ class TestJoining:
         with pytest.raises(StudyConflict, match="'digits' exists already, and load_if_exists=False"):
             hn.HPOTrialManager("digits", n_trials=1, storage=sqlite_url, load_if_exists=False).optimize(parabola, SPACE)
         assert len(hpo.trials) == 2
+
+    def test_study_in_memory_that_was_read_is_still_new(self) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=1, load_if_exists=False)
+        assert not hpo.trials
+        hpo.optimize(parabola, SPACE)
+        assert len(hpo.trials) == 1
+
+    def test_manager_of_another_process_runs_trials_and_gives_results(self, sqlite_url: str) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2, storage=sqlite_url)
+        sent = pickle.dumps(hpo)
+        context = multiprocessing.get_context("fork")
+        found = context.SimpleQueue()
+
+        def search() -> None:
+            found.put(hpo.optimize(parabola, SPACE))
+            found.put(pickle.loads(sent).best_params)
+
+        child = context.Process(target=search)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert found.get() == found.get() == hpo.best_params
 
     def test_another_direction_is_a_conflict(self, sqlite_url: str) -> None:
         hn.HPOTrialManager("digits", n_trials=1, storage=sqlite_url).optimize(parabola, SPACE)

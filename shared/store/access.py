@@ -60,7 +60,7 @@ class Access:
         from highnoon.shared.domain.study import StudySpec
 
         known = {key: value for key, value in record.spec.items() if key in StudySpec.model_fields}
-        return self.store.open(StudySpec.from_json(known))
+        return self.store.open_to_read(StudySpec.from_json(known))
 
     def traceback(self, record: StudyRecord, trial_number: int) -> str:
         """What the objective of a failed trial raised; empty when it raised nothing."""

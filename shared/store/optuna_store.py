@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -117,6 +117,13 @@ class OptunaStore:
             )
             earlier = [trial for name in spec.warm_start for trial in self._ended_of(name)]
         return OptunaStudy(spec, study, trials, self._error_boundary, earlier, has_given_sampler=sampler is not None)
+
+    def open_to_read(self, spec: StudySpec) -> OptunaStudy:
+        """The study of that name, also where its sampler and pruner cannot run: it must choose and prune nothing.
+
+        Raises UnknownStudy, StudyConflict as `open`.
+        """
+        return self.open(spec, sampler=RandomSampler(), pruner=NopPruner())
 
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""

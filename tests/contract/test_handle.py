@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from highnoon.coordinator.cli import steer
 from highnoon.coordinator.cli.submit_options import CallbackRunner
 from highnoon.coordinator.local.stack import Stack
 from highnoon.handle import StudyHandle
+from highnoon.manager import HPOTrialManager
 from highnoon.results import ReadStudy, StudyResults
-from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, StudyConflict
+from highnoon.shared.domain.errors import InvalidInput, MissingExtra, NoCompletedTrial, StudyConflict
 from highnoon.shared.domain.lease import Holder
 from highnoon.shared.domain.states import Ending, StudyState
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.study_records import StudyRecord
+from highnoon.shared.store.submission import submit
 from tests.ledger import Ledger
 
 SPEC: dict[str, Any] = {
@@ -50,6 +54,23 @@ def handle(ledger: Ledger, study: StudyRecord) -> Iterator[StudyHandle]:
     handle = StudyHandle("digits", Cluster(settings=settings))
     yield handle
     handle.access.close()
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra gp is installed")
+def test_study_whose_sampler_is_not_installed_here_is_read_and_given_points(
+    handle: StudyHandle, ledger: Ledger
+) -> None:
+    spec = StudySpec.from_json({**SPEC, "name": "proposed", "sampler": "gp"})
+    ledger.run(ledger.tickets(submit(spec, ledger.access).record)[0])
+
+    proposed = StudyHandle("proposed", handle._cluster)
+    proposed.enqueue({"x": 0.75})
+    assert [trial.state for trial in proposed.trials] == ["COMPLETE", "WAITING"]
+    manager = HPOTrialManager("proposed", storage=ledger.access.url, sampler="gp")
+    assert manager.best_params == proposed.best_params == {"x": 0.5}
+    with pytest.raises(MissingExtra, match="sampler gp needs torch"):
+        manager.optimize(lambda params: 0.0, {"x": ("uniform", 0.0, 1.0)})
+    proposed.access.close()
 
 
 def test_a_callback_may_stop_a_study_that_is_over(handle: StudyHandle, ledger: Ledger, study: StudyRecord) -> None:

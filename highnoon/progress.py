@@ -99,7 +99,10 @@ def _bar() -> Iterator[Progress]:
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     over = threading.Event()
-    with Progress(*columns, TextColumn("{task.fields[words]}"), console=console, auto_refresh=False) as bar:
+    # What goes to a file or another program is no part of the screen.
+    on_screen = sys.stdout is not None and sys.stdout.isatty()
+    words = TextColumn("{task.fields[words]}")
+    with Progress(*columns, words, console=console, auto_refresh=False, redirect_stdout=on_screen) as bar:
         thread = threading.Thread(target=_redraw, args=(bar, over), name="highnoon-progress", daemon=True)
         thread.start()
         try:

@@ -8,6 +8,7 @@ coordinators at once are harmless.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -107,6 +108,8 @@ class Dispatch(StudyAction):
 
     resource: str
     count: int
+    first: int = 0
+    """How many of those that have been tried before go to the head of the queue."""
     turn: float = field(default=0.0, compare=False)
 
 
@@ -201,8 +204,8 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
 
 
 def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
-    """Whether the message of a ticket that was tried before is probably lost: it went to the head of the queue, and one
-    that was sent later, to the end, has been taken. Or its worker still unpacks code: then one too many is sent.
+    """Whether the message of a ticket that was tried before is probably lost: one that was sent later, to the end of
+    the queue, has been taken. Or its worker still unpacks code: then one too many is sent.
 
     This needs no window, which an outage or other messages on the queue would restart.
     """
@@ -210,7 +213,7 @@ def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
 
 
 def _by_message(ticket: QueuedTicket) -> bool:
-    """Sorts by the position of the message: tickets that were tried are taken first, the others oldest first.
+    """Sorts by the position of the message: tickets that were tried are mostly at the head, the others oldest first.
 
     A message that is younger than the window is not one of those that were missing for all of it.
     """
@@ -219,6 +222,7 @@ def _by_message(ticket: QueuedTicket) -> bool:
 
 def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch]:
     """Never more than the free slots and a small buffer, shared fairly among the studies of a resource."""
+    tried = Counter(ticket.study_id for ticket in snapshot.queued if ticket.tried)
     for resource, queue in snapshot.queues.items():
         if queue.messages is None:
             continue
@@ -227,12 +231,16 @@ def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch
         queued = sum(load.queued for load in loads)
         free = _free_slots(snapshot, resource)
         room = Room(slots=queue.slots, free=free, queued=queued, buffer=settings.dispatch_buffer)
-        shares = fair_shares(wanting, room, snapshot.turns)
+        shares = fair_shares(wanting, room, snapshot.turns, tried)
         for load in wanting:
             if share := shares.get(load.study.id):
-                study = load.study
                 yield Dispatch(
-                    study_id=study.id, name=study.name, resource=resource, count=share.count, turn=share.turn
+                    study_id=load.study.id,
+                    name=load.study.name,
+                    resource=resource,
+                    count=share.count,
+                    first=share.first,
+                    turn=share.turn,
                 )
 
 

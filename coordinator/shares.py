@@ -4,8 +4,9 @@ A message goes to the study that has least queued and running for its priority. 
 often the higher the priority (stride scheduling, Waldspurger and Weihl 1995): with more studies than slots, no other
 order would ever reach the last of them.
 
-A ticket that has been tried before goes to the head of the queue, and is sent though messages fill the queue: those may
-be there for the slots of a node that is gone.
+Tickets that have been tried before go to the head of the queue, and are sent though messages fill the queue: those may
+be there for the slots of a node that is gone. But only as many as the study has slots of its share left; the others
+take their turns, or a study whose trials fail would keep every slot.
 """
 
 from __future__ import annotations
@@ -46,34 +47,44 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a study gets, and the turn of its last message: what the next plan goes on from."""
+    """What a study gets, and the turn of its last message: what the next plan goes on from.
+
+    `first`: how many of its tickets that have been tried before go to the head of the queue.
+    """
 
     count: int
     turn: float
+    first: int = 0
 
 
-def fair_shares(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float]) -> dict[int, Share]:
-    """The shares by study, of those that get something."""
+def fair_shares(
+    wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float], tried: Mapping[int, int]
+) -> dict[int, Share]:
+    """The shares by study, of those that get something. `tried`: its queued tickets that have been tried before."""
     loads = {load.study.id: load for load in wanting}
     now = max((turns[study_id] for study_id in loads if study_id in turns), default=0.0)
-    retried = {load.study.id: max(0, min(load.retried, most_messages(load), room.slots)) for load in wanting}
-    has = {study_id: load.queued + load.running + retried[study_id] for study_id, load in loads.items()}
+    priorities = sum(load.priority for load in wanting)
+    slots = {study_id: room.slots * load.priority // priorities for study_id, load in loads.items()}
+    first = {study_id: _first(load, room, slots[study_id], tried.get(study_id, 0)) for study_id, load in loads.items()}
+    has = {study_id: load.queued + load.running + first[study_id] for study_id, load in loads.items()}
     shares = {
-        study_id: Share(count=count, turn=turns.get(study_id, now)) for study_id, count in retried.items() if count
+        study_id: Share(count=count, turn=turns.get(study_id, now), first=count)
+        for study_id, count in first.items()
+        if count
     }
     heap = [
         (has[study_id] // load.priority, _next_turn(load, turns.get(study_id), now), study_id)
         for study_id, load in loads.items()
-        if most_messages(load) > retried[study_id]
+        if most_messages(load) > first[study_id]
     ]
     heapq.heapify(heap)
-    given = sum(retried.values())
+    given = sum(first.values())
     while heap and given < room.free + room.slots * room.buffer - room.queued:
         _, turn, study_id = heapq.heappop(heap)
         load, count = loads[study_id], shares[study_id].count if study_id in shares else 0
         if given >= room.free - room.queued and not _may_wait(load, count, room):
             continue
-        shares[study_id] = Share(count=count + 1, turn=turn)
+        shares[study_id] = Share(count=count + 1, turn=turn, first=first[study_id])
         given += 1
         has[study_id] += 1
         if count + 1 < most_messages(load):
@@ -86,6 +97,17 @@ def most_messages(load: StudyLoad) -> int:
     if load.max_running is None:
         return load.ready
     return min(load.ready, load.max_running - load.queued - load.running)
+
+
+def _first(load: StudyLoad, room: Room, slots: int, tried: int) -> int:
+    """How many of its tickets that have been tried before are sent to the head of the queue, whatever waits there.
+
+    A study that is alone overtakes its own messages only; beside others it may take what it does not have yet of the
+    `slots` of its share. `tried` such messages of it are there already.
+    """
+    is_alone = slots == room.slots and load.queued == room.queued
+    most = min(slots, load.queued - tried) if is_alone else slots - load.running
+    return max(0, min(load.retried, most_messages(load), most - tried))
 
 
 def _next_turn(load: StudyLoad, last: float | None, now: float) -> float:

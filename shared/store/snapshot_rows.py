@@ -94,4 +94,4 @@ class QueuedTicket:
     study_id: int
     age_s: float
     tried: bool = False
-    """Whether it had an attempt before: then its message went to the head of the queue."""
+    """Whether it had an attempt before: then its message may have gone to the head of the queue."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +55,8 @@ def snapshot(*loads: StudyLoad, slots: int = 2, messages: int | None = 0, lost: 
     return Snapshot(**{"steady_s": 0, "loads": loads, "queues": queues, **keys})
 
 
-def dispatch(count: int, study_id: int = 1) -> Dispatch:
-    return Dispatch(study_id=study_id, name=f"study-{study_id}", resource="cpu", count=count)
+def dispatch(count: int, study_id: int = 1, first: int = 0) -> Dispatch:
+    return Dispatch(study_id=study_id, name=f"study-{study_id}", resource="cpu", count=count, first=first)
 
 
 def stop(reason: str) -> Stop:
@@ -77,16 +78,29 @@ def test_queued_tickets_count_against_the_room() -> None:
 def test_ticket_that_was_tried_before_needs_no_room() -> None:
     # Given a node that was lost: what was sent for its slots fills the queue
     full = load(ready=100, retried=2, running=2, queued=16)
-    assert plan(snapshot(full, messages=16), RULES) == [dispatch(2)]
-    # Beside another study, whose tickets wait for the first time; and where there is room for one more anyway
-    assert plan(snapshot(full, load(study_id=2, ready=100), messages=16), RULES) == [dispatch(2)]
+    assert plan(snapshot(full, messages=16), RULES) == [dispatch(2, first=2)]
+    # And where there is room for one more anyway
     roomy = load(ready=100, retried=2, running=2, queued=5)
-    assert plan(snapshot(roomy, messages=5), RULES) == [dispatch(3)]
+    assert plan(snapshot(roomy, messages=5), RULES) == [dispatch(3, first=2)]
     # But not more than there are slots, nor than the study may run
     many = load(ready=100, retried=40, running=2, queued=16)
-    assert plan(snapshot(many, messages=16), RULES) == [dispatch(2)]
+    assert plan(snapshot(many, messages=16), RULES) == [dispatch(2, first=2)]
     assert plan(snapshot(load(ready=9, retried=2, running=1, spec={"max_running": 2})), RULES) == [dispatch(1)]
     assert plan(snapshot(load(ready=9, retried=2), slots=0), RULES) == []
+
+
+def test_ticket_that_was_tried_before_is_next_within_the_share_of_its_study() -> None:
+    # Given a study that has one slot of the two that are its share, and another one whose messages fill the queue
+    retrying = load(ready=100, retried=40, running=1)
+    other = load(study_id=2, ready=100, running=3, queued=20)
+    full = snapshot(retrying, other, slots=4, messages=20)
+    assert plan(full, RULES) == [dispatch(1, first=1)]
+    # Then nothing more is sent ahead of the others, once that message waits there or its trial runs
+    sent = QueuedTicket(ticket_id=1, study_id=1, age_s=0.1, tried=True)
+    waits = (replace(retrying, queued=1), other)
+    assert plan(replace(full, loads=waits, queued=(sent,)), RULES) == []
+    runs = (replace(retrying, running=2), replace(other, running=2))
+    assert plan(replace(full, loads=runs), RULES) == []
 
 
 def test_nothing_is_dispatched_without_workers_or_without_redis() -> None:
@@ -125,10 +139,22 @@ def test_queued_and_running_tickets_count_as_a_part_of_the_share() -> None:
 
 
 class Cluster:
-    """A queue, slots, and studies of so many tickets; each step the oldest running trial ends, and a tick follows."""
+    """A queue, slots, and studies of so many tickets; each step the oldest running trial ends, and a tick follows.
 
-    def __init__(self, tickets: dict[int, int], slots: int, specs: dict[int, dict[str, Any]] | None = None) -> None:
+    Of the studies `retrying` every ticket has been tried before.
+    """
+
+    def __init__(
+        self,
+        tickets: dict[int, int],
+        slots: int,
+        specs: dict[int, dict[str, Any]] | None = None,
+        *,
+        retrying: Collection[int] = (),
+        trial_s: Mapping[int, float] | None = None,
+    ) -> None:
         self.waiting, self.slots, self.specs = dict(tickets), slots, specs or {}
+        self.retrying, self.trial_s = retrying, trial_s or {}
         self.queue: list[int] = []
         self.running: list[int] = []
         self.started: Counter[int] = Counter()
@@ -141,14 +167,20 @@ class Cluster:
                 study_id=study,
                 spec=self.specs.get(study),
                 ready=ready,
+                retried=ready if study in self.retrying else 0,
                 queued=self.queue.count(study),
                 running=self.running.count(study),
+                trial_s=self.trial_s.get(study, 0.0),
             )
             for study, ready in self.waiting.items()
         ]
-        now = snapshot(*loads, slots=self.slots, messages=len(self.queue), turns=self.turns)
+        queued = tuple(
+            QueuedTicket(ticket_id=0, study_id=study, age_s=0.0, tried=study in self.retrying) for study in self.queue
+        )
+        now = snapshot(*loads, slots=self.slots, messages=len(queued), queued=queued, turns=self.turns)
         dispatched = [action for action in plan(now, RULES) if isinstance(action, Dispatch)]
-        self.queue += in_turns([action.study_id] * action.count for action in dispatched)
+        self.queue += in_turns([action.study_id] * (action.count - action.first) for action in dispatched)
+        self.queue[:0] = in_turns([action.study_id] * action.first for action in dispatched)
         for action in dispatched:
             self.waiting[action.study_id] -= action.count
             self.turns[action.study_id] = action.turn
@@ -184,6 +216,20 @@ def test_studies_start_trials_in_the_ratio_of_their_priorities(slots: int, high:
         cluster.tick()
     share = cluster.started[1] / sum(cluster.started.values())
     assert share == pytest.approx(low / (low + high), rel=0.35, abs=0.01)
+
+
+@pytest.mark.parametrize("trial_s", [0.0, 600.0])
+@pytest.mark.parametrize(("high", "low"), [(1, 1), (10, 1)])
+def test_study_whose_tickets_have_all_been_tried_before_gets_its_share_and_no_more(
+    high: int, low: int, trial_s: float
+) -> None:
+    specs = {1: {"priority": low}, 2: {"priority": high}}
+    cluster = Cluster({1: 5000, 2: 5000}, 4, specs, retrying={1}, trial_s={1: trial_s, 2: trial_s})
+    for _ in range(300):
+        cluster.tick()
+        assert len(cluster.queue) <= cluster.slots * RULES.dispatch_buffer
+    share = cluster.started[1] / sum(cluster.started.values())
+    assert share == pytest.approx(low / (low + high), rel=0.35)
 
 
 def test_a_changed_priority_counts_from_the_next_message() -> None:

@@ -22,8 +22,8 @@ _BUFFERED_S = 2.0
 """So much work may wait for each slot: the time of a tick, and of some that are late."""
 
 _LONG_TRIAL_S = 30.0
-"""Of longer trials no message waits: to send one when a slot is free costs the slot 0.5 %, and whatever is more urgent
-by then goes first."""
+"""Of longer trials no message waits once the study has its share of the slots: to send one when a slot is free costs
+the slot 0.5 %, and whatever is more urgent by then goes first."""
 
 TIMED_TRIALS = 32
 """Until so many trials of a study have ended, how long they took is no good estimate: the first ones may be refused or
@@ -82,7 +82,8 @@ def fair_shares(
     while heap and given < room.free + room.slots * room.buffer - room.queued:
         _, turn, study_id = heapq.heappop(heap)
         load, count = loads[study_id], shares[study_id].count if study_id in shares else 0
-        if given >= room.free - room.queued and not _may_wait(load, count, room):
+        lacks_slots = has[study_id] < slots[study_id]  # or short trials would leave none for long ones
+        if given >= room.free - room.queued and not lacks_slots and not _may_wait(load, count, room):
             continue
         shares[study_id] = Share(count=count + 1, turn=turn, first=first[study_id])
         given += 1

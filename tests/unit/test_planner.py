@@ -281,6 +281,16 @@ def test_long_trials_leave_the_buffer_to_short_ones() -> None:
     assert plan(snapshot(long, short), RULES) == [dispatch(8, study_id=2)]
 
 
+def test_message_of_a_long_trial_waits_behind_short_ones_while_its_study_lacks_slots_of_its_share() -> None:
+    # Given short trials that have all slots, and messages for whatever slot becomes free
+    short = load(study_id=2, ready=100, trial_s=0.1, running=2, queued=7)
+    long = load(ready=100, trial_s=600.0)
+    assert plan(snapshot(long, short, messages=7), RULES) == [dispatch(1)]
+    # When it waits, the short ones get the rest
+    waits = replace(long, queued=1)
+    assert plan(snapshot(waits, replace(short, queued=6), messages=7), RULES) == [dispatch(1, study_id=2)]
+
+
 def test_few_messages_wait_until_enough_trials_of_a_study_have_ended() -> None:
     # Given a study whose first trials ended at once; the others may take longer
     rules = RULES.model_copy(update={"dispatch_buffer": 16})

@@ -112,8 +112,8 @@ class SnapshotReader:
         best: dict[int, float | None] = {}
         if aimed:
             best = self._snapshot.best_values(
-                [load.study.id for load in aimed if load.maximizes],
-                [load.study.id for load in aimed if not load.maximizes],
+                {load.study.id: float(load.study.spec["target_value"]) for load in aimed if load.maximizes},
+                {load.study.id: float(load.study.spec["target_value"]) for load in aimed if not load.maximizes},
             )
         patient = {load.study.id: load for load in loads if _has(load, "early_stop")}
         since_best: dict[int, int] = {}

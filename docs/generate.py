@@ -47,7 +47,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "timeout": "The study ends after so many seconds; running trials end by themselves.",
     "trial_timeout": "A trial that runs longer is ended, as failed.",
     "stall_timeout": "A trial that neither reports nor prints for so long is ended, as failed.",
-    "target_value": "The study ends once a trial has reached this value.",
+    "target_value": "The study ends once a trial has reached this value. On a cluster, trials that are added afterwards run until one of "
+    "them has.",
     "max_failures_in_a_row": "The study ends after so many failed, timed-out or lost trials one after another; 0 is never. Without it "
     "5 failures before the first success end it.",
     "early_stop": "The study ends after `patience` trials, 1 to 10,000, without a better value.",

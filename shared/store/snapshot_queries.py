@@ -104,15 +104,20 @@ class SnapshotQueries:
         rows = self._db.rows(_TRIAL_TIMES, studies=list(study_ids), at_most=count_at_most)
         return {row.study_id: TrialTimes(row.trial_s, row.ended) for row in rows if row.trial_s is not None}
 
-    def best_values(self, maximized: Collection[int], minimized: Collection[int]) -> dict[int, float | None]:
-        """The best value of these studies' completed and feasible tickets; None before the first."""
+    def best_values(self, maximized: Mapping[int, float], minimized: Mapping[int, float]) -> dict[int, float | None]:
+        """The best value that has reached these studies' targets since their clocks began; None where none has.
 
-        def best(of: Any) -> ColumnElement[float]:
+        Of completed and feasible tickets. Those of before are passed over, in the index, as far as they reach it.
+        """
+
+        def best(of: Any, reaches_target: ColumnElement[bool]) -> ColumnElement[float]:
             completed = select(of).where(tickets.c.study_id == studies.c.id, tickets.c.ending == Ending.COMPLETED)
-            return completed.scalar_subquery()
+            return completed.where(reaches_target, tickets.c.closed_at >= studies.c.started_at).scalar_subquery()
 
+        target = case({**maximized, **minimized}, value=studies.c.id)
         value = case(
-            (studies.c.id.in_(maximized), best(func.max(tickets.c.value))), else_=best(func.min(tickets.c.value))
+            (studies.c.id.in_(maximized), best(func.max(tickets.c.value), tickets.c.value >= target)),
+            else_=best(func.min(tickets.c.value), tickets.c.value <= target),
         )
         statement = select(studies.c.id, value.label("best")).where(studies.c.id.in_([*maximized, *minimized]))
         return {row.id: row.best for row in self._db.rows(statement)}

@@ -47,7 +47,7 @@ class StudyLoad:
     directions: str | None = None
     """As Optuna has them, in their order, with commas."""
     best_value: float | None = None
-    """Of feasible trials; read only for a study with a `target_value`."""
+    """Of feasible trials since its first dispatch, where it reaches `target_value`; read only for a study with one."""
     has_success: bool = False
     """Whether a trial has completed; read only for a study whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()

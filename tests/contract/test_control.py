@@ -13,6 +13,7 @@ from optuna.distributions import FloatDistribution
 from sqlalchemy import event, func, select, text, update
 
 from highnoon.coordinator.cluster_metrics import Counters
+from highnoon.coordinator.planner import Stop, plan
 from highnoon.coordinator.service import Service
 from highnoon.coordinator.snapshot_reader import SnapshotReader
 from highnoon.coordinator.study_faults import StudyFaults
@@ -119,9 +120,41 @@ def test_best_values_and_recent_endings_of_several_studies(
     with access.database.transaction() as connection:
         connection.execute(update(tickets).where(tickets.c.ordinal == 1).values(value=0.9, ending="vanished"))
         connection.execute(update(tickets).where(tickets.c.ordinal == 2).values(value=0.7))
-    assert snapshot.best_values([high.id], [low.id, empty.id]) == {low.id: 0.5, high.id: 0.7, empty.id: None}
+    best = snapshot.best_values({high.id: 0.6}, {low.id: 0.5, empty.id: 0.5})
+    assert best == {low.id: 0.5, high.id: 0.7, empty.id: None}
+    assert snapshot.best_values({high.id: 0.8}, {low.id: 0.4}) == {low.id: None, high.id: None}
     endings = snapshot.recent_endings({low.id: 2, empty.id: 2})
     assert len(endings[low.id]) == 2 and endings[empty.id] == []
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_study_that_reached_its_target_goes_on_with_added_trials_until_one_of_them_reaches_it(
+    access: Access, control: Control, direction: str
+) -> None:
+    record = study(access, n_trials=1, target_value=0.5, direction=direction)
+    queues: Any = SimpleNamespace(depths=lambda: None)
+    settings = load_settings({})
+    faults = StudyFaults(control, Counters())
+    reader = SnapshotReader(settings, database=access.database, queues=queues, faults=faults)
+
+    def planned() -> list[str]:
+        actions = plan(reader.read(steady_s=0.0), settings)
+        return [action.reason for action in actions if isinstance(action, Stop)]
+
+    control.dispatch(record.id, 1)
+    close_all(access, record)
+    control.finish(record.id, before=RUNNING, state=FINISHED, reason="target_value")
+    # When a trial is added, then it may run
+    assert steering.add_trials(access, access.study("digits"), 2) == 2
+    assert planned() == []
+    assert len(control.dispatch(record.id, 1)) == 1
+    assert planned() == []
+    # And the study ends when it reaches the target too
+    with access.database.transaction() as connection:
+        reached = {"state": TicketState.CLOSED, "ending": Ending.COMPLETED, "value": 0.5, "outcome": {}}
+        is_queued = tickets.c.state == TicketState.QUEUED
+        connection.execute(update(tickets).where(is_queued).values(**reached, closed_at=db_now()))
+    assert planned() == ["target_value"]
 
 
 def test_study_that_was_stored_with_larger_limits_than_are_taken_now_goes_on(access: Access, control: Control) -> None:

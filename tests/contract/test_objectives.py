@@ -195,11 +195,12 @@ def test_an_attempt_ends_with_a_value_for_each_objective(ledger: Ledger) -> None
 
 def test_the_ledgers_best_value_is_of_a_feasible_trial(ledger: Ledger) -> None:
     record = ledger.study(3, constraints={"latency_ms": "<= 20"})
+    ledger.control.dispatch(record.id, 3)
     for ticket, value, miss in zip(ledger.tickets(record), (0.1, 0.3, 0.2), (1.0, -1.0, 0.0), strict=True):
         outcome = Outcome(ending=Ending.COMPLETED, value=value, misses={"latency_ms": miss})
         ledger.finish(ledger.start(ticket), outcome)
     assert ledger.studies.best_value(record.id, maximize=False) == 0.2
-    assert ledger.snapshot.best_values([], [record.id]) == {record.id: 0.2}
+    assert ledger.snapshot.best_values({}, {record.id: 0.2}) == {record.id: 0.2}
     assert ledger.snapshot.since_best([], [record.id], at_most=9) == {record.id: 0}
     assert ledger.snapshot.succeeded([record.id]) == {record.id}
     best = ledger.access.store.view("digits").best()

@@ -87,7 +87,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
     params = {name: cast(ParamValue, plain(value)) for name, value in params.items()}
     # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
-    _add(access, record, 1, action="enqueue", details={"params": dict(params)})
+    _add(access, record, 1, untried=True, action="enqueue", details={"params": dict(params)})
 
 
 def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
@@ -129,11 +129,10 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
         )
     study.enqueue_extension(params, Extension(of=number, checkpoint=checkpoint, settings=further))
     details = {"trial": number, "set": values}
-    require(
-        access.studies.add_trials(record.id, 1, at_most=MOST_TRIALS, action="extend trial", details=details) == 1,
-        record,
-        "it was given up: start a new one like it",
+    added = access.studies.add_trials(
+        record.id, 1, at_most=MOST_TRIALS, untried=True, action="extend trial", details=details
     )
+    require(added == 1, record, "it was given up: start a new one like it")
 
 
 def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number: int) -> Checkpoint:
@@ -150,9 +149,9 @@ def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number:
     )
 
 
-def _add(access: Access, record: StudyRecord, count: int, **audited: Any) -> int:
+def _add(access: Access, record: StudyRecord, count: int, *, untried: bool = False, **audited: Any) -> int:
     require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
     spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-    added = access.studies.add_trials(record.id, count, at_most=trials_of(spec)[0], **audited)
+    added = access.studies.add_trials(record.id, count, at_most=trials_of(spec)[0], untried=untried, **audited)
     require(added > 0, record, "every point of its grid has its trial already")
     return added

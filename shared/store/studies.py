@@ -103,12 +103,14 @@ class Studies:
         count: int,
         *,
         at_most: int,
+        untried: bool = False,
         action: str = "add trials",
         details: Mapping[str, Any] | None = None,
     ) -> int:
         """`count` more trials, but not more than `at_most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
+        With `untried` they take enqueued points: of tickets that a limit had dropped, none that was tried comes back.
         The audit has it as `action` with `details`, by default how many were added.
         """
         with self._db.transaction() as connection:
@@ -116,7 +118,7 @@ class Studies:
             have = count_tickets(connection, study_id)
             added = 0 if state in GIVEN_UP else max(0, min(count, at_most - have))
             if added:
-                add_tickets(connection, study_id, added)
+                add_tickets(connection, study_id, added, untried=untried)
                 revive_study(connection, study_id, {**spec, "n_trials": have + added})
                 record(connection, action, study_id=study_id, **({"added": added} if details is None else details))
         self._analyze(added)

@@ -64,17 +64,17 @@ def count_tickets(connection: Connection, study_id: int) -> int:
     return int(connection.scalar(select(func.count()).select_from(tickets).where(kept)) or 0)
 
 
-def add_tickets(connection: Connection, study_id: int, count: int) -> None:
-    """So many more tickets, of which those that a limit had dropped come first. Under the study's lock."""
-    dropped = (
-        select(tickets.c.id)
-        .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CANCELLED)
-        .order_by(tickets.c.ordinal)
-        .limit(count)
-    )
+def add_tickets(connection: Connection, study_id: int, count: int, *, untried: bool = False) -> None:
+    """So many more tickets, of which those that a limit had dropped come first. Under the study's lock.
+
+    With `untried` not those that have been tried before: they would repeat their point, and take no enqueued one.
+    """
+    dropped = select(tickets.c.id).where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CANCELLED)
+    if untried:
+        dropped = dropped.where(tickets.c.trial_number.is_(None))
     revived = connection.execute(
         update(tickets)
-        .where(tickets.c.id.in_(dropped))
+        .where(tickets.c.id.in_(dropped.order_by(tickets.c.ordinal).limit(count)))
         .values(state=TicketState.WAITING, cancel_requested=False, queued_at=None)
     ).rowcount
     last = select(func.coalesce(func.max(tickets.c.ordinal), -1)).where(tickets.c.study_id == study_id)

@@ -96,6 +96,29 @@ def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(
     assert stored(folder) == noted(ledger) == {"c0", "c1"}
 
 
+def test_what_is_enqueued_is_no_further_attempt_of_a_trial_that_a_limit_had_dropped(
+    ledger: Ledger, store: FileStore
+) -> None:
+    # Given a study that a limit has ended: one trial is over, one was to be tried again, one had not begun
+    study = study_of(ledger, 3)
+    over, tried, unbegun = ledger.tickets(study)
+    done = with_checkpoint(ledger, store, over, "c0")
+    ledger.finish(started(ledger, tried), KILLED, Disposition.RETRY)
+    assert ledger.control.stop(study.id, "timeout", spec_version=ledger.studies.get("digits").spec_version)
+
+    # When a person wants another point, and a trial trained longer
+    steering.enqueue(ledger.access, ledger.studies.get("digits"), {"x": 0.25})
+    extend_trial(ledger.access, ledger.studies.get("digits"), done.trial_number)
+
+    # Then these run
+    further = ledger.tickets(study)[3:]
+    assert [started(ledger, ticket).params for ticket in (unbegun, *further)] == [{"x": 0.25}, done.params]
+    # And the other one once more trials are wanted
+    assert ledger.state(tried) == "cancelled"
+    assert steering.add_trials(ledger.access, ledger.studies.get("digits"), 1) == 1
+    assert started(ledger, tried).attempt == 2
+
+
 def test_the_best_trials_keep_their_last_checkpoint(
     ledger: Ledger, store: FileStore, folder: Path, keeper: FileKeeper
 ) -> None:

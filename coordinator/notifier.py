@@ -29,8 +29,10 @@ _SENDERS = 4
 _AGAIN_S = 60.0
 """Longer than one is under way."""
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 5.0, 3600.0
-_MOST_TRIES = 48
-"""A day and a half."""
+_LONGEST_AFTER = 10
+"""After so many doublings the delay is the longest."""
+_MOST_TRIES, _KEPT_S = 48, 36 * 3600.0
+"""It is given up after both: so many tries, and so long after the newest event in it."""
 
 
 class Notifier:
@@ -106,11 +108,11 @@ class Notifier:
         if not trouble:
             outbox.sent(notification)
             event(_log, "notify", **fields, host=host_of(notification.url))
-        elif notification.tries >= _MOST_TRIES:
-            outbox.drop(notification)
+        elif notification.tries >= _MOST_TRIES and outbox.drop(notification, older_than_s=_KEPT_S):
             event(_log, "notify_dropped", level=logging.ERROR, **fields, tries=notification.tries, reason=trouble)
         else:
-            delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** (notification.tries - 1))
+            doubled = min(notification.tries - 1, _LONGEST_AFTER)
+            delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0**doubled)
             outbox.postpone(notification, trouble, delay_s=delay_s * random.uniform(0.8, 1.2))  # noqa: S311
             event(_log, "notify_again", level=logging.WARNING, **fields, tries=notification.tries, reason=trouble)
 

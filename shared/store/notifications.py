@@ -37,7 +37,8 @@ _SENT_IN_PART = text(
     " where id = :id and seq <> :seq returning id"
 )
 _AGAIN = text("update hn_notifications set next_at = hn_now_1() + :delay_s, error = :error where id = :id returning id")
-_DROP = text("delete from hn_notifications where id = :id returning id")
+_DROP = text("delete from hn_notifications where id = :id and at < hn_now_1() - :older_than_s returning id")
+_DROP_OF_DELETED = text("delete from hn_notifications where id = :id returning id")
 _TROUBLE = text(
     "select event, error from hn_notifications n join hn_studies s on s.id = n.study_id"
     " where s.name = :study and error is not null order by event"
@@ -69,7 +70,7 @@ class Outbox:
             facts = self._db.row(_FACTS, study=row["study_id"], ticket=row["ticket_id"])
             if facts is not None:
                 return _notification(row, facts)
-            self._db.call(_DROP, id=row["id"])  # its study was deleted
+            self._db.call(_DROP_OF_DELETED, id=row["id"])
         return None
 
     def sent(self, notification: Notification) -> None:
@@ -83,9 +84,9 @@ class Outbox:
         """It was not received: due again later."""
         self._db.call(_AGAIN, id=notification.id, error=error[:500], delay_s=delay_s)
 
-    def drop(self, notification: Notification) -> None:
-        """Given up."""
-        self._db.call(_DROP, id=notification.id)
+    def drop(self, notification: Notification, *, older_than_s: float) -> bool:
+        """Given up, unless the newest event in it is younger; whether it was."""
+        return self._db.call(_DROP, id=notification.id, older_than_s=older_than_s) is not None
 
     def trouble(self, study: str) -> list[str]:
         """What could not be sent yet and why, for people."""

@@ -168,6 +168,28 @@ def test_what_is_not_received_is_tried_again(ledger: Ledger, receiver: Receiver,
     assert {headers["x-highnoon-event"] for headers, _ in receiver.received} == {"best"}
 
 
+def test_new_event_is_not_given_up_together_with_old_ones(
+    ledger: Ledger, receiver: Receiver, notifier: Notifier
+) -> None:
+    # Given events that could not be sent for weeks, and one of now among them
+    study = notified(ledger, f"http://{receiver.host}/hook")
+    ledger.run(ledger.tickets(study)[0], completed(2.0))
+    outbox = Outbox(ledger.database)
+    receiver.codes = [500, 501]
+
+    def wake_after(change: str) -> None:
+        with ledger.database.transaction() as connection:
+            connection.exec_driver_sql(f"UPDATE hn_notifications SET next_at = 0, {change}")
+        notifier.wake()
+
+    wake_after("tries = 1500")
+    eventually(lambda: outbox.trouble("digits") == ["best: the receiver answered 500"], what="postponed")
+    # A day and a half later it is given up
+    wake_after("at = at - 129700")
+    eventually(lambda: not waiting(ledger), what="given up")
+    assert len(receiver.received) == 2
+
+
 class Dripping:
     """A receiver that sends its answer byte by byte, for ever."""
 

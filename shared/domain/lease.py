@@ -148,17 +148,20 @@ class RetryPolicy:
 
 
 RETRY_DELAY_S = 1.0
+_LONGEST_RETRY_DELAY_S, _LONGEST_AFTER = 300.0, 9
+"""The longest delay, and after how many failures it is reached."""
 
 
 def retry_delay_s(infrastructure_failures: int, cause: str | None = None) -> float:
     """How long a ticket waits after such a failure, of which it had so many before.
 
     Not at all after the first one, unless a neighbour had filled the node: it must have time to leave. Then doubled
-    each time, or a bad node uses all attempts in a second.
+    each time, up to five minutes, or a bad node uses all attempts in a second.
     `hn_reap_1` in functions.sql decides in the same way.
     """
     must_wait = infrastructure_failures > 0 or cause == OOM_NEIGHBOUR
-    return RETRY_DELAY_S * 2.0**infrastructure_failures if must_wait else 0.0
+    doubled = RETRY_DELAY_S * 2.0 ** min(infrastructure_failures, _LONGEST_AFTER)
+    return min(doubled, _LONGEST_RETRY_DELAY_S) if must_wait else 0.0
 
 
 def dispose(outcome: Outcome, *, infrastructure_failures: int, errors: int, policy: RetryPolicy) -> Disposition:

@@ -454,7 +454,7 @@ begin
             state = case when cancel_requested then 'cancelled' else 'waiting' end,
             infrastructure_failures = infrastructure_failures + 1, worker_id = null, lease_expires_at = null,
             queued_at = null, not_before = hn_now_1() + case when infrastructure_failures = 0 then 0
-                else p_retry_delay * power(2, infrastructure_failures) end
+                else least(p_retry_delay * power(2, least(infrastructure_failures, 9)), 300) end
             where id = p_ticket;
     else
         update hn_tickets set

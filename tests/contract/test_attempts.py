@@ -27,7 +27,7 @@ from highnoon.shared.store import connections
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.schema import attempts, studies, tickets
+from highnoon.shared.store.schema import attempts, db_now, studies, tickets
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.submission import submit
 from tests.ledger import ANNA, BERT, DONE, FAILED, KILLED, RELEASED, SPEC, USED, Ledger, point
@@ -529,6 +529,18 @@ def test_only_a_repeated_loss_delays_the_next_attempt(ledger: Ledger) -> None:
     ledger.attempts.reap(ticket, ledger.start(ticket).attempt, message="gone again", only_expired=False)
     assert ledger.attempts.look(ticket) is None, "a bad node must not use all attempts in a second"
     assert [retry_delay_s(failures) for failures in range(4)] == [0.0, 2.0, 4.0, 8.0]
+
+
+def test_no_lost_attempt_delays_the_next_one_for_more_than_five_minutes(ledger: Ledger) -> None:
+    (ticket,) = ledger.tickets(ledger.study(max_attempts=10_000))
+    waits = select(tickets.c.not_before - db_now()).where(tickets.c.id == ticket)
+    for failures in (8, 9, 5000):
+        with ledger.database.transaction() as connection:
+            changed = {"infrastructure_failures": failures, "not_before": 0.0}
+            connection.execute(update(tickets).where(tickets.c.id == ticket).values(**changed))
+        ledger.attempts.reap(ticket, ledger.start(ticket).attempt, message="gone", only_expired=False)
+        with ledger.database.transaction() as connection:
+            assert connection.scalar(waits) == pytest.approx(retry_delay_s(failures), abs=10.0)
 
 
 def test_held_finds_the_attempt_of_this_holder_alone(ledger: Ledger) -> None:

@@ -77,3 +77,7 @@ def test_an_outcome_is_json_whatever_its_value(value: float | None) -> None:
 def test_first_retry_is_immediate_unless_a_neighbour_must_leave_first() -> None:
     assert [retry_delay_s(failures, "signal") for failures in range(4)] == [0.0, 2.0, 4.0, 8.0]
     assert [retry_delay_s(failures, OOM_NEIGHBOUR) for failures in range(3)] == [1.0, 2.0, 4.0]
+
+
+def test_no_retry_waits_for_more_than_five_minutes() -> None:
+    assert [retry_delay_s(failures) for failures in (8, 9, 15, 5000)] == [256.0, 300.0, 300.0, 300.0]

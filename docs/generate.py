@@ -91,7 +91,7 @@ SETTINGS: Mapping[str, str] = {
     "objectives": "Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.",
     "cluster_key": "What signs bundles and proves them to workers: 16 characters or more, the same everywhere.",
     "bundle_limit_bytes": "How large a bundle may be.",
-    "dispatch_buffer": "At most so many messages per slot wait in Redis beyond the free slots: two seconds of work, none of trials that take half a minute, at most 4 until 32 trials of the study have ended.",
+    "dispatch_buffer": "At most so many messages per slot wait in Redis beyond the free slots: two seconds of work, none of trials that take half a minute once their study has its share of the slots, at most 4 until 32 trials of the study have ended.",
     "quarantine_after": "Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.",
     "confine_trials": "Whether a trial's process is kept from other files, ports and processes than its own: `off`, `auto` (as far as the kernel can), `require`; [code.md](code.md#confined-trials).",
     "trial_paths": "Files and folders that a confined trial may read and write beside its own, with commas.",

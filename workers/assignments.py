@@ -22,6 +22,7 @@ def assignment_of(started: StartedAttempt, node: Node, *, checkpoints: Path, sav
         trial_number=lease.trial_number,
         objective=spec.objective,
         code_dir=started.code.folder,
+        code_is_bundle=spec.bundle is not None,
         params=lease.params,
         defines_by_run=spec.defines_by_run,
         scoring=spec.scoring,

@@ -12,10 +12,30 @@ from sqlalchemy.engine import make_url
 
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.bundle import ClusterKey, digest_of
+from highnoon.shared.store.access import opened
+from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.submission import submit
 from highnoon.workers.trial.confinement import Confinement, missing
+from tests.archives import archived, member
 from tests.cluster import running_cluster
 from tests.integration.test_trial_process import Diary, begin
+
+KEY = "the-key-of-the-cluster-under-test"
+BUNDLED = b"""
+import os
+from pathlib import Path
+
+BIAS = float(Path(__file__).with_name("lib").joinpath("bias.txt").read_text())
+
+def objective(params):
+    try:
+        os.listdir("%s")
+    except PermissionError:
+        return BIAS
+"""
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"this kernel cannot confine {'; '.join(missing())}")
 
@@ -106,10 +126,11 @@ def test_confined_trial_trains_with_keras(tmp_path: Path) -> None:
     assert outcome.ending is Ending.COMPLETED, f"{outcome.message}\n{outcome.traceback}"
 
 
-def test_node_confines_all_trials_also_those_of_a_study_without_isolation(stack: Stack, tmp_path: Path) -> None:
+def test_node_confines_all_trials_also_those_of_a_bundle_or_without_isolation(stack: Stack, tmp_path: Path) -> None:
     token = tmp_path / "secrets" / "token"
     token.write_text("0123456789abcdef")
     environ = {
+        "HIGHNOON_CLUSTER_KEY": KEY,
         "HIGHNOON_CONFINE_TRIALS": "require",
         "HIGHNOON_METRICS_TOKEN_FILE": str(token),
         "TEST_SECRET": str(token),
@@ -123,3 +144,15 @@ def test_node_confines_all_trials_also_those_of_a_study_without_isolation(stack:
             name = cluster.submit_here(objective, 1, name=f"confined-{isolation}", isolation=isolation)
             books.wait_until_over(name)
             assert [trial.value for trial in books.trials(name)] == [0.0], books.attempts(name)
+        # And a bundle, which lies in the home: its trial reads all of it, and no other one.
+        others = cluster.folder / "home" / "bundles" / "other"
+        others.mkdir(parents=True)
+        (others / "secret").write_text("12345")
+        archive = archived(member("train.py", BUNDLED % str(others).encode()), member("lib/bias.txt", b"100"))
+        digest = digest_of(archive)
+        with opened(cluster.database_url) as access:
+            Bundles(access.database).put(digest, archive, ClusterKey(KEY).sign(digest))
+            study = cluster.study("train.py:objective", 1, name="confined-bundle")
+            submit(StudySpec.from_json({**study, "bundle": digest}), access)
+        books.wait_until_over("confined-bundle")
+        assert [trial.value for trial in books.trials("confined-bundle")] == [100.0], books.attempts("confined-bundle")

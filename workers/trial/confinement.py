@@ -104,10 +104,15 @@ def begun(confinement: Confinement) -> int:
     return ruleset
 
 
-def confine(confinement: Confinement, ruleset: int, *, owned: Iterable[str], read: Iterable[str]) -> None:
-    """Confines this process for good. `owned` folders must exist. Raises OSError, and then nothing may run here."""
+def confine(
+    confinement: Confinement, ruleset: int | None, *, owned: Iterable[str], read: Iterable[str], bundle: str | None
+) -> None:
+    """Confines this process for good, by a ruleset of `begun` where one was made ahead. `owned` folders must exist;
+    `bundle` may be read although it lies in the node's home. Raises OSError, and then nothing may run here."""
+    ruleset = begun(confinement) if ruleset is None else ruleset
     common = prepared(confinement)
     _allow(ruleset, owned, _ALL & common.rights)
+    _allow(ruleset, filter(None, [bundle]), _READ & common.rights)
     _allow(ruleset, read, _READ & common.rights, confinement.denied + _ALWAYS_DENIED)
     _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     if common.capabilities is not None:

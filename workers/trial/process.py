@@ -70,6 +70,7 @@ class Assignment:
     trial_number: int
     objective: str
     code_dir: str | None
+    code_is_bundle: bool = False
     params: Params
     """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
     work_dir: str
@@ -252,8 +253,8 @@ def _confine(assignment: Assignment, ruleset: int | None) -> None:
     ref, code_dir = ObjectiveRef.parse(assignment.objective), assignment.code_dir
     file = [os.path.dirname(os.path.join(code_dir or "/", ref.where))] if ref.is_file else []  # noqa: PTH118, PTH120
     code = file if code_dir is None else [code_dir, *file]
-    ruleset = begun(assignment.confinement) if ruleset is None else ruleset
-    confine(assignment.confinement, ruleset, owned=(assignment.work_dir, assignment.checkpoint_dir), read=code)
+    owned, bundle = (assignment.work_dir, assignment.checkpoint_dir), code_dir if assignment.code_is_bundle else None
+    confine(assignment.confinement, ruleset, owned=owned, read=code, bundle=bundle)
 
 
 def _shorter(scratch: Path) -> str:

@@ -7,6 +7,7 @@ the tightest one kills. Inside a container the mount usually shows the container
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -18,7 +19,7 @@ _NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupMemory:
-    """Bytes of one group with a limit. `used_bytes` leaves out the page cache that the kernel drops first."""
+    """Bytes of one group with a limit. `used_bytes` leaves out the page cache that the kernel can drop."""
 
     path: str
     limit_bytes: int
@@ -36,7 +37,10 @@ class _Names:
     usage: str
     peak: str
     events: str
-    droppable: str
+    file_pages: tuple[str, str]
+    """Page cache, however recently it was read."""
+    unwritten: tuple[str, str]
+    """What of it must be written to a disk first."""
     swap: str
 
 
@@ -46,10 +50,23 @@ _NAMES = {
         "memory.usage_in_bytes",
         "memory.max_usage_in_bytes",
         "memory.oom_control",
-        "total_inactive_file",
+        ("total_inactive_file", "total_active_file"),
+        ("total_dirty", "total_writeback"),
         "total_swap",
     ),
-    2: _Names("memory.max", "memory.current", "memory.peak", "memory.events", "inactive_file", "swap"),
+    2: _Names(
+        "memory.max",
+        "memory.current",
+        "memory.peak",
+        "memory.events",
+        ("inactive_file", "active_file"),
+        ("file_dirty", "file_writeback"),
+        "swap",
+    ),
+}
+_CACHE = {
+    version: re.compile(rf"^({'|'.join((*names.file_pages, *names.unwritten))}) (\d+)", re.MULTILINE)
+    for version, names in _NAMES.items()
 }
 
 
@@ -84,10 +101,10 @@ class Cgroups:
         names = _NAMES[self.version]
         usage = self._files.text(f"{group.path}/{names.usage}", keep_open=True)
         stat = self._files.text(f"{group.path}/memory.stat", keep_open=True)
-        droppable = re.search(rf"^{names.droppable} (\d+)", stat or "", re.M)
-        if not usage or droppable is None:
+        cache = {name: int(size) for name, size in _CACHE[self.version].findall(stat or "")}
+        if not usage or not cache:
             return group
-        return replace(group, used_bytes=max(0, int(usage) - int(droppable.group(1))))
+        return replace(group, used_bytes=_used_bytes(int(usage), cache, names))
 
 
 def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory | None:
@@ -102,11 +119,17 @@ def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory 
     return CgroupMemory(
         path=folder,
         limit_bytes=limit,
-        used_bytes=max(0, usage - stat.get(names.droppable, 0)),
+        used_bytes=_used_bytes(usage, stat, names),
         swap_bytes=stat.get(names.swap, 0) if swap is None else swap,
         peak_bytes=files.number(f"{folder}/{names.peak}"),
         oom_kills=files.table(f"{folder}/{names.events}").get("oom_kill"),
     )
+
+
+def _used_bytes(usage: int, stat: Mapping[str, int], names: _Names) -> int:
+    """Files that are read twice move from one list of the kernel to the other, and can be dropped as before."""
+    cached, unwritten = (sum(stat.get(name, 0) for name in group) for group in (names.file_pages, names.unwritten))
+    return max(0, usage - max(0, cached - unwritten))
 
 
 def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:

@@ -78,6 +78,8 @@ class KernelTree:
         limit: int | None,
         usage: int,
         droppable: int = 0,
+        active: int = 0,
+        unwritten: int = 0,
         oom_kills: int = 0,
         swap: int = 0,
         mounted: str = "/",
@@ -87,7 +89,8 @@ class KernelTree:
         self.write(f"/proc/{pid}/cgroup", groups)
         self.write(f"/proc/{pid}/mountinfo", _MOUNTS[version].format(root=mounted))
         below = path if mounted == "/" else path.removeprefix(mounted)
-        self.with_group(version, below, limit=limit, usage=usage, droppable=droppable, oom_kills=oom_kills, swap=swap)
+        sizes = {"usage": usage, "droppable": droppable, "active": active, "unwritten": unwritten, "swap": swap}
+        self.with_group(version, below, limit=limit, oom_kills=oom_kills, **sizes)
         return self
 
     def with_group(
@@ -98,6 +101,8 @@ class KernelTree:
         limit: int | None,
         usage: int,
         droppable: int = 0,
+        active: int = 0,
+        unwritten: int = 0,
         oom_kills: int = 0,
         swap: int = 0,
     ) -> KernelTree:
@@ -108,7 +113,8 @@ class KernelTree:
             self.write(f"{folder}/memory.usage_in_bytes", f"{usage}\n")
             self.write(f"{folder}/memory.max_usage_in_bytes", f"{usage + 1}\n")
             self.write(f"{folder}/memory.oom_control", f"oom_kill_disable 0\nunder_oom 0\noom_kill {oom_kills}\n")
-            stat = f"cache 1\ninactive_file 3\ntotal_cache 9\ntotal_inactive_file {droppable}\ntotal_swap {swap}\n"
+            stat = f"cache 1\ninactive_file 3\ntotal_cache 9\ntotal_dirty {unwritten}\ntotal_writeback 0\n"
+            stat += f"total_inactive_file {droppable}\ntotal_active_file {active}\ntotal_swap {swap}\n"
             self.write(f"{folder}/memory.stat", stat)
             return self
         folder = f"{MOUNT}{path}"
@@ -117,7 +123,8 @@ class KernelTree:
         self.write(f"{folder}/memory.peak", f"{usage + 1}\n")
         self.write(f"{folder}/memory.events", f"low 0\nhigh 0\nmax 3\noom 1\noom_kill {oom_kills}\noom_group_kill 0\n")
         self.write(f"{folder}/memory.swap.current", f"{swap}\n")
-        self.write(f"{folder}/memory.stat", f"anon 5\nfile 9\ninactive_file {droppable}\nactive_file 2\n")
+        stat = f"anon 5\nfile 9\nfile_dirty 0\nfile_writeback {unwritten}\n"
+        self.write(f"{folder}/memory.stat", f"{stat}inactive_file {droppable}\nactive_file {active}\n")
         return self
 
     def with_stalls(self, path: str, full_avg10: float) -> KernelTree:

@@ -64,6 +64,22 @@ class TestCgroups:
         assert kernel.poller(7).limit_bytes() == 4 * GIB
 
     @VERSIONS
+    @pytest.mark.parametrize(
+        ("active", "unwritten", "used"), [(1 * GIB, 0, 1), (1 * GIB, 512 * MIB, 1.5), (0, 2 * GIB, 3)]
+    )
+    def test_files_that_were_read_twice_are_not_used_memory_until_they_must_be_written(
+        self, kernel: KernelTree, version: int, active: int, unwritten: int, used: float
+    ) -> None:
+        kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=1 * GIB)
+        poller = kernel.poller(7)
+        poller.read()
+        sizes = {"usage": 3 * GIB, "droppable": 1 * GIB, "active": active, "unwritten": unwritten}
+        kernel.with_cgroup(7, version, "/box", limit=4 * GIB, **sizes)
+
+        assert [scope.used_bytes for scope in poller.read().scopes] == [4 * GIB, used * GIB], "a cheap reading"
+        assert [group.used_bytes for group in groups_of(kernel)] == [used * GIB]
+
+    @VERSIONS
     def test_of_nested_limits_the_smallest_counts(self, kernel: KernelTree, version: int) -> None:
         kernel.with_cgroup(7, version, "/a/b/c", limit=8 * GIB, usage=1)
         kernel.with_group(version, "/a/b", limit=None, usage=1).with_group(version, "/a", limit=2 * GIB, usage=1)

@@ -27,6 +27,9 @@ class CgroupMemory:
     swap_bytes: int
     peak_bytes: int | None
     oom_kills: int | None
+    has_run_out: bool
+    """False where this group never met its own limit, so that only one above it can have run out. Version 1 does not
+    count that, and has True."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,15 @@ def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory 
         return None
     stat = files.table(f"{folder}/memory.stat")
     swap = files.number(f"{folder}/memory.swap.current") if version == 2 else None
+    events = files.table(f"{folder}/{names.events}")
     return CgroupMemory(
         path=folder,
         limit_bytes=limit,
         used_bytes=_used_bytes(usage, stat, names),
         swap_bytes=stat.get(names.swap, 0) if swap is None else swap,
         peak_bytes=files.number(f"{folder}/{names.peak}"),
-        oom_kills=files.table(f"{folder}/{names.events}").get("oom_kill"),
+        oom_kills=events.get("oom_kill"),
+        has_run_out=events.get("oom") != 0,
     )
 
 

@@ -79,6 +79,16 @@ class TestCgroups:
         assert [scope.used_bytes for scope in poller.read().scopes] == [4 * GIB, used * GIB], "a cheap reading"
         assert [group.used_bytes for group in groups_of(kernel)] == [used * GIB]
 
+    def test_kills_for_a_limit_above_are_told_apart_where_the_kernel_counts_them(self, kernel: KernelTree) -> None:
+        found = []
+        for version in (1, 2):
+            kernel.with_cgroup(7, version, "/box", limit=4 * GIB, usage=GIB, oom_kills=2)
+            found.append(groups_of(kernel)[0].has_run_out)
+        kernel.write(f"{MOUNT}/box/memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\n")
+        found.append(groups_of(kernel)[0].has_run_out)
+
+        assert found == [True, True, False]
+
     @VERSIONS
     def test_of_nested_limits_the_smallest_counts(self, kernel: KernelTree, version: int) -> None:
         kernel.with_cgroup(7, version, "/a/b/c", limit=8 * GIB, usage=1)

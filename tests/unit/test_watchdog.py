@@ -124,7 +124,9 @@ class TestJudgement:
             (900, {}, Kind.OK, ""),
             (990, {}, Kind.STOP, "memory_limit"),
             (1001, {}, Kind.KILL, "memory_limit"),
-            (10, {"oom_kills": 1}, Kind.KILL, "oom_kernel"),
+            (10, {"oom_kills": 1, "peak_bytes": 985 * MIB}, Kind.KILL, "oom_kernel"),
+            (10, {"oom_kills": 1, "peak_bytes": 900 * MIB}, Kind.KILL, "oom_kernel"),
+            (10, {"oom_kills": 1, "peak_bytes": 700 * MIB}, Kind.KILL, "oom_neighbour"),
             (10, {"swap_spike_bytes": 600 * MIB}, Kind.KILL, "swap"),
         ],
     )
@@ -309,6 +311,7 @@ class Group:
 
     def __init__(self, used: int = 0, swap: int = 0, oom_kills: int = 0, *, joined: bool = True) -> None:
         self.used, self.swap, self.oom_kills, self.joined = used, swap, oom_kills, joined
+        self.has_run_out = True
 
     def memory(self) -> CgroupMemory:
         return CgroupMemory(
@@ -318,6 +321,7 @@ class Group:
             swap_bytes=self.swap,
             peak_bytes=LIMITS.hard_bytes,
             oom_kills=self.oom_kills,
+            has_run_out=self.has_run_out,
         )
 
     def holds(self, pid: int) -> bool:
@@ -384,6 +388,18 @@ class TestSampling:
         found = memory.explain(None, None)
         assert found is not None and (found.ending, found.cause) == (Ending.STOPPED, "oom_kernel")
         assert memory.trace().peak_bytes == LIMITS.hard_bytes
+
+    @pytest.mark.parametrize("is_over", [False, True])
+    def test_trial_of_which_a_process_was_killed_for_a_limit_above_its_own_is_tried_again(self, is_over: bool) -> None:
+        """Its group's peak is page cache, of which that limit left nothing."""
+        group = Group(used=100 * MIB)
+        memory = self.memory(group)
+        self.now = 0.5
+        memory.look()
+        group.oom_kills, group.has_run_out, self.now = 1, False, 1.0
+        found = memory.explain(None, None) if is_over else memory.ended_by(memory.look())
+        assert found is not None and (found.ending, found.cause) == (Ending.KILLED, "oom_neighbour")
+        assert memory.trace().peak_bytes == 100 * MIB
 
     def test_trial_that_dies_before_its_first_reading_has_the_kernels_peak_as_sample(self) -> None:
         group = Group(used=100 * MIB)

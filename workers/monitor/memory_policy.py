@@ -87,15 +87,23 @@ class TrialLimits:
         return cls(hard_bytes=hard_bytes, soft_bytes=(ceiling_bytes + hard_bytes) // 2, share_bytes=share_bytes)
 
 
-def judge(used_bytes: int, limits: TrialLimits, *, oom_kills: int = 0, swap_spike_bytes: int | None = None) -> Verdict:
+def judge(
+    used_bytes: int,
+    limits: TrialLimits,
+    *,
+    oom_kills: int = 0,
+    peak_bytes: int = 0,
+    swap_spike_bytes: int | None = None,
+) -> Verdict:
     """The verdict on one reading; the most severe reason counts.
 
-    `used_bytes` is what the trial alone holds, resident and swapped; `oom_kills` are the kernel's, as the trial's own
-    cgroup counts them.
+    `used_bytes` is what the trial alone holds, resident and swapped, and `peak_bytes` the most that it held;
+    `oom_kills` are the kernel's, as the trial's own cgroup counts them, also where a limit above it was met.
     """
     too_much = f"it held {said(used_bytes)}, the limit of one trial is {said(limits.hard_bytes)}"
     if oom_kills:
-        return Verdict(kind=Kind.KILL, cause="oom_kernel", reason=_kernel_killed(limits.hard_bytes))
+        cause, reason = _kernels_reason(max(used_bytes, peak_bytes), limits, oom_kills)
+        return Verdict(kind=Kind.KILL, cause=cause, reason=reason)
     if used_bytes > limits.hard_bytes:
         return Verdict(kind=Kind.KILL, cause="memory_limit", reason=too_much)
     if swap_spike_bytes is not None:
@@ -151,30 +159,35 @@ def explain_end(
     last reading; `record` is the agent's, when it has killed the trial because the node was full.
     """
 
-    def caused(cause: str, message: str) -> Outcome:
-        # A trial that a neighbour pushed out is tried again, alone; what does not fit alone does not fit.
-        if cause == OOM_NEIGHBOUR and not was_alone:
-            return Outcome(ending=Ending.KILLED, cause=cause, message=message)
-        return stopped(cause, message, peak_bytes=peak_bytes, limit_bytes=limits.hard_bytes)
-
-    if group_kills and peak_bytes >= _AT_THE_LIMIT * limits.hard_bytes:
-        return caused("oom_kernel", f"oom_kernel: {_kernel_killed(limits.hard_bytes)}")
-    if signum != signal.SIGKILL:
+    is_killed = signum == signal.SIGKILL
+    if is_killed and record is not None and not _is_at_the_limit(peak_bytes, limits, group_kills):
+        cause, message = record.cause, record.message
+    elif group_kills or (is_killed and node_kills):
+        cause, reason = _kernels_reason(peak_bytes, limits, group_kills)
+        message = f"{cause}: {reason}"
+    else:
         return None
-    if record is not None:
-        return caused(record.cause, record.message)
-    if not group_kills and not node_kills:
-        return None
-    cause = "oom_kernel" if peak_bytes > limits.share_bytes else OOM_NEIGHBOUR
-    held = f"its peak was {said(peak_bytes)}, its share of the node is {said(limits.share_bytes)}"
-    return caused(cause, f"{cause}: the kernel killed it, {held}")
+    return ended(cause, message, peak_bytes=peak_bytes, limit_bytes=limits.hard_bytes, was_alone=was_alone)
 
 
-def stopped(cause: str, message: str, *, peak_bytes: int, limit_bytes: int) -> Outcome:
-    """The outcome of a trial that did not fit, with the excess as the sampler's constraint."""
+def ended(cause: str, message: str, *, peak_bytes: int, limit_bytes: int, was_alone: bool) -> Outcome:
+    """The outcome of a trial that memory ended; one that did not fit has the excess as the sampler's constraint.
+
+    A trial that a neighbour pushed out is tried again, alone; what does not fit alone does not fit.
+    """
+    if cause == OOM_NEIGHBOUR and not was_alone:
+        return Outcome(ending=Ending.KILLED, cause=cause, message=message)
     constraint = max(peak_bytes / limit_bytes - 1, LEAST_EXCESS)
     return Outcome(ending=Ending.STOPPED, cause=cause, message=message, constraint=constraint)
 
 
-def _kernel_killed(limit_bytes: int) -> str:
-    return f"the kernel killed a process of it at its limit of {said(limit_bytes)}"
+def _is_at_the_limit(peak_bytes: int, limits: TrialLimits, group_kills: int) -> bool:
+    return group_kills > 0 and peak_bytes >= _AT_THE_LIMIT * limits.hard_bytes
+
+
+def _kernels_reason(peak_bytes: int, limits: TrialLimits, group_kills: int) -> tuple[str, str]:
+    """Cause and reason of the kernel's kill: at the limit of the trial's own group, else where the node ran out."""
+    if _is_at_the_limit(peak_bytes, limits, group_kills):
+        return "oom_kernel", f"the kernel killed a process of it at its limit of {said(limits.hard_bytes)}"
+    held = f"its peak was {said(peak_bytes)}, its share of the node is {said(limits.share_bytes)}"
+    return "oom_kernel" if peak_bytes > limits.share_bytes else OOM_NEIGHBOUR, f"the kernel killed it, {held}"

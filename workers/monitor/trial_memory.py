@@ -15,12 +15,21 @@ from contextlib import suppress
 from dataclasses import replace
 
 from highnoon.shared.domain.trial import MemoryTrace, Outcome
+from highnoon.shared.memory.cgroup import CgroupMemory
 from highnoon.shared.memory.guard import Verdict
 from highnoon.shared.memory.policy import SwapMonitor
 from highnoon.shared.memory.poller import ExactSchedule, MemoryPoller
 from highnoon.shared.memory.process_memory import ProcessTree, TreeMemory
 from highnoon.workers.monitor.kill_selection import KillRecords
-from highnoon.workers.monitor.memory_policy import LOOK_S, TraceRecorder, TrialLimits, explain_end, judge, pause_s
+from highnoon.workers.monitor.memory_policy import (
+    LOOK_S,
+    TraceRecorder,
+    TrialLimits,
+    ended,
+    explain_end,
+    judge,
+    pause_s,
+)
 from highnoon.workers.monitor.trial_cgroups import TrialGroup
 
 _CLOSE_SHARE = 0.9
@@ -79,13 +88,30 @@ class TrialMemory:
     def look(self) -> Verdict:
         """Reads and judges now."""
         at_s = self._clock() - self._began_at
-        used, swapped, kills = self._read()
+        used, swapped, own = self._read()
         self._read_node(used, swapped)
         growth = (used - self._last_bytes) / max(0.001, at_s - self._last_at_s)
         self._recorder.add(at_s, used)
         self._last_at_s, self._last_bytes = at_s, used
         self._due_at = self._clock() + pause_s(self.limits.hard_bytes - used, growth)
-        return judge(used, self.limits, oom_kills=kills, swap_spike_bytes=self._swap_spike_bytes)
+        kills = self._kills_of(own)
+        return judge(
+            used,
+            self.limits,
+            oom_kills=kills,
+            peak_bytes=self.peak_bytes,
+            swap_spike_bytes=self._swap_spike_bytes,
+        )
+
+    def ended_by(self, verdict: Verdict) -> Outcome:
+        """The outcome of a trial that a verdict of `look` has ended."""
+        return ended(
+            verdict.cause,
+            verdict.message,
+            peak_bytes=self.peak_bytes,
+            limit_bytes=self.limits.hard_bytes,
+            was_alone=self._is_alone,
+        )
 
     def kill(self) -> None:
         """Ends the trial with all its descendants, also those that have left its process group."""
@@ -93,23 +119,19 @@ class TrialMemory:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was read."""
+        """The most that was read, or that the kernel counted up to the limit at which it killed."""
         return self._recorder.peak_bytes
 
     def explain(self, signum: int | None, peak_rss_bytes: int | None) -> Outcome | None:
         """How the attempt ended, when memory ended it and no verdict of ours; call it once, when it is over."""
         # A process that was killed in this group was this trial's, also before the first reading.
         own = self._group.memory() if self._group is not None else None
-        kills = (own.oom_kills or 0) if own else 0
-        unseen = 0
-        if own is not None and kills:
-            unseen = own.peak_bytes or 0
-        elif not self._has_joined and peak_rss_bytes is not None:
-            unseen = self._processes.own_part(peak_rss_bytes)
-        self._recorder.peak_bytes = max(self.peak_bytes, unseen)
+        kills = self._kills_of(own)
+        if not self._has_joined and peak_rss_bytes is not None:
+            self._recorder.peak_bytes = max(self.peak_bytes, self._processes.own_part(peak_rss_bytes))
         if kills and not self._recorder.has_samples:
-            # It filled its limit faster than the first reading came.
-            self._recorder.add(self._clock() - self._began_at, unseen)
+            # It was killed before the first reading came.
+            self._recorder.add(self._clock() - self._began_at, self.peak_bytes)
         record = self._records.read(self._pid)
         self._records.drop(self._pid)
         node_kills = (self._node.oom_kills() or 0) - self._node_kills_before
@@ -127,14 +149,25 @@ class TrialMemory:
         """What is stored with the attempt."""
         return self._recorder.trace(self.limits.hard_bytes)
 
-    def _read(self) -> tuple[int, int, int]:
-        """(bytes held, of these swapped out, kernel's kills)."""
+    def _kills_of(self, own: CgroupMemory | None) -> int:
+        """The kernel's kills in the trial's group; adds the group's peak where they were at its own limit.
+
+        Up to there the kernel drops all page cache; before a kill at a limit above, the peak may have been such.
+        """
+        if own is None or not own.oom_kills:
+            return 0
+        if own.has_run_out:
+            self._recorder.peak_bytes = max(self.peak_bytes, own.peak_bytes or 0)
+        return own.oom_kills
+
+    def _read(self) -> tuple[int, int, CgroupMemory | None]:
+        """(bytes held, of these swapped out, the trial's group where it has joined one)."""
         if self._group is not None:
             self._has_joined = self._has_joined or self._group.holds(self._pid)
             own = self._group.memory() if self._has_joined else None
             if own is not None:
-                return own.used_bytes + own.swap_bytes, own.swap_bytes, own.oom_kills or 0
-        return (*self._processes.read(is_swapping=self._is_swapping), 0)
+                return own.used_bytes + own.swap_bytes, own.swap_bytes, own
+        return (*self._processes.read(is_swapping=self._is_swapping), None)
 
     def _read_node(self, used_bytes: int, swapped_bytes: int) -> None:
         """Twice a second: the kernel's kills, and swap that grows because of this trial."""

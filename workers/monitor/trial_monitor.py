@@ -28,7 +28,6 @@ from highnoon.shared.objective.trial_events import (
 from highnoon.shared.objective.trial_pipe import PIPE_VERSION, Event
 from highnoon.shared.runtime.processes import signal_name
 from highnoon.workers.monitor.event_reader import EventReader
-from highnoon.workers.monitor.memory_policy import stopped
 from highnoon.workers.monitor.services import Answer, Services
 from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_exit import await_exit
@@ -188,17 +187,12 @@ class TrialMonitor:
         verdict = self._memory.look()
         if verdict.kind is Kind.KILL:
             self._is_killed = True
-            self._end(self._stopped(verdict, self._memory))
+            self._end(self._memory.ended_by(verdict))
             self._memory.kill()
             self._trial.kill(signal.SIGKILL)
         elif verdict.kind is Kind.STOP and self._asked is None:
             self._asked = verdict
             self._trial.pipe.send_nowait({"event": "stop", "reason": verdict.message})
-
-    def _stopped(self, verdict: Verdict, memory: TrialMemory) -> Outcome:
-        return stopped(
-            verdict.cause, verdict.message, peak_bytes=memory.peak_bytes, limit_bytes=memory.limits.hard_bytes
-        )
 
     def _judge_interruption(self) -> None:
         outcome = self._services.interruption()
@@ -277,7 +271,7 @@ class TrialMonitor:
             return verdict
         if result is not None and self._interrupted and self._asked is not None and self._memory is not None:
             # The trial has the last report, also where it took our request for an error of its own.
-            asked = self._stopped(self._asked, self._memory)
+            asked = self._memory.ended_by(self._asked)
             return replace(asked, value=result.value if result.ending is Ending.STOPPED else None, loss=result.loss)
         return result or outcome_of_exit(exit_.returncode, has_begun=self._has_begun)
 

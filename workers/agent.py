@@ -67,6 +67,7 @@ class Agent:
         self._release_at: dict[SlotState, float] = {}
         self._stopped_since: dict[int, float] = {}
         self._has_entered = False
+        self._is_signalled = False
         self._beat_at = 0.0
         self._kill_pool_at: float | None = None
         self._outages = OutageLog(_log)
@@ -122,12 +123,15 @@ class Agent:
         """Waits for a signal or the next poll, whichever comes first."""
         received = signal.sigtimedwait(_SIGNALS, min(_POLL_S, self._node_monitor.due_in_s()))
         if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
-            self._drain()
+            self._drain(at_once=self._is_signalled)
+            self._is_signalled = True
 
-    def _drain(self) -> None:
+    def _drain(self, *, at_once: bool = False) -> None:
         settings = self._node.settings
-        again = self._node.drain.is_given()
-        allowed_s = 0.0 if again else settings.drain_s
+        is_draining = self._node.drain.is_given()
+        if is_draining and not at_once:  # by a person's order, whose time goes on
+            return
+        allowed_s = 0.0 if at_once else settings.drain_s
         try:
             self._node.drain.give(allowed_s=allowed_s)
         except OSError as error:  # the pool takes no further message, and its trials end with it at the latest
@@ -135,7 +139,7 @@ class Agent:
         # Past this the pool is killed; a supervisor needs three graces at most to end its trial.
         self._kill_pool_at = time.monotonic() + allowed_s + 4 * settings.kill_grace_s + 1.0
         self._event("drain", allowed_s=allowed_s)
-        if not again:
+        if not is_draining:
             self._io.submit(partial(self._record.mark, WorkerState.DRAINING), persistent=True)
             self._pool.finish()
 

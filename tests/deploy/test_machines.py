@@ -69,6 +69,11 @@ def test_a_worker_is_given_longer_than_it_may_drain() -> None:
     assert _number_after("--signal=TERM@", BATCH.read_text()) > longest_s
 
 
+def test_a_drained_worker_is_not_started_again_and_a_failed_one_is() -> None:
+    unit = (DEPLOY / "systemd" / "highnoon-worker.service").read_text()
+    assert "\nRestart=on-failure\n" in unit and "\nWantedBy=multi-user.target\n" in unit
+
+
 def _number_after(words: str, text: str) -> int:
     return int(text.partition(words)[2].split()[0])
 

@@ -79,6 +79,11 @@ def folders(cluster: Cluster) -> list[Path]:
     return list((cluster.folder / "home" / "nodes").glob("*"))
 
 
+def wait_for_touch(folder: Path) -> None:
+    touched = (folder / "health").stat().st_mtime_ns
+    eventually(lambda: (folder / "health").stat().st_mtime_ns > touched, what="the health file is touched again")
+
+
 def state_of(books: Books, node: Node) -> str | None:
     """Of the node's row in the ledger; its agent is the process that was started."""
     with books.transaction() as connection:
@@ -108,12 +113,14 @@ def test_drained_node_finishes_running_trials_and_starts_nothing_and_so_does_one
     wait_for_slots(cluster, 2)
     supervisors = [note["pid"] for note in cluster.slots()]
     (folder,) = folders(cluster)
-    touched = (folder / "health").stat().st_mtime_ns
-    eventually(lambda: (folder / "health").stat().st_mtime_ns > touched, what="the health file is touched again")
+    wait_for_touch(folder)
 
-    # When it gets SIGTERM
+    # When a person drains it, and it gets SIGTERM meanwhile
+    assert books.nodes.drain(folder.name, "for an upgrade")
+    eventually(lambda: "action=drain " in log_of(cluster, node), what="the node has the order")
     node.send_signal(signal.SIGTERM)
-    eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the database has it as draining")
+    for _ in range(2):  # it has received the signal by the second
+        wait_for_touch(folder)
     go.touch()
 
     # Then what ran has ended, nothing more was claimed, and the node is gone

@@ -49,6 +49,41 @@ def test_a_file_is_stored_read_replaced_and_removed(store: FileStore, tmp_path: 
         pass
 
 
+@pytest.mark.parametrize(("protocol", "refused", "sent"), [("bucket", (), 5 << 20), ("dbfs", (5 << 20,), 50 << 20)])
+def test_a_store_that_sends_in_blocks_gets_small_ones(protocol: str, refused: tuple[int, ...], sent: int) -> None:
+    """A copy of which nothing is sent for half a minute is given up."""
+    fsspec = pytest.importorskip("fsspec")
+    blocks: list[int] = []
+
+    class File(fsspec.spec.AbstractBufferedFile):  # type: ignore[misc, name-defined]
+        def _initiate_upload(self) -> None:
+            pass
+
+        def _upload_chunk(self, final: bool = False) -> bool:
+            blocks.append(self.buffer.tell())
+            return True
+
+    class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc, name-defined]
+        """Sends 50 MiB at once unless it is asked for less."""
+
+        def _open(self, path: str, mode: str, block_size: int | None, **options: object) -> File:
+            assert block_size not in refused
+            return File(self, path, mode, block_size or 50 << 20)
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            pass
+
+    Bucket.protocol = protocol
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    content = bytes(11 << 20)
+    moved: list[int] = []
+
+    file_store("bucket://b/f").put("a1", io.BytesIO(content), lambda _: moved.append(sum(blocks)))
+
+    assert sum(blocks) == len(content) and max(blocks) <= min(sent + (1 << 20), len(content))
+    assert (moved[6] > 0) is (sent < len(content)), "it moves while the rest is still to be read"
+
+
 @pytest.mark.parametrize("file_id", ["../a", "a/b", "", ".a", "a" * 101])
 def test_what_is_no_id_leads_nowhere(store: FileStore, file_id: str) -> None:
     with pytest.raises(FileStoreError, match="is no id of a file"):

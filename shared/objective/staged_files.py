@@ -116,20 +116,44 @@ def pack(folder: Path, target: Path) -> None:
     """Writes a folder into one file, which is removed where that fails. Raises OSError."""
     try:
         with tarfile.open(target, "w") as archive:
-            archive.add(folder, arcname=".")
+            _add(archive, folder)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
 
 
+def _add(archive: tarfile.TarFile, folder: Path) -> None:
+    roots = {os.path.abspath(folder), os.path.realpath(folder)}  # noqa: PTH100
+
+    def added(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """A link to a place in the folder leads there also where the folder is another one."""
+        if member.issym() and os.path.isabs(member.linkname):  # noqa: PTH117
+            for root in roots:
+                target = os.path.relpath(member.linkname, root)
+                if target.split("/", 1)[0] != "..":
+                    member.linkname = os.path.relpath(target, os.path.dirname(member.name))  # noqa: PTH120
+                    break
+        return member if member.isreg() or member.isdir() or member.issym() or member.islnk() else None
+
+    archive.add(folder, arcname=".", filter=added)
+
+
+def _within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    try:
+        return tarfile.data_filter(member, folder)
+    except tarfile.FilterError:
+        return None
+
+
 def unpack(archive: BinaryIO, folder: Path, moved: Moved) -> None:
-    """The inverse of `pack`: makes the folder, which appears whole. Raises OSError, tarfile.TarError."""
+    """The inverse of `pack`: makes the folder, which appears whole. Leaves out what leads out of it, and what is no
+    file, folder or link. Raises OSError, tarfile.TarError."""
     draft = folder.with_name(f".fetching-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Counted(archive, moved)), mode="r|") as packed:
-            packed.extractall(draft, filter="data")
+            packed.extractall(draft, filter=_within)  # noqa: S202 (what the filter "data" refuses is left out)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:
@@ -191,7 +215,7 @@ def pack_copy(checkpoints: Path, folder: Path, saved: SavedFile, moved: Moved) -
     with os.fdopen(descriptor, "wb") as file:
         counted = cast(BinaryIO, _Counted(file, moved))
         with tarfile.open(fileobj=counted, mode="w|") as archive:
-            archive.add(checkpoints, arcname=".")
+            _add(archive, checkpoints)
 
 
 @contextmanager

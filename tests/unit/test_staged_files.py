@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -97,13 +100,48 @@ def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_
     assert (tmp_path / "elsewhere" / "attempt-2" / "latest" / "weights").read_bytes() == b"1"
 
 
-def test_an_archive_that_leads_out_of_its_folder_makes_no_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "bad"
-    folder.mkdir()
-    (folder / "link").symlink_to("/etc")
+def test_links_within_a_checkpoint_lead_to_its_copy_and_what_leads_out_is_left_out(tmp_path: Path) -> None:
+    folder, target = tmp_path / "attempt-1", tmp_path / "elsewhere" / "attempt-2"
+    (folder / "ckpt-5").mkdir(parents=True)
+    (folder / "ckpt-5" / "weights").write_bytes(b"5")
+    (folder / "latest").symlink_to(folder / "ckpt-5")
+    (folder / "ckpt-5" / "newest").symlink_to(folder / "ckpt-5" / "weights")
+    (folder / "data").symlink_to("/etc")
+    (folder / "..data").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
     pack(folder, tmp_path / "packed")
-    with (tmp_path / "packed").open("rb") as archive, pytest.raises(tarfile.TarError):
+    shutil.rmtree(folder)
+
+    with (tmp_path / "packed").open("rb") as archive:
+        unpack(archive, target, int)
+
+    assert sorted(path.name for path in target.iterdir()) == ["ckpt-5", "latest"]
+    assert (target / "latest" / "newest").read_bytes() == b"5"
+
+
+def test_members_of_an_archive_that_lead_out_of_its_folder_are_left_out(tmp_path: Path) -> None:
+    pipe = tarfile.TarInfo("pipe")
+    pipe.type = tarfile.FIFOTYPE
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(tmp_path / "packed", "w") as packed:
+        for member in (tarfile.TarInfo("../above"), link, tarfile.TarInfo("link/through"), pipe):
+            packed.addfile(member)
+
+    with (tmp_path / "packed").open("rb") as archive:
         unpack(archive, tmp_path / "target", int)
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        *("packed", "target", "target/link", "target/link/through")
+    ]
+    assert (tmp_path / "target" / "link").is_dir() and not (tmp_path / "target" / "link").is_symlink()
+
+
+def test_an_archive_that_is_cut_off_makes_no_folder(tmp_path: Path, model: Path) -> None:
+    pack(model.parent, tmp_path.parent / f"{tmp_path.name}-packed")
+    packed = (tmp_path.parent / f"{tmp_path.name}-packed").read_bytes()
+    with pytest.raises(tarfile.TarError):
+        unpack(io.BytesIO(packed[:700]), tmp_path / "target", int)
     assert not (tmp_path / "target").exists() and not list(tmp_path.glob(".fetching*"))
 
 

@@ -27,6 +27,7 @@ from highnoon.workers.gpus import NoFreeGpu, pin
 from highnoon.workers.node import Node
 from tests.cluster import Cluster
 from tests.conftest import empty_database
+from tests.frozen import Stopwatch
 from tests.support import eventually
 
 NVML = '''
@@ -150,6 +151,18 @@ def raises() -> None:
 )
 def test_the_self_test_says_how_a_fork_fails(operation: Callable[[], None], flaw: str) -> None:
     assert flaw_of_forks(operation, limit_s=0.3 if "within" in flaw else 30.0) == flaw
+
+
+def test_a_fork_that_sigkill_does_not_end_holds_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs in the driver (state D)."""
+    children: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda pid, _: children.append(pid))
+        with Stopwatch() as watch:
+            assert flaw_of_forks(lambda: time.sleep(20), limit_s=0.1) == "it did not come back within 0.1 s"
+    (child,) = children
+    kill(child)
+    assert watch.seconds < 10.0
 
 
 @pytest.mark.skipif(not Gpus().devices(), reason="no NVIDIA GPU on this machine")

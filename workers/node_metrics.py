@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.lease import Disposition
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import MEMORY_CAUSES, Ending, counted_cause
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.workers.message_filter import rejected_messages
@@ -74,13 +74,13 @@ class NodeMetrics:
             self._step_s.labels(step).observe(seconds)
         if not note.ending:
             return
-        self._attempts.labels(note.ending, note.cause).inc()
+        self._attempts.labels(note.ending, counted_cause(note.cause)).inc()
         if note.duration_s is not None:
             self._attempt_s.observe(note.duration_s)
         if note.disposition != Disposition.CLOSE:
             self._retries.labels(note.ending).inc()
         self._ended_by_others.inc(note.was_ended_by_others)
-        if note.ending == Ending.STOPPED:
+        if note.ending == Ending.STOPPED and note.cause in MEMORY_CAUSES:
             self._memory_stops.labels(note.cause).inc()
 
 

@@ -120,6 +120,26 @@ OPTUNA_STATE: dict[Ending, TrialState] = {
 """The state in which each ending leaves the Optuna trial."""
 
 
+MEMORY_CAUSES = frozenset(
+    {
+        *("memory_limit", "memory_guard", "memory_forecast", "oom_kernel", "out_of_memory", "oom_gpu", "swap"),
+        "oom_neighbour",
+    }
+)
+"""Causes of attempts that memory ended, as docs/memory.md describes them."""
+
+_CAUSES = MEMORY_CAUSES | {
+    *("bundle_refused", "cancelled", "checkpoint", "crashed", "disk", "drain", "exception", "exited", "invalid_result"),
+    *("lost", "no_param_count", "not_begun", "objective", "objective_refused", "param_budget", "protocol", "pruner"),
+    *("refused", "restore", "signal", "stalled", "stopped", "timeout", "version"),
+}
+
+
+def counted_cause(cause: str | None) -> str:
+    """A cause by which attempts may be counted: one of ours, or `other`. An objective makes as many as it likes."""
+    return "other" if cause and cause not in _CAUSES else cause or ""
+
+
 def known_ending(stored: str | None) -> Ending | None:
     """The ending in a stored row; None before there is one, and for an ending that a newer version wrote."""
     try:

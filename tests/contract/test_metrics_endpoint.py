@@ -24,7 +24,7 @@ from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.node import Node
 from highnoon.workers.node_metrics import NodeMetrics
-from highnoon.workers.telemetry import Telemetry, inbox, received
+from highnoon.workers.telemetry import AttemptMetrics, Telemetry, inbox, received
 from tests.support import eventually
 
 TOKEN = "a-token-of-the-tests"
@@ -164,6 +164,16 @@ def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path
     for note in heard:
         counts.count(note)
     assert registry.get_sample_value("highnoon_worker_ended_by_others_total") == 1
+
+    # And only a cause of memory is a memory stop, and no text of an objective a label
+    for cause in ("param_budget", "diverged at step 7", "diverged at step 8", "memory_guard"):
+        counts.count(AttemptMetrics(ending="stopped", cause=cause))
+    stops = [metric for metric in registry.collect() if metric.name == "highnoon_worker_memory_stops"]
+    assert {sample.labels["cause"] for metric in stops for sample in metric.samples} == {"memory_guard"}
+    others = {"ending": "stopped", "cause": "other"}
+    assert registry.get_sample_value("highnoon_worker_attempts_total", others) == 2
+    budget = {"ending": "stopped", "cause": "param_budget"}
+    assert registry.get_sample_value("highnoon_worker_attempts_total", budget) == 1
 
 
 def test_supervisor_without_an_agent_does_not_wait(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from highnoon.shared.domain.errors import FileStoreError
 from highnoon.shared.domain.extension import EXTENDABLE
 from highnoon.shared.domain.lease import Disposition, Lease
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.workers.node import Node
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
@@ -42,6 +43,12 @@ class AttemptFiles:
                     f"the checkpoint of trial {lease.extension.of} is not to be had: {self._files.not_fetched}"
                 )
         return checkpoints.begin(lease.attempt)
+
+    def outcome_without(self, error: FileStoreError) -> Outcome:
+        """Of an attempt that `begun_checkpoints` let not begin: handed back where its node shuts down meanwhile."""
+        is_drained = self._node.drain.is_due()
+        ending, cause = (Ending.RELEASED, "drain") if is_drained else (Ending.LOST, "checkpoint")
+        return Outcome(ending=ending, cause=cause, message=str(error))
 
     def added_to(self, outcome: Outcome, disposition: Disposition, *, keeps_checkpoint: bool) -> Outcome:
         """The outcome with its artifacts, once they are stored; where another attempt follows, its checkpoint is.

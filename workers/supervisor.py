@@ -163,7 +163,7 @@ class Supervisor:
             scratch.lock()
             outcome = self._run_trial(started, services)
         except FileStoreError as error:
-            return Outcome(ending=Ending.LOST, cause="checkpoint", message=str(error))
+            return AttemptFiles(self._node, services).outcome_without(error)
         except OSError as error:
             if not is_full(error):
                 raise

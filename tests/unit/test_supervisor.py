@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import LeaseLost
+from highnoon.shared.domain.extension import Extension
 from highnoon.shared.domain.lease import Disposition, Lease, Progress, Wish
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
@@ -286,6 +288,34 @@ def test_frozen_store_delays_no_outcome(slot: Slot, monkeypatch: pytest.MonkeyPa
         assert outcome.message.startswith("not stored: model.keras (the store ") and outcome.artifacts == ()
         assert took_s < 15.0
     answers.set()
+
+
+@pytest.mark.parametrize(
+    ("is_drained", "ending", "disposition"),
+    [(True, Ending.RELEASED, Disposition.RELEASE), (False, Ending.LOST, Disposition.RETRY)],
+)
+def test_longer_training_without_its_checkpoint_is_charged_unless_its_node_is_drained(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, is_drained: bool, ending: Ending, disposition: Disposition
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(store_thread, "file_store", lambda *_: Stub(opened=lambda *_: answers.wait(20.0)))
+    settings = slot.node.settings.model_copy(update={"artifacts_url": "/frozen"})
+    stalled_s = 20.0 if is_drained else 0.3
+    slot.supervisor._store = StoreThread(settings, slot.supervisor._io.wakeup_fd, stalled_s=stalled_s)
+    stored = Checkpoint(id="c1", attempt=2, size_bytes=1, sha256="ab")
+    extension = Extension(of=3, checkpoint=stored)
+    lease = replace(LEASE, checkpoint=extension.first_checkpoint, extension=extension)
+    study = OpenStudy(version=1, spec=SPEC, optuna=cast(Any, Stub(prunes=False)))
+    slot.supervisor._claims = Stub(start=lambda _: StartedAttempt(lease=lease, study=study, code=Code(folder=None)))
+    if is_drained:
+        slot.node.drain.give(allowed_s=0.1)
+
+    slot.run(Trial(result(COMPLETED)))
+    answers.set()
+
+    ((outcome, decided, _, _),) = slot.ledger.finished
+    assert (outcome.ending, decided) == (ending, disposition)
+    assert outcome.cause == ("drain" if is_drained else "checkpoint") and "trial 3" in outcome.message
 
 
 def test_full_disk_hands_the_trial_back_and_is_said_once(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:

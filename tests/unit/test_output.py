@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -88,3 +89,24 @@ def test_log_that_cannot_be_rotated_costs_no_trial(output: Output) -> None:
         os.write(output.writing_end, f"line {number:090}\n".encode())
         output.drain()
     assert output.tail().endswith(f"{299:090}\n")
+
+
+def test_log_goes_on_after_a_rotation_that_was_refused(output: Output) -> None:
+    """With the last descriptor taken it is renamed, and the new one cannot be opened."""
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            os.write(output.writing_end, f"line {number:094}\n".encode())
+            output.drain()
+
+    rotated = output.path.with_name("trial.log.1")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        write(range(300))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not output.path.exists() and rotated.stat().st_size == 10_000, "no more than the limit"
+    write(range(300, 340))
+    lines = [int(line.split()[1]) for path in (rotated, output.path) for line in path.read_text().splitlines()]
+    assert lines == [*range(100), *range(300, 340)]

@@ -1,7 +1,8 @@
 """What a trial process prints: kept in a file of bounded size, its tail kept in memory for the database.
 
 The newest output is worth most and the first lines explain the start, so a full file is rotated once: at most
-two files of half the limit each stay on the disk, whatever the objective prints.
+two files of half the limit each stay on the disk, whatever the objective prints (the first may have the whole limit,
+where a second one was refused).
 """
 
 from __future__ import annotations
@@ -81,18 +82,24 @@ class Output:
         self._tail = kept[max(0, len(kept) - self._tail_bytes) :]
         # No training ends because a disk is full: what the file lacks, the tail still has.
         with contextlib.suppress(OSError):
-            if self._written + len(chunk) > self._half:
-                self._rotate()
-            self._file.write(chunk)
-            self._written += len(chunk)
+            is_full = self._written + len(chunk) > self._half and not self._has_rotated()
+            if not is_full or self._written + len(chunk) <= 2 * self._half:
+                self._file.write(chunk)
+                self._written += len(chunk)
 
-    def _rotate(self) -> None:
+    def _has_rotated(self) -> bool:
+        """False where there is no new file, as on a full disk: the old one stays in use, up to the whole limit."""
         full = self._file
-        self.path.replace(self._full)
-        # Where there is no new file, as on a full disk, the old one stays in use.
-        self._file = self.path.open("wb", buffering=0)
+        try:
+            # Renamed by an earlier try, perhaps.
+            with contextlib.suppress(FileNotFoundError):
+                self.path.replace(self._full)
+            self._file = self.path.open("wb", buffering=0)
+        except OSError:
+            return False
         full.close()
         self._written = 0
+        return True
 
 
 def _widen(descriptor: int) -> None:

@@ -13,6 +13,7 @@ import importlib
 import itertools
 import json
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +122,34 @@ def recorded_curves(name: str) -> dict[str, Curve]:
 def point_key(point: Point) -> str:
     """A point as text, the same for equal points."""
     return json.dumps({name: point[name] for name in sorted(point)})
+
+
+def with_start_share(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
+    """The same trainings after a start that takes this share of a whole trial, in the median."""
+
+    def start_of(curve: Curve) -> float:
+        epoch = (curve.seconds[-1] - curve.seconds[0]) / (len(curve.seconds) - 1)
+        return max(curve.seconds[0] - epoch, 0.0)
+
+    starts = statistics.median(start_of(curve) for curve in known.values())
+    trainings = statistics.median(curve.seconds[-1] - start_of(curve) for curve in known.values())
+    factor = share / (1 - share) * trainings / starts
+    return {
+        one: Curve(
+            params=curve.params,
+            values=curve.values,
+            seconds=[at + (factor - 1) * start_of(curve) for at in curve.seconds],
+        )
+        for one, curve in known.items()
+    }
+
+
+def cut_after(known: dict[str, Curve], epochs: int) -> dict[str, Curve]:
+    """The same trainings, ended after so many epochs."""
+    return {
+        one: Curve(params=curve.params, values=curve.values[:epochs], seconds=curve.seconds[:epochs])
+        for one, curve in known.items()
+    }
 
 
 def record(problem: Problem, at_most_s: float) -> None:

@@ -37,7 +37,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 
-from benchmarks.curves import PROBLEMS, Curve, Problem, point_key, recorded_curves
+from benchmarks.curves import PROBLEMS, Curve, Problem, cut_after, point_key, recorded_curves, with_start_share
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -179,34 +179,6 @@ def shuffled_points(known: Mapping[str, Curve], seed: int) -> Order:
     while True:
         shuffle(points)
         yield from points
-
-
-def with_start_share(known: Mapping[str, Curve], share: float) -> dict[str, Curve]:
-    """The same trainings after a start that takes this share of a whole trial, in the median."""
-
-    def start_of(curve: Curve) -> float:
-        epoch = (curve.seconds[-1] - curve.seconds[0]) / (len(curve.seconds) - 1)
-        return max(curve.seconds[0] - epoch, 0.0)
-
-    starts = statistics.median(start_of(curve) for curve in known.values())
-    trainings = statistics.median(curve.seconds[-1] - start_of(curve) for curve in known.values())
-    factor = share / (1 - share) * trainings / starts
-    return {
-        one: Curve(
-            params=curve.params,
-            values=curve.values,
-            seconds=[at + (factor - 1) * start_of(curve) for at in curve.seconds],
-        )
-        for one, curve in known.items()
-    }
-
-
-def cut_after(known: dict[str, Curve], epochs: int) -> dict[str, Curve]:
-    """The same trainings, ended after so many epochs."""
-    return {
-        one: Curve(params=curve.params, values=curve.values[:epochs], seconds=curve.seconds[:epochs])
-        for one, curve in known.items()
-    }
 
 
 ENTRIES: dict[str, Any] = {

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.messages import RESOURCES
-from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.domain.states import WorkerState, counted_cause
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import Settings
@@ -95,8 +95,12 @@ class LedgerCollector(Collector):
             if study.best_value is not None:
                 best.add_metric([name], study.best_value)
         attempts = _family("highnoon_attempts", "Attempts that ended, by how and why.", "study", "ending", "cause")
+        counts: dict[tuple[str, str, str], int] = {}
         for ended in self._queries.attempts.ended_attempts(ended_within_s=_ENDED_WITHIN_S):
-            attempts.add_metric([ended.study, ended.ending, ended.cause or ""], ended.count)
+            key = ended.study, ended.ending, counted_cause(ended.cause)
+            counts[key] = counts.get(key, 0) + ended.count
+        for labels, count in counts.items():
+            attempts.add_metric(labels, count)
         faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
         for name in self._snapshot.faults():
             faults.add_metric([name], 1)

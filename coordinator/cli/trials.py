@@ -137,16 +137,16 @@ def logs(
         attempt = _attempt(access, record, trial)
         followed = follow and attempt.ending is None
 
-        def look() -> AttemptRecord:
+        def pause(seconds: float) -> None:
             if missing := why_no_coordinator(settings):
                 raise ServiceUnavailable(missing)
-            return _attempt(access, record, trial)
+            time.sleep(seconds)
 
         if followed and is_elsewhere(attempt):
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
             try:
-                follow_log(look, typer.echo, first=lines)
+                follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines, pause=pause)
             except KeyboardInterrupt:
                 typer.echo("left; the trial goes on", err=True)
                 raise typer.Exit(Exit.INTERRUPTED) from None

@@ -71,10 +71,11 @@ def _is_readable(url: str) -> bool:
         _ = parts.port  # raises ValueError
     except ValueError:
         return False
+    options = parse_qsl(parts.query, keep_blank_values=True)
     return (
         re.fullmatch(r"/?[0-9]*", parts.path) is not None
-        and all(name.startswith("ssl_") for name, _ in parse_qsl(parts.query))
-        and "@" not in parts.query + parts.fragment
+        and all(re.fullmatch(r"ssl_[a-z_]+", name) for name, _ in options)
+        and "@" not in parts.fragment
     )
 
 

@@ -95,8 +95,11 @@ def is_on_this_machine(url: str) -> bool:
     address = checked_address(url)
     named = (address.host or (), address.query.get("host", ()), address.query.get("hostaddr", ()))
     hosts = [host for one in named for host in ([one] if isinstance(one, str) else one)]
-    if not hosts and is_postgres(url):
-        hosts = [os.environ.get("PGHOST", "")]  # where the driver connects to then
+    if is_postgres(url):
+        # Where the driver connects to then. What a service means stands in a file.
+        hosts = hosts or [os.environ.get(name, "") for name in ("PGHOST", "PGHOSTADDR")]
+        if "service" in address.query or "PGSERVICE" in os.environ:
+            return False
     return all(not host or host.startswith("/") or is_loopback(host) for host in hosts)
 
 

@@ -9,10 +9,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from highnoon.shared.runtime.terminal import Exit
 from tests.cluster import PERIODS, Cluster, running_cluster
 from tests.command import Terminal, caller, plain
 from tests.conftest import new_stack
-from tests.ledger import Ledger
+from tests.ledger import ANNA, Ledger
 from tests.support import eventually
 
 
@@ -151,7 +153,8 @@ def test_commands_that_wait_end_with_the_coordinator_of_their_home(
     with new_stack() as stack:
         # Given a trial that runs, and a person who waits for a study
         with closing(Ledger(stack.database_url)) as ledger:
-            ledger.start(ledger.tickets(ledger.study())[0])
+            (tmp_path / "log").write_text("epoch 1\n")
+            ledger.start(ledger.tickets(ledger.study())[0], replace(ANNA, host=socket.gethostname()))
         here = Cluster("", "", tmp_path)
         (tmp_path / "home").symlink_to(stack.home.root)
         waiting = following(here, "submit", str(here.write("good", 1, name="waits")), "--wait")
@@ -161,8 +164,10 @@ def test_commands_that_wait_end_with_the_coordinator_of_their_home(
         # When the coordinator ends, so that nothing gives the trial an ending
         stack.stop()
 
-        # Then the wait ends, and a command that would follow the trial does not begin
+        # Then the wait ends, and a command that would follow the trial shows what there is and ends as well
         err = waiting.communicate(timeout=200)[1]
         assert waiting.returncode == Exit.SERVICE and "error: no coordinator runs in " in err
+        monkeypatch.chdir(tmp_path)
         answer = caller(monkeypatch, capsys)("logs", "digits", "0", "-f", **environ(here))
         assert answer.code == Exit.SERVICE and "error: no coordinator runs in " in answer.err
+        assert answer.out == "epoch 1\n"

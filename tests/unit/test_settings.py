@@ -120,7 +120,14 @@ def test_an_address_of_redis_that_cannot_be_read_is_reported_without_its_passwor
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "redis://h/", "redis://u:p%2Fw@h:6379/2", "rediss://h/0?ssl_cert_reqs=none"]
+    "url",
+    [
+        "redis://h",
+        "redis://h/",
+        "redis://u:p%2Fw@h:6379/2",
+        "rediss://h/0?ssl_cert_reqs=none",
+        "rediss://h/0?ssl_ca_certs=/run/credentials/worker@1.service/ca.pem",
+    ],
 )
 def test_an_address_of_redis_is_kept_as_it_is(url: str) -> None:
     assert load_settings({"HIGHNOON_REDIS_URL": url}).redis_url == url

@@ -122,6 +122,11 @@ def test_database_of_this_machine_is_known_by_its_host(
 
 
 def test_database_without_a_host_is_where_its_driver_connects_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOST", "db.example.org")
-    assert not is_on_this_machine(normalise("postgresql:///db"))
-    assert is_on_this_machine(normalise("postgresql://localhost/db"))
+    assert not is_on_this_machine(normalise("postgresql:///db?service=prod"))
+    for name, value in {"PGHOST": "db.example.org", "PGHOSTADDR": "10.0.0.7"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not is_on_this_machine(normalise("postgresql:///db"))
+            assert is_on_this_machine(normalise("postgresql://localhost/db"))
+    monkeypatch.setenv("PGSERVICE", "prod")
+    assert not is_on_this_machine(normalise("postgresql://localhost/db"))

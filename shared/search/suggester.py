@@ -2,8 +2,8 @@
 
 Optuna's order: what a person or an earlier attempt fixed; the only value of a domain; what the sampler chose jointly
 for the parameters that all earlier trials have; else each by itself. The history is read at the first question, and the
-sampler a copy, so that nothing else that this process samples meanwhile changes an answer. A sampler that a person gave
-as an object is used as it is: it may keep what it has learnt, and hold what no copy can have.
+sampler a copy, so that nothing else that this process samples meanwhile changes an answer. Only without a seed of the
+study a sampler that a person gave as an object is used as it is, and one that cannot be copied always.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -34,9 +35,8 @@ class Suggester:
         number: int,
         seed: int | None,
         fixed: Mapping[str, Any],
-        copies_sampler: bool = True,
     ) -> None:
-        """Without a `seed` the sampler has its own."""
+        """Without a `seed` the study's sampler itself answers, with its own."""
         self._fixed = fixed
         self._pending = new_trial()
         self._pending.number = number
@@ -44,9 +44,8 @@ class Suggester:
             study, see=lambda trials: [for_sampler(study, one) for one in trials if one._trial_id != trial_id]
         )
         self._study = snapshot_of(others, self._pending)
-        if copies_sampler:
-            self._study.sampler = copy.deepcopy(study.sampler)
         if seed is not None:
+            self._study.sampler = _copied(study.sampler)
             reseed(self._study.sampler, seed)
         self._relative: Params | None = None
         self._study.sampler.before_trial(self._study, self._pending)
@@ -95,3 +94,10 @@ class Suggester:
         if name in relative and holds(domain, relative[name]):
             return relative[name]
         return self._study.sampler.sample_independent(self._study, trial, name, domain)
+
+
+def _copied(sampler: BaseSampler) -> BaseSampler:
+    try:
+        return copy.deepcopy(sampler)
+    except Exception:  # it holds a lock, or whatever else its author has given it
+        return sampler

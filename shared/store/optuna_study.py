@@ -67,6 +67,7 @@ class OptunaStudy(StudyReader):
         self._seeds_itself = has_given_sampler and spec.seed is None
         self.sampler_fault: Exception | None = None
         """What a given sampler has raised after a trial."""
+        self._informed: set[int] = set()
         self.is_stopped_by_sampler = False
         """Whether it has called `study.stop()`."""
         self._space = SamplingSpace(spec.search_space, spec.point_constraints)
@@ -121,7 +122,6 @@ class OptunaStudy(StudyReader):
             number=number,
             seed=None if self._seeds_itself else seed_of(self._spec.seed, ordinal),
             fixed=fixed,
-            copies_sampler=not self._has_given_sampler,
         )
         return TrialDefinition(suggester, write or (lambda new: self._add(trial_id, new)))
 
@@ -201,11 +201,18 @@ class OptunaStudy(StudyReader):
         """Gives a trial that is about to be finished to a given sampler, as Optuna does: it may store constraints.
 
         Returns the outcome with these, for limits. What the sampler raises is kept in `sampler_fault`: the trial is to
-        be finished all the same.
+        be finished all the same. Repeating it gives the trial to the sampler once.
         """
         trial = self._running(trial_id) if self._has_given_sampler else None
         if trial is None:
             return outcome
+        if trial_id not in self._informed:
+            self._give_to_sampler(trial, outcome)
+            self._informed.add(trial_id)
+        constraints = self._study._storage.get_trial(trial_id).constraints
+        return replace(outcome, misses={**constraints, **outcome.misses})
+
+    def _give_to_sampler(self, trial: FrozenTrial, outcome: Outcome) -> None:
         result = self._result(outcome)
         ended = copy.deepcopy(trial)
         ended.user_attrs.update(result.user_attrs)
@@ -222,8 +229,6 @@ class OptunaStudy(StudyReader):
         except Exception as error:
             self.sampler_fault = error
         self.is_stopped_by_sampler |= view._stop_flag
-        constraints = self._study._storage.get_trial(trial_id).constraints
-        return replace(outcome, misses={**constraints, **outcome.misses})
 
     @in_error_boundary
     def finish_trial(self, trial_id: int, outcome: Outcome) -> bool:

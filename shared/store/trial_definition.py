@@ -33,6 +33,7 @@ class TrialDefinition:
         self._suggester = suggester
         self._write = write
         self._written: set[str] = set()
+        self._noted: set[str] = set()
         self._user_attrs: dict[str, Any] = {}
         self._system_attrs: dict[str, Any] = {}
 
@@ -61,17 +62,19 @@ class TrialDefinition:
     def flush(self) -> None:
         """Writes everything that is not in the database yet."""
         suggester = self._suggester
+        noted = suggester.system_attrs
         new = NewTrial(
             params=dict(suggester.params),
             distributions={
                 name: domain for name, domain in suggester.distributions.items() if name not in self._written
             },
             user_attrs=dict(self._user_attrs),
-            system_attrs={**(suggester.system_attrs if suggester.params else {}), **self._system_attrs},
+            system_attrs={**noted, **self._system_attrs},
         )
-        if new.distributions or new.user_attrs or self._system_attrs:
+        if new.distributions or new.user_attrs or self._system_attrs or noted.keys() != self._noted:
             self._write(new)
             self._written.update(new.distributions)
+            self._noted = set(noted)
             self._user_attrs.clear()
             self._system_attrs.clear()
 

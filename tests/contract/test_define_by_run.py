@@ -288,3 +288,13 @@ def test_a_given_sampler_keeps_its_seed_and_what_it_has_learnt() -> None:
     study.optimize(suggest_two, n_trials=14)
     assert points(TPESampler(seed=42)) == [trial.params for trial in study.trials]
     assert [point["x"] for point in points(Counting())[:3]] == [0.1, 0.3, 0.5]
+
+
+def test_with_a_seed_parallel_trials_of_a_given_sampler_do_not_share_its_random_state() -> None:
+    def points(sampler: BaseSampler | None) -> list[Params]:
+        store = OptunaStore(None)
+        store.create_study("d", "minimize")
+        study = store.open(spec_of("random"), sampler=sampler)
+        return [suggest_all(trial) for _, trial, _ in [started(study, 0), started(study, 1)]]
+
+    assert points(RandomSampler()) == points(None)

@@ -258,3 +258,34 @@ def test_what_a_given_sampler_raises_after_a_trial_ends_the_run_and_the_trial_co
         of_given(Raising(), f"sqlite:///{tmp_path}/own.db")
     study = optuna.load_study(study_name="own", storage=f"sqlite:///{tmp_path}/own.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
+@pytest.mark.parametrize("isolation", ["none", "fork"])
+def test_a_given_grid_knows_the_point_of_a_trial_that_suggested_nothing(isolation: str) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            raise ValueError("no data")
+        return trial.suggest_int("x", 1, 2)
+
+    grid = optuna.samplers.GridSampler({"x": [1, 2]})
+    hpo = hn.HPOTrialManager("own", n_trials=4, sampler=grid, isolation=isolation)
+    hpo.optimize(objective, show_progress=False)
+    assert [str(trial.state) for trial in hpo.trials] == ["COMPLETE", "FAIL"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_trial_is_given_to_its_sampler_once_when_the_call_is_repeated() -> None:
+    given = []
+
+    def constraints(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+        given.append(trial.number)
+        return (0.5,)
+
+    store = OptunaStore(None)
+    store.create_study("own", "minimize")
+    spec = StudySpec.from_json({"name": "own", "objective": "m:f", "search_space": SPACE})
+    study = store.open(spec, sampler=TPESampler(constraints_func=constraints))
+    trial_id = study.start_trial(ordinal=0).trial_id
+    outcome = Outcome(ending=Ending.COMPLETED, value=1.0, loss=1.0)
+    assert [study.inform_sampler(trial_id, outcome).misses for _ in range(2)] == [{"0": 0.5}] * 2
+    assert given == [0]

@@ -85,6 +85,15 @@ def name_of_plugin(given: object) -> object:
     return f"{kind.__module__}:{kind.__name__}" if isinstance(given, tuple(filter(None, kinds))) else given
 
 
+def sampler_problems(given: object) -> list[Problem]:
+    """Optuna's BruteForceSampler looks for its trial among the stored ones, and a point is chosen before that."""
+    refused = getattr(sys.modules.get("optuna.samplers"), "BruteForceSampler", ())
+    if not isinstance(given, refused):
+        return []
+    message, hint = "must not be Optuna's BruteForceSampler", 'Write sampler="brute_force", and give a search space.'
+    return [Problem(key="sampler", message=message, value=type(given).__name__, hint=hint)]
+
+
 _OPTUNA = (("samplers", "BaseSampler"), ("pruners", "BasePruner"))
 """Not imported for this: without it there is no such object."""
 

@@ -22,6 +22,7 @@ from highnoon.arguments import (
     name_of_plugin,
     place_problems,
     refuse_in_a_workers_trial,
+    sampler_problems,
     storage_problems,
 )
 from highnoon.local.process import is_trial_process
@@ -143,7 +144,7 @@ class HPOTrialManager(StudyResults):
         self._spec = checked(
             "HPOTrialManager",
             {**self._written, **NOT_KNOWN_YET},
-            [*storage_problems(storage), *place_problems(artifacts)],
+            [*storage_problems(storage), *place_problems(artifacts), *sampler_problems(sampler)],
         )
         self._url = storage
         self._isolation = isolation

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import optuna
 import pytest
 
 import highnoon as hn
@@ -249,3 +250,13 @@ def test_each_enqueued_point_is_completed_in_another_way(sampler: str) -> None:
 def test_an_exhaustive_search_refuses_an_enqueued_point(sampler: Any) -> None:
     with pytest.raises(StudyConflict, match="study 'digits' tries the points of a grid, and no others"):
         hn.HPOTrialManager("digits", sampler=sampler).enqueue({"x": 0.25})
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_optunas_brute_force_sampler_is_refused_with_the_name_of_ours() -> None:
+    class Own(optuna.samplers.BruteForceSampler):
+        pass
+
+    for sampler in (optuna.samplers.BruteForceSampler(), Own()):
+        with pytest.raises(InvalidInput, match=r'sampler: .*BruteForceSampler.*sampler="brute_force"'):
+            hn.HPOTrialManager("digits", sampler=sampler)

@@ -99,12 +99,14 @@ def repeated(
 
 def mean(numbers: Sequence[float]) -> float:
     """The mean, also where the sum is beyond a double; NaN with infinities of both signs."""
-    if {math.inf, -math.inf} <= set(numbers):
-        return math.nan
+    infinite = [number for number in numbers if not math.isfinite(number)]
+    if infinite:
+        return sum(infinite)
     try:
         return statistics.fmean(numbers)
     except OverflowError:
-        return math.fsum(number / len(numbers) for number in numbers)
+        share = 0.5 ** len(numbers).bit_length()  # a power of two, so that nothing is rounded
+        return statistics.fmean(number * share for number in numbers) / share
 
 
 def _mean_loss(losses: Sequence[float], worst_of: Callable[[Sequence[float]], float]) -> float:

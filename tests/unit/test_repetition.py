@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ def test_each_repeat_has_a_scratch_folder_that_ends_with_it() -> None:
     ("losses", "direction", "value"),
     [
         ((1e308, 1.5e308), "minimize", 1.25e308),
+        ((sys.float_info.max,) * 3, "minimize", sys.float_info.max),
         ((math.inf, -math.inf), "minimize", math.inf),
         ((math.inf, -math.inf), "maximize", -math.inf),
     ],
@@ -197,7 +199,7 @@ def test_losses_of_any_size_have_a_mean(losses: tuple[float, ...], direction: An
         return {"loss": loss, "returned": loss}
 
     left = iter(losses)
-    outcome, _ = attempt(objective, Repeats(count=2), scoring=Scoring(direction=direction))
+    outcome, _ = attempt(objective, Repeats(count=len(losses)), scoring=Scoring(direction=direction))
     assert (outcome.ending, outcome.value) == (Ending.COMPLETED, value)
     metric = value if math.isfinite(value) else "nan"
     assert (outcome.metrics["logged"], outcome.metrics["returned"]) == (metric, metric)

@@ -89,10 +89,10 @@ class ActionExecutor:
             case Resend():
                 tries = self._control.requeue(action.ticket_ids)
                 event(_log, "resend", level=logging.WARNING, study=action.name, messages=len(tries))
-                _add(unsent, urgent, action, tries, first=len(tries))
+                _add(unsent, urgent, action, tries)
             case Dispatch():
-                tries = self._control.dispatch(action.study_id, action.count)
-                _add(unsent, urgent, action, tries, first=action.first)
+                tries = self._control.dispatch(action.study_id, action.count, tried=action.tried)
+                _add(unsent, urgent, action, tries)
                 self.turns[action.study_id] = action.turn
             case _:
                 assert_never(action)
@@ -116,9 +116,9 @@ def in_turns(by_study: Iterable[Sequence[T]]) -> list[T]:
     return [item for item in chain(*zip_longest(*by_study)) if item is not None]
 
 
-def _add(unsent: _Unsent, urgent: _Unsent, action: Dispatch | Resend, tries: Mapping[int, int], *, first: int) -> None:
-    """Up to `first` that have been tried before are urgent: they must not wait behind the whole buffer again."""
-    before = dict.fromkeys([id_ for id_, tried in tries.items() if tried][:first])
-    for messages, ids in ((unsent, [id_ for id_ in tries if id_ not in before]), (urgent, before)):
-        if found := [RunTrial(study=action.name, ticket=id_) for id_ in ids]:
+def _add(unsent: _Unsent, urgent: _Unsent, action: Dispatch | Resend, tries: Mapping[int, int]) -> None:
+    """What has been tried before must not wait behind the whole buffer again: it is urgent."""
+    for messages, is_urgent in ((unsent, False), (urgent, True)):
+        found = [RunTrial(study=action.name, ticket=id_) for id_, tried in tries.items() if bool(tried) is is_urgent]
+        if found:
             messages.setdefault(action.resource, []).append(found)

@@ -108,8 +108,8 @@ class Dispatch(StudyAction):
 
     resource: str
     count: int
-    first: int = 0
-    """How many of those that have been tried before go to the head of the queue."""
+    tried: int = 0
+    """How many of them have been tried before: those go to the head of the queue."""
     turn: float = field(default=0.0, compare=False)
 
 
@@ -204,8 +204,8 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
 
 
 def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
-    """Whether the message of a ticket that was tried before is probably lost: one that was sent later, to the end of
-    the queue, has been taken. Or its worker still unpacks code: then one too many is sent.
+    """Whether the message of a ticket that was tried before is probably lost: it went to the head of the queue, and one
+    that was sent later, to the end, has been taken. Or its worker still unpacks code: then one too many is sent.
 
     This needs no window, which an outage or other messages on the queue would restart.
     """
@@ -213,7 +213,7 @@ def _is_passed_over(ticket: QueuedTicket, started_s: float) -> bool:
 
 
 def _by_message(ticket: QueuedTicket) -> bool:
-    """Sorts by the position of the message: tickets that were tried are mostly at the head, the others oldest first.
+    """Sorts by the position of the message: tickets that were tried are taken first, the others oldest first.
 
     A message that is younger than the window is not one of those that were missing for all of it.
     """
@@ -239,7 +239,7 @@ def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch
                     name=load.study.name,
                     resource=resource,
                     count=share.count,
-                    first=share.first,
+                    tried=share.tried,
                     turn=share.turn,
                 )
 

@@ -4,9 +4,9 @@ A message goes to the study that has least queued and running for its priority. 
 often the higher the priority (stride scheduling, Waldspurger and Weihl 1995): with more studies than slots, no other
 order would ever reach the last of them.
 
-Tickets that have been tried before go to the head of the queue, and are sent though messages fill the queue: those may
-be there for the slots of a node that is gone. But only as many as the study has slots of its share left; the others
-take their turns, or a study whose trials fail would keep every slot.
+A ticket that has been tried before goes to the head of the queue, and is sent though messages fill the queue: those may
+be there for the slots of a node that is gone. But only as many are sent as the study has slots of its share left, or a
+study whose trials fail would keep every slot; the others of its kind wait in the ledger.
 """
 
 from __future__ import annotations
@@ -49,46 +49,58 @@ class Room:
 class Share:
     """What a study gets, and the turn of its last message: what the next plan goes on from.
 
-    `first`: how many of its tickets that have been tried before go to the head of the queue.
+    `tried`: how many of the `count` have been tried before.
     """
 
     count: int
     turn: float
-    first: int = 0
+    tried: int = 0
 
 
 def fair_shares(
-    wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float], tried: Mapping[int, int]
+    wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float], waiting_at_head: Mapping[int, int]
 ) -> dict[int, Share]:
-    """The shares by study, of those that get something. `tried`: its queued tickets that have been tried before."""
+    """The shares by study, of those that get something.
+
+    `waiting_at_head`: of each study the queued tickets that have been tried before.
+    """
     loads = {load.study.id: load for load in wanting}
     now = max((turns[study_id] for study_id in loads if study_id in turns), default=0.0)
-    priorities = sum(load.priority for load in wanting)
-    slots = {study_id: room.slots * load.priority // priorities for study_id, load in loads.items()}
-    first = {study_id: _first(load, room, slots[study_id], tried.get(study_id, 0)) for study_id, load in loads.items()}
-    has = {study_id: load.queued + load.running + first[study_id] for study_id, load in loads.items()}
-    shares = {
-        study_id: Share(count=count, turn=turns.get(study_id, now), first=count)
-        for study_id, count in first.items()
-        if count
+    slots = _slots_of(wanting, room, turns, now)
+    tried = {
+        study_id: _tried(load, room, slots[study_id], waiting_at_head.get(study_id, 0))
+        for study_id, load in loads.items()
+    }
+    has = {study_id: load.queued + load.running + tried[study_id] for study_id, load in loads.items()}
+    last = {study_id: turns.get(study_id) for study_id in loads}
+    shares: dict[int, Share] = {}
+    for study_id, count in tried.items():
+        if count:
+            load = loads[study_id]
+            turn = last[study_id] = _next_turn(load, last[study_id], now) + (count - 1) / load.priority
+            shares[study_id] = Share(count=count, turn=turn, tried=count)
+    most = {
+        study_id: min(load.ready - load.retried + tried[study_id], most_messages(load))
+        for study_id, load in loads.items()
     }
     heap = [
-        (has[study_id] // load.priority, _next_turn(load, turns.get(study_id), now), study_id)
+        (has[study_id] // load.priority, _next_turn(load, last[study_id], now), study_id)
         for study_id, load in loads.items()
-        if most_messages(load) > first[study_id]
+        if most[study_id] > tried[study_id]
     ]
     heapq.heapify(heap)
-    given = sum(first.values())
+    given = sum(tried.values())
     while heap and given < room.free + room.slots * room.buffer - room.queued:
         _, turn, study_id = heapq.heappop(heap)
         load, count = loads[study_id], shares[study_id].count if study_id in shares else 0
-        lacks_slots = has[study_id] < slots[study_id]  # or short trials would leave none for long ones
-        if given >= room.free - room.queued and not lacks_slots and not _may_wait(load, count, room):
+        # Short trials, whose messages fill the queue, would leave no slot for others.
+        is_next = room.queued > 0 and has[study_id] < slots[study_id]
+        if given >= room.free - room.queued and not is_next and not _may_wait(load, count, room):
             continue
-        shares[study_id] = Share(count=count + 1, turn=turn, first=first[study_id])
+        shares[study_id] = Share(count=count + 1, turn=turn, tried=tried[study_id])
         given += 1
         has[study_id] += 1
-        if count + 1 < most_messages(load):
+        if count + 1 < most[study_id]:
             heapq.heappush(heap, (has[study_id] // load.priority, turn + 1 / load.priority, study_id))
     return shares
 
@@ -100,15 +112,28 @@ def most_messages(load: StudyLoad) -> int:
     return min(load.ready, load.max_running - load.queued - load.running)
 
 
-def _first(load: StudyLoad, room: Room, slots: int, tried: int) -> int:
-    """How many of its tickets that have been tried before are sent to the head of the queue, whatever waits there.
+def _slots_of(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, float], now: float) -> dict[int, int]:
+    """How many slots each study may count on: its share in whole ones, or one at its turn where that is none."""
+    priorities = sum(load.priority for load in wanting)
+    slots = {}
+    for load in wanting:
+        last = turns.get(load.study.id)
+        is_due = last is None or last + 1 / load.priority <= now
+        slots[load.study.id] = room.slots * load.priority // priorities or int(is_due)
+    return slots
 
-    A study that is alone overtakes its own messages only; beside others it may take what it does not have yet of the
-    `slots` of its share. `tried` such messages of it are there already.
+
+def _tried(load: StudyLoad, room: Room, slots: int, waiting: int) -> int:
+    """How many tickets of a study that have been tried before are sent now, whatever waits in the queue.
+
+    Of a study that is alone so many are `waiting` at its head as there are slots, or a few more short ones: they
+    overtake its own messages only. Beside others so many of them wait or run as the study has `slots`.
     """
-    is_alone = slots == room.slots and load.queued == room.queued
-    most = min(slots, load.queued - tried) if is_alone else slots - load.running
-    return max(0, min(load.retried, most_messages(load), most - tried))
+    if slots == room.slots and load.queued == room.queued:
+        left = slots * (1 + messages_per_slot(load.trial_s, load.ended, room.buffer)) - waiting
+    else:
+        left = slots - load.running - waiting
+    return max(0, min(load.retried, most_messages(load), room.slots, left))
 
 
 def _next_turn(load: StudyLoad, last: float | None, now: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, exists, func, select, update
+from sqlalchemy import CTE, Select, Table, exists, func, select, union_all, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from highnoon.shared.domain.states import StudyState, TicketState
@@ -30,33 +30,25 @@ class Control:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def dispatch(self, study_id: int, count: int) -> dict[int, int]:
+    def dispatch(self, study_id: int, count: int, *, tried: int | None = None) -> dict[int, int]:
         """Marks up to `count` ready tickets as queued, lowest ordinal first; the caller sends their messages next.
 
-        Returns how often each has been tried already.
+        With `tried` so many of them are tickets that have been tried already, and the others are not.
+        Returns how often each has been tried.
 
         The first dispatch starts the study's own clock (its `timeout`).
         """
-        may_start = exists().where(
-            studies.c.id == study_id, studies.c.state == StudyState.RUNNING, studies.c.stop_reason.is_(None)
-        )
-        ready = (
-            select(tickets.c.id)
-            .where(
-                tickets.c.study_id == study_id,
-                tickets.c.state == TicketState.WAITING,
-                tickets.c.not_before <= db_now(),
-                may_start,
-            )
-            .order_by(tickets.c.ordinal)
-            .limit(count)
-            .with_for_update(skip_locked=True)
-            # A plain subquery may run once per row of the join, and the limit would not hold.
-            .cte("ready")
-        )
+        if tried is None:
+            ready = [_ready("ready", study_id, count)]
+        else:
+            ready = [
+                _ready("tried", study_id, tried, tickets.c.attempt > 0),
+                _ready("untried", study_id, count - tried, tickets.c.attempt == 0),
+            ]
         statement = (
             update(tickets)
-            .where(tickets.c.id.in_(select(ready.c.id)), tickets.c.state == TicketState.WAITING)
+            .where(tickets.c.id.in_(union_all(*(select(some.c.id) for some in ready))))
+            .where(tickets.c.state == TicketState.WAITING)
             .values(state=TicketState.QUEUED, queued_at=db_now())
             .returning(tickets.c.id, tickets.c.attempt)
         )
@@ -136,6 +128,19 @@ class Control:
 def _tries(rows: Iterable[Any]) -> dict[int, int]:
     """By ticket, the lowest id first: how often it has been tried."""
     return {row.id: row.attempt for row in sorted(rows, key=lambda row: int(row.id))}
+
+
+def _ready(name: str, study_id: int, count: int, *conditions: ColumnElement[bool]) -> CTE:
+    """The first ready tickets of a study, locked; none unless it may start trials.
+
+    A plain subquery may run once per row of a join, and the limit would not hold.
+    """
+    may_start = exists().where(
+        studies.c.id == study_id, studies.c.state == StudyState.RUNNING, studies.c.stop_reason.is_(None)
+    )
+    ready = tickets.c.study_id == study_id, tickets.c.state == TicketState.WAITING, tickets.c.not_before <= db_now()
+    first = select(tickets.c.id).where(*ready, *conditions, may_start).order_by(tickets.c.ordinal).limit(count)
+    return first.with_for_update(skip_locked=True).cte(name)
 
 
 def _unlocked(of: Table, *conditions: ColumnElement[bool]) -> Select[tuple[int]]:

@@ -47,7 +47,7 @@ class StudyLoad:
     directions: str | None = None
     """As Optuna has them, in their order, with commas."""
     best_value: float | None = None
-    """Of feasible trials since its first dispatch, where it reaches `target_value`; read only for a study with one."""
+    """Of feasible trials; read only for a study with a `target_value`."""
     has_success: bool = False
     """Whether a trial has completed; read only for a study whose last trials have all failed."""
     recent_endings: tuple[Ending, ...] = ()
@@ -94,4 +94,4 @@ class QueuedTicket:
     study_id: int
     age_s: float
     tried: bool = False
-    """Whether it had an attempt before: then its message may have gone to the head of the queue."""
+    """Whether it had an attempt before: then its message went to the head of the queue."""

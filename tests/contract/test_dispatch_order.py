@@ -1,4 +1,4 @@
-"""The order in which the coordinator's messages are sent: what was tried before may go to the head of the queue."""
+"""The order in which the coordinator's messages are sent: what was tried before goes to the head of the queue."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_ticket_that_was_tried_before_goes_to_the_head_of_the_queue_also_when_it
         connection.execute(update(tickets).where(tickets.c.id.in_(ids[2:])).values(attempt=1))
 
     study = {"study_id": record.id, "name": "digits", "resource": "cpu"}
-    assert _sent(access, Dispatch(**study, count=4, first=1)) == [ids[2], ids[0], ids[1], ids[3]]
+    assert _sent(access, Dispatch(**study, count=3, tried=1)) == [ids[2], ids[0], ids[1]], "one that was tried waits"
+    assert _sent(access, Dispatch(**study, count=1, tried=1)) == [ids[3]]
     assert _sent(access, Resend(**study, ticket_ids=tuple(ids[1:]))) == [ids[2], ids[3], ids[1]]
 
 

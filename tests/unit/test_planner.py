@@ -55,8 +55,8 @@ def snapshot(*loads: StudyLoad, slots: int = 2, messages: int | None = 0, lost: 
     return Snapshot(**{"steady_s": 0, "loads": loads, "queues": queues, **keys})
 
 
-def dispatch(count: int, study_id: int = 1, first: int = 0) -> Dispatch:
-    return Dispatch(study_id=study_id, name=f"study-{study_id}", resource="cpu", count=count, first=first)
+def dispatch(count: int, study_id: int = 1, tried: int = 0) -> Dispatch:
+    return Dispatch(study_id=study_id, name=f"study-{study_id}", resource="cpu", count=count, tried=tried)
 
 
 def stop(reason: str) -> Stop:
@@ -78,14 +78,14 @@ def test_queued_tickets_count_against_the_room() -> None:
 def test_ticket_that_was_tried_before_needs_no_room() -> None:
     # Given a node that was lost: what was sent for its slots fills the queue
     full = load(ready=100, retried=2, running=2, queued=16)
-    assert plan(snapshot(full, messages=16), RULES) == [dispatch(2, first=2)]
+    assert plan(snapshot(full, messages=16), RULES) == [dispatch(2, tried=2)]
     # And where there is room for one more anyway
     roomy = load(ready=100, retried=2, running=2, queued=5)
-    assert plan(snapshot(roomy, messages=5), RULES) == [dispatch(3, first=2)]
+    assert plan(snapshot(roomy, messages=5), RULES) == [dispatch(3, tried=2)]
     # But not more than there are slots, nor than the study may run
     many = load(ready=100, retried=40, running=2, queued=16)
-    assert plan(snapshot(many, messages=16), RULES) == [dispatch(2, first=2)]
-    assert plan(snapshot(load(ready=9, retried=2, running=1, spec={"max_running": 2})), RULES) == [dispatch(1)]
+    assert plan(snapshot(many, messages=16), RULES) == [dispatch(2, tried=2)]
+    assert plan(snapshot(load(ready=9, retried=2, running=1, spec={"max_running": 2})), RULES) == [dispatch(1, tried=1)]
     assert plan(snapshot(load(ready=9, retried=2), slots=0), RULES) == []
 
 
@@ -94,7 +94,7 @@ def test_ticket_that_was_tried_before_is_next_within_the_share_of_its_study() ->
     retrying = load(ready=100, retried=40, running=1)
     other = load(study_id=2, ready=100, running=3, queued=20)
     full = snapshot(retrying, other, slots=4, messages=20)
-    assert plan(full, RULES) == [dispatch(1, first=1)]
+    assert plan(full, RULES) == [dispatch(1, tried=1)]
     # Then nothing more is sent ahead of the others, once that message waits there or its trial runs
     sent = QueuedTicket(ticket_id=1, study_id=1, age_s=0.1, tried=True)
     waits = (replace(retrying, queued=1), other)
@@ -179,8 +179,8 @@ class Cluster:
         )
         now = snapshot(*loads, slots=self.slots, messages=len(queued), queued=queued, turns=self.turns)
         dispatched = [action for action in plan(now, RULES) if isinstance(action, Dispatch)]
-        self.queue += in_turns([action.study_id] * (action.count - action.first) for action in dispatched)
-        self.queue[:0] = in_turns([action.study_id] * action.first for action in dispatched)
+        self.queue += in_turns([action.study_id] * (action.count - action.tried) for action in dispatched)
+        self.queue[:0] = in_turns([action.study_id] * action.tried for action in dispatched)
         for action in dispatched:
             self.waiting[action.study_id] -= action.count
             self.turns[action.study_id] = action.turn
@@ -230,6 +230,17 @@ def test_study_whose_tickets_have_all_been_tried_before_gets_its_share_and_no_mo
         assert len(cluster.queue) <= cluster.slots * RULES.dispatch_buffer
     share = cluster.started[1] / sum(cluster.started.values())
     assert share == pytest.approx(low / (low + high), rel=0.35)
+
+
+@pytest.mark.parametrize(("slots", "studies"), [(1, 2), (4, 5), (2, 3)])
+def test_study_whose_share_is_less_than_a_slot_starts_beside_short_trials_that_fill_the_queue(
+    slots: int, studies: int
+) -> None:
+    # Given a study that comes last, and of whose trials no one knows yet how long they take
+    cluster = Cluster(dict.fromkeys(range(1, studies + 1), 5000), slots, trial_s={studies: math.inf})
+    for _ in range(300):
+        cluster.tick()
+    assert cluster.started[studies] >= 0.04 * sum(cluster.started.values())
 
 
 def test_a_changed_priority_counts_from_the_next_message() -> None:

@@ -111,7 +111,7 @@ def _cells(ended: FinishedTrial, columns: list[str]) -> list[str]:
 def _fixed_cells(ended: FinishedTrial) -> dict[str, object]:
     trial = ended.trial
     return {
-        **ended.results,
+        **ended.measured,
         "study": ended.study,
         "trial": trial.number,
         "state": str(trial.state),

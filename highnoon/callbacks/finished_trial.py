@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from highnoon.shared.store.callbacks import FrozenTrial, Study
 
 
+_NAMES_OF_LOGGERS = frozenset(
+    {"study", "trial", "state", "cause", "message", "report", "duration_s", "model_params", "active_params"}
+)
+"""What the loggers call their own entries."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedTrial:
     """One trial of the named study. `cause` and `message` are empty where nothing went wrong.
@@ -38,9 +44,21 @@ class FinishedTrial:
 
     @property
     def results(self) -> dict[str, float]:
+        """What was measured, and the value of each of several objectives by its name.
+
+        An objective with the name of something else that is logged is called `value:NAME`.
+        """
+        measured = self.measured
+        return measured | {
+            f"value:{name}" if name in measured or name in _NAMES_OF_LOGGERS else name: value
+            for name, value in self.values.items()
+        }
+
+    @property
+    def measured(self) -> dict[str, float]:
         """Score, loss, size and duration, as far as they are known; the score is what the sampler received.
 
-        Of several objectives there is no score, but the value of each by its name.
+        Of several objectives there is no score.
         """
         trial = self.trial
         found = {
@@ -50,7 +68,7 @@ class FinishedTrial:
             "active_params": trial.active_params,
             "duration_s": trial.duration_s,
         }
-        return {name: number for name, number in found.items() if number is not None} | self.values
+        return {name: number for name, number in found.items() if number is not None}
 
     @property
     def values(self) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
@@ -116,13 +117,34 @@ def _fill(client: Any, run_id: str, ended: FinishedTrial) -> None:
     from mlflow.entities import Metric, Param
 
     at_ms = ended.span_ms[1]
-    metrics = [Metric(_NO_NAME.sub("_", name), float(number), at_ms, 0) for name, number in ended.results.items()]
+    results = ended.results
+    names = _metric_names(results)
+    metrics = [Metric(names[name], float(number), at_ms, 0) for name, number in results.items()]
     metrics += [Metric("report", report.value, at_ms, report.step) for report in ended.trial.reports]
     for some in _in_parts(metrics, _METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=some)
     params = [Param(name, str(value)) for name, value in ended.trial.params.items()]
     for few in _in_parts(params, _PARAMS_AT_ONCE):
         client.log_batch(run_id, params=few)
+
+
+def _metric_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name as MLflow takes it; those that become equal to another one get a number."""
+    allowed = {name: _allowed(name) for name in names}
+    taken = {name for name in allowed if allowed[name] == name}
+    for name, new in allowed.items():
+        if new != name:
+            numbered = (new, *(f"{new}_{number}" for number in range(2, len(allowed) + 2)))
+            allowed[name] = next(free for free in numbered if free not in taken)
+            taken.add(allowed[name])
+    return allowed
+
+
+def _allowed(name: str) -> str:
+    """MLflow also refuses names that are no plain relative path: `a//b`, `a/`, `/a`, `..`."""
+    name = _NO_NAME.sub("_", name)
+    is_path = posixpath.normpath(name) == name != "." and not name.startswith(("/", ".."))
+    return name if is_path else re.sub(r"/|^\.+", "_", name) or "_"
 
 
 def _in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

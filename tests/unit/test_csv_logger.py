@@ -196,3 +196,19 @@ def test_several_objectives_have_a_column_each(path: Path) -> None:
         "value:loss": 0.5,
         "value:latency": None,
     }
+
+
+def test_objective_named_like_another_entry_replaces_nothing(path: Path) -> None:
+    made = study("names", objectives={"duration_s": "minimize", "report": "minimize", "latency": "minimize"})
+    asked = made.start_trial(ordinal=0, before=LostAttempt(params={"units": 3}, trial_number=999))
+    made.finish_trial(asked.trial_id, Outcome(ending=Ending.COMPLETED, values=(1e6, 2.0, 3.0)))
+    (trial,) = made.ended()
+
+    log(made, CSVLogger(path))
+
+    (row,) = rows_of(path)
+    duration_s = made.trial(0).duration_s
+    assert (float(row["duration_s"]), float(row["value:duration_s"])) == (duration_s, 1e6)
+    assert _finished(made.optuna_study, trial).results == {
+        "duration_s": duration_s, "value:duration_s": 1e6, "value:report": 2.0, "latency": 3.0,
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
-from highnoon.shared.runtime.settings import Settings, load_settings
+from highnoon.shared.runtime.settings import Settings, is_service_link, load_settings
 from highnoon.shared.runtime.urls import host_name, is_loopback, normalise
 
 TOKEN_FILE = "webui-token"  # noqa: S105 - the file's name
@@ -79,6 +79,8 @@ def listening_at(host: str | None, port: int | None, environ: Mapping[str, str] 
     """Address and port: as given, else as the environment has them, else 127.0.0.1 and 8000. Raises InvalidInput."""
     environ = os.environ if environ is None else environ
     named = environ.get("HIGHNOON_WEBUI_PORT") or "8000"
+    if is_service_link("HIGHNOON_WEBUI_PORT", named):
+        named = "8000"
     if port is None and not (re.fullmatch(r"[0-9]{1,5}", named) and 1 <= int(named) <= 65535):
         raise InvalidInput.of("settings", "HIGHNOON_WEBUI_PORT", "must be a port, 1 to 65535", value=named)
     address = environ.get("HIGHNOON_WEBUI_HOST") or "127.0.0.1" if host is None else host

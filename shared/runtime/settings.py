@@ -9,6 +9,7 @@ settings through a pipe (`to_json`, secrets included), never through the environ
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,10 @@ READ_ELSEWHERE = (
 WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S", "HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS")
 """Settings of earlier versions, and of the framework that the guide is from: accepted, so that an installation that
 still has them starts."""
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
 
 ARTIFACTS = "artifacts"
 """The folder of a home for artifacts and checkpoints of what `start` runs there."""
@@ -185,7 +190,8 @@ class Settings(BaseSettings):
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Arguments over environment over defaults; None overrides nothing. Raises InvalidInput with all problems."""
-    environ = {k: v for k, v in (os.environ if environ is None else environ).items() if k.startswith(PREFIX)}
+    environ = os.environ if environ is None else environ
+    environ = {k: v for k, v in environ.items() if k.startswith(PREFIX) and not is_service_link(k, v)}
     environ, problems = with_secret_files(environ)
     known = (*map(_variable, Settings.model_fields), *ALIASES, *SECRET_FILES, *READ_ELSEWHERE, *WITHOUT_EFFECT)
     problems += [*_unknown(environ, known), *_contradictions(environ), *_unknown(overrides, Settings.model_fields)]
@@ -200,6 +206,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         raise InvalidInput("settings", problems)
     settings._sources.update(sources)
     return settings
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Whether it is one that Kubernetes sets in every pod beside a Service, such as one named `highnoon-webui`."""
+    if name.endswith("PORT") and re.match("(tcp|udp|sctp)://", value):
+        return True
+    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def test_every_pod_is_confined(name: str) -> None:
     pod = _of("Deployment")[name]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert pod["enableServiceLinks"] is False
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
     assert container["resources"]["limits"]["memory"] and container["livenessProbe"]

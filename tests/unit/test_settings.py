@@ -157,6 +157,24 @@ def test_variables_of_other_parts_are_left_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("service", ["HIGHNOON_WEBUI", "HIGHNOON_METRICS", "HIGHNOON"])
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(service: str) -> None:
+    address = "tcp://10.0.0.1:80"
+    variables = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": address,
+        "PORT_80_TCP": address,
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    settings = load_settings({f"{service}_{name}": value for name, value in variables.items()})
+    assert settings.metrics_port == 0
+    assert "HIGHNOON_WEBUI_PORTS" in problems_of({"HIGHNOON_WEBUI_PORTS": "80"})
+
+
 def test_variable_like_one_of_another_part_is_refused_with_its_name() -> None:
     """A dashboard whose tokens were set by a wrong name would be open."""
     problems = problems_of({"HIGHNOON_WEBUI_TOKEN": "t", "HIGHNOON_WEBUI_HOTS": "h", "HIGHNOON_TOKENS": "t"})

@@ -65,7 +65,9 @@ def test_arguments_and_then_the_environment_name_where_it_listens() -> None:
     assert listening_at(None, None, {}) == ("127.0.0.1", 8000)
     assert listening_at(None, None, environ) == ("0.0.0.0", 9000)
     assert listening_at("::1", 0, environ) == ("::1", 0)
-    for port in ("0", "65536", "tcp://10.0.0.1:8000"):
+    service = {"HIGHNOON_WEBUI_PORT": "tcp://10.0.0.1:80"}  # set by Kubernetes
+    assert listening_at(None, None, service) == ("127.0.0.1", 8000)
+    for port in ("0", "65536", "http://10.0.0.1:8000"):
         with pytest.raises(InvalidInput, match="HIGHNOON_WEBUI_PORT"):
             listening_at(None, None, {"HIGHNOON_WEBUI_PORT": port})
 

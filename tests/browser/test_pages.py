@@ -258,6 +258,22 @@ def test_a_range_is_dropped_with_the_axis_that_it_was_chosen_on(page: Page, addr
     assert "Drag along an axis" in page.eval(note)
 
 
+def test_a_range_is_dropped_when_the_values_of_its_axis_move(page: Page, address: str) -> None:
+    page.look(1400, height=6000)
+    page.goto(f"{address}/hpo/studies/digits")
+    page.until("document.querySelector('[data-name=parallel] .main-svg')", what="the figure is drawn")
+    x, top, bottom = page.eval(_LAST_AXIS)
+    page.drag((x, bottom + 8), (x, (top + bottom) / 2))
+    note = "document.querySelector('[data-name=parallel] .note').textContent"
+    page.until(f"{note}.includes('chosen ranges')", what="a part of the lines is shown")
+
+    figure = "figures.find((figure) => figure.element.dataset.name === 'parallel')"
+    change = "layout.meta = layout.meta.map((scale, axis) => axis === %s ? -1 : scale)"
+    changed = f"(() => {{ const it = {figure}, {{ layout }} = it.data; {change}; it.draw(); return {note}; }})()"
+    assert "chosen ranges" in page.eval(changed % 0)
+    assert "Drag along an axis" in page.eval(changed % len(SPACE))
+
+
 def test_every_figure_is_drawn(page: Page, address: str) -> None:
     page.look(1400, height=6000)
     page.goto(f"{address}/hpo/studies/digits")

@@ -203,6 +203,17 @@ def test_parallel_coordinates_end_at_the_value() -> None:
     assert sorted(ends) == [0.0, 1.0]
 
 
+def test_parallel_coordinates_name_the_axes_on_which_values_have_moved() -> None:
+    def scales(*values: float) -> list[int]:
+        shown = asked(*(trial(number, value=value) for number, value in enumerate(values)))
+        found: list[int] = FIGURES["parallel"](shown).layout["meta"]
+        return found
+
+    before, same, after = scales(1000.1, 1000.4), scales(1000.1, 1000.4, 1000.2), scales(1000.1, 1000.4, 1000.0)
+    assert before == same and len(before) == len(SPACE) + 1
+    assert before[:-1] == after[:-1] and before[-1] != after[-1]
+
+
 def test_thousands_of_choices_are_no_axis() -> None:
     space = parse_space(
         {"word": ["categorical", [f"choice-{number:04}" for number in range(3000)]], "x": ["uniform", 0, 1]}

@@ -5,6 +5,7 @@ class Brush {
   constructor() {
     this.ranges = new Map();
     this.axes = null;
+    this.scales = [];
     this.isFollowed = false;
   }
 
@@ -14,10 +15,11 @@ class Brush {
     this.ranges.set(Math.round((x[0] + x[1]) / 2), [low, high]);
   }
 
-  // A range belongs to its axis: with other axes, or other values on them, none is kept.
-  keepFor(axes) {
+  // A range belongs to its axis: none is kept with other axes, and not that of an axis on which values have moved.
+  keepFor(axes, scales) {
     if (axes !== this.axes) this.clear();
-    this.axes = axes;
+    for (const axis of [...this.ranges.keys()]) if (scales[axis] !== this.scales[axis]) this.ranges.delete(axis);
+    [this.axes, this.scales] = [axes, scales];
   }
 
   clear() {

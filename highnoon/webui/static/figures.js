@@ -153,7 +153,7 @@ class Figure {
   // The lines that the ranges on the axes leave; the ranges are drawn in the layout.
   brushed(layout) {
     this.brush ??= new Brush();
-    this.brush.keepFor(`${layout.xaxis.ticktext} ${this.address.searchParams.get("objective")}`);
+    this.brush.keepFor(`${layout.xaxis.ticktext} ${this.address.searchParams.get("objective")}`, this.data.layout.meta);
     Object.assign(layout, {
       dragmode: "select", selectdirection: "d", selections: [], shapes: coloured(this.brush.shapes()),
     });

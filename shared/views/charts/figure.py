@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.states import TrialState
@@ -195,6 +196,11 @@ class Scale:
                 return _share(math.log(max(float(value or low), 1e-300)), math.log(low), math.log(high))
             case _:
                 return _share(float(value or 0), self._param.low, self._param.high)
+
+    @property
+    def checksum(self) -> int:
+        """Another one where values have other places."""
+        return crc32(repr(self._param).encode())
 
     def ticks(self) -> list[tuple[float, str]]:
         """A few places and their labels."""

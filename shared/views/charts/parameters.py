@@ -109,6 +109,7 @@ def parallel(asked: FigureInput) -> Figure:
         "yaxis": {"visible": False, "range": [-0.06, 1.06]},
         "annotations": labels,
         "hovermode": False,
+        "meta": [scale.checksum for scale in axes],
     }
     return Figure(data=data, layout=layout, note=notes(left_out(len(shown), len(ranked)), asked.hidden_params))
 

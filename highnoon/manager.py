@@ -146,13 +146,12 @@ class HPOTrialManager(StudyResults):
             {**self._written, **NOT_KNOWN_YET},
             [*storage_problems(storage), *place_problems(artifacts), *sampler_problems(sampler)],
         )
-        self._url = storage
-        self._isolation = isolation
-        self._artifacts = artifacts
+        self._url, self._isolation, self._artifacts = storage, isolation, artifacts
         self._enqueued = UnstoredPoints()
         self._space_is_known = False
         self._pid = os.getpid()
         self._must_be_new = not load_if_exists
+        self._leaves_results = False  # in the memory of another process
         self._store: OptunaStore | None = None
         self._study: OptunaStudy | None = None
 
@@ -249,7 +248,8 @@ class HPOTrialManager(StudyResults):
 
     def __getstate__(self) -> dict[str, Any]:
         """For an objective that refers to its manager and goes to another process: without connections."""
-        return {**self.__dict__, "_store": None, "_study": None, "_plugins": {}}
+        leaves = self._leaves_results or (self._study is not None and self._url is None)
+        return {**self.__dict__, "_store": None, "_study": None, "_plugins": {}, "_leaves_results": leaves}
 
     def _joined(self, spec: StudySpec) -> OptunaStudy:
         """The study, created if it does not exist. Raises StudyConflict."""
@@ -275,6 +275,8 @@ class HPOTrialManager(StudyResults):
                 "results: this trial runs in a process of its own, without any database. Read them where optimize() "
                 "was called."
             )
+        if self._study is None and self._leaves_results:
+            raise UserInputError("results: they are in the memory of another process; give the manager a storage")
         if self._study is None:
             refuse_in_a_workers_trial("results", "Read them where optimize() was called, or by `coordinator best`.")
             store = self._connected()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("highnoon")
 
 _REDRAW_S = 0.1
-_drawing = threading.Lock()
+_drawing = threading.RLock()
 """Held while a bar is redrawn, and around each fork.
 
 Rich and the stream have locks of their own: a process that is forked meanwhile inherits them locked, and would wait for
@@ -57,12 +57,20 @@ def progress_view(*, shown: bool = True) -> Iterator[ProgressView]:
     """Shows progress meanwhile; nothing with `shown` off."""
     if not shown:
         yield ProgressView(None)
-    elif sys.stderr is not None and sys.stderr.isatty():
+    elif _is_terminal(sys.stderr):
         with _bar() as bar, _lines(logging.WARNING):
             yield ProgressView(bar)
     else:
         with _lines(logging.INFO):
             yield ProgressView(None, _notebook())
+
+
+def _is_terminal(stream: Any) -> bool:
+    """False for what a program has put in a stream's place and closed, or without this function."""
+    try:
+        return stream is not None and bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
 
 
 class _Html:
@@ -100,7 +108,7 @@ def _bar() -> Iterator[Progress]:
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     over = threading.Event()
     # What goes to a file or another program is no part of the screen.
-    on_screen = sys.stdout is not None and sys.stdout.isatty()
+    on_screen = _is_terminal(sys.stdout)
     words = TextColumn("{task.fields[words]}")
     with Progress(*columns, words, console=console, auto_refresh=False, redirect_stdout=on_screen) as bar:
         thread = threading.Thread(target=_redraw, args=(bar, over), name="highnoon-progress", daemon=True)

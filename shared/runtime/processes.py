@@ -116,6 +116,15 @@ def run_exit_functions() -> None:
                 value.flush()
 
 
+def _note_fork() -> None:
+    global _was_forked
+    _was_forked = True
+
+
+_was_forked = False
+os.register_at_fork(after_in_child=_note_fork)
+
+
 def tensorflow_has_run() -> bool:
     """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
     eager = sys.modules.get("tensorflow.python.eager.context")
@@ -127,8 +136,10 @@ def end_openmp_threads() -> None:
     """Ends the idle threads that GNU OpenMP keeps for this thread, before a fork; the next parallel loop starts others.
 
     LightGBM, XGBoost, scikit-learn and PyTorch use it. A forked process would wait for ever for threads that it does
-    not have. Does nothing for a libgomp before GCC 9.
+    not have; so would this function, and does nothing there. Nor for a libgomp before GCC 9.
     """
+    if _was_forked:
+        return
     with Path("/proc/self/maps").open(errors="surrogateescape") as maps:
         paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "libgomp" in line}
     for path in paths:

@@ -23,6 +23,7 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
+    MissingExtra,
     ServiceRefused,
     UnknownStudy,
     UserInputError,
@@ -119,11 +120,14 @@ class OptunaStore:
         return OptunaStudy(spec, study, trials, self._error_boundary, earlier, has_given_sampler=sampler is not None)
 
     def open_to_read(self, spec: StudySpec) -> OptunaStudy:
-        """The study of that name, also where its sampler and pruner cannot run: it must choose and prune nothing.
+        """The study of that name, also where what its sampler or pruner needs is missing: then it has others.
 
         Raises UnknownStudy, StudyConflict as `open`.
         """
-        return self.open(spec, sampler=RandomSampler(), pruner=NopPruner())
+        try:
+            return self.open(spec)
+        except MissingExtra:
+            return self.open(spec, sampler=RandomSampler(), pruner=NopPruner())
 
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""

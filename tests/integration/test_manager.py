@@ -31,6 +31,7 @@ from highnoon.shared.domain.errors import (
     ServiceUnavailable,
     StudyConflict,
     UnknownStudy,
+    UserInputError,
 )
 from highnoon.shared.domain.states import TrialState
 from tests.support import eventually
@@ -431,6 +432,14 @@ class TestJoining:
         child.join()
         assert child.exitcode == 0
         assert found.get() == found.get() == hpo.best_params
+
+    def test_manager_in_memory_says_where_its_results_are(self) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2)
+        hpo.optimize(parabola, SPACE)
+        sent = pickle.loads(pickle.dumps(hpo))
+        with pytest.raises(UserInputError, match="in the memory of another process"):
+            _ = sent.trials
+        assert sent.optimize(parabola, SPACE) and len(sent.trials) == 2
 
     def test_another_direction_is_a_conflict(self, sqlite_url: str) -> None:
         hn.HPOTrialManager("digits", n_trials=1, storage=sqlite_url).optimize(parabola, SPACE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import ctypes.util
+import multiprocessing
 import os
 import resource
 import signal
@@ -28,6 +29,7 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.runtime.processes import end_openmp_threads
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from tests.support import eventually
@@ -103,6 +105,17 @@ def test_trial_runs_parallel_loops_after_one_has_run_here() -> None:
     manager.optimize(objective, {"x": ("int", 0, 9)}, n_trials=2, n_jobs=2, show_progress=False)
 
     assert [trial.value for trial in manager.trials] == [0.5, 0.5]
+
+
+@pytest.mark.skipif(ctypes.util.find_library("gomp") is None, reason="needs libgomp")
+def test_forked_process_does_not_wait_for_the_parallel_loops_of_its_parent() -> None:
+    parallel_loop()
+    child = multiprocessing.get_context("fork").Process(target=end_openmp_threads)
+    child.start()
+    child.join(20)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_result_that_comes_while_a_process_is_looked_at_counts() -> None:

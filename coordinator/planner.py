@@ -227,7 +227,7 @@ def _dispatch_ready(snapshot: Snapshot, settings: Settings) -> Iterator[Dispatch
         if queue.messages is None:
             continue
         loads = [load for load in snapshot.loads if load.study.queue == resource]
-        wanting = [load for load in loads if _may_start(load)]
+        wanting = [load for load in loads if _may_start(load) and most_messages(load) > 0]
         queued = sum(load.queued for load in loads)
         free = _free_slots(snapshot, resource)
         room = Room(slots=queue.slots, free=free, queued=queued, buffer=settings.dispatch_buffer)

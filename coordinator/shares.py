@@ -6,7 +6,7 @@ order would ever reach the last of them.
 
 A ticket that has been tried before goes to the head of the queue, and is sent though messages fill the queue: those may
 be there for the slots of a node that is gone. But only as many are sent as the study has slots of its share left, or a
-study whose trials fail would keep every slot; the others of its kind wait in the ledger.
+study whose trials fail would keep every slot; the others of its kind wait in the ledger until a slot is free.
 """
 
 from __future__ import annotations
@@ -79,28 +79,28 @@ def fair_shares(
             load = loads[study_id]
             turn = last[study_id] = _next_turn(load, last[study_id], now) + (count - 1) / load.priority
             shares[study_id] = Share(count=count, turn=turn, tried=count)
-    most = {
-        study_id: min(load.ready - load.retried + tried[study_id], most_messages(load))
-        for study_id, load in loads.items()
-    }
     heap = [
         (has[study_id] // load.priority, _next_turn(load, last[study_id], now), study_id)
         for study_id, load in loads.items()
-        if most[study_id] > tried[study_id]
+        if most_messages(load) > tried[study_id]
     ]
     heapq.heapify(heap)
+    highest = max((load.priority for load in wanting), default=1)
     given = sum(tried.values())
     while heap and given < room.free + room.slots * room.buffer - room.queued:
         _, turn, study_id = heapq.heappop(heap)
         load, count = loads[study_id], shares[study_id].count if study_id in shares else 0
+        was_tried = count - tried[study_id] >= load.ready - load.retried
         # Short trials, whose messages fill the queue, would leave no slot for others.
         is_next = room.queued > 0 and has[study_id] < slots[study_id]
-        if given >= room.free - room.queued and not is_next and not _may_wait(load, count, room):
+        may_wait = not was_tried and (is_next or _may_wait(load, count, room, load.priority / highest))
+        if given >= room.free - room.queued and not may_wait:
             continue
+        tried[study_id] += was_tried
         shares[study_id] = Share(count=count + 1, turn=turn, tried=tried[study_id])
         given += 1
         has[study_id] += 1
-        if count + 1 < most[study_id]:
+        if count + 1 < most_messages(load):
             heapq.heappush(heap, (has[study_id] // load.priority, turn + 1 / load.priority, study_id))
     return shares
 
@@ -159,7 +159,10 @@ def ready_at_most(room: int, priorities: Sequence[int]) -> int:
     return min(room, max(_READY_AT_LEAST, math.ceil(share)))
 
 
-def _may_wait(load: StudyLoad, count: int, room: Room) -> bool:
-    """Whether one more of its messages may wait in the queue while no slot is free."""
+def _may_wait(load: StudyLoad, count: int, room: Room, weight: float) -> bool:
+    """Whether one more of its messages may wait in the queue while no slot is free.
+
+    `weight` is its priority as a part of the highest: what waits is started in turns, whatever its priority.
+    """
     per_slot = messages_per_slot(load.trial_s, load.ended, room.buffer)
-    return per_slot > 0 and load.queued + count < room.free + per_slot * room.slots
+    return per_slot > 0 and load.queued + count < math.ceil(weight * (room.free + per_slot * room.slots))

@@ -243,6 +243,19 @@ def test_study_whose_share_is_less_than_a_slot_starts_beside_short_trials_that_f
     assert cluster.started[studies] >= 0.04 * sum(cluster.started.values())
 
 
+@pytest.mark.parametrize(("slots", "studies"), [(1, 2), (4, 5), (3, 2)])
+def test_a_free_slot_takes_what_was_tried_before_also_beyond_the_share(slots: int, studies: int) -> None:
+    cluster = Cluster(dict.fromkeys(range(1, studies + 1), 8), slots, retrying=range(1, studies + 1))
+    for _ in range(8 * studies + slots):
+        cluster.tick()
+    assert set(cluster.started.values()) == {8} and not cluster.queue
+    # Nor is a slot kept for a study that may run no more
+    busy = load(study_id=2, ready=9, running=1, trial_s=math.inf, spec={"max_running": 1})
+    alone = load(ready=100, retried=100, running=50, trial_s=600.0)
+    (sent,) = plan(snapshot(alone, busy, slots=100), RULES)
+    assert isinstance(sent, Dispatch) and sent.study_id == 1 and sent.tried == sent.count >= 49
+
+
 def test_a_changed_priority_counts_from_the_next_message() -> None:
     cluster = Cluster({1: 5000, 2: 5000}, 2, {})
     for _ in range(100):

@@ -97,8 +97,9 @@ class Output:
             self._file = self.path.open("wb", buffering=0)
         except OSError:
             return False
-        full.close()
         self._written = 0
+        with contextlib.suppress(OSError):  # of a disk that says only now that it is full
+            full.close()
         return True
 
 

@@ -117,8 +117,7 @@ def _slots_of(wanting: Sequence[StudyLoad], room: Room, turns: Mapping[int, floa
     priorities = sum(load.priority for load in wanting)
     slots = {}
     for load in wanting:
-        last = turns.get(load.study.id)
-        is_due = last is None or last + 1 / load.priority <= now
+        is_due = _next_turn(load, turns.get(load.study.id), now) <= now
         slots[load.study.id] = room.slots * load.priority // priorities or int(is_due)
     return slots
 

@@ -116,6 +116,13 @@ def run_exit_functions() -> None:
                 value.flush()
 
 
+def tensorflow_has_run() -> bool:
+    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(eager, "_context", None)
+    return context is not None and getattr(context, "_context_handle", None) is not None
+
+
 def _note_fork() -> None:
     global _was_forked
     _was_forked = True
@@ -123,13 +130,6 @@ def _note_fork() -> None:
 
 _was_forked = False
 os.register_at_fork(after_in_child=_note_fork)
-
-
-def tensorflow_has_run() -> bool:
-    """True when TensorFlow, if imported at all, has initialised its runtime (threads, devices)."""
-    eager = sys.modules.get("tensorflow.python.eager.context")
-    context = getattr(eager, "_context", None)
-    return context is not None and getattr(context, "_context_handle", None) is not None
 
 
 def end_openmp_threads() -> None:

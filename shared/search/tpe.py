@@ -1,8 +1,8 @@
 """Optuna's TPE, which reads the parameters of each ended trial once. Its proposals are the same.
 
 Optuna turns every value of every trial into a number again for each proposal: of a study with some hundred trials
-that is a quarter of what a proposal costs. What is private in Optuna 5.0.x and used here (`_get_internal_repr`,
-`_get_params`, `FrozenTrial._trial_id`) is checked by tests/contract/test_samplers.py.
+that is a tenth of what a proposal costs, and of a thousand a sixth. What is private in Optuna 5.0.x and used here
+(`_get_internal_repr`, `_get_params`, `FrozenTrial._trial_id`) is checked by tests/contract/test_tpe.py.
 """
 
 from __future__ import annotations

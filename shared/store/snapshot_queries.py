@@ -107,7 +107,7 @@ class SnapshotQueries:
     def best_values(self, maximized: Mapping[int, float], minimized: Mapping[int, float]) -> dict[int, float | None]:
         """The best value that has reached these studies' targets since their clocks began; None where none has.
 
-        Of completed and feasible tickets. Those of before are passed over, in the index, as far as they reach it.
+        Of completed and feasible tickets. Earlier ones are passed over, in the index, as far as they reach it.
         """
 
         def best(of: Any, reaches_target: ColumnElement[bool]) -> ColumnElement[float]:

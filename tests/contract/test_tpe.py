@@ -77,7 +77,7 @@ def test_each_ended_trial_is_read_once_and_a_running_one_each_time(monkeypatch: 
 
 
 def test_what_was_read_of_another_trial_or_domain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given two trials with the same id, as those of a warm start and of a space that has changed have
+    # Given two trials with the same id, as after a warm start or a change of the space
     sampler, study = CachingTPESampler(), optuna.create_study()
     narrow, wide = ({"x": FloatDistribution(0.0, high)} for high in (1.0, 9.0))
     one, other = (create_trial(params={"x": x}, distributions=narrow, value=0.0) for x in (0.25, 0.75))

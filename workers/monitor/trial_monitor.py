@@ -282,6 +282,9 @@ class TrialMonitor:
             return outcome
         killed_by = exit_.signum if self._result is None and self._verdict is None else None
         found = memory.explain(killed_by, exit_.peak_rss_bytes)
-        if found is not None and outcome.ending not in _DECIDED_BY_PEOPLE:
+        # A result is worth more than another try, though the kernel has killed a part of the trial for a neighbour.
+        has_result = outcome.ending in (Ending.COMPLETED, Ending.PRUNED)
+        is_kept = outcome.ending in _DECIDED_BY_PEOPLE or (has_result and found and found.ending is Ending.KILLED)
+        if found is not None and not is_kept:
             outcome = replace(found, loss=outcome.loss)
         return replace(outcome, memory=memory.trace())

@@ -98,7 +98,7 @@ class Output:
         except OSError:
             return False
         self._written = 0
-        with contextlib.suppress(OSError):  # of a disk that says only now that it is full
+        with contextlib.suppress(OSError):  # a full disk may be reported only here
             full.close()
         return True
 

@@ -15,7 +15,7 @@ class Brush {
     this.ranges.set(Math.round((x[0] + x[1]) / 2), [low, high]);
   }
 
-  // A range belongs to its axis: none is kept with other axes, and not that of an axis on which values have moved.
+  // A range belongs to its axis: it is dropped with other axes, and when the values on its axis have moved.
   keepFor(axes, scales) {
     if (axes !== this.axes) this.clear();
     for (const axis of [...this.ranges.keys()]) if (scales[axis] !== this.scales[axis]) this.ranges.delete(axis);

@@ -23,11 +23,15 @@ from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
+from highnoon.shared.memory.cgroup import CgroupMemory
+from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
 from highnoon.shared.runtime.processes import die_with_parent, identify
 from highnoon.workers import kernel
+from highnoon.workers.monitor.kill_selection import KillRecords
+from highnoon.workers.monitor.memory_policy import TrialLimits
 from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TrialMonitor
@@ -154,6 +158,21 @@ def begin(
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
     return begin(tmp_path, objective).watch(diary or Diary(), **limits)
+
+
+@pytest.mark.parametrize(("objective", "ending"), [("good", Ending.COMPLETED), ("raises", Ending.KILLED)])
+def test_a_result_counts_though_the_kernel_has_killed_a_part_of_the_trial_for_a_neighbour(
+    tmp_path: Path, objective: str, ending: Ending
+) -> None:
+    sizes = {"used_bytes": 0, "swap_bytes": 0, "peak_bytes": 0, "limit_bytes": 1 << 30}
+    killed = CgroupMemory(path="/trial", **sizes, oom_kills=1, has_run_out=False)
+    group: Any = SimpleNamespace(memory=lambda: killed, holds=lambda pid: True)
+    limits = TrialLimits(hard_bytes=1 << 30, soft_bytes=1 << 30, share_bytes=1 << 30)
+    attempt = begin(tmp_path, objective)
+    memory = TrialMemory(
+        attempt.trial.pid, limits, MemoryPoller(), KillRecords(tmp_path), group=group, clock=lambda: 0.0
+    )
+    assert attempt.watch(Diary(), memory=memory).ending is ending
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])

@@ -243,14 +243,20 @@ def test_a_range_on_an_axis_keeps_the_lines_that_cross_it(page: Page, address: s
     page.until(f"{note}.includes('Drag along an axis')", what="all lines are back")
 
 
-def test_a_range_is_dropped_with_the_axis_that_it_was_chosen_on(page: Page, address: str) -> None:
+def choose_a_range(page: Page, address: str) -> str:
+    """The lower half of the last axis of the parallel coordinates; gives the expression of the figure's note."""
     page.look(1400, height=6000)
-    page.goto(f"{address}/hpo/studies/sixty")
+    page.goto(address)
     page.until("document.querySelector('[data-name=parallel] .main-svg')", what="the figure is drawn")
     x, top, bottom = page.eval(_LAST_AXIS)
     page.drag((x, bottom + 8), (x, (top + bottom) / 2))
     note = "document.querySelector('[data-name=parallel] .note').textContent"
     page.until(f"{note}.includes('chosen ranges')", what="a part of the lines is shown")
+    return note
+
+
+def test_a_range_is_dropped_with_the_axis_that_it_was_chosen_on(page: Page, address: str) -> None:
+    note = choose_a_range(page, f"{address}/hpo/studies/sixty")
 
     page.click("[data-name=parallel] [data-whole]")
     axes = "document.querySelector('[data-name=parallel] .plot').layout.xaxis.ticktext.length"
@@ -259,13 +265,7 @@ def test_a_range_is_dropped_with_the_axis_that_it_was_chosen_on(page: Page, addr
 
 
 def test_a_range_is_dropped_when_the_values_of_its_axis_move(page: Page, address: str) -> None:
-    page.look(1400, height=6000)
-    page.goto(f"{address}/hpo/studies/digits")
-    page.until("document.querySelector('[data-name=parallel] .main-svg')", what="the figure is drawn")
-    x, top, bottom = page.eval(_LAST_AXIS)
-    page.drag((x, bottom + 8), (x, (top + bottom) / 2))
-    note = "document.querySelector('[data-name=parallel] .note').textContent"
-    page.until(f"{note}.includes('chosen ranges')", what="a part of the lines is shown")
+    note = choose_a_range(page, f"{address}/hpo/studies/digits")
 
     figure = "figures.find((figure) => figure.element.dataset.name === 'parallel')"
     change = "layout.meta = layout.meta.map((scale, axis) => axis === %s ? -1 : scale)"

@@ -83,16 +83,18 @@ class FileKeeper:
         return count
 
     def keep_checkpoints(self) -> None:
-        """Drops last checkpoints beyond those of the best trials: `remove_useless` removes their files."""
+        """Drops last checkpoints beyond those of the best trials, and those that others are to go on from:
+        `remove_useless` removes their files."""
         for kept in self._files.keeping_checkpoints():
             if len(kept.numbers) <= kept.most:
                 continue
             try:
-                best: set[int] = set()
-                if kept.most:
-                    with self._opened(self._access.study(kept.study)) as study:
-                        best = study.worth_extending(set(kept.numbers), kept.most)
-                self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - best)
+                record = self._access.study(kept.study)
+                with self._opened(record) as study:
+                    needed = study.worth_extending(set(kept.numbers), kept.most)
+                    if not record.is_over:
+                        needed |= study.checkpoints_needed()
+                self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - needed)
             except Exception as error:  # of its data
                 event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=_described(error))
 

@@ -483,3 +483,21 @@ def breaks_its_own_constraint(trial: Any) -> float:
     x = float(trial.suggest_float("x", 0.0, 1.0))
     trial.set_constraint("size", 0.5 - x)
     return x
+
+
+def goes_on(params: dict[str, Any]) -> float:
+    """Twelve epochs, each of which shrinks the loss by the rate; the first attempt of one of them is killed once."""
+    saved = hn.checkpoint_dir() / "state.json"
+    state = json.loads(saved.read_text()) if saved.exists() else {"epoch": 0, "loss": 1.0}
+    print(f"begins with epoch {state['epoch']}", flush=True)
+    while state["epoch"] < 12:
+        killed = hn.checkpoint_dir() / "killed"
+        if state["epoch"] == 6 and params.get("is_killed") and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        state = {"epoch": state["epoch"] + 1, "loss": state["loss"] * (1.0 - params["rate"])}
+        saved.write_text(json.dumps(state))
+        hn.report(state["loss"], state["epoch"])
+        if hn.should_prune():
+            raise hn.TrialPruned
+    return float(state["loss"])

@@ -37,6 +37,7 @@ from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
@@ -103,6 +104,7 @@ class Claims:
         self._telemetry = telemetry
         self._holder = Holder(worker_id=node.worker_id, host=node.host, pid=os.getpid())
         self._attempts = Attempts(database)
+        self._files = StoredFiles(database)
         self._environments = Environments(database)
         self._environment_is_kept = False
         self._database = database
@@ -207,7 +209,7 @@ class Claims:
             known.optuna.close_plugins()
         spec = StudySpec.from_json(candidate.spec)
         study = OpenStudy(version=candidate.spec_version, spec=spec, optuna=self._store.open(spec))
-        if spec.pruner.name != "none" or spec.defines_by_run:
+        if spec.ends_trials_early or spec.defines_by_run:
             # Now, and not at the first report or suggestion: the lease is not renewed while a long history is read.
             study.optuna.load_history()
         self._open[candidate.study_id] = study
@@ -241,7 +243,12 @@ class Claims:
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
         with self._telemetry.step("sample"):
-            new = study.optuna.choose(ordinal=candidate.ordinal, waiting=candidate.waiting, before=candidate.before)
+            new = study.optuna.choose(
+                ordinal=candidate.ordinal,
+                waiting=candidate.waiting,
+                before=candidate.before,
+                kept=lambda: self._files.extendable(candidate.study_id),
+            )
         log_path = str(self._node.log_path(study.spec.name, None))
         environment = self._node.environment
         if environment is not None and not self._environment_is_kept:

@@ -242,7 +242,7 @@ class Supervisor:
         decision = Decision.of(outcome, lease, spec)
         disposition = decision.disposition
         files = AttemptFiles(self._node, services)
-        outcome = files.added_to(outcome, disposition, keeps_checkpoint=spec.keep_checkpoints > 0 and spec.repeats == 1)
+        outcome = files.added_to(outcome, disposition, keeps_checkpoint=spec.keeps_last_checkpoints)
         token = uuid4().hex
 
         def finish() -> str | None:

@@ -50,6 +50,11 @@ class LocalFiles:
     def __exit__(self, *_: object) -> None:
         self._copies.cleanup()
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where trials that go on from one another save theirs."""
+        return Path(self._copies.name, "checkpoints")
+
     def folder(self, number: int) -> Path:
         """Where the trial of this number makes copies."""
         return Path(self._copies.name, str(number))

@@ -66,6 +66,8 @@ class Task:
     repeats: Repeats
     saved: Path
     """Where it copies the files that it saves."""
+    checkpoints: Path | None
+    """A folder that outlives it; None where no other trial goes on from it."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -249,7 +251,14 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
         objective = given_trial(objective, channel, task.number, facts)
     files = StagedFiles(task.saved)
     return run_attempt(
-        objective, task.params, channel, task.scoring, memory=task.memory, repeats=task.repeats, files=files
+        objective,
+        task.params,
+        channel,
+        task.scoring,
+        memory=task.memory,
+        checkpoints=task.checkpoints,
+        repeats=task.repeats,
+        files=files,
     )
 
 

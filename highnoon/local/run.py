@@ -12,8 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from highnoon.local.checkpoints import LocalCheckpoints
 from highnoon.local.environment import recorded_environment
 from highnoon.local.files import LocalFiles, Place
 from highnoon.local.ordinals import ordinal_source
@@ -119,6 +121,7 @@ class _Run:
     ) -> None:
         self._study, self._spec, self._callbacks, self._options, self._view = study, spec, callbacks, options, view
         self._files, self._attrs = files, attrs
+        self._checkpoints = LocalCheckpoints(files.checkpoints)
         self._next_ordinal = ordinal_source(study, spec)
         self._began_s = time.monotonic()
         self._owner = {OWNER: owner_of(files.call)}
@@ -133,7 +136,9 @@ class _Run:
     def in_this_process(self, objective: Objective) -> None:
         """One trial after the other."""
         while (started := self._next()) is not None:
-            self._record(started, attempt_here(self._study, started, objective, self._spec, self._files))
+            folder = self._begun_checkpoints(started)
+            outcome = attempt_here(self._study, started, objective, self._spec, self._files, folder)
+            self._record(started, outcome)
 
     def in_processes(self, launcher: Launcher) -> None:
         """Up to `n_jobs` at a time."""
@@ -189,7 +194,10 @@ class _Run:
         try:
             started = retry_until_available(
                 lambda: self._study.start_trial(
-                    ordinal=self._next_ordinal(), system_attrs=self._owner, user_attrs=self._attrs
+                    ordinal=self._next_ordinal(),
+                    kept=self._checkpoints.kept,
+                    system_attrs=self._owner,
+                    user_attrs=self._attrs,
                 ),
                 logger,
             )
@@ -212,9 +220,16 @@ class _Run:
             repeats=repeats_of(self._study, started, self._spec),
             environment=self._spec.environment,
             saved=self._files.folder(started.number),
+            checkpoints=self._begun_checkpoints(started),
         )
         channel = channel_of(self._study, started, self._spec, self._files)
         return LocalTrial(started, launcher.start(task), channel, self._spec.scoring)
+
+    def _begun_checkpoints(self, started: StartedTrial) -> Path | None:
+        """None where no trial goes on from another: then it has a temporary folder of its own."""
+        if not self._spec.sampler.goes_on_from_checkpoints:
+            return None
+        return self._checkpoints.begin(started.number, started.extends)
 
     def _record(self, started: StartedTrial, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -223,6 +238,9 @@ class _Run:
         _log_trial(self._spec, started, outcome)
         if self._spec.keep_best is not None:
             self._files.keep_best(self._study, self._spec.keep_best)
+        if self._spec.sampler.goes_on_from_checkpoints:
+            needed = retry_until_available(self._study.checkpoints_needed, logger)
+            self._checkpoints.keep_only(needed | {trial.started.number for trial in self._running})
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):
             self._stop("a callback called study.stop()")

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import FrameType
 
 from highnoon.local.files import LocalFiles
@@ -88,8 +89,14 @@ def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec, files
 
 
 def attempt_here(
-    study: OptunaStudy, started: StartedTrial, objective: Objective, spec: StudySpec, files: LocalFiles
+    study: OptunaStudy,
+    started: StartedTrial,
+    objective: Objective,
+    spec: StudySpec,
+    files: LocalFiles,
+    checkpoints: Path | None,
 ) -> Outcome:
+    """Runs a started trial in this process to its end. `checkpoints` is a folder that outlives it."""
     channel = channel_of(study, started, spec, files)
     if channel.definition is not None:
         facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
@@ -97,7 +104,14 @@ def attempt_here(
     repeats = repeats_of(study, started, spec)
     staged = StagedFiles(files.folder(started.number))
     outcome = run_attempt(
-        objective, started.params, channel, spec.scoring, memory=spec.memory, repeats=repeats, files=staged
+        objective,
+        started.params,
+        channel,
+        spec.scoring,
+        memory=spec.memory,
+        checkpoints=checkpoints,
+        repeats=repeats,
+        files=staged,
     )
     return recorded(study, channel, started, files.with_artifacts(outcome, started.number, channel.saved))
 

@@ -17,6 +17,7 @@ from highnoon.shared.domain.scalars import listed, plain
 _WORDS = {
     "bayes": "tpe", "bayesian": "tpe", "hyperopt": "tpe", "cma": "cmaes", "cma-es": "cmaes",
     "randomsearch": "random", "gridsearch": "grid", "bruteforce": "brute_force",
+    "populationbasedtraining": "pbt", "population_based": "pbt", "evolution": "pbt",
     "sobol": "qmc", "halton": "qmc", "nsgaii": "nsga2", "nsgaiii": "nsga3",
     "sha": "asha", "successive_halving": "asha", "halving": "asha", "nop": "none",
     "max": "maximize", "maximise": "maximize", "min": "minimize", "minimise": "minimize",

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from highnoon.shared.domain.errors import Problem
 from highnoon.shared.domain.limits import MOST_AT_ONCE
-from highnoon.shared.domain.strategy import Fraction, Natural, Strategy, Strict, name_or_class
+from highnoon.shared.domain.strategy import Count, Fraction, Natural, Strategy, Strict, name_or_class
 from highnoon.shared.domain.validation import refusal
 
 
@@ -89,6 +89,16 @@ class Nsga2Options(Nsga3Options):
     """A genetic algorithm, for two or three objectives or large numbers of trials."""
 
 
+class PbtOptions(Strict):
+    """Population-based training, in Ray's words; without `mutate` the parameters that are real numbers change."""
+
+    population: Annotated[int, Field(ge=2, le=10_000)] = 8
+    perturbation_interval: Count = 5
+    quantile_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    resample_probability: Fraction = 0.25
+    mutate: Annotated[list[str], Field(min_length=1)] | None = None
+
+
 class SamplerSpec(Strategy):
     """Which sampler, with the options that are not left to Optuna."""
 
@@ -104,10 +114,11 @@ class SamplerSpec(Strategy):
         "random": RandomOptions,
         "grid": GridOptions,
         "brute_force": BruteForceOptions,
+        "pbt": PbtOptions,
     }
 
     name: Annotated[
-        Literal["tpe", "auto", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "brute_force"],
+        Literal["tpe", "auto", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "brute_force", "pbt"],
         name_or_class("sampler"),
     ]
 
@@ -117,6 +128,11 @@ class SamplerSpec(Strategy):
         return self.name in ("grid", "brute_force")
 
     @property
+    def goes_on_from_checkpoints(self) -> bool:
+        """Whether its trials begin with the checkpoints of earlier ones."""
+        return self.name == "pbt"
+
+    @property
     def needs_space(self) -> bool:
         """Whether it must know the space before the first trial, which a trial that defines it as it runs has not."""
-        return self.is_exhaustive or self.name == "qmc"
+        return self.is_exhaustive or self.name in ("qmc", "pbt")

@@ -32,6 +32,8 @@ class Scoring:
     param_budget_hard: bool = False
     objectives: Mapping[str, str] = field(default_factory=dict)
     constraints: Mapping[str, str] = field(default_factory=dict)
+    last_report_counts: bool = False
+    """Whether a trial that is ended at a report is complete with its value: others go on from there."""
 
     @property
     def directions(self) -> tuple[str, ...]:

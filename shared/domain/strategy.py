@@ -109,10 +109,10 @@ def name_or_class(key: str) -> WrapValidator:
 def several_problems(sampler: Strategy | None, pruner: Strategy | None) -> list[Problem]:
     """What cannot search or prune for several objectives."""
     problems = []
-    if sampler is not None and sampler.name == "cmaes":
+    if sampler is not None and sampler.name in ("cmaes", "pbt"):
         hint = "Write tpe, nsga2, nsga3, gp, auto, qmc or random."
-        message = "the sampler cmaes is for one objective"
-        problems.append(Problem(key="sampler", message=message, value="cmaes", hint=hint))
+        message = f"the sampler {sampler.name} is for one objective"
+        problems.append(Problem(key="sampler", message=message, value=sampler.name, hint=hint))
     wrapped = {} if pruner is None else pruner.options.get("wrapped", {})
     if pruner is not None and "wilcoxon" in (pruner.name, wrapped.get("name")):
         hint = "Write median, percentile, asha, hyperband, threshold, patient or none."

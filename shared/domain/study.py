@@ -56,7 +56,7 @@ class StudySpec(Strict):
     n_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 50
     objective: str
     sampler: SamplerSpec = SamplerSpec(name="tpe")
-    pruner: PrunerSpec = PrunerSpec(name="median")
+    pruner: Annotated[PrunerSpec, Field(validate_default=True)] = PrunerSpec(name="median")
     objectives: dict[str, str] | None = None
     """Several, by name: minimize or maximize. `direction` is not for them."""
     prune_on: Annotated[str | None, Field(validate_default=True)] = None
@@ -110,12 +110,14 @@ class StudySpec(Strict):
 
     _check_name = field_validator("name")(checks.name_fits_into_paths_and_addresses)
     _check_objective = field_validator("objective")(checks.objective_is_a_reference)
+    _check_pruner = field_validator("pruner")(checks.pruner_suits_the_sampler)
     _check_objectives = field_validator("objectives", mode="plain")(checks.objectives_suit_the_strategy)
     _check_prune_on = field_validator("prune_on", mode="plain")(checks.prune_on_is_an_objective)
     _check_constraints = field_validator("constraints", mode="plain")(checks.constraints_are_bounds)
     _check_single_objective = field_validator("target_value", "early_stop", "param_budget", "repeats")(
         checks.is_for_one_objective
     )
+    _check_repeats = field_validator("repeats")(checks.repeats_suit_the_sampler)
     _check_search_space = field_validator("search_space", mode="plain")(checks.search_space_suits_the_sampler)
     _check_param_constraints = field_validator("param_constraints", mode="plain")(
         checks.param_constraints_suit_the_space
@@ -151,6 +153,18 @@ class StudySpec(Strict):
         return ObjectiveRef.parse(self.objective)
 
     @property
+    def ends_trials_early(self) -> bool:
+        """Whether what its trials report may end them."""
+        decides = self.pruner.name != "none" or self.sampler.goes_on_from_checkpoints
+        return decides and (not self.objectives or self.prune_on is not None)
+
+    @property
+    def keeps_last_checkpoints(self) -> bool:
+        """Whether another trial may go on from what one has left."""
+        is_wanted = self.keep_checkpoints > 0 or self.sampler.goes_on_from_checkpoints
+        return is_wanted and self.repeats == 1
+
+    @property
     def plugins(self) -> dict[str, ObjectiveRef]:
         """The classes of its own code that sample or prune for it."""
         found = {"sampler": self.sampler.plugin, "pruner": self.pruner.plugin}
@@ -176,6 +190,7 @@ class StudySpec(Strict):
             param_budget_hard=self.param_budget_hard,
             objectives=self.objectives or {},
             constraints=self.constraints,
+            last_report_counts=self.sampler.goes_on_from_checkpoints,
         )
 
     def to_json(self) -> dict[str, Any]:

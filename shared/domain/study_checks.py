@@ -6,18 +6,19 @@ is judged by the file of its grammar: `space`, `goals`, `param_constraints`, `no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationInfo
 
-from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
 from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem
 from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.param import Categorical, Float
 from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.scalars import is_storable
@@ -55,6 +56,26 @@ def objective_is_a_reference(objective: str) -> str:
         return str(ObjectiveRef.parse(objective))
     except InvalidInput as invalid:
         raise refusal(invalid.problems) from None
+
+
+def pruner_suits_the_sampler(pruner: PrunerSpec, info: ValidationInfo) -> PrunerSpec:
+    """A sampler that ends trials itself has none: neither the default one nor another."""
+    sampler = info.data.get("sampler")
+    if sampler is None or not sampler.goes_on_from_checkpoints:
+        return pruner
+    if pruner in (PrunerSpec(name="median"), PrunerSpec(name="none")):
+        return PrunerSpec(name="none")
+    message = f"is not asked by the sampler {sampler.name}, which ends trials itself"
+    raise refusal([Problem(key="pruner", message=message, value=pruner.name, hint="Leave it out.")])
+
+
+def repeats_suit_the_sampler(repeats: int, info: ValidationInfo) -> int:
+    """Of several runs of a point none could go on."""
+    sampler = info.data.get("sampler")
+    if repeats > 1 and sampler is not None and sampler.goes_on_from_checkpoints:
+        message = f"is not possible with the sampler {sampler.name}, whose trials go on from one another"
+        raise refusal([Problem(key="repeats", message=message, value=repeats, hint="Leave it out.")])
+    return repeats
 
 
 def objectives_suit_the_strategy(written: object, info: ValidationInfo) -> dict[str, str] | None:
@@ -114,9 +135,25 @@ def search_space_suits_the_sampler(cls: type[BaseModel], written: object, info: 
     space, problems = read_space(written)
     if sampler is not None and sampler.is_exhaustive:
         problems += grid_problems(space, sampler.options.get("points"))
+    if space and sampler is not None and sampler.goes_on_from_checkpoints:
+        problems += _mutation_problems(space, sampler.options.get("mutate"))
     if problems:
         raise refusal(moved_up(problem, cls.model_fields) for problem in problems)
     return space
+
+
+def _mutation_problems(space: SearchSpace, mutate: Sequence[str] | None) -> list[Problem]:
+    """Of the parameters that a member changes when it goes on. A space of one point has none that could."""
+    if all(isinstance(param, Categorical) and len(param.choices) == 1 for param in space.values()):
+        return []
+    floats = [name for name, param in space.items() if isinstance(param, Float)]
+    if mutate is None and not floats:
+        message = "the sampler pbt changes real numbers, and there are none"
+        hint = f'Name what may change between two checkpoints: mutate = ["{next(iter(space))}"].'
+        return [Problem(key="sampler.mutate", message=message, hint=hint)]
+    unknown = [name for name in mutate or () if name not in space]
+    message = "is no parameter of the search_space"
+    return [Problem(key="sampler.mutate", message=message, value=name, hint=nearest(name, space)) for name in unknown]
 
 
 def param_constraints_suit_the_space(written: object, info: ValidationInfo) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ _SENTENCES = {
     "missing": "is missing",
     "model_type": "must be a name, or a table with a name",
     "string_type": "must be text",
+    "too_short": "must have at least {min_length}",
 }
 
 

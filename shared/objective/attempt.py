@@ -55,7 +55,7 @@ def run_attempt(
     with bound(trial, memory=memory, checkpoints=checkpoints, seed=repeats.seed, settings=settings):
         outcome = _ending_of(_with_repeats(objective, trial, repeats, checkpoints), dict(params), trial)
     return replace(
-        trial.judged(outcome),
+        trial.judged(trial.counted(outcome)),
         loss=_unless_nan(trial.loss),
         duration_s=time.monotonic() - started,
         params_count=trial.count.total if trial.count else None,

@@ -19,7 +19,7 @@ from highnoon.shared.domain.errors import InvalidObjectiveResult, TrialStopped
 from highnoon.shared.domain.goals import feasibility
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import SEGMENT_END, Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report, json_number
 from highnoon.shared.objective.metric_log import MetricLog
 from highnoon.shared.objective.repetition import mean
@@ -187,6 +187,12 @@ class RunningTrial:
         values = readings.values(returned, list(goals), self._known)
         self.loss = dict(zip(goals, values, strict=True)).get("loss")
         return Outcome(ending=Ending.COMPLETED, values=values)
+
+    def counted(self, outcome: Outcome) -> Outcome:
+        """Where the last report counts, one that was ended there is complete."""
+        if outcome.ending is not Ending.PRUNED or outcome.value is None or not self._scoring.last_report_counts:
+            return outcome
+        return replace(outcome, ending=Ending.COMPLETED, cause=SEGMENT_END)
 
     def judged(self, outcome: Outcome) -> Outcome:
         """With how far it is from each constraint of the study or of its own, in words where it does not keep one."""

@@ -62,7 +62,12 @@ class PrunerView:
     """A study as its pruner needs it, at one moment. `trials` may contain the trial that is decided on."""
 
     def __init__(self, study: Study, trials: Iterable[FrozenTrial], trial_id: int) -> None:
-        self._trials = [trial for trial in trials if trial._trial_id != trial_id]
+        self._trials, self._own_attrs = [], {}
+        for trial in trials:
+            if trial._trial_id == trial_id:
+                self._own_attrs = trial.user_attrs
+            else:
+                self._trials.append(trial)
         self._of_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
         self._study_id = study._study_id
         self._directions = list(study.directions)
@@ -80,6 +85,7 @@ class PrunerView:
         if isinstance(self._study.pruner, NopPruner):
             return False
         self._decided = trial.frozen
+        trial.frozen.user_attrs = self._own_attrs
         # Optuna's percentile pruners answer with NumPy's bool, which is no bool to JSON.
         return bool(self._study.pruner.prune(self._study, trial.frozen))
 
@@ -87,6 +93,7 @@ class PrunerView:
         """Which of its next reports need no decision, at most `n_steps` of them by their value; None for none that was
         not known before."""
         complete = self.get_all_trials(self._study_id, states=(TrialState.COMPLETE,))
+        trial.frozen.user_attrs = self._own_attrs
         return safe_reports(
             self._study.pruner, self._directions[0], complete, trial.frozen, n_steps=n_steps, for_s=for_s
         )

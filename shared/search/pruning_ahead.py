@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.search.asha import AshaPruner
+from highnoon.shared.search.population import SegmentPruner
 
 HOLDS_S = 1.0
 """How old the other trials may be at a decision, unless the database is slow or away."""
@@ -41,6 +42,8 @@ def safe_reports(
         return SafeReports(for_s=for_s, before_step=_BEYOND_ALL)
     if isinstance(pruner, AshaPruner):
         return SafeReports(for_s=for_s, before_step=pruner.next_rung_step(trial))
+    if isinstance(pruner, SegmentPruner):
+        return SafeReports(for_s=for_s, before_step=pruner.last_step(trial) or _BEYOND_ALL)
     if not isinstance(pruner, PercentilePruner):
         return None
     if len(complete) < max(1, pruner._n_startup_trials):

@@ -106,6 +106,7 @@ _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "nsga2": NSGAIISampler,
     "nsga3": NSGAIIISampler,
     "random": RandomSampler,
+    "pbt": lambda **_: RandomSampler(),  # what `Population` leaves open
 }
 
 _PRUNERS: dict[str, Callable[..., BasePruner]] = {

@@ -33,6 +33,7 @@ from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
+from highnoon.shared.search.population import SegmentPruner
 from highnoon.shared.search.samplers import build_pruner, build_sampler, distributions
 from highnoon.shared.search.sampling_space import suited
 from highnoon.shared.store import study_agreement as agreement
@@ -114,7 +115,7 @@ class OptunaStore:
                 storage=self._storage,
                 sampler=sampler
                 or build_sampler(suited(spec.sampler, spec.search_space), distributions(spec.search_space), spec.seed),
-                pruner=pruner or build_pruner(spec.pruner) or NopPruner(),
+                pruner=pruner or _pruner_of(spec),
             )
             earlier = [trial for name in spec.warm_start for trial in self._ended_of(name)]
         return OptunaStudy(spec, study, trials, self._error_boundary, earlier, has_given_sampler=sampler is not None)
@@ -239,6 +240,13 @@ class OptunaStore:
         except (KeyError, ValueError):  # or what no text of a database can be
             where = masked(self.url) if self.url else "memory"
             raise UnknownStudy(f"no study {name!r} in {where}") from None
+
+
+def _pruner_of(spec: StudySpec) -> BasePruner:
+    """What ends its trials before their end; until a pruner's rungs are known nothing does."""
+    if spec.sampler.goes_on_from_checkpoints:
+        return SegmentPruner(spec.sampler.options["perturbation_interval"])
+    return build_pruner(spec.pruner) or NopPruner()
 
 
 def quiet() -> None:

@@ -38,7 +38,7 @@ from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.enqueued_points import checked_point
 from highnoon.shared.store.optuna_trials import NewTrial, StartedTrial, Trials, stored_values
-from highnoon.shared.store.point_choice import PointChooser
+from highnoon.shared.store.point_choice import LastCheckpoints, PointChooser
 from highnoon.shared.store.pruning_decisions import PruningDecisions
 from highnoon.shared.store.study_notes import StudyNotes
 from highnoon.shared.store.study_reader import StudyReader, in_error_boundary
@@ -97,16 +97,19 @@ class OptunaStudy(StudyReader):
         return [one.process for one in used if isinstance(one, PluggedSampler | PluggedPruner)]
 
     @in_error_boundary
-    def choose(self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None) -> NewTrial:
+    def choose(
+        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: LastCheckpoints = None
+    ) -> NewTrial:
         """The point of a ticket's next attempt, before anything of it is written. Raises SpaceExhausted.
 
         The point of the attempt `before`; else a person's, the enqueued trial `waiting` (the sampler chooses what it
         leaves open); else the sampler's. A grid's own ordinals keep their points; enqueued trials get the ordinals
         beyond them. An enqueued trial that cannot be run is failed, with the reason, and the next one taken.
 
+        A population goes on from the checkpoints that are `kept`, which no other study asks for.
         A study without a search space has no point yet, only what is fixed: see `definition`.
         """
-        return self._points.choose(ordinal=ordinal, waiting=waiting, before=before)
+        return self._points.choose(ordinal=ordinal, waiting=waiting, before=before, kept=kept)
 
     @in_error_boundary
     def definition(
@@ -131,6 +134,7 @@ class OptunaStudy(StudyReader):
         *,
         ordinal: int,
         before: LostAttempt | None = None,
+        kept: LastCheckpoints = None,
         system_attrs: Mapping[str, Any] = MappingProxyType({}),
         user_attrs: Mapping[str, Any] = MappingProxyType({}),
     ) -> StartedTrial:
@@ -139,11 +143,11 @@ class OptunaStudy(StudyReader):
             waiting = self._trials.waiting()
             if waiting is not None and waiting.extension is not None:
                 waiting = None  # only a worker can fetch the checkpoint that it goes on from
-            new = self.choose(ordinal=ordinal, waiting=waiting, before=before)
+            new = self.choose(ordinal=ordinal, waiting=waiting, before=before, kept=kept)
             new = replace(new, system_attrs={**new.system_attrs, **system_attrs})
             started = self._trials.start(replace(new, user_attrs={**new.user_attrs, **user_attrs}))
             if started is not None:
-                return replace(started, ordinal=ordinal)
+                return replace(started, ordinal=ordinal, extends=new.user_attrs.get(EXTENDS))
 
     @in_error_boundary
     def enqueue(self, params: Params) -> None:
@@ -183,7 +187,7 @@ class OptunaStudy(StudyReader):
 
     @property
     def prunes(self) -> bool:
-        """Whether it has a pruner, and reports that this can use."""
+        """Whether what a trial reports may end it."""
         return self._pruning.are_possible
 
     @in_error_boundary

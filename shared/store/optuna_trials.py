@@ -55,6 +55,8 @@ class StartedTrial:
     params: Params
     ordinal: int = 0
     """Of its ticket; without one, what its seed follows from."""
+    extends: int | None = None
+    """The number of the trial that it goes on from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

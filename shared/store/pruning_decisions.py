@@ -26,8 +26,8 @@ class PruningDecisions:
 
     @property
     def are_possible(self) -> bool:
-        """Whether it has a pruner, and reports that this can use."""
-        return self._spec.pruner.name != "none" and (not self._spec.objectives or self._spec.prune_on is not None)
+        """Whether what a trial reports may end it."""
+        return self._spec.ends_trials_early
 
     def view(self, trial_id: int) -> PrunerView:
         """The study as it is now, for decisions on this running trial, which need no database."""

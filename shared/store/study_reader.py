@@ -23,7 +23,9 @@ from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import REPEATS_WORST, Trial
+from highnoon.shared.search.population import Population
 from highnoon.shared.search.ranking import best_numbers
+from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.optuna_trials import Trials, extension_in, find_trial, trial_of
 from highnoon.shared.store.study_notes import StudyNotes
 from highnoon.shared.store.study_view import best_trials, importances
@@ -166,6 +168,14 @@ class StudyReader:
         best = best_numbers(trials, self._study.directions, count)
         others = sorted({trial.number for trial in trials} - best, reverse=True)
         return best | set(others[: count - len(best)])
+
+    @in_error_boundary
+    def checkpoints_needed(self) -> set[int]:
+        """The numbers of trials from whose checkpoints the next ones may go on: of a population, as long as it runs."""
+        if not self._spec.sampler.goes_on_from_checkpoints:
+            return set()
+        population = Population(self._spec, SamplingSpace(self._spec.search_space, self._spec.point_constraints))
+        return population.needed(self._study.get_trials(deepcopy=False))
 
     @in_error_boundary
     def dataframe(self, *args: Any, **options: Any) -> Any:

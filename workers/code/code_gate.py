@@ -30,6 +30,11 @@ _log = logging.getLogger("highnoon.workers.code.code_gate")
 _HOLDS = 50
 """An answer holds so many times as long as it took: looking costs at most a fiftieth of a slot's time."""
 
+_NO_STORE = (
+    "the trials of the sampler {} go on from checkpoints in a store, and this worker has none: "
+    "set HIGHNOON_ARTIFACTS_URL"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
@@ -56,6 +61,8 @@ class CodeGate:
 
     def pass_or_refuse(self, spec: StudySpec) -> Code:
         """The code of a study, as it is on this node now. Raises ServiceUnavailable while a bundle cannot be had."""
+        if spec.sampler.goes_on_from_checkpoints and self._settings.artifacts_url is None:
+            return self._refused(spec, "no_store", _NO_STORE.format(spec.sampler.name))
         key = (*map(str, (spec.objective, *spec.plugins.values())), spec.code_dir, spec.bundle)
         known = self._answers.get(key)
         if known is None or time.monotonic() >= known[1]:

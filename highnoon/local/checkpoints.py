@@ -1,0 +1,33 @@
+"""The checkpoints of trials in this process that go on from one another (the sampler pbt), in a temporary folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+
+class LocalCheckpoints:
+    """One folder for each trial of one call of `optimize`, by its number. Raises OSError for a disk that refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, number: int, extends: int | None) -> Path:
+        """Where the trial's checkpoints go, with those of the trial that it goes on from; made or not."""
+        own = self._folder_of(number)
+        if extends is not None:
+            shutil.copytree(self._folder_of(extends), own, symlinks=True)
+        return own
+
+    def kept(self) -> dict[int, None]:
+        """The numbers of trials that have left some."""
+        return {int(folder.name): None for folder in self._folder.glob("*") if any(folder.iterdir())}
+
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Removes those of all other trials."""
+        for number in self.kept().keys() - set(numbers):
+            shutil.rmtree(self._folder_of(number), ignore_errors=True)
+
+    def _folder_of(self, number: int) -> Path:
+        return self._folder / str(number)

@@ -1,0 +1,236 @@
+"""Population-based training: which member of the population goes on next, from whose checkpoint, at which point.
+
+After Jaderberg et al., Population Based Training of Neural Networks (2017, https://arxiv.org/abs/1711.09846), with the
+numbers that Ray Tune has by default. A trial is one member's training over `perturbation_interval` steps; the next of
+that member begins with the checkpoint that it has left. A member that is among the worst of its generation begins with
+the checkpoint of one of the best instead, at a point near that one's. Trials of a generation end one after the other,
+and are compared with those that have ended by then: nobody waits for the last one.
+
+What a trial is of its population stands in its attributes, so that any node can choose the next one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from highnoon.shared.domain.extension import EXTENDS
+from highnoon.shared.domain.param import Float
+from highnoon.shared.domain.states import CAUSE, ENDING, SEGMENT_END, Ending
+from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.search.sampling_space import SamplingSpace
+
+MEMBER, GENERATION = "highnoon:member", "highnoon:generation"
+"""Attributes of a trial of a population, both counted from 0."""
+
+KEPT_BY_RETRY = (EXTENDS, MEMBER, GENERATION)
+
+_FACTORS = (0.8, 1.2)
+_TRIES = 100
+"""To find a changed point that keeps the constraints; then the point stays as it is."""
+_INFRASTRUCTURE = (Ending.LOST, Ending.KILLED, Ending.RELEASED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What a member trains next. `of`: the trial whose checkpoint it begins with; None for a training of its own.
+
+    What `params` leaves open is drawn at random.
+    """
+
+    member: int
+    generation: int
+    of: int | None = None
+    params: Params
+    is_restart_from_nothing: bool = False
+    """Whether the member had begun already, and there is no checkpoint to go on from."""
+
+    @property
+    def attrs(self) -> dict[str, int]:
+        """Of its trial."""
+        return {MEMBER: self.member, GENERATION: self.generation, **({} if self.of is None else {EXTENDS: self.of})}
+
+
+class SegmentPruner(BasePruner):
+    """Ends a trial of generation g with its first report at step (g + 1) * `perturbation_interval` or later."""
+
+    def __init__(self, perturbation_interval: int) -> None:
+        self._interval = perturbation_interval
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the segment is over."""
+        last = self.last_step(trial)
+        return last is not None and trial.last_step is not None and trial.last_step >= last
+
+    def last_step(self, trial: FrozenTrial) -> int | None:
+        """The step with which the segment ends; None for a trial outside of the population, which has no segments."""
+        return (_generation(trial) + 1) * self._interval if _segments([trial]) else None
+
+
+class Population:
+    """The decisions for one study, from its trials and from the numbers of those whose checkpoint is `kept`."""
+
+    def __init__(self, spec: StudySpec, space: SamplingSpace) -> None:
+        options = spec.sampler.options
+        self._size: int = options["population"]
+        self._quantile: float = options["quantile_fraction"]
+        self._resample: float = options["resample_probability"]
+        floats = [name for name, param in spec.search_space.items() if isinstance(param, Float)]
+        self._mutated: Collection[str] = options.get("mutate", floats)
+        self._sign = -1.0 if spec.direction == "maximize" else 1.0
+        self._max_attempts, self._retry_errors = spec.max_attempts, spec.retry_errors
+        self._space = space
+
+    def next(self, ordinal: int, trials: Iterable[FrozenTrial], kept: Collection[int], rng: random.Random) -> Segment:
+        """The segment of a ticket's trial: of a new member until all have begun, then of one that waits to go on.
+
+        Two nodes that choose at the same moment do not know of one another; by their ordinals they mostly differ.
+        """
+        segments = _segments(trials)
+        if ordinal < self._size or not segments:
+            return self.new_member(ordinal, segments)
+        newest = _newest(segments)
+        ready = _of_lowest_generation(trial for trial in newest.values() if self._is_ready(trial))
+        ready = ready or _of_lowest_generation(trial for trial in newest.values() if self._is_to_be_retried(trial))
+        if ready:
+            return self._continued(ready[ordinal % len(ready)], segments, kept, rng)
+        last = max(map(_generation, segments))
+        return self._restarted(1 + max(newest), last, segments, kept, rng)
+
+    def new_member(self, ordinal: int, trials: Iterable[FrozenTrial]) -> Segment:
+        """One more, at a point of its own. The first tickets are the members of these numbers."""
+        further = 1 + max(map(_member, _segments(trials)), default=-1)
+        member = ordinal if ordinal < self._size else max(further, self._size)
+        return Segment(member=member, generation=0, params={})
+
+    def needed(self, trials: Iterable[FrozenTrial]) -> set[int]:
+        """The numbers of trials from whose checkpoints another one may go on."""
+        segments = _segments(trials)
+        newest = list(_newest(segments).values())
+        unfinished = [trial for trial in newest if not _is_done(trial)]
+        oldest = min(map(_generation, unfinished or newest), default=0) - 1
+        return {trial.number for trial in segments if _is_over(trial) and _generation(trial) >= oldest}
+
+    def _is_ready(self, trial: FrozenTrial) -> bool:
+        """Whether its member can go on."""
+        is_running = trial.state is TrialState.RUNNING
+        return not is_running and not _is_done(trial) and not self._is_to_be_retried(trial)
+
+    def _is_to_be_retried(self, trial: FrozenTrial) -> bool:
+        """Whether its ticket has attempts left: as far as the trial shows it."""
+        ending, tries = trial.user_attrs.get(ENDING), 1 + len(trial.system_attrs.get("retry_history", ()))
+        if ending in _INFRASTRUCTURE:
+            return tries < self._max_attempts
+        return ending == Ending.FAILED and tries <= self._retry_errors
+
+    def _continued(
+        self, trial: FrozenTrial, segments: Sequence[FrozenTrial], kept: Collection[int], rng: random.Random
+    ) -> Segment:
+        """The member goes on by itself, or in the place of one of the best where it is one of the worst, or failed."""
+        member, generation = _member(trial), _generation(trial)
+        ranked = self._ranked(segments, generation)
+        worst = [one.number for one in ranked[len(ranked) - self._cut(len(ranked)) :]]
+        if not _is_over(trial) or trial.number in worst or trial.number not in kept:
+            return self._restarted(member, generation, segments, kept, rng)
+        params = self._space.as_repeated(trial.params)
+        return Segment(member=member, generation=generation + 1, of=trial.number, params=params)
+
+    def _restarted(
+        self, member: int, generation: int, segments: Sequence[FrozenTrial], kept: Collection[int], rng: random.Random
+    ) -> Segment:
+        """From the checkpoint of one of the best of this generation, or of the newest before it that has one."""
+        for earlier in range(generation, -1, -1):
+            ranked = [trial for trial in self._ranked(segments, earlier) if trial.number in kept]
+            if ranked:
+                parent = rng.choice(ranked[: max(self._cut(len(ranked)), 1)])
+                params = self._changed(self._space.as_repeated(parent.params), rng)
+                return Segment(member=member, generation=earlier + 1, of=parent.number, params=params)
+        return Segment(member=member, generation=0, params={}, is_restart_from_nothing=True)
+
+    def _ranked(self, segments: Sequence[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        """Those that have ended, the best one first."""
+        over = [trial for trial in segments if _generation(trial) == generation and _is_over(trial)]
+        return sorted(over, key=lambda trial: (self._sign * (trial.value or 0.0), trial.number))
+
+    def _cut(self, count: int) -> int:
+        """How many of `count` are the best, and how many the worst."""
+        return min(math.ceil(count * self._quantile), count // 2)
+
+    def _changed(self, params: Params, rng: random.Random) -> Params:
+        """A point near this one; what is to be drawn anew is left out."""
+        for _ in range(_TRIES):
+            changed = dict(params)
+            for name in self._mutated:
+                if name in changed:
+                    value = self._mutation(self._space.domains[name], changed.pop(name), rng)
+                    changed |= {} if value is None else {name: value}
+            if not self._space.broken_by(changed):
+                return changed
+        return params
+
+    def _mutation(self, domain: BaseDistribution, value: ParamValue, rng: random.Random) -> ParamValue | None:
+        """A neighbour of the value; None where it is to be drawn from the whole domain."""
+        if rng.random() < self._resample:
+            return None
+        moved = _moved(domain, value, rng)
+        return None if moved == value else moved
+
+
+def _moved(domain: Any, value: Any, rng: random.Random) -> Any:
+    """The choice before or after it; a number by a fifth smaller or larger, within its bounds and on its steps."""
+    if isinstance(domain, CategoricalDistribution):
+        index = int(domain.to_internal_repr(value)) + rng.choice((-1, 1))
+        return domain.choices[min(max(index, 0), len(domain.choices) - 1)]
+    number = min(max(value * rng.choice(_FACTORS), domain.low), domain.high)
+    if domain.step is not None:
+        number = min(domain.low + round((number - domain.low) / domain.step) * domain.step, domain.high)
+    return int(number) if isinstance(domain, IntDistribution) else float(number)
+
+
+def _segments(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [
+        trial
+        for trial in trials
+        if isinstance(trial.user_attrs.get(MEMBER), int) and isinstance(trial.user_attrs.get(GENERATION), int)
+    ]
+
+
+def _newest(segments: Iterable[FrozenTrial]) -> Mapping[int, FrozenTrial]:
+    """Of each member the last one."""
+    newest: dict[int, FrozenTrial] = {}
+    for trial in sorted(segments, key=lambda trial: (_generation(trial), trial.number)):
+        newest[_member(trial)] = trial
+    return newest
+
+
+def _of_lowest_generation(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    found = list(trials)
+    lowest = min(map(_generation, found), default=0)
+    return sorted((trial for trial in found if _generation(trial) == lowest), key=_member)
+
+
+def _is_over(trial: FrozenTrial) -> bool:
+    """Whether a training can go on from here: not where it did not fit, failed, or came to its own end."""
+    return trial.state is TrialState.COMPLETE and trial.user_attrs.get(CAUSE) == SEGMENT_END
+
+
+def _is_done(trial: FrozenTrial) -> bool:
+    """Whether its member was trained to the end."""
+    return trial.state is TrialState.COMPLETE and not _is_over(trial)
+
+
+def _member(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs[MEMBER])
+
+
+def _generation(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs[GENERATION])

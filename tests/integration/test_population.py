@@ -16,7 +16,7 @@ from highnoon.shared.domain.states import CAUSE, SEGMENT_END, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.runtime.settings import load_settings
-from highnoon.shared.search.population import GENERATION, MEMBER
+from highnoon.shared.search.population import GENERATION, KEPT_BY_RETRY
 from highnoon.shared.store.bundles import Bundles
 from highnoon.workers.code.code_gate import CodeGate
 from tests.cluster import Books, Cluster, running_cluster
@@ -88,14 +88,16 @@ def test_a_population_trains_on_a_cluster_also_where_a_trial_is_killed(cluster: 
     assert_trained_on(trials)
 
     # And so did the attempt after the one that was killed: at the same point, from its own checkpoint
-    killed = [trial for trial in trials if trial.state is TrialState.FAIL]
-    assert killed and {trial.attrs[GENERATION] for trial in killed} == {1}
+    by_number = {trial.number: trial for trial in trials}
+    attempts = books.attempts(name)
+    killed = [attempt for attempt in attempts if attempt.ending is Ending.KILLED]
+    assert killed
     for lost in killed:
-        retry = next(trial for trial in trials if trial.number > lost.number and trial.params == lost.params)
-        assert [retry.attrs[key] for key in (MEMBER, GENERATION, EXTENDS)] == [
-            lost.attrs[key] for key in (MEMBER, GENERATION, EXTENDS)
-        ]
-        assert "begins with epoch 6" in log_of(cluster, name, retry.number)
+        again = next(one for one in attempts if (one.ordinal, one.attempt) == (lost.ordinal, lost.attempt + 1))
+        before, after = by_number[lost.trial_number or 0], by_number[again.trial_number or 0]
+        assert before.params == after.params and before.attrs[GENERATION] == 1
+        assert [before.attrs[key] for key in KEPT_BY_RETRY] == [after.attrs[key] for key in KEPT_BY_RETRY]
+        assert "begins with epoch 6" in log_of(cluster, name, after.number)
 
 
 def test_a_worker_without_a_store_refuses_a_population() -> None:

@@ -66,7 +66,7 @@ class Task:
     repeats: Repeats
     saved: Path
     """Where it copies the files that it saves."""
-    checkpoints: Path | None
+    checkpoints: Path | None = None
     """A folder that outlives it; None where no other trial goes on from it."""
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,12 +75,11 @@ def prepare(folder: Path) -> list[str]:
         place.mkdir(mode=0o700)
         _give_away(place)
     for name in PASSWORDS:
-        if _write(place / name, secrets.token_urlsafe(32) + "\n"):
+        # No newline: the Prometheus operator copies a Secret into a header as it is.
+        if _write(place / name, secrets.token_urlsafe(32)):
             made.append(f"made {place / name}")
     made += _prepare_acl(place)
-    owner = place.stat()
-    if _write(folder / ".env", _environment(owner.st_uid, owner.st_gid), mode=0o644):
-        made.append(f"made {folder / '.env'}")
+    made += _prepare_environment(folder / ".env", place.stat())
     kept = f"{place}: complete; nothing that existed was touched"
     return [*made, kept]
 
@@ -96,10 +96,31 @@ def _prepare_acl(place: Path) -> list[str]:
     return []
 
 
-def _environment(uid: int, gid: int) -> str:
-    """The owner of the secrets is the user as whom every container runs: Compose mounts files as they are."""
+def _prepare_environment(path: Path, owner: os.stat_result) -> list[str]:
+    """Makes the file, or appends what Compose requires of it.
+
+    The owner of the secrets is the user as whom every container runs: Compose mounts files as they are. A file that is
+    there gets no name of the project: with another one Compose would not find its volumes.
+    """
+    required = {"HIGHNOON_UID": owner.st_uid, "HIGHNOON_GID": owner.st_gid}
     comment = "# Made by init-deploy; yours to edit. docs/compose.md lists what else may stand here."
-    return f"{comment}\nCOMPOSE_PROJECT_NAME=highnoon\nHIGHNOON_UID={uid}\nHIGHNOON_GID={gid}\n"
+    if _write(path, f"{comment}\nCOMPOSE_PROJECT_NAME=highnoon\n{_assignments(required)}", mode=0o644):
+        return [f"made {path}"]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    missing = {
+        name: value
+        for name, value in required.items()
+        if not re.search(rf"^\s*(export\s+)?{name}[ \t]*=[ \t]*\S", text, re.MULTILINE)
+    }
+    if not missing:
+        return []
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("" if text.endswith("\n") or not text else "\n") + _assignments(missing))
+    return [f"added {', '.join(missing)} to {path}"]
+
+
+def _assignments(variables: Mapping[str, int]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in variables.items())
 
 
 def _write(path: Path, text: str, *, mode: int = 0o600) -> bool:

@@ -71,7 +71,7 @@ _SELECTOR = {
 }
 _ENDPOINT = _object(
     {"port": _TEXT, "authorization": _object({"credentials": _object({"name": _TEXT, "key": _TEXT})})},
-    {"interval": _DURATION},
+    {"interval": _DURATION, "relabelings": _several(_object({"targetLabel": _TEXT, "replacement": _TEXT}))},
 )
 
 SCHEMAS: dict[tuple[str, str], Schema] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ def test_it_makes_each_secret_once_and_for_its_owner_alone(folder: Path, call: C
     assert first.code == 0
     assert set(made) == {*PASSWORDS, REDIS_ACL}
     assert len(set(made.values())) == len(made), "no two services share a password"
-    assert all(len(made[name].strip()) >= 32 for name in PASSWORDS)
+    assert all(len(made[name]) >= 32 for name in PASSWORDS)
+    # Not even a newline: the Prometheus operator copies a Secret as it is into a header.
+    assert all(re.fullmatch(r"[\w-]+", made[name]) for name in PASSWORDS)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (folder / "secrets").iterdir()}
     assert modes == {0o600}
     assert not any(secret.strip() in first.out for secret in made.values()), "a secret was printed"
@@ -44,6 +47,21 @@ def test_it_makes_each_secret_once_and_for_its_owner_alone(folder: Path, call: C
     again = contents(folder)
     assert second.out.count("made ") == 1
     assert {name for name in made if made[name] != again[name]} == {"webui_token"}
+
+
+def test_environment_file_without_the_user_is_completed_and_keeps_what_it_has(
+    folder: Path, call: Callable[..., Answer]
+) -> None:
+    (folder / ".env").write_text("# ours\nPROJECT=examples/mine\nHIGHNOON_UID=\nexport HIGHNOON_GID=7")
+    first = call("init-deploy", str(folder))
+    uid = (folder / "secrets").stat().st_uid
+    completed = f"# ours\nPROJECT=examples/mine\nHIGHNOON_UID=\nexport HIGHNOON_GID=7\nHIGHNOON_UID={uid}\n"
+    assert (folder / ".env").read_text() == completed, "an empty value is as good as none; the last one counts"
+    assert f"added HIGHNOON_UID to {folder / '.env'}" in " ".join(first.out.split())
+
+    second = call("init-deploy", str(folder))
+    assert (folder / ".env").read_text() == completed
+    assert "added" not in second.out and "made" not in second.out
 
 
 def test_redis_gets_hashes_and_no_default_user(folder: Path, call: Callable[..., Answer]) -> None:

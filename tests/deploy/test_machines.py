@@ -44,6 +44,15 @@ def test_a_unit_is_confined(unit: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_credentials_of_a_unit_are_found_by_a_systemd_without_the_specifier_for_them(unit: Path) -> None:
+    """Since 247 systemd has credentials, since 251 `%d`. The path is the one that systemd.exec(5) names."""
+    text = unit.read_text()
+    assert "=%d" not in text
+    read = re.findall(r"_FILE=/run/credentials/%n/(\w+)", text)
+    assert read == re.findall(r"^LoadCredential=(\w+):", text, re.MULTILINE) == ["database", "redis"]
+
+
 def test_environment_file_of_the_docs_is_taken_and_has_what_the_unit_names(tmp_path: Path) -> None:
     written = (
         (DEPLOY.parent / "docs" / "machines.md").read_text().partition("worker.env <<'END'\n")[2].partition("END")[0]
@@ -52,7 +61,7 @@ def test_environment_file_of_the_docs_is_taken_and_has_what_the_unit_names(tmp_p
     unit = (DEPLOY / "systemd" / "highnoon-worker.service").read_text()
     assert set(re.findall(r"\$\{(\w+)\}", unit)) == {"WORKER_QUEUES", "WORKER_SLOTS"} <= environ.keys()
 
-    passwords = re.findall(r"(HIGHNOON_\w+_FILE)=%d/\w+", unit)
+    passwords = re.findall(r"(HIGHNOON_\w+_FILE)=", unit)
     assert len(passwords) == 2
     _file(tmp_path / "password", "p")
     earlier = {"HIGHNOON_QUEUES": "cpu", "HIGHNOON_SLOTS": "4"}  # of files that were written for an earlier version
@@ -106,7 +115,9 @@ def test_a_node_of_a_batch_system_works_off_a_study_and_gives_its_machine_back(
     script = script.replace("/highnoon\n", urlsplit(postgres_url).path + "\n", 1)
     script = script.replace('"$HOME/projects/*"', '"*"')
     _file(tmp_path / "highnoon" / ".venv" / "bin" / "python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    _file(tmp_path / "bin" / "srun", '#!/bin/sh\nexec "$@"\n')
+    # As Slurm's since 22.05: a step gets one core unless it asks, whatever the job has.
+    srun = '[ "$1" = --cpus-per-task="$SLURM_CPUS_PER_TASK" ] || exit 64; shift; exec "$@"'
+    _file(tmp_path / "bin" / "srun", f"#!/bin/sh\n{srun}\n")
     _file(tmp_path / "workers.sbatch", script)
     try:
         cluster.start_coordinator()
@@ -122,6 +133,7 @@ def test_a_node_of_a_batch_system_works_off_a_study_and_gives_its_machine_back(
                     "HOME": str(tmp_path),
                     "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
                     "SLURM_JOB_ID": "7",
+                    "SLURM_CPUS_PER_TASK": str(_number_after("--cpus-per-task=", script)),
                     "SLURM_TMPDIR": str(tmp_path),
                 },
                 cwd=tmp_path,

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg2
 import psycopg2.errors
 import pytest
@@ -21,6 +22,7 @@ from highnoon.shared.runtime.settings import load_settings
 from tests.conftest import empty_database
 from tests.deploy.custom_resources import SCHEMAS
 from tests.ledger import Ledger
+from tests.web import TOKEN, dashboard
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -120,6 +122,19 @@ def test_what_is_scaled_and_watched_is_there() -> None:
         assert len(seen) == 2 and all(_has_port(there, monitor["spec"]["podMetricsEndpoints"]) for there in ports)
 
 
+def test_monitors_name_the_jobs_that_alerts_and_dashboard_ask_for() -> None:
+    """The operator's own names are those of Service and PodMonitor."""
+    prometheus = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text())
+    named = [
+        {rule["replacement"] for rule in endpoint.get("relabelings", []) if rule["targetLabel"] == "job"}
+        for monitor in (*_of("ServiceMonitor").values(), *_of("PodMonitor").values())
+        for endpoint in monitor["spec"].get("endpoints", monitor["spec"].get("podMetricsEndpoints"))
+    ]
+    assert named == [{scraped["job_name"]} for scraped in prometheus["scrape_configs"]]
+    alerts = (ROOT / "deploy" / "monitoring" / "alerts.yml").read_text()
+    assert set(re.findall(r'job="([^"]+)"', alerts)) == {"highnoon-coordinator"} <= set().union(*named)
+
+
 def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
         labels.get(asked["key"]) in asked["values"] for asked in selector.get("matchExpressions", [])
@@ -128,6 +143,43 @@ def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 def _has_port(ports: list[dict[str, Any]], endpoints: list[dict[str, Any]]) -> bool:
     return {endpoint["port"] for endpoint in endpoints} <= {port["name"] for port in ports}
+
+
+# --- The dashboard behind an Ingress ----------------------------------------------------------------------------------
+
+INGRESS = "127.0.0.2"
+"""Not 127.0.0.1, which is trusted without a setting."""
+
+
+@pytest.fixture
+def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], str]]:
+    """The container of the dashboard, and the address of one that has its environment and names of its own."""
+    (container,) = _of("Deployment")["webui"]["spec"]["template"]["spec"]["containers"]
+    for variable in container["env"]:
+        if not variable["name"].endswith("_FILE"):
+            monkeypatch.setenv(variable["name"], variable["value"])
+    environ = {"HIGHNOON_TOKEN": TOKEN, "HIGHNOON_WEBUI_HOSTS": "hpo.example.org"}
+    with dashboard(f"sqlite:///{tmp_path / 'studies.db'}", tmp_path, host="0.0.0.0", environ=environ) as address:
+        yield container, address
+
+
+def test_probes_of_the_dashboard_pass_where_it_has_a_name(webui: tuple[dict[str, Any], str]) -> None:
+    container, address = webui
+    for name in ("livenessProbe", "readinessProbe"):
+        asked = container[name]["httpGet"]
+        # The kubelet sends the address of the pod where the probe names no host.
+        headers = {"Host": "10.42.0.7:8000"} | {one["name"]: one["value"] for one in asked.get("httpHeaders", [])}
+        answer = httpx.get(address + asked["path"], headers=headers)
+        assert answer.status_code == 200, (name, answer.text)
+
+
+def test_sessions_behind_an_ingress_with_tls_are_secure(webui: tuple[dict[str, Any], str]) -> None:
+    _, address = webui
+    headers = {"Host": "hpo.example.org", "Origin": "https://hpo.example.org", "X-Forwarded-Proto": "https"}
+    with httpx.Client(base_url=address, transport=httpx.HTTPTransport(local_address=INGRESS)) as ingress:
+        answer = ingress.post("/login", data={"token": TOKEN}, headers=headers)
+    assert answer.status_code == 303, answer.text
+    assert "Secure" in answer.headers["set-cookie"].split("; ")
 
 
 # --- KEDA's question, on a real ledger --------------------------------------------------------------------------------

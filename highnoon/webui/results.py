@@ -17,7 +17,7 @@ from threading import Lock
 from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+from highnoon.shared.views.charts import FIGURES, MOST_SPANS, NEEDS_ATTEMPTS, FigureInput
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
@@ -25,7 +25,6 @@ from highnoon.shared.views.trials import by_objective, has_ended, metric_names
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
-_SPANS = 1500
 _CHUNK = 1000
 MOST_PARAMS = 10
 """How many parameters a figure shows at first."""
@@ -79,7 +78,7 @@ class FigureCache:
                 params=self._pair(study.name, x, y) if kind == "contour" else (x, y) if kind == "pareto" else (),
                 most_params=None if whole else MOST_PARAMS,
                 raw=raw,
-                spans=() if record is None else self._repository.queries().attempts.spans(record.id, limit=_SPANS),
+                spans=() if record is None else self._repository.queries().attempts.spans(record.id, limit=MOST_SPANS),
                 causes=() if record is None else self._repository.queries().attempts.causes(record.id),
                 importance=self._repository.importance(study.name, objective)
                 if self._ranks(kind, len(found.space))

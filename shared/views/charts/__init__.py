@@ -16,7 +16,7 @@ from highnoon.shared.views.charts.objectives import hypervolume, pareto
 from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
 from highnoon.shared.views.charts.progress import history, intermediate
 
-__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput", "metric_curves"]
+__all__ = ["FIGURES", "MOST_SPANS", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput", "metric_curves"]
 
 FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
     "history": history,
@@ -35,6 +35,9 @@ FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
 
 NEEDS_ATTEMPTS = frozenset({"timeline", "outcomes", "memory"})
 """Figures of the ledger's attempts (`FigureInput.spans` and `causes`)."""
+
+MOST_SPANS = 1500
+"""How many of the newest attempts such a figure shows."""
 
 TITLES: Mapping[str, str] = {
     "history": "optimisation history",

@@ -11,6 +11,7 @@ import typer
 from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
+    check_output_folder,
     mistake,
     no_result,
     print_json,
@@ -34,8 +35,6 @@ KINDS = (
 
 _OTHER_NAMES = {"importances": "importance"}
 """Kinds that have another name on the dashboard."""
-
-_MOST_ATTEMPTS = 1500
 
 _PICTURES = (".png", ".svg", ".pdf")
 SUFFIXES = (".html", ".json", *_PICTURES)
@@ -145,7 +144,7 @@ def compare(study: StudyName, other: OtherStudy, storage: Storage = None, json: 
 
 def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reader) -> Figure:
     from highnoon.shared.store.attempt_queries import AttemptQueries
-    from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, FigureInput
+    from highnoon.shared.views.charts import FIGURES, MOST_SPANS, NEEDS_ATTEMPTS, FigureInput
     from highnoon.shared.views.trials import by_objective
 
     name = _OTHER_NAMES.get(kind, kind)
@@ -171,7 +170,7 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
             directions=view.direction.split(", "),
             params=params or (list(importance)[:2] if name == "contour" else ()),
             importance=importance,
-            spans=queries.spans(record.id, limit=_MOST_ATTEMPTS) if queries and record else (),
+            spans=queries.spans(record.id, limit=MOST_SPANS) if queries and record else (),
             causes=queries.causes(record.id) if queries and record else (),
         )
     )
@@ -199,8 +198,7 @@ def check_suffix(path: Path) -> None:
     """Raises InvalidInput for a file that cannot be written, before anything is drawn for it."""
     if path.suffix.lower() not in SUFFIXES:
         raise _wrong(path, "has no suffix of a figure's format", nearest(path.suffix or path.name, SUFFIXES))
-    if not path.parent.is_dir():
-        raise _wrong(path, "lies in a folder that does not exist")
+    check_output_folder(path)
     if path.suffix.lower() in _PICTURES:
         try:
             import kaleido  # noqa: F401

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import StudyName, ledger, print_sentence
+from highnoon.coordinator.cli.command_io import StudyName, check_output_folder, ledger, print_sentence
 
 BackupFile = Annotated[Path, typer.Argument(help="What backup wrote.", metavar="FILE")]
 Output = Annotated[
@@ -28,6 +28,7 @@ def backup(study: StudyName, output: Output = None) -> None:
     from highnoon.shared.views.formats import plural, size
 
     path = Path(f"{study}.backup.jsonl") if output is None else output
+    check_output_folder(path)
     with ledger() as access:
         copied = write(access.study(study), access, path)
     counts = f"{plural(copied.trials, 'trial')} and {plural(copied.attempts, 'attempt')}"

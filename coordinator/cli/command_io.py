@@ -130,6 +130,12 @@ def no_result(why: str, *, next_step: str = "") -> typer.Exit:
     return typer.Exit(Exit.NO_RESULT)
 
 
+def check_output_folder(path: Path) -> None:
+    """Raises InvalidInput for an --output whose folder is missing, before anything is made for it."""
+    if not path.absolute().parent.is_dir():
+        raise mistake("--output", "lies in a folder that does not exist", str(path))
+
+
 def mistake(key: str, message: str, value: object = ABSENT, hint: str = "") -> InvalidInput:
     """One thing on the command line that cannot work."""
     return InvalidInput.of("command line", key, message, value=value, hint=hint)

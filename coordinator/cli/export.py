@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import StudyName, mistake
+from highnoon.coordinator.cli.command_io import StudyName, check_output_folder, mistake
 from highnoon.coordinator.cli.reading import Storage, reading
 from highnoon.shared.domain.errors import nearest
 
@@ -43,8 +43,8 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
         raise mistake(key, "is no format of trials", format or str(output), nearest(kind, _FORMATS))
     if output is None and kind == "parquet":
         raise mistake("--output", "is needed for parquet, which is no text")
-    if output is not None and not output.absolute().parent.is_dir():
-        raise mistake("--output", "lies in a folder that does not exist", str(output))
+    if output is not None:
+        check_output_folder(output)
     with reading(storage) as reader:
         summary, view = reader.study(study), reader.view(study)
         trials = view.trials()

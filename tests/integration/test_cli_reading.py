@@ -42,6 +42,7 @@ MISTAKES = {
     "plot digits -k slice -p unit": "is no parameter of study digits (got 'unit'). Did you mean units?",
     "plot digits -o x.gif": "--output: has no suffix of a figure's format (got 'x.gif').",
     "plot digits -o no/x.html": "--output: lies in a folder that does not exist (got 'no/x.html').",
+    "backup digits -o no/x.jsonl": "--output: lies in a folder that does not exist (got 'no/x.jsonl').",
     "compare digits digits-wid": "no study named 'digits-wid'. Did you mean digits-wide?",
     "logs digits 77": "no attempt of study digits has this number (got 77). It has trials 0 to 52.",
     "watch digit": "no study named 'digit'. Did you mean digits?",

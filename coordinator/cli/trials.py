@@ -122,7 +122,8 @@ def logs(
     """Print how a trial ended, and the last lines that it printed.
 
     The log is read from its file when the trial ran on this host; of another host's trial the ledger has the end.
-    With -f it is printed as it grows until the trial is over, or no coordinator runs here any more.
+    With -f it is printed as it grows until the trial is over, or no coordinator runs here any more; with
+    --json as well, only the object at its end is printed.
 
     Example: python -m coordinator logs digits 3 -f
     """
@@ -146,7 +147,9 @@ def logs(
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
             try:
-                follow_log(lambda: _attempt(access, record, trial), typer.echo, first=lines, pause=pause)
+                # With --json the lines are in the object that is printed at the end.
+                write = (lambda line: None) if json else typer.echo
+                follow_log(lambda: _attempt(access, record, trial), write, first=lines, pause=pause)
             except KeyboardInterrupt:
                 typer.echo("left; the trial goes on", err=True)
                 raise typer.Exit(Exit.INTERRUPTED) from None

@@ -58,20 +58,26 @@ def following(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def reads_a_log(process: subprocess.Popen[str]) -> bool:
+    return any(file.resolve().suffix == ".log" for file in Path(f"/proc/{process.pid}/fd").iterdir())
+
+
 def test_a_study_and_a_log_are_watched_to_their_end(cluster: Cluster) -> None:
     # Given a study whose two trials run until the test lets them end
     name = cluster.submit_here("patient_by_study", 2, name="watched")
     wait_until_running(cluster, name, 2)
 
-    # When one person watches it, and another one follows a log
+    # When one person watches it, another one follows a log, and a program waits for its end
     board = Terminal("watch", folder=cluster.folder, **environ(cluster))
     log = following(cluster, "logs", name, "0", "-f")
+    program = following(cluster, "logs", name, "0", "-f", "--json")
     board.read_until("2 of 2 slots busy")
     assert log.stdout is not None
     first = log.stdout.readline()
+    eventually(lambda: reads_a_log(program), 60, what="the program reads the log")
     (cluster.folder / name).touch()
 
-    # Then both see it happen, and end with it
+    # Then all see it happen, and end with it
     assert board.read_to_the_end() == Exit.OK
     out, err = log.communicate(timeout=200)
     assert log.returncode == Exit.OK, err
@@ -80,6 +86,9 @@ def test_a_study_and_a_log_are_watched_to_their_end(cluster: Cluster) -> None:
     assert "Best trial" in shown and "Traceback" not in shown
     assert first == "waiting\n" and out == ""
     assert re.match(r"trial 0, attempt 1 on host \S+: completed\n", err)
+    out, err = program.communicate(timeout=200)
+    result = json.loads(out)
+    assert (result["ending"], result["lines"], err) == ("completed", ["waiting"], "")
 
 
 def test_a_pipe_gets_lines_and_programs_get_objects(

@@ -10,10 +10,9 @@ from typing import Any
 
 from highnoon.coordinator.cli.tables import aligned, time_cell, value_cell
 from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.studies import NOT_COMPARED, StudySummary
 
 _WIDEST = 26
-_NOT_COMPARED = ("name", "code_dir")
 _SCALE = {"objective": "objectives", "param_budget": "parameter budgets", "constraints": "constraints"}
 """Keys that decide what a value means."""
 
@@ -98,7 +97,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tu
     """Dotted keys of two specifications whose values differ."""
     first, second = dict(_flat(one)), dict(_flat(other))
     for key in dict.fromkeys([*first, *second]):
-        if key not in _NOT_COMPARED and first.get(key) != second.get(key):
+        if key not in NOT_COMPARED and first.get(key) != second.get(key):
             yield key, first.get(key), second.get(key)
 
 

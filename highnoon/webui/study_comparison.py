@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
-from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.studies import NOT_COMPARED, StudySummary
 from highnoon.webui.app_state import State
 from highnoon.webui.pages import spark
 from highnoon.webui.rendering import shown
@@ -19,8 +19,6 @@ router = APIRouter(include_in_schema=False)
 Names = Annotated[list[str] | None, Query()]
 
 _MOST_COMPARED = 10
-_NOT_COMPARED = ("name", "code_dir", "code", "bundle", "git", "seed")
-"""Keys in which every two studies differ."""
 
 
 @router.get("/hpo/compare")
@@ -46,7 +44,7 @@ def _metrics(best: Iterable[Trial | None]) -> list[str]:
 def _differences(studies: Sequence[StudySummary]) -> Iterator[tuple[str, list[str]]]:
     """Each key of their specifications whose values are not the same in all, with them as text."""
     specs: list[Mapping[str, Any]] = [study.spec for study in studies]
-    for key in sorted({key for spec in specs for key in spec} - {*_NOT_COMPARED}):
+    for key in sorted({key for spec in specs for key in spec} - NOT_COMPARED):
         values = [dumps(spec[key]) if key in spec else "–" for spec in specs]
         if len(set(values)) > 1:
             yield key, values

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STATES = (*(str(state) for state in StudyState), "external")
 """What `StudySummary.state` may be."""
 
+NOT_COMPARED = frozenset({"name", "code_dir", "code", "bundle", "git", "seed"})
+"""Keys of a specification in which every two studies differ."""
+
 _FAILED = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS})
 
 

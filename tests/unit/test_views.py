@@ -157,6 +157,13 @@ def test_what_cannot_be_compared_is_not() -> None:
     assert list(differences(one.spec, one.spec)) == []
 
 
+def test_what_differs_in_every_two_studies_was_not_asked_differently() -> None:
+    own = {"seed": 1, "git": "a" * 40, "code": "b" * 64, "bundle": "c" * 64, "code_dir": "/srv/one"}
+    asked = {"n_trials": 5, "search_space": {"seed": ["int", 0, 9]}}
+    found = differences({"name": "one", **own, **asked}, {"name": "other", **asked, "search_space": {}})
+    assert list(found) == [("search_space.seed", ["int", 0, 9], None)]
+
+
 def test_importances_have_bars() -> None:
     lines = importance_table({"learning_rate": 0.75, "units": 0.2496, "l2": 0.0004})
     assert lines[1].split() == ["learning_rate", "75.0%", "█" * 40]

@@ -22,9 +22,11 @@ _LIKE_ANOTHER_VALUE = re.compile(
 
 
 def number(value: float | None, digits: int = 5, *, unknown: str = NOTHING) -> str:
-    """A value: 0.12346, 1.2e-05, diverged for infinity."""
+    """A value: 0.12346, 1.2e-05, diverged for infinity, nan."""
     if value is None:
         return unknown
+    if math.isnan(value):
+        return "nan"
     if not math.isfinite(value):
         return "diverged" if value > 0 else "-∞"
     return f"{value:.{digits}g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -97,12 +98,12 @@ def metric_names(trials: Iterable[Trial]) -> list[str]:
 
 
 def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:
-    """Numbers before words; rows without a value come last in both directions."""
+    """Numbers before words; rows without a value, and those that are not a number, come last in both directions."""
     valued: list[tuple[tuple[int, float, str], T]] = []
     others: list[T] = []
     for item in items:
         value = key(item)
-        if value is None:
+        if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN compares with nothing
             others.append(item)
         else:
             valued.append((_comparable(value), item))

@@ -25,6 +25,7 @@ def test_sizes_and_numbers() -> None:
     assert [size(value) for value in (None, 0, 312e6, 3.94e9, 999)] == ["–", "0 B", "312 MB", "3.94 GB", "999 B"]
     assert [size(value) for value in (999.4e3, 999.6e3, 999.7e6)] == ["999 kB", "1 MB", "1 GB"]
     assert [number(value) for value in (None, 0.123456789, float("inf"), 1e-7)] == ["–", "0.12346", "diverged", "1e-07"]
+    assert [number(float(value)) for value in ("nan", "-nan", "-inf")] == ["nan", "nan", "-∞"]
     assert [param(value) for value in (True, None, 64, 0.1, "a")] == ["true", "none", "64", "0.1", "a"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -63,3 +64,14 @@ def test_a_wrong_key_is_answered_with_the_nearest() -> None:
         ordered(TRIALS, "unts", names=["units"], maximize=False)
     with pytest.raises(InvalidInput, match="Valid: number, score, loss, size, duration, units"):
         ordered(TRIALS, "zzz", names=["units"], maximize=False)
+
+
+@pytest.mark.parametrize(("reverse", "numbers"), [(False, [2, 0, 1, 3, 4]), (True, [1, 0, 2, 3, 4])])
+def test_metrics_that_are_not_a_number_come_last_and_change_no_other_place(reverse: bool, numbers: list[int]) -> None:
+    accuracies = [0.3, 0.9, 0.1, "nan", None]
+    trials = [
+        replace(trial(number, 0.5, 1.0, {}), attrs={} if accuracy is None else {"accuracy": accuracy})
+        for number, accuracy in enumerate(accuracies)
+    ]
+    trials.insert(1, trials.pop(3))
+    assert [one.number for one in ordered(trials, "accuracy", names=[], maximize=False, reverse=reverse)] == numbers

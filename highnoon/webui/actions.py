@@ -17,7 +17,7 @@ from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
-from highnoon.shared.objective.study_file import build_spec
+from highnoon.shared.objective.study_file import build_spec, plugins_in
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
@@ -35,37 +35,37 @@ P = ParamSpec("P")
 class ObjectiveFilter:
     """Which objectives a form or the API may start: an objective is code that runs on every worker.
 
-    HIGHNOON_OBJECTIVES lists patterns, as for the workers (`shared.objective.allow_list`), which judge again. Without
-    it, what has been started by the command line may be started again, and on one machine everything else in the same
-    folders. Judges by names alone; opens no file.
+    So is a sampler or a pruner that is a class: the same rules are for them. HIGHNOON_OBJECTIVES lists patterns, as for
+    the workers (`shared.objective.allow_list`), which judge again. Without it, what has been started by the command
+    line may be started again, and on one machine everything else in the same folders. Judges by names alone; opens no
+    file.
     """
 
     patterns: tuple[str, ...]
     folders_too: bool
     """Whether a folder that a known study comes from is allowed as a whole."""
 
-    def refusal(self, written: Mapping[str, Any], studies: Iterable[StudySummary]) -> Problem | None:
-        """Why this objective may not be started; None when it may, or when validation will refuse it anyway."""
-        objective, code_dir = written.get("objective"), written.get("code_dir")
-        if not isinstance(objective, str) or not isinstance(code_dir, str | None):
-            return None
-        try:
-            ref = ObjectiveRef.parse(objective)
-        except InvalidInput:
-            return None
+    def refusals(self, written: Mapping[str, Any], studies: Iterable[StudySummary]) -> list[Problem]:
+        """Why its objective, sampler or pruner may not be started; [] when they may, or validation will refuse them."""
+        code_dir = written.get("code_dir")
+        if not isinstance(code_dir, str | None):
+            return []
         known = list(studies)
-        if matches(resolved(ref, code_dir), self._patterns(known)):
-            return None
+        patterns = list(self._patterns(known))
+        refused = {key: ref for key, ref in _code_in(written).items() if not matches(resolved(ref, code_dir), patterns)}
+        return [self._problem(key, ref, code_dir, known) for key, ref in refused.items()]
+
+    def _problem(self, key: str, ref: ObjectiveRef, code_dir: str | None, known: Sequence[StudySummary]) -> Problem:
         if not self.patterns and code_dir is None and ref.is_file and not Path(ref.where).is_absolute():
             message = "is a relative path, and there is no folder for it to start from"
-            return Problem(key="objective", message=message, value=objective, hint="Write the folder below.")
-        suggestions = self.suggestions(known)
-        hint = nearest(objective, suggestions) if suggestions else ""
+            return Problem(key=key, message=message, value=str(ref), hint="Write the folder below.")
+        suggestions = self.suggestions(known) if key == "objective" else []
+        hint = nearest(str(ref), suggestions) if suggestions else ""
         how = "Start it by the command line once, or list it in HIGHNOON_OBJECTIVES."
         if self.patterns:
             how = "HIGHNOON_OBJECTIVES lists what may be started from here."
         message = "is not one that may be started here"
-        return Problem(key="objective", message=message, value=objective, hint=f"{hint} {how}".strip())
+        return Problem(key=key, message=message, value=str(ref), hint=f"{hint} {how}".strip())
 
     def suggestions(self, studies: Iterable[StudySummary]) -> list[str]:
         """Objectives that were used before, newest first."""
@@ -80,10 +80,9 @@ class ObjectiveFilter:
             return self.patterns
         exact = []
         for study in studies:
-            objective, code_dir = study.spec.get("objective"), study.spec.get("code_dir")
-            if isinstance(objective, str) and isinstance(code_dir, str | None):  # another one's may be broken
-                with suppress(InvalidInput):
-                    exact.append(exactly(resolved(ObjectiveRef.parse(objective), code_dir)))
+            code_dir = study.spec.get("code_dir")
+            if isinstance(code_dir, str | None):  # another one's may be broken
+                exact += [exactly(resolved(ref, code_dir)) for ref in _code_in(study.spec).values()]
         folders = [below(Path(folder)) for folder in self.folders(studies)]
         return [*exact, *(folders if self.folders_too else ())]
 
@@ -147,16 +146,17 @@ class StudyActions:
         self.repository.remove(study.name)
 
     def _checked(self, written: Mapping[str, Any]) -> StudySpec:
-        """Looks for the objective's file only where that is allowed."""
-        refusal = self.allowed.refusal(written, self.repository.studies())
-        if refusal is None:
+        """Looks for the files of objective, sampler and pruner only where all of them are allowed."""
+        refusals = self.allowed.refusals(written, self.repository.studies())
+        if not refusals:
             return build_spec(written, source="study")
+        refused = {refusal.key for refusal in refusals}
         try:
             StudySpec.from_json(written, source="study")
         except InvalidInput as invalid:
-            others = [problem for problem in invalid.problems if problem.key != "objective"]
-            raise InvalidInput("study", [*others, refusal]) from None
-        raise InvalidInput("study", [refusal])
+            others = [problem for problem in invalid.problems if problem.key not in refused]
+            raise InvalidInput("study", [*others, *refusals]) from None
+        raise InvalidInput("study", refusals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,15 @@ class WorkerActions:
             if worker.id == worker_id:
                 return worker
         raise UnknownWorker(f"There is no worker {worker_id!r} now.")
+
+
+def _code_in(written: Mapping[str, Any]) -> dict[str, ObjectiveRef]:
+    """What a study runs of its own code, by key; names that cannot be are left out."""
+    objective, found = written.get("objective"), {}
+    if isinstance(objective, str):
+        with suppress(InvalidInput):
+            found["objective"] = ObjectiveRef.parse(objective)
+    return found | plugins_in(written)
 
 
 def _known(study: StudySummary) -> StudyRecord:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -259,18 +260,20 @@ def _objective_problems(written: Mapping[str, Any]) -> list[Problem]:
 
 def _plugin_problems(written: Mapping[str, Any], folder: Path | None) -> list[Problem]:
     """Of a sampler or a pruner that is a class of the study's own code."""
-    problems = []
+    checked = {kind: check(ref, folder) for kind, ref in plugins_in(written).items()}
+    return [replace(problem, key=kind) for kind, problem in checked.items() if problem is not None]
+
+
+def plugins_in(written: Mapping[str, Any]) -> dict[str, ObjectiveRef]:
+    """Sampler and pruner of a study that is not validated yet, where they are classes; wrong names are left out."""
+    found = {}
     for kind in ("sampler", "pruner"):
         given = written.get(kind)
         name = given.get("name") if isinstance(given, Mapping) else given
-        try:
-            ref = ObjectiveRef.parse(name) if isinstance(name, str) and ":" in name else None
-        except InvalidInput:
-            continue
-        problem = None if ref is None else check(ref, folder)
-        if problem is not None:
-            problems.append(replace(problem, key=kind))
-    return problems
+        if isinstance(name, str) and ":" in name:
+            with suppress(InvalidInput):
+                found[kind] = ObjectiveRef.parse(name)
+    return found
 
 
 _MISSING_SPACE = Problem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from highnoon.shared.views.studies import StudySummary
 from highnoon.webui.actions import ObjectiveFilter
 
 
-def study(objective: str, code_dir: str | None = None) -> StudySummary:
-    spec = {"objective": objective, "code_dir": code_dir}
+def study(objective: str, code_dir: str | None = None, **more: Any) -> StudySummary:
+    spec = {"objective": objective, "code_dir": code_dir, **more}
     record = StudyRecord(
         id=1, name="known", state=StudyState.RUNNING, stop_reason=None, queue="cpu", spec=spec,
         submitted_at=0.0, started_at=None, ended_at=None,
@@ -26,7 +27,7 @@ def allowed(
     objective: str, code_dir: str | None, studies: list[StudySummary], *patterns: str, folders: bool = False
 ) -> bool:
     judge = ObjectiveFilter(patterns=patterns, folders_too=folders)
-    return judge.refusal({"objective": objective, "code_dir": code_dir}, studies) is None
+    return not judge.refusals({"objective": objective, "code_dir": code_dir}, studies)
 
 
 def test_what_was_started_may_be_started_again_and_nothing_else(tmp_path: Path) -> None:
@@ -71,5 +72,28 @@ def test_a_folder_with_wild_cards_in_its_name_opens_no_other(name: str, tmp_path
 
 def test_a_refusal_names_what_is_near() -> None:
     judge = ObjectiveFilter(patterns=(), folders_too=False)
-    problem = judge.refusal({"objective": "recipes.digit:objective"}, [study("recipes.digits:objective")])
-    assert problem is not None and "Did you mean recipes.digits:objective?" in problem.hint
+    (problem,) = judge.refusals({"objective": "recipes.digit:objective"}, [study("recipes.digits:objective")])
+    assert "Did you mean recipes.digits:objective?" in problem.hint
+
+
+@pytest.mark.parametrize("key", ["sampler", "pruner"])
+def test_a_class_that_samples_or_prunes_is_judged_as_an_objective_is(key: str, tmp_path: Path) -> None:
+    known = [study("train.py:objective", str(tmp_path), **{key: {"name": "own.py:Mine", "reach": 3}})]
+    asked = {"objective": "train.py:objective", "code_dir": str(tmp_path)}
+    judge = ObjectiveFilter(patterns=(), folders_too=False)
+
+    for name in ("own.py:Mine", f"{tmp_path}/own.py:Mine", "tpe", "median", "no grammar:", 7):
+        for given in (name, {"name": name}, {"name": name, "options": {}}):
+            assert judge.refusals({**asked, key: given}, known) == []
+    for name in ("other.py:Mine", "own.py:Other", "/etc/passwd.py:f", "os:system"):
+        for given in (name, {"name": name}, {"name": name, "options": {}}):
+            (problem,) = judge.refusals({**asked, key: given}, known)
+            assert (problem.key, problem.value) == (key, name)
+            assert [one.key for one in judge.refusals({**asked, "objective": "os:system", key: given}, known)] == [
+                "objective",
+                key,
+            ]
+            # Also where the objective is none
+            assert [one.key for one in judge.refusals({"objective": "train", key: given}, known)] == [key]
+    open_folder = ObjectiveFilter(patterns=(), folders_too=True)
+    assert open_folder.refusals({**asked, key: "other.py:Mine"}, known) == []

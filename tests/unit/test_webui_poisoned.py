@@ -40,8 +40,7 @@ def test_list_and_form_of_new_studies_bear_a_study_with_a_broken_key() -> None:
     for key, value in product(SPEC, BROKEN):
         study = poisoned(key, value, fault=None)  # before a coordinator has looked at it
         assert study_object(study)["name"] == "digits"
-        refusal = allowed.refusal({"objective": "elsewhere.py:train", "code_dir": "/nowhere"}, [study])
-        assert refusal is not None, (key, value)
+        assert allowed.refusals({"objective": "elsewhere.py:train", "code_dir": "/nowhere"}, [study]), (key, value)
 
 
 def test_page_of_a_study_with_a_broken_key_shows_its_fault() -> None:

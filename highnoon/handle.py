@@ -215,7 +215,9 @@ class StudyHandle(ReadStudy):
             summary = self.summary
         except Exception as error:
             return f"StudyHandle({self.name!r}, cannot be read: {error})"
-        return f"StudyHandle({self.name!r}, {summary.state}, {summary.over} of {summary.total}  {counts_line(summary)})"
+        return (
+            f"StudyHandle({self.name!r}, {summary.state}, {summary.closed} of {summary.total}  {counts_line(summary)})"
+        )
 
     def _repr_html_(self) -> str:
         """For notebooks: how far it is, its history, and the best trials."""

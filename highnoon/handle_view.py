@@ -54,6 +54,6 @@ def as_html(summary: StudySummary, best: Sequence[Trial], values: Sequence[float
         + "</tr>"
         for trial in best
     )
-    line = f"{summary.state}, {summary.over} of {summary.total} trials, {counts_line(summary)}"
+    line = f"{summary.state}, {summary.closed} of {summary.total} trials, {counts_line(summary)}"
     history = history_svg(values, maximize=summary.maximize)
     return f"<b>{html.escape(summary.name)}</b>: {html.escape(line)}<br>{history}<table><tr>{head}</tr>{rows}</table>"

@@ -55,7 +55,7 @@ class Watcher:
                 if ends_at is None or time.monotonic() < ends_at:
                     raise
             else:
-                view.show(self.name, summary.over, summary.total, counts_line(summary))
+                view.show(self.name, summary.closed, summary.total, counts_line(summary))
                 if summary.is_over:
                     return False
             if ends_at is not None and time.monotonic() >= ends_at:

@@ -60,13 +60,16 @@ class FigureCache:
             raise InvalidInput.of("request", "kind", "is no figure", value=kind, hint=nearest(kind, FIGURES))
         found = self._repository.trials(study.name)
         record = study.record if kind in NEEDS_ATTEMPTS else None
-        progress = None if record is None else (study.running, study.over, study.state)
+        progress = None if record is None else (study.running, study.closed, study.state)
         objective = min(objective, max(0, len(found.objectives) - 1))
         key = (kind, x, y, raw, whole, objective, found.serial, progress)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        chosen: tuple[str, ...] = (x, y) if kind == "pareto" else ()
+        if kind == "contour":
+            chosen = self._pair(study.name, objective, x, y)
         figure = FIGURES[kind](
             FigureInput(
                 trials=by_objective(found.trials, objective) if found.objectives else found.trials,
@@ -75,7 +78,7 @@ class FigureCache:
                 objectives=found.objectives,
                 directions=found.directions,
                 objective=objective,
-                params=self._pair(study.name, x, y) if kind == "contour" else (x, y) if kind == "pareto" else (),
+                params=chosen,
                 most_params=None if whole else MOST_PARAMS,
                 raw=raw,
                 spans=() if record is None else self._repository.queries().attempts.spans(record.id, limit=MOST_SPANS),
@@ -93,9 +96,10 @@ class FigureCache:
         """Whether a figure needs to know which parameters matter: to rank them takes a while at first."""
         return kind == "importance" or (kind in ("slice", "parallel") and params > MOST_PARAMS)
 
-    def _pair(self, name: str, x: str, y: str) -> tuple[str, str]:
-        """Two parameters; those that matter most where none is named."""
-        ranked = [one for one in self._repository.importance(name) if one not in (x, y)] if not (x and y) else []
+    def _pair(self, name: str, objective: int, x: str, y: str) -> tuple[str, str]:
+        """Two parameters; those that matter most for the objective where none is named."""
+        importance = {} if x and y else self._repository.importance(name, objective)
+        ranked = [one for one in importance if one not in (x, y)]
         ranked += [one for one in self._repository.trials(name).space if one not in (x, y, *ranked)]
         missing = iter([*ranked, "", ""])
         return x or next(missing), y or next(missing)

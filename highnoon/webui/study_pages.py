@@ -97,7 +97,7 @@ def _newest_failure(trials: Sequence[Trial]) -> Trial | None:
 
 def eta_s(study: StudySummary, trials: Sequence[Trial]) -> float | None:
     """By the time that the last trials took and how many run at a time; None while none runs, or nothing is left."""
-    left = study.total - study.over
+    left = study.total - study.closed
     if study.record is None or not study.running or left <= 0:
         return None
     newest = (trial.duration_s for trial in reversed(trials) if has_ended(trial))

@@ -48,6 +48,7 @@ class StudySummary:
     best: float | None
     record: StudyRecord | None = None
     closed: int = 0
+    """Trials that have ended and count: complete, pruned and failed ones, and those that a person has stopped."""
     attempts: int = 0
     tickets: Mapping[str, int] = field(default_factory=dict)
     endings: Mapping[str, int] = field(default_factory=dict)
@@ -98,11 +99,6 @@ class StudySummary:
     @property
     def id(self) -> int | None:
         return None if self.record is None else self.record.id
-
-    @property
-    def over(self) -> int:
-        """Trials that have ended and count."""
-        return self.complete + self.pruned + self.failed
 
     @property
     def asked(self) -> int:

@@ -172,6 +172,17 @@ def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
     assert ledger.state(stopped.ticket_id) == "waiting"
 
 
+def test_a_stopped_trial_is_one_of_those_that_have_ended(
+    handle: StudyHandle, ledger: Ledger, study: StudyRecord
+) -> None:
+    lease = ledger.start(ledger.tickets(study)[1])
+    handle.stop_trial(lease.trial_number)
+    assert "1 of 2 " in repr(handle)
+    ledger.finish(lease, Outcome(ending=Ending.CANCELLED, cause="cancelled"))
+
+    assert "2 of 2 " in repr(handle) and "2 of 2 trials" in handle._repr_html_()
+
+
 def test_results_have_the_names_that_they_have_in_process(handle: StudyHandle) -> None:
     names = {name for name in dir(StudyResults) if not name.startswith("_")}
     assert {name for name in names if not hasattr(StudyHandle, name)} == set()

@@ -17,8 +17,8 @@ RECORD = StudyRecord(
     submitted_at=0.0, started_at=0.0, ended_at=None,
 )  # fmt: skip
 STUDY = StudySummary(
-    name="digits", direction="minimize", total=100, complete=40, pruned=0, failed=0, running=2, waiting=58, best=None,
-    record=RECORD,
+    name="digits", direction="minimize", total=100, complete=39, pruned=0, failed=0, running=2, waiting=58, best=None,
+    closed=40, record=RECORD,
 )  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -126,3 +129,19 @@ def test_figures_that_ask_together_have_the_importance_computed_once(
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(repository.importance, ["digits"] * 4))
     assert computed == [0] and answers == [answers[0]] * 4
+
+
+def test_contour_of_an_objective_begins_with_what_matters_for_it(repository: StudyRepository, url: str) -> None:
+    study = optuna.create_study(study_name="two", storage=url, directions=["minimize", "minimize"])
+    dice, domains = random.Random(1), {name: FloatDistribution(0.0, 1.0) for name in "abcd"}
+    for _ in range(60):
+        params = {name: dice.random() for name in "abcd"}
+        values = [params["a"] + params["b"] / 2, params["c"] + params["d"] / 2]
+        study.add_trial(optuna.create_trial(values=values, params=params, distributions=domains))
+    figures = FigureCache(repository)
+
+    def axes(objective: int) -> set[str]:
+        figure = json.loads(gzip.decompress(figures.figure(repository.study("two"), "contour", objective=objective)))
+        return {figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")}
+
+    assert (axes(0), axes(1)) == ({"a", "b"}, {"c", "d"})

@@ -41,6 +41,8 @@ class EventStream:
         self._known: StudyStates | None = None
         self._has_read = asyncio.Event()
         self._changed_at = 0.0
+        self._outage: str | None = None
+        """The event about the outage that the last reading met."""
 
     @property
     def is_full(self) -> bool:
@@ -53,7 +55,10 @@ class EventStream:
         self._listeners.add(queue)
         if self._task is None or self._task.done():
             self._has_read.clear()
+            self._outage = None  # of an earlier watch
             self._task = asyncio.create_task(self._watch())
+        if self._outage is not None:  # was published before this listener came
+            queue.put_nowait(self._outage)
         try:
             # What changes from the first reading on is published; what changed before it is in `changed_at`.
             with suppress(asyncio.TimeoutError):
@@ -86,21 +91,21 @@ class EventStream:
 
     async def _watch(self) -> None:
         self._known = None
-        away = False
         while self._listeners:
             try:
                 now = await run_in_threadpool(self._read)
             except HighNoonError as error:
-                if not away:
-                    self._publish("outage", str(error))
-                away, self._known = True, None
+                if self._outage is None:
+                    self._outage = _event("outage", str(error))
+                    self._publish(self._outage)
+                self._known = None
             except Exception:
                 _log.exception("action=watch_failed")
             else:
                 changed = self._notice(now)
-                if changed or away:
-                    self._publish("change", changed)
-                away = False
+                if changed or self._outage is not None:
+                    self._publish(_event("change", changed))
+                self._outage = None
             self._has_read.set()
             await asyncio.sleep(_PERIOD_S)
 
@@ -123,9 +128,12 @@ class EventStream:
                 found[entry.name] = (entry,)
         return found
 
-    def _publish(self, event: str, about: object) -> None:
-        text = f"event: {event}\ndata: {json.dumps(about)}\n\n"
+    def _publish(self, text: str) -> None:
         for queue in self._listeners:
             # A listener that does not read misses events; the next one that it reads is enough.
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(text)
+
+
+def _event(name: str, about: object) -> str:
+    return f"event: {name}\ndata: {json.dumps(about)}\n\n"

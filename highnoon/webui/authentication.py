@@ -86,8 +86,8 @@ class Authentication:
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("cache-control", "no-store")
+                for name, value in {**HEADERS, "cache-control": "no-store"}.items():
+                    headers.setdefault(name, value)
                 for cookie in cookies:
                     headers.append("set-cookie", cookie)
             await send(message)

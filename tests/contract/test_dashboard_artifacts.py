@@ -53,6 +53,9 @@ def test_a_trials_page_links_its_files_and_each_is_an_attachment(address: str) -
         assert file.headers["content-disposition"] == "attachment; filename*=UTF-8''plot%20of%20%3Cb%3E.html"
         assert file.headers["content-type"] == "application/octet-stream"
         assert file.headers["x-content-type-options"] == "nosniff"
+        assert file.headers["content-security-policy"].split("; ")[0] == "sandbox"
+        assert "script-src" not in file.headers["content-security-policy"]
+        assert file.headers["x-frame-options"] == "DENY"
         assert file.headers["content-length"] == str(len(CONTENT))
 
         (listed,) = visitor.api("GET", "/studies/digits/trials/0/artifacts").json()["artifacts"]

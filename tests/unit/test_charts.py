@@ -139,6 +139,10 @@ def test_score_and_raw_loss_are_two_views() -> None:
     assert drawn("history", asked(*trials)).data[1]["y"] == [0.5] * 3
     assert drawn("history", asked(*trials, raw=True)).data[1]["y"] == [0.25] * 3
 
+    pruned = trial(3, value=0.5, loss=0.125, params_count=7, state=TrialState.PRUNED)
+    assert drawn("history", asked(*trials, pruned)).data[0]["y"] == [0.5]
+    assert drawn("history", asked(*trials, pruned, raw=True)).data[0]["y"] == [0.125]
+
 
 def test_the_timeline_has_a_lane_per_slot_and_a_bar_per_attempt() -> None:
     spans = [span(0), span(1, Ending.FAILED, cause="exception"), span(2, None, ended_at=None)]

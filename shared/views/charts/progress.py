@@ -36,7 +36,7 @@ def history(asked: FigureInput) -> Figure:
         if not best or better(value, best[-1][1]) != best[-1][1]:
             best.append((number, value))
     shown = sorted({*every(valued, MOST_POINTS), *best})
-    pruned = [(trial.number, trial.value) for trial in asked.trials if is_finite(trial, TrialState.PRUNED)]
+    pruned = [(trial.number, asked.value(trial)) for trial in asked.trials if is_finite(trial, TrialState.PRUNED)]
     infeasible = [(trial.number, asked.value(trial)) for trial in asked.completed() if not trial.is_feasible]
     staircase = [*best, (asked.trials[-1].number, best[-1][1])]
     data = [

@@ -118,12 +118,18 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
     general: list[str] = []
     for problem in [*problems, *(problem for problem in mistakes(form) if problem not in problems)]:
         key = _field_of(problem.key, form)
-        text = f"{problem.message}. {_for_a_form(problem.hint)}".strip()
+        text = f"{_option_in(problem.key, key)}{problem.message}. {_for_a_form(problem.hint)}".strip()
         if key is None:
             general.append(str(problem))
         else:
             errors[key] = f"{errors[key]} {text}" if key in errors else text
     return replace(form, errors=errors, general=general)
+
+
+def _option_in(key: str, field: str | None) -> str:
+    """Which of the options that share a field is wrong: `population ` for sampler.options.population."""
+    option = key.partition(".")[2].removeprefix("options").removeprefix(".")
+    return f"{option} " if option and field in _OPTIONS.values() else ""
 
 
 def _for_a_form(hint: str) -> str:
@@ -148,7 +154,7 @@ def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
     values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))
     values[_MORE] = "\n".join(f"{key} = {inline(value)}" for key, value in _without_field(spec).items())
     rows = [_row(parameter, domain) for parameter, domain in (spec.get("search_space") or {}).items()]
-    return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows)
+    return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows or DEFAULT_ROWS[1:])
 
 
 def _without_field(spec: Mapping[str, Any]) -> dict[str, Any]:

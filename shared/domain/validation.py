@@ -34,6 +34,7 @@ _SENTENCES = {
     "invalid_key": "a key must be text",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "missing": "is missing",
     "model_type": "must be a name, or a table with a name",

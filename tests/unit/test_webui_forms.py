@@ -173,6 +173,14 @@ def test_options_of_a_sampler_and_a_pruner_are_written_as_in_a_study_file() -> N
     assert set(with_problems(form, refused.value.problems).errors) == {"sampler_options"}
 
 
+def test_message_about_an_option_names_it() -> None:
+    wrong = {"sampler": "pbt", "sampler_options": 'population = 1, mutate = "rate"'}
+    with pytest.raises(InvalidInput) as refused:
+        StudySpec.from_json(written(read_form({**SENT, **wrong})))
+    shown = with_problems(read_form({**SENT, **wrong}), refused.value.problems)
+    assert shown.error("sampler_options") == "population must be at least 2. mutate must be a list."
+
+
 def test_messages_stand_beside_their_fields() -> None:
     form = read_form({**SENT, "n_trials": "many", "name": "a/b", "sampler": "tpee", "space-2-low": "900"})
 
@@ -300,3 +308,10 @@ def test_without_rows_the_objective_defines_the_space() -> None:
     assert "search_space" not in table
     spec = StudySpec.from_json(table)
     assert spec.defines_by_run and "search_space" not in written(form_of(spec.to_json(), name="digits"))
+
+
+def test_form_of_a_study_without_a_space_has_an_empty_row_to_fill_and_to_copy() -> None:
+    table = {"name": "digits", "objective": "train.py:objective", "n_trials": 3}
+    form = form_of(StudySpec.from_json(table).to_json(), name="again")
+    (row,) = form.rows
+    assert not row["name"] and row["kind"]

@@ -10,8 +10,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.extension import EXTENDS
+from highnoon.shared.domain.sampler_spec import EXHAUSTIVE
 from highnoon.shared.domain.states import MESSAGE, TRACEBACK, TrialState
 from highnoon.shared.domain.trial import Trial
+from highnoon.shared.search.population import GENERATION, MEMBER
 from highnoon.shared.store import steering
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import metric_names
@@ -59,7 +61,10 @@ def _trial_page(
         "has_curves": trial.state is TrialState.RUNNING or app.has_metric_history(study, trial),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
         "can_extend": app.has_checkpoint(study, trial),
+        "exhaustive": EXHAUSTIVE,
         "extends": trial.attrs.get(EXTENDS),
+        "member": trial.attrs.get(MEMBER),
+        "generation": trial.attrs.get(GENERATION),
         "space": found.space,
         "objectives": found.objectives,
         "message": str(trial.attrs.get(MESSAGE) or ""),
@@ -100,6 +105,7 @@ def compare_trials(request: Request, app: State, study: KnownStudy, trial: Chose
         "study": study,
         "trials": chosen,
         "notes": app.notes(study),
+        "objectives": app.repository.trials(study.name).objectives,
         "names": list(dict.fromkeys(name for one in chosen for name in one.params)),
         "metrics": metric_names(chosen),
     }

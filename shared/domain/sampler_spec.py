@@ -99,6 +99,10 @@ class PbtOptions(Strict):
     mutate: Annotated[list[str], Field(min_length=1)] | None = None
 
 
+EXHAUSTIVE = frozenset({"grid", "brute_force"})
+"""Samplers that try each point of a finite space once."""
+
+
 class SamplerSpec(Strategy):
     """Which sampler, with the options that are not left to Optuna."""
 
@@ -125,7 +129,7 @@ class SamplerSpec(Strategy):
     @property
     def is_exhaustive(self) -> bool:
         """Whether it tries each point of a finite space once, and then has no further one."""
-        return self.name in ("grid", "brute_force")
+        return self.name in EXHAUSTIVE
 
     @property
     def goes_on_from_checkpoints(self) -> bool:

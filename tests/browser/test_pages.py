@@ -24,6 +24,7 @@ from highnoon.webui import event_stream
 from tests.browser.chromium import Page, browser, installed
 from tests.browser.studies import keep_worker, make_studies
 from tests.conftest import empty_database
+from tests.ledger import FAILED, Ledger
 from tests.made_up import SPACE
 from tests.support import eventually, steady_network
 from tests.web import TOKEN, dashboard
@@ -123,6 +124,13 @@ def url(stack: Stack) -> Iterator[str]:
 def books(url: str) -> Iterator[Access]:
     with opened(url) as access:
         yield access
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    ledger = Ledger(url, create=False)
+    yield ledger
+    ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -341,6 +349,21 @@ def test_a_page_follows_its_study(page: Page, address: str, books: Access) -> No
     page.until("document.querySelector('.title .state').innerText.endsWith('paused')")
     books.studies.resume(study.id)
     page.until("document.querySelector('.title .state').innerText.endsWith('running')")
+
+
+def test_the_head_of_a_trials_page_follows_the_trial(page: Page, address: str, ledger: Ledger) -> None:
+    record = ledger.study(2, name="ends")
+    lease = ledger.start(ledger.tickets(record)[0])
+    page.goto(f"{address}/hpo/studies/ends/trials/{lease.trial_number}")
+    state = "document.querySelector('h1 .state').innerText"
+    assert page.eval(state).endswith("running")
+    page.click("[data-part=trial] summary")
+    page.eval("document.querySelector('textarea[name=note]').value = 'half a note'")
+
+    ledger.finish(lease, FAILED)
+
+    page.until(f"{state}.endsWith('fail') && document.querySelector('.title form[action$=\"/retry\"]')")
+    assert page.eval("document.querySelector('textarea[name=note]').value") == "half a note"
 
 
 def test_a_page_connects_again_after_an_answer_that_is_no_stream(

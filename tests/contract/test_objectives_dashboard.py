@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,9 @@ def test_pages_api_and_files_show_the_front(visitor: Visitor) -> None:
     assert '>epochs</th><td title="7.0">7<' in trial
     assert "&lt;= 20 kept" in visitor.get("/hpo/studies/goals/trials/0").text
     assert "infeasible" in visitor.get("/hpo/studies/goals/compare?trial=0&trial=3").text
+    theirs = visitor.get("/hpo/studies/theirs/compare?trial=0&trial=1").text
+    rows = re.findall(r'<tr><th scope="row">(\d|Value)</th>(.*?)</tr>', theirs)
+    assert len(rows) == 3 and not [row for row in rows if "–" in row[1]], theirs
     assert visitor.get("/hpo").text.count("objectives</small>") == 2
 
     front = visitor.api("GET", "/studies/goals/best").json()["front"]

@@ -29,6 +29,7 @@ from highnoon import HPOTrialManager
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.states import StudyState, TicketState, WorkerState
+from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.audit import AuditLog
@@ -36,10 +37,13 @@ from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.study_records import StudyRecord
+from highnoon.shared.store.submission import submit
 from highnoon.shared.views.charts import FIGURES
 from highnoon.webui import actions, api
 from tests.conftest import empty_database
+from tests.ledger import Ledger
 from tests.made_up import FACTS, make_study
+from tests.objectives import goes_on
 from tests.ports import free_port, takes_calls
 from tests.support import eventually
 from tests.web import TOKEN, VIEWER, Visitor, dashboard
@@ -261,6 +265,22 @@ def test_studies_of_a_manager_are_shown_and_not_steered(tmp_path: Path) -> None:
         assert visitor.post("/hpo/studies/quick%20start/pause").status_code == 409
 
 
+def test_trial_of_a_population_shows_its_member_and_what_it_goes_on_from(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/hpo.db"
+    pbt = {"name": "pbt", "population": 2, "perturbation_interval": 1}
+    manager = HPOTrialManager("population", n_trials=4, storage=storage, sampler=pbt, seed=1)
+    manager.optimize(goes_on, {"rate": ("uniform", 0.01, 0.5)})
+
+    with dashboard(storage, tmp_path) as address, Visitor(address) as visitor:
+        first, last = (visitor.get(f"/hpo/studies/population/trials/{number}").text for number in (0, 3))
+        assert "member 0, generation 0" in first and "Goes on from" not in first
+        assert re.search(r"member \d, generation 1<", last) and re.search(
+            r"Goes on from</dt><dd><a[^>]*>trial [01]<", last
+        )
+        # What ends every trial need not be explained beside each of them
+        assert "segment end" not in visitor.get("/hpo/studies/population").text
+
+
 def test_study_of_another_program_may_have_slashes_in_its_name(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/hpo.db"
     study = optuna.create_study(study_name="team/first try", storage=storage)
@@ -366,6 +386,25 @@ def test_a_variation_is_the_next_trial(visitor: Visitor, books: Access, mine: st
     assert refused.status_code == 422 and "lion" in refused.text
     assert 'value="65000"' in refused.text and "is outside of [" in refused.text, "the form keeps what was written"
     assert books.studies.counts(record(books, mine).id).total == 61
+
+
+@pytest.mark.parametrize(("sampler", "is_offered"), [("grid", False), ("brute_force", False), ("random", True)])
+def test_a_variation_is_offered_where_it_can_be_tried(
+    visitor: Visitor, books: Access, sampler: str, is_offered: bool
+) -> None:
+    name = f"mine-{next(_numbers)}"
+    space = {"units": ["int", 1, 8], "optimizer": ["categorical", ["adam", "sgd"]]}
+    spec = StudySpec.from_json(
+        {"name": name, "objective": "a:b", "search_space": space, "n_trials": 9, "sampler": sampler}
+    )
+    ledger = Ledger(books.database.url, create=False)
+    ledger.run(ledger.tickets(submit(spec, ledger.access).record)[0])
+    ledger.close()
+
+    page = visitor.get(f"/hpo/studies/{name}/trials/0").text
+    answer = visitor.post(f"/hpo/studies/{name}/trials/0/enqueue", **{"param-units": "3"})
+
+    assert ("Try a variation" in page, answer.status_code == 303) == (is_offered, is_offered)
 
 
 FORM = {
@@ -499,6 +538,36 @@ def test_no_objective_but_the_allowed_ones_is_even_looked_at(visitor: Visitor) -
     for objective, folder in (("/etc/passwd.py:f", ""), ("os:system", ""), ("../x.py:f", "/srv"), ("a.py:f", "/root")):
         page = visitor.post("/hpo/new", **{**FORM, "objective": objective, "code_dir": folder})
         assert page.status_code == 422 and "there is no file" not in page.text and "no folder /" not in page.text
+
+
+@pytest.mark.parametrize("key", ["sampler", "pruner"])
+def test_no_sampler_or_pruner_but_the_allowed_ones_is_even_looked_at(
+    url: str, home: Path, tmp_path: Path, books: Access, key: str
+) -> None:
+    # Given classes beside which there is nothing else, and others that are not there
+    (tmp_path / "theirs.py").write_text("class Sampler: ...")
+    (tmp_path / "broken.py").write_text("class")
+    names = [f"{tmp_path}/{name}" for name in ("theirs.py:Sampler", "theirs.py:No", "broken.py:A", "no.py:A")]
+    objective = "objectives.py:" + re.findall(r"^def (\w+)\(", (HERE / "objectives.py").read_text(), re.MULTILINE)[0]
+    environ = {"HIGHNOON_OBJECTIVES": f"{HERE}/*.py:*"}
+
+    with dashboard(url, home, environ=environ) as address, Visitor(address) as visitor:
+        visitor.get("/hpo/new")
+        for name in (*names, "os:system"):
+            asked = {
+                "name": "theirs",
+                "objective": objective,
+                "code_dir": str(HERE),
+                "n_trials": 3,
+                key: {"name": name},
+            }
+            answer = visitor.api("POST", "/studies", json={**asked, "search_space": {"x": ["uniform", 0, 1]}})
+            assert answer.status_code == 422, name
+            (problem,) = answer.json()["errors"]
+            assert (problem["key"], problem["message"]) == (key, "is not one that may be started here")
+            page = visitor.post("/hpo/new", **{**FORM, "objective": objective, key: name})
+            assert page.status_code == 422 and page.text.count("one that may be started here") == 1
+    assert books.studies.find("theirs") is None
 
 
 # --- API

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +60,16 @@ _CLOSED_TICKETS = text(
 )
 
 
+_ENDED_ATTEMPTS = text(
+    """
+    insert into hn_attempts (ticket_id, attempt, worker_id, host, pid, started_at, ended_at, ending)
+    select id, 1, (cast(:workers as text[]))[1 + id % cardinality(cast(:workers as text[]))], 'host', 1,
+           closed_at - 1, closed_at, 'completed'
+    from hn_tickets where study_id = :study and state = 'closed'
+    """
+)
+
+
 def point(x: float = 0.5, **more: Any) -> NewTrial:
     """A trial with one parameter, as no sampler chose it."""
     params: Params = {"x": x}
@@ -89,12 +99,19 @@ def rows_read(database: Database, *tables: str) -> Iterator[list[float]]:
             read.append(rows_of(plan[0]["Plan"]))
 
 
-def add_closed_tickets(database: Database, study_id: int, count: int, *, with_checkpoint: int = 0) -> None:
-    """So many closed tickets, the first few of which have a checkpoint; the statistics of the table are up to date."""
+def add_closed_tickets(
+    database: Database, study_id: int, count: int, *, with_checkpoint: int = 0, of_workers: Sequence[str] = ()
+) -> None:
+    """So many closed tickets, the first few of which have a checkpoint; the statistics of the table are up to date.
+
+    With `of_workers` each has an attempt, of these nodes in turns.
+    """
     with database.transaction() as connection:
         connection.execute(_CLOSED_TICKETS, {"study": study_id, "count": count, "checkpoints": with_checkpoint})
+        if of_workers:
+            connection.execute(_ENDED_ATTEMPTS, {"study": study_id, "workers": [*of_workers]})
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE hn_tickets"))
+        connection.execute(text("VACUUM ANALYZE hn_tickets, hn_attempts"))
         connection.execute(text("ANALYZE hn_studies"))
 
 

@@ -19,6 +19,9 @@ LOOK_BACK_S = 86_400.0
 MOST = 20
 """Of the newest attempts of each node."""
 
+NEWEST_ATTEMPTS = 200
+"""Of each node so many are read to find them: the rest may be of studies that are over."""
+
 FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
 """Endings that the node may be the reason of; a stop for memory has its own remedies."""
 
@@ -113,19 +116,30 @@ class NodeQueries:
 
     def failure_streaks(self, worker_ids: Collection[str], study_ids: Collection[int]) -> list[Streak]:
         """The streak of each of these nodes at these studies, where it has one. One statement for all nodes."""
+        # As a subquery the clock is a bound for the index, and not compared with every attempt of the node.
+        since = select(db_now() - LOOK_BACK_S).scalar_subquery()
+        # Before anything else is asked of them: where few of them are of these studies, the limit behind the join
+        # would be reached by none, and all attempts of the node be read.
+        recent = (
+            select(*(attempts.c[name] for name in ("ticket_id", "ending", "cause", "started_at", "ended_at")))
+            .where(attempts.c.worker_id == workers.c.id, attempts.c.ended_at > since)
+            .order_by(attempts.c.ended_at.desc())
+            .limit(NEWEST_ATTEMPTS)
+            .correlate(workers)
+            .lateral()
+        )
         ended = (
-            select(attempts.c.ticket_id, tickets.c.study_id, attempts.c.ending, attempts.c.cause, attempts.c.ended_at)
-            .join(tickets, tickets.c.id == attempts.c.ticket_id)
+            select(recent.c.ticket_id, tickets.c.study_id, recent.c.ending, recent.c.cause, recent.c.ended_at)
+            .join(tickets, tickets.c.id == recent.c.ticket_id)
             .where(
-                attempts.c.worker_id == workers.c.id,
-                attempts.c.ended_at > db_now() - LOOK_BACK_S,
-                attempts.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
+                recent.c.started_at > func.coalesce(workers.c.reinstated_at, 0.0),
                 # Of a newer version's endings nothing is known.
-                attempts.c.ending.in_(set(Ending) - _UNINFORMATIVE),
+                recent.c.ending.in_(set(Ending) - _UNINFORMATIVE),
                 tickets.c.study_id.in_(study_ids),
             )
-            .order_by(attempts.c.ended_at.desc())
+            .order_by(recent.c.ended_at.desc())
             .limit(MOST)
+            .correlate(workers)
             .lateral()
         )
         statement = select(workers.c.id.label("worker_id"), ended).where(workers.c.id.in_(worker_ids))

@@ -27,12 +27,13 @@ from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.control import Control
+from highnoon.shared.store.node_queries import NEWEST_ATTEMPTS, NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.study_records import StudyRecord
 from tests.conftest import SHORT_PERIODS
-from tests.ledger import Ledger, add_closed_tickets
+from tests.ledger import Ledger, add_closed_tickets, rows_read
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -425,11 +426,14 @@ def test_nodes_long_silent_are_removed_unless_an_attempt_of_theirs_is_open(acces
 
 
 def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Control, redis_url: str) -> None:
-    # Given a ledger with 50,000 closed tickets, most of them of a study with every kind of limit that still runs
+    # Given a ledger with 50,000 closed tickets, most of them of a study with every kind of limit that still runs,
+    # and nodes that had them
     limits = {"timeout": 3600.0, "target_value": -1.0, "max_failures_in_a_row": 5, "early_stop": {"patience": 9}}
     big, small = study(access, "big", 2000, **limits), study(access, "small", 2000)
-    add_closed_tickets(access.database, big.id, 50_000)
-    Nodes(access.database).enter("anna", host="node-a", pid=1, slots=20, queues=["cpu"])
+    nodes = ["anna", "bert", "carl"]
+    add_closed_tickets(access.database, big.id, 50_000, of_workers=nodes)
+    for node in nodes:
+        Nodes(access.database).enter(node, host="node-a", pid=1, slots=4, queues=["cpu"])
     control.dispatch(small.id, 4)
 
     # When a coordinator ticks
@@ -454,16 +458,32 @@ def test_no_statement_of_a_tick_scans_all_tickets(access: Access, control: Contr
     assert len(statements) < 40
     seen = {statement for statement, _ in statements if "hn_tickets" in statement}
     assert len(seen) >= 8
+    assert any("hn_workers" in statement and "hn_attempts" in statement for statement in seen), "streaks of failures"
     with access.database.transaction() as connection:
         for statement, parameters in statements:
             if "hn_tickets" not in statement:
                 continue
             plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
             assert "Seq Scan on hn_tickets" not in plan, f"{statement}\n{plan}"
+            assert "Seq Scan on hn_attempts" not in plan, f"{statement}\n{plan}"
             if "LIMIT" in statement and parameters.get("state") != TicketState.CANCELLED:
                 assert "Bitmap Index Scan on hn_tickets" not in plan, (
                     f"all that waits, before the limit\n{statement}\n{plan}"
                 )
+
+
+def test_streaks_are_read_from_the_newest_attempts_of_nodes_that_had_many(access: Access) -> None:
+    # Given nodes that had 30,000 trials today, all of a study that is over, and a new study
+    nodes = ["anna", "bert", "carl"]
+    over, new = study(access, "over"), study(access, "new", 10_000)
+    add_closed_tickets(access.database, over.id, 30_000, of_workers=nodes)
+    for node in nodes:
+        Nodes(access.database).enter(node, host="node-a", pid=1, slots=4, queues=["cpu"])
+    # When their failures at the new one are looked for
+    with rows_read(access.database, "hn_tickets", "hn_attempts") as read:
+        assert NodeQueries(access.database).failure_streaks(nodes, [new.id]) == []
+    # Then a bounded number of attempts is read, and of tickets
+    assert 0 < read[0] <= len(nodes) * 2 * NEWEST_ATTEMPTS
 
 
 def test_many_studies_that_wait_are_not_read_from_the_beginning_of_the_table(

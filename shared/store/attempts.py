@@ -194,7 +194,8 @@ class Attempts:
         return found[0].attempt if found else None
 
     def exhaust(self, candidate: Candidate) -> None:
-        """The search space has no further point for this study: it stops as exhausted, its open tickets are dropped.
+        """The search space has no further point for this study: it stops as exhausted, and the coordinator drops
+        its open tickets.
 
         Does nothing when the study was changed since the look.
         """

@@ -468,14 +468,12 @@ begin
     return case when v_retry then 'retry' else 'close' end;
 end $$;
 
--- Stops a study whose search space has no further point: tickets that have not begun are cancelled.
+-- Stops a study whose search space has no further point: nothing of it starts any more, and the coordinator's next ticks
+-- cancel what has not begun. Not here: a million tickets take longer than a worker's statement may.
 create or replace function hn_exhaust_1(p_study bigint, p_spec_version integer) returns void language plpgsql as $$
 begin
     update hn_studies set stop_reason = coalesce(stop_reason, 'exhausted')
         where id = p_study and spec_version = p_spec_version;
-    if found then
-        update hn_tickets set state = 'cancelled' where study_id = p_study and state in ('waiting', 'queued');
-    end if;
 end $$;
 
 -- The audit is append-only: what was written stays as it is, for a year at least. Workers do not write to it.

@@ -17,12 +17,14 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from sqlalchemy import make_url, select, text, update
 
+from highnoon.coordinator.planner import Snapshot, Stop, plan
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import LeaseLost, ServiceRefused, ServiceUnavailable
 from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
+from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store import connections
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
@@ -621,6 +623,12 @@ def test_an_exhausted_space_stops_its_study(ledger: Ledger) -> None:
     assert ledger.state(second) == TicketState.WAITING, "it was changed meanwhile"
     ledger.attempts.exhaust(ledger.look(second))
     assert ledger.studies.get("digits").stop_reason == "exhausted"
+    # A million tickets would take longer than a worker's statement may: the coordinator drops them
+    assert [ledger.state(ticket) for ticket in (first, second, third)] == ["running", "waiting", "waiting"]
+    assert ledger.try_start(third) is StartRefusal.NOT_AVAILABLE
+    (stop,) = plan(Snapshot(steady_s=0.0, loads=tuple(ledger.snapshot.loads())), Settings())
+    assert isinstance(stop, Stop) and stop.reason == "exhausted"
+    assert ledger.control.stop(study.id, stop.reason, spec_version=stop.spec_version)
     assert [ledger.state(ticket) for ticket in (first, second, third)] == ["running", "cancelled", "cancelled"]
     ledger.finish(lease)
     assert ledger.control.finish(study.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")

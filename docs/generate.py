@@ -38,9 +38,10 @@ STUDY_KEYS: Mapping[str, str] = {
     "search_space": "The parameters; see [below](#search-space). Without it the objective takes a `trial` and suggests them.",
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
     "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
-    "resources": "Which workers take its trials.",
-    "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it.",
-    "max_running": "So many of its trials run at a time, at most. `set` changes it.",
+    "resources": "Which workers take its trials. Submitted again with another one, the study goes on there; what was sent may still run where it was.",
+    "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it, and a later "
+    "submission that leaves it out keeps that.",
+    "max_running": "So many of its trials run at a time, at most. `set` changes it, as it does `priority`; 0 is no limit.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
     "notify": 'What is [posted](operations.md#notifications) where: `{url = "https://...", on = ["finished", "failed", "best"]}`.',
     "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',

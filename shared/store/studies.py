@@ -28,6 +28,7 @@ from highnoon.shared.store.study_changes import (
     delete_study,
     fail_enqueued,
     lock_study,
+    move_study,
     request_cancel,
     revive_study,
 )
@@ -80,10 +81,11 @@ class Studies:
         self._analyze(n_trials)
         return created
 
-    def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int) -> int:
+    def extend(self, study_id: int, spec: Mapping[str, Any], *, n_trials: int, queue: str | None = None) -> int:
         """Makes it a live study of at least `n_trials` tickets; returns how many it gained. A paused one stays paused.
 
         Tickets that a limit had dropped come first: an ordinal may be a grid's point, and no other has it.
+        With `queue` its trials go there from now on.
         Raises StudyConflict for a study that was cancelled: that is final.
         """
         with self._db.transaction() as connection:
@@ -93,6 +95,8 @@ class Studies:
             missing = max(0, n_trials - count_tickets(connection, study_id))
             add_tickets(connection, study_id, missing)
             revive_study(connection, study_id, spec)
+            if queue is not None:
+                move_study(connection, study_id, queue)
             record(connection, "extend", study_id=study_id, trials=n_trials, added=missing)
         self._analyze(missing)
         return missing

@@ -97,6 +97,15 @@ def revive_study(connection: Connection, study_id: int, spec: Mapping[str, Any])
     connection.execute(update(studies).where(studies.c.id == study_id).values(**changed, **NEXT_VERSION))
 
 
+def move_study(connection: Connection, study_id: int, queue: str) -> None:
+    """Its trials go to this queue from now on. What was sent to another one waits again, to be sent to this one."""
+    elsewhere = studies.c.id == study_id, studies.c.queue != queue
+    if connection.execute(update(studies).where(*elsewhere).values(queue=queue)).rowcount:
+        # A node may still take a message from the old queue: the other one finds the ticket running then.
+        queued = tickets.c.study_id == study_id, tickets.c.state == TicketState.QUEUED
+        connection.execute(update(tickets).where(*queued).values(state=TicketState.WAITING, queued_at=None))
+
+
 def request_cancel(connection: Connection, study_id: int) -> None:
     """What has not begun is cancelled at once; the holder of what runs learns it by its next renewal."""
     of_study = tickets.c.study_id == study_id

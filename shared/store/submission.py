@@ -79,14 +79,14 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
             "give this one another name, or undo the change"
         )
     access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
-    spec = _with_bundle(_with_seed(spec, before.seed or 0), before)
+    spec = _with_share(_with_bundle(_with_seed(spec, before.seed or 0), before), before)
     trials, note = trials_of(spec)
     note = _with_extras(note, spec)
     counts = access.studies.counts(known.id)
     is_ending = known.state is StudyState.FINISHED or known.stop_reason is not None
     if is_ending and (counts.closed >= trials or spec == before):
         return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)
-    added = access.studies.extend(known.id, spec.to_json(), n_trials=trials)
+    added = access.studies.extend(known.id, spec.to_json(), n_trials=trials, queue=spec.resources)
     record = access.studies.get(spec.name)
     if record.state is StudyState.PAUSED:
         note = f"it is paused: python -m coordinator resume {shlex.quote(spec.name)}"
@@ -114,6 +114,12 @@ def _with_bundle(spec: StudySpec, before: StudySpec) -> StudySpec:
     if spec.bundle is None and before.bundle is not None:
         return spec.model_copy(update={"bundle": before.bundle, "code": before.code, "git": before.git})
     return spec if spec.code is not None else spec.model_copy(update={"code": before.code})
+
+
+def _with_share(spec: StudySpec, before: StudySpec) -> StudySpec:
+    """A study keeps its share of the slots, which `set` may have changed, unless it is written with another one."""
+    kept = {key: getattr(before, key) for key in ("priority", "max_running") if key not in spec.model_fields_set}
+    return spec.model_copy(update=kept)
 
 
 def _with_extras(note: str, spec: StudySpec) -> str:

@@ -17,6 +17,7 @@ from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, WorkerState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.store import steering
 from highnoon.shared.store.bundles import Bundles
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
@@ -109,6 +110,45 @@ def test_the_same_study_again_does_not_revive_one_that_a_limit_is_ending(ledger:
 
     assert submit(spec, ledger.access).added == 0
     assert ledger.studies.get("digits").stop_reason == "timeout"
+
+
+def spec_of(**keys: object) -> StudySpec:
+    space = {"x": ["uniform", 0.0, 1.0]}
+    return StudySpec.from_json({"name": "digits", "objective": "a:b", "search_space": space, "n_trials": 3, **keys})
+
+
+def test_the_same_study_with_other_resources_moves_to_their_queue_with_what_was_sent(ledger: Ledger) -> None:
+    # Given a study with a trial that runs, and one whose message was sent
+    study = submit(spec_of(), ledger.access).record
+    running, sent = ledger.control.dispatch(study.id, 2)
+    lease = ledger.start(running)
+
+    # When it is submitted for other nodes
+    moved = submit(spec_of(resources="gpu"), ledger.access).record
+
+    # Then what has not begun waits to be sent to their queue, and what runs goes on
+    assert (moved.queue, moved.spec["resources"]) == ("gpu", "gpu")
+    assert [ledger.state(ticket) for ticket in ledger.tickets(study)] == ["running", "waiting", "waiting"]
+    ledger.finish(lease)
+    assert [*ledger.control.dispatch(study.id, 1)] == [sent]
+    # And a submission without a change leaves it there
+    submit(spec_of(resources="gpu"), ledger.access)
+    assert ledger.state(sent) == TicketState.QUEUED
+
+
+def test_the_same_study_again_keeps_a_share_that_was_set_unless_it_names_another_one(ledger: Ledger) -> None:
+    def share() -> tuple[object, object]:
+        spec = ledger.studies.get("digits").spec
+        return spec["priority"], spec["max_running"]
+
+    submit(spec_of(), ledger.access)
+    steering.set_share(ledger.access, ledger.studies.get("digits"), priority=7, max_running=2)
+    assert submit(spec_of(n_trials=5), ledger.access).added == 2
+    assert share() == (7, 2)
+    submit(spec_of(priority=3), ledger.access)
+    assert share() == (3, 2)
+    submit(spec_of(priority=1, max_running=None), ledger.access)
+    assert share() == (1, None)
 
 
 def test_additions_at_the_same_time_all_count(ledger: Ledger) -> None:

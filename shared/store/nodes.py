@@ -161,7 +161,10 @@ class Nodes:
         return self._db.changed(delete(workers).where(workers.c.seen_at < db_now() - for_s, ~runs))
 
     def lead(self, holder: str, *, ttl_s: float) -> Leadership:
-        """Bids for the leader row: kept if ours, taken if expired. It saves work, and is never a fence."""
+        """Bids for the leader row: kept if ours, taken if expired, or from before the clock went back.
+
+        It saves work, and is never a fence.
+        """
         if won := self._db.rows(_BID, bidder=holder, ttl=ttl_s):
             return Leadership(mine=True, term=won[0].term)
         if rows := self._db.rows(select(leader.c.term).where(leader.c.id == 1)):
@@ -183,9 +186,11 @@ _QUEUES = cast(workers.c.queues, Text)
 _CAPACITY = select(_QUEUES, func.count(), func.sum(workers.c.slots)).where(*_is_active).group_by(_QUEUES)
 _ACTIVE = select(workers.c.id).where(*_is_active)
 _BIDDER: BindParameter[str] = bindparam("bidder")
+# Two coordinators at once are harmless. None at all, for an hour after a clock was set back by an hour, is not.
+_IS_OF_ANOTHER_TIME = leader.c.expires_at > db_now() + 10 * bindparam("ttl")
 _BID = (
     update(leader)
-    .where(leader.c.id == 1, or_(leader.c.holder == _BIDDER, leader.c.expires_at < db_now()))
+    .where(leader.c.id == 1, or_(leader.c.holder == _BIDDER, leader.c.expires_at < db_now(), _IS_OF_ANOTHER_TIME))
     .values(holder=_BIDDER, term=leader.c.term + cast(leader.c.holder != _BIDDER, Integer))
     .values(expires_at=db_now() + bindparam("ttl"))
     .returning(leader.c.term)

@@ -283,6 +283,16 @@ def test_leadership_is_kept_until_it_expires_and_then_taken(ledger: Ledger) -> N
     assert (taken.mine, taken.term) == (True, 2)
 
 
+def test_another_coordinator_leads_after_the_clock_went_back(ledger: Ledger) -> None:
+    ledger.own_clock()
+    assert ledger.nodes.lead("gone", ttl_s=5).mine
+    ledger.shift_clock(-10)
+    assert not ledger.nodes.lead("new", ttl_s=5).mine, "it may be a slow one"
+    ledger.shift_clock(-3600)
+    assert ledger.nodes.lead("new", ttl_s=5).mine
+    assert not ledger.nodes.lead("gone", ttl_s=5).mine
+
+
 def test_one_name_one_study(ledger: Ledger) -> None:
     ledger.study()
     with pytest.raises(IntegrityError):

@@ -33,12 +33,14 @@ _MOST_COPIES = 10
 class QueueLoad:
     """One resource: slots of active workers, messages in Redis (None while it is away), and how many are lost.
 
+    `shared`: how many of the slots serve another resource as well, by that one.
     `lost`: tickets that have been queued for a while without a message to explain it.
     """
 
     slots: int
     messages: int | None
     lost: int = 0
+    shared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +192,7 @@ def _resend_lost(snapshot: Snapshot, settings: Settings) -> Iterator[Resend]:
         names = {load.study.id: load.study.name for load in snapshot.loads if load.study.queue == resource}
         queued = sorted((ticket for ticket in snapshot.queued if ticket.study_id in names), key=_by_message)
         lost, others = queued[: queue.lost], queued[queue.lost :]
-        is_stuck = _free_slots(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued)
+        is_stuck = _is_idle(snapshot, resource) and queue.messages < _MOST_COPIES * len(queued)
         started_s = snapshot.started.get(resource, math.inf)
         lost += [
             ticket
@@ -260,8 +262,18 @@ def slots_wait(snapshot: Snapshot) -> bool:
 
 
 def _free_slots(snapshot: Snapshot, resource: str) -> int:
-    running = sum(load.running for load in snapshot.loads if load.study.queue == resource)
-    return max(0, snapshot.queues[resource].slots - running)
+    return max(0, snapshot.queues[resource].slots - _running(snapshot, resource))
+
+
+def _is_idle(snapshot: Snapshot, resource: str) -> bool:
+    """Whether a slot of a resource must be free, though trials of other resources may run in those that serve both."""
+    shared = snapshot.queues[resource].shared
+    taken = sum(min(_running(snapshot, other), slots) for other, slots in shared.items())
+    return _free_slots(snapshot, resource) > taken
+
+
+def _running(snapshot: Snapshot, resource: str) -> int:
+    return sum(load.running for load in snapshot.loads if load.study.queue == resource)
 
 
 def quarantined(streaks: Sequence[Streak], at_least: int) -> Iterator[Quarantine]:

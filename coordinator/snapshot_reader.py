@@ -208,6 +208,7 @@ class SnapshotReader:
             missing = 0 if messages is None else queued - messages
             queues[resource] = QueueLoad(
                 slots=capacity.slots.get(resource, 0),
+                shared=capacity.shared.get(resource, {}),
                 messages=messages,
                 lost=self._lost[resource].add(missing, time.monotonic()),
             )

@@ -40,10 +40,14 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """How many workers there are, and their slots by queue."""
+    """How many workers there are, and their slots by queue.
+
+    `shared`: of each queue's slots, those that serve another one as well, by that one.
+    """
 
     workers: int
     slots: Mapping[str, int]
+    shared: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +151,14 @@ class Nodes:
         # A few rows for any number of workers: a tick reads them.
         rows = self._db.rows(_CAPACITY, silent_for_s=silent_for_s)
         slots: Counter[str] = Counter()
+        shared: dict[str, Counter[str]] = {}
         for written, _, count in rows:
-            slots.update(dict.fromkeys(json.loads(written), int(count)))
-        return Capacity(workers=sum(row[1] for row in rows), slots=slots)
+            queues = json.loads(written)
+            slots.update(dict.fromkeys(queues, int(count)))
+            for queue in queues:
+                others = dict.fromkeys((other for other in queues if other != queue), int(count))
+                shared.setdefault(queue, Counter()).update(others)
+        return Capacity(workers=sum(row[1] for row in rows), slots=slots, shared=shared)
 
     def active_ids(self, *, silent_for_s: float) -> list[str]:
         """The ids of these workers."""

@@ -221,6 +221,9 @@ def test_retry_gives_failed_tickets_another_go_with_the_same_parameters(ledger: 
 def test_presence(ledger: Ledger) -> None:
     ledger.nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu", "gpu"])
     ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
+    capacity = ledger.nodes.capacity(silent_for_s=60.0)
+    assert (capacity.workers, capacity.slots) == (2, {"cpu": 3, "gpu": 2})
+    assert capacity.shared == {"cpu": {"gpu": 2}, "gpu": {"cpu": 2}}
     assert ledger.nodes.beat("anna", {"cpus": 8}) is WorkerState.ACTIVE
     assert ledger.nodes.beat("anna") is WorkerState.ACTIVE
     assert ledger.nodes.beat("unknown") is None

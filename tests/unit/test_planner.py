@@ -393,6 +393,26 @@ def test_tickets_queued_for_long_though_slots_are_free_are_sent_again() -> None:
     assert plan(snapshot(load(queued=1, running=2), messages=1, queued=queued), RULES) == []
 
 
+def test_messages_wait_while_trials_of_another_queue_have_the_slots_of_both() -> None:
+    # Given two nodes of which one serves both queues, and a GPU study whose message has waited for long
+    waits = QueuedTicket(ticket_id=1, study_id=2, age_s=61.0)
+    again = Resend(study_id=2, name="study-2", resource="gpu", ticket_ids=(1,))
+    queues = {
+        "cpu": QueueLoad(slots=6, messages=0, shared={"gpu": 2}),
+        "gpu": QueueLoad(slots=2, messages=1, shared={"cpu": 2}),
+    }
+
+    def planned(running: int, shared: int = 2) -> list[Any]:
+        loads = load(running=running), load(study_id=2, queue="gpu", queued=1)
+        now = {**queues, "gpu": replace(queues["gpu"], shared={"cpu": shared})}
+        return plan(Snapshot(steady_s=0, loads=loads, queues=now, queued=(waits,)), RULES)
+
+    # Then it is not sent again while trials of the CPU study may have the slots
+    assert planned(running=6) == planned(running=2) == []
+    # But it is once one of them must be free, and at once where no node serves both
+    assert planned(running=1) == planned(running=6, shared=0) == [again]
+
+
 def test_messages_that_are_never_taken_are_sent_again_up_to_a_limit() -> None:
     """The only node was taken back from quarantine, and its pool waits for the end of a long trial."""
     stuck = tuple(QueuedTicket(ticket_id=n, study_id=1, age_s=100.0) for n in (1, 2))
